@@ -1,0 +1,32 @@
+"""The table of codecs: how signals are written on the wire."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distfa.codecs.base import Codec, Payload
+from distfa.codecs.floats import BF16, FP32, FP64
+from distfa.codecs.int8 import Int8
+
+__all__ = ["CODECS", "LOSSLESS", "Codec", "Payload", "carry", "resolve"]
+
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (FP32, FP64, BF16, Int8())}
+
+LOSSLESS = "lossless"
+"""In a spec: the codec that keeps every bit of the run's dtype."""
+
+
+def resolve(name: str, dtype: torch.dtype) -> Codec:
+    """The codec a spec names, ``lossless`` being fp32 or fp64 by the run's dtype."""
+    if name == LOSSLESS:
+        name = "fp64" if dtype == torch.float64 else "fp32"
+    return CODECS[name]
+
+
+def carry(codec: Codec, signal: Tensor) -> Tensor:
+    """What the receiver sees of a signal sent with ``codec``: encoded and decoded, or itself if lossless."""
+    if codec.lossless(signal.dtype):
+        return signal
+    rows, columns = signal.shape
+    return codec.decode(codec.encode(signal), rows, columns, signal.dtype).to(signal.device)

@@ -1,0 +1,56 @@
+"""What a codec is: a signal as bytes on the wire, and back.
+
+Shapes: a signal is (n, d), in the run's dtype; a payload is a flat array of bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Payload = NDArray[np.uint8]
+
+
+class Codec(Protocol):
+    """One way to write signals.
+
+    Attributes:
+        name: What the spec calls it.
+        error_bound: In words, how far a decoded number may be from the encoded one.
+    """
+
+    name: str
+    error_bound: str
+
+    def lossless(self, dtype: torch.dtype) -> bool:
+        """Whether decode gives back every bit of a signal of ``dtype``."""
+        ...
+
+    def payload_bytes(self, rows: int, columns: int) -> int:
+        """Exact length of the payload of a (rows, columns) signal."""
+        ...
+
+    def encode(self, signal: Tensor) -> Payload:
+        """The payload; may share the signal's memory."""
+        ...
+
+    def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """The signal, shape (rows, columns), in memory of its own: payloads may be unaligned and BLAS
+        rounds by alignment."""
+        ...
+
+
+def to_bytes(signal: Tensor) -> Payload:
+    """A tensor's memory as bytes; copies only from a device or out of a strided view."""
+    return signal.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1)
+
+
+def from_bytes(payload: NDArray[Any], rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """A fresh tensor of ``dtype`` filled with the payload's bytes."""
+    signal = torch.empty((rows, columns), dtype=dtype)
+    signal.view(torch.uint8).numpy().reshape(-1)[:] = payload
+    return signal

@@ -1,0 +1,41 @@
+"""The check for NaN and infinity on what crosses a boundary and on the loss."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from distfa.errors import NonFiniteError
+
+_FIX = "lower the learning rate, or look at the data and the loss"
+
+
+def require_finite(signal: Tensor, what: str, *, layer: int, step: int) -> None:
+    """Raise where ``signal`` holds NaN or infinity.
+
+    Args:
+        signal: Any shape.
+        what: What it is and whence, for the message: "activation from layer 2".
+        layer: The layer that received it.
+        step: The step it belongs to.
+
+    Raises:
+        NonFiniteError: How many values are not finite, of how many.
+    """
+    # A sum is finite unless an element is not, or the sum itself overflows: one cheap pass decides
+    # for nearly every message, and only a suspect one is counted.
+    if math.isfinite(signal.sum().item()):
+        return
+    bad = signal.numel() - int(torch.isfinite(signal).sum())
+    if bad:
+        raise NonFiniteError(
+            f"layer {layer}, step {step}: {what} holds {bad} NaN or infinite values of {signal.numel()}; {_FIX}"
+        )
+
+
+def require_finite_loss(loss: float, *, layer: int, step: int) -> None:
+    """Raise ``NonFiniteError`` where the loss is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise NonFiniteError(f"layer {layer}, step {step}: the loss is {loss}; {_FIX}")

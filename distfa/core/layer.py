@@ -1,0 +1,145 @@
+"""One layer: its weights, its optimizer, and all it computes; the same object in every engine.
+
+Legend, for a micro-batch of n rows: h_in (n, d_{l-1}), z, h, s, delta (n, d_l), W (d_l, d_{l-1}),
+b (d_l,), G (d_l, d_{l-1}), g (d_l,). Every tensor a layer hands out is a fresh, aligned allocation:
+BLAS may round differently on other alignments, and engines must agree to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distfa.core import optim, rules
+from distfa.core.draw import initial_weight
+from distfa.core.losses import LOSSES, Scored
+from distfa.core.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """What a micro-batch's backward needs of its forward."""
+
+    h_in: Tensor
+    z: Tensor
+    h: Tensor
+
+
+class Layer:
+    """Layer ``index`` of the recipe's network.
+
+    Updates are local: G = delta^T h_in, g = sum of delta over rows, summed over the micro-batches of a
+    step in order, then one optimizer step.
+
+    Args:
+        recipe: What every layer of the run agrees on.
+        index: l, counted from 1.
+        device: Where weights and signals live.
+        given: (W, b) to start from, for ``init: given``; b is None where the layer has no bias.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        index: int,
+        *,
+        device: torch.device | str = "cpu",
+        given: tuple[Tensor, Tensor | None] | None = None,
+    ) -> None:
+        self.index = index
+        self.shape = recipe.network[index]
+        self.device = torch.device(device)
+        self._dtype = recipe.dtype
+        self._is_output = index == len(recipe.network)
+        self._loss = LOSSES[recipe.loss]
+        self.rule = rules.build(recipe)
+        self.weight, self.bias = self._initial(recipe, given)
+        boundaries = recipe.network.boundaries
+        self.sends_to = tuple(b for b in reversed(boundaries) if self.rule.origin(b) == index)
+        self._emits_with = {b: self._matrix(self.rule.feedback(b, sender=True)) for b in self.sends_to}
+        self._learns_with = None if self._is_output else self._matrix(self.rule.feedback(index, sender=False))
+        self.optimizer = optim.build(recipe.optimizer, self.parameters)
+        self._kept: dict[int, _Kept] = {}
+        self._has_gradient = False
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """[W] or [W, b]."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights under the keys of the user's own model."""
+        named = {f"{self.shape.key}.weight": self.weight}
+        if self.bias is not None:
+            named[f"{self.shape.key}.bias"] = self.bias
+        return named
+
+    def infer(self, h_in: Tensor) -> Tensor:
+        """h = phi(h_in W^T + b), keeping nothing; shape (n, d_l)."""
+        return self.shape.activation.forward(self._affine(h_in))
+
+    def forward(self, h_in: Tensor, micro_batch: int) -> Tensor:
+        """As ``infer``, keeping what this micro-batch's backward needs."""
+        z = self._affine(h_in)
+        h = self.shape.activation.forward(z)
+        self._kept[micro_batch] = _Kept(h_in=h_in, z=z, h=h)
+        return h
+
+    def score(self, output: Tensor, target: Tensor, rows: int) -> Scored:
+        """The loss of one micro-batch of a batch of ``rows`` rows; output layer only."""
+        return self._loss(output, target, rows)
+
+    def output_delta(self, scored: Scored, micro_batch: int) -> Tensor:
+        """delta_L = e = dLoss/dz_L, shape (n, C): the output layer always uses the exact error."""
+        kept = self._kept[micro_batch]
+        return self.shape.activation.backward(scored.gradient, kept.z, kept.h)
+
+    def hidden_delta(self, message: Tensor, micro_batch: int) -> Tensor:
+        """delta_l = s_l * phi'(z_l), shape (n, d_l), from the rule's error message to this layer."""
+        kept = self._kept[micro_batch]
+        s = self.rule.teach(message, self._learns_with)
+        return self.shape.activation.backward(s, kept.z, kept.h)
+
+    def emit(self, boundary: int, delta: Tensor) -> Tensor:
+        """The rule's error message across ``boundary``, one of ``sends_to``."""
+        return self.rule.emit(delta, self.weight, self._emits_with[boundary])
+
+    def accumulate(self, delta: Tensor, micro_batch: int) -> None:
+        """Add this micro-batch's G = delta^T h_in and g = sum of rows of delta; forget its forward."""
+        h_in = self._kept.pop(micro_batch).h_in
+        gradient = self.weight.grad
+        if gradient is None:
+            gradient = self.weight.grad = torch.empty_like(self.weight)
+        if self._has_gradient:
+            gradient.addmm_(delta.t(), h_in)
+        else:
+            torch.mm(delta.t(), h_in, out=gradient)
+        if self.bias is not None:
+            g = delta.sum(dim=0)
+            self.bias.grad = self.bias.grad.add_(g) if self._has_gradient and self.bias.grad is not None else g
+        self._has_gradient = True
+
+    def update(self) -> None:
+        """One optimizer step with the gradient of all micro-batches so far."""
+        self.optimizer.step()
+        self._has_gradient = False
+
+    def _affine(self, h_in: Tensor) -> Tensor:
+        return torch.nn.functional.linear(h_in, self.weight, self.bias)
+
+    def _matrix(self, matrix: Tensor | None) -> Tensor | None:
+        return None if matrix is None else matrix.to(self.device, self._dtype)
+
+    def _initial(
+        self, recipe: Recipe, given: tuple[Tensor, Tensor | None] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if given is not None:
+            weight, bias = given
+            return weight.detach().to(self.device, self._dtype, copy=True), (
+                None if bias is None else bias.detach().to(self.device, self._dtype, copy=True)
+            )
+        weight = initial_weight(recipe.network, self.index, recipe.seed).to(self.device, self._dtype)
+        bias = torch.zeros(self.shape.outputs, dtype=self._dtype, device=self.device) if self.shape.bias else None
+        return weight, bias

@@ -1,0 +1,80 @@
+"""The order of the data: which rows make up each batch and micro-batch, from the seed alone.
+
+The first layer reads inputs and the last one labels by this order, each for itself; that is why
+labels never travel with activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distfa.core.draw import Purpose, generator
+from distfa.core.recipe import Recipe
+
+EVAL_ROWS = 1000  # rows of one evaluation message; fixed, so that every engine rounds alike
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The rows of one step.
+
+    Attributes:
+        step: Counted from 0 over the whole run.
+        epoch: Counted from 0.
+        parts: Row numbers of each micro-batch, in order; none is empty.
+        evaluate: Whether the test set is evaluated after this step.
+    """
+
+    step: int
+    epoch: int
+    parts: tuple[NDArray[np.int64], ...]
+    evaluate: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole batch."""
+        return sum(len(part) for part in self.parts)
+
+
+def steps(recipe: Recipe, samples: int) -> int:
+    """Steps of the whole run: ceil(samples / batch_size) per epoch, at most ``max_steps``."""
+    total = recipe.epochs * steps_per_epoch(recipe, samples)
+    return total if recipe.max_steps is None else min(total, recipe.max_steps)
+
+
+def steps_per_epoch(recipe: Recipe, samples: int) -> int:
+    """ceil(samples / batch_size); the last batch of an epoch may be smaller."""
+    return -(-samples // recipe.batch_size)
+
+
+def batches(recipe: Recipe, samples: int) -> Iterator[Batch]:
+    """Every batch of the run, in order: each epoch a permutation of all samples.
+
+    Args:
+        recipe: Gives seed, epochs, batch size and micro-batches.
+        samples: Rows of the training set.
+    """
+    per_epoch, total = steps_per_epoch(recipe, samples), steps(recipe, samples)
+    permutation = np.empty(0, dtype=np.int64)
+    for step in range(total):
+        epoch, position = divmod(step, per_epoch)
+        if position == 0:
+            permutation = generator(recipe.seed, Purpose.ORDER, epoch).permutation(samples)
+        rows = permutation[position * recipe.batch_size : (position + 1) * recipe.batch_size]
+        ends_epoch = position == per_epoch - 1 and (epoch + 1) % recipe.eval_every == 0
+        yield Batch(
+            step=step,
+            epoch=epoch,
+            parts=tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))),
+            evaluate=ends_epoch or step == total - 1,
+        )
+
+
+def evaluation(samples: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of each evaluation message, in order over the whole test set."""
+    for start in range(0, samples, EVAL_ROWS):
+        yield np.arange(start, min(start + EVAL_ROWS, samples))

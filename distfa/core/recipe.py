@@ -1,0 +1,49 @@
+"""The recipe: everything that determines the trained weights, bit for bit, besides the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from distfa.core.network import Network
+from distfa.core.optim import OptimizerConfig
+
+INITS: tuple[str, ...] = ("aligned", "random", "given")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What every layer of a run must agree on.
+
+    Attributes:
+        network: The layers.
+        rule: Name of the feedback rule (``distfa.core.rules.RULES``).
+        init: ``aligned``: W(0) and B are drawn from the same stream, so feedback starts aligned with
+            the weights (theory.md, aligned initialisation); ``random``: from streams of their own, the
+            classical setting; ``given``: W(0) is the user's model, B as ``random``.
+        loss: Name of the loss (``distfa.core.losses.LOSSES``).
+        optimizer: The local optimizer of every layer.
+        epochs: Passes over the training set.
+        max_steps: Stop after this many steps, whatever the epochs; None for no limit.
+        batch_size: Rows of a step.
+        micro_batches: Parts a batch is split into, to fill the pipe.
+        eval_every: Evaluate on the test set after every so many epochs, and always after the last.
+        dtype: Of weights, activations and errors.
+        seed: Of weights, feedback and data order.
+        check_finite: Whether NaN or infinity in a signal or the loss ends the run.
+    """
+
+    network: Network
+    rule: str = "dfa"
+    init: str = "aligned"
+    loss: str = "cross_entropy"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    epochs: int = 1
+    max_steps: int | None = None
+    batch_size: int = 32
+    micro_batches: int = 1
+    eval_every: int = 1
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+    check_finite: bool = True

@@ -1,0 +1,18 @@
+"""The table of feedback rules. A new rule is one file beside these, one row here, one oracle test."""
+
+from __future__ import annotations
+
+from distfa.core.recipe import Recipe
+from distfa.core.rules.base import Rule
+from distfa.core.rules.bp import Backpropagation
+from distfa.core.rules.dfa import DirectFeedbackAlignment
+from distfa.core.rules.fa import FeedbackAlignment
+
+RULES: dict[str, type[Rule]] = {
+    rule.name: rule for rule in (Backpropagation, FeedbackAlignment, DirectFeedbackAlignment)
+}
+
+
+def build(recipe: Recipe) -> Rule:
+    """The rule the recipe names, for its network and seed."""
+    return RULES[recipe.rule](recipe)

@@ -1,0 +1,82 @@
+"""The exception tree: every failure distfa reports is one of these.
+
+    DistfaError                      exit code 1: the run failed
+    +-- UsageError                   exit code 2: what was asked for cannot be done
+    |   +-- SpecError                a key or value of the run spec
+    |   +-- ModelError               a module distfa cannot split into layers
+    |   +-- DataError                a data set that is missing, malformed or out of range
+    |   +-- RunDirError              a run directory that cannot be read or written
+    +-- ClusterError                 Ray cannot be reached, or cannot place the layers
+    +-- LayerError                   what went wrong at one layer
+        +-- NonFiniteError           NaN or infinity in a signal or the loss
+        +-- LayerLost                a layer's process died, or stopped answering
+        +-- TransportError           the wire
+            +-- MessageRefused       a message the receiver will not use
+            +-- DeadlineExceeded     a wait that ended without what it waited for
+            +-- PeerLost             the other end of a stream went away
+
+A message says the value, the rule it broke and the fix, and names the layer and step where it
+happened. Foreign exceptions (grpc, ray, pydantic, OSError) are converted once, at the edge.
+"""
+
+from __future__ import annotations
+
+
+class DistfaError(Exception):
+    """Base of every error distfa raises; ``exit_code`` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class UsageError(DistfaError):
+    """What was asked for cannot be done; nothing was started."""
+
+    exit_code = 2
+
+
+class SpecError(UsageError):
+    """A key or value of the run spec breaks a rule."""
+
+
+class ModelError(UsageError):
+    """The model cannot be split into layers; the message names the module."""
+
+
+class DataError(UsageError):
+    """A data set is missing, malformed or out of range."""
+
+
+class RunDirError(UsageError):
+    """A run directory cannot be read or written."""
+
+
+class ClusterError(DistfaError):
+    """Ray cannot be reached, or cannot place the layers."""
+
+
+class LayerError(DistfaError):
+    """Something went wrong at one layer; the message names the layer and the step."""
+
+
+class NonFiniteError(LayerError):
+    """A signal or the loss holds NaN or infinity."""
+
+
+class LayerLost(LayerError):
+    """A layer's process died, or stopped answering."""
+
+
+class TransportError(LayerError):
+    """The wire between two layers failed."""
+
+
+class MessageRefused(TransportError):
+    """A message the receiver will not use: wrong run, step, shape, dtype, codec or checksum."""
+
+
+class DeadlineExceeded(TransportError):
+    """A wait ended without what it waited for; the message names whom it waited for."""
+
+
+class PeerLost(TransportError):
+    """The other end of a stream went away."""

@@ -1,0 +1,1 @@
+"""Layer workers and the coordinator: plain classes; actors.py alone knows Ray."""

@@ -1,0 +1,193 @@
+"""The coordinator: starts the layers, watches them, keeps the score, and says what went wrong.
+
+It runs beside whoever started the run and knows layers only by their handles, so it is the same for
+threads and for Ray actors. One process owns the books and the run directory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from distfa.core.records import Record
+from distfa.errors import DeadlineExceeded, DistfaError, LayerLost, PeerLost
+from distfa.runtime.worker import Status
+from distfa.transport.message import Direction, Kind, Link
+from distfa.transport.port import Traffic
+
+_POLL_SECONDS = 0.2
+_GRACE_SECONDS = 1.5  # after a failure, for the other layers to say what they saw
+_STATE_SECONDS = 120.0
+
+
+class Handle(Protocol):
+    """One layer worker, wherever it runs.
+
+    Attributes:
+        layer: Which layer.
+    """
+
+    layer: int
+
+    def call(self, method: str, *args: object) -> Future[Any]:
+        """Call a method of the worker; the future fails with a DistfaError or the worker's own error."""
+        ...
+
+
+class Coordinator:
+    """Watches the workers of one run.
+
+    Args:
+        handles: One per layer, in order.
+        deadline_seconds: Longest time a layer may give no sign of progress.
+    """
+
+    def __init__(self, handles: Sequence[Handle], *, deadline_seconds: float) -> None:
+        self._handles = handles
+        self._deadline_seconds = deadline_seconds
+        self._polls: dict[int, Future[Status]] = {}
+        self._heard: dict[int, float] = {}
+        self._status: dict[int, Status] = {}
+
+    @property
+    def status(self) -> dict[int, Status]:
+        """What each layer said last."""
+        return self._status
+
+    def connect(self, addresses: dict[int, str], deadline_seconds: float) -> None:
+        """Let every layer open its streams.
+
+        Raises:
+            DistfaError: A layer could not reach another.
+        """
+        self.gather("connect", addresses, deadline_seconds, deadline_seconds=2 * deadline_seconds)
+
+    def gather(self, method: str, *args: object, deadline_seconds: float) -> list[Any]:
+        """Call one method of every worker; their answers, in layer order.
+
+        Raises:
+            LayerLost: A layer did not answer in time; the message names it.
+            DistfaError: A layer's own error, the first layer's first.
+        """
+        futures = [handle.call(method, *args) for handle in self._handles]
+        _, late = wait(futures, timeout=deadline_seconds)
+        for handle, future in zip(self._handles, futures, strict=True):
+            if future not in late and (error := future.exception()) is not None:
+                raise error
+        for handle, future in zip(self._handles, futures, strict=True):
+            if future in late:
+                raise LayerLost(f"layer {handle.layer} did not answer {method!r} within {deadline_seconds:.0f} s")
+        return [future.result() for future in futures]
+
+    def train(self) -> Iterator[Record]:
+        """Run every layer to the end; yields the output layer's records as they come.
+
+        Raises:
+            DistfaError: One message that names the layer, the step and the cause.
+        """
+        runs = {handle.layer: handle.call("run") for handle in self._handles}
+        now = time.monotonic()
+        self._heard = {layer: now for layer in runs}
+        while True:
+            running = [future for future in runs.values() if not future.done()]
+            if running:
+                wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            yield from self._poll()
+            if any(run.done() and run.exception() is not None for run in runs.values()):
+                yield from self._settle(runs)
+                raise self._cause(runs)
+            if not running:
+                yield from self._settle(runs)
+                return
+            if (stuck := self._stuck()) is not None:
+                raise stuck
+
+    def state(self) -> dict[str, Tensor]:
+        """All weights, under the keys of the user's model."""
+        parts = self.gather("state", deadline_seconds=_STATE_SECONDS)
+        return {key: value for part in parts for key, value in part.items()}
+
+    def traffic(self) -> dict[tuple[Link, Kind], Traffic]:
+        """What every link has carried so far, by what the layers said last."""
+        return {key: value for status in self._status.values() for key, value in status.traffic.items()}
+
+    def _poll(self) -> Iterator[Record]:
+        """Take in the answers that came, and ask again those that answered."""
+        for handle in self._handles:
+            poll = self._polls.get(handle.layer)
+            if poll is not None and not poll.done():
+                continue
+            if poll is not None and poll.exception() is None:
+                self._heard[handle.layer] = time.monotonic()
+                status = self._status[handle.layer] = poll.result()
+                yield from status.records
+            self._polls[handle.layer] = handle.call("status")
+
+    def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
+        """Give every layer a moment to say its last, twice: the poll under way, and one after the end."""
+        give_up = time.monotonic() + _GRACE_SECONDS
+        for _ in range(2):
+            wait([*self._polls.values()], timeout=max(0.0, give_up - time.monotonic()))
+            yield from self._poll()
+        wait([*self._polls.values()], timeout=max(0.0, give_up - time.monotonic()))
+        yield from self._poll()
+        wait([*runs.values()], timeout=max(0.0, give_up - time.monotonic()))
+
+    def _stuck(self) -> DistfaError | None:
+        """A layer that hangs while no other layer has noticed yet, or that has nobody to notice."""
+        limit = self._deadline_seconds + 2.0
+        return self._silent(limit) or self._computing(limit)
+
+    def _cause(self, runs: dict[int, Future[None]]) -> BaseException:
+        """The failure the others follow from.
+
+        A dead process, or an error of a layer's own, comes before a layer that hangs; and that before
+        the layers that only lost or missed another.
+        """
+        errors = [e for run in runs.values() if run.done() and (e := run.exception()) is not None]
+        followers = (PeerLost, DeadlineExceeded)
+        roots = sorted(
+            (e for e in errors if not isinstance(e, followers)), key=lambda e: not isinstance(e, LayerLost)
+        )
+        missed = any(isinstance(e, DeadlineExceeded) for e in errors)
+        hung = (self._silent(self._deadline_seconds / 2) or self._computing(self._deadline_seconds / 2)) if missed else None
+        return next(iter(roots), None) or hung or errors[0]
+
+    def _silent(self, limit_seconds: float) -> DistfaError | None:
+        now = time.monotonic()
+        for layer, heard in self._heard.items():
+            if now - heard > limit_seconds and not self._polls[layer].done():
+                step = self._status[layer].step if layer in self._status else 0
+                return LayerLost(
+                    f"layer {layer}, step {step}: its process gave no answer for {now - heard:.0f} s; "
+                    "it is stopped or starved: look at that process and its node, or raise wire.deadline_seconds"
+                )
+        return None
+
+    def _computing(self, limit_seconds: float) -> DistfaError | None:
+        """A layer that has waited for nobody and yet not moved."""
+        for layer, status in self._status.items():
+            if not status.finished and not status.waiting_for and status.since_seconds > limit_seconds:
+                return LayerLost(
+                    f"layer {layer}, step {status.step}: it has computed for {status.since_seconds:.0f} s without an "
+                    "end; it hangs, or its node is too slow: raise wire.deadline_seconds if such steps are expected"
+                )
+        return None
+
+
+def boundary_bytes(traffic: dict[tuple[Link, Kind], Traffic], boundaries: range) -> list[dict[str, int]]:
+    """Training bytes per boundary: payload and whole messages, up and down."""
+    table = []
+    for boundary in boundaries:
+        row = {"boundary": boundary, "up_payload": 0, "down_payload": 0, "up_message": 0, "down_message": 0}
+        for (link, kind), counted in traffic.items():
+            if link.boundary == boundary and kind is not Kind.EVALUATION:
+                way = "up" if link.direction is Direction.UP else "down"
+                row[f"{way}_payload"] += counted.payload_bytes
+                row[f"{way}_message"] += counted.message_bytes
+        table.append(row)
+    return table

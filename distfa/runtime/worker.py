@@ -1,0 +1,316 @@
+"""A layer worker: one layer, its ports, and the loop that works through the schedule.
+
+The same plain class runs in a thread (tests) or in a Ray actor (actors.py).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from distfa.codecs import LOSSLESS, resolve
+from distfa.core import order, schedule
+from distfa.core.finite import require_finite_loss
+from distfa.core.layer import Layer
+from distfa.core.losses import Scored
+from distfa.core.records import EvalRecord, Record, StepRecord
+from distfa.errors import DistfaError, LayerError
+from distfa.runtime.job import Job, RawInputs, RawTargets, links
+from distfa.transport.base import Tap, Transport
+from distfa.transport.inbox import Inbox
+from distfa.transport.message import Direction, Kind, Link
+from distfa.transport.port import InPort, OutPort, Traffic, Waiting
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What a worker says when asked how it fares.
+
+    Attributes:
+        layer: Which layer.
+        step: The step it works on.
+        waiting_for: In words; empty while it computes.
+        waiting_for_layer: Whom it waits for; 0 while it computes.
+        since_seconds: How long it has waited, or computed, without a change.
+        wait_seconds: Time spent waiting, in all.
+        busy_seconds: Time spent otherwise, in all.
+        records: New since the last time it was asked; the output layer's only.
+        traffic: What it sent so far, per link and kind.
+        finished: Whether its run has ended, one way or the other.
+    """
+
+    layer: int
+    step: int
+    waiting_for: str
+    waiting_for_layer: int
+    since_seconds: float
+    wait_seconds: float
+    busy_seconds: float
+    records: tuple[Record, ...]
+    traffic: dict[tuple[Link, Kind], Traffic]
+    finished: bool
+
+
+class LayerWorker:
+    """Runs layer ``layer`` of a job.
+
+    Args:
+        job: The run.
+        layer: Which layer, counted from 1.
+        inputs: For the first layer.
+        targets: For the last layer.
+        given: (W, b) to start from, for ``init: given``.
+        tap: Sees every message this worker sends.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        layer: int,
+        *,
+        inputs: RawInputs | None = None,
+        targets: RawTargets | None = None,
+        given: tuple[Tensor, Tensor | None] | None = None,
+        tap: Tap | None = None,
+    ) -> None:
+        recipe, device = job.recipe, torch.device(job.device)
+        self._job = job
+        self._tap = tap
+        self._layer = Layer(recipe, layer, device=device, given=given)
+        self._inputs = inputs.readers(recipe.dtype, device) if inputs else None
+        self._targets = targets.readers(recipe.dtype, device) if targets else None
+        self._links = links(recipe)
+        self._waiting = Waiting()
+        self._transport: Transport | None = None
+        self._above: OutPort | None = None  # activations go up here
+        self._below: InPort | None = None  # activations come in here
+        self._errors_in: InPort | None = None
+        self._errors_out: dict[int, OutPort] = {}
+        self._step = 0
+        self._started = 0.0
+        self._finished = 0.0
+        self._progressed = time.monotonic()
+        self._records: list[Record] = []
+        self._lock = threading.Lock()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def listen(self, transport: Transport) -> str:
+        """Take in signals by ``transport``; returns this layer's address."""
+        self._transport = transport
+        wire = self._job.wire
+        inboxes = {
+            link: Inbox(
+                link,
+                run_id=self._job.run_id,
+                window=wire.window,
+                max_payload_bytes=wire.max_payload_bytes,
+            )
+            for link in self._links
+            if link.receiver == self._layer.index
+        }
+        for link, inbox in inboxes.items():
+            port = self._in_port(link, inbox)
+            if link.direction is Direction.UP:
+                self._below = port
+            else:
+                self._errors_in = port
+        return transport.listen(list(inboxes.values()))
+
+    def connect(self, addresses: Mapping[int, str], deadline_seconds: float) -> None:
+        """Open a stream to every layer this one sends to.
+
+        Args:
+            addresses: Layer -> address.
+            deadline_seconds: For each stream.
+        """
+        for link in self._links:
+            if link.sender != self._layer.index:
+                continue
+            port = self._out_port(link, addresses[link.receiver], deadline_seconds)
+            if link.direction is Direction.UP:
+                self._above = port
+            else:
+                self._errors_out[link.boundary] = port
+
+    def run(self) -> None:
+        """Train this layer to the end of the run.
+
+        Raises:
+            LayerError: Whatever went wrong, with layer and step.
+        """
+        if self._layer.device.type == "cpu":
+            torch.set_num_threads(1)  # engines agree to the last bit only thread for thread
+        self._started = self._progressed = time.monotonic()
+        try:
+            for batch in order.batches(self._job.recipe, self._job.train_rows):
+                self._step = batch.step
+                self._train(batch)
+                if batch.evaluate and self._job.test_rows:
+                    self._evaluate(batch)
+            for port in (self._above, *self._errors_out.values()):
+                if port is not None:
+                    port.close()
+        except DistfaError:
+            raise
+        except Exception as exc:
+            raise LayerError(f"layer {self._layer.index}, step {self._step}: {type(exc).__name__}: {exc}") from exc
+        finally:
+            self._finished = time.monotonic()
+
+    def status(self) -> Status:
+        """How the layer fares; records are handed out once."""
+        with self._lock:
+            records, self._records = tuple(self._records), []
+        now = time.monotonic()
+        waiting, total = self._waiting, (self._finished or now) - (self._started or now)
+        return Status(
+            layer=self._layer.index,
+            step=self._step,
+            waiting_for=waiting.what,
+            waiting_for_layer=waiting.layer if waiting.what else 0,
+            since_seconds=now - (waiting.since if waiting.what else max(self._progressed, waiting.ended, self._started)),
+            wait_seconds=waiting.total_seconds,
+            busy_seconds=max(0.0, total - waiting.total_seconds),
+            records=records,
+            traffic={
+                (port.link, kind): traffic
+                for port in (self._above, *self._errors_out.values())
+                if port is not None
+                for kind, traffic in port.traffic.items()
+            },
+            finished=self._finished > 0,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """The layer's weights, on the CPU, under the keys of the user's model."""
+        return {key: value.cpu() for key, value in self._layer.state().items()}
+
+    def close(self) -> None:
+        """Drop every stream, at once."""
+        if self._transport is not None:
+            self._transport.close()
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def _train(self, batch: order.Batch) -> None:
+        layer, count = self._layer, len(batch.parts)
+        scored: dict[int, Scored] = {}
+        loss, correct = 0.0, 0
+        for operation in schedule.sync(layer.index, len(self._job.recipe.network), count):
+            m = operation.micro_batch
+            if isinstance(operation, schedule.Forward):
+                h = layer.forward(self._activation(batch, m), m)
+                if self._above is not None:
+                    self._above.send(h, kind=Kind.ACTIVATION, step=batch.step, micro_batch=m)
+                else:
+                    scored[m] = self._score(h, batch, m)
+                    loss, correct = loss + scored[m].loss, correct + scored[m].correct
+            else:
+                self._backward(batch, m, scored.pop(m, None))
+            self._progressed = time.monotonic()
+        layer.update()
+        if self._above is None:
+            self._record(
+                StepRecord(step=batch.step, epoch=batch.epoch, loss=loss, correct=correct, rows=batch.rows)
+            )
+
+    def _activation(self, batch: order.Batch, micro_batch: int) -> Tensor:
+        rows = batch.parts[micro_batch]
+        if self._below is not None:
+            return self._below.receive(
+                kind=Kind.ACTIVATION, step=batch.step, micro_batch=micro_batch, rows=len(rows)
+            )
+        return _given(self._inputs)[0].read(rows)
+
+    def _score(self, output: Tensor, batch: order.Batch, micro_batch: int) -> Scored:
+        target = _given(self._targets)[0].read(batch.parts[micro_batch])
+        scored = self._layer.score(output, target, batch.rows)
+        if self._job.recipe.check_finite:
+            require_finite_loss(scored.loss, layer=self._layer.index, step=batch.step)
+        return scored
+
+    def _backward(self, batch: order.Batch, micro_batch: int, scored: Scored | None) -> None:
+        """Form delta, send errors on, and only then add to the gradient: others wait for the errors."""
+        if scored is not None:
+            delta = self._layer.output_delta(scored, micro_batch)
+        else:
+            message = _given(self._errors_in).receive(
+                kind=Kind.ERROR, step=batch.step, micro_batch=micro_batch, rows=len(batch.parts[micro_batch])
+            )
+            delta = self._layer.hidden_delta(message, micro_batch)
+        for boundary in self._layer.sends_to:
+            self._errors_out[boundary].send(
+                self._layer.emit(boundary, delta), kind=Kind.ERROR, step=batch.step, micro_batch=micro_batch
+            )
+        self._layer.accumulate(delta, micro_batch)
+
+    def _evaluate(self, batch: order.Batch) -> None:
+        """Pass the test set up the layers, exactly; the output layer keeps the score."""
+        loss, correct, total = 0.0, 0, self._job.test_rows
+        for part, rows in enumerate(order.evaluation(total)):
+            if self._below is not None:
+                h = self._below.receive(kind=Kind.EVALUATION, step=batch.step, micro_batch=part, rows=len(rows))
+            else:
+                h = _given(self._inputs)[1].read(rows)
+            h = self._layer.infer(h)
+            if self._above is not None:
+                self._above.send(h, kind=Kind.EVALUATION, step=batch.step, micro_batch=part)
+            else:
+                scored = self._layer.score(h, _given(self._targets)[1].read(rows), total)
+                loss, correct = loss + scored.loss, correct + scored.correct
+            self._progressed = time.monotonic()
+        if self._above is None:
+            if self._job.recipe.check_finite:
+                require_finite_loss(loss, layer=self._layer.index, step=batch.step)
+            self._record(EvalRecord(step=batch.step, epoch=batch.epoch, loss=loss, correct=correct, rows=total))
+
+    # -- ends ---------------------------------------------------------------------------------
+
+    def _record(self, record: Record) -> None:
+        with self._lock:
+            self._records.append(record)
+
+    def _in_port(self, link: Link, inbox: Inbox) -> InPort:
+        job = self._job
+        return InPort(
+            link=link,
+            run_id=job.run_id,
+            codec=job.codec(link.direction),
+            eval_codec=resolve(LOSSLESS, job.recipe.dtype),
+            inbox=inbox,
+            dtype=job.recipe.dtype,
+            device=self._layer.device,
+            wire=job.wire,
+            waiting=self._waiting,
+            check_finite=job.recipe.check_finite,
+        )
+
+    def _out_port(self, link: Link, address: str, deadline_seconds: float) -> OutPort:
+        job = self._job
+        return OutPort(
+            link=link,
+            run_id=job.run_id,
+            codec=job.codec(link.direction),
+            eval_codec=resolve(LOSSLESS, job.recipe.dtype),
+            sender=_given(self._transport).connect(link, address, deadline_seconds),
+            wire=job.wire,
+            waiting=self._waiting,
+            tap=self._tap,
+        )
+
+
+def _given(value: T | None) -> T:
+    """The value, which the worker's place in the network says must be there."""
+    if value is None:
+        raise LayerError("a worker was started without its data or its connections; call listen and connect first")
+    return value

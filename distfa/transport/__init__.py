@@ -1,0 +1,1 @@
+"""Signals between layers: messages, links, ports, and the transports that carry them."""

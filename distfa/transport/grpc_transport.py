@@ -1,0 +1,253 @@
+"""The wire: one gRPC server per layer, one long-lived client stream per link; the only file that knows grpc.
+
+Flow control needs no protocol of its own: a full inbox stops the server from reading, HTTP/2's window
+fills, the sender's queue fills, and the sending layer waits.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from distfa.errors import DeadlineExceeded, DistfaError, MessageRefused, PeerLost, TransportError
+from distfa.transport.base import WireConfig
+from distfa.transport.inbox import Inbox
+from distfa.transport.message import Direction, Link
+from distfa.v1 import layer_pb2
+
+SERVICE = "distfa.v1.LayerService"
+_PUSH = "Push"
+_HEADER_ROOM_BYTES = 2**16  # the small fields around a payload
+_SPARE_THREADS = 4  # health checks, and strangers to be refused
+_STEP_SECONDS = 0.2  # how often a waiting sender looks whether its stream still stands
+_LINK_KEY, _RUN_KEY = "distfa-link", "distfa-run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """PEM texts for mutual TLS: this layer's key and certificate, and the run's authority."""
+
+    key: bytes
+    certificate: bytes
+    authority: bytes
+    server_name: str
+
+
+class GrpcTransport:
+    """One layer's server and its streams to other layers.
+
+    Args:
+        wire: Host, port, limits and deadlines.
+        run_id: The run; streams of other runs are refused.
+        layer: Whose end this is.
+        credentials: For mutual TLS; None for plain text.
+    """
+
+    def __init__(
+        self, wire: WireConfig, *, run_id: str, layer: int, credentials: Credentials | None = None
+    ) -> None:
+        self._wire = wire
+        self._run_id = run_id
+        self._layer = layer
+        self._credentials = credentials
+        self._server: grpc.Server | None = None
+        self._inboxes: dict[str, Inbox] = {}
+        self._channels: list[grpc.Channel] = []
+        self._health = health.HealthServicer()
+
+    def listen(self, inboxes: list[Inbox]) -> str:
+        """Start the server; returns host:port.
+
+        Raises:
+            TransportError: The address cannot be listened on.
+        """
+        self._inboxes = {_key(inbox.link): inbox for inbox in inboxes}
+        server = grpc.server(
+            ThreadPoolExecutor(len(inboxes) + _SPARE_THREADS, thread_name_prefix="distfa-wire"),
+            options=[*self._limits(), ("grpc.so_reuseport", 0)],
+        )
+        push = grpc.stream_unary_rpc_method_handler(
+            self._push, response_serializer=layer_pb2.PushResponse.SerializeToString
+        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {_PUSH: push}),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        port = self._wire.port + self._layer - 1 if self._wire.port else 0
+        try:
+            port = self._bind(server, f"{self._wire.host}:{port}")
+        except RuntimeError as exc:
+            raise TransportError(
+                f"layer {self._layer} cannot listen on {self._wire.host}:{port}: the port is in use or the address "
+                "is not this machine's; set wire.port to a free range, or to 0 to let the system choose"
+            ) from exc
+        server.start()
+        self._server = server
+        self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        return f"{self._wire.host}:{port}"
+
+    def connect(self, link: Link, address: str, deadline_seconds: float) -> GrpcSender:
+        """Open the stream of ``link``.
+
+        Raises:
+            DeadlineExceeded: Nobody answered there in time.
+        """
+        channel = self._open(address)
+        self._channels.append(channel)
+        try:
+            grpc.channel_ready_future(channel).result(timeout=deadline_seconds)
+        except grpc.FutureTimeoutError as exc:
+            raise DeadlineExceeded(
+                f"layer {link.sender} could not reach layer {link.receiver} at {address} within "
+                f"{deadline_seconds:.0f} s; is that address open between the two nodes?"
+            ) from exc
+        return GrpcSender(channel, link, self._run_id, self._wire.window, address)
+
+    def close(self) -> None:
+        """Stop listening and drop every stream, at once."""
+        self._health.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
+        for inbox in self._inboxes.values():
+            inbox.close()
+        for channel in self._channels:
+            channel.close()
+        if self._server is not None:
+            self._server.stop(grace=0).wait(5)
+
+    def _limits(self) -> list[tuple[str, int]]:
+        """Message limits for both ends (grpc's own default of 4 MiB applies on receipt), and keepalive."""
+        longest = self._wire.max_payload_bytes + _HEADER_ROOM_BYTES
+        return [
+            ("grpc.max_receive_message_length", longest),
+            ("grpc.max_send_message_length", longest),
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ]
+
+    def _bind(self, server: grpc.Server, address: str) -> int:
+        if self._credentials is None:
+            return server.add_insecure_port(address)
+        mine = self._credentials
+        return server.add_secure_port(
+            address,
+            grpc.ssl_server_credentials(
+                [(mine.key, mine.certificate)],
+                root_certificates=mine.authority,
+                require_client_auth=True,
+            ),
+        )
+
+    def _open(self, address: str) -> grpc.Channel:
+        options: list[tuple[str, int | str]] = [*self._limits(), ("grpc.enable_http_proxy", 0)]
+        if self._credentials is None:
+            return grpc.insecure_channel(address, options=options)
+        mine = self._credentials
+        options.append(("grpc.ssl_target_name_override", mine.server_name))
+        return grpc.secure_channel(
+            address,
+            grpc.ssl_channel_credentials(mine.authority, mine.key, mine.certificate),
+            options=options,
+        )
+
+    def _push(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> layer_pb2.PushResponse:
+        """Serve one stream: everything it brings goes into the link's inbox."""
+        told = {key: value for key, value in context.invocation_metadata()}
+        inbox = self._inboxes.get(str(told.get(_LINK_KEY)))
+        if inbox is None or told.get(_RUN_KEY) != self._run_id:
+            _refuse(context, f"layer {self._layer} takes no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}")
+        messages = 0
+        try:
+            for data in requests:
+                inbox.deliver(data)
+                messages += 1
+        except MessageRefused as exc:
+            _refuse(context, str(exc))
+        except TransportError as exc:
+            context.abort(grpc.StatusCode.CANCELLED, str(exc))
+        except Exception:  # grpc raises a bare Exception here when the sender's end is gone
+            link = inbox.link
+            inbox.fail(
+                PeerLost(
+                    f"layer {link.sender} went away: layer {link.receiver} lost its stream {link} after "
+                    f"{messages} messages"
+                )
+            )
+            raise
+        return layer_pb2.PushResponse(messages=messages)
+
+
+class GrpcSender:
+    """The sending end of one stream; a short queue lets sending overlap with computing."""
+
+    def __init__(self, channel: grpc.Channel, link: Link, run_id: str, window: int, address: str) -> None:
+        self._link = link
+        self._address = address
+        self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=window)
+        self._ended = threading.Event()
+        push = channel.stream_unary(
+            f"/{SERVICE}/{_PUSH}", response_deserializer=layer_pb2.PushResponse.FromString
+        )
+        # The stream lives as long as the run; each message on it has a deadline of its own.
+        self._call = push.future(
+            iter(self._queue.get, None), metadata=((_LINK_KEY, _key(link)), (_RUN_KEY, run_id))
+        )
+        self._call.add_done_callback(lambda _: self._ended.set())
+
+    def send(self, data: bytes, deadline_seconds: float) -> None:
+        """Queue one message; waits while the queue is full."""
+        give_up = time.monotonic() + deadline_seconds
+        while True:
+            if self._ended.is_set():
+                raise self._failure()
+            try:
+                return self._queue.put(data, timeout=_STEP_SECONDS)
+            except queue.Full:
+                if time.monotonic() > give_up:
+                    raise DeadlineExceeded(
+                        f"layer {self._link.sender} could not send {self._link}: layer {self._link.receiver} at "
+                        f"{self._address} took nothing for {deadline_seconds:.0f} s; look at layer "
+                        f"{self._link.receiver}, or raise deadline_seconds"
+                    ) from None
+
+    def close(self, deadline_seconds: float) -> None:
+        """Wait until everything was received, then end the stream."""
+        while not self._ended.is_set():
+            try:
+                self._queue.put(None, timeout=_STEP_SECONDS)
+                break
+            except queue.Full:
+                continue
+        if not self._ended.wait(deadline_seconds):
+            raise DeadlineExceeded(
+                f"layer {self._link.sender} could not end its stream {self._link} within {deadline_seconds:.0f} s"
+            )
+        if self._call.code() is not grpc.StatusCode.OK:
+            raise self._failure()
+
+    def _failure(self) -> DistfaError:
+        """The stream's end, in distfa's terms."""
+        code, details = self._call.code(), self._call.details()
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            return MessageRefused(str(details))
+        name = code.name if code is not None else "UNKNOWN"
+        return PeerLost(
+            f"layer {self._link.receiver} at {self._address} went away while layer {self._link.sender} was sending "
+            f"{self._link}: {name}, {details}"
+        )
+
+
+def _key(link: Link) -> str:
+    """A link in a stream's metadata; one sender has one stream per boundary and direction."""
+    return f"{'up' if link.direction is Direction.UP else 'down'}-{link.boundary}"
+
+
+def _refuse(context: grpc.ServicerContext, reason: str) -> NoReturn:
+    context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+    raise MessageRefused(reason)  # abort raises; this line tells the type checker so

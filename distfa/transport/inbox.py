@@ -1,0 +1,103 @@
+"""Where a layer's incoming signals wait: a bounded queue per link that can also carry bad news."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+from distfa.errors import DeadlineExceeded, DistfaError, MessageRefused, TransportError
+from distfa.transport import serde
+from distfa.transport.message import Link, Message
+
+
+class Inbox:
+    """Signals of one link, in the order they came; a full inbox slows its sender.
+
+    Args:
+        link: What arrives here.
+        run_id: The run; a message of another one is refused and does not disturb this one.
+        window: Signals that may wait.
+        max_payload_bytes: Longest payload accepted.
+    """
+
+    def __init__(self, link: Link, *, run_id: str, window: int, max_payload_bytes: int) -> None:
+        self.link = link
+        self._run_id = run_id
+        self._window = window
+        self._max_payload_bytes = max_payload_bytes
+        self._waiting: deque[Message] = deque()
+        self._failure: DistfaError | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def deliver(self, data: bytes) -> None:
+        """Take in one serialized signal; waits while the window is full.
+
+        Raises:
+            MessageRefused: The message is not one of this run and link; the run goes on if a stranger
+                sent it, and ends if the link's own sender did.
+            TransportError: The layer no longer takes messages.
+        """
+        try:
+            message = serde.load(data)
+        except MessageRefused as exc:
+            refusal = MessageRefused(f"layer {self.link.receiver} refused {exc}")
+            self.fail(refusal)
+            raise refusal from exc
+        if message.identity.run_id != self._run_id:
+            raise MessageRefused(
+                f"layer {self.link.receiver} refused a message of run {message.identity.run_id!r}: it works for run "
+                f"{self._run_id!r}; a process of an earlier run may still be alive, end it"
+            )
+        if message.payload.nbytes > self._max_payload_bytes:
+            refusal = MessageRefused(
+                f"layer {self.link.receiver} refused the {message.identity}: its payload has {message.payload.nbytes} "
+                f"bytes, more than the {self._max_payload_bytes} allowed; raise wire.max_message_mib"
+            )
+            self.fail(refusal)
+            raise refusal
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < self._window or self._closed or self._failure)
+            if self._closed or self._failure:
+                raise TransportError(f"layer {self.link.receiver} no longer takes messages {self.link}")
+            self._waiting.append(message)
+            self._changed.notify_all()
+
+    def take(self, deadline_seconds: float, what: str) -> Message:
+        """The next signal; those that came before a failure are handed out first.
+
+        Args:
+            deadline_seconds: How long to wait.
+            what: What is waited for, for the message: "activation, step 3, micro-batch 0".
+
+        Raises:
+            DeadlineExceeded: Nothing came in time.
+            TransportError: The link failed.
+        """
+        started = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._failure, timeout=deadline_seconds)
+            if self._waiting:
+                message = self._waiting.popleft()
+                self._changed.notify_all()
+                return message
+            if self._failure is not None:
+                raise self._failure
+        raise DeadlineExceeded(
+            f"layer {self.link.receiver} waited {time.monotonic() - started:.1f} s for the {what}, from layer "
+            f"{self.link.sender}, which did not come; look at layer {self.link.sender}, or raise deadline_seconds"
+        )
+
+    def fail(self, reason: DistfaError) -> None:
+        """Let whoever takes from here know that nothing more will come, and why; the first reason stays."""
+        with self._changed:
+            if not self._closed and self._failure is None:
+                self._failure = reason
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Take nothing more; a sender that waits for room is let go."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,192 @@
+"""Ports: a layer's ends of its links, where signals become messages and messages signals."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from distfa.codecs import Codec
+from distfa.core.finite import require_finite
+from distfa.errors import MessageRefused
+from distfa.transport import serde
+from distfa.transport.base import Sender, Tap, WireConfig
+from distfa.transport.inbox import Inbox
+from distfa.transport.message import Direction, Identity, Kind, Link, Message
+
+GRPC_FRAME_BYTES = 5  # compression flag and length before every gRPC message
+
+
+@dataclass(kw_only=True)
+class Traffic:
+    """What one link carried of one kind of signal; counts only grow.
+
+    Attributes:
+        messages: How many signals.
+        payload_bytes: Their encoded numbers.
+        message_bytes: The whole gRPC messages, frame included; below that HTTP/2, TCP and IP add theirs.
+    """
+
+    messages: int = 0
+    payload_bytes: int = 0
+    message_bytes: int = 0
+
+
+@dataclass(kw_only=True)
+class Waiting:
+    """What a layer waits for right now, and for how long it has waited in all.
+
+    Attributes:
+        what: In words; empty while the layer computes.
+        layer: Whom it waits for.
+        since: ``time.monotonic`` when it began.
+        ended: The same when the last wait ended.
+        total_seconds: Over all waits so far.
+    """
+
+    what: str = ""
+    layer: int = 0
+    since: float = 0.0
+    ended: float = 0.0
+    total_seconds: float = 0.0
+
+    def begin(self, what: str, layer: int) -> None:
+        """Start a wait."""
+        self.what, self.layer, self.since = what, layer, time.monotonic()
+
+    def end(self) -> None:
+        """End the wait begun last."""
+        self.ended = time.monotonic()
+        self.total_seconds += self.ended - self.since
+        self.what = ""
+
+
+@dataclass(kw_only=True)
+class OutPort:
+    """The sending end of a link."""
+
+    link: Link
+    run_id: str
+    codec: Codec
+    eval_codec: Codec
+    sender: Sender
+    wire: WireConfig
+    waiting: Waiting
+    tap: Tap | None = None
+    traffic: dict[Kind, Traffic] = field(default_factory=lambda: {kind: Traffic() for kind in Kind})
+
+    def send(self, signal: Tensor, *, kind: Kind, step: int, micro_batch: int) -> None:
+        """Encode and send one signal, shape (rows, link.columns).
+
+        Raises:
+            MessageRefused: It is longer than the wire allows.
+            TransportError: As ``Sender.send``.
+        """
+        identity = Identity(
+            run_id=self.run_id,
+            boundary=self.link.boundary,
+            kind=kind,
+            sender=self.link.sender,
+            step=step,
+            micro_batch=micro_batch,
+        )
+        codec = self.eval_codec if kind is Kind.EVALUATION else self.codec
+        rows, columns = signal.shape
+        if (length := codec.payload_bytes(rows, columns)) > self.wire.max_payload_bytes:
+            raise MessageRefused(
+                f"layer {self.link.sender} cannot send the {identity}: its payload has {length} bytes, more than the "
+                f"{self.wire.max_payload_bytes} allowed; raise wire.max_message_mib or use more micro-batches"
+            )
+        payload = codec.encode(signal)
+        data = serde.dump(
+            Message(
+                identity=identity,
+                dtype=signal.dtype,
+                shape=(rows, columns),
+                codec=codec.name,
+                checksum=serde.checksum(payload) if self.wire.checksum else None,
+                payload=payload,
+            )
+        )
+        if self.tap is not None:
+            self.tap(self.link, data)
+        self.waiting.begin(f"room to send the {identity}", self.link.receiver)
+        self.sender.send(data, self.wire.deadline_seconds)
+        self.waiting.end()
+        traffic = self.traffic[kind]
+        traffic.messages += 1
+        traffic.payload_bytes += payload.nbytes
+        traffic.message_bytes += len(data) + GRPC_FRAME_BYTES
+
+    def close(self) -> None:
+        """Wait until everything was received, then end the stream."""
+        self.sender.close(self.wire.deadline_seconds)
+
+
+@dataclass(kw_only=True)
+class InPort:
+    """The receiving end of a link: takes the one signal the schedule expects, and no other."""
+
+    link: Link
+    run_id: str
+    codec: Codec
+    eval_codec: Codec
+    inbox: Inbox
+    dtype: torch.dtype
+    device: torch.device
+    wire: WireConfig
+    waiting: Waiting
+    check_finite: bool = True
+
+    def receive(self, *, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
+        """The signal of that identity, shape (rows, link.columns).
+
+        Raises:
+            MessageRefused: Another signal came, or it has the wrong shape, dtype, codec or length.
+            NonFiniteError: It holds NaN or infinity.
+            DeadlineExceeded: Nothing came in time.
+            TransportError: The link failed.
+        """
+        expected = Identity(
+            run_id=self.run_id,
+            boundary=self.link.boundary,
+            kind=kind,
+            sender=self.link.sender,
+            step=step,
+            micro_batch=micro_batch,
+        )
+        self.waiting.begin(str(expected), self.link.sender)
+        message = self.inbox.take(self.wire.deadline_seconds, str(expected))
+        self.waiting.end()
+        codec = self.eval_codec if kind is Kind.EVALUATION else self.codec
+        self._refuse_other(message, expected, codec, (rows, self.link.columns))
+        signal = codec.decode(message.payload, rows, self.link.columns, self.dtype).to(self.device)
+        if self.check_finite and kind is not Kind.EVALUATION:
+            what = "the error signal" if self.link.direction is Direction.DOWN else (
+                f"the activation from layer {self.link.sender}"
+            )
+            require_finite(signal, what, layer=self.link.receiver, step=step)
+        return signal
+
+    def _refuse_other(self, got: Message, expected: Identity, codec: Codec, shape: tuple[int, int]) -> None:
+        length = codec.payload_bytes(*shape)
+        checks = (
+            (got.identity, expected, "a message was lost, repeated or reordered"),
+            (got.shape, shape, "the two ends disagree about the network or the batch"),
+            (got.dtype, self.dtype, "the two ends disagree about dtype"),
+            (got.codec, codec.name, "the two ends disagree about the codec"),
+            (got.payload.nbytes, length, "the payload does not fit its shape"),
+        )
+        for found, wanted, meaning in checks:
+            if found != wanted:
+                raise MessageRefused(
+                    f"layer {self.link.receiver}, step {expected.step}, refused the {got.identity}: "
+                    f"got {found}, expected {wanted}; {meaning}"
+                )
+        if self.wire.checksum and got.checksum is None:
+            raise MessageRefused(
+                f"layer {self.link.receiver}, step {expected.step}, refused the {got.identity}: it has no checksum, "
+                "and the run asks for one"
+            )

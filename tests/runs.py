@@ -1,0 +1,156 @@
+"""Helpers that make small runs: serial, and layer workers as threads over a chosen transport."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distfa import codecs
+from distfa.core.activations import Activation
+from distfa.core.network import mlp
+from distfa.core.optim import OptimizerConfig
+from distfa.core.recipe import Recipe
+from distfa.core.records import Record
+from distfa.core.serial import SerialTrainer, Split
+from distfa.runtime.coordinator import Coordinator
+from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.runtime.threads import ThreadHandle
+from distfa.runtime.worker import LayerWorker
+from distfa.transport.base import Tap, WireConfig
+from distfa.transport.grpc_transport import GrpcTransport
+from distfa.transport.loopback import LoopbackTransport, Switchboard
+from distfa.transport.message import Direction
+
+SIZES = (12, 17, 9, 23, 5)
+
+
+def recipe(sizes=SIZES, *, activation="relu", **changes) -> Recipe:
+    """A small recipe; any field may be given."""
+    settings = {
+        "optimizer": OptimizerConfig(name="sgd", lr=0.05, momentum=0.9, weight_decay=1e-4),
+        "epochs": 2,
+        "batch_size": 16,
+        "seed": 7,
+        **changes,
+    }
+    slope = 0.1 if activation == "leaky_relu" else 0.0
+    return Recipe(network=mlp(sizes, activation=Activation(name=activation, slope=slope)), **settings)
+
+
+def blobs(features: int, classes: int, rows: int = 75, seed: int = 0):
+    """(x, y): Gaussian blobs, one per class."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, rows)
+    centres = rng.standard_normal((classes, features))
+    return (centres[y] + 0.5 * rng.standard_normal((rows, features))).astype(np.float64), y
+
+
+def raw(recipe: Recipe, rows: int = 75, test_rows: int = 20) -> tuple[RawInputs, RawTargets]:
+    """Data for a recipe."""
+    x, y = blobs(recipe.network.sizes[0], recipe.network.sizes[-1], rows + test_rows)
+    one = np.ones(1)
+    return (
+        RawInputs(train=x[:rows], test=x[rows:], mean=0.1 * one, std=1.3 * one),
+        RawTargets(train=y[:rows], test=y[rows:]),
+    )
+
+
+def run_serial(
+    recipe: Recipe, data=None, *, activations="lossless", errors="lossless"
+) -> tuple[dict[str, Tensor], list[Record], SerialTrainer]:
+    """(weights, records, trainer) of the oracle."""
+    torch.set_num_threads(1)
+    inputs, targets = data or raw(recipe)
+    x, y = inputs.readers(recipe.dtype, torch.device("cpu")), targets.readers(recipe.dtype, torch.device("cpu"))
+    up, down = codecs.resolve(activations, recipe.dtype), codecs.resolve(errors, recipe.dtype)
+    trainer = SerialTrainer(
+        recipe,
+        Split(inputs=x[0], targets=y[0]),
+        Split(inputs=x[1], targets=y[1]),
+        carry_activation=lambda signal: codecs.carry(up, signal),
+        carry_error=lambda signal: codecs.carry(down, signal),
+    )
+    records = list(trainer.run())
+    return trainer.state(), records, trainer
+
+
+class ThreadRun:
+    """Layer workers as threads, over gRPC or loopback; use as a context manager."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data=None,
+        *,
+        transport: str = "grpc",
+        wire: WireConfig = WireConfig(),
+        activations: str = "lossless",
+        errors: str = "lossless",
+        tap: Tap | None = None,
+        wrap_transport=lambda layer, transport: transport,
+    ) -> None:
+        torch.set_num_threads(1)
+        inputs, targets = data or raw(recipe)
+        layers = len(recipe.network)
+        self.job = Job(
+            run_id="test-run",
+            recipe=recipe,
+            wire=wire,
+            activations=activations,
+            errors=errors,
+            train_rows=len(inputs.train),
+            test_rows=len(inputs.test),
+        )
+        switchboard = Switchboard()
+        self.handles = [
+            ThreadHandle(
+                l,
+                LayerWorker(
+                    self.job,
+                    l,
+                    inputs=inputs if l == 1 else None,
+                    targets=targets if l == layers else None,
+                    tap=tap,
+                ),
+            )
+            for l in range(1, layers + 1)
+        ]
+        self.coordinator = Coordinator(self.handles, deadline_seconds=wire.deadline_seconds)
+        self.addresses = {}
+        for handle in self.handles:
+            made = (
+                GrpcTransport(wire, run_id=self.job.run_id, layer=handle.layer)
+                if transport == "grpc"
+                else LoopbackTransport(switchboard)
+            )
+            self.addresses[handle.layer] = handle.worker.listen(wrap_transport(handle.layer, made))
+
+    def train(self) -> tuple[dict[str, Tensor], list[Record]]:
+        """(weights, records) of the whole run."""
+        self.coordinator.connect(self.addresses, 10.0)
+        records = list(self.coordinator.train())
+        return self.coordinator.state(), records
+
+    def __enter__(self) -> ThreadRun:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for handle in self.handles:
+            handle.close()
+
+
+def run_threads(recipe: Recipe, data=None, **options) -> tuple[dict[str, Tensor], list[Record]]:
+    """(weights, records) of layer workers as threads."""
+    with ThreadRun(recipe, data, **options) as run:
+        return run.train()
+
+
+def assert_same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    """Every weight equal, bit for bit."""
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), f"{key}: {(a[key] - b[key]).abs().max()} apart"
+
+
+__all__ = ["Direction", "ThreadRun", "assert_same_bits", "blobs", "raw", "recipe", "run_serial", "run_threads"]
