@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,7 @@ class StepRecord:
         loss: Batch mean, before the update.
         correct: Rows classified right, before the update; 0 for float targets.
         rows: Rows of the batch.
+        seconds: When it ended, since training began; not part of what engines must agree on.
     """
 
     step: int
@@ -22,17 +23,19 @@ class StepRecord:
     loss: float
     correct: int
     rows: int
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRecord:
-    """One pass over the test set after step ``step``: mean loss, and rows classified right."""
+    """One pass over the test set after step ``step``; fields as ``StepRecord``, over the whole test set."""
 
     step: int
     epoch: int
     loss: float
     correct: int
     rows: int
+    seconds: float = field(default=0.0, compare=False)
 
 
 Record = StepRecord | EvalRecord

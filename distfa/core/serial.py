@@ -5,6 +5,7 @@ Every other engine must give these bits: weights, losses, accuracies.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ class SerialTrainer:
     ) -> None:
         self.recipe = recipe
         self._train, self._test = train, test
+        self._started = 0.0
         self._carry_activation, self._carry_error = carry_activation, carry_error
         self.layers = [
             Layer(recipe, l, device=device, given=(given or {}).get(l))
@@ -71,6 +73,7 @@ class SerialTrainer:
         Raises:
             NonFiniteError: A signal or the loss is NaN or infinite.
         """
+        self._started = time.monotonic()
         for batch in order.batches(self.recipe, len(self._train.inputs)):
             yield self._step(batch)
             if batch.evaluate and len(self._test.inputs):
@@ -106,7 +109,14 @@ class SerialTrainer:
                 layer.accumulate(delta, m)
         for layer in self.layers:
             layer.update()
-        return StepRecord(step=batch.step, epoch=batch.epoch, loss=loss, correct=correct, rows=batch.rows)
+        return StepRecord(
+            step=batch.step,
+            epoch=batch.epoch,
+            loss=loss,
+            correct=correct,
+            rows=batch.rows,
+            seconds=time.monotonic() - self._started,
+        )
 
     def _check(self, signal: Tensor, what: str, layer: int, step: int) -> None:
         if self.recipe.check_finite:
@@ -116,7 +126,14 @@ class SerialTrainer:
         loss, correct, total = evaluate(self.layers, self._test)
         if self.recipe.check_finite:
             require_finite_loss(loss, layer=len(self.layers), step=batch.step)
-        return EvalRecord(step=batch.step, epoch=batch.epoch, loss=loss, correct=correct, rows=total)
+        return EvalRecord(
+            step=batch.step,
+            epoch=batch.epoch,
+            loss=loss,
+            correct=correct,
+            rows=total,
+            seconds=time.monotonic() - self._started,
+        )
 
 
 def evaluate(layers: list[Layer], test: Split) -> tuple[float, int, int]:

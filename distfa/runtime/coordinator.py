@@ -77,7 +77,7 @@ class Coordinator:
         _, late = wait(futures, timeout=deadline_seconds)
         for handle, future in zip(self._handles, futures, strict=True):
             if future not in late and (error := future.exception()) is not None:
-                raise error
+                raise self._located(handle.layer, error)
         for handle, future in zip(self._handles, futures, strict=True):
             if future in late:
                 raise LayerLost(f"layer {handle.layer} did not answer {method!r} within {deadline_seconds:.0f} s")
@@ -148,7 +148,11 @@ class Coordinator:
         A dead process, or an error of a layer's own, comes before a layer that hangs; and that before
         the layers that only lost or missed another.
         """
-        errors = [e for run in runs.values() if run.done() and (e := run.exception()) is not None]
+        errors = [
+            self._located(layer, e)
+            for layer, run in runs.items()
+            if run.done() and (e := run.exception()) is not None
+        ]
         followers = (PeerLost, DeadlineExceeded)
         roots = sorted(
             (e for e in errors if not isinstance(e, followers)), key=lambda e: not isinstance(e, LayerLost)
@@ -156,6 +160,13 @@ class Coordinator:
         missed = any(isinstance(e, DeadlineExceeded) for e in errors)
         hung = (self._silent(self._deadline_seconds / 2) or self._computing(self._deadline_seconds / 2)) if missed else None
         return next(iter(roots), None) or hung or errors[0]
+
+    def _located(self, layer: int, error: BaseException) -> BaseException:
+        """A lost process cannot say where it was; the coordinator can."""
+        if not isinstance(error, LayerLost):
+            return error
+        at = f", step {self._status[layer].step}" if layer in self._status else ""
+        return LayerLost(f"layer {layer}{at}: {error}")
 
     def _silent(self, limit_seconds: float) -> DistfaError | None:
         now = time.monotonic()

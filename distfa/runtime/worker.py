@@ -221,7 +221,14 @@ class LayerWorker:
         layer.update()
         if self._above is None:
             self._record(
-                StepRecord(step=batch.step, epoch=batch.epoch, loss=loss, correct=correct, rows=batch.rows)
+                StepRecord(
+                    step=batch.step,
+                    epoch=batch.epoch,
+                    loss=loss,
+                    correct=correct,
+                    rows=batch.rows,
+                    seconds=time.monotonic() - self._started,
+                )
             )
 
     def _activation(self, batch: order.Batch, micro_batch: int) -> Tensor:
@@ -272,7 +279,16 @@ class LayerWorker:
         if self._above is None:
             if self._job.recipe.check_finite:
                 require_finite_loss(loss, layer=self._layer.index, step=batch.step)
-            self._record(EvalRecord(step=batch.step, epoch=batch.epoch, loss=loss, correct=correct, rows=total))
+            self._record(
+                EvalRecord(
+                    step=batch.step,
+                    epoch=batch.epoch,
+                    loss=loss,
+                    correct=correct,
+                    rows=total,
+                    seconds=time.monotonic() - self._started,
+                )
+            )
 
     # -- ends ---------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Around a run: its spec, its directory, its engines, its result."""

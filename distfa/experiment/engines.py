@@ -1,0 +1,184 @@
+"""Engines: what carries out a run. Both yield the same records and end with the same weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distfa import codecs
+from distfa.core.records import Record
+from distfa.core.serial import SerialTrainer, Split
+from distfa.errors import SpecError
+from distfa.runtime.coordinator import Coordinator, boundary_bytes
+from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.experiment.spec import RunSpec
+from distfa.transport.message import Direction
+
+Given = Mapping[int, tuple[Tensor, Tensor | None]]
+
+
+class Engine(Protocol):
+    """A run that can be entered, iterated once, and asked for its weights."""
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def records(self) -> Iterator[Record]:
+        """Train; yields a record per step and evaluation."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights, under the keys of the user's model."""
+        ...
+
+    def boundary_bytes(self) -> list[dict[str, int]]:
+        """What training has put on the wire so far, one row per boundary."""
+        ...
+
+    def facts(self) -> dict[str, object]:
+        """What else a reader of the result should know."""
+        ...
+
+
+class SerialEngine:
+    """The oracle, in this process, on one thread; nothing goes over a wire."""
+
+    def __init__(self, job: Job, inputs: RawInputs, targets: RawTargets, given: Given) -> None:
+        recipe = job.recipe
+        if job.device == "cuda" and not torch.cuda.is_available():
+            raise SpecError("device is 'cuda' but torch sees no GPU here; use device: auto or cpu")
+        device = torch.device("cpu" if job.device == "auto" else job.device)
+        x, y = inputs.readers(recipe.dtype, device), targets.readers(recipe.dtype, device)
+        up, down = job.codec(Direction.UP), job.codec(Direction.DOWN)
+        self._recipe = recipe
+        self._threads = torch.get_num_threads()
+        self._trainer = SerialTrainer(
+            recipe,
+            Split(inputs=x[0], targets=y[0]),
+            Split(inputs=x[1], targets=y[1]),
+            carry_activation=lambda signal: codecs.carry(up, signal),
+            carry_error=lambda signal: codecs.carry(down, signal),
+            given=given,
+            device=device,
+        )
+
+    def __enter__(self) -> SerialEngine:
+        torch.set_num_threads(1)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        torch.set_num_threads(self._threads)
+
+    def records(self) -> Iterator[Record]:
+        """Train."""
+        return self._trainer.run()
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights, on the CPU."""
+        return {key: value.cpu() for key, value in self._trainer.state().items()}
+
+    def boundary_bytes(self) -> list[dict[str, int]]:
+        """Zeros: nothing travels."""
+        return boundary_bytes({}, self._recipe.network.boundaries)
+
+    def facts(self) -> dict[str, object]:
+        """Nothing else."""
+        return {}
+
+
+class RayEngine:
+    """Layer actors on a Ray cluster."""
+
+    def __init__(self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, given: Given) -> None:
+        from distfa.runtime.actors import ClusterConfig, RayRun, Resources  # so that serial runs need no Ray
+
+        layers = len(job.recipe.network)
+        if strangers := [layer for layer in spec.ray.layers if not 1 <= layer <= layers]:
+            raise SpecError(f"ray.layers names layer {strangers[0]}, but the network has layers 1..{layers}")
+        per_layer = [spec.ray.layers.get(layer, spec.ray.resources) for layer in range(1, layers + 1)]
+        self._job = job
+        self._run = RayRun(
+            job,
+            ClusterConfig(
+                address=spec.ray.address,
+                placement=spec.ray.placement,
+                resources=tuple(Resources(**resources.model_dump()) for resources in per_layer),
+                security=spec.wire.security,
+                startup_seconds=spec.ray.startup_seconds,
+            ),
+            inputs=inputs,
+            targets=targets,
+            given=given,
+        )
+        self._coordinator: Coordinator | None = None
+
+    @property
+    def coordinator(self) -> Coordinator:
+        """The coordinator, once the engine has been entered."""
+        if self._coordinator is None:
+            raise RuntimeError("the engine has not been entered")
+        return self._coordinator
+
+    def __enter__(self) -> RayEngine:
+        self._coordinator = self._run.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._run.__exit__(*exc)
+
+    def records(self) -> Iterator[Record]:
+        """Train."""
+        return self.coordinator.train()
+
+    def state(self) -> dict[str, Tensor]:
+        """The weights, gathered through Ray."""
+        return self.coordinator.state()
+
+    def boundary_bytes(self) -> list[dict[str, int]]:
+        """What the layers have sent so far."""
+        return boundary_bytes(self.coordinator.traffic(), self._job.recipe.network.boundaries)
+
+    def facts(self) -> dict[str, object]:
+        """How the wire was secured, and how long each layer waited."""
+        return {
+            "security": self._run.security,
+            "layers": [
+                {
+                    "layer": layer,
+                    "busy_seconds": round(status.busy_seconds, 3),
+                    "wait_seconds": round(status.wait_seconds, 3),
+                }
+                for layer, status in sorted(self.coordinator.status.items())
+            ],
+        }
+
+
+def build(
+    spec: RunSpec, job: Job, *, inputs: RawInputs, targets: RawTargets, given: Given
+) -> Engine:
+    """The engine the spec names."""
+    if spec.engine == "serial":
+        return SerialEngine(job, inputs, targets, given)
+    return RayEngine(spec, job, inputs, targets, given)
+
+
+class Clock:
+    """Startup and training time of a run."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.startup_seconds = 0.0
+
+    def started(self) -> None:
+        """Training is about to begin."""
+        self.startup_seconds = time.monotonic() - self.began
+
+    @property
+    def wall_seconds(self) -> float:
+        """Since the run began, startup included."""
+        return time.monotonic() - self.began

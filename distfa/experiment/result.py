@@ -1,0 +1,134 @@
+"""The result of a run: the figures a person or a program reads at its end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from distfa.codecs import Codec
+from distfa.core.recipe import Recipe
+from distfa.core.records import EvalRecord, Record, StepRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        run_dir: Where it is kept.
+        engine: ``ray`` or ``serial``.
+        rule: Feedback rule.
+        init: Initialisation.
+        layer_sizes: (d_0, ..., d_L).
+        epochs: Passes over the training set.
+        steps: Updates.
+        train_loss: Mean over the rows of the last epoch, before each update.
+        train_accuracy: Of the same rows; None for float targets.
+        test_loss: After the last step; None without a test set.
+        test_accuracy: As ``test_loss``; None for float targets too.
+        samples_per_second: Training rows over training time, evaluation and startup left out.
+        wall_seconds: Everything.
+        startup_seconds: Until the first step.
+        bytes: Training traffic: ``boundaries``, one row each, and ``total``.
+        facts: What else the engine has to say.
+    """
+
+    run_dir: str
+    engine: str
+    rule: str
+    init: str
+    layer_sizes: tuple[int, ...]
+    epochs: int
+    steps: int
+    train_loss: float
+    train_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    samples_per_second: float
+    wall_seconds: float
+    startup_seconds: float
+    bytes: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class Tally:
+    """Adds up records as they come.
+
+    Args:
+        classification: Whether rows can be right or wrong.
+    """
+
+    def __init__(self, *, classification: bool) -> None:
+        self.classification = classification
+        self._epoch: list[StepRecord] = []
+        self._train_seconds = 0.0
+        self.train_rows = 0
+        self._last_seconds = 0.0
+        self.test: EvalRecord | None = None
+        self.steps = 0
+
+    def add(self, record: Record) -> None:
+        """Take in one record."""
+        if isinstance(record, EvalRecord):
+            self.test = record
+        else:
+            if self._epoch and record.epoch != self._epoch[0].epoch:
+                self._epoch.clear()
+            self._epoch.append(record)
+            self.train_rows += record.rows
+            self._train_seconds += record.seconds - self._last_seconds
+            self.steps += 1
+        self._last_seconds = record.seconds
+
+    @property
+    def samples_per_second(self) -> float:
+        """Training rows over training time so far."""
+        return self.train_rows / self._train_seconds if self._train_seconds else 0.0
+
+    @property
+    def train_loss(self) -> float:
+        """Mean over the rows of the current epoch."""
+        rows = sum(record.rows for record in self._epoch)
+        return sum(record.loss * record.rows for record in self._epoch) / rows if rows else float("nan")
+
+    @property
+    def train_accuracy(self) -> float | None:
+        """Of the rows of the current epoch."""
+        rows = sum(record.rows for record in self._epoch)
+        if not rows or not self.classification:
+            return None
+        return sum(record.correct for record in self._epoch) / rows
+
+    @property
+    def test_loss(self) -> float | None:
+        """At the last evaluation."""
+        return None if self.test is None else self.test.loss
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """At the last evaluation."""
+        return None if self.test is None or not self.classification else self.test.correct / self.test.rows
+
+
+def with_total(boundaries: list[dict[str, int]]) -> dict[str, Any]:
+    """``boundaries`` and their ``total``."""
+    keys = ("up_payload", "down_payload", "up_message", "down_message", "bp_payload")
+    return {"boundaries": boundaries, "total": {k: sum(row.get(k, 0) for row in boundaries) for k in keys}}
+
+
+def bp_payload(recipe: Recipe, boundary: int, *, rows: int, up: Codec, down: Codec) -> int:
+    """Bytes that bp would have sent across a boundary with the same codecs: d_l columns up and down.
+
+    Args:
+        recipe: Gives the widths.
+        boundary: l.
+        rows: Training rows of the whole run.
+        up: Codec of activations.
+        down: Codec of error messages.
+    """
+    columns = recipe.network.sizes[boundary]
+    return up.payload_bytes(rows, columns) + down.payload_bytes(rows, columns)

@@ -1,0 +1,223 @@
+"""One run from a spec to a result: checks first, then the engine, the run directory, the weights."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from distfa.core.network import Network, mlp
+from distfa.core.activations import Activation
+from distfa.core.order import steps
+from distfa.core.records import EvalRecord, Record, StepRecord
+from distfa.data import Dataset
+from distfa.errors import DataError, DistfaError, SpecError
+from distfa.experiment import engines, run_dir as run_dirs
+from distfa.experiment.result import Result, Tally, bp_payload, with_total
+from distfa.experiment.spec import RunSpec, dump
+from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.transport.message import Direction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What can be shown while a run goes on.
+
+    Attributes:
+        steps: Updates the run will make.
+        record: What just happened; None when training is about to begin.
+        tally: The figures so far.
+        boundaries: Bytes so far, per boundary.
+    """
+
+    steps: int
+    record: Record | None
+    tally: Tally
+    boundaries: Callable[[], list[dict[str, int]]]
+
+
+Observer = Callable[[Progress], None]
+
+
+def network_for(spec: RunSpec, dataset: Dataset) -> Network:
+    """The multi-layer perceptron of the spec, between the data set's inputs and outputs."""
+    activation = Activation(name=spec.model.activation, slope=spec.model.slope)
+    if spec.model.activation != "leaky_relu":
+        activation = Activation(name=spec.model.activation)
+    sizes = (dataset.features, *spec.model.hidden, dataset.outputs)
+    return mlp(sizes, activation=activation, bias=spec.model.bias)
+
+
+def run(
+    spec: RunSpec,
+    network: Network,
+    dataset: Dataset,
+    *,
+    given: engines.Given | None = None,
+    observer: Observer = lambda progress: None,
+) -> tuple[Result, dict[str, Tensor]]:
+    """Carry out a run.
+
+    Args:
+        spec: What to do.
+        network: What to train.
+        dataset: What to train on.
+        given: (W, b) of every layer, for ``init: given``.
+        observer: Called as the run goes on.
+
+    Returns:
+        The result, and the weights under the keys of the user's model.
+
+    Raises:
+        DistfaError: Nothing was started (exit code 2), or the run failed; the metrics so far are kept.
+    """
+    check(spec, network, dataset, given)
+    job = spec.job(
+        network,
+        run_id=uuid.uuid4().hex,
+        train_rows=len(dataset.train_x),
+        test_rows=len(dataset.test_x),
+    )
+    inputs = RawInputs(train=dataset.train_x, test=dataset.test_x, mean=dataset.mean, std=dataset.std)
+    targets = RawTargets(train=dataset.train_y, test=dataset.test_y)
+    engine = engines.build(spec, job, inputs=inputs, targets=targets, given=given or {})
+    path = Path(spec.run_dir) if spec.run_dir else run_dirs.new_path(spec.rule, spec.data.name)
+    about = {"run_id": job.run_id, "seed": spec.seed, "data": dataset.name}
+    run_dir = run_dirs.RunDir.create(path, spec_text=dump(spec), network=network, about=about)
+    attempt = _Attempt(spec, job, dataset, engine, run_dir, observer)
+    try:
+        return attempt.carry_out()
+    except BaseException as exc:
+        status = "failed" if isinstance(exc, Exception) else "interrupted"
+        run_dir.fail(status, str(exc), keep=attempt.tally.steps > 0)
+        if isinstance(exc, DistfaError) and attempt.tally.steps:
+            raise type(exc)(f"{exc}\n  the metrics of {attempt.tally.steps} steps are kept in {path}") from exc
+        raise
+
+
+def check(spec: RunSpec, network: Network, dataset: Dataset, given: engines.Given | None) -> None:
+    """Refuse what cannot work, before anything is started.
+
+    Raises:
+        DataError: The data does not fit the network or the loss.
+        SpecError: A setting does not fit the others.
+    """
+    inputs, outputs = network.sizes[0], network.sizes[-1]
+    if dataset.features != inputs:
+        raise DataError(
+            f"data set {dataset.name!r} has {dataset.features} features per sample, but the first layer takes {inputs}"
+        )
+    if dataset.classification and dataset.outputs > outputs:
+        raise DataError(
+            f"data set {dataset.name!r} has labels up to {dataset.outputs - 1}, but the last layer has {outputs} "
+            f"outputs, for labels 0..{outputs - 1}; give it at least {dataset.outputs}"
+        )
+    if not dataset.classification and spec.loss == "cross_entropy":
+        raise SpecError("loss is 'cross_entropy' but the targets are floats, not class labels; use loss: mse")
+    if not dataset.classification and dataset.outputs != outputs:
+        raise DataError(
+            f"targets have {dataset.outputs} columns, but the last layer has {outputs} outputs; make them equal"
+        )
+    if spec.init == "given" and not given:
+        raise SpecError(
+            "init is 'given' but there is no model to take weights from; it is for distfa.Trainer(model, ...), the "
+            "command line knows 'aligned' and 'random'"
+        )
+
+
+class _Attempt:
+    """One run under way."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        job: Job,
+        dataset: Dataset,
+        engine: engines.Engine,
+        run_dir: run_dirs.RunDir,
+        observer: Observer,
+    ) -> None:
+        self.tally = Tally(classification=dataset.classification)
+        self._spec, self._job, self._engine = spec, job, engine
+        self._run_dir, self._observer = run_dir, observer
+        self._clock = engines.Clock()
+        self._steps = steps(job.recipe, job.train_rows)
+
+    def carry_out(self) -> tuple[Result, dict[str, Tensor]]:
+        with self._engine as engine:
+            self._clock.started()
+            self._show(None)
+            for record in engine.records():
+                self.tally.add(record)
+                self._log(record)
+                self._show(record)
+            weights = engine.state()
+            boundaries, facts = self._boundaries(), engine.facts()
+        result = self._result(boundaries, facts)
+        self._run_dir.finish(weights, result.as_dict())
+        return result, weights
+
+    def _show(self, record: Record | None) -> None:
+        self._observer(
+            Progress(steps=self._steps, record=record, tally=self.tally, boundaries=self._boundaries)
+        )
+
+    def _boundaries(self) -> list[dict[str, int]]:
+        """Bytes per boundary so far, and what bp would have sent for the same rows."""
+        recipe = self._job.recipe
+        up, down = self._job.codec(Direction.UP), self._job.codec(Direction.DOWN)
+        rows = self.tally.train_rows
+        return [
+            {**row, "bp_payload": bp_payload(recipe, row["boundary"], rows=rows, up=up, down=down)}
+            for row in self._engine.boundary_bytes()
+        ]
+
+    def _log(self, record: Record) -> None:
+        if isinstance(record, StepRecord) and not self._logged(record):
+            return
+        kind = "eval" if isinstance(record, EvalRecord) else "step"
+        values: dict[str, Any] = {"loss": record.loss}
+        if self.tally.classification:
+            values["accuracy"] = record.correct / record.rows
+        if kind == "step":
+            values["samples_per_second"] = self.tally.samples_per_second
+        self._run_dir.log(
+            {
+                "kind": kind,
+                "step": record.step,
+                "epoch": record.epoch,
+                **values,
+                "rows": record.rows,
+                "seconds": record.seconds,
+            }
+        )
+        prefix = "test" if kind == "eval" else "train"
+        self._run_dir.scalars(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
+
+    def _logged(self, record: StepRecord) -> bool:
+        return record.step % self._spec.log_every == 0 or record.step == self._steps - 1
+
+    def _result(self, boundaries: list[dict[str, int]], facts: dict[str, object]) -> Result:
+        recipe, tally = self._job.recipe, self.tally
+        return Result(
+            run_dir=str(self._run_dir.path),
+            engine=self._spec.engine,
+            rule=recipe.rule,
+            init=recipe.init,
+            layer_sizes=recipe.network.sizes,
+            epochs=recipe.epochs,
+            steps=tally.steps,
+            train_loss=tally.train_loss,
+            train_accuracy=tally.train_accuracy,
+            test_loss=tally.test_loss,
+            test_accuracy=tally.test_accuracy,
+            samples_per_second=tally.samples_per_second,
+            wall_seconds=self._clock.wall_seconds,
+            startup_seconds=self._clock.startup_seconds,
+            bytes=with_total(boundaries),
+            facts=facts,
+        )

@@ -1,0 +1,309 @@
+"""The run spec: everything a run can be told, validated; YAML in, YAML out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from distfa import codecs, data
+from distfa.core import activations, losses, optim, rules
+from distfa.core.network import Network
+from distfa.core.recipe import INITS, Recipe
+from distfa.errors import SpecError
+from distfa.runtime.job import Job
+from distfa.transport.base import WireConfig
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def _one_of(names: Sequence[str]) -> BeforeValidator:
+    """A validator that accepts one of ``names`` and, failing that, names the nearest."""
+
+    def check(value: object) -> object:
+        if value not in names:
+            near = difflib.get_close_matches(str(value), names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"is not one of {', '.join(names)}{hint}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _named(value: object) -> object:
+    """``adam`` is short for ``{name: adam}``."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSpec(_Part):
+    """Where samples come from."""
+
+    name: Annotated[str, _one_of((*data.NAMES, "arrays"))] = Field(
+        "digits", description="digits needs no file; mnist, fashion_mnist, cifar10, cifar100, npz need dir; "
+        "hub downloads by Hugging Face datasets"
+    )
+    dir: str | None = Field(None, description="directory with the data set's official files, or an .npz")
+    limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
+    hub: str | None = Field(None, description="for name: hub, the data set's name there")
+
+
+class ModelSpec(_Part):
+    """The multi-layer perceptron that the command line trains."""
+
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 128), description="widths of the hidden layers")
+    activation: Annotated[str, _one_of(activations.NAMES)] = "relu"
+    slope: float = Field(0.01, description="leaky_relu only: slope below zero")
+    bias: bool = True
+
+
+class OptimizerSpec(_Part):
+    """The optimizer every layer runs for itself; names and meanings are torch.optim's."""
+
+    name: Annotated[str, _one_of(optim.NAMES)] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
+    nesterov: bool = Field(False, description="sgd only; needs momentum")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> OptimizerSpec:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
+        return self
+
+
+class CodecSpec(_Part):
+    """How signals are written on the wire."""
+
+    activations: Annotated[str, _one_of((codecs.LOSSLESS, *codecs.CODECS))] = codecs.LOSSLESS
+    errors: Annotated[str, _one_of((codecs.LOSSLESS, *codecs.CODECS))] = codecs.LOSSLESS
+
+
+class WireSpec(_Part):
+    """How layers talk."""
+
+    host: str = Field("", description="listen here; empty: loopback, or each node's address across nodes")
+    port: int = Field(0, ge=0, le=65535, description="port of layer 1, counting up; 0: the system chooses")
+    window: int = Field(4, ge=1, description="signals that may wait at each end of a boundary")
+    max_message_mib: int = Field(256, ge=1, le=2047, description="longest message, both ends")
+    deadline_seconds: float = Field(20.0, gt=0, description="longest wait for one signal")
+    checksum: bool = Field(True, description="CRC-32C on every payload")
+    security: Literal["auto", "tls", "insecure"] = Field(
+        "auto", description="auto: plain text on one machine, mutual TLS across machines"
+    )
+
+
+class ResourcesSpec(_Part):
+    """What Ray reserves for a layer."""
+
+    cpus: float | None = Field(None, ge=0, description="null: an even share of the cluster, at most 1")
+    gpus: float | None = Field(None, ge=0, description="null: an even share where the run uses CUDA")
+    custom: dict[str, Annotated[float, Field(gt=0)]] = {}
+
+
+class RaySpec(_Part):
+    """Which Ray cluster, and where on it."""
+
+    address: str | None = Field(None, description="host:port or auto; null: start Ray on this machine")
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
+    resources: ResourcesSpec = ResourcesSpec()
+    layers: dict[int, ResourcesSpec] = Field({}, description="resources of single layers, counted from 1")
+    startup_seconds: float = Field(120.0, gt=0, description="longest wait for the layers to start")
+
+
+class RunSpec(_Part):
+    """A run. Every key has a default; ``distfa train`` with none trains on handwritten digits."""
+
+    data: Annotated[DataSpec, BeforeValidator(_named)] = DataSpec()
+    model: ModelSpec = ModelSpec()
+    rule: Annotated[str, _one_of(tuple(rules.RULES))] = Field("dfa", description="feedback rule")
+    init: Annotated[str, _one_of(INITS)] = Field(
+        "aligned", description="aligned: feedback starts on the weights; random: the classical setting; "
+        "given: start from the model's own weights (Python only)"
+    )
+    loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = "cross_entropy"
+    optimizer: Annotated[OptimizerSpec, BeforeValidator(_named)] = OptimizerSpec()
+    epochs: int = Field(20, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
+    batch_size: int = Field(32, ge=1)
+    micro_batches: int = Field(1, ge=1, description="parts a batch is split into, to fill the pipe")
+    schedule: Literal["sync"] = Field("sync", description="sync: every update uses weights of its own step")
+    eval_every: int = Field(1, ge=1, description="epochs between evaluations")
+    log_every: int = Field(10, ge=1, description="steps between records in metrics.jsonl")
+    dtype: Literal["float32", "float64"] = "float32"
+    seed: int = Field(0, ge=0, lt=2**63)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    check_finite: bool = Field(True, description="stop at NaN or infinity in a signal or the loss")
+    codec: CodecSpec = CodecSpec()
+    engine: Literal["ray", "serial"] = Field("ray", description="serial: one process, the oracle")
+    wire: WireSpec = WireSpec()
+    ray: RaySpec = RaySpec()
+    run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
+
+    def recipe(self, network: Network) -> Recipe:
+        """What determines the weights, for a network."""
+        return Recipe(
+            network=network,
+            rule=self.rule,
+            init=self.init,
+            loss=self.loss,
+            optimizer=optim.OptimizerConfig(**self.optimizer.model_dump()),
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            micro_batches=self.micro_batches,
+            eval_every=self.eval_every,
+            dtype=_DTYPES[self.dtype],
+            seed=self.seed,
+            check_finite=self.check_finite,
+        )
+
+    def job(self, network: Network, *, run_id: str, train_rows: int, test_rows: int) -> Job:
+        """What every layer is told."""
+        wire = self.wire.model_dump(exclude={"security"})
+        return Job(
+            run_id=run_id,
+            recipe=self.recipe(network),
+            wire=WireConfig(**wire),
+            activations=self.codec.activations,
+            errors=self.codec.errors,
+            train_rows=train_rows,
+            test_rows=test_rows,
+            device=self.device,
+        )
+
+
+def parse(raw: Mapping[str, Any]) -> RunSpec:
+    """Validate a spec.
+
+    Raises:
+        SpecError: An unknown key (names the nearest), or a value that breaks a rule.
+    """
+    try:
+        return RunSpec.model_validate(raw)
+    except ValidationError as exc:
+        raise SpecError(_explain(exc)) from exc
+
+
+def load(path: Path | None, changes: Sequence[tuple[str, Any]] = ()) -> RunSpec:
+    """A spec from a YAML file and changes on top of it.
+
+    Args:
+        path: The file; None for all defaults.
+        changes: (dotted key, value), applied in order.
+
+    Raises:
+        SpecError: The file cannot be read, or as ``parse``.
+    """
+    raw: dict[str, Any] = {} if path is None else _read(path)
+    for key, value in changes:
+        _put(raw, key, value)
+    return parse(raw)
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """``codec.activations=int8`` as (key, value); the value is YAML.
+
+    Raises:
+        SpecError: There is no ``=`` in it, or the value is no YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise SpecError(f"--set {text!r} is not key=value; write for example --set optimizer.lr=0.01")
+    try:
+        return key.strip(), _numeric(yaml.safe_load(value))
+    except yaml.YAMLError as exc:
+        raise SpecError(f"--set {text!r}: the value is no YAML: {_one_line(exc)}") from exc
+
+
+def dump(spec: RunSpec) -> str:
+    """The resolved spec as YAML, every key with its value."""
+    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as exc:
+        raise SpecError(f"cannot read the spec {path}: {exc.strerror}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise SpecError(f"the spec {path} is no YAML: {_one_line(exc)}") from exc
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise SpecError(f"the spec {path} holds a {type(raw).__name__}; it must hold keys and values, as 'rule: dfa'")
+    return _numeric(raw)
+
+
+def _numeric(value: Any) -> Any:
+    """YAML 1.1 reads 3e-4 as text; people mean a number."""
+    if isinstance(value, dict):
+        return {key: _numeric(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numeric(inner) for inner in value]
+    if isinstance(value, str) and value[:1] in "0123456789.+-":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _put(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a dotted key; a short form on the way (``optimizer: adam``) becomes its long form."""
+    *path, last = dotted.split(".")
+    place = raw
+    for key in path:
+        inner = _named(place.get(key)) if place.get(key) is not None else {}
+        if not isinstance(inner, dict):
+            raise SpecError(f"--set {dotted}: {key!r} holds {place[key]!r}, which has no parts")
+        place[key] = inner = dict(inner)
+        place = inner
+    if isinstance(value, str) and isinstance(place.get(last), dict):
+        value = {**place[last], "name": value}
+    place[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """One line on the first problem, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(where, _keys(), n=1, cutoff=0.5) or difflib.get_close_matches(
+            where.rpartition(".")[2], [key.rpartition(".")[2] for key in _keys()], n=1, cutoff=0.5
+        )
+        hint = f"; did you mean {near[0]!r}?" if near else "; 'distfa spec' lists all keys"
+        text = f"unknown key {where!r} in the spec{hint}"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        text = f"{where}: {first['input']!r} {message}" if message.startswith("is ") else (
+            f"{where} is {first['input']!r}: {message[:1].lower()}{message[1:]}"
+        )
+    more = len(problems) - 1
+    return f"{text} (and {more} more)" if more else text
+
+
+def _keys(model: type[BaseModel] = RunSpec, prefix: str = "") -> list[str]:
+    """Every dotted key of the spec."""
+    keys = []
+    for name, info in model.model_fields.items():
+        keys.append(f"{prefix}{name}")
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys.extend(_keys(info.annotation, f"{prefix}{name}."))
+    return keys
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
