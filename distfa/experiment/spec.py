@@ -138,7 +138,6 @@ class RunSpec(_Part):
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
     batch_size: int = Field(32, ge=1)
     micro_batches: int = Field(1, ge=1, description="parts a batch is split into, to fill the pipe")
-    schedule: Literal["sync"] = Field("sync", description="sync: every update uses weights of its own step")
     eval_every: int = Field(1, ge=1, description="epochs between evaluations")
     log_every: int = Field(10, ge=1, description="steps between records in metrics.jsonl")
     dtype: Literal["float32", "float64"] = "float32"
@@ -227,9 +226,45 @@ def parse_change(text: str) -> tuple[str, Any]:
         raise SpecError(f"--set {text!r}: the value is no YAML: {_one_line(exc)}") from exc
 
 
-def dump(spec: RunSpec) -> str:
-    """The resolved spec as YAML, every key with its value."""
-    return yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+def dump(spec: RunSpec, *, explain: bool = False) -> str:
+    """The resolved spec as YAML, every key with its value.
+
+    Args:
+        spec: What to write.
+        explain: Whether keys are followed by their meaning.
+    """
+    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+    return _explained(text) if explain else text
+
+
+def _explained(text: str) -> str:
+    """Append each key's description to its line."""
+    meanings = _descriptions()
+    lines, path = [], []
+    for line in text.splitlines():
+        key = line.strip().partition(":")[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        path = [*path[:depth], key]
+        meaning = meanings.get(".".join(path)) if not line.lstrip().startswith("-") else None
+        lines.append(f"{line:<32}  # {meaning}" if meaning else line)
+    return "\n".join(lines) + "\n"
+
+
+def _descriptions(model: type[BaseModel] = RunSpec, prefix: str = "") -> dict[str, str]:
+    """What every dotted key means: the field's description, or its part's docstring."""
+    found = {}
+    for name, info in model.model_fields.items():
+        part = _part(info.annotation)
+        meaning = info.description or (part.__doc__ if part else None)
+        if meaning:
+            found[f"{prefix}{name}"] = meaning.strip().rstrip(".")
+        if part:
+            found |= _descriptions(part, f"{prefix}{name}.")
+    return found
+
+
+def _part(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -300,8 +335,8 @@ def _keys(model: type[BaseModel] = RunSpec, prefix: str = "") -> list[str]:
     keys = []
     for name, info in model.model_fields.items():
         keys.append(f"{prefix}{name}")
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            keys.extend(_keys(info.annotation, f"{prefix}{name}."))
+        if part := _part(info.annotation):
+            keys.extend(_keys(part, f"{prefix}{name}."))
     return keys
 
 

@@ -306,6 +306,29 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
     return True
 
 
+def stop_ray() -> None:
+    """End this process's Ray session, and the cluster if it is ours."""
+    ray.shutdown()
+
+
+def cluster_facts() -> list[tuple[str, str]]:
+    """(address, resources in words) of every live node."""
+    return [
+        (node["NodeManagerAddress"], _resources_in_words(node["Resources"]))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _resources_in_words(resources: Mapping[str, float]) -> str:
+    units = {"memory": 2**20, "object_store_memory": 2**20}
+    return ", ".join(
+        f"{name} {amount / units.get(name, 1):,.0f}{' MiB' if name in units else ''}"
+        for name, amount in sorted(resources.items())
+        if not name.startswith("node:")
+    )
+
+
 def _reach(address: str) -> None:
     """Ray retries an address that does not answer for minutes; ask first whether anybody is there."""
     host, _, port = address.rpartition(":")

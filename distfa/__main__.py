@@ -1,0 +1,5 @@
+"""``python -m distfa``: the command line."""
+
+from distfa.cli import main
+
+main()

@@ -1,0 +1,65 @@
+"""The command line: one file per command; only this package exits the process.
+
+Exit codes: 0 done, 1 the run failed, 2 what was asked for cannot be done, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from distfa.cli import doctor, evaluate, spec, train
+from distfa.cli.output import error
+from distfa.errors import DistfaError
+from distfa.version import __version__
+
+app = typer.Typer(
+    name="distfa",
+    help="Layer-parallel training without weight transport: each layer of a network is a Ray actor, activations go "
+    "up and errors come down over gRPC through fixed feedback matrices.",
+    epilog="Start with: distfa train. If something does not work: distfa doctor.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
+app.command("spec")(spec.spec)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"distfa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run the command line; every failure ends in one line and an exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines would tear the progress bar
+    try:
+        app()
+    except DistfaError as exc:
+        error(str(exc))
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        error("interrupted; the metrics so far are kept")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as exc:
+        if os.environ.get("DISTFA_DEBUG"):
+            raise
+        error(f"unexpected {type(exc).__name__}: {exc}; run it again with DISTFA_DEBUG=1 to see where, and report it")
+        sys.exit(1)

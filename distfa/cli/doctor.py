@@ -1,0 +1,185 @@
+"""``distfa doctor``: what is installed, what Ray sees, whether two layers can talk; what to mend."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+_PACKAGES = ("torch", "ray", "grpcio", "protobuf", "numpy", "pydantic", "safetensors", "tensorboard")
+_STORE_MIB = 128
+_MEMORY_MIB_PER_LAYER = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Finding:
+    good: bool
+    text: str
+    fix: str = ""
+
+
+def doctor(
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster to look at, host:port or auto; without it, one is started here."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let the two layers talk in plain text even across machines.")
+    ] = False,
+) -> None:
+    """Check this machine and a Ray cluster: versions, resources, and a real two-layer run over gRPC.
+
+    Exit code 0 if training will work, 1 if something must be mended; every problem comes with its fix.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    checks: list[Callable[[], list[_Finding]]] = [
+        _software,
+        _machine,
+        lambda: _cluster(address),
+        lambda: _two_layers(address, insecure),
+    ]
+    good = True
+    try:
+        for check in checks:
+            for finding in _carried_out(check):
+                good = good and finding.good
+                console.print(f"[green]ok[/]    {escape(finding.text)}" if finding.good else (
+                    f"[red]mend[/]  {escape(finding.text)}\n      fix: {escape(finding.fix)}"
+                ))
+            if not good:
+                break
+    finally:
+        if "ray" in sys.modules:
+            from distfa.runtime.actors import stop_ray
+
+            stop_ray()
+    console.print("training will work" if good else "mend the above, then run 'distfa doctor' again")
+    if not good:
+        raise typer.Exit(1)
+
+
+def _carried_out(check: Callable[[], list[_Finding]]) -> list[_Finding]:
+    from distfa.errors import DistfaError
+
+    try:
+        return check()
+    except DistfaError as exc:
+        problem, _, fix = str(exc).partition("; ")
+        return [_Finding(good=False, text=problem, fix=fix or "see above")]
+
+
+def _software() -> list[_Finding]:
+    from distfa.version import __version__
+
+    found = [f"python {platform.python_version()}", f"distfa {__version__}"]
+    missing = []
+    for package in _PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(package)
+    findings = [_Finding(good=True, text=", ".join(found))]
+    if missing:
+        fix = f"pip install {' '.join(missing)}"
+        findings.append(_Finding(good=False, text=f"not installed: {', '.join(missing)}", fix=fix))
+    return findings
+
+
+def _machine() -> list[_Finding]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2**20
+    load = os.getloadavg()[0]
+    cpus = os.cpu_count() or 1
+    findings = [
+        _Finding(
+            good=True,
+            text=f"{cpus} CPUs (load {load:.1f}), {memory:,} MiB of memory free, GPUs: {', '.join(gpus) or 'none'}",
+        ),
+        _Finding(
+            good=memory > 2 * _MEMORY_MIB_PER_LAYER,
+            text=f"room for about {memory // _MEMORY_MIB_PER_LAYER} layer processes of some {_MEMORY_MIB_PER_LAYER} MiB "
+            "beside their weights",
+            fix="free memory, or attach to a larger cluster with --address",
+        ),
+    ]
+    shared = Path("/dev/shm")
+    if shared.exists() and (free := shutil.disk_usage(shared).free // 2**20) < _STORE_MIB:
+        findings.append(
+            _Finding(
+                good=False,
+                text=f"/dev/shm has {free} MiB free; Ray's object store wants {_STORE_MIB}",
+                fix="make it larger (in a container: --shm-size=1g)",
+            )
+        )
+    return findings
+
+
+def _cluster(address: str | None) -> list[_Finding]:
+    from distfa.runtime.actors import cluster_facts, start_ray
+
+    began = time.monotonic()
+    start_ray(address)
+    nodes = cluster_facts()
+    what = f"attached to Ray at {address}" if address else "started Ray here"
+    return [
+        _Finding(good=True, text=f"{what} in {time.monotonic() - began:.1f} s: {len(nodes)} node(s)"),
+        *(_Finding(good=True, text=f"node {ip}: {resources}") for ip, resources in nodes),
+    ]
+
+
+def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:
+    """A real run of two layers for two steps, compared with the serial engine."""
+    import torch
+
+    from distfa import data
+    from distfa.experiment import spec as specs
+    from distfa.experiment.run import network_for, run
+
+    dataset = data.load("digits", limit=64)
+    weights = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for engine in ("ray", "serial"):
+            spec = specs.parse(
+                {
+                    "engine": engine,
+                    "max_steps": 2,
+                    "model": {"hidden": [16]},
+                    "device": "cpu",
+                    "ray": {"address": address},
+                    "wire": {"security": "insecure" if insecure else "auto"},
+                    "run_dir": f"{scratch}/{engine}",
+                }
+            )
+            result, weights[engine] = run(spec, network_for(spec, dataset), dataset)
+            if engine == "ray":
+                talked = result
+    same = all(torch.equal(weights["ray"][key], weights["serial"][key]) for key in weights["ray"])
+    boundary = talked.bytes["total"]
+    return [
+        _Finding(
+            good=True,
+            text=f"two layers talked over gRPC ({talked.facts['security']}): "
+            f"{boundary['up_message'] + boundary['down_message']:,} bytes, started in {talked.startup_seconds:.1f} s",
+        ),
+        _Finding(
+            good=same,
+            text="their weights equal the serial engine's, bit for bit"
+            if same
+            else "their weights differ from the serial engine's",
+            fix="use nodes with the same kind of processor and the same torch build",
+        ),
+    ]

@@ -1,0 +1,32 @@
+"""``distfa eval``: loss and accuracy of the weights a run saved."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(help="Run directory, as 'distfa train' prints it.")],
+    split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    data_dir: Annotated[
+        str | None, typer.Option(help="Where the data set lies now, if elsewhere than during the run.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Loss and accuracy of a finished run's saved weights, on the data set it was trained on."""
+    from distfa.errors import UsageError
+    from distfa.experiment.evaluate import evaluate_run
+
+    if split not in ("test", "train"):
+        raise UsageError(f"--split is {split!r}; it is test or train")
+    found = evaluate_run(run_dir, split=split, data_dir=data_dir)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), allow_nan=False))
+        return
+    accuracy = "" if found.accuracy is None else f", accuracy {found.accuracy:.2%}"
+    typer.echo(f"{found.split}: {found.rows:,} samples, loss {found.loss:.4f}{accuracy}")

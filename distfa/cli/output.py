@@ -1,0 +1,151 @@
+"""What the commands print: progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from distfa.core.records import EvalRecord
+from distfa.experiment.result import Result
+from distfa.experiment.run import Progress as RunProgress
+
+_REFRESH_SECONDS = 0.1
+
+
+def error(message: str) -> None:
+    """One line (or a few) on stderr."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print("[bold red]error:[/]", _plain(message))
+
+
+def human_bytes(count: float) -> str:
+    """1536 as ``1.5 KiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+class ProgressBar:
+    """A bar with loss, accuracy, samples/s and bytes, on stderr; plain lines where stderr is no terminal."""
+
+    def __init__(self, starting: str) -> None:
+        self._console = Console(stderr=True)
+        self._starting = starting
+        self._task: TaskID | None = None
+        self._shown = 0.0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> ProgressBar:
+        self._bar.start()
+        if self._console.is_terminal:
+            self._task = self._bar.add_task(self._starting, total=1, figures="")
+        else:
+            self._console.print(self._starting, highlight=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: RunProgress) -> None:
+        """Show where the run is."""
+        record = progress.record
+        if isinstance(record, EvalRecord):
+            self._say_epoch(progress)
+        if self._task is None or record is None:
+            return
+        now = time.monotonic()
+        if now - self._shown < _REFRESH_SECONDS and progress.tally.steps < progress.steps:
+            return
+        self._shown = now
+        moved = sum(row["up_payload"] + row["down_payload"] for row in progress.boundaries())
+        tally = progress.tally
+        figures = f"loss {tally.train_loss:.4f}"
+        if tally.train_accuracy is not None:
+            figures += f"  acc {tally.train_accuracy:.2%}"
+        figures += f"  {tally.samples_per_second:,.0f} samples/s  {human_bytes(moved)}"
+        self._bar.update(
+            self._task,
+            description=f"epoch {record.epoch + 1}",
+            total=progress.steps,
+            completed=tally.steps,
+            figures=figures,
+        )
+
+    def _say_epoch(self, progress: RunProgress) -> None:
+        """A line per evaluation where there is no bar to show it."""
+        tally = progress.tally
+        if self._task is not None or progress.record is None:
+            return
+        accuracy = "" if tally.test_accuracy is None else f", test accuracy {tally.test_accuracy:.2%}"
+        self._console.print(
+            f"epoch {progress.record.epoch + 1}: train loss {tally.train_loss:.4f}, test loss {tally.test_loss:.4f}"
+            f"{accuracy}, {tally.samples_per_second:,.0f} samples/s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def result_table(result: Result, *, stderr: bool) -> None:
+    """The figures of a run, the bytes over each boundary, and the run directory."""
+    console = Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
+    accuracy = f"test accuracy {_percent(result.test_accuracy)}, " if result.test_accuracy is not None else ""
+    loss = f", test loss {result.test_loss:.4f}" if result.test_loss is not None else ""
+    console.print(
+        f"[bold]{result.rule}[/] ({result.init}), {'-'.join(map(str, result.layer_sizes))}, engine {result.engine}: "
+        f"{accuracy}train loss {result.train_loss:.4f}{loss}",
+        highlight=False,
+    )
+    console.print(
+        f"{result.steps:,} steps, {result.epochs} epochs, {result.samples_per_second:,.0f} samples/s, "
+        f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start",
+        highlight=False,
+    )
+    if result.engine != "serial" and result.bytes["boundaries"]:
+        console.print(_bytes_table(result))
+    console.print(f"run directory: {result.run_dir}", highlight=False)
+
+
+def _bytes_table(result: Result) -> Table:
+    table = Table(title="training bytes over each boundary (payload)", title_justify="left", title_style="italic")
+    for heading in ("between layers", "activations up", "errors down", "total", "overhead", "bp would send"):
+        table.add_column(heading, justify="left" if heading == "between layers" else "right")
+    rows = [(f"{row['boundary']} and {row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]
+    for name, row in [*rows, ("all", result.bytes["total"])]:
+        payload = row["up_payload"] + row["down_payload"]
+        message = row["up_message"] + row["down_message"]
+        if name == "all":
+            table.add_section()
+        table.add_row(
+            name,
+            human_bytes(row["up_payload"]),
+            human_bytes(row["down_payload"]),
+            human_bytes(payload),
+            f"{(message - payload) / payload:.1%}" if payload else "-",
+            f"{human_bytes(row['bp_payload'])} ({row['bp_payload'] / payload:.2f}x)" if payload else "-",
+        )
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+def _plain(message: str) -> str:
+    return message.replace("[", r"\[")

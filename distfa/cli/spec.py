@@ -1,0 +1,21 @@
+"""``distfa spec``: the run spec with every key, to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def spec(
+    path: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A spec to check and complete.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key; may be repeated.")
+    ] = None,
+) -> None:
+    """Print a run spec with every key and its value, explained; save it, edit it, give it to 'distfa train'."""
+    from distfa.experiment import spec as specs
+
+    loaded = specs.load(path, [specs.parse_change(change) for change in changes or []])
+    typer.echo(specs.dump(loaded, explain=True), nl=False)

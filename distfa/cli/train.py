@@ -1,0 +1,160 @@
+"""``distfa train``: train a network, each layer an actor of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distfa.cli.output import ProgressBar, result_table
+
+_RUN, _MODEL, _HOW = "Run", "Network and data", "Training"
+
+
+def train(
+    spec_path: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SPEC]", help="YAML run spec; 'distfa spec' prints one with every key."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits (default, needs no file), mnist, fashion_mnist, cifar10, cifar100, npz or hub.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option(help="Directory with the official files, or an .npz.", rich_help_panel=_MODEL),
+    ] = None,
+    hidden: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Widths of the hidden layers; '' for none.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="Feedback rule: bp (the baseline), fa (hop by hop), dfa (straight from the output; default).",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="aligned (default): feedback starts on the weights; random: the classical setting.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(rich_help_panel=_HOW)] = None,
+    batch_size: Annotated[int | None, typer.Option(rich_help_panel=_HOW)] = None,
+    micro_batches: Annotated[
+        int | None,
+        typer.Option(
+            help="Parts a batch is split into, so that layers work at the same time.", rich_help_panel=_HOW
+        ),
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="sgd, adam (default) or adamw.", rich_help_panel=_HOW)
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_HOW)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, feedback and data order.", rich_help_panel=_HOW)
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="ray (default), or serial: the same bits in one process, without Ray.", rich_help_panel=_RUN
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster to attach to, host:port or auto; without it, one is started here.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Plain text between machines; without it, runs that span machines use mutual TLS.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    run_dir: Annotated[
+        str | None,
+        typer.Option(help="Where to keep the run; default: a new one under runs/.", rich_help_panel=_RUN),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of the spec, e.g. --set codec.activations=int8; may be repeated.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="End with one JSON object on stdout.", rich_help_panel=_RUN),
+    ] = False,
+) -> None:
+    """Train a network, each layer an actor of its own.
+
+    Without options: handwritten digits, a 64-128-128-10 network, rule dfa. Flags and --set override
+    the spec file. Shows progress on stderr; ends with what was reached, what went over each boundary,
+    and what bp would have sent.
+    """
+    from distfa import data as datasets
+    from distfa.experiment import spec as specs
+    from distfa.experiment.run import network_for, run
+
+    flags = {
+        "data.name": data,
+        "data.dir": data_dir,
+        "model.hidden": _widths(hidden),
+        "rule": rule,
+        "init": init,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "micro_batches": micro_batches,
+        "optimizer.name": optimizer,
+        "optimizer.lr": lr,
+        "seed": seed,
+        "engine": engine,
+        "ray.address": address,
+        "wire.security": "insecure" if insecure else None,
+        "run_dir": run_dir,
+    }
+    given: list[tuple[str, Any]] = [(key, value) for key, value in flags.items() if value is not None]
+    spec = specs.load(spec_path, [*given, *(specs.parse_change(change) for change in changes or [])])
+    dataset = datasets.load(
+        spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub
+    )
+    network = network_for(spec, dataset)
+    with ProgressBar(_starting(spec.engine, len(network))) as bar:
+        result, _ = run(spec, network, dataset, observer=bar)
+    result_table(result, stderr=as_json)
+    if as_json:
+        typer.echo(json.dumps(result.as_dict(), allow_nan=False))
+
+
+def _starting(engine: str, layers: int) -> str:
+    what = f"{layers} layer{'s' if layers > 1 else ''}"
+    return f"training {what} in this process" if engine == "serial" else f"starting {what} on Ray"
+
+
+def _widths(text: str | None) -> list[int] | str | None:
+    """``1024,1024`` as a list; what is no such list goes to the spec as it is, which refuses it."""
+    if text is None:
+        return None
+    try:
+        return [int(width) for width in text.split(",") if width.strip()]
+    except ValueError:
+        return text

@@ -1,0 +1,86 @@
+"""Data sets by name, from files a user has, or from arrays; all become one validated ``Dataset``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from distfa.data.archive import load_archive
+from distfa.data.arrays import from_arrays
+from distfa.data.cifar import load_cifar
+from distfa.data.dataset import Dataset, validate
+from distfa.data.digits import load_digits
+from distfa.data.hub import load_hub
+from distfa.data.mnist import load_mnist
+from distfa.data.request import Request
+from distfa.errors import DataError
+
+__all__ = ["NAMES", "Dataset", "from_arrays", "load", "validate"]
+
+_LOADERS: Mapping[str, Callable[[Request], Dataset]] = MappingProxyType(
+    {
+        "digits": load_digits,
+        "mnist": load_mnist,
+        "fashion_mnist": load_mnist,
+        "cifar10": load_cifar,
+        "cifar100": load_cifar,
+        "npz": load_archive,
+        "hub": load_hub,
+    }
+)
+
+NAMES: tuple[str, ...] = tuple(_LOADERS)
+
+
+def load(
+    name: str,
+    *,
+    directory: str | Path | None = None,
+    limit: int | None = None,
+    classes: int | None = None,
+    hub: str | None = None,
+) -> Dataset:
+    """Load a data set by name.
+
+    Args:
+        name: One of ``NAMES``. ``digits`` needs no files.
+        directory: Where the files are, or the path of an .npz file; for ``hub`` the cache directory.
+        limit: Keep the first ``limit`` samples of each split. Scale and number of classes are still those
+            of the whole data set.
+        classes: Number of classes, when not what the data set says (for ``npz``: its largest label plus 1).
+        hub: For ``hub``, what ``datasets.load_dataset`` takes.
+
+    Raises:
+        DataError: An unknown name, files that are missing or damaged, or a rule of ``validate``.
+    """
+    if name not in _LOADERS:
+        near = difflib.get_close_matches(str(name).lower().replace("-", "_"), NAMES, n=1, cutoff=0.0)
+        raise DataError(
+            f"unknown data set {name!r}; did you mean {near[0]!r}? The names are {', '.join(NAMES)}"
+        )
+    for option, value in (("limit", limit), ("classes", classes)):
+        if value is not None and value < 1:
+            raise DataError(f"{option} is {value}; it must be at least 1, or left out")
+    if hub is not None and name != "hub":
+        raise DataError(
+            f"hub={hub!r} was given with data set {name!r}; name the data set 'hub', or leave hub out"
+        )
+    path = None if directory is None else Path(directory).expanduser()
+    dataset = _LOADERS[name](Request(name=name, directory=path, classes=classes, hub=hub))
+    return dataset if limit is None else _first(dataset, limit)
+
+
+def _first(dataset: Dataset, limit: int) -> Dataset:
+    """The first samples of each split, copied so that the others can be freed."""
+    return validate(
+        dataclasses.replace(
+            dataset,
+            train_x=dataset.train_x[:limit].copy(),
+            train_y=dataset.train_y[:limit].copy(),
+            test_x=dataset.test_x[:limit].copy(),
+            test_y=dataset.test_y[:limit].copy(),
+        )
+    )

@@ -1,0 +1,116 @@
+"""A Dataset from what a user already has in memory: arrays, tensors, nested lists, or a loader of batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distfa.data.build import Split, build, to_array
+from distfa.data.dataset import Array, Dataset
+from distfa.errors import DataError
+
+_FIX = "each item must be one batch (x, y): wrap a data set of single samples in torch.utils.data.DataLoader"
+
+
+def from_arrays(train: Any, test: Any = None, *, name: str = "arrays", outputs: int | None = None) -> Dataset:
+    """A Dataset whose inputs are used as they are: mean 0, std 1.
+
+    ``train`` and ``test`` are each a pair (x, y) or an iterable of batches (x, y), which is read once. A
+    tuple or list of two items is a pair, unless both items are themselves batches, that is a tuple or list
+    of two arrays or tensors of equal length; so a ``list(DataLoader(...))`` of two batches is read rightly.
+
+    Args:
+        train: x (N, ...), flattened in the order given; y, labels (N,) or float targets (N, outputs).
+            Arrays of the final dtype and layout are not copied: leave them unchanged while they are in use.
+        test: As ``train``; None is a test split of 0 samples.
+        name: What messages and reports call it.
+        outputs: Number of classes; None is the largest label in train and test plus 1.
+
+    Raises:
+        DataError: Neither form, batches that do not fit together, or a rule of ``validate``.
+    """
+    return build(
+        name=name,
+        train=_read(train, f"{name} train"),
+        test=None if test is None else _read(test, f"{name} test"),
+        outputs=outputs,
+        scale=(0.0, 1.0),
+    )
+
+
+def _read(data: Any, where: str) -> Split:
+    if _is_pair(data):
+        return _to_numpy(data[0], f"{where}_x"), _to_numpy(data[1], f"{where}_y")
+    try:
+        batches = iter(data)
+    except TypeError as exc:
+        raise DataError(
+            f"{where}: a {type(data).__name__} is neither a pair (x, y) nor an iterable of them"
+        ) from exc
+    if isinstance(data, (str, bytes, dict)) or _is_array(data):
+        raise DataError(f"{where}: a {type(data).__name__} alone has no targets; give a pair (x, y)")
+    pairs = [_read_batch(batch, f"{where} batch {number}") for number, batch in enumerate(batches)]
+    if not pairs:
+        raise DataError(f"{where}: the iterable has no batches; a generator that was read before is empty")
+    return _join([x for x, _ in pairs], f"{where}_x"), _join([y for _, y in pairs], f"{where}_y")
+
+
+def _read_batch(batch: Any, where: str) -> Split:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        found = (
+            f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
+        )
+        raise DataError(f"{where} is a {found}; {_FIX}")
+    x, y = _to_numpy(batch[0], f"{where} x"), _to_numpy(batch[1], f"{where} y")
+    if x.ndim == 0 or y.ndim == 0:
+        raise DataError(f"{where} has x of shape {x.shape} and y of shape {y.shape}; {_FIX}")
+    if len(x) != len(y):
+        raise DataError(f"{where} has {len(x)} samples in x and {len(y)} in y; every sample needs one target")
+    return x, y
+
+
+def _join(parts: list[Array], where: str) -> Array:
+    for number, part in enumerate(parts):
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise DataError(
+                f"{where}: batch {number} has samples of shape {part.shape[1:]} and batch 0 of "
+                f"{parts[0].shape[1:]}; all samples must have the same shape"
+            )
+    return np.concatenate(parts)
+
+
+def _is_pair(data: Any) -> bool:
+    return isinstance(data, (tuple, list)) and len(data) == 2 and not all(_is_batch(item) for item in data)
+
+
+def _is_batch(item: Any) -> bool:
+    if not isinstance(item, (tuple, list)) or len(item) != 2 or not all(_is_array(part) for part in item):
+        return False
+    return all(part.ndim > 0 for part in item) and len(item[0]) == len(item[1])
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or _is_tensor(value)
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch  # here, so that listing the names of data sets does not load torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _to_numpy(value: Any, where: str) -> Array:
+    if isinstance(value, (tuple, list)) and any(_is_tensor(item) for item in value):
+        value = [item.detach().cpu().numpy() if _is_tensor(item) else item for item in value]
+    if _is_tensor(value):
+        tensor = value.detach().cpu()
+        if tensor.is_floating_point() and tensor.element_size() < 4:
+            tensor = tensor.float()  # numpy has no bfloat16; float32 holds each narrower type exactly
+        try:
+            value = tensor.numpy()
+        except (TypeError, RuntimeError) as exc:
+            raise DataError(
+                f"{where}: a {tensor.dtype} tensor has no numpy form ({exc}); make it dense"
+            ) from exc
+    return to_array(value, where)

@@ -1,0 +1,154 @@
+"""From the arrays a loader found to a validated Dataset: flatten, convert dtypes, scale, check.
+
+Every loader ends here, so the rules of ``validate`` hold for every data set there is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distfa.data.dataset import Array, Dataset, validate
+from distfa.errors import DataError
+
+Split = tuple[Array, Array]
+Scale = tuple[float | NDArray[np.float64], float | NDArray[np.float64]]
+
+_MOST_INFERRED_CLASSES = 1 << 20
+_ROWS_PER_CHUNK = 4096
+
+
+def build(
+    *,
+    name: str,
+    train: Split,
+    test: Split | None = None,
+    outputs: int | None = None,
+    scale: Scale | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Dataset:
+    """Flatten, convert, scale and validate.
+
+    Args:
+        name: What messages and reports call the data set.
+        train: x (N, ...) and y, labels (N,) or float targets (N, outputs). Arrays that already have
+            the final dtype and layout are used without a copy.
+        test: As ``train``; None is a test split of 0 samples.
+        outputs: Number of classes, or width of the targets; None is the largest label of both splits
+            plus 1, or the width of the train targets.
+        scale: Mean and std in raw units, each one number or (d,); None measures one number each over
+            the train split.
+        shape: Of one sample; None is that of train x.
+
+    Raises:
+        DataError: A dtype that cannot be used, or any rule of ``validate``.
+    """
+    train_x, train_y = _inputs(train[0], f"{name} train_x"), _targets(train[1], f"{name} train_y")
+    sample = train[0].shape[1:] or (1,)
+    if test is None:
+        test = np.empty((0, *sample), train_x.dtype), np.empty((0, *train_y.shape[1:]), train_y.dtype)
+    test_x, test_y = _inputs(test[0], f"{name} test_x"), _targets(test[1], f"{name} test_y")
+    mean, std = measure(train_x) if scale is None else scale
+    return validate(
+        Dataset(
+            name=name,
+            train_x=train_x,
+            train_y=train_y,
+            test_x=test_x,
+            test_y=test_y,
+            outputs=_count_outputs(name, train_y, test_y) if outputs is None else outputs,
+            mean=np.atleast_1d(np.asarray(mean, np.float64)),
+            std=np.atleast_1d(np.asarray(std, np.float64)),
+            shape=tuple(int(size) for size in (sample if shape is None else shape)),
+        )
+    )
+
+
+def measure(x: Array) -> tuple[float, float]:
+    """Mean and standard deviation over all values of (N, d), without a float64 copy of the whole array."""
+    if x.size == 0:
+        return 0.0, 1.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = float(x.mean(dtype=np.float64))
+        chunks = (x[start : start + _ROWS_PER_CHUNK] for start in range(0, len(x), _ROWS_PER_CHUNK))
+        squares = sum(float(np.square(chunk - np.float64(mean)).sum()) for chunk in chunks)
+    return mean, math.sqrt(squares / x.size) if math.isfinite(squares) else math.inf
+
+
+def to_array(value: Any, where: str) -> Array:
+    """Anything numpy reads, as an array of real numbers.
+
+    Raises:
+        DataError: Ragged lists, objects, text or complex numbers.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as exc:
+        raise DataError(
+            f"{where} cannot become one array ({exc}); all samples must have the same shape"
+        ) from exc
+    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+        raise DataError(
+            f"{where} is {array.dtype}; values must be bool, integers or floats of at most 64 bits: "
+            "convert with astype, and encode text or objects as numbers"
+        )
+    return array
+
+
+def _inputs(value: Array, where: str) -> Array:
+    x = _samples(value, where)
+    is_byte = x.dtype.kind == "b" or x.dtype == np.uint8
+    # The narrowest float that holds the integer type: float32 up to 16 bits, float64 above.
+    dtype = np.dtype(np.uint8) if is_byte else np.result_type(x.dtype, np.float32)
+    return np.ascontiguousarray(x.reshape(len(x), math.prod(x.shape[1:])), dtype=dtype)
+
+
+def _targets(value: Array, where: str) -> Array:
+    y = _samples(value, where)
+    if y.ndim == 1:
+        return _labels(y, where)
+    if y.dtype.kind != "f":
+        raise DataError(
+            f"{where} is {y.dtype} of shape {y.shape}; class labels must have shape (n,): use reshape(-1) "
+            "for one label per row, argmax(1) for one-hot rows, or astype(float) for regression targets"
+        )
+    return np.ascontiguousarray(y, dtype=np.result_type(y.dtype, np.float32))
+
+
+def _samples(value: Array, where: str) -> Array:
+    array = to_array(value, where)
+    if array.ndim == 0:
+        raise DataError(f"{where} is the single value {array}; its first axis must count samples")
+    return array
+
+
+def _labels(y: Array, where: str) -> Array:
+    if y.dtype.kind == "f":
+        wrong = np.flatnonzero(y != np.floor(y))
+        value = (
+            f"label {y[wrong[0]]} at row {wrong[0]} is not an integer"
+            if len(wrong)
+            else f"labels are {y.dtype}"
+        )
+        raise DataError(
+            f"{where}: {value}; class labels must have an integer dtype: use astype('int64') for classes "
+            "or reshape(-1, 1) for regression targets"
+        )
+    if y.dtype == np.uint64 and len(y) and int(y.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{where} has label {y.max()} at row {np.argmax(y)}; renumber the labels from 0")
+    return np.ascontiguousarray(y, dtype=np.int64)
+
+
+def _count_outputs(name: str, train_y: Array, test_y: Array) -> int:
+    if train_y.ndim != 1:
+        return int(train_y.shape[-1])
+    largest = max((int(y.max()) for y in (train_y, test_y) if y.ndim == 1 and len(y)), default=0)
+    if largest >= _MOST_INFERRED_CLASSES:
+        raise DataError(
+            f"{name}: the largest label is {largest}, which would make {largest + 1} classes; "
+            "renumber the labels from 0, or say the number of classes"
+        )
+    return max(largest, 0) + 1

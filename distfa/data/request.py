@@ -1,0 +1,46 @@
+"""What a user asked ``load`` for, as every loader receives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distfa.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One call of ``load``.
+
+    Attributes:
+        name: A key of the loader table.
+        directory: Where the files are; a path to one .npz file will do where that form is read.
+        classes: Number of classes, or None for what the data set itself says.
+        hub: Path of a Hugging Face data set.
+    """
+
+    name: str
+    directory: Path | None = None
+    classes: int | None = None
+    hub: str | None = None
+
+    def require_directory(self, expected: str) -> Path:
+        """The directory (or file), known to exist.
+
+        Args:
+            expected: Which files belong there, for the message.
+
+        Raises:
+            DataError: It was not given, or nothing is there.
+        """
+        if self.directory is None:
+            raise DataError(
+                f"data set {self.name!r} is read from files and no directory was given; "
+                f"give --data-dir (directory= in Python) with {expected}"
+            )
+        if not self.directory.exists():
+            raise DataError(
+                f"data directory {str(self.directory)!r} does not exist; "
+                f"give --data-dir a directory with {expected}"
+            )
+        return self.directory
