@@ -7,6 +7,7 @@
     |   +-- DataError                a data set that is missing, malformed or out of range
     |   +-- RunDirError              a run directory that cannot be read or written
     +-- ClusterError                 Ray cannot be reached, or cannot place the layers
+    +-- Interrupted                  exit code 130: Ctrl-C
     +-- LayerError                   what went wrong at one layer
         +-- NonFiniteError           NaN or infinity in a signal or the loss
         +-- LayerLost                a layer's process died, or stopped answering
@@ -52,6 +53,12 @@ class RunDirError(UsageError):
 
 class ClusterError(DistfaError):
     """Ray cannot be reached, or cannot place the layers."""
+
+
+class Interrupted(DistfaError):
+    """The user ended the run."""
+
+    exit_code = 130
 
 
 class LayerError(DistfaError):

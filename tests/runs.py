@@ -62,7 +62,10 @@ def run_serial(
     """(weights, records, trainer) of the oracle."""
     torch.set_num_threads(1)
     inputs, targets = data or raw(recipe)
-    x, y = inputs.readers(recipe.dtype, torch.device("cpu")), targets.readers(recipe.dtype, torch.device("cpu"))
+    x, y = (
+        inputs.readers(recipe.dtype, torch.device("cpu")),
+        targets.readers(recipe.dtype, torch.device("cpu")),
+    )
     up, down = codecs.resolve(activations, recipe.dtype), codecs.resolve(errors, recipe.dtype)
     trainer = SerialTrainer(
         recipe,
@@ -153,4 +156,13 @@ def assert_same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
         assert torch.equal(a[key], b[key]), f"{key}: {(a[key] - b[key]).abs().max()} apart"
 
 
-__all__ = ["Direction", "ThreadRun", "assert_same_bits", "blobs", "raw", "recipe", "run_serial", "run_threads"]
+__all__ = [
+    "Direction",
+    "ThreadRun",
+    "assert_same_bits",
+    "blobs",
+    "raw",
+    "recipe",
+    "run_serial",
+    "run_threads",
+]

@@ -53,9 +53,6 @@ def main() -> None:
     except DistfaError as exc:
         error(str(exc))
         sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
-        error("interrupted; the metrics so far are kept")
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as exc:

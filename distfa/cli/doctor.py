@@ -55,9 +55,11 @@ def doctor(
         for check in checks:
             for finding in _carried_out(check):
                 good = good and finding.good
-                console.print(f"[green]ok[/]    {escape(finding.text)}" if finding.good else (
-                    f"[red]mend[/]  {escape(finding.text)}\n      fix: {escape(finding.fix)}"
-                ))
+                console.print(
+                    f"[green]ok[/]    {escape(finding.text)}"
+                    if finding.good
+                    else (f"[red]mend[/]  {escape(finding.text)}\n      fix: {escape(finding.fix)}")
+                )
             if not good:
                 break
     finally:
@@ -111,8 +113,8 @@ def _machine() -> list[_Finding]:
         ),
         _Finding(
             good=memory > 2 * _MEMORY_MIB_PER_LAYER,
-            text=f"room for about {memory // _MEMORY_MIB_PER_LAYER} layer processes of some {_MEMORY_MIB_PER_LAYER} MiB "
-            "beside their weights",
+            text=f"room for about {memory // _MEMORY_MIB_PER_LAYER} layer processes of some "
+            f"{_MEMORY_MIB_PER_LAYER} MiB beside their weights",
             fix="free memory, or attach to a larger cluster with --address",
         ),
     ]

@@ -123,10 +123,14 @@ def result_table(result: Result, *, stderr: bool) -> None:
 
 
 def _bytes_table(result: Result) -> Table:
-    table = Table(title="training bytes over each boundary (payload)", title_justify="left", title_style="italic")
-    for heading in ("between layers", "activations up", "errors down", "total", "overhead", "bp would send"):
-        table.add_column(heading, justify="left" if heading == "between layers" else "right")
-    rows = [(f"{row['boundary']} and {row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]
+    table = Table(
+        title="training bytes between layers: activations up, errors down",
+        title_justify="left",
+        title_style="italic",
+    )
+    for heading in ("layers", "up", "down", "total", "framing", "bp would send"):
+        table.add_column(heading, justify="left" if heading == "layers" else "right", no_wrap=True)
+    rows = [(f"{row['boundary']}-{row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]
     for name, row in [*rows, ("all", result.bytes["total"])]:
         payload = row["up_payload"] + row["down_payload"]
         message = row["up_message"] + row["down_message"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,22 +57,14 @@ def train(
     batch_size: Annotated[int | None, typer.Option(rich_help_panel=_HOW)] = None,
     micro_batches: Annotated[
         int | None,
-        typer.Option(
-            help="Parts a batch is split into, so that layers work at the same time.", rich_help_panel=_HOW
-        ),
+        typer.Option(help="Parts a batch is split into, so that layers work at the same time.", rich_help_panel=_HOW),
     ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(help="sgd, adam (default) or adamw.", rich_help_panel=_HOW)
-    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam (default) or adamw.", rich_help_panel=_HOW)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_HOW)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of weights, feedback and data order.", rich_help_panel=_HOW)
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, feedback and data order.", rich_help_panel=_HOW)] = None,
     engine: Annotated[
         str | None,
-        typer.Option(
-            help="ray (default), or serial: the same bits in one process, without Ray.", rich_help_panel=_RUN
-        ),
+        typer.Option(help="ray (default), or serial: the same bits in one process, without Ray.", rich_help_panel=_RUN),
     ] = None,
     address: Annotated[
         str | None,
@@ -134,11 +128,10 @@ def train(
     }
     given: list[tuple[str, Any]] = [(key, value) for key, value in flags.items() if value is not None]
     spec = specs.load(spec_path, [*given, *(specs.parse_change(change) for change in changes or [])])
-    dataset = datasets.load(
-        spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub
-    )
+    dataset = datasets.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
     network = network_for(spec, dataset)
-    with ProgressBar(_starting(spec.engine, len(network))) as bar:
+    # Ray tells its own story of a dead worker on stdout, which belongs to the result; ours is enough.
+    with redirect_stdout(io.StringIO()), ProgressBar(_starting(spec.engine, len(network))) as bar:
         result, _ = run(spec, network, dataset, observer=bar)
     result_table(result, stderr=as_json)
     if as_json:

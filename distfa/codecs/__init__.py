@@ -11,7 +11,9 @@ from distfa.codecs.int8 import Int8
 
 __all__ = ["CODECS", "LOSSLESS", "Codec", "Payload", "carry", "resolve"]
 
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (FP32, FP64, BF16, Int8())}
+_ALL: tuple[Codec, ...] = (FP32, FP64, BF16, Int8())
+
+CODECS: dict[str, Codec] = {codec.name: codec for codec in _ALL}
 
 LOSSLESS = "lossless"
 """In a spec: the codec that keeps every bit of the run's dtype."""

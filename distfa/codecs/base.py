@@ -16,15 +16,17 @@ Payload = NDArray[np.uint8]
 
 
 class Codec(Protocol):
-    """One way to write signals.
+    """One way to write signals."""
 
-    Attributes:
-        name: What the spec calls it.
-        error_bound: In words, how far a decoded number may be from the encoded one.
-    """
+    @property
+    def name(self) -> str:
+        """What the spec calls it."""
+        ...
 
-    name: str
-    error_bound: str
+    @property
+    def error_bound(self) -> str:
+        """In words, how far a decoded number may be from the encoded one."""
+        ...
 
     def lossless(self, dtype: torch.dtype) -> bool:
         """Whether decode gives back every bit of a signal of ``dtype``."""

@@ -117,7 +117,13 @@ class Activation:
         """The ordinary torch module that computes this activation."""
         if self.name == "leaky_relu":
             return nn.LeakyReLU(self.slope)
-        return {"identity": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}[self.name]()
+        modules: dict[str, Callable[[], nn.Module]] = {
+            "identity": nn.Identity,
+            "relu": nn.ReLU,
+            "tanh": nn.Tanh,
+            "gelu": nn.GELU,
+        }
+        return modules[self.name]()
 
 
 def from_module(module: nn.Module, name: str) -> Activation | None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distfa.core.network import Network
+from distfa.core.recipe import Recipe
 
 
 class Purpose(IntEnum):
@@ -29,12 +29,43 @@ def generator(seed: int, purpose: Purpose, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, (int(purpose) << 48) | index]))
 
 
-def initial_weight(network: Network, layer: int, seed: int, purpose: Purpose = Purpose.WEIGHT) -> Tensor:
-    """W_l(0), shape (d_l, d_{l-1}), float64: normal, standard deviation gain / sqrt(d_{l-1}).
+DISTRIBUTIONS: tuple[str, ...] = ("orthogonal", "normal", "uniform")
+
+
+def matrix(rows: int, columns: int, *, seed: int, purpose: Purpose, index: int, distribution: str) -> Tensor:
+    """A random matrix, float64, shape (rows, columns), whose rows have a mean square norm of 1.
+
+    ``normal`` and ``uniform`` have independent elements of variance 1 / columns. ``orthogonal`` is
+    uniform (Haar) over matrices with orthonormal rows, or with orthogonal columns where there are
+    fewer of those. LAPACK makes it: the same bits on the same kind of processor, thread for thread.
+    Source: Saxe, McClelland & Ganguli, ICLR 2014, for orthogonal weights.
+    """
+    random = generator(seed, purpose, index)
+    if distribution == "uniform":
+        return torch.from_numpy(random.uniform(-1.0, 1.0, (rows, columns))).mul_((3.0 / columns) ** 0.5)
+    normal = torch.from_numpy(random.standard_normal((rows, columns)))
+    if distribution == "normal":
+        return normal.div_(columns**0.5)
+    tall = normal if rows >= columns else normal.t()
+    q: Tensor
+    q, r = torch.linalg.qr(tall)
+    q = q * r.diagonal().sign()
+    return (q * (rows / columns) ** 0.5 if rows >= columns else q.t()).contiguous()
+
+
+def initial_weight(recipe: Recipe, layer: int, purpose: Purpose = Purpose.WEIGHT) -> Tensor:
+    """W_l(0), shape (d_l, d_{l-1}), float64: a random matrix times the gain of the layer's activation.
 
     Feedback matrices of the random initialisation are drawn the same way from their own stream.
     Source: He et al. 2015 for the ReLU gain.
     """
-    shape = network[layer]
-    normal = generator(seed, purpose, layer).standard_normal((shape.outputs, shape.inputs))
-    return torch.from_numpy(normal).mul_(shape.activation.gain / shape.inputs**0.5)
+    shape = recipe.network[layer]
+    drawn = matrix(
+        shape.outputs,
+        shape.inputs,
+        seed=recipe.seed,
+        purpose=purpose,
+        index=layer,
+        distribution=recipe.distribution,
+    )
+    return drawn.mul_(shape.activation.gain)

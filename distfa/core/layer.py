@@ -132,14 +132,12 @@ class Layer:
     def _matrix(self, matrix: Tensor | None) -> Tensor | None:
         return None if matrix is None else matrix.to(self.device, self._dtype)
 
-    def _initial(
-        self, recipe: Recipe, given: tuple[Tensor, Tensor | None] | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _initial(self, recipe: Recipe, given: tuple[Tensor, Tensor | None] | None) -> tuple[Tensor, Tensor | None]:
         if given is not None:
             weight, bias = given
             return weight.detach().to(self.device, self._dtype, copy=True), (
                 None if bias is None else bias.detach().to(self.device, self._dtype, copy=True)
             )
-        weight = initial_weight(recipe.network, self.index, recipe.seed).to(self.device, self._dtype)
+        weight = initial_weight(recipe, self.index).to(self.device, self._dtype)
         bias = torch.zeros(self.shape.outputs, dtype=self._dtype, device=self.device) if self.shape.bias else None
         return weight, bias

@@ -165,12 +165,8 @@ def _linear(name: str, module: nn.Linear, before: Sequence[LayerShape]) -> Layer
             f"module {name!r} takes {module.in_features} features but module {before[-1].key!r} before it "
             f"gives {before[-1].outputs}; make them equal"
         )
-    return LayerShape(
-        key=name, inputs=module.in_features, outputs=module.out_features, bias=module.bias is not None
-    )
+    return LayerShape(key=name, inputs=module.in_features, outputs=module.out_features, bias=module.bias is not None)
 
 
 def _with_activation(layer: LayerShape, activation: Activation) -> LayerShape:
-    return LayerShape(
-        key=layer.key, inputs=layer.inputs, outputs=layer.outputs, bias=layer.bias, activation=activation
-    )
+    return LayerShape(key=layer.key, inputs=layer.inputs, outputs=layer.outputs, bias=layer.bias, activation=activation)

@@ -46,8 +46,8 @@ def build(config: OptimizerConfig, parameters: Sequence[Tensor]) -> torch.optim.
             weight_decay=config.weight_decay,
             fused=True,
         )
-    cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    return cls(
+    adam: type[torch.optim.Adam] = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return adam(
         parameters,
         lr=config.lr,
         betas=config.betas,

@@ -22,6 +22,7 @@ class Recipe:
         init: ``aligned``: W(0) and B are drawn from the same stream, so feedback starts aligned with
             the weights (theory.md, aligned initialisation); ``random``: from streams of their own, the
             classical setting; ``given``: W(0) is the user's model, B as ``random``.
+        distribution: Of W(0) and B: ``orthogonal``, ``normal`` or ``uniform`` (``distfa.core.draw``).
         loss: Name of the loss (``distfa.core.losses.LOSSES``).
         optimizer: The local optimizer of every layer.
         epochs: Passes over the training set.
@@ -37,6 +38,7 @@ class Recipe:
     network: Network
     rule: str = "dfa"
     init: str = "aligned"
+    distribution: str = "orthogonal"
     loss: str = "cross_entropy"
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: int = 1

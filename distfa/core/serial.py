@@ -63,8 +63,7 @@ class SerialTrainer:
         self._started = 0.0
         self._carry_activation, self._carry_error = carry_activation, carry_error
         self.layers = [
-            Layer(recipe, l, device=device, given=(given or {}).get(l))
-            for l in range(1, len(recipe.network) + 1)
+            Layer(recipe, l, device=device, given=(given or {}).get(l)) for l in range(1, len(recipe.network) + 1)
         ]
 
     def run(self) -> Iterator[Record]:

@@ -58,16 +58,12 @@ def load(
     """
     if name not in _LOADERS:
         near = difflib.get_close_matches(str(name).lower().replace("-", "_"), NAMES, n=1, cutoff=0.0)
-        raise DataError(
-            f"unknown data set {name!r}; did you mean {near[0]!r}? The names are {', '.join(NAMES)}"
-        )
+        raise DataError(f"unknown data set {name!r}; did you mean {near[0]!r}? The names are {', '.join(NAMES)}")
     for option, value in (("limit", limit), ("classes", classes)):
         if value is not None and value < 1:
             raise DataError(f"{option} is {value}; it must be at least 1, or left out")
     if hub is not None and name != "hub":
-        raise DataError(
-            f"hub={hub!r} was given with data set {name!r}; name the data set 'hub', or leave hub out"
-        )
+        raise DataError(f"hub={hub!r} was given with data set {name!r}; name the data set 'hub', or leave hub out")
     path = None if directory is None else Path(directory).expanduser()
     dataset = _LOADERS[name](Request(name=name, directory=path, classes=classes, hub=hub))
     return dataset if limit is None else _first(dataset, limit)

@@ -37,8 +37,7 @@ def load_archive(request: Request) -> Dataset:
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
             raise DataError(
-                f"{path}: expected {EXPECTED}, found {names}; "
-                "give --data-dir the path of the .npz file itself"
+                f"{path}: expected {EXPECTED}, found {names}; give --data-dir the path of the .npz file itself"
             )
         path = found[0]
     train, test = read_npz(path)
@@ -71,9 +70,7 @@ def read_npz(path: Path) -> tuple[Split, Split]:
                 f"{path}: holds pickled objects (or is no .npz at all), and nothing is unpickled here; "
                 "save plain numeric arrays with numpy.savez"
             ) from exc
-        raise DataError(
-            f"{path}: truncated or corrupt .npz file ({exc}); write or download it again"
-        ) from exc
+        raise DataError(f"{path}: truncated or corrupt .npz file ({exc}); write or download it again") from exc
     except OSError as exc:
         raise DataError(f"{path}: cannot be read ({exc}); check the path and its permissions") from exc
     return (arrays["train_x"], arrays["train_y"]), (arrays["test_x"], arrays["test_y"])

@@ -45,9 +45,7 @@ def _read(data: Any, where: str) -> Split:
     try:
         batches = iter(data)
     except TypeError as exc:
-        raise DataError(
-            f"{where}: a {type(data).__name__} is neither a pair (x, y) nor an iterable of them"
-        ) from exc
+        raise DataError(f"{where}: a {type(data).__name__} is neither a pair (x, y) nor an iterable of them") from exc
     if isinstance(data, (str, bytes, dict)) or _is_array(data):
         raise DataError(f"{where}: a {type(data).__name__} alone has no targets; give a pair (x, y)")
     pairs = [_read_batch(batch, f"{where} batch {number}") for number, batch in enumerate(batches)]
@@ -58,9 +56,7 @@ def _read(data: Any, where: str) -> Split:
 
 def _read_batch(batch: Any, where: str) -> Split:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        found = (
-            f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
-        )
+        found = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
         raise DataError(f"{where} is a {found}; {_FIX}")
     x, y = _to_numpy(batch[0], f"{where} x"), _to_numpy(batch[1], f"{where} y")
     if x.ndim == 0 or y.ndim == 0:
@@ -110,7 +106,5 @@ def _to_numpy(value: Any, where: str) -> Array:
         try:
             value = tensor.numpy()
         except (TypeError, RuntimeError) as exc:
-            raise DataError(
-                f"{where}: a {tensor.dtype} tensor has no numpy form ({exc}); make it dense"
-            ) from exc
+            raise DataError(f"{where}: a {tensor.dtype} tensor has no numpy form ({exc}); make it dense") from exc
     return to_array(value, where)

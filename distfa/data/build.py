@@ -87,9 +87,7 @@ def to_array(value: Any, where: str) -> Array:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as exc:
-        raise DataError(
-            f"{where} cannot become one array ({exc}); all samples must have the same shape"
-        ) from exc
+        raise DataError(f"{where} cannot become one array ({exc}); all samples must have the same shape") from exc
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise DataError(
             f"{where} is {array.dtype}; values must be bool, integers or floats of at most 64 bits: "
@@ -128,11 +126,7 @@ def _samples(value: Array, where: str) -> Array:
 def _labels(y: Array, where: str) -> Array:
     if y.dtype.kind == "f":
         wrong = np.flatnonzero(y != np.floor(y))
-        value = (
-            f"label {y[wrong[0]]} at row {wrong[0]} is not an integer"
-            if len(wrong)
-            else f"labels are {y.dtype}"
-        )
+        value = f"label {y[wrong[0]]} at row {wrong[0]} is not an integer" if len(wrong) else f"labels are {y.dtype}"
         raise DataError(
             f"{where}: {value}; class labels must have an integer dtype: use astype('int64') for classes "
             "or reshape(-1, 1) for regression targets"

@@ -20,12 +20,8 @@ from distfa.data.request import Request
 from distfa.errors import DataError
 
 SPECS = {
-    "cifar10": ImageSpec(
-        shape=(3, 32, 32), classes=10, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)
-    ),
-    "cifar100": ImageSpec(
-        shape=(3, 32, 32), classes=100, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)
-    ),
+    "cifar10": ImageSpec(shape=(3, 32, 32), classes=10, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    "cifar100": ImageSpec(shape=(3, 32, 32), classes=100, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
 }
 
 
@@ -110,8 +106,7 @@ def _read_all(
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise DataError(
-            f"data set {request.name!r}: {', '.join(missing)} missing from {paths[0].parent}; "
-            "extract the archive again"
+            f"data set {request.name!r}: {', '.join(missing)} missing from {paths[0].parent}; extract the archive again"
         )
     batches = [read(path, files) for path in paths]
     train_x = np.concatenate([x for x, _ in batches[:-1]])
@@ -123,9 +118,7 @@ def _read_batch(path: Path, files: _Files) -> Split:
     content = read_pickle(path)
     missing = [key for key in ("data", files.label_key) if key not in content]
     if missing:
-        raise DataError(
-            f"{path}: batch has no {', '.join(missing)} (it holds {', '.join(content) or 'nothing'})"
-        )
+        raise DataError(f"{path}: batch has no {', '.join(missing)} (it holds {', '.join(content) or 'nothing'})")
     x = content["data"]
     if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != 3072:
         found = f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__

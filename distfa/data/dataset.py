@@ -69,8 +69,7 @@ def validate(dataset: Dataset) -> Dataset:
         _check_inputs(x, f"{name} {split}_x")
         if len(x) != len(y):
             raise DataError(
-                f"{name}: {split}_x has {len(x)} samples and {split}_y has {len(y)}; "
-                "every sample needs one target"
+                f"{name}: {split}_x has {len(x)} samples and {split}_y has {len(y)}; every sample needs one target"
             )
     _check_widths(dataset)
     for split, x, y in _splits(dataset):
@@ -131,13 +130,9 @@ def _splits(dataset: Dataset) -> tuple[tuple[str, Array, Array], ...]:
 
 def _check_inputs(x: Array, where: str) -> None:
     if x.dtype not in INPUT_DTYPES:
-        raise DataError(
-            f"{where} is {x.dtype}; inputs must be uint8, float32 or float64: convert with astype"
-        )
+        raise DataError(f"{where} is {x.dtype}; inputs must be uint8, float32 or float64: convert with astype")
     if x.ndim != 2 or x.shape[1] == 0:
-        raise DataError(
-            f"{where} has shape {x.shape}; it must be (samples, features) with at least one feature"
-        )
+        raise DataError(f"{where} has shape {x.shape}; it must be (samples, features) with at least one feature")
     if not x.flags.c_contiguous:
         raise DataError(f"{where} is not C-contiguous; pass it through numpy.ascontiguousarray")
 
@@ -146,8 +141,7 @@ def _check_widths(dataset: Dataset) -> None:
     train, test = dataset.features, int(dataset.test_x.shape[1])
     if train != test:
         raise DataError(
-            f"{dataset.name}: train_x has {train} features and test_x has {test}; "
-            "both splits must have the same"
+            f"{dataset.name}: train_x has {train} features and test_x has {test}; both splits must have the same"
         )
     if math.prod(dataset.shape) != train:
         raise DataError(
@@ -170,9 +164,7 @@ def _check_targets(y: Array, dataset: Dataset, where: str) -> None:
         if y.dtype not in TARGET_DTYPES:
             raise DataError(f"{where} is {y.dtype}; targets must be float32 or float64: convert with astype")
         if y.shape[1] != dataset.outputs or dataset.outputs < 1:
-            raise DataError(
-                f"{where} has shape {y.shape}; targets for {dataset.outputs} outputs must be (n, outputs)"
-            )
+            raise DataError(f"{where} has shape {y.shape}; targets for {dataset.outputs} outputs must be (n, outputs)")
         check_finite(y, where)
     else:
         raise DataError(f"{where} has shape {y.shape}; targets must be labels (n,) or floats (n, outputs)")
@@ -186,13 +178,10 @@ def _check_scale(dataset: Dataset) -> None:
                 f"it must be float64 of shape (1,) or ({dataset.features},)"
             )
         if not np.isfinite(value).all():
-            raise DataError(
-                f"{dataset.name}: {label} holds NaN or infinity; rescale the inputs and compute it again"
-            )
+            raise DataError(f"{dataset.name}: {label} holds NaN or infinity; rescale the inputs and compute it again")
     if dataset.mean.shape != dataset.std.shape:
         raise DataError(
-            f"{dataset.name}: mean has shape {dataset.mean.shape} and std {dataset.std.shape}; "
-            "they must be the same"
+            f"{dataset.name}: mean has shape {dataset.mean.shape} and std {dataset.std.shape}; they must be the same"
         )
     if (dataset.std <= 0).any():
         column = int(np.argmax(dataset.std <= 0))

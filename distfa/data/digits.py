@@ -31,8 +31,7 @@ def load_digits(request: Request) -> Dataset:
         datasets = importlib.import_module("sklearn.datasets")
     except ImportError as exc:
         raise DataError(
-            f"data set {request.name!r} comes with scikit-learn, which is not installed; "
-            "pip install scikit-learn"
+            f"data set {request.name!r} comes with scikit-learn, which is not installed; pip install scikit-learn"
         ) from exc
     x, y = datasets.load_digits(return_X_y=True)
     is_test = np.zeros(len(y), bool)

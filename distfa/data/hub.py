@@ -95,9 +95,7 @@ def _label_column(hub: str, features: Any) -> str:
     for name in LABELS:
         if name in features:
             return name
-    raise DataError(
-        f"hub data set {hub!r} has the columns {_list(features)}; one must be named {' or '.join(LABELS)}"
-    )
+    raise DataError(f"hub data set {hub!r} has the columns {_list(features)}; one must be named {' or '.join(LABELS)}")
 
 
 def _list(features: Any) -> str:
@@ -111,9 +109,7 @@ def _read(split: Any, x_column: str, y_column: str, where: str) -> Split:
     try:
         rows = _rows(split, x_column)
     except (ImportError, OSError, ValueError, TypeError) as exc:
-        raise DataError(
-            f"{where} column {x_column!r} cannot be read ({exc}); repair or drop such rows"
-        ) from exc
+        raise DataError(f"{where} column {x_column!r} cannot be read ({exc}); repair or drop such rows") from exc
     for number, row in enumerate(rows):
         if row.shape != rows[0].shape:
             raise DataError(

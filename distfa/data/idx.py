@@ -43,9 +43,7 @@ def read_idx(path: Path) -> Array:
     dtype, axes = np.dtype(DTYPES[magic[2]]), magic[3]
     start = 4 + 4 * axes
     if len(content) < start:
-        raise DataError(
-            f"{path}: truncated, {len(content)} bytes where the header alone is {start}; download it again"
-        )
+        raise DataError(f"{path}: truncated, {len(content)} bytes where the header alone is {start}; download it again")
     shape = struct.unpack(f">{axes}I", content[4:start])
     expected = start + math.prod(shape) * dtype.itemsize
     if len(content) != expected:
@@ -56,9 +54,7 @@ def read_idx(path: Path) -> Array:
     try:
         values = np.frombuffer(content, dtype, offset=start).reshape(shape)
     except ValueError as exc:
-        raise DataError(
-            f"{path}: shape {shape} is not one numpy can hold ({exc}); download it again"
-        ) from exc
+        raise DataError(f"{path}: shape {shape} is not one numpy can hold ({exc}); download it again") from exc
     return values.astype(dtype.newbyteorder("="), copy=False)
 
 

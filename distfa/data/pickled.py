@@ -52,9 +52,7 @@ def _check_memo(content: bytes) -> None:
 def _batch(content: object) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"holds a {type(content).__name__}, not the dictionary of a CIFAR batch")
-    return {
-        _text(key): value.array() if isinstance(value, _Array) else value for key, value in content.items()
-    }
+    return {_text(key): value.array() if isinstance(value, _Array) else value for key, value in content.items()}
 
 
 class _ArrayUnpickler(pickle.Unpickler):

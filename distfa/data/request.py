@@ -40,7 +40,6 @@ class Request:
             )
         if not self.directory.exists():
             raise DataError(
-                f"data directory {str(self.directory)!r} does not exist; "
-                f"give --data-dir a directory with {expected}"
+                f"data directory {str(self.directory)!r} does not exist; give --data-dir a directory with {expected}"
             )
         return self.directory

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +13,12 @@ from distfa import codecs
 from distfa.core.records import Record
 from distfa.core.serial import SerialTrainer, Split
 from distfa.errors import SpecError
+from distfa.experiment.spec import RunSpec
 from distfa.runtime.coordinator import Coordinator, boundary_bytes
 from distfa.runtime.job import Job, RawInputs, RawTargets
-from distfa.experiment.spec import RunSpec
 from distfa.transport.message import Direction
 
+T = TypeVar("T")
 Given = Mapping[int, tuple[Tensor, Tensor | None]]
 
 
@@ -57,7 +58,7 @@ class SerialEngine:
         up, down = job.codec(Direction.UP), job.codec(Direction.DOWN)
         self._recipe = recipe
         self._threads = torch.get_num_threads()
-        self._trainer = SerialTrainer(
+        self._make: Callable[[], SerialTrainer] = lambda: SerialTrainer(
             recipe,
             Split(inputs=x[0], targets=y[0]),
             Split(inputs=x[1], targets=y[1]),
@@ -66,9 +67,11 @@ class SerialEngine:
             given=given,
             device=device,
         )
+        self._trainer: SerialTrainer | None = None
 
     def __enter__(self) -> SerialEngine:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # thread for thread what a layer actor does, initial weights included
+        self._trainer = self._make()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -76,11 +79,11 @@ class SerialEngine:
 
     def records(self) -> Iterator[Record]:
         """Train."""
-        return self._trainer.run()
+        return entered(self._trainer).run()
 
     def state(self) -> dict[str, Tensor]:
         """The weights, on the CPU."""
-        return {key: value.cpu() for key, value in self._trainer.state().items()}
+        return {key: value.cpu() for key, value in entered(self._trainer).state().items()}
 
     def boundary_bytes(self) -> list[dict[str, int]]:
         """Zeros: nothing travels."""
@@ -120,9 +123,7 @@ class RayEngine:
     @property
     def coordinator(self) -> Coordinator:
         """The coordinator, once the engine has been entered."""
-        if self._coordinator is None:
-            raise RuntimeError("the engine has not been entered")
-        return self._coordinator
+        return entered(self._coordinator)
 
     def __enter__(self) -> RayEngine:
         self._coordinator = self._run.__enter__()
@@ -158,9 +159,14 @@ class RayEngine:
         }
 
 
-def build(
-    spec: RunSpec, job: Job, *, inputs: RawInputs, targets: RawTargets, given: Given
-) -> Engine:
+def entered(value: T | None) -> T:
+    """What an engine has only inside its ``with``."""
+    if value is None:
+        raise RuntimeError("an engine is used inside its 'with' block")
+    return value
+
+
+def build(spec: RunSpec, job: Job, *, inputs: RawInputs, targets: RawTargets, given: Given) -> Engine:
     """The engine the spec names."""
     if spec.engine == "serial":
         return SerialEngine(job, inputs, targets, given)

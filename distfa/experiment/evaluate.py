@@ -35,9 +35,7 @@ class Evaluation:
     accuracy: float | None
 
 
-def evaluate_run(
-    path: Path, *, split: str = "test", data_dir: str | None = None, arrays: Any = None
-) -> Evaluation:
+def evaluate_run(path: Path, *, split: str = "test", data_dir: str | None = None, arrays: Any = None) -> Evaluation:
     """Evaluate a finished run.
 
     Args:
@@ -75,7 +73,11 @@ def evaluate_run(
     loss, correct, rows = evaluate(layers, samples)
     accuracy = correct / rows if dataset.classification else None
     return Evaluation(
-        run_dir=str(path), split="given" if arrays is not None else split, rows=rows, loss=loss, accuracy=accuracy
+        run_dir=str(path),
+        split="given" if arrays is not None else split,
+        rows=rows,
+        loss=loss,
+        accuracy=accuracy,
     )
 
 
@@ -85,6 +87,4 @@ def _dataset(spec: RunSpec, data_dir: str | None) -> data.Dataset:
             "the run was trained on arrays from Python, which are not saved; evaluate it there with "
             "distfa.evaluate(run_dir, (x, y))"
         )
-    return data.load(
-        spec.data.name, directory=data_dir or spec.data.dir, limit=spec.data.limit, hub=spec.data.hub
-    )
+    return data.load(spec.data.name, directory=data_dir or spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)

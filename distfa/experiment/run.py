@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from distfa.core.network import Network, mlp
 from distfa.core.activations import Activation
+from distfa.core.network import Network, mlp
 from distfa.core.order import steps
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.data import Dataset
-from distfa.errors import DataError, DistfaError, SpecError
-from distfa.experiment import engines, run_dir as run_dirs
+from distfa.errors import DataError, DistfaError, Interrupted, SpecError
+from distfa.experiment import engines
+from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
 from distfa.experiment.spec import RunSpec, dump
 from distfa.runtime.job import Job, RawInputs, RawTargets
@@ -91,12 +92,14 @@ def run(
     attempt = _Attempt(spec, job, dataset, engine, run_dir, observer)
     try:
         return attempt.carry_out()
-    except BaseException as exc:
-        status = "failed" if isinstance(exc, Exception) else "interrupted"
-        run_dir.fail(status, str(exc), keep=attempt.tally.steps > 0)
-        if isinstance(exc, DistfaError) and attempt.tally.steps:
-            raise type(exc)(f"{exc}\n  the metrics of {attempt.tally.steps} steps are kept in {path}") from exc
-        raise
+    except (Exception, KeyboardInterrupt) as exc:
+        done = attempt.tally.steps
+        failure = Interrupted(f"interrupted after {done} steps") if isinstance(exc, KeyboardInterrupt) else exc
+        status = "interrupted" if isinstance(failure, Interrupted) else "failed"
+        run_dir.fail(status, str(failure), keep=done > 0)
+        if isinstance(failure, DistfaError) and done:
+            failure = type(failure)(f"{failure}\n  the metrics of {done} steps are kept in {path}")
+        raise failure from exc
 
 
 def check(spec: RunSpec, network: Network, dataset: Dataset, given: engines.Given | None) -> None:
@@ -162,9 +165,7 @@ class _Attempt:
         return result, weights
 
     def _show(self, record: Record | None) -> None:
-        self._observer(
-            Progress(steps=self._steps, record=record, tally=self.tally, boundaries=self._boundaries)
-        )
+        self._observer(Progress(steps=self._steps, record=record, tally=self.tally, boundaries=self._boundaries))
 
     def _boundaries(self) -> list[dict[str, int]]:
         """Bytes per boundary so far, and what bp would have sent for the same rows."""

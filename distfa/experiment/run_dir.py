@@ -1,10 +1,10 @@
 """The run directory: what a run leaves behind; every file in it is whole or absent.
 
-    spec.yaml            the resolved spec
-    run.json             status, versions, host, network, and at the end the result or the error
-    metrics.jsonl        one record per logged step and per evaluation
-    events.out.tfevents  the same for TensorBoard
-    weights.safetensors  under the keys of the user's own model
+spec.yaml            the resolved spec
+run.json             status, versions, host, network, and at the end the result or the error
+metrics.jsonl        one record per logged step and per evaluation
+events.out.tfevents  the same for TensorBoard
+weights.safetensors  under the keys of the user's own model
 """
 
 from __future__ import annotations
@@ -63,7 +63,12 @@ class RunDir:
             path.mkdir(parents=True, exist_ok=True)
             _require_room(path, network)
             run_dir._write(SPEC, spec_text.encode())
-            run_dir._about = {"status": "running", "network": _describe(network), **about, "host": host_facts()}
+            run_dir._about = {
+                "status": "running",
+                "network": _describe(network),
+                **about,
+                "host": host_facts(),
+            }
             run_dir._write_about()
             (path / METRICS).touch()
         except (OSError, RunDirError) as exc:
@@ -173,7 +178,9 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((path / RUN).read_text()))
     except FileNotFoundError as exc:
-        raise RunDirError(f"{path} is no run directory: it has no {RUN}; 'distfa train' prints where it keeps a run") from exc
+        raise RunDirError(
+            f"{path} is no run directory: it has no {RUN}; 'distfa train' prints where it keeps a run"
+        ) from exc
     except (OSError, ValueError) as exc:
         raise RunDirError(f"cannot read {path / RUN}: {exc}") from exc
 
@@ -181,9 +188,7 @@ def read_about(path: Path) -> dict[str, Any]:
 def read_network(about: Mapping[str, Any]) -> Network:
     """The network that run.json describes."""
     return Network(
-        tuple(
-            LayerShape(**{**layer, "activation": Activation(**layer["activation"])}) for layer in about["network"]
-        )
+        tuple(LayerShape(**{**layer, "activation": Activation(**layer["activation"])}) for layer in about["network"])
     )
 
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from distfa import codecs, data
-from distfa.core import activations, losses, optim, rules
+from distfa.core import activations, draw, losses, optim, rules
 from distfa.core.network import Network
 from distfa.core.recipe import INITS, Recipe
 from distfa.errors import SpecError
@@ -48,8 +48,9 @@ class DataSpec(_Part):
     """Where samples come from."""
 
     name: Annotated[str, _one_of((*data.NAMES, "arrays"))] = Field(
-        "digits", description="digits needs no file; mnist, fashion_mnist, cifar10, cifar100, npz need dir; "
-        "hub downloads by Hugging Face datasets"
+        "digits",
+        description="digits needs no file; mnist, fashion_mnist, cifar10, cifar100, npz need dir; "
+        "hub downloads by Hugging Face datasets",
     )
     dir: str | None = Field(None, description="directory with the data set's official files, or an .npz")
     limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
@@ -129,8 +130,12 @@ class RunSpec(_Part):
     model: ModelSpec = ModelSpec()
     rule: Annotated[str, _one_of(tuple(rules.RULES))] = Field("dfa", description="feedback rule")
     init: Annotated[str, _one_of(INITS)] = Field(
-        "aligned", description="aligned: feedback starts on the weights; random: the classical setting; "
-        "given: start from the model's own weights (Python only)"
+        "aligned",
+        description="aligned: feedback starts on the weights; random: the classical setting; "
+        "given: start from the model's own weights (Python only)",
+    )
+    distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
+        "orthogonal", description="of the weights at the start, and of feedback matrices"
     )
     loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = "cross_entropy"
     optimizer: Annotated[OptimizerSpec, BeforeValidator(_named)] = OptimizerSpec()
@@ -156,6 +161,7 @@ class RunSpec(_Part):
             network=network,
             rule=self.rule,
             init=self.init,
+            distribution=self.distribution,
             loss=self.loss,
             optimizer=optim.OptimizerConfig(**self.optimizer.model_dump()),
             epochs=self.epochs,
@@ -240,7 +246,8 @@ def dump(spec: RunSpec, *, explain: bool = False) -> str:
 def _explained(text: str) -> str:
     """Append each key's description to its line."""
     meanings = _descriptions()
-    lines, path = [], []
+    lines: list[str] = []
+    path: list[str] = []
     for line in text.splitlines():
         key = line.strip().partition(":")[0]
         depth = (len(line) - len(line.lstrip())) // 2
@@ -278,7 +285,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(raw, dict):
         raise SpecError(f"the spec {path} holds a {type(raw).__name__}; it must hold keys and values, as 'rule: dfa'")
-    return _numeric(raw)
+    return dict(_numeric(raw))
 
 
 def _numeric(value: Any) -> Any:
@@ -323,8 +330,10 @@ def _explain(error: ValidationError) -> str:
         text = f"unknown key {where!r} in the spec{hint}"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        text = f"{where}: {first['input']!r} {message}" if message.startswith("is ") else (
-            f"{where} is {first['input']!r}: {message[:1].lower()}{message[1:]}"
+        text = (
+            f"{where}: {first['input']!r} {message}"
+            if message.startswith("is ")
+            else (f"{where} is {first['input']!r}: {message[:1].lower()}{message[1:]}")
         )
     more = len(problems) - 1
     return f"{text} (and {more} more)" if more else text

@@ -90,7 +90,6 @@ def versions() -> dict[str, str]:
     }
 
 
-@ray.remote(max_restarts=0, max_concurrency=_CALLS_AT_ONCE)
 class LayerActor:
     """A ``LayerWorker`` in a process of its own."""
 
@@ -219,14 +218,14 @@ class RayRun:
         coordinator.connect(addresses, limit)
         return coordinator
 
-    def _create(
-        self, job: Job, bundles: Sequence[Mapping[str, float]], group: PlacementGroup
-    ) -> list[ActorHandle]:
+    def _create(self, job: Job, bundles: Sequence[Mapping[str, float]], group: PlacementGroup) -> list[ActorHandle]:
         inputs, targets = ray.put(self._inputs), ray.put(self._targets)
-        last = len(bundles)
+        remote, last = ray.remote(LayerActor), len(bundles)
         handles = []
         for layer, bundle in enumerate(bundles, start=1):
-            options = LayerActor.options(  # type: ignore[attr-defined]
+            options = remote.options(
+                max_restarts=0,
+                max_concurrency=_CALLS_AT_ONCE,
                 num_cpus=bundle.get("CPU", 0),
                 num_gpus=bundle.get("GPU", 0),
                 resources={k: v for k, v in bundle.items() if k not in ("CPU", "GPU")},
@@ -314,9 +313,7 @@ def stop_ray() -> None:
 def cluster_facts() -> list[tuple[str, str]]:
     """(address, resources in words) of every live node."""
     return [
-        (node["NodeManagerAddress"], _resources_in_words(node["Resources"]))
-        for node in ray.nodes()
-        if node["Alive"]
+        (node["NodeManagerAddress"], _resources_in_words(node["Resources"])) for node in ray.nodes() if node["Alive"]
     ]
 
 

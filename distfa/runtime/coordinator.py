@@ -91,7 +91,7 @@ class Coordinator:
         """
         runs = {handle.layer: handle.call("run") for handle in self._handles}
         now = time.monotonic()
-        self._heard = {layer: now for layer in runs}
+        self._heard = dict.fromkeys(runs, now)
         while True:
             running = [future for future in runs.values() if not future.done()]
             if running:
@@ -149,16 +149,16 @@ class Coordinator:
         the layers that only lost or missed another.
         """
         errors = [
-            self._located(layer, e)
-            for layer, run in runs.items()
-            if run.done() and (e := run.exception()) is not None
+            self._located(layer, e) for layer, run in runs.items() if run.done() and (e := run.exception()) is not None
         ]
         followers = (PeerLost, DeadlineExceeded)
-        roots = sorted(
-            (e for e in errors if not isinstance(e, followers)), key=lambda e: not isinstance(e, LayerLost)
-        )
+        roots = sorted((e for e in errors if not isinstance(e, followers)), key=lambda e: not isinstance(e, LayerLost))
         missed = any(isinstance(e, DeadlineExceeded) for e in errors)
-        hung = (self._silent(self._deadline_seconds / 2) or self._computing(self._deadline_seconds / 2)) if missed else None
+        hung = (
+            (self._silent(self._deadline_seconds / 2) or self._computing(self._deadline_seconds / 2))
+            if missed
+            else None
+        )
         return next(iter(roots), None) or hung or errors[0]
 
     def _located(self, layer: int, error: BaseException) -> BaseException:

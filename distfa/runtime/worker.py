@@ -27,7 +27,6 @@ from distfa.transport.inbox import Inbox
 from distfa.transport.message import Direction, Kind, Link
 from distfa.transport.port import InPort, OutPort, Traffic, Waiting
 
-
 T = TypeVar("T")
 
 
@@ -178,7 +177,8 @@ class LayerWorker:
             step=self._step,
             waiting_for=waiting.what,
             waiting_for_layer=waiting.layer if waiting.what else 0,
-            since_seconds=now - (waiting.since if waiting.what else max(self._progressed, waiting.ended, self._started)),
+            since_seconds=now
+            - (waiting.since if waiting.what else max(self._progressed, waiting.ended, self._started)),
             wait_seconds=waiting.total_seconds,
             busy_seconds=max(0.0, total - waiting.total_seconds),
             records=records,
@@ -234,9 +234,7 @@ class LayerWorker:
     def _activation(self, batch: order.Batch, micro_batch: int) -> Tensor:
         rows = batch.parts[micro_batch]
         if self._below is not None:
-            return self._below.receive(
-                kind=Kind.ACTIVATION, step=batch.step, micro_batch=micro_batch, rows=len(rows)
-            )
+            return self._below.receive(kind=Kind.ACTIVATION, step=batch.step, micro_batch=micro_batch, rows=len(rows))
         return _given(self._inputs)[0].read(rows)
 
     def _score(self, output: Tensor, batch: order.Batch, micro_batch: int) -> Scored:

@@ -59,7 +59,7 @@ class WireConfig:
     """How layers talk.
 
     Attributes:
-        host: Address to listen on; empty for loopback, or the node's own address where a run spans nodes.
+        host: Address to listen on; empty in a spec until it is known where the layers are.
         port: Port of layer 1, counting up with the layers; 0 lets the system choose.
         window: Signals that may wait at each end of a link.
         max_message_mib: Longest message, in MiB, enforced at both ends.
@@ -67,7 +67,7 @@ class WireConfig:
         checksum: Whether payloads carry a CRC-32C.
     """
 
-    host: str = ""
+    host: str = "127.0.0.1"
     port: int = 0
     window: int = 4
     max_message_mib: int = 256

@@ -51,9 +51,7 @@ class GrpcTransport:
         credentials: For mutual TLS; None for plain text.
     """
 
-    def __init__(
-        self, wire: WireConfig, *, run_id: str, layer: int, credentials: Credentials | None = None
-    ) -> None:
+    def __init__(self, wire: WireConfig, *, run_id: str, layer: int, credentials: Credentials | None = None) -> None:
         self._wire = wire
         self._run_id = run_id
         self._layer = layer
@@ -133,16 +131,12 @@ class GrpcTransport:
 
     def _bind(self, server: grpc.Server, address: str) -> int:
         if self._credentials is None:
-            return server.add_insecure_port(address)
+            return int(server.add_insecure_port(address))
         mine = self._credentials
-        return server.add_secure_port(
-            address,
-            grpc.ssl_server_credentials(
-                [(mine.key, mine.certificate)],
-                root_certificates=mine.authority,
-                require_client_auth=True,
-            ),
+        mutual = grpc.ssl_server_credentials(
+            [(mine.key, mine.certificate)], root_certificates=mine.authority, require_client_auth=True
         )
+        return int(server.add_secure_port(address, mutual))
 
     def _open(self, address: str) -> grpc.Channel:
         options: list[tuple[str, int | str]] = [*self._limits(), ("grpc.enable_http_proxy", 0)]
@@ -158,10 +152,13 @@ class GrpcTransport:
 
     def _push(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> layer_pb2.PushResponse:
         """Serve one stream: everything it brings goes into the link's inbox."""
-        told = {key: value for key, value in context.invocation_metadata()}
+        told = dict(context.invocation_metadata())
         inbox = self._inboxes.get(str(told.get(_LINK_KEY)))
         if inbox is None or told.get(_RUN_KEY) != self._run_id:
-            _refuse(context, f"layer {self._layer} takes no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}")
+            _refuse(
+                context,
+                f"layer {self._layer} takes no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}",
+            )
         messages = 0
         try:
             for data in requests:
@@ -191,13 +188,9 @@ class GrpcSender:
         self._address = address
         self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=window)
         self._ended = threading.Event()
-        push = channel.stream_unary(
-            f"/{SERVICE}/{_PUSH}", response_deserializer=layer_pb2.PushResponse.FromString
-        )
+        push = channel.stream_unary(f"/{SERVICE}/{_PUSH}", response_deserializer=layer_pb2.PushResponse.FromString)
         # The stream lives as long as the run; each message on it has a deadline of its own.
-        self._call = push.future(
-            iter(self._queue.get, None), metadata=((_LINK_KEY, _key(link)), (_RUN_KEY, run_id))
-        )
+        self._call = push.future(iter(self._queue.get, None), metadata=((_LINK_KEY, _key(link)), (_RUN_KEY, run_id)))
         self._call.add_done_callback(lambda _: self._ended.set())
 
     def send(self, data: bytes, deadline_seconds: float) -> None:

@@ -164,8 +164,10 @@ class InPort:
         self._refuse_other(message, expected, codec, (rows, self.link.columns))
         signal = codec.decode(message.payload, rows, self.link.columns, self.dtype).to(self.device)
         if self.check_finite and kind is not Kind.EVALUATION:
-            what = "the error signal" if self.link.direction is Direction.DOWN else (
-                f"the activation from layer {self.link.sender}"
+            what = (
+                "the error signal"
+                if self.link.direction is Direction.DOWN
+                else (f"the activation from layer {self.link.sender}")
             )
             require_finite(signal, what, layer=self.link.receiver, step=step)
         return signal

@@ -28,9 +28,20 @@ _DTYPES = {
     torch.float32: tensor_pb2.DTYPE_FLOAT32,
     torch.float64: tensor_pb2.DTYPE_FLOAT64,
 }
-_KINDS = {kind: layer_pb2.Kind.Value(f"KIND_{kind.name}") for kind in Kind}
+_KINDS = {
+    Kind.ACTIVATION: layer_pb2.KIND_ACTIVATION,
+    Kind.ERROR: layer_pb2.KIND_ERROR,
+    Kind.EVALUATION: layer_pb2.KIND_EVALUATION,
+}
+_CODECS = {
+    "fp32": tensor_pb2.CODEC_FP32,
+    "fp64": tensor_pb2.CODEC_FP64,
+    "bf16": tensor_pb2.CODEC_BF16,
+    "int8": tensor_pb2.CODEC_INT8,
+}
 _DTYPE_OF = {number: dtype for dtype, number in _DTYPES.items()}
 _KIND_OF = {number: kind for kind, number in _KINDS.items()}
+_CODEC_OF = {number: codec for codec, number in _CODECS.items()}
 
 
 def checksum(payload: Payload) -> int:
@@ -54,14 +65,12 @@ def dump(message: Message) -> bytes:
     small = tensor_pb2.Tensor(
         dtype=_DTYPES[message.dtype],
         shape=message.shape,
-        codec=tensor_pb2.Codec.Value(f"CODEC_{message.codec.upper()}"),
+        codec=_CODECS[message.codec],
         crc32c=message.checksum,
     ).SerializeToString()
     before_payload = small + _PAYLOAD_TAG + _varint(message.payload.nbytes)
     tensor_length = len(before_payload) + message.payload.nbytes
-    return b"".join(
-        (head, _TENSOR_TAG, _varint(tensor_length), before_payload, memoryview(message.payload))
-    )
+    return b"".join((head, _TENSOR_TAG, _varint(tensor_length), before_payload, message.payload.data))
 
 
 def load(data: bytes) -> Message:
@@ -85,8 +94,8 @@ def load(data: bytes) -> Message:
             micro_batch=identity.micro_batch,
         )
         dtype = _DTYPE_OF[tensor.dtype]
-        codec = tensor_pb2.Codec.Name(tensor.codec).removeprefix("CODEC_").lower()
-    except (KeyError, ValueError) as exc:
+        codec = _CODEC_OF[tensor.codec]
+    except KeyError as exc:
         raise MessageRefused(
             f"a message from layer {identity.sender} across boundary {identity.boundary}, step {identity.step}, has "
             f"kind {identity.kind}, dtype {tensor.dtype}, codec {tensor.codec}; this version of distfa does not know "
@@ -100,9 +109,7 @@ def load(data: bytes) -> Message:
             f"{who}: the payload's CRC-32C is {found:08x} but the sender wrote {given:08x}; it was altered on the way"
         )
     rows, columns = tensor.shape
-    return Message(
-        identity=who, dtype=dtype, shape=(rows, columns), codec=codec, checksum=given, payload=payload
-    )
+    return Message(identity=who, dtype=dtype, shape=(rows, columns), codec=codec, checksum=given, payload=payload)
 
 
 class _Field(NamedTuple):

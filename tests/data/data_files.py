@@ -18,9 +18,7 @@ def idx_bytes(values: np.ndarray) -> bytes:
     return header + sizes + values.astype(values.dtype.newbyteorder(">")).tobytes()
 
 
-def write_mnist(
-    folder: Path, images: np.ndarray, labels: np.ndarray, *, mark: str = "-", packed: bool = False
-):
+def write_mnist(folder: Path, images: np.ndarray, labels: np.ndarray, *, mark: str = "-", packed: bool = False):
     """The four files; the test split is the reversed training split."""
     folder.mkdir(parents=True, exist_ok=True)
     for prefix, x, y in (("train", images, labels), ("t10k", images[::-1], labels[::-1])):

@@ -26,9 +26,7 @@ def batches(name):
 
 
 def batch(name, x, y):
-    labels = (
-        {"labels": y.tolist()} if name == "cifar10" else {"fine_labels": y.tolist(), "coarse_labels": [1, 2]}
-    )
+    labels = {"labels": y.tolist()} if name == "cifar10" else {"fine_labels": y.tolist(), "coarse_labels": [1, 2]}
     return {"batch_label": "a batch", "data": x, "filenames": ["a.png", "b.png"], **labels}
 
 
@@ -222,9 +220,7 @@ def test_a_truncated_binary_file_is_named(tmp_path, size):
 
 
 def test_missing_files_are_listed(tmp_path):
-    with pytest.raises(
-        DataError, match=r"looked for cifar10\.npz, data_batch_1, .*/cifar-10-batches-bin; extract"
-    ):
+    with pytest.raises(DataError, match=r"looked for cifar10\.npz, data_batch_1, .*/cifar-10-batches-bin; extract"):
         load("cifar10", directory=tmp_path)
     write_python(tmp_path / "cifar-10-batches-py", "cifar10", batches("cifar10"))
     (tmp_path / "cifar-10-batches-py" / "data_batch_4").unlink()

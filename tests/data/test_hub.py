@@ -12,9 +12,7 @@ from distfa.errors import DataError
 @pytest.fixture
 def datasets(tmp_path, monkeypatch):
     """The optional package, with its cache in a temporary folder and its network switched off."""
-    package = pytest.importorskip(
-        "datasets", reason='needs the Hugging Face package: pip install "distfa[hub]"'
-    )
+    package = pytest.importorskip("datasets", reason='needs the Hugging Face package: pip install "distfa[hub]"')
     monkeypatch.setattr(package.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     return package
 
@@ -48,9 +46,7 @@ def test_grey_images_and_class_labels_are_read(datasets, tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=4)}
     columns = {"image": [Image.fromarray(row) for row in x], "label": [2, 0, 1]}
-    found = hub_load(
-        tmp_path, write(datasets, tmp_path / "set", {"train": columns, "test": columns}, features)
-    )
+    found = hub_load(tmp_path, write(datasets, tmp_path / "set", {"train": columns, "test": columns}, features))
     np.testing.assert_array_equal(found.train_x, x.reshape(3, 20))
     np.testing.assert_array_equal(found.test_y, [2, 0, 1])
     assert (found.shape, found.outputs, found.train_x.dtype) == ((1, 4, 5), 4, np.uint8)
@@ -121,9 +117,7 @@ def test_lists_of_numbers_are_arrays(datasets, tmp_path):
 )
 def test_columns_that_do_not_fit_are_named(datasets, tmp_path, columns, kinds, message):
     value = datasets.Value
-    features = {
-        name: [value(kind[0])] if isinstance(kind, list) else value(kind) for name, kind in kinds.items()
-    }
+    features = {name: [value(kind[0])] if isinstance(kind, list) else value(kind) for name, kind in kinds.items()}
     path = write(datasets, tmp_path / "set", {"train": columns}, features)
     with pytest.raises(DataError, match=message):
         hub_load(tmp_path, path)

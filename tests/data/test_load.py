@@ -53,7 +53,5 @@ def test_every_data_set_of_files_asks_for_its_directory(name):
 
 def test_importing_the_package_loads_no_optional_or_heavy_package():
     code = "import sys, distfa.data; print({'torch', 'sklearn', 'datasets'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"

@@ -38,9 +38,7 @@ def test_idx_files_are_read_back_exactly(tmp_path, images, labels, name, folder,
     assert found.train_x.dtype == np.uint8
 
 
-@pytest.mark.parametrize(
-    ("name", "mean", "std"), [("mnist", 0.1307, 0.3081), ("fashion_mnist", 0.286, 0.353)]
-)
+@pytest.mark.parametrize(("name", "mean", "std"), [("mnist", 0.1307, 0.3081), ("fashion_mnist", 0.286, 0.353)])
 def test_scale_is_the_published_one_in_raw_units(tmp_path, images, labels, name, mean, std):
     write_mnist(tmp_path, images, labels)
     found = load(name, directory=str(tmp_path))
@@ -109,9 +107,7 @@ def test_more_classes_can_be_asked_for(tmp_path, images):
 
 
 def test_a_missing_directory_says_what_belongs_there(tmp_path):
-    with pytest.raises(
-        DataError, match=r"no directory was given; give --data-dir .* train-images-idx3-ubyte"
-    ):
+    with pytest.raises(DataError, match=r"no directory was given; give --data-dir .* train-images-idx3-ubyte"):
         load("mnist")
     with pytest.raises(DataError, match=r"nowhere' does not exist; .*--data-dir"):
         load("mnist", directory=tmp_path / "nowhere")

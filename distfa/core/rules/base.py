@@ -60,4 +60,4 @@ class Rule(ABC):
     def _hop_feedback(self, boundary: int) -> Tensor:
         """B in the shape of W_{boundary+1}: on W(0) itself if aligned, else an independent draw like it."""
         purpose = Purpose.WEIGHT if self.recipe.init == "aligned" else Purpose.FEEDBACK
-        return initial_weight(self.network, boundary + 1, self.recipe.seed, purpose)
+        return initial_weight(self.recipe, boundary + 1, purpose)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from distfa.core.draw import Purpose, generator, initial_weight
+from distfa.core.draw import Purpose, initial_weight, matrix
 from distfa.core.rules.base import Rule
 
 
@@ -32,19 +31,24 @@ class DirectFeedbackAlignment(Rule):
 
         Aligned: the product of the initial weights above layer l, each hidden one times its mean
         slope, so that e B_l is the backpropagated signal at step 0 with phi' replaced by its mean
-        (theory.md, aligned initialisation). Random: normal, in the scale of that product's last
-        factor, 1 / sqrt(C).
+        (theory.md, aligned initialisation). Random: a draw whose columns have a mean square norm of 1.
         """
         if sender:
             return None
         recipe, last = self.recipe, len(self.network)
         if recipe.init != "aligned":
-            shape = (self.network.sizes[-1], self.network.sizes[boundary])
-            normal = generator(recipe.seed, Purpose.FEEDBACK, boundary).standard_normal(shape)
-            return torch.from_numpy(normal).div_(shape[0] ** 0.5)
-        product = initial_weight(self.network, last, recipe.seed)
+            drawn = matrix(
+                self.network.sizes[boundary],
+                self.network.sizes[-1],
+                seed=recipe.seed,
+                purpose=Purpose.FEEDBACK,
+                index=boundary,
+                distribution=recipe.distribution,
+            )
+            return drawn.t().contiguous()
+        product = initial_weight(recipe, last)
         for above in range(last - 1, boundary, -1):
-            weight = initial_weight(self.network, above, recipe.seed)
+            weight = initial_weight(recipe, above)
             product = product @ weight.mul_(self.network[above].activation.mean_slope)
         return product
 
