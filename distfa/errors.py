@@ -82,7 +82,14 @@ class MessageRefused(TransportError):
 
 
 class DeadlineExceeded(TransportError):
-    """A wait ended without what it waited for; the message names whom it waited for."""
+    """A wait ended without what it waited for; the message names whom it waited for.
+
+    Attributes:
+        order: Sorts waits by the flow of signals: the first of many layers that wait for each other is
+            the one that missed something, the others follow from it.
+    """
+
+    order: tuple[int, ...] = ()
 
 
 class PeerLost(TransportError):

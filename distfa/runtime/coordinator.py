@@ -145,21 +145,20 @@ class Coordinator:
     def _cause(self, runs: dict[int, Future[None]]) -> BaseException:
         """The failure the others follow from.
 
-        A dead process, or an error of a layer's own, comes before a layer that hangs; and that before
-        the layers that only lost or missed another.
+        A dead process, or an error of a layer's own, comes before a layer that hangs; that before the
+        layer that missed a signal first; and that before those that only lost another layer.
         """
         errors = [
             self._located(layer, e) for layer, run in runs.items() if run.done() and (e := run.exception()) is not None
         ]
-        followers = (PeerLost, DeadlineExceeded)
-        roots = sorted((e for e in errors if not isinstance(e, followers)), key=lambda e: not isinstance(e, LayerLost))
-        missed = any(isinstance(e, DeadlineExceeded) for e in errors)
-        hung = (
-            (self._silent(self._deadline_seconds / 2) or self._computing(self._deadline_seconds / 2))
-            if missed
-            else None
-        )
-        return next(iter(roots), None) or hung or errors[0]
+        own = [e for e in errors if not isinstance(e, PeerLost | DeadlineExceeded)]
+        if own:
+            return min(own, key=lambda e: not isinstance(e, LayerLost))
+        missed = [e for e in errors if isinstance(e, DeadlineExceeded)]
+        if not missed:
+            return errors[0]
+        half = self._deadline_seconds / 2
+        return self._silent(half) or self._computing(half) or min(missed, key=lambda e: e.order)
 
     def _located(self, layer: int, error: BaseException) -> BaseException:
         """A lost process cannot say where it was; the coordinator can."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distfa.codecs import Codec
 from distfa.core.finite import require_finite
-from distfa.errors import MessageRefused
+from distfa.errors import DeadlineExceeded, MessageRefused
 from distfa.transport import serde
 from distfa.transport.base import Sender, Tap, WireConfig
 from distfa.transport.inbox import Inbox
@@ -158,7 +158,11 @@ class InPort:
             micro_batch=micro_batch,
         )
         self.waiting.begin(str(expected), self.link.sender)
-        message = self.inbox.take(self.wire.deadline_seconds, str(expected))
+        try:
+            message = self.inbox.take(self.wire.deadline_seconds, str(expected))
+        except DeadlineExceeded as exc:
+            exc.order = self._order(step)
+            raise
         self.waiting.end()
         codec = self.eval_codec if kind is Kind.EVALUATION else self.codec
         self._refuse_other(message, expected, codec, (rows, self.link.columns))
@@ -171,6 +175,11 @@ class InPort:
             )
             require_finite(signal, what, layer=self.link.receiver, step=step)
         return signal
+
+    def _order(self, step: int) -> tuple[int, ...]:
+        """Within a step, signals flow up all boundaries, then down."""
+        up = self.link.direction is Direction.UP
+        return (step, 0, self.link.boundary) if up else (step, 1, -self.link.boundary)
 
     def _refuse_other(self, got: Message, expected: Identity, codec: Codec, shape: tuple[int, int]) -> None:
         length = codec.payload_bytes(*shape)

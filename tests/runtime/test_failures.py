@@ -1,0 +1,174 @@
+"""A layer that raises, hangs, dies or sends the wrong thing ends the run with one message that names it."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from runs import ThreadRun, raw, recipe, run_serial, run_threads
+
+from distfa.core.layer import Layer
+from distfa.errors import DeadlineExceeded, LayerError, LayerLost, MessageRefused, NonFiniteError
+from distfa.transport import serde
+from distfa.transport.base import WireConfig
+from distfa.transport.message import Kind
+
+QUICK = WireConfig(deadline_seconds=2.0)
+
+
+class Meddler:
+    """A transport whose senders pass every message through a function that may change, drop or repeat it."""
+
+    def __init__(self, transport, meddle):
+        self._transport, self._meddle = transport, meddle
+
+    def listen(self, inboxes):
+        return self._transport.listen(inboxes)
+
+    def connect(self, link, address, deadline_seconds):
+        sender = self._transport.connect(link, address, deadline_seconds)
+        plain_send = sender.send
+
+        def send(data, deadline_seconds):
+            for message in self._meddle(serde.load(data)):
+                plain_send(serde.dump(message), deadline_seconds)
+
+        sender.send = send
+        return sender
+
+    def close(self):
+        self._transport.close()
+
+
+def fails(meddle, *, layer=2, **options):
+    """Run with layer ``layer``'s messages meddled with; returns the error."""
+
+    def wrap(index, transport):
+        return Meddler(transport, meddle) if index == layer else transport
+
+    with pytest.raises(LayerError) as caught:
+        run_threads(recipe(rule="fa"), wire=QUICK, wrap_transport=wrap, **options)
+    return caught.value
+
+
+def at(message, step, kind):
+    return message.identity.step == step and message.identity.kind is kind
+
+
+@pytest.mark.parametrize("transport", ["grpc", "loopback"])
+@pytest.mark.parametrize("kind", [Kind.ACTIVATION, Kind.ERROR])
+def test_a_repeated_message_is_refused_where_and_when_it_came(transport, kind):
+    error = fails(lambda m: [m, m] if at(m, 3, kind) else [m], transport=transport)
+    receiver, boundary = (3, 2) if kind is Kind.ACTIVATION else (1, 1)
+    assert isinstance(error, MessageRefused)
+    assert f"layer {receiver}, step 4, refused the {kind.value} from layer 2 across boundary {boundary}, step 3" in str(
+        error
+    )
+    assert "lost, repeated or reordered" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "missed"),
+    [
+        (Kind.ACTIVATION, "layer 3 waited 2.0 s for the activation from layer 2 across boundary 2, step 3"),
+        (Kind.ERROR, "layer 1 waited 2.0 s for the error from layer 2 across boundary 1, step 3"),
+    ],
+)
+def test_of_all_layers_that_wait_for_each_other_the_one_that_missed_a_message_is_named(kind, missed):
+    """A lost message stops the pipe, and every layer runs into its deadline at about the same time."""
+    error = fails(lambda m: [] if at(m, 3, kind) else [m])
+    assert isinstance(error, DeadlineExceeded)
+    assert missed in str(error)
+
+
+def test_a_payload_altered_on_the_way_fails_its_checksum():
+    def flip(message):
+        if at(message, 2, Kind.ERROR):
+            payload = message.payload.copy()
+            payload[5] ^= 1
+            return [replace(message, payload=payload)]
+        return [message]
+
+    error = fails(flip)
+    assert isinstance(error, MessageRefused)
+    assert "layer 1 refused error from layer 2 across boundary 1, step 2" in str(error)
+    assert "CRC-32C" in str(error)
+
+
+def test_an_infinite_signal_names_the_layer_that_sent_it():
+    def poison(message):
+        if at(message, 1, Kind.ACTIVATION):
+            payload = np.full(message.payload.size // 4, np.inf, np.float32).view(np.uint8)
+            return [replace(message, payload=payload, checksum=serde.checksum(payload))]
+        return [message]
+
+    error = fails(poison)
+    assert isinstance(error, NonFiniteError)
+    assert "layer 3, step 1: the activation from layer 2 holds 144 NaN or infinite values of 144" in str(error)
+
+
+def test_a_layer_that_raises_is_named_and_the_others_do_not_hide_it(monkeypatch):
+    plain = Layer.update
+
+    def update(self):
+        if self.index == 2:
+            raise RuntimeError("out of something")
+        plain(self)
+
+    monkeypatch.setattr(Layer, "update", update)
+    with pytest.raises(LayerError, match=r"^layer 2, step 0: RuntimeError: out of something$"):
+        run_threads(recipe(), wire=QUICK)
+
+
+@pytest.mark.parametrize("sizes", [(12, 17, 9, 5), (12, 5)], ids=["3 layers", "1 layer"])
+def test_a_layer_that_hangs_is_named_soon_after_the_deadline(monkeypatch, sizes):
+    plain, hung = Layer.update, len(sizes) - 1
+
+    def update(self):
+        if self.index == hung and not self._kept and self.weight.grad.sum() != 0:
+            time.sleep(6)
+        plain(self)
+
+    monkeypatch.setattr(Layer, "update", update)
+    began = time.monotonic()
+    with pytest.raises(LayerLost, match=rf"layer {hung}, step 0: it has computed for \d+ s without an end"):
+        run_threads(recipe(sizes), wire=WireConfig(deadline_seconds=1.5))
+    assert time.monotonic() - began < 6
+
+
+def test_a_loss_that_explodes_ends_serial_and_wired_runs_alike():
+    r = recipe(optimizer=replace(recipe().optimizer, lr=1e30))
+    with pytest.raises(NonFiniteError, match="lower the learning rate") as serial:
+        run_serial(r)
+    with pytest.raises(NonFiniteError) as wired:
+        run_threads(r)
+    assert str(serial.value) == str(wired.value)
+
+
+def test_nan_passes_where_the_run_says_so():
+    r = recipe(check_finite=False, max_steps=2)
+    inputs, targets = raw(r)
+    inputs.train[0, 0] = float("nan")
+    weights, _ = run_threads(r, (inputs, targets))
+    assert torch.isnan(weights["0.weight"]).any()
+
+
+def test_a_layer_nobody_answers_for_is_named_when_connecting():
+    with ThreadRun(recipe()) as run:
+        run.addresses[2] = "127.0.0.1:1"
+        with pytest.raises(
+            DeadlineExceeded, match=r"layer 1 could not reach layer 2 at 127\.0\.0\.1:1 within 1 s"
+        ):
+            run.coordinator.connect(run.addresses, 1.0)
+
+
+def test_different_feedback_shapes_at_the_two_ends_are_refused():
+    """Layers that disagree about the network cannot exchange a single signal."""
+    with ThreadRun(recipe()) as run:
+        other = ThreadRun(recipe((12, 17, 11, 23, 5)))
+        stranger = other.handles[1].worker
+        run.handles[1].worker, other.handles[1].worker = stranger, run.handles[1].worker
+        run.addresses[2] = other.addresses[2]
+        with other, pytest.raises(LayerError, match="disagree about the network or the batch"):
+            run.train()

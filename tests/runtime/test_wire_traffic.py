@@ -1,0 +1,85 @@
+"""What goes over the wire: as many bytes as theory says, and never a weight or a feedback matrix."""
+
+import numpy as np
+import pytest
+import torch
+from runs import SIZES, ThreadRun, recipe
+
+from distfa.codecs import CODECS, resolve
+from distfa.core.rules import RULES, build
+from distfa.runtime.coordinator import boundary_bytes
+from distfa.transport import serde
+from distfa.transport.message import Kind
+
+ROWS, STEPS = 75, 10  # two epochs in batches of 16
+
+
+def columns(rule, boundary):
+    """theory.md's table: columns per row on the hop down to layer ``boundary``."""
+    below, above, outputs = SIZES[boundary], SIZES[boundary + 1], SIZES[-1]
+    return {"bp": below, "fa": min(below, above), "dfa": outputs}[rule]
+
+
+@pytest.mark.parametrize("activations", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("errors", ["fp32", "int8"])
+@pytest.mark.parametrize("rule", RULES)
+def test_payload_bytes_are_the_closed_form(rule, activations, errors):
+    width = {"fp32": lambda c: 4 * c, "bf16": lambda c: 2 * c, "int8": lambda c: c + 4}
+    with ThreadRun(recipe(rule=rule), activations=activations, errors=errors, transport="loopback") as run:
+        run.train()
+        table = boundary_bytes(run.coordinator.traffic(), run.job.recipe.network.boundaries)
+    assert [row["boundary"] for row in table] == [1, 2, 3]
+    for row in table:
+        rows = 2 * ROWS
+        assert row["up_payload"] == rows * width[activations](SIZES[row["boundary"]])
+        assert row["down_payload"] == rows * width[errors](columns(rule, row["boundary"]))
+        for way in ("up", "down"):
+            framing = row[f"{way}_message"] - row[f"{way}_payload"]
+            assert 0 < framing <= STEPS * 64  # identity, shape, checksum and frame: some 60 bytes a message
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("init", ["aligned", "random"])
+def test_no_weight_and_no_feedback_matrix_crosses_the_wire(rule, init):
+    r = recipe(rule=rule, init=init, dtype=torch.float64, micro_batches=2)
+    seen = []
+    with ThreadRun(r, tap=lambda link, data: seen.append(serde.load(data))) as run:
+        weights, _ = run.train()
+        initial = [row for worker in ThreadRun(r).handles for row in secrets(worker.worker._layer)]
+    messages = len({str(message.identity) for message in seen})
+    assert messages == len(seen) > 0
+    secret = {row.tobytes() for row in [*initial, *(row for w in weights.values() for row in rows_of(w))]}
+    assert secret
+    for message in seen:
+        assert message.identity.kind in Kind
+        signal = CODECS[message.codec].decode(message.payload, *message.shape, message.dtype)
+        assert message.shape[0] in (8, 6, 5, 20)  # rows of samples: halves of 16 and 11, and the test set
+        for line in (*rows_of(signal), *rows_of(signal.t())):
+            assert line.tobytes() not in secret
+
+
+def rows_of(matrix):
+    """Rows of more than one number, as arrays."""
+    return [np.ascontiguousarray(row) for row in np.atleast_2d(matrix.numpy()) if row.size > 1]
+
+
+def secrets(layer):
+    """Rows and columns of a layer's initial weights and of its feedback matrices."""
+    matrices = [layer.weight, *(m for m in (layer._learns_with, *layer._emits_with.values()) if m is not None)]
+    return [row for matrix in matrices for row in (*rows_of(matrix), *rows_of(matrix.t()))]
+
+
+def test_evaluation_is_not_counted_as_training():
+    with ThreadRun(recipe(max_steps=5), transport="loopback") as run:
+        run.train()
+        traffic = run.coordinator.traffic()
+    evaluated = sum(t.payload_bytes for (_, kind), t in traffic.items() if kind is Kind.EVALUATION)
+    assert evaluated == 20 * 4 * sum(SIZES[1:-1])
+    assert sum(row["up_payload"] for row in boundary_bytes(traffic, range(1, 4))) == ROWS * 4 * sum(SIZES[1:-1])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_says_how_wide_its_messages_are(rule):
+    r = recipe(rule=rule)
+    assert [build(r).width(b) for b in r.network.boundaries] == [columns(rule, b) for b in r.network.boundaries]
+    assert resolve("lossless", r.dtype).payload_bytes(3, 7) == 84
