@@ -112,9 +112,7 @@ def one_step(rule, init, activation, sizes):
     scored = layers[-1].score(h, y, 7)
     messages = {}
     for layer in reversed(layers):
-        delta = (
-            layer.output_delta(scored, 0) if layer is layers[-1] else layer.hidden_delta(messages[layer.index], 0)
-        )
+        delta = layer.output_delta(scored, 0) if layer is layers[-1] else layer.hidden_delta(messages[layer.index], 0)
         for boundary in layer.sends_to:
             messages[boundary] = layer.emit(boundary, delta)
             assert messages[boundary].shape == (7, layer.rule.width(boundary))

@@ -19,8 +19,7 @@ def test_parts_add_up_to_torchs_loss_and_gradient(ours, torchs, target, parts):
     loss = torchs(output, target)
     loss.backward()
     scored = [
-        ours(o, t, 10)
-        for o, t in zip(output.detach().tensor_split(parts), target.tensor_split(parts), strict=True)
+        ours(o, t, 10) for o, t in zip(output.detach().tensor_split(parts), target.tensor_split(parts), strict=True)
     ]
     assert sum(part.loss for part in scored) == pytest.approx(loss.item(), rel=1e-14)
     assert torch.allclose(torch.cat([part.gradient for part in scored]), output.grad, rtol=1e-13, atol=1e-17)

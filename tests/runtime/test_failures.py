@@ -157,9 +157,7 @@ def test_nan_passes_where_the_run_says_so():
 def test_a_layer_nobody_answers_for_is_named_when_connecting():
     with ThreadRun(recipe()) as run:
         run.addresses[2] = "127.0.0.1:1"
-        with pytest.raises(
-            DeadlineExceeded, match=r"layer 1 could not reach layer 2 at 127\.0\.0\.1:1 within 1 s"
-        ):
+        with pytest.raises(DeadlineExceeded, match=r"layer 1 could not reach layer 2 at 127\.0\.0\.1:1 within 1 s"):
             run.coordinator.connect(run.addresses, 1.0)
 
 

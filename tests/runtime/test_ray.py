@@ -1,0 +1,178 @@
+"""Runs on a real Ray cluster: actors equal the serial oracle, and failures end with one message."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from runs import assert_same_bits, blobs, recipe
+
+from distfa.core.rules import RULES
+from distfa.data import from_arrays
+from distfa.errors import ClusterError, LayerLost, TransportError
+from distfa.experiment.run import run
+from distfa.experiment.spec import parse
+from distfa.runtime.actors import share, start_ray, stop_ray
+
+ROWS = 75
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _session():
+    """One Ray for the whole file; runs use the session the process has."""
+    start_ray(None)
+    yield
+    stop_ray()
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Train a small network; returns (result, weights)."""
+    count = iter(range(100))
+
+    def train(engine, sizes=(12, 17, 9, 5), observer=lambda progress: None, **settings):
+        x, y = blobs(sizes[0], sizes[-1], ROWS + 20)
+        spec = parse(
+            {
+                "engine": engine,
+                "batch_size": 16,
+                "epochs": 40,
+                "eval_every": 20,
+                "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
+                "run_dir": str(tmp_path / f"run-{next(count)}"),
+                **settings,
+            }
+        )
+        dataset = from_arrays((x[:ROWS], y[:ROWS]), (x[ROWS:], y[ROWS:]))
+        return run(spec, recipe(sizes).network, dataset, observer=observer)
+
+    return train
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("micro_batches", [1, 4])
+@pytest.mark.parametrize("rule", RULES)
+def test_actors_equal_serial_after_two_hundred_steps(train, rule, micro_batches, dtype):
+    settings = {"rule": rule, "micro_batches": micro_batches, "dtype": dtype}
+    result, weights = train("ray", **settings)
+    oracle, expected = train("serial", **settings)
+    assert result.steps == oracle.steps == 200
+    assert_same_bits(weights, expected)
+    assert (result.train_loss, result.test_loss) == (oracle.train_loss, oracle.test_loss)
+    assert (result.train_accuracy, result.test_accuracy) == (oracle.train_accuracy, oracle.test_accuracy)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(12, 5), (12, 5, 17, 9, 3, 14, 6, 8, 10, 11, 12, 13, 4, 15, 7, 3, 5)], ids=["1 layer", "16 layers"]
+)
+def test_one_actor_and_sixteen(train, sizes):
+    settings = {"sizes": sizes, "micro_batches": 2, "optimizer": "adam", "epochs": 4}
+    assert_same_bits(train("ray", **settings)[1], train("serial", **settings)[1])
+
+
+def test_lossy_codecs_lose_the_same_bits(train):
+    codec = {"activations": "int8", "errors": "bf16"}
+    assert_same_bits(train("ray", codec=codec)[1], train("serial", codec=codec)[1])
+
+
+def test_actors_talk_over_mutual_tls(train):
+    result, weights = train("ray", wire={"security": "tls"}, epochs=2)
+    assert result.facts["security"] == "tls"
+    assert_same_bits(weights, train("serial", epochs=2)[1])
+
+
+def killing(how, after_steps=20):
+    """An observer that signals the second layer's process in the middle of a run."""
+    victims = []
+
+    def observe(progress):
+        if progress.tally.steps >= after_steps and not victims:
+            victims.append(actor_processes()[1])
+            os.kill(victims[0], how)
+
+    observe.victims = victims
+    return observe
+
+
+def actor_processes():
+    """Process ids of this machine's layer actors whose driver is this process, by age."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cmdline") as file:
+                name = file.read()
+        except OSError:
+            continue
+        if name.startswith("ray::LayerActor"):
+            found.append(int(pid))
+    return sorted(found)
+
+
+def test_a_killed_layer_ends_the_run_within_thirty_seconds_by_name(train, tmp_path):
+    observer = killing(signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(LayerLost, match=r"layer \d, step \d+: its process died .*\n.* steps are kept in"):
+        train("ray", epochs=4000, eval_every=4000, observer=observer)
+    assert observer.victims
+    assert time.monotonic() - began < 30
+    assert (tmp_path / "run-0" / "metrics.jsonl").read_text().count("\n") > 1
+    assert '"status": "failed"' in (tmp_path / "run-0" / "run.json").read_text()
+
+
+def test_a_stopped_layer_ends_the_run_within_thirty_seconds_by_name(train):
+    observer = killing(signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(LayerLost, match=r"layer \d, step \d+: its process gave no answer for \d+ s"):
+        train("ray", epochs=4000, eval_every=4000, observer=observer, wire={"deadline_seconds": 5})
+    assert time.monotonic() - began < 30
+
+
+def test_a_port_in_use_is_named_and_leaves_no_run_directory(train, tmp_path, unused_port):
+    with (
+        unused_port as port,
+        pytest.raises(TransportError, match=rf"layer 1 cannot listen on 127\.0\.0\.1:{port}: the port is in use"),
+    ):
+        train("ray", wire={"port": port})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def unused_port():
+    """A context in which a port is taken; gives its number."""
+    import contextlib
+    import socket
+
+    @contextlib.contextmanager
+    def taken():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield server.getsockname()[1]
+
+    return taken()
+
+
+def test_resources_the_cluster_does_not_have_are_named(train):
+    with pytest.raises(ClusterError, match=r"could not place 3 layers .*'accelerator_of_dreams': 1"):
+        train("ray", ray={"resources": {"custom": {"accelerator_of_dreams": 1}}, "startup_seconds": 2})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "layers", "expected"),
+    [
+        ([2.0], 4, 0.5),
+        ([2.0], 32, 0.0625),
+        ([1.0, 1.0, 1.0], 4, 0.5),
+        ([8.0], 4, 1.0),
+        ([0.0], 4, 0.0),
+        ([2.0], 3, 0.6666),
+    ],
+)
+def test_an_even_share_lets_every_layer_fit(nodes, layers, expected):
+    assert share(nodes, layers) == expected
+    if expected:
+        assert sum(int(node / expected + 1e-9) for node in nodes) >= layers
+
+
+def test_a_seed_makes_a_run_repeatable(train):
+    assert_same_bits(train("ray", epochs=2, seed=5)[1], train("ray", epochs=2, seed=5)[1])
+    assert not torch.equal(train("serial", epochs=2, seed=5)[1]["0.weight"], train("serial", epochs=2)[1]["0.weight"])
