@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the run failed, 2 what was asked for cannot be done, 130 i
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import typer
@@ -48,6 +49,7 @@ def _root(
 def main() -> None:
     """Run the command line; every failure ends in one line and an exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines would tear the progress bar
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an operator's stop ends a run as Ctrl-C does
     try:
         app()
     except DistfaError as exc:

@@ -92,9 +92,9 @@ def run(
     attempt = _Attempt(spec, job, dataset, engine, run_dir, observer)
     try:
         return attempt.carry_out()
-    except (Exception, KeyboardInterrupt) as exc:
+    except (Exception, KeyboardInterrupt, SystemExit) as exc:  # Ray turns SIGTERM into SystemExit
         done = attempt.tally.steps
-        failure = Interrupted(f"interrupted after {done} steps") if isinstance(exc, KeyboardInterrupt) else exc
+        failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
         status = "interrupted" if isinstance(failure, Interrupted) else "failed"
         run_dir.fail(status, str(failure), keep=done > 0)
         if isinstance(failure, DistfaError) and done:

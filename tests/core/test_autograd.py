@@ -124,7 +124,7 @@ def one_step(rule, init, activation, sizes):
 @pytest.mark.parametrize("init", ["aligned", "random"])
 @pytest.mark.parametrize("activation", NAMES)
 def test_fa_is_autograd_with_fixed_matrices_in_place_of_the_weights(sizes, init, activation):
-    r, layers, x, y = one_step("fa", init, activation, sizes)
+    _, layers, x, y = one_step("fa", init, activation, sizes)
     leaves, h = [], x
     for layer in layers:
         weight, bias = layer.weight.clone().requires_grad_(), layer.bias.clone().requires_grad_()
