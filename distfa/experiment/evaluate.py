@@ -35,11 +35,13 @@ class Evaluation:
     accuracy: float | None
 
 
-def evaluate_run(path: Path, *, split: str = "test", data_dir: str | None = None, arrays: Any = None) -> Evaluation:
+def evaluate_run(
+    run_dir: str | Path, *, split: str = "test", data_dir: str | None = None, arrays: Any = None
+) -> Evaluation:
     """Evaluate a finished run.
 
     Args:
-        path: The run directory.
+        run_dir: The run directory.
         split: ``test`` or ``train`` of the data set the run was trained on.
         data_dir: Where that data set lies now, if elsewhere than then.
         arrays: (x, y) or an iterable of batches instead.
@@ -48,6 +50,7 @@ def evaluate_run(path: Path, *, split: str = "test", data_dir: str | None = None
         RunDirError: No run there, or it has no weights.
         DataError: The data set cannot be read, or the run was trained on arrays and none are given.
     """
+    path = Path(run_dir)
     about, spec = run_dirs.read_about(path), load(path / run_dirs.SPEC)
     network, weights = run_dirs.read_network(about), run_dirs.read_weights(path)
     dataset = data.from_arrays(arrays) if arrays is not None else _dataset(spec, data_dir)
@@ -85,6 +88,6 @@ def _dataset(spec: RunSpec, data_dir: str | None) -> data.Dataset:
     if spec.data.name == "arrays":
         raise DataError(
             "the run was trained on arrays from Python, which are not saved; evaluate it there with "
-            "distfa.evaluate(run_dir, (x, y))"
+            "distfa.evaluate(run_dir, arrays=(x, y))"
         )
     return data.load(spec.data.name, directory=data_dir or spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)

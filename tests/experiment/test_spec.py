@@ -1,0 +1,61 @@
+"""The run spec: defaults, files, changes, and clear refusals."""
+
+import contextlib
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distfa.errors import SpecError
+from distfa.experiment.spec import RunSpec, dump, load, parse, parse_change
+
+
+def test_a_dumped_spec_loads_as_itself(tmp_path):
+    spec = parse({"rule": "fa", "optimizer": {"name": "sgd", "lr": 0.5}, "ray": {"layers": {2: {"cpus": 0.5}}}})
+    for explain in (False, True):
+        path = tmp_path / f"{explain}.yaml"
+        path.write_text(dump(spec, explain=explain))
+        assert load(path) == spec
+
+
+def test_every_explained_key_is_there():
+    text = dump(RunSpec(), explain=True)
+    assert yaml.safe_load(text) == RunSpec().model_dump(mode="json")
+    assert "  # signals that may wait at each end of a boundary" in text
+
+
+def test_numbers_yaml_takes_for_text_are_numbers():
+    assert parse_change("optimizer.lr=3e-4") == ("optimizer.lr", 3e-4)
+    assert load(None, [parse_change("optimizer.betas=[9e-1, 0.99]")]).optimizer.betas == (0.9, 0.99)
+
+
+def test_a_short_form_keeps_what_was_said_before():
+    spec = load(None, [("optimizer.lr", 0.5), ("optimizer", "sgd"), ("data", "mnist"), ("data.dir", "here")])
+    assert (spec.optimizer.name, spec.optimizer.lr, spec.data.name, spec.data.dir) == ("sgd", 0.5, "mnist", "here")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"rul": "fa"}, r"unknown key 'rul' in the spec; did you mean 'rule'\?"),
+        ({"wire": {"deadline": 3}}, r"unknown key 'wire.deadline' .*'wire.deadline_seconds'"),
+        ({"batch_size": 0, "epochs": 0}, r"epochs is 0: .* \(and 1 more\)"),
+        ({"optimizer": {"nesterov": True}}, "nesterov needs momentum above 0"),
+        ({"dtype": "float16"}, r"dtype is 'float16': input should be 'float32' or 'float64'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr"),
+        ({"codec": {"errors": "int9"}}, r"codec.errors: 'int9' is not one of .*did you mean 'int8'"),
+    ],
+)
+def test_a_broken_rule_is_one_line_that_names_the_key(raw, message):
+    with pytest.raises(SpecError, match=message) as caught:
+        parse(raw)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda c: st.lists(c, max_size=3)))
+def test_any_value_anywhere_is_a_spec_or_a_spec_error(value):
+    for key in ("rule", "optimizer", "model.hidden", "ray.layers", "epochs"):
+        with contextlib.suppress(SpecError):
+            load(None, [(key, value)])
