@@ -14,7 +14,7 @@ from distfa.core.recipe import Recipe
 from distfa.core.records import Record
 from distfa.core.serial import SerialTrainer, Split
 from distfa.runtime.coordinator import Coordinator
-from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.runtime.job import Job, RawInputs, RawTargets, reads_labels
 from distfa.runtime.threads import ThreadHandle
 from distfa.runtime.worker import LayerWorker
 from distfa.transport.base import Tap, WireConfig
@@ -113,7 +113,7 @@ class ThreadRun:
                     self.job,
                     l,
                     inputs=inputs if l == 1 else None,
-                    targets=targets if l == layers else None,
+                    targets=targets if reads_labels(recipe, l) else None,
                     tap=tap,
                 ),
             )

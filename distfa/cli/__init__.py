@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from distfa.cli import doctor, evaluate, spec, train
+from distfa.cli import doctor, evaluate, rules, spec, train
 from distfa.cli.output import error
 from distfa.errors import DistfaError
 from distfa.version import __version__
@@ -29,6 +29,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.command("spec")(spec.spec)
+app.command("rules")(rules.rules)
 
 
 def _version(wanted: bool) -> None:

@@ -42,7 +42,7 @@ def train(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="Feedback rule: bp (the baseline), fa (hop by hop), dfa (straight from the output; default).",
+            help="Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them.",
             rich_help_panel=_HOW,
         ),
     ] = None,

@@ -48,7 +48,9 @@ class Codec(Protocol):
 
 def to_bytes(signal: Tensor) -> Payload:
     """A tensor's memory as bytes; copies only from a device or out of a strided view."""
-    return signal.detach().cpu().contiguous().view(torch.uint8).numpy().reshape(-1)
+    packed = signal.detach().cpu().contiguous()
+    # Torch calls a single column contiguous whatever its stride, but views only stride 1 as bytes.
+    return packed.as_strided((packed.numel(),), (1,)).view(torch.uint8).numpy()
 
 
 def from_bytes(payload: NDArray[Any], rows: int, columns: int, dtype: torch.dtype) -> Tensor:

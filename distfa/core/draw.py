@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     WEIGHT = 1
     FEEDBACK = 2
     ORDER = 3
+    MAGNITUDE = 4
 
 
 def generator(seed: int, purpose: Purpose, index: int) -> np.random.Generator:

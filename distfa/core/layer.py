@@ -7,7 +7,7 @@ BLAS may round differently on other alignments, and engines must agree to the la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class _Kept:
     h_in: Tensor
     z: Tensor
     h: Tensor
+    message: Tensor | None = None  # for a rule that learns its feedback
 
 
 class Layer:
@@ -52,6 +53,7 @@ class Layer:
         self.shape = recipe.network[index]
         self.device = torch.device(device)
         self._dtype = recipe.dtype
+        self._outputs = recipe.network.sizes[-1]
         self._is_output = index == len(recipe.network)
         self._loss = LOSSES[recipe.loss]
         self.rule = rules.build(recipe)
@@ -61,6 +63,11 @@ class Layer:
         self._emits_with = {b: self._matrix(self.rule.feedback(b, sender=True)) for b in self.sends_to}
         self._learns_with = None if self._is_output else self._matrix(self.rule.feedback(index, sender=False))
         self.optimizer = optim.build(recipe.optimizer, self.parameters)
+        self._feedback_optimizer = (
+            optim.build(recipe.optimizer, [self._learns_with])
+            if self.rule.learns_feedback and self._learns_with is not None
+            else None
+        )
         self._kept: dict[int, _Kept] = {}
         self._has_gradient = False
 
@@ -75,6 +82,13 @@ class Layer:
         if self.bias is not None:
             named[f"{self.shape.key}.bias"] = self.bias
         return named
+
+    def begin_step(self, step: int) -> None:
+        """Draw what the rule draws anew for every step."""
+        for boundary in self.sends_to:
+            fresh = self.rule.refresh(boundary, step)
+            if fresh is not None:
+                self._emits_with[boundary] = self._matrix(fresh)
 
     def infer(self, h_in: Tensor) -> Tensor:
         """h = phi(h_in W^T + b), keeping nothing; shape (n, d_l)."""
@@ -99,8 +113,17 @@ class Layer:
     def hidden_delta(self, message: Tensor, micro_batch: int) -> Tensor:
         """delta_l = s_l * phi'(z_l), shape (n, d_l), from the rule's error message to this layer."""
         kept = self._kept[micro_batch]
+        if self._feedback_optimizer is not None:
+            self._kept[micro_batch] = replace(kept, message=message)
         s = self.rule.teach(message, self._learns_with)
         return self.shape.activation.backward(s, kept.z, kept.h)
+
+    def label_message(self, target: Tensor, rows: int) -> Tensor:
+        """What stands in for an error message where the rule reads labels: the target / rows, (n, C)."""
+        if target.dim() == 2:
+            return target / rows
+        onehot = torch.zeros(len(target), self._outputs, dtype=self._dtype, device=self.device)
+        return onehot.scatter_(1, target.unsqueeze(1), 1.0 / rows)
 
     def emit(self, boundary: int, delta: Tensor) -> Tensor:
         """The rule's error message across ``boundary``, one of ``sends_to``."""
@@ -108,14 +131,10 @@ class Layer:
 
     def accumulate(self, delta: Tensor, micro_batch: int) -> None:
         """Add this micro-batch's G = delta^T h_in and g = sum of rows of delta; forget its forward."""
-        h_in = self._kept.pop(micro_batch).h_in
-        gradient = self.weight.grad
-        if gradient is None:
-            gradient = self.weight.grad = torch.empty_like(self.weight)
-        if self._has_gradient:
-            gradient.addmm_(delta.t(), h_in)
-        else:
-            torch.mm(delta.t(), h_in, out=gradient)
+        kept = self._kept.pop(micro_batch)
+        self._add_product(self.weight, delta, kept.h_in)
+        if self._learns_with is not None and kept.message is not None:
+            self._add_product(self._learns_with, kept.message, kept.h)
         if self.bias is not None:
             g = delta.sum(dim=0)
             self.bias.grad = self.bias.grad.add_(g) if self._has_gradient and self.bias.grad is not None else g
@@ -124,7 +143,18 @@ class Layer:
     def update(self) -> None:
         """One optimizer step with the gradient of all micro-batches so far."""
         self.optimizer.step()
+        if self._feedback_optimizer is not None:
+            self._feedback_optimizer.step()
         self._has_gradient = False
+
+    def _add_product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
+        """Add left^T right to the parameter's gradient, or begin it in the step's first micro-batch."""
+        if parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter)
+        if self._has_gradient:
+            parameter.grad.addmm_(left.t(), right)
+        else:
+            torch.mm(left.t(), right, out=parameter.grad)
 
     def _affine(self, h_in: Tensor) -> Tensor:
         return torch.nn.functional.linear(h_in, self.weight, self.bias)

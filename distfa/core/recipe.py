@@ -23,6 +23,8 @@ class Recipe:
             the weights (theory.md, aligned initialisation); ``random``: from streams of their own, the
             classical setting; ``given``: W(0) is the user's model, B as ``random``.
         distribution: Of W(0) and B: ``orthogonal``, ``normal`` or ``uniform`` (``distfa.core.draw``).
+        rank: Of the feedback matrices of fa and dfa; None for full.
+        gain: Scale of the feedback matrices, beside the weights' own.
         loss: Name of the loss (``distfa.core.losses.LOSSES``).
         optimizer: The local optimizer of every layer.
         epochs: Passes over the training set.
@@ -39,6 +41,8 @@ class Recipe:
     rule: str = "dfa"
     init: str = "aligned"
     distribution: str = "orthogonal"
+    rank: int | None = None
+    gain: float = 1.0
     loss: str = "cross_entropy"
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: int = 1

@@ -84,6 +84,8 @@ class SerialTrainer:
 
     def _step(self, batch: order.Batch) -> StepRecord:
         loss, correct = 0.0, 0
+        for layer in self.layers:
+            layer.begin_step(batch.step)
         for m, rows in enumerate(batch.parts):
             h = self._train.inputs.read(rows)
             for layer in self.layers:
@@ -91,7 +93,8 @@ class SerialTrainer:
                     h = self._carry_activation(h)
                     self._check(h, f"the activation from layer {layer.index - 1}", layer.index, batch.step)
                 h = layer.forward(h, m)
-            scored = self.layers[-1].score(h, self._train.targets.read(rows), batch.rows)
+            target = self._train.targets.read(rows)
+            scored = self.layers[-1].score(h, target, batch.rows)
             if self.recipe.check_finite:
                 require_finite_loss(scored.loss, layer=len(self.layers), step=batch.step)
             loss, correct = loss + scored.loss, correct + scored.correct
@@ -99,6 +102,8 @@ class SerialTrainer:
             for layer in reversed(self.layers):
                 if layer is self.layers[-1]:
                     delta = layer.output_delta(scored, m)
+                elif layer.rule.reads_labels:
+                    delta = layer.hidden_delta(layer.label_message(target, batch.rows), m)
                 else:
                     message = messages.pop(layer.index)
                     self._check(message, "the error signal", layer.index, batch.step)

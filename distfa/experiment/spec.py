@@ -84,6 +84,13 @@ class OptimizerSpec(_Part):
         return self
 
 
+class FeedbackSpec(_Part):
+    """The feedback matrices."""
+
+    rank: int | None = Field(None, ge=1, description="fa and dfa only: B of this rank; null: full")
+    gain: float = Field(1.0, gt=0, description="scale of B, beside the weights' own")
+
+
 class CodecSpec(_Part):
     """How signals are written on the wire."""
 
@@ -137,6 +144,7 @@ class RunSpec(_Part):
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
         "orthogonal", description="of the weights at the start, and of feedback matrices"
     )
+    feedback: FeedbackSpec = FeedbackSpec()
     loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = "cross_entropy"
     optimizer: Annotated[OptimizerSpec, BeforeValidator(_named)] = OptimizerSpec()
     epochs: int = Field(20, ge=1)
@@ -155,6 +163,13 @@ class RunSpec(_Part):
     ray: RaySpec = RaySpec()
     run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
 
+    @model_validator(mode="after")
+    def _rank_needs_a_rule_that_takes_it(self) -> RunSpec:
+        if self.feedback.rank is not None and not rules.RULES[self.rule].takes_rank:
+            able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_rank)
+            raise ValueError(f"feedback.rank goes with {able}, not with rule {self.rule!r}; leave it out")
+        return self
+
     def recipe(self, network: Network) -> Recipe:
         """What determines the weights, for a network."""
         return Recipe(
@@ -162,6 +177,8 @@ class RunSpec(_Part):
             rule=self.rule,
             init=self.init,
             distribution=self.distribution,
+            rank=self.feedback.rank,
+            gain=self.feedback.gain,
             loss=self.loss,
             optimizer=optim.OptimizerConfig(**self.optimizer.model_dump()),
             epochs=self.epochs,

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from distfa.errors import ClusterError, DistfaError, LayerLost
 from distfa.runtime.coordinator import Coordinator
-from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.runtime.job import Job, RawInputs, RawTargets, reads_labels
 from distfa.runtime.worker import LayerWorker, Status
 from distfa.transport.grpc_transport import Credentials, GrpcTransport
 from distfa.transport.tls import Authority
@@ -163,7 +163,7 @@ class RayRun:
         job: The run.
         cluster: Which cluster, and where on it.
         inputs: For the first layer.
-        targets: For the last layer.
+        targets: For the layers that read labels.
         given: (W, b) per layer, for ``init: given``.
     """
 
@@ -220,7 +220,7 @@ class RayRun:
 
     def _create(self, job: Job, bundles: Sequence[Mapping[str, float]], group: PlacementGroup) -> list[ActorHandle]:
         inputs, targets = ray.put(self._inputs), ray.put(self._targets)
-        remote, last = ray.remote(LayerActor), len(bundles)
+        remote = ray.remote(LayerActor)
         handles = []
         for layer, bundle in enumerate(bundles, start=1):
             options = remote.options(
@@ -237,7 +237,7 @@ class RayRun:
                 job,
                 layer,
                 inputs if layer == 1 else None,
-                targets if layer == last else None,
+                targets if reads_labels(job.recipe, layer) else None,
                 self._given.get(layer),
             )
             handles.append(ActorHandle(layer, actor))

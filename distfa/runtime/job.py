@@ -48,17 +48,23 @@ class Job:
 
 
 def links(recipe: Recipe) -> tuple[Link, ...]:
-    """Every link of a run: per boundary one up, and one down from the rule's origin."""
+    """Every link of a run: per boundary one up, and one down from the rule's origin, if it has one."""
     rule, sizes = rules.build(recipe), recipe.network.sizes
     up = [
         Link(boundary=b, direction=Direction.UP, sender=b, receiver=b + 1, columns=sizes[b])
         for b in recipe.network.boundaries
     ]
     down = [
-        Link(boundary=b, direction=Direction.DOWN, sender=rule.origin(b), receiver=b, columns=rule.width(b))
+        Link(boundary=b, direction=Direction.DOWN, sender=origin, receiver=b, columns=rule.width(b))
         for b in recipe.network.boundaries
+        if (origin := rule.origin(b)) is not None
     ]
     return (*up, *down)
+
+
+def reads_labels(recipe: Recipe, layer: int) -> bool:
+    """Whether a layer is given the targets: the output layer, and all where the rule reads labels."""
+    return layer == len(recipe.network) or rules.RULES[recipe.rule].reads_labels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +93,7 @@ class RawInputs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawTargets:
-    """Targets of both splits, (N,) labels or (N, C) floats: only the last layer gets them."""
+    """Targets of both splits, (N,) labels or (N, C) floats: only layers that ``reads_labels`` names get them."""
 
     train: NDArray[Any]
     test: NDArray[Any]

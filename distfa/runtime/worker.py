@@ -66,7 +66,7 @@ class LayerWorker:
         job: The run.
         layer: Which layer, counted from 1.
         inputs: For the first layer.
-        targets: For the last layer.
+        targets: For the layers that read labels (``job.reads_labels``).
         given: (W, b) to start from, for ``init: given``.
         tap: Sees every message this worker sends.
     """
@@ -204,6 +204,7 @@ class LayerWorker:
 
     def _train(self, batch: order.Batch) -> None:
         layer, count = self._layer, len(batch.parts)
+        layer.begin_step(batch.step)
         scored: dict[int, Scored] = {}
         loss, correct = 0.0, 0
         for operation in schedule.sync(layer.index, len(self._job.recipe.network), count):
@@ -249,15 +250,19 @@ class LayerWorker:
         if scored is not None:
             delta = self._layer.output_delta(scored, micro_batch)
         else:
-            message = _given(self._errors_in).receive(
-                kind=Kind.ERROR, step=batch.step, micro_batch=micro_batch, rows=len(batch.parts[micro_batch])
-            )
-            delta = self._layer.hidden_delta(message, micro_batch)
+            delta = self._layer.hidden_delta(self._message(batch, micro_batch), micro_batch)
         for boundary in self._layer.sends_to:
             self._errors_out[boundary].send(
                 self._layer.emit(boundary, delta), kind=Kind.ERROR, step=batch.step, micro_batch=micro_batch
             )
         self._layer.accumulate(delta, micro_batch)
+
+    def _message(self, batch: order.Batch, micro_batch: int) -> Tensor:
+        """The rule's error message to this layer."""
+        rows = batch.parts[micro_batch]
+        if self._errors_in is None:
+            return self._layer.label_message(_given(self._targets)[0].read(rows), batch.rows)
+        return self._errors_in.receive(kind=Kind.ERROR, step=batch.step, micro_batch=micro_batch, rows=len(rows))
 
     def _evaluate(self, batch: order.Batch) -> None:
         """Pass the test set up the layers, exactly; the output layer keeps the score."""

@@ -169,14 +169,11 @@ class GrpcTransport:
         except TransportError as exc:
             context.abort(grpc.StatusCode.CANCELLED, str(exc))
         except Exception:  # grpc raises a bare Exception here when the sender's end is gone
-            link = inbox.link
-            inbox.fail(
-                PeerLost(
-                    f"layer {link.sender} went away: layer {link.receiver} lost its stream {link} after "
-                    f"{messages} messages"
-                )
-            )
+            inbox.fail(_gone(inbox.link, messages))
             raise
+        # The end of a sender that is gone can also look like a stream closed in good order; and after a
+        # stream closed in good order, too, whoever still waits for a signal waits in vain.
+        inbox.fail(_gone(inbox.link, messages))
         return layer_pb2.PushResponse(messages=messages)
 
 
@@ -211,13 +208,14 @@ class GrpcSender:
 
     def close(self, deadline_seconds: float) -> None:
         """Wait until everything was received, then end the stream."""
-        while not self._ended.is_set():
+        give_up = time.monotonic() + deadline_seconds
+        while not self._ended.is_set() and time.monotonic() < give_up:
             try:
                 self._queue.put(None, timeout=_STEP_SECONDS)
                 break
             except queue.Full:
                 continue
-        if not self._ended.wait(deadline_seconds):
+        if not self._ended.wait(give_up - time.monotonic()):
             raise DeadlineExceeded(
                 f"layer {self._link.sender} could not end its stream {self._link} within {deadline_seconds:.0f} s"
             )
@@ -239,6 +237,12 @@ class GrpcSender:
 def _key(link: Link) -> str:
     """A link in a stream's metadata; one sender has one stream per boundary and direction."""
     return f"{'up' if link.direction is Direction.UP else 'down'}-{link.boundary}"
+
+
+def _gone(link: Link, messages: int) -> PeerLost:
+    return PeerLost(
+        f"layer {link.sender} went away: layer {link.receiver} lost its stream {link} after {messages} messages"
+    )
 
 
 def _refuse(context: grpc.ServicerContext, reason: str) -> NoReturn:

@@ -100,19 +100,25 @@ class Substituted(torch.autograd.Function):
         return grad @ feedback, grad.t() @ x, grad.sum(0), None
 
 
-def one_step(rule, init, activation, sizes):
+def one_step(rule, init, activation, sizes, **settings):
     """The layers after one forward and backward of one batch, and that batch."""
-    r = recipe(sizes, rule=rule, init=init, activation=activation, dtype=F64)
+    r = recipe(sizes, rule=rule, init=init, activation=activation, dtype=F64, **settings)
     layers = [Layer(r, l) for l in range(1, len(sizes))]
     x = torch.randn(7, sizes[0], dtype=F64, generator=torch.Generator().manual_seed(1))
     y = torch.arange(7) % sizes[-1]
     h = x
     for layer in layers:
+        layer.begin_step(0)
         h = layer.forward(h, 0)
     scored = layers[-1].score(h, y, 7)
     messages = {}
     for layer in reversed(layers):
-        delta = layer.output_delta(scored, 0) if layer is layers[-1] else layer.hidden_delta(messages[layer.index], 0)
+        if layer is layers[-1]:
+            delta = layer.output_delta(scored, 0)
+        elif layer.rule.reads_labels:
+            delta = layer.hidden_delta(layer.label_message(y, 7), 0)
+        else:
+            delta = layer.hidden_delta(messages[layer.index], 0)
         for boundary in layer.sends_to:
             messages[boundary] = layer.emit(boundary, delta)
             assert messages[boundary].shape == (7, layer.rule.width(boundary))
@@ -120,21 +126,87 @@ def one_step(rule, init, activation, sizes):
     return r, layers, x, y
 
 
+def hop_matrix(rule, layer):
+    """What the rule applies in place of W_l on the way down from layer l, worked out here from its definition."""
+    weight, below = layer.weight, layer.index - 1
+    if rule == "usf":
+        return (2 / (weight.shape[0] + weight.shape[1])) ** 0.5 * torch.where(weight > 0, 1.0, -1.0).to(F64)
+    if rule == "frsf":
+        return layer.rule.hop_feedback(below).abs() * weight / weight.abs()
+    if rule == "brsf":
+        return layer.rule.refresh(below, 0) * weight / weight.abs()
+    return layer.rule.hop_feedback(below)  # fa, kp
+
+
 @pytest.mark.parametrize("sizes", [SIZES, (5, 3), (4, 30, 2, 9, 3)])
 @pytest.mark.parametrize("init", ["aligned", "random"])
 @pytest.mark.parametrize("activation", NAMES)
-def test_fa_is_autograd_with_fixed_matrices_in_place_of_the_weights(sizes, init, activation):
-    _, layers, x, y = one_step("fa", init, activation, sizes)
+@pytest.mark.parametrize("rule", ["fa", "usf", "frsf", "brsf", "kp"])
+def test_hop_rules_are_autograd_with_their_matrix_in_place_of_the_weights(rule, sizes, init, activation):
+    _, layers, x, y = one_step(rule, init, activation, sizes)
     leaves, h = [], x
     for layer in layers:
         weight, bias = layer.weight.clone().requires_grad_(), layer.bias.clone().requires_grad_()
         leaves.append((weight, bias))
-        feedback = layer.weight if layer.index == 1 else layer.rule._hop_feedback(layer.index - 1)
+        feedback = layer.weight if layer.index == 1 else hop_matrix(rule, layer)
         h = layer.shape.activation.forward(Substituted.apply(h, weight, bias, feedback))
     nn.functional.cross_entropy(h, y).backward()
     for layer, (weight, bias) in zip(layers, leaves, strict=True):
         assert torch.allclose(layer.weight.grad, weight.grad, rtol=1e-12, atol=1e-15)
         assert torch.allclose(layer.bias.grad, bias.grad, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("init", ["aligned", "random"])
+def test_low_rank_feedback_is_the_best_approximation_of_the_full_one(init, rank):
+    _, low, _, _ = one_step("fa", init, "relu", SIZES, rank=rank, distribution="normal")
+    delta = torch.randn(4, SIZES[2], dtype=F64)
+    message = low[1].emit(1, delta)
+    assert message.shape == (4, rank)
+    full = low[1].rule.hop_feedback(1)
+    used = low[1].rule.feedback(1, sender=True) @ low[0].rule.feedback(1, sender=False)
+    assert torch.linalg.matrix_rank(used) == rank
+    assert torch.linalg.matrix_norm(full - used, 2).item() == pytest.approx(torch.linalg.svdvals(full)[rank].item())
+    assert torch.allclose(low[0].rule.teach(message, low[0]._learns_with), delta @ used, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", ["fa", "dfa"])
+def test_a_rank_beyond_the_full_one_changes_nothing(rule):
+    capped, full = (run_serial(recipe(rule=rule, rank=rank))[0] for rank in (999, None))
+    assert all(torch.equal(capped[key], full[key]) for key in full)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_aligned_kp_is_backpropagation_without_weight_transport(micro_batches):
+    """B starts on W and takes the same updates, so the two never part: equal to the last bit."""
+    settings = {"micro_batches": micro_batches, "epochs": 20, "optimizer": OptimizerConfig(name="adam", lr=1e-2)}
+    kp, bp = (run_serial(recipe(rule=rule, **settings))[0] for rule in ("kp", "bp"))
+    assert all(torch.equal(kp[key], bp[key]) for key in bp)
+
+
+def test_random_kp_with_weight_decay_drives_feedback_towards_the_weights():
+    optimizer = OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.05)
+    trainer = run_serial(recipe(rule="kp", init="random", optimizer=optimizer, epochs=200, dtype=F64))[2]
+    below, above = trainer.layers[1], trainer.layers[2]
+    cosine = torch.cosine_similarity(below._learns_with.flatten(), above.weight.flatten(), dim=0)
+    assert cosine > 0.99
+
+
+@pytest.mark.parametrize("init", ["aligned", "random"])
+def test_drtp_is_its_closed_form(init):
+    _, layers, x, y = one_step("drtp", init, "relu", SIZES)
+    h = x
+    for layer in layers[:-1]:
+        z = h @ layer.weight.t() + layer.bias
+        s = nn.functional.one_hot(y, SIZES[-1]).to(F64) / len(x) @ layer.rule.feedback(layer.index, sender=False)
+        assert torch.allclose(layer.weight.grad, (s * (z > 0)).t() @ h, rtol=1e-12, atol=1e-15)
+        h = layer.infer(h)
+
+
+def test_aligned_drtp_pushes_against_the_product_of_the_weights_above():
+    """The target's share of e = (softmax - onehot) / N is minus onehot / N."""
+    drtp, dfa = (one_step(rule, "aligned", "relu", SIZES)[1][0].rule for rule in ("drtp", "dfa"))
+    assert torch.equal(drtp.feedback(1, sender=False), -dfa.feedback(1, sender=False))
 
 
 @pytest.mark.parametrize("init", ["aligned", "random"])
@@ -171,5 +243,5 @@ def test_aligned_dfa_starts_as_backpropagation_in_a_linear_network():
 
 def test_random_feedback_is_not_aligned_with_the_weights():
     layers = one_step("fa", "random", "relu", (40, 50, 30, 5))[1]
-    weight, feedback = layers[1].weight.flatten(), layers[1].rule._hop_feedback(1).flatten()
+    weight, feedback = layers[1].weight.flatten(), layers[1].rule.hop_feedback(1).flatten()
     assert abs(torch.cosine_similarity(weight, feedback, dim=0)) < 0.1

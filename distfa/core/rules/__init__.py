@@ -6,11 +6,23 @@ from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
 from distfa.core.rules.bp import Backpropagation
 from distfa.core.rules.dfa import DirectFeedbackAlignment
+from distfa.core.rules.drtp import DirectRandomTargetProjection
 from distfa.core.rules.fa import FeedbackAlignment
+from distfa.core.rules.kp import KolenPollack
+from distfa.core.rules.signs import FixedMagnitudeSignFeedback, FreshMagnitudeSignFeedback, UniformSignFeedback
 
-RULES: dict[str, type[Rule]] = {
-    rule.name: rule for rule in (Backpropagation, FeedbackAlignment, DirectFeedbackAlignment)
-}
+_ALL: tuple[type[Rule], ...] = (
+    Backpropagation,
+    FeedbackAlignment,
+    DirectFeedbackAlignment,
+    UniformSignFeedback,
+    FixedMagnitudeSignFeedback,
+    FreshMagnitudeSignFeedback,
+    KolenPollack,
+    DirectRandomTargetProjection,
+)
+
+RULES: dict[str, type[Rule]] = {rule.name: rule for rule in _ALL}
 
 
 def build(recipe: Recipe) -> Rule:

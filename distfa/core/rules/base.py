@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from distfa.core.draw import Purpose, initial_weight
+from distfa.core.draw import Purpose, initial_weight, matrix
 from distfa.core.recipe import Recipe
 
 
@@ -21,26 +22,36 @@ class Rule(ABC):
     Attributes:
         name: What the spec calls it.
         equation: The teaching signal s_l, in theory.md's symbols.
+        cost: Numbers on the wire per sample and boundary, on the way down.
+        potential: The feedback potential Phi_{l+1}[i], in symbols; empty for a rule without one, for
+            which there is no conservation law.
         source: Where the rule comes from.
+        takes_rank: Whether B can be of low rank.
+        reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
+        learns_feedback: Whether the layer that learns updates its B as the layer above updates W.
     """
 
     name: ClassVar[str]
     equation: ClassVar[str]
+    cost: ClassVar[str]
+    potential: ClassVar[str]
     source: ClassVar[str]
+    takes_rank: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = False
+    learns_feedback: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.network = recipe.network
 
-    def origin(self, boundary: int) -> int:
-        """The layer that sends the error signal across ``boundary`` to the layer below it."""
+    def origin(self, boundary: int) -> int | None:
+        """The layer that sends the error signal across ``boundary`` to the layer below it; None if none does."""
         return boundary + 1
 
     @abstractmethod
     def width(self, boundary: int) -> int:
         """Columns of the message to layer ``boundary``: what the rule costs on the wire."""
 
-    @abstractmethod
     def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
         """The feedback matrix that one end of ``boundary`` needs, from the seed; None for none.
 
@@ -48,16 +59,54 @@ class Rule(ABC):
             boundary: Between layers ``boundary`` and ``boundary + 1``.
             sender: Which end asks: the origin (True) or the layer that learns (False).
         """
+        return None
 
-    @abstractmethod
+    def refresh(self, boundary: int, step: int) -> Tensor | None:
+        """A new matrix for the origin's end at the start of a step; None to keep the one it has."""
+        return None
+
     def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
         """The message, from the origin's delta (N, d_origin), its own W and its feedback matrix."""
+        return delta if feedback is None else delta @ feedback
 
-    @abstractmethod
     def teach(self, message: Tensor, feedback: Tensor | None) -> Tensor:
         """The teaching signal s_l (N, d_l), from the message and the learning layer's feedback matrix."""
+        return message if feedback is None else message @ feedback
 
-    def _hop_feedback(self, boundary: int) -> Tensor:
+    def hop_feedback(self, boundary: int) -> Tensor:
         """B in the shape of W_{boundary+1}: on W(0) itself if aligned, else an independent draw like it."""
         purpose = Purpose.WEIGHT if self.recipe.init == "aligned" else Purpose.FEEDBACK
-        return initial_weight(self.recipe, boundary + 1, purpose)
+        return initial_weight(self.recipe, boundary + 1, purpose).mul_(self.recipe.gain)
+
+    def direct_feedback(self, boundary: int) -> Tensor:
+        """B in the shape (C, d_l), from the output straight to layer ``boundary``.
+
+        Aligned: the product of the initial weights above layer l, each hidden one times its mean
+        slope, so that e B_l is the backpropagated signal at step 0 with phi' replaced by its mean
+        (theory.md, aligned initialisation). Random: a draw whose columns have a mean square norm of 1.
+        """
+        recipe, sizes, last = self.recipe, self.network.sizes, len(self.network)
+        if recipe.init != "aligned":
+            drawn = matrix(
+                sizes[boundary],
+                sizes[-1],
+                seed=recipe.seed,
+                purpose=Purpose.FEEDBACK,
+                index=boundary,
+                distribution=recipe.distribution,
+            )
+            return drawn.t().contiguous().mul_(recipe.gain)
+        product = initial_weight(recipe, last)
+        for above in range(last - 1, boundary, -1):
+            product = product @ initial_weight(recipe, above).mul_(self.network[above].activation.mean_slope)
+        return product.mul_(recipe.gain)
+
+    def factors(self, full: Tensor) -> tuple[Tensor, Tensor]:
+        """(sender's, receiver's) factors of the best approximation of B of the recipe's rank.
+
+        Shapes (rows, r) and (r, columns); their product is the feedback the rule uses.
+        Source: Eckart & Young 1936.
+        """
+        u, s, vh = torch.linalg.svd(full, full_matrices=False)
+        rank = self.recipe.rank or len(s)
+        return (u[:, :rank] * s[:rank]).contiguous(), vh[:rank].contiguous()

@@ -14,21 +14,15 @@ class Backpropagation(Rule):
     """
 
     name = "bp"
-    equation = "s_l = delta_{l+1} W_{l+1}"
+    equation = "delta_{l+1} W_{l+1}"
+    cost = "d_l"
+    potential = "1/2 ||W[:,i]||^2"
     source = "Rumelhart et al. 1986"
 
     def width(self, boundary: int) -> int:
         """d_l."""
         return self.network.sizes[boundary]
 
-    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
-        """None: bp has no feedback matrix."""
-        return None
-
     def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
         """delta_{l+1} W_{l+1}, shape (N, d_l)."""
         return delta @ weight
-
-    def teach(self, message: Tensor, feedback: Tensor | None) -> Tensor:
-        """The message is the teaching signal."""
-        return message

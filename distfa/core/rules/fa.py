@@ -11,28 +11,27 @@ class FeedbackAlignment(Rule):
     """s_l = delta_{l+1} B_{l+1}, B fixed.
 
     B is applied by the sender where layer l is narrower than layer l+1, else by the receiver: the
-    product is the same, the message is min(d_l, d_{l+1}) columns.
+    product is the same, the message is min(d_l, d_{l+1}) columns. With rank r, B = U V: the sender
+    applies U, the receiver V, and the message is r columns.
 
     Source: Lillicrap, Cownden, Tweed & Akerman, Nature Communications 7, 2016.
     """
 
     name = "fa"
-    equation = "s_l = delta_{l+1} B_{l+1}"
+    equation = "delta_{l+1} B_{l+1}"
+    cost = "min(d_l, d_{l+1}), or r"
+    potential = "<B[:,i], W[:,i]>"
     source = "Lillicrap et al. 2016"
+    takes_rank = True
 
     def width(self, boundary: int) -> int:
-        """min(d_l, d_{l+1})."""
-        return min(self.network.sizes[boundary : boundary + 2])
+        """min(d_l, d_{l+1}), or the rank where that is less."""
+        narrower = min(self.network.sizes[boundary : boundary + 2])
+        return min(narrower, self.recipe.rank or narrower)
 
     def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
-        """B_{l+1}, shape (d_{l+1}, d_l), at the end that applies it."""
+        """B_{l+1}, shape (d_{l+1}, d_l), at the end that applies it; or that end's factor."""
         below, above = self.network.sizes[boundary : boundary + 2]
-        return self._hop_feedback(boundary) if sender == (below < above) else None
-
-    def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
-        """delta_{l+1}, or delta_{l+1} B_{l+1} where that is narrower."""
-        return delta if feedback is None else delta @ feedback
-
-    def teach(self, message: Tensor, feedback: Tensor | None) -> Tensor:
-        """message B_{l+1}, or the message where the sender applied B."""
-        return message if feedback is None else message @ feedback
+        if self.recipe.rank is not None and self.recipe.rank < min(below, above):
+            return self.factors(self.hop_feedback(boundary))[0 if sender else 1]
+        return self.hop_feedback(boundary) if sender == (below < above) else None

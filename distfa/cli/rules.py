@@ -1,0 +1,35 @@
+"""``distfa rules``: the table of feedback rules."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def rules(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """List the feedback rules: what layer l learns from, what that costs on the wire, its potential.
+
+    delta: error signals; W: weights; B: fixed feedback matrices; e: output error; C: classes; d: widths; r:
+    feedback.rank. A rule with a potential obeys a conservation law; a rule without one does not.
+    """
+    from distfa.core.rules import RULES
+
+    columns = ("rule", "teaching signal s_l", "numbers sent down", "potential", "source")
+    rows = [
+        (rule.name, rule.equation, rule.cost, rule.potential or "none, so no conservation law", rule.source)
+        for rule in RULES.values()
+    ]
+    if as_json:
+        typer.echo(json.dumps({row[0]: dict(zip(columns[1:], row[1:], strict=True)) for row in rows}))
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row), end_section=True)
+    Console().print(table)

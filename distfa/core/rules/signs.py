@@ -1,0 +1,80 @@
+"""usf, frsf, brsf: feedback by the signs of the weights, magnitudes uniform, fixed, or fresh each step.
+
+The owner of W applies the feedback, so a message is as wide as bp's.
+Source: Liao, Leibo & Poggio, "How important is weight symmetry in backpropagation?", AAAI 2016.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from distfa.core.draw import Purpose, matrix
+from distfa.core.rules.base import Rule
+
+_SOURCE = "Liao et al. 2016"
+
+
+class UniformSignFeedback(Rule):
+    """s_l = delta_{l+1} (s sign W_{l+1}), s = gain sqrt(2 / (fan_in + fan_out))."""
+
+    name = "usf"
+    equation = "delta_{l+1} (s sign W_{l+1})"
+    cost = "d_l"
+    potential = "s ||W[:,i]||_1"
+    source = _SOURCE
+
+    def width(self, boundary: int) -> int:
+        """d_l."""
+        return self.network.sizes[boundary]
+
+    def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
+        """delta_{l+1} (s sign W_{l+1})."""
+        magnitude = self.recipe.gain * (2.0 / sum(weight.shape)) ** 0.5
+        return delta @ weight.sign().mul_(magnitude)
+
+
+class FixedMagnitudeSignFeedback(Rule):
+    """s_l = delta_{l+1} (|B| * sign W_{l+1}), |B| fixed; aligned: |B| = |W(0)|."""
+
+    name = "frsf"
+    equation = "delta_{l+1} (|B| * sign W_{l+1})"
+    cost = "d_l"
+    potential = "<|B[:,i]|, |W[:,i]|>"
+    source = _SOURCE
+
+    def width(self, boundary: int) -> int:
+        """d_l."""
+        return self.network.sizes[boundary]
+
+    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
+        """|B|, shape (d_{l+1}, d_l), at the owner of W."""
+        return self.hop_feedback(boundary).abs_() if sender else None
+
+    def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
+        """delta_{l+1} (|B| * sign W_{l+1})."""
+        return delta @ (weight.sign() if feedback is None else weight.sign().mul_(feedback))
+
+
+class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
+    """s_l = delta_{l+1} (|M_t| * sign W_{l+1}), M_t drawn anew each step, normal in the scale of W(0)."""
+
+    name = "brsf"
+    equation = "delta_{l+1} (|M_t| * sign W_{l+1})"
+    potential = ""
+
+    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
+        """None until a step begins."""
+        return None
+
+    def refresh(self, boundary: int, step: int) -> Tensor | None:
+        """|M_t|, shape (d_{l+1}, d_l), for this step."""
+        above = self.network[boundary + 1]
+        drawn = matrix(
+            above.outputs,
+            above.inputs,
+            seed=self.recipe.seed,
+            purpose=Purpose.MAGNITUDE,
+            index=boundary << 32 | step,
+            distribution="normal",
+        )
+        return drawn.abs_().mul_(above.activation.gain * self.recipe.gain)
