@@ -63,6 +63,12 @@ def test_actors_equal_serial_after_two_hundred_steps(train, rule, micro_batches,
     assert (result.train_accuracy, result.test_accuracy) == (oracle.train_accuracy, oracle.test_accuracy)
 
 
+@pytest.mark.parametrize("rule", sorted(set(RULES) - {"bp", "fa", "dfa"}))
+def test_actors_equal_serial_by_every_other_rule(train, rule):
+    settings = {"rule": rule, "micro_batches": 3, "epochs": 6}
+    assert_same_bits(train("ray", **settings)[1], train("serial", **settings)[1])
+
+
 @pytest.mark.parametrize(
     "sizes", [(12, 5), (12, 5, 17, 9, 3, 14, 6, 8, 10, 11, 12, 13, 4, 15, 7, 3, 5)], ids=["1 layer", "16 layers"]
 )
