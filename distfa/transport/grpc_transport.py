@@ -212,10 +212,11 @@ class GrpcSender:
         while not self._ended.is_set() and time.monotonic() < give_up:
             try:
                 self._queue.put(None, timeout=_STEP_SECONDS)
+                give_up = time.monotonic() + deadline_seconds  # the receiver takes messages
                 break
             except queue.Full:
                 continue
-        if not self._ended.wait(give_up - time.monotonic()):
+        if not self._ended.wait(max(0.0, give_up - time.monotonic())):
             raise DeadlineExceeded(
                 f"layer {self._link.sender} could not end its stream {self._link} within {deadline_seconds:.0f} s"
             )

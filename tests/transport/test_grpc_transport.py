@@ -165,7 +165,7 @@ def test_a_receiver_that_takes_nothing_ends_in_a_deadline_at_the_sender(pair):
         for step in range(1000):
             p.send(torch.zeros(16, 65536), step=step)
             sent += 1
-    assert sent < 12  # 4 MiB each: one in the inbox, one in the queue, the rest in HTTP/2's own window
+    assert sent < 50  # 4 MiB each: one in the inbox, one in the queue, the rest in HTTP/2's own windows
 
 
 def test_a_receiver_that_goes_away_is_a_lost_peer(pair):
