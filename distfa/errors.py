@@ -10,6 +10,7 @@
     +-- Interrupted                  exit code 130: Ctrl-C
     +-- LayerError                   what went wrong at one layer
         +-- NonFiniteError           NaN or infinity in a signal or the loss
+        +-- LedgerViolation          the conservation law does not hold
         +-- LayerLost                a layer's process died, or stopped answering
         +-- TransportError           the wire
             +-- MessageRefused       a message the receiver will not use
@@ -67,6 +68,10 @@ class LayerError(DistfaError):
 
 class NonFiniteError(LayerError):
     """A signal or the loss holds NaN or infinity."""
+
+
+class LedgerViolation(LayerError):
+    """The conservation law does not hold at a boundary; the message names the likely causes."""
 
 
 class LayerLost(LayerError):

@@ -14,7 +14,7 @@ from distfa.core.recipe import Recipe
 from distfa.core.records import Record
 from distfa.core.serial import SerialTrainer, Split
 from distfa.runtime.coordinator import Coordinator
-from distfa.runtime.job import Job, RawInputs, RawTargets, reads_labels
+from distfa.runtime.job import Job, RawInputs, RawTargets, lossy, reads_labels
 from distfa.runtime.threads import ThreadHandle
 from distfa.runtime.worker import LayerWorker
 from distfa.transport.base import Tap, WireConfig
@@ -73,6 +73,7 @@ def run_serial(
         Split(inputs=x[1], targets=y[1]),
         carry_activation=lambda signal: codecs.carry(up, signal),
         carry_error=lambda signal: codecs.carry(down, signal),
+        lossy=not (up.lossless(recipe.dtype) and down.lossless(recipe.dtype)),
     )
     records = list(trainer.run())
     return trainer.state(), records, trainer
@@ -119,7 +120,7 @@ class ThreadRun:
             )
             for l in range(1, layers + 1)
         ]
-        self.coordinator = Coordinator(self.handles, deadline_seconds=wire.deadline_seconds)
+        self.coordinator = Coordinator(self.handles, deadline_seconds=wire.deadline_seconds, lossy=lossy(self.job))
         self.addresses = {}
         for handle in self.handles:
             made = (

@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from distfa.core.ledger import LedgerRecord
 from distfa.core.records import EvalRecord
 from distfa.experiment.result import Result
 from distfa.experiment.run import Progress as RunProgress
 
 _REFRESH_SECONDS = 0.1
+_WARNINGS = 3
 
 
 def error(message: str) -> None:
@@ -39,6 +41,7 @@ class ProgressBar:
         self._starting = starting
         self._task: TaskID | None = None
         self._shown = 0.0
+        self._warned = 0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -67,7 +70,10 @@ class ProgressBar:
         """Show where the run is."""
         record = progress.record
         if isinstance(record, EvalRecord):
-            self._say_epoch(progress)
+            self._say_epoch(record, progress)
+        if isinstance(record, LedgerRecord):
+            self._warn(progress.tally.violations)
+            return
         if self._task is None or record is None:
             return
         now = time.monotonic()
@@ -88,14 +94,20 @@ class ProgressBar:
             figures=figures,
         )
 
-    def _say_epoch(self, progress: RunProgress) -> None:
+    def _warn(self, violations: list[str]) -> None:
+        """Say the first few violations as they come."""
+        while self._warned < min(len(violations), _WARNINGS):
+            self._console.print(f"[yellow]ledger:[/] {_plain(violations[self._warned])}", soft_wrap=True)
+            self._warned += 1
+
+    def _say_epoch(self, record: EvalRecord, progress: RunProgress) -> None:
         """A line per evaluation where there is no bar to show it."""
         tally = progress.tally
-        if self._task is not None or progress.record is None:
+        if self._task is not None:
             return
         accuracy = "" if tally.test_accuracy is None else f", test accuracy {tally.test_accuracy:.2%}"
         self._console.print(
-            f"epoch {progress.record.epoch + 1}: train loss {tally.train_loss:.4f}, test loss {tally.test_loss:.4f}"
+            f"epoch {record.epoch + 1}: train loss {tally.train_loss:.4f}, test loss {tally.test_loss:.4f}"
             f"{accuracy}, {tally.samples_per_second:,.0f} samples/s",
             highlight=False,
             soft_wrap=True,
@@ -119,7 +131,19 @@ def result_table(result: Result, *, stderr: bool) -> None:
     )
     if result.engine != "serial" and result.bytes["boundaries"]:
         console.print(_bytes_table(result))
+    if result.ledger.get("entries"):
+        console.print(_ledger_line(result), highlight=False)
     console.print(f"run directory: {result.run_dir}", highlight=False)
+
+
+def _ledger_line(result: Result) -> str:
+    entries, broken = result.ledger["entries"], result.ledger["violations"]
+    if not broken:
+        return f"conservation ledger: {entries:,} entries, the law held in all"
+    first = result.ledger["first_violation"]
+    return (
+        f"[yellow]conservation ledger: the law broke in {broken:,} of {entries:,} entries, first at {_plain(first)}[/]"
+    )
 
 
 def _bytes_table(result: Result) -> Table:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distfa.core import optim, rules
 from distfa.core.draw import initial_weight
+from distfa.core.ledger import Half, LayerLedger
 from distfa.core.losses import LOSSES, Scored
 from distfa.core.recipe import Recipe
 
@@ -68,6 +69,9 @@ class Layer:
             if self.rule.learns_feedback and self._learns_with is not None
             else None
         )
+        self._ledger = (
+            LayerLedger(recipe, index, self.rule, self.weight) if recipe.ledger_every and self.rule.potential else None
+        )
         self._kept: dict[int, _Kept] = {}
         self._has_gradient = False
 
@@ -84,7 +88,9 @@ class Layer:
         return named
 
     def begin_step(self, step: int) -> None:
-        """Draw what the rule draws anew for every step."""
+        """Draw what the rule draws anew for every step, and open the books where one is due."""
+        if self._ledger is not None:
+            self._ledger.begin(step)
         for boundary in self.sends_to:
             fresh = self.rule.refresh(boundary, step)
             if fresh is not None:
@@ -116,7 +122,10 @@ class Layer:
         if self._feedback_optimizer is not None:
             self._kept[micro_batch] = replace(kept, message=message)
         s = self.rule.teach(message, self._learns_with)
-        return self.shape.activation.backward(s, kept.z, kept.h)
+        delta = self.shape.activation.backward(s, kept.z, kept.h)
+        if self._ledger is not None:
+            self._ledger.observe(s, delta, kept.z, kept.h)
+        return delta
 
     def label_message(self, target: Tensor, rows: int) -> Tensor:
         """What stands in for an error message where the rule reads labels: the target / rows, (n, C)."""
@@ -140,8 +149,21 @@ class Layer:
             self.bias.grad = self.bias.grad.add_(g) if self._has_gradient and self.bias.grad is not None else g
         self._has_gradient = True
 
-    def update(self) -> None:
-        """One optimizer step with the gradient of all micro-batches so far."""
+    def update(self, step: int) -> list[Half]:
+        """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""
+        if self._ledger is None:
+            self._descend()
+            return []
+        learned = self._learns_with, self._feedback_optimizer
+        return self._ledger.around(
+            step,
+            self._descend,
+            weight=(self.weight, self.optimizer),
+            bias=self.bias,
+            learned=None if learned[0] is None or learned[1] is None else (learned[0], learned[1]),
+        )
+
+    def _descend(self) -> None:
         self.optimizer.step()
         if self._feedback_optimizer is not None:
             self._feedback_optimizer.step()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,37 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+
+
+def expected_update(config: OptimizerConfig, parameter: Tensor, gradient: Tensor, state: Mapping[str, Any]) -> Tensor:
+    """The update the optimizer ought to make, from its textbook formula, in float64.
+
+    An independent reckoning for the ledger: an update made twice, or by other numbers, differs from it.
+
+    Args:
+        config: Which optimizer.
+        parameter: Before the update, float64.
+        gradient: The same shape, float64.
+        state: torch.optim's state of the parameter before the update; empty before the first.
+
+    Source: Kingma & Ba 2015; Loshchilov & Hutter 2019; torch.optim for momentum's first step.
+    """
+    if config.name == "sgd":
+        g = gradient + config.weight_decay * parameter
+        if config.momentum:
+            before = state.get("momentum_buffer")
+            buffer = g if before is None else config.momentum * before.double() + g
+            g = g + config.momentum * buffer if config.nesterov else buffer
+        return -config.lr * g
+    decoupled = config.name == "adamw"
+    g = gradient if decoupled else gradient + config.weight_decay * parameter
+    beta1, beta2 = config.betas
+    step = float(state.get("step", 0.0)) + 1
+    first = (1 - beta1) * g + (beta1 * state["exp_avg"].double() if state else 0)
+    second = (1 - beta2) * g.square() + (beta2 * state["exp_avg_sq"].double() if state else 0)
+    denominator: Tensor = (second / (1 - beta2**step)).sqrt_().add_(config.eps)
+    update: Tensor = -config.lr * (first / (1 - beta1**step)) / denominator
+    return update - config.lr * config.weight_decay * parameter if decoupled else update
 
 
 NAMES: tuple[str, ...] = ("sgd", "adam", "adamw")

@@ -34,6 +34,7 @@ class Recipe:
         eval_every: Evaluate on the test set after every so many epochs, and always after the last.
         dtype: Of weights, activations and errors.
         seed: Of weights, feedback and data order.
+        ledger_every: Steps between entries in the conservation ledger; 0 for none.
         check_finite: Whether NaN or infinity in a signal or the loss ends the run.
     """
 
@@ -52,4 +53,5 @@ class Recipe:
     eval_every: int = 1
     dtype: torch.dtype = torch.float32
     seed: int = 0
+    ledger_every: int = 0
     check_finite: bool = True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from distfa.core.ledger import LedgerRecord
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
@@ -38,4 +40,4 @@ class EvalRecord:
     seconds: float = field(default=0.0, compare=False)
 
 
-Record = StepRecord | EvalRecord
+Record = StepRecord | EvalRecord | LedgerRecord

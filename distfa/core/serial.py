@@ -15,6 +15,7 @@ from torch import Tensor
 from distfa.core import order
 from distfa.core.finite import require_finite, require_finite_loss
 from distfa.core.layer import Layer
+from distfa.core.ledger import LedgerRecord, join
 from distfa.core.recipe import Recipe
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.core.samples import Inputs, Targets
@@ -45,6 +46,7 @@ class SerialTrainer:
         carry_error: The same for error messages.
         given: (W, b) of every layer, for ``init: given``.
         device: Where to compute.
+        lossy: Whether what is carried may be rounded on the way.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class SerialTrainer:
         carry_error: Carry = _exact,
         given: Mapping[int, tuple[Tensor, Tensor | None]] | None = None,
         device: torch.device | str = "cpu",
+        lossy: bool = False,
     ) -> None:
+        self._lossy = lossy
         self.recipe = recipe
         self._train, self._test = train, test
         self._started = 0.0
@@ -74,7 +78,9 @@ class SerialTrainer:
         """
         self._started = time.monotonic()
         for batch in order.batches(self.recipe, len(self._train.inputs)):
-            yield self._step(batch)
+            record, entries = self._step(batch)
+            yield record
+            yield from entries
             if batch.evaluate and len(self._test.inputs):
                 yield self._evaluate(batch)
 
@@ -82,7 +88,7 @@ class SerialTrainer:
         """All weights, under the keys of the user's model."""
         return {key: value for layer in self.layers for key, value in layer.state().items()}
 
-    def _step(self, batch: order.Batch) -> StepRecord:
+    def _step(self, batch: order.Batch) -> tuple[StepRecord, list[LedgerRecord]]:
         loss, correct = 0.0, 0
         for layer in self.layers:
             layer.begin_step(batch.step)
@@ -111,9 +117,12 @@ class SerialTrainer:
                 for boundary in layer.sends_to:
                     messages[boundary] = self._carry_error(layer.emit(boundary, delta))
                 layer.accumulate(delta, m)
-        for layer in self.layers:
-            layer.update()
-        return StepRecord(
+        halves = [half for layer in self.layers for half in layer.update(batch.step)]
+        entries = [
+            join([half for half in halves if half.boundary == boundary], lossy=self._lossy)
+            for boundary in sorted({half.boundary for half in halves})
+        ]
+        record = StepRecord(
             step=batch.step,
             epoch=batch.epoch,
             loss=loss,
@@ -121,6 +130,7 @@ class SerialTrainer:
             rows=batch.rows,
             seconds=time.monotonic() - self._started,
         )
+        return record, entries
 
     def _check(self, signal: Tensor, what: str, layer: int, step: int) -> None:
         if self.recipe.check_finite:

@@ -15,7 +15,7 @@ from distfa.core.serial import SerialTrainer, Split
 from distfa.errors import SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.runtime.coordinator import Coordinator, boundary_bytes
-from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
 from distfa.transport.message import Direction
 
 T = TypeVar("T")
@@ -66,6 +66,7 @@ class SerialEngine:
             carry_error=lambda signal: codecs.carry(down, signal),
             given=given,
             device=device,
+            lossy=lossy(job),
         )
         self._trainer: SerialTrainer | None = None
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from distfa.codecs import Codec
+from distfa.core.ledger import LedgerRecord, verdict
 from distfa.core.recipe import Recipe
 from distfa.core.records import EvalRecord, Record, StepRecord
 
@@ -30,6 +31,7 @@ class Result:
         wall_seconds: Everything.
         startup_seconds: Until the first step.
         bytes: Training traffic: ``boundaries``, one row each, and ``total``.
+        ledger: Entries in the conservation ledger, how many broke the law, and the first that did.
         facts: What else the engine has to say.
     """
 
@@ -48,6 +50,7 @@ class Result:
     wall_seconds: float
     startup_seconds: float
     bytes: dict[str, Any]
+    ledger: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,10 +72,17 @@ class Tally:
         self.train_rows = 0
         self._last_seconds = 0.0
         self.test: EvalRecord | None = None
+        self.entries = 0
+        self.violations: list[str] = []
         self.steps = 0
 
     def add(self, record: Record) -> None:
         """Take in one record."""
+        if isinstance(record, LedgerRecord):
+            self.entries += 1
+            if (broken := verdict(record)) is not None:
+                self.violations.append(broken)
+            return
         if isinstance(record, EvalRecord):
             self.test = record
         else:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from distfa.core.activations import Activation
+from distfa.core.ledger import LedgerRecord
 from distfa.core.network import Network, mlp
 from distfa.core.order import steps
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.data import Dataset
-from distfa.errors import DataError, DistfaError, Interrupted, SpecError
+from distfa.errors import DataError, DistfaError, Interrupted, LedgerViolation, SpecError
 from distfa.experiment import engines
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
@@ -178,6 +180,9 @@ class _Attempt:
         ]
 
     def _log(self, record: Record) -> None:
+        if isinstance(record, LedgerRecord):
+            self._log_entry(record)
+            return
         if isinstance(record, StepRecord) and not self._logged(record):
             return
         kind = "eval" if isinstance(record, EvalRecord) else "step"
@@ -198,6 +203,16 @@ class _Attempt:
         )
         prefix = "test" if kind == "eval" else "train"
         self._run_dir.scalars(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
+
+    def _log_entry(self, entry: LedgerRecord) -> None:
+        """Keep a ledger entry, then judge it."""
+        values = {key: value for key, value in asdict(entry).items() if value is not None and value != math.inf}
+        self._run_dir.log({"kind": "ledger", **values, "holds": entry.holds})
+        shown = ("change", "discretisation", "optimizer", "nonhomogeneity", "transport", "residual", "angle_degrees")
+        scalars = {f"ledger/{entry.boundary}/{name}": values[name] for name in shown if name in values}
+        self._run_dir.scalars(entry.step, scalars)
+        if not entry.holds and self._spec.ledger.on_violation == "stop":
+            raise LedgerViolation(self.tally.violations[-1])
 
     def _logged(self, record: StepRecord) -> bool:
         return record.step % self._spec.log_every == 0 or record.step == self._steps - 1
@@ -220,5 +235,10 @@ class _Attempt:
             wall_seconds=self._clock.wall_seconds,
             startup_seconds=self._clock.startup_seconds,
             bytes=with_total(boundaries),
+            ledger={
+                "entries": tally.entries,
+                "violations": len(tally.violations),
+                "first_violation": next(iter(tally.violations), None),
+            },
             facts=facts,
         )

@@ -98,6 +98,15 @@ class CodecSpec(_Part):
     errors: Annotated[str, _one_of((codecs.LOSSLESS, *codecs.CODECS))] = codecs.LOSSLESS
 
 
+class LedgerSpec(_Part):
+    """The conservation ledger: how the law of every boundary fares, by cause."""
+
+    every: int = Field(20, ge=0, description="steps between entries; 0: no ledger")
+    on_violation: Literal["stop", "warn", "ignore"] = Field(
+        "warn", description="stop: end the run where the law breaks; warn: say so and go on"
+    )
+
+
 class WireSpec(_Part):
     """How layers talk."""
 
@@ -159,6 +168,7 @@ class RunSpec(_Part):
     check_finite: bool = Field(True, description="stop at NaN or infinity in a signal or the loss")
     codec: CodecSpec = CodecSpec()
     engine: Literal["ray", "serial"] = Field("ray", description="serial: one process, the oracle")
+    ledger: LedgerSpec = LedgerSpec()
     wire: WireSpec = WireSpec()
     ray: RaySpec = RaySpec()
     run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
@@ -188,6 +198,7 @@ class RunSpec(_Part):
             eval_every=self.eval_every,
             dtype=_DTYPES[self.dtype],
             seed=self.seed,
+            ledger_every=self.ledger.every,
             check_finite=self.check_finite,
         )
 

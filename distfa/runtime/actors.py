@@ -26,7 +26,7 @@ from torch import Tensor
 
 from distfa.errors import ClusterError, DistfaError, LayerLost
 from distfa.runtime.coordinator import Coordinator
-from distfa.runtime.job import Job, RawInputs, RawTargets, reads_labels
+from distfa.runtime.job import Job, RawInputs, RawTargets, lossy, reads_labels
 from distfa.runtime.worker import LayerWorker, Status
 from distfa.transport.grpc_transport import Credentials, GrpcTransport
 from distfa.transport.tls import Authority
@@ -211,7 +211,7 @@ class RayRun:
         job = dataclasses.replace(self._job, device=_device(self._job.device, bundles))
         self._group = _reserve(bundles, self._cluster)
         self._handles = self._create(job, bundles, self._group)
-        coordinator = Coordinator(self._handles, deadline_seconds=job.wire.deadline_seconds)
+        coordinator = Coordinator(self._handles, deadline_seconds=job.wire.deadline_seconds, lossy=lossy(job))
         limit = self._cluster.startup_seconds
         places: list[Place] = coordinator.gather("place", deadline_seconds=limit)
         addresses = self._listen(places, limit)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from distfa.core.ledger import Half, LedgerRecord, join
 from distfa.core.records import Record
 from distfa.errors import DeadlineExceeded, DistfaError, LayerLost, PeerLost
 from distfa.runtime.worker import Status
@@ -44,9 +45,12 @@ class Coordinator:
     Args:
         handles: One per layer, in order.
         deadline_seconds: Longest time a layer may give no sign of progress.
+        lossy: Whether a codec of the run rounds, so that the two ends of a boundary differ by right.
     """
 
-    def __init__(self, handles: Sequence[Handle], *, deadline_seconds: float) -> None:
+    def __init__(self, handles: Sequence[Handle], *, deadline_seconds: float, lossy: bool = False) -> None:
+        self._lossy = lossy
+        self._halves: dict[tuple[int, int], Half] = {}
         self._handles = handles
         self._deadline_seconds = deadline_seconds
         self._polls: dict[int, Future[Status]] = {}
@@ -125,7 +129,18 @@ class Coordinator:
                 self._heard[handle.layer] = time.monotonic()
                 status = self._status[handle.layer] = poll.result()
                 yield from status.records
+                yield from self._enter(status.halves)
             self._polls[handle.layer] = handle.call("status")
+
+    def _enter(self, halves: Sequence[Half]) -> Iterator[LedgerRecord]:
+        """Put the halves of a boundary's entry together as they come."""
+        for half in halves:
+            key = (half.step, half.boundary)
+            other = self._halves.pop(key, None)
+            if other is None:
+                self._halves[key] = half
+            else:
+                yield join([other, half], lossy=self._lossy)
 
     def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
         """Give every layer a moment to say its last, twice: the poll under way, and one after the end."""

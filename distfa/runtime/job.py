@@ -47,6 +47,12 @@ class Job:
         return resolve(name, self.recipe.dtype)
 
 
+def lossy(job: Job) -> bool:
+    """Whether a codec of the run rounds."""
+    dtype = job.recipe.dtype
+    return not all(job.codec(direction).lossless(dtype) for direction in Direction)
+
+
 def links(recipe: Recipe) -> tuple[Link, ...]:
     """Every link of a run: per boundary one up, and one down from the rule's origin, if it has one."""
     rule, sizes = rules.build(recipe), recipe.network.sizes

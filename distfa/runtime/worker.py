@@ -18,6 +18,7 @@ from distfa.codecs import LOSSLESS, resolve
 from distfa.core import order, schedule
 from distfa.core.finite import require_finite_loss
 from distfa.core.layer import Layer
+from distfa.core.ledger import Half
 from distfa.core.losses import Scored
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.errors import DistfaError, LayerError
@@ -43,6 +44,7 @@ class Status:
         wait_seconds: Time spent waiting, in all.
         busy_seconds: Time spent otherwise, in all.
         records: New since the last time it was asked; the output layer's only.
+        halves: This layer's entries in the ledger, new since it was last asked.
         traffic: What it sent so far, per link and kind.
         finished: Whether its run has ended, one way or the other.
     """
@@ -55,6 +57,7 @@ class Status:
     wait_seconds: float
     busy_seconds: float
     records: tuple[Record, ...]
+    halves: tuple[Half, ...]
     traffic: dict[tuple[Link, Kind], Traffic]
     finished: bool
 
@@ -99,6 +102,7 @@ class LayerWorker:
         self._finished = 0.0
         self._progressed = time.monotonic()
         self._records: list[Record] = []
+        self._halves: list[Half] = []
         self._lock = threading.Lock()
 
     # -- life ---------------------------------------------------------------------------------
@@ -170,6 +174,7 @@ class LayerWorker:
         """How the layer fares; records are handed out once."""
         with self._lock:
             records, self._records = tuple(self._records), []
+            halves, self._halves = tuple(self._halves), []
         now = time.monotonic()
         waiting, total = self._waiting, (self._finished or now) - (self._started or now)
         return Status(
@@ -182,6 +187,7 @@ class LayerWorker:
             wait_seconds=waiting.total_seconds,
             busy_seconds=max(0.0, total - waiting.total_seconds),
             records=records,
+            halves=halves,
             traffic={
                 (port.link, kind): traffic
                 for port in (self._above, *self._errors_out.values())
@@ -219,7 +225,10 @@ class LayerWorker:
             else:
                 self._backward(batch, m, scored.pop(m, None))
             self._progressed = time.monotonic()
-        layer.update()
+        halves = layer.update(batch.step)
+        if halves:
+            with self._lock:
+                self._halves.extend(halves)
         if self._above is None:
             self._record(
                 StepRecord(

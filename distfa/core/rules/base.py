@@ -28,6 +28,7 @@ class Rule(ABC):
         source: Where the rule comes from.
         takes_rank: Whether B can be of low rank.
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
+        is_direct: Whether B_l leads straight from the output to layer l.
         learns_feedback: Whether the layer that learns updates its B as the layer above updates W.
     """
 
@@ -38,6 +39,7 @@ class Rule(ABC):
     source: ClassVar[str]
     takes_rank: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
+    is_direct: ClassVar[bool] = False
     learns_feedback: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
@@ -72,6 +74,23 @@ class Rule(ABC):
     def teach(self, message: Tensor, feedback: Tensor | None) -> Tensor:
         """The teaching signal s_l (N, d_l), from the message and the learning layer's feedback matrix."""
         return message if feedback is None else message @ feedback
+
+    def fixed(self, boundary: int) -> Tensor | None:
+        """All of the fixed matrix of a boundary, as the rule uses it, for the ledger; None for none."""
+        return None
+
+    def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
+        """What stands in place of W_{l+1} on the way down, in its shape: the gradient of the potential.
+
+        Args:
+            weight: W_{l+1}.
+            fixed: As ``fixed`` gives it, in the dtype of ``weight``.
+        """
+        return weight if fixed is None else fixed
+
+    def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
+        """The potential Phi_{l+1}, one number per neuron of layer l, shape (d_l,)."""
+        return (self.field(weight, fixed) * weight).sum(0)
 
     def hop_feedback(self, boundary: int) -> Tensor:
         """B in the shape of W_{boundary+1}: on W(0) itself if aligned, else an independent draw like it."""

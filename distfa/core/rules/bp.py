@@ -23,6 +23,10 @@ class Backpropagation(Rule):
         """d_l."""
         return self.network.sizes[boundary]
 
+    def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
+        """1/2 ||W[:,i]||^2."""
+        return weight.square().sum(0) / 2
+
     def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
         """delta_{l+1} W_{l+1}, shape (N, d_l)."""
         return delta @ weight

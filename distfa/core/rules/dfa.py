@@ -19,6 +19,7 @@ class DirectFeedbackAlignment(Rule):
     potential = "<B_l[:,i], V_l[:,i]>, V_l the shadow readout"
     source = "Nokland 2016"
     takes_rank = True
+    is_direct = True
 
     def origin(self, boundary: int) -> int | None:
         """The output layer L, for every boundary."""

@@ -29,6 +29,14 @@ class FeedbackAlignment(Rule):
         narrower = min(self.network.sizes[boundary : boundary + 2])
         return min(narrower, self.recipe.rank or narrower)
 
+    def fixed(self, boundary: int) -> Tensor | None:
+        """B_{l+1}, or the product of its factors."""
+        full = self.hop_feedback(boundary)
+        if self.recipe.rank is None:
+            return full
+        sender, receiver = self.factors(full)
+        return sender @ receiver
+
     def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
         """B_{l+1}, shape (d_{l+1}, d_l), at the end that applies it; or that end's factor."""
         below, above = self.network.sizes[boundary : boundary + 2]

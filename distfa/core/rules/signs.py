@@ -27,10 +27,13 @@ class UniformSignFeedback(Rule):
         """d_l."""
         return self.network.sizes[boundary]
 
+    def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
+        """s sign W_{l+1}."""
+        return weight.sign().mul_(self.recipe.gain * (2.0 / sum(weight.shape)) ** 0.5)
+
     def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
         """delta_{l+1} (s sign W_{l+1})."""
-        magnitude = self.recipe.gain * (2.0 / sum(weight.shape)) ** 0.5
-        return delta @ weight.sign().mul_(magnitude)
+        return delta @ self.field(weight, feedback)
 
 
 class FixedMagnitudeSignFeedback(Rule):
@@ -50,9 +53,17 @@ class FixedMagnitudeSignFeedback(Rule):
         """|B|, shape (d_{l+1}, d_l), at the owner of W."""
         return self.hop_feedback(boundary).abs_() if sender else None
 
+    def fixed(self, boundary: int) -> Tensor | None:
+        """|B|."""
+        return self.hop_feedback(boundary).abs_()
+
+    def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
+        """|B| * sign W_{l+1}."""
+        return weight.sign() if fixed is None else weight.sign().mul_(fixed)
+
     def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
         """delta_{l+1} (|B| * sign W_{l+1})."""
-        return delta @ (weight.sign() if feedback is None else weight.sign().mul_(feedback))
+        return delta @ self.field(weight, feedback)
 
 
 class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):

@@ -1,0 +1,147 @@
+"""The conservation ledger: exact in float64, within derived rounding in float32, and a checksum of the run."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from runs import recipe, run_serial
+
+from distfa.core.activations import NAMES
+from distfa.core.layer import Layer
+from distfa.core.ledger import LedgerRecord, verdict
+from distfa.core.optim import OptimizerConfig
+from distfa.core.rules import RULES
+
+LAWFUL = [name for name, rule in RULES.items() if rule.potential]
+OPTIMIZERS = [
+    OptimizerConfig(name="sgd", lr=0.05),
+    OptimizerConfig(name="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    OptimizerConfig(name="adam", lr=1e-3, weight_decay=1e-3),
+    OptimizerConfig(name="adamw", lr=1e-3, weight_decay=1e-2),
+]
+
+
+def entries(records):
+    return [record for record in records if isinstance(record, LedgerRecord)]
+
+
+def books(rule, dtype=torch.float64, **settings):
+    """(ledger entries, trainer) of a run with an entry at every step."""
+    _, records, trainer = run_serial(recipe(rule=rule, dtype=dtype, ledger_every=1, **settings))
+    return entries(records), trainer
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}-{o.momentum}")
+@pytest.mark.parametrize("activation", NAMES)
+@pytest.mark.parametrize("rule", LAWFUL)
+def test_every_cause_adds_up_to_the_change_in_float64(rule, activation, optimizer):
+    steps = 500 if activation == "relu" else 60
+    found, _ = books(rule, activation=activation, optimizer=optimizer, epochs=200, max_steps=steps, micro_batches=2)
+    assert len(found) == 3 * steps
+    for entry in found:
+        scale = max(1.0, abs(entry.incoming), abs(entry.potential))
+        assert abs(entry.residual) <= 1e-12 * scale
+        assert abs(entry.transport) <= 1e-12 * scale
+        assert verdict(entry) is None
+        causes = entry.discretisation + entry.optimizer + entry.nonhomogeneity + entry.transport + entry.residual
+        assert math.isclose(causes, entry.change, rel_tol=1e-9, abs_tol=1e-14)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}-{o.momentum}")
+@pytest.mark.parametrize("rule", LAWFUL)
+def test_float32_stays_within_the_derived_tolerance(rule, optimizer):
+    found, _ = books(rule, torch.float32, optimizer=optimizer, epochs=60, max_steps=300)
+    assert [verdict(entry) for entry in found if not entry.holds] == []
+
+
+@pytest.mark.parametrize("rule", LAWFUL)
+def test_the_levels_are_the_two_sides_of_the_law(rule):
+    """Entries' changes add up to the levels, and levels are what theory.md's table says of the weights."""
+    found, trainer = books(rule, init="random", epochs=10)
+    for boundary in (1, 2, 3):
+        mine = [entry for entry in found if entry.boundary == boundary]
+        drift = sum(entry.change for entry in mine[1:])
+        q = [entry.incoming - entry.potential for entry in mine]
+        assert q[-1] - q[0] == pytest.approx(drift, rel=1e-9, abs=1e-13)
+        below, above = trainer.layers[boundary - 1], trainer.layers[boundary]
+        incoming = (below.weight.square().sum() + below.bias.square().sum()) / 2
+        assert mine[-1].incoming == pytest.approx(incoming.item(), rel=1e-12)
+        w = above.weight
+        potential = {
+            "bp": lambda w=w: w.square().sum() / 2,
+            "fa": lambda w=w, above=above, b=boundary: (above.rule.hop_feedback(b) * w).sum(),
+            "usf": lambda w=w: (2 / sum(w.shape)) ** 0.5 * w.abs().sum(),
+            "frsf": lambda w=w, above=above, b=boundary: (above.rule.hop_feedback(b).abs() * w.abs()).sum(),
+            "kp": lambda below=below: below._learns_with.square().sum() / 2,
+        }
+        if rule in potential:
+            assert mine[-1].potential == pytest.approx(potential[rule]().item(), rel=1e-12)
+
+
+def test_the_shadow_readout_of_dfas_last_boundary_moves_as_the_output_weights_under_sgd():
+    found, trainer = books("dfa", optimizer=OPTIMIZERS[0], epochs=10)
+    output = trainer.layers[-1]
+    moved = output.weight - Layer(trainer.recipe, output.index).weight
+    expected = (output.rule.direct_feedback(3) * moved).sum().item()
+    assert [e for e in found if e.boundary == 3][-1].potential == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("rule", ["fa", "dfa", "bp"])
+def test_drift_at_equal_training_time_shrinks_with_the_learning_rate(rule):
+    """Gradient flow conserves Q: the discretisation of a fixed time T = lr x steps is first order in lr."""
+    drifts = []
+    for lr in (0.02, 0.01, 0.005):
+        steps = round(2 / lr)
+        optimizer = OptimizerConfig(name="sgd", lr=lr)
+        found, _ = books(rule, optimizer=optimizer, batch_size=75, epochs=steps)  # the whole set: no sampling noise
+        drifts.append(sum(abs(sum(e.change for e in found if e.boundary == b)) for b in (1, 2, 3)))
+    assert drifts[0] / drifts[1] == pytest.approx(2, rel=0.1)
+    assert drifts[1] / drifts[2] == pytest.approx(2, rel=0.1)
+
+
+def test_rules_without_a_potential_keep_no_ledger():
+    for rule in sorted(set(RULES) - set(LAWFUL)):
+        assert books(rule, max_steps=3)[0] == []
+
+
+def test_the_cadence_is_kept_and_entries_do_not_depend_on_it():
+    each, _ = books("dfa", epochs=4)
+    _, records, _ = run_serial(recipe(rule="dfa", dtype=torch.float64, ledger_every=7, epochs=4))
+    sparse = entries(records)
+    assert {entry.step for entry in sparse} == {0, 7, 14}
+    for entry in sparse:
+        twin = next(e for e in each if (e.step, e.boundary) == (entry.step, entry.boundary))
+        assert entry.potential == pytest.approx(twin.potential, rel=1e-12, abs=1e-14)
+        assert entry.change == pytest.approx(twin.change, rel=1e-9)
+
+
+def test_books_do_not_change_the_weights():
+    kept, plain = (run_serial(recipe(rule="kp", ledger_every=every))[0] for every in (1, 0))
+    assert all(torch.equal(kept[key], plain[key]) for key in plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}-{o.momentum}")
+def test_an_update_made_twice_is_found_at_its_layer_and_step_and_nowhere_else(monkeypatch, optimizer, dtype):
+    plain, count = Layer._descend, [0]
+
+    def descend(self):
+        plain(self)
+        if self.index == 2:
+            count[0] += 1
+            if count[0] == 4:
+                self.optimizer.step()
+
+    monkeypatch.setattr(Layer, "_descend", descend)
+    found, _ = books("fa", dtype, optimizer=optimizer, max_steps=8)
+    broken = {(entry.step, entry.boundary) for entry in found if not entry.holds}
+    assert broken == {(3, 1), (3, 2)}  # layer 2 keeps the upper half of boundary 1 and the lower half of boundary 2
+    words = [verdict(entry) for entry in found if not entry.holds]
+    assert all("within layer 2" in word and "applied twice" in word for word in words)
+
+
+def test_a_broken_entry_says_boundary_step_size_tolerance_and_causes():
+    entry = dataclasses.replace(books("fa", max_steps=1)[0][0], transport=1e-3)
+    assert verdict(entry).startswith("boundary 1 (layers 1 and 2), step 0: the conservation law is broken by 0.001")
+    assert "altered, lost, repeated or rounded" in verdict(entry)

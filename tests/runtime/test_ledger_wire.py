@@ -1,0 +1,111 @@
+"""The ledger of a distributed run: the serial one bit for bit, and a checksum of the signals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from runs import ThreadRun, recipe, run_serial
+from test_failures import Meddler
+
+from distfa.core.ledger import LedgerRecord, verdict
+from distfa.core.rules import RULES
+from distfa.transport import serde
+from distfa.transport.base import WireConfig
+from distfa.transport.message import Kind
+
+WIRE = WireConfig(deadline_seconds=5.0)
+
+
+def entries(records):
+    return sorted((r for r in records if isinstance(r, LedgerRecord)), key=lambda e: (e.step, e.boundary))
+
+
+def ledger(r, **options):
+    with ThreadRun(r, wire=WIRE, **options) as run:
+        return entries(run.train()[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.potential])
+def test_distributed_books_equal_serial_ones_bit_for_bit(rule, dtype):
+    r = recipe(rule=rule, dtype=dtype, ledger_every=1, micro_batches=3, epochs=4)
+    expected = entries(run_serial(r)[1])
+    assert len(expected) == 20 * 3
+    assert ledger(r) == expected
+
+
+def altering(kind, step, factor, dtype):
+    """Multiply the largest number of one message by a factor, checksum and all: only algebra can tell."""
+
+    def meddle(message):
+        if message.identity.kind is kind and message.identity.step == step:
+            values = message.payload.copy().view(dtype)
+            values[np.abs(values).argmax()] *= factor
+            payload = values.view(np.uint8)
+            return [replace(message, payload=payload, checksum=serde.checksum(payload))]
+        return [message]
+
+    return meddle
+
+
+def broken_by(meddle, dtype, rule="fa", layer=2, **settings):
+    r = recipe(rule=rule, dtype=dtype, ledger_every=1, max_steps=8, **settings)
+
+    def wrap(index, transport):
+        return Meddler(transport, meddle) if index == layer else transport
+
+    found = ledger(r, wrap_transport=wrap, transport="loopback")
+    assert len(found) == 8 * 3
+    return {(e.step, e.boundary): verdict(e) for e in found if not e.holds}
+
+
+@pytest.mark.parametrize(("kind", "boundary"), [(Kind.ACTIVATION, 2), (Kind.ERROR, 1)])
+@pytest.mark.parametrize("rule", ["fa", "bp", "usf", "frsf"])
+def test_one_number_altered_by_a_millionth_is_found_at_its_boundary_and_step_and_no_other(rule, kind, boundary):
+    # tanh: under ReLU an error signal to a neuron that is off changes nothing, and so is rightly not found
+    broken = broken_by(altering(kind, 5, 1 + 1e-6, np.float64), torch.float64, rule, activation="tanh")
+    assert set(broken) == {(5, boundary)}
+    assert "in transport" in broken[5, boundary]
+
+
+@pytest.mark.parametrize(("kind", "boundary"), [(Kind.ACTIVATION, 2), (Kind.ERROR, 1)])
+def test_a_message_of_the_step_before_under_a_new_name_is_found_in_float32(kind, boundary):
+    before = {}
+
+    def replay(message):
+        if message.identity.kind is kind:
+            old, before[kind] = before.get(kind), message
+            if message.identity.step == 3:
+                return [replace(old, identity=message.identity)]
+        return [message]
+
+    assert set(broken_by(replay, torch.float32)) == {(3, boundary)}
+
+
+def test_a_lossy_codec_declared_lossless_is_found():
+    def rounding(message):
+        if message.identity.kind is Kind.ACTIVATION and message.identity.step == 2:
+            values = torch.from_numpy(message.payload.copy().view(np.float32))
+            payload = values.bfloat16().float().numpy().view(np.uint8)
+            return [replace(message, payload=payload, checksum=serde.checksum(payload))]
+        return [message]
+
+    assert set(broken_by(rounding, torch.float32)) == {(2, 2)}
+
+
+def test_feedback_matrices_that_differ_between_the_two_ends_are_found_from_the_first_step():
+    r = recipe(rule="fa", ledger_every=1, max_steps=3)
+    with ThreadRun(r, transport="loopback") as run:
+        sender = run.handles[2].worker._layer  # layer 2 is narrower than layer 3, so the sender applies B
+        sender._emits_with[2] = sender._emits_with[2] * 1.01
+        found = entries(run.train()[1])
+    assert {(e.step, e.boundary) for e in found if not e.holds} == {(0, 2), (1, 2), (2, 2)}
+
+
+def test_a_declared_lossy_codec_is_entered_as_transport_and_is_no_violation():
+    r = recipe(rule="fa", ledger_every=1, max_steps=5)
+    found = ledger(r, activations="int8")
+    assert all(entry.holds for entry in found)
+    assert any(abs(entry.transport) > 1e-6 for entry in found)
+    assert found == entries(run_serial(r, activations="int8")[1])
