@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from distfa.core.ledger import LedgerRecord
+from distfa.core.probe import ProbeRecord
 from distfa.core.records import EvalRecord
 from distfa.experiment.result import Result
 from distfa.experiment.run import Progress as RunProgress
@@ -74,7 +76,7 @@ class ProgressBar:
         if isinstance(record, LedgerRecord):
             self._warn(progress.tally.violations)
             return
-        if self._task is None or record is None:
+        if self._task is None or record is None or isinstance(record, ProbeRecord):
             return
         now = time.monotonic()
         if now - self._shown < _REFRESH_SECONDS and progress.tally.steps < progress.steps:
@@ -133,6 +135,8 @@ def result_table(result: Result, *, stderr: bool) -> None:
         console.print(_bytes_table(result))
     if result.ledger.get("entries"):
         console.print(_ledger_line(result), highlight=False)
+    if result.alignment is not None:
+        console.print(_alignment_line(result.alignment), highlight=False)
     console.print(f"run directory: {result.run_dir}", highlight=False)
 
 
@@ -143,6 +147,14 @@ def _ledger_line(result: Result) -> str:
     first = result.ledger["first_violation"]
     return (
         f"[yellow]conservation ledger: the law broke in {broken:,} of {entries:,} entries, first at {_plain(first)}[/]"
+    )
+
+
+def _alignment_line(alignment: dict[str, Any]) -> str:
+    layers = ", ".join(f"{layer['cosine']:.2f}" for layer in alignment["layers"])
+    return (
+        f"alignment with the true gradient at step {alignment['step']}: {alignment['cosine']:.3f} (layers {layers}), "
+        f"dominance {alignment['dominance']:.2f}, at least {alignment['min_dominance']:.2f}"
     )
 
 

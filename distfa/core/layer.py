@@ -16,6 +16,7 @@ from distfa.core import optim, rules
 from distfa.core.draw import initial_weight
 from distfa.core.ledger import Half, LayerLedger
 from distfa.core.losses import LOSSES, Scored
+from distfa.core.probe import LayerProbe, measure
 from distfa.core.recipe import Recipe
 
 
@@ -73,6 +74,9 @@ class Layer:
             LayerLedger(recipe, index, self.rule, self.weight) if recipe.ledger_every and self.rule.potential else None
         )
         self._kept: dict[int, _Kept] = {}
+        self._probe_kept: dict[int, tuple[_Kept, Tensor]] = {}
+        self._true_gradients: list[Tensor] = []
+        self._probed = False
         self._has_gradient = False
 
     @property
@@ -87,8 +91,15 @@ class Layer:
             named[f"{self.shape.key}.bias"] = self.bias
         return named
 
-    def begin_step(self, step: int) -> None:
-        """Draw what the rule draws anew for every step, and open the books where one is due."""
+    def begin_step(self, step: int, *, probed: bool = False) -> None:
+        """Draw what the rule draws anew for every step, and open the books where they are due.
+
+        Args:
+            step: Counted from 0.
+            probed: Whether a probe follows, so that forwards are kept for it.
+        """
+        self._probed = probed
+        self._true_gradients = []
         if self._ledger is not None:
             self._ledger.begin(step)
         for boundary in self.sends_to:
@@ -141,6 +152,8 @@ class Layer:
     def accumulate(self, delta: Tensor, micro_batch: int) -> None:
         """Add this micro-batch's G = delta^T h_in and g = sum of rows of delta; forget its forward."""
         kept = self._kept.pop(micro_batch)
+        if self._probed:
+            self._probe_kept[micro_batch] = (kept, delta)
         self._add_product(self.weight, delta, kept.h_in)
         if self._learns_with is not None and kept.message is not None:
             self._add_product(self._learns_with, kept.message, kept.h)
@@ -162,6 +175,28 @@ class Layer:
             bias=self.bias,
             learned=None if learned[0] is None or learned[1] is None else (learned[0], learned[1]),
         )
+
+    def probe(self, message: Tensor | None, micro_batch: int) -> Tensor:
+        """One micro-batch of the true backward pass, after the rule's own; what backpropagation sends down.
+
+        Args:
+            message: delta_{l+1} W_{l+1} of the true gradient, (n, d_l); None at the output layer.
+            micro_batch: In order.
+
+        Returns:
+            delta_l W_l, shape (n, d_{l-1}).
+        """
+        kept, delta = self._probe_kept.pop(micro_batch)
+        if message is not None:
+            delta = self.shape.activation.backward(message, kept.z, kept.h)
+        parts = [delta.t() @ kept.h_in] if self.bias is None else [delta.t() @ kept.h_in, delta.sum(0)]
+        before = self._true_gradients or [torch.zeros_like(part) for part in parts]
+        self._true_gradients = [so_far + part for so_far, part in zip(before, parts, strict=True)]
+        return delta @ self.weight
+
+    def probed(self, step: int) -> LayerProbe:
+        """This layer's alignment with the true gradient of the step, before its update."""
+        return measure(step, self.index, self.parameters, self._true_gradients)
 
     def _descend(self) -> None:
         self.optimizer.step()

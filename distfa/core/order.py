@@ -27,12 +27,14 @@ class Batch:
         epoch: Counted from 0.
         parts: Row numbers of each micro-batch, in order; none is empty.
         evaluate: Whether the test set is evaluated after this step.
+        probe: Whether gradient alignment is probed in this step.
     """
 
     step: int
     epoch: int
     parts: tuple[NDArray[np.int64], ...]
     evaluate: bool
+    probe: bool
 
     @property
     def rows(self) -> int:
@@ -71,6 +73,7 @@ def batches(recipe: Recipe, samples: int) -> Iterator[Batch]:
             epoch=epoch,
             parts=tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))),
             evaluate=ends_epoch or step == total - 1,
+            probe=bool(recipe.probe_every) and step % recipe.probe_every == 0,
         )
 
 

@@ -35,6 +35,7 @@ class Recipe:
         dtype: Of weights, activations and errors.
         seed: Of weights, feedback and data order.
         ledger_every: Steps between entries in the conservation ledger; 0 for none.
+        probe_every: Steps between probes of gradient alignment; 0 for none.
         check_finite: Whether NaN or infinity in a signal or the loss ends the run.
     """
 
@@ -54,4 +55,5 @@ class Recipe:
     dtype: torch.dtype = torch.float32
     seed: int = 0
     ledger_every: int = 0
+    probe_every: int = 0
     check_finite: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from distfa.core.ledger import LedgerRecord
+from distfa.core.probe import ProbeRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,4 +41,4 @@ class EvalRecord:
     seconds: float = field(default=0.0, compare=False)
 
 
-Record = StepRecord | EvalRecord | LedgerRecord
+Record = StepRecord | EvalRecord | LedgerRecord | ProbeRecord

@@ -16,6 +16,7 @@ from distfa.core import order
 from distfa.core.finite import require_finite, require_finite_loss
 from distfa.core.layer import Layer
 from distfa.core.ledger import LedgerRecord, join
+from distfa.core.probe import Alignments, ProbeRecord
 from distfa.core.recipe import Recipe
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.core.samples import Inputs, Targets
@@ -62,6 +63,7 @@ class SerialTrainer:
         lossy: bool = False,
     ) -> None:
         self._lossy = lossy
+        self._alignments = Alignments()
         self.recipe = recipe
         self._train, self._test = train, test
         self._started = 0.0
@@ -88,10 +90,10 @@ class SerialTrainer:
         """All weights, under the keys of the user's model."""
         return {key: value for layer in self.layers for key, value in layer.state().items()}
 
-    def _step(self, batch: order.Batch) -> tuple[StepRecord, list[LedgerRecord]]:
+    def _step(self, batch: order.Batch) -> tuple[StepRecord, list[LedgerRecord | ProbeRecord]]:
         loss, correct = 0.0, 0
         for layer in self.layers:
-            layer.begin_step(batch.step)
+            layer.begin_step(batch.step, probed=batch.probe)
         for m, rows in enumerate(batch.parts):
             h = self._train.inputs.read(rows)
             for layer in self.layers:
@@ -117,8 +119,9 @@ class SerialTrainer:
                 for boundary in layer.sends_to:
                     messages[boundary] = self._carry_error(layer.emit(boundary, delta))
                 layer.accumulate(delta, m)
+        entries: list[LedgerRecord | ProbeRecord] = [self._probe(batch)] if batch.probe else []
         halves = [half for layer in self.layers for half in layer.update(batch.step)]
-        entries = [
+        entries += [
             join([half for half in halves if half.boundary == boundary], lossy=self._lossy)
             for boundary in sorted({half.boundary for half in halves})
         ]
@@ -131,6 +134,14 @@ class SerialTrainer:
             seconds=time.monotonic() - self._started,
         )
         return record, entries
+
+    def _probe(self, batch: order.Batch) -> ProbeRecord:
+        """The true backward pass of the batch, beside the rule's, before the update."""
+        for m in range(len(batch.parts)):
+            message: Tensor | None = None
+            for layer in reversed(self.layers):
+                message = layer.probe(message, m)
+        return self._alignments.add([layer.probed(batch.step) for layer in self.layers])
 
     def _check(self, signal: Tensor, what: str, layer: int, step: int) -> None:
         if self.recipe.check_finite:

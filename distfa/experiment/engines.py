@@ -14,7 +14,7 @@ from distfa.core.records import Record
 from distfa.core.serial import SerialTrainer, Split
 from distfa.errors import SpecError
 from distfa.experiment.spec import RunSpec
-from distfa.runtime.coordinator import Coordinator, boundary_bytes
+from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart
 from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
 from distfa.transport.message import Direction
 
@@ -149,6 +149,7 @@ class RayEngine:
         """How the wire was secured, and how long each layer waited."""
         return {
             "security": self._run.security,
+            "bytes_apart": bytes_apart(self.coordinator.traffic()),
             "layers": [
                 {
                     "layer": layer,

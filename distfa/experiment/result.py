@@ -7,6 +7,7 @@ from typing import Any
 
 from distfa.codecs import Codec
 from distfa.core.ledger import LedgerRecord, verdict
+from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
 from distfa.core.records import EvalRecord, Record, StepRecord
 
@@ -32,6 +33,7 @@ class Result:
         startup_seconds: Until the first step.
         bytes: Training traffic: ``boundaries``, one row each, and ``total``.
         ledger: Entries in the conservation ledger, how many broke the law, and the first that did.
+        alignment: The last probe; None without one.
         facts: What else the engine has to say.
     """
 
@@ -51,6 +53,7 @@ class Result:
     startup_seconds: float
     bytes: dict[str, Any]
     ledger: dict[str, Any] = field(default_factory=dict)
+    alignment: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,6 +75,7 @@ class Tally:
         self.train_rows = 0
         self._last_seconds = 0.0
         self.test: EvalRecord | None = None
+        self.probe: ProbeRecord | None = None
         self.entries = 0
         self.violations: list[str] = []
         self.steps = 0
@@ -82,6 +86,9 @@ class Tally:
             self.entries += 1
             if (broken := verdict(record)) is not None:
                 self.violations.append(broken)
+            return
+        if isinstance(record, ProbeRecord):
+            self.probe = record
             return
         if isinstance(record, EvalRecord):
             self.test = record

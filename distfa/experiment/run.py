@@ -15,6 +15,7 @@ from distfa.core.activations import Activation
 from distfa.core.ledger import LedgerRecord
 from distfa.core.network import Network, mlp
 from distfa.core.order import steps
+from distfa.core.probe import ProbeRecord
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.data import Dataset
 from distfa.errors import DataError, DistfaError, Interrupted, LedgerViolation, SpecError
@@ -183,6 +184,9 @@ class _Attempt:
         if isinstance(record, LedgerRecord):
             self._log_entry(record)
             return
+        if isinstance(record, ProbeRecord):
+            self._log_probe(record)
+            return
         if isinstance(record, StepRecord) and not self._logged(record):
             return
         kind = "eval" if isinstance(record, EvalRecord) else "step"
@@ -214,6 +218,13 @@ class _Attempt:
         if not entry.holds and self._spec.ledger.on_violation == "stop":
             raise LedgerViolation(self.tally.violations[-1])
 
+    def _log_probe(self, probe: ProbeRecord) -> None:
+        self._run_dir.log({"kind": "probe", **asdict(probe)})
+        scalars = {f"alignment/{layer.layer}": layer.cosine for layer in probe.layers}
+        self._run_dir.scalars(
+            probe.step, {**scalars, "alignment/global": probe.cosine, "alignment/dominance": probe.dominance}
+        )
+
     def _logged(self, record: StepRecord) -> bool:
         return record.step % self._spec.log_every == 0 or record.step == self._steps - 1
 
@@ -235,6 +246,7 @@ class _Attempt:
             wall_seconds=self._clock.wall_seconds,
             startup_seconds=self._clock.startup_seconds,
             bytes=with_total(boundaries),
+            alignment=None if tally.probe is None else asdict(tally.probe),
             ledger={
                 "entries": tally.entries,
                 "violations": len(tally.violations),

@@ -107,6 +107,12 @@ class LedgerSpec(_Part):
     )
 
 
+class ProbeSpec(_Part):
+    """Probes of gradient alignment: a true backward pass beside the rule's own."""
+
+    every: int = Field(100, ge=0, description="steps between probes; 0: none")
+
+
 class WireSpec(_Part):
     """How layers talk."""
 
@@ -169,6 +175,7 @@ class RunSpec(_Part):
     codec: CodecSpec = CodecSpec()
     engine: Literal["ray", "serial"] = Field("ray", description="serial: one process, the oracle")
     ledger: LedgerSpec = LedgerSpec()
+    probe: ProbeSpec = ProbeSpec()
     wire: WireSpec = WireSpec()
     ray: RaySpec = RaySpec()
     run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
@@ -199,6 +206,7 @@ class RunSpec(_Part):
             dtype=_DTYPES[self.dtype],
             seed=self.seed,
             ledger_every=self.ledger.every,
+            probe_every=self.probe.every,
             check_finite=self.check_finite,
         )
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from distfa.core.ledger import Half, LedgerRecord, join
+from distfa.core.probe import Alignments, LayerProbe, ProbeRecord
 from distfa.core.records import Record
 from distfa.errors import DeadlineExceeded, DistfaError, LayerLost, PeerLost
 from distfa.runtime.worker import Status
@@ -51,6 +52,8 @@ class Coordinator:
     def __init__(self, handles: Sequence[Handle], *, deadline_seconds: float, lossy: bool = False) -> None:
         self._lossy = lossy
         self._halves: dict[tuple[int, int], Half] = {}
+        self._probes: dict[int, list[LayerProbe]] = {}
+        self._alignments = Alignments()
         self._handles = handles
         self._deadline_seconds = deadline_seconds
         self._polls: dict[int, Future[Status]] = {}
@@ -130,6 +133,7 @@ class Coordinator:
                 status = self._status[handle.layer] = poll.result()
                 yield from status.records
                 yield from self._enter(status.halves)
+                yield from self._align(status.probes)
             self._polls[handle.layer] = handle.call("status")
 
     def _enter(self, halves: Sequence[Half]) -> Iterator[LedgerRecord]:
@@ -141,6 +145,14 @@ class Coordinator:
                 self._halves[key] = half
             else:
                 yield join([other, half], lossy=self._lossy)
+
+    def _align(self, probes: Sequence[LayerProbe]) -> Iterator[ProbeRecord]:
+        """Put the layers' probes of a step together as they come."""
+        for probe in probes:
+            found = self._probes.setdefault(probe.step, [])
+            found.append(probe)
+            if len(found) == len(self._handles):
+                yield self._alignments.add(self._probes.pop(probe.step))
 
     def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
         """Give every layer a moment to say its last, twice: the poll under way, and one after the end."""
@@ -204,13 +216,22 @@ class Coordinator:
         return None
 
 
+def bytes_apart(traffic: dict[tuple[Link, Kind], Traffic]) -> dict[str, int]:
+    """Bytes of whole messages that are not training traffic, by kind."""
+    apart = {kind.value: 0 for kind in Kind if not kind.is_training}
+    for (_, kind), counted in traffic.items():
+        if not kind.is_training:
+            apart[kind.value] += counted.message_bytes
+    return apart
+
+
 def boundary_bytes(traffic: dict[tuple[Link, Kind], Traffic], boundaries: range) -> list[dict[str, int]]:
     """Training bytes per boundary: payload and whole messages, up and down."""
     table = []
     for boundary in boundaries:
         row = {"boundary": boundary, "up_payload": 0, "down_payload": 0, "up_message": 0, "down_message": 0}
         for (link, kind), counted in traffic.items():
-            if link.boundary == boundary and kind is not Kind.EVALUATION:
+            if link.boundary == boundary and kind.is_training:
                 way = "up" if link.direction is Direction.UP else "down"
                 row[f"{way}_payload"] += counted.payload_bytes
                 row[f"{way}_message"] += counted.message_bytes

@@ -50,11 +50,11 @@ class Job:
 def lossy(job: Job) -> bool:
     """Whether a codec of the run rounds."""
     dtype = job.recipe.dtype
-    return not all(job.codec(direction).lossless(dtype) for direction in Direction)
+    return not all(job.codec(direction).lossless(dtype) for direction in (Direction.UP, Direction.DOWN))
 
 
 def links(recipe: Recipe) -> tuple[Link, ...]:
-    """Every link of a run: per boundary one up, and one down from the rule's origin, if it has one."""
+    """Every link of a run: per boundary one up, and one down from the rule's origin, if it has one; and probes'."""
     rule, sizes = rules.build(recipe), recipe.network.sizes
     up = [
         Link(boundary=b, direction=Direction.UP, sender=b, receiver=b + 1, columns=sizes[b])
@@ -65,7 +65,12 @@ def links(recipe: Recipe) -> tuple[Link, ...]:
         for b in recipe.network.boundaries
         if (origin := rule.origin(b)) is not None
     ]
-    return (*up, *down)
+    probes = [
+        Link(boundary=b, direction=Direction.PROBE, sender=b + 1, receiver=b, columns=sizes[b])
+        for b in recipe.network.boundaries
+        if recipe.probe_every
+    ]
+    return (*up, *down, *probes)
 
 
 def reads_labels(recipe: Recipe, layer: int) -> bool:

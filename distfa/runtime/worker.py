@@ -20,6 +20,7 @@ from distfa.core.finite import require_finite_loss
 from distfa.core.layer import Layer
 from distfa.core.ledger import Half
 from distfa.core.losses import Scored
+from distfa.core.probe import LayerProbe
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.errors import DistfaError, LayerError
 from distfa.runtime.job import Job, RawInputs, RawTargets, links
@@ -45,6 +46,7 @@ class Status:
         busy_seconds: Time spent otherwise, in all.
         records: New since the last time it was asked; the output layer's only.
         halves: This layer's entries in the ledger, new since it was last asked.
+        probes: Its probes of gradient alignment, alike.
         traffic: What it sent so far, per link and kind.
         finished: Whether its run has ended, one way or the other.
     """
@@ -58,6 +60,7 @@ class Status:
     busy_seconds: float
     records: tuple[Record, ...]
     halves: tuple[Half, ...]
+    probes: tuple[LayerProbe, ...]
     traffic: dict[tuple[Link, Kind], Traffic]
     finished: bool
 
@@ -97,12 +100,15 @@ class LayerWorker:
         self._below: InPort | None = None  # activations come in here
         self._errors_in: InPort | None = None
         self._errors_out: dict[int, OutPort] = {}
+        self._probes_in: InPort | None = None
+        self._probes_out: OutPort | None = None
         self._step = 0
         self._started = 0.0
         self._finished = 0.0
         self._progressed = time.monotonic()
         self._records: list[Record] = []
         self._halves: list[Half] = []
+        self._probes: list[LayerProbe] = []
         self._lock = threading.Lock()
 
     # -- life ---------------------------------------------------------------------------------
@@ -125,8 +131,10 @@ class LayerWorker:
             port = self._in_port(link, inbox)
             if link.direction is Direction.UP:
                 self._below = port
-            else:
+            elif link.direction is Direction.DOWN:
                 self._errors_in = port
+            else:
+                self._probes_in = port
         return transport.listen(list(inboxes.values()))
 
     def connect(self, addresses: Mapping[int, str], deadline_seconds: float) -> None:
@@ -142,8 +150,10 @@ class LayerWorker:
             port = self._out_port(link, addresses[link.receiver], deadline_seconds)
             if link.direction is Direction.UP:
                 self._above = port
-            else:
+            elif link.direction is Direction.DOWN:
                 self._errors_out[link.boundary] = port
+            else:
+                self._probes_out = port
 
     def run(self) -> None:
         """Train this layer to the end of the run.
@@ -160,9 +170,8 @@ class LayerWorker:
                 self._train(batch)
                 if batch.evaluate and self._job.test_rows:
                     self._evaluate(batch)
-            for port in (self._above, *self._errors_out.values()):
-                if port is not None:
-                    port.close()
+            for port in self._out_ports():
+                port.close()
         except DistfaError:
             raise
         except Exception as exc:
@@ -175,6 +184,7 @@ class LayerWorker:
         with self._lock:
             records, self._records = tuple(self._records), []
             halves, self._halves = tuple(self._halves), []
+            probes, self._probes = tuple(self._probes), []
         now = time.monotonic()
         waiting, total = self._waiting, (self._finished or now) - (self._started or now)
         return Status(
@@ -188,11 +198,9 @@ class LayerWorker:
             busy_seconds=max(0.0, total - waiting.total_seconds),
             records=records,
             halves=halves,
+            probes=probes,
             traffic={
-                (port.link, kind): traffic
-                for port in (self._above, *self._errors_out.values())
-                if port is not None
-                for kind, traffic in port.traffic.items()
+                (port.link, kind): traffic for port in self._out_ports() for kind, traffic in port.traffic.items()
             },
             finished=self._finished > 0,
         )
@@ -210,7 +218,7 @@ class LayerWorker:
 
     def _train(self, batch: order.Batch) -> None:
         layer, count = self._layer, len(batch.parts)
-        layer.begin_step(batch.step)
+        layer.begin_step(batch.step, probed=batch.probe)
         scored: dict[int, Scored] = {}
         loss, correct = 0.0, 0
         for operation in schedule.sync(layer.index, len(self._job.recipe.network), count):
@@ -225,6 +233,8 @@ class LayerWorker:
             else:
                 self._backward(batch, m, scored.pop(m, None))
             self._progressed = time.monotonic()
+        if batch.probe:
+            self._probe(batch)
         halves = layer.update(batch.step)
         if halves:
             with self._lock:
@@ -240,6 +250,20 @@ class LayerWorker:
                     seconds=time.monotonic() - self._started,
                 )
             )
+
+    def _probe(self, batch: order.Batch) -> None:
+        """This layer's part in the true backward pass of the step."""
+        for m, rows in enumerate(batch.parts):
+            message = None
+            if self._probes_in is not None:
+                message = self._probes_in.receive(kind=Kind.PROBE, step=batch.step, micro_batch=m, rows=len(rows))
+            down = self._layer.probe(message, m)
+            if self._probes_out is not None:
+                self._probes_out.send(down, kind=Kind.PROBE, step=batch.step, micro_batch=m)
+            self._progressed = time.monotonic()
+        probe = self._layer.probed(batch.step)
+        with self._lock:
+            self._probes.append(probe)
 
     def _activation(self, batch: order.Batch, micro_batch: int) -> Tensor:
         rows = batch.parts[micro_batch]
@@ -304,6 +328,10 @@ class LayerWorker:
 
     # -- ends ---------------------------------------------------------------------------------
 
+    def _out_ports(self) -> list[OutPort]:
+        ports = (self._above, *self._errors_out.values(), self._probes_out)
+        return [port for port in ports if port is not None]
+
     def _record(self, record: Record) -> None:
         with self._lock:
             self._records.append(record)
@@ -314,7 +342,7 @@ class LayerWorker:
             link=link,
             run_id=job.run_id,
             codec=job.codec(link.direction),
-            eval_codec=resolve(LOSSLESS, job.recipe.dtype),
+            exact_codec=resolve(LOSSLESS, job.recipe.dtype),
             inbox=inbox,
             dtype=job.recipe.dtype,
             device=self._layer.device,
@@ -329,7 +357,7 @@ class LayerWorker:
             link=link,
             run_id=job.run_id,
             codec=job.codec(link.direction),
-            eval_codec=resolve(LOSSLESS, job.recipe.dtype),
+            exact_codec=resolve(LOSSLESS, job.recipe.dtype),
             sender=_given(self._transport).connect(link, address, deadline_seconds),
             wire=job.wire,
             waiting=self._waiting,

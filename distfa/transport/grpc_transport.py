@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from distfa.errors import DeadlineExceeded, DistfaError, MessageRefused, PeerLost, TransportError
 from distfa.transport.base import WireConfig
 from distfa.transport.inbox import Inbox
-from distfa.transport.message import Direction, Link
+from distfa.transport.message import Link
 from distfa.v1 import layer_pb2
 
 SERVICE = "distfa.v1.LayerService"
@@ -237,7 +237,7 @@ class GrpcSender:
 
 def _key(link: Link) -> str:
     """A link in a stream's metadata; one sender has one stream per boundary and direction."""
-    return f"{'up' if link.direction is Direction.UP else 'down'}-{link.boundary}"
+    return f"{link.direction.value}-{link.boundary}"
 
 
 def _gone(link: Link, messages: int) -> PeerLost:

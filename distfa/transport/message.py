@@ -16,13 +16,20 @@ class Kind(Enum):
     ACTIVATION = "activation"
     ERROR = "error"
     EVALUATION = "evaluation"
+    PROBE = "probe"
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it is training traffic; evaluation and probes are counted apart, and never rounded."""
+        return self in (Kind.ACTIVATION, Kind.ERROR)
 
 
 class Direction(Enum):
-    """Which way a link carries signals: activations up, error messages down."""
+    """Which way a link carries signals: activations up, error messages down, probes down beside them."""
 
     UP = "up"
     DOWN = "down"
+    PROBE = "probe"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ class OutPort:
     link: Link
     run_id: str
     codec: Codec
-    eval_codec: Codec
+    exact_codec: Codec
     sender: Sender
     wire: WireConfig
     waiting: Waiting
@@ -92,7 +92,7 @@ class OutPort:
             step=step,
             micro_batch=micro_batch,
         )
-        codec = self.eval_codec if kind is Kind.EVALUATION else self.codec
+        codec = self.codec if kind.is_training else self.exact_codec
         rows, columns = signal.shape
         if (length := codec.payload_bytes(rows, columns)) > self.wire.max_payload_bytes:
             raise MessageRefused(
@@ -132,7 +132,7 @@ class InPort:
     link: Link
     run_id: str
     codec: Codec
-    eval_codec: Codec
+    exact_codec: Codec
     inbox: Inbox
     dtype: torch.dtype
     device: torch.device
@@ -164,22 +164,19 @@ class InPort:
             exc.order = self._order(step)
             raise
         self.waiting.end()
-        codec = self.eval_codec if kind is Kind.EVALUATION else self.codec
+        codec = self.codec if kind.is_training else self.exact_codec
         self._refuse_other(message, expected, codec, (rows, self.link.columns))
         signal = codec.decode(message.payload, rows, self.link.columns, self.dtype).to(self.device)
         if self.check_finite and kind is not Kind.EVALUATION:
-            what = (
-                "the error signal"
-                if self.link.direction is Direction.DOWN
-                else (f"the activation from layer {self.link.sender}")
-            )
+            up = self.link.direction is Direction.UP
+            what = f"the activation from layer {self.link.sender}" if up else "the error signal"
             require_finite(signal, what, layer=self.link.receiver, step=step)
         return signal
 
     def _order(self, step: int) -> tuple[int, ...]:
-        """Within a step, signals flow up all boundaries, then down."""
-        up = self.link.direction is Direction.UP
-        return (step, 0, self.link.boundary) if up else (step, 1, -self.link.boundary)
+        """Within a step, signals flow up all boundaries, then down, then probes."""
+        way = list(Direction).index(self.link.direction)
+        return (step, way, self.link.boundary if way == 0 else -self.link.boundary)
 
     def _refuse_other(self, got: Message, expected: Identity, codec: Codec, shape: tuple[int, int]) -> None:
         length = codec.payload_bytes(*shape)

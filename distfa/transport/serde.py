@@ -32,6 +32,7 @@ _KINDS = {
     Kind.ACTIVATION: layer_pb2.KIND_ACTIVATION,
     Kind.ERROR: layer_pb2.KIND_ERROR,
     Kind.EVALUATION: layer_pb2.KIND_EVALUATION,
+    Kind.PROBE: layer_pb2.KIND_PROBE,
 }
 _CODECS = {
     "fp32": tensor_pb2.CODEC_FP32,

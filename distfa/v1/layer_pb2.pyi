@@ -13,10 +13,12 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_ACTIVATION: _ClassVar[Kind]
     KIND_ERROR: _ClassVar[Kind]
     KIND_EVALUATION: _ClassVar[Kind]
+    KIND_PROBE: _ClassVar[Kind]
 KIND_UNSPECIFIED: Kind
 KIND_ACTIVATION: Kind
 KIND_ERROR: Kind
 KIND_EVALUATION: Kind
+KIND_PROBE: Kind
 
 class Identity(_message.Message):
     __slots__ = ("run_id", "boundary", "kind", "sender", "step", "micro_batch")

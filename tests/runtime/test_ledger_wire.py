@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from runs import ThreadRun, recipe, run_serial
+from runs import ThreadRun, assert_same_bits, recipe, run_serial
 from test_failures import Meddler
 
 from distfa.core.ledger import LedgerRecord, verdict
+from distfa.core.probe import ProbeRecord
 from distfa.core.rules import RULES
+from distfa.runtime.coordinator import boundary_bytes, bytes_apart
 from distfa.transport import serde
 from distfa.transport.base import WireConfig
 from distfa.transport.message import Kind
@@ -33,6 +35,24 @@ def test_distributed_books_equal_serial_ones_bit_for_bit(rule, dtype):
     expected = entries(run_serial(r)[1])
     assert len(expected) == 20 * 3
     assert ledger(r) == expected
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_distributed_probes_equal_serial_ones_bit_for_bit_and_are_counted_apart(rule):
+    r = recipe(rule=rule, probe_every=2, micro_batches=3, epochs=2)
+    expected = [p for p in run_serial(r)[1] if isinstance(p, ProbeRecord)]
+    with ThreadRun(r, wire=WIRE) as run:
+        weights, records = run.train()
+        traffic = run.coordinator.traffic()
+    assert [p for p in records if isinstance(p, ProbeRecord)] == expected
+    assert len(expected) == 5
+    assert bytes_apart(traffic)["probe"] > 0
+    plain = recipe(rule=rule, micro_batches=3, epochs=2)
+    with ThreadRun(plain, wire=WIRE) as run:
+        unprobed, _ = run.train()
+        boundaries = plain.network.boundaries
+        assert boundary_bytes(run.coordinator.traffic(), boundaries) == boundary_bytes(traffic, boundaries)
+    assert_same_bits(weights, unprobed)
 
 
 def altering(kind, step, factor, dtype):

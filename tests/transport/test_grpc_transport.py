@@ -37,7 +37,7 @@ class Pair:
         self.sender = GrpcTransport(wire, run_id=sender_run, layer=1, credentials=credentials[0])
         self.address = self.receiver.listen([self.inbox])
         codec = resolve("lossless", F32)
-        common = {"link": self.link, "codec": codec, "eval_codec": codec, "wire": wire, "waiting": Waiting()}
+        common = {"link": self.link, "codec": codec, "exact_codec": codec, "wire": wire, "waiting": Waiting()}
         self.into = InPort(run_id="run", inbox=self.inbox, dtype=F32, device=torch.device("cpu"), **common)
         if connect:
             stream = self.sender.connect(self.link, self.address, wire.deadline_seconds)

@@ -58,12 +58,12 @@ def inbox(link: Link = UP, *, window: int = 4, max_payload_bytes: int = 2**28) -
     return Inbox(link, run_id=RUN, window=window, max_payload_bytes=max_payload_bytes)
 
 
-def out_port(sender, *, link: Link = UP, codec="fp32", eval_codec="fp32", wire=WireConfig(), tap=None) -> OutPort:
+def out_port(sender, *, link: Link = UP, codec="fp32", exact_codec="fp32", wire=WireConfig(), tap=None) -> OutPort:
     return OutPort(
         link=link,
         run_id=RUN,
         codec=CODECS[codec],
-        eval_codec=CODECS[eval_codec],
+        exact_codec=CODECS[exact_codec],
         sender=sender,
         wire=wire,
         waiting=Waiting(),
@@ -76,7 +76,7 @@ def in_port(box: Inbox, *, codec="fp32", dtype=torch.float32, wire=WireConfig(),
         link=box.link,
         run_id=RUN,
         codec=CODECS[codec],
-        eval_codec=CODECS["fp64" if dtype == torch.float64 else "fp32"],
+        exact_codec=CODECS["fp64" if dtype == torch.float64 else "fp32"],
         inbox=box,
         dtype=dtype,
         device=torch.device("cpu"),

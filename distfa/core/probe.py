@@ -1,0 +1,133 @@
+"""Probes: how the rule's updates lie to the true gradient, by one real backward pass now and then.
+
+    cos_l = <grad_l, G_l> / (||grad_l|| ||G_l||),     a_l = <grad_l, G_l>,     dLoss/dt = - sum_l a_l
+
+A layer reports three numbers; the rest is arithmetic on them (theory.md, Alignment).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerProbe:
+    """One layer's three numbers, over W and b together.
+
+    Attributes:
+        step: Counted from 0.
+        layer: Counted from 1.
+        a: <grad_l, G_l>.
+        gradient_square: ||grad_l||^2, grad_l the gradient of the batch by backpropagation.
+        update_square: ||G_l||^2, G_l the rule's.
+    """
+
+    step: int
+    layer: int
+    a: float
+    gradient_square: float
+    update_square: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerAlignment:
+    """Gradient alignment of one layer.
+
+    Attributes:
+        layer: Counted from 1.
+        cosine: cos_l; 0 where either is zero.
+        gradient_norm: ||grad_l||.
+        update_norm: ||G_l||.
+        a: How fast this layer's update lowers the loss; below 0 it pulls against the rest.
+    """
+
+    layer: int
+    cosine: float
+    gradient_norm: float
+    update_norm: float
+    a: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRecord:
+    """Alignment of a whole network at one step.
+
+    Attributes:
+        step: Counted from 0.
+        cosine: Global gradient alignment, over all parameters at once.
+        dominance: sum_l a_l / sum_l ||grad_l||^2: alignment dominance holds while it is above 0.
+        min_dominance: The least so far.
+        loss_fall: sum_l a_l, the rate at which the loss falls under gradient flow.
+        layers: Layer by layer.
+    """
+
+    step: int
+    cosine: float
+    dominance: float
+    min_dominance: float
+    loss_fall: float
+    layers: tuple[LayerAlignment, ...]
+
+
+def measure(step: int, layer: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> LayerProbe:
+    """A layer's three numbers, in float64.
+
+    Args:
+        step: Counted from 0.
+        layer: Counted from 1.
+        parameters: W and b, with the rule's G and g as their ``grad``.
+        gradients: The true gradients, alike.
+    """
+    a = gradient_square = update_square = 0.0
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        update, true = _flat(parameter.grad), _flat(gradient)
+        a += (update @ true).item()
+        gradient_square += (true @ true).item()
+        update_square += (update @ update).item()
+    return LayerProbe(step=step, layer=layer, a=a, gradient_square=gradient_square, update_square=update_square)
+
+
+def _flat(tensor: Tensor | None) -> Tensor:
+    if tensor is None:
+        raise ValueError("a probe measures a layer that has a gradient")
+    return tensor.double().flatten()
+
+
+class Alignments:
+    """Puts the layers' probes together, and remembers the least dominance."""
+
+    def __init__(self) -> None:
+        self._least = float("inf")
+
+    def add(self, probes: Sequence[LayerProbe]) -> ProbeRecord:
+        """The record of one step from the probes of all its layers."""
+        ordered = sorted(probes, key=lambda probe: probe.layer)
+        a = sum(probe.a for probe in ordered)
+        gradient = sum(probe.gradient_square for probe in ordered)
+        update = sum(probe.update_square for probe in ordered)
+        dominance = a / gradient if gradient else 0.0
+        self._least = min(self._least, dominance)
+        return ProbeRecord(
+            step=ordered[0].step,
+            cosine=_cosine(a, gradient, update),
+            dominance=dominance,
+            min_dominance=self._least,
+            loss_fall=a,
+            layers=tuple(
+                LayerAlignment(
+                    layer=probe.layer,
+                    cosine=_cosine(probe.a, probe.gradient_square, probe.update_square),
+                    gradient_norm=probe.gradient_square**0.5,
+                    update_norm=probe.update_square**0.5,
+                    a=probe.a,
+                )
+                for probe in ordered
+            ),
+        )
+
+
+def _cosine(product: float, square: float, other_square: float) -> float:
+    return product / (square * other_square) ** 0.5 if square and other_square else 0.0

@@ -1,0 +1,106 @@
+"""Probes give the true gradient, whatever the rule; alignment follows from three numbers per layer."""
+
+import numpy as np
+import pytest
+import torch
+from runs import raw, recipe, run_serial
+from torch import nn
+
+from distfa.core import order
+from distfa.core.activations import NAMES
+from distfa.core.layer import Layer
+from distfa.core.optim import OptimizerConfig
+from distfa.core.probe import Alignments, LayerProbe, ProbeRecord
+from distfa.core.records import StepRecord
+from distfa.core.rules import RULES
+
+F64 = torch.float64
+
+
+def probes(records):
+    return [record for record in records if isinstance(record, ProbeRecord)]
+
+
+def true_gradients(r, data):
+    """Autograd's gradient of the first batch at the initial weights, per layer, flat."""
+    x, y = (side.readers(F64, torch.device("cpu"))[0] for side in data)
+    model = r.network.module().to(F64)
+    model.load_state_dict({k: v for l in range(1, len(r.network) + 1) for k, v in Layer(r, l).state().items()})
+    rows = np.concatenate(next(order.batches(r, len(x))).parts)
+    nn.functional.cross_entropy(model(x.read(rows)), y.read(rows)).backward()
+    return [
+        torch.cat([p.grad.flatten() for p in module.parameters()]) for module in model if isinstance(module, nn.Linear)
+    ]
+
+
+@pytest.mark.parametrize("activation", NAMES)
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_probe_measures_against_autograds_gradient(rule, micro_batches, activation):
+    r = recipe(
+        rule=rule,
+        init="random",
+        activation=activation,
+        dtype=F64,
+        probe_every=1,
+        micro_batches=micro_batches,
+        max_steps=1,
+    )
+    data = raw(r)
+    _, records, trainer = run_serial(r, data)
+    (probe,) = probes(records)
+    true = true_gradients(r, data)
+    updates = [torch.cat([p.grad.flatten() for p in layer.parameters]) for layer in trainer.layers]
+    for found, g, u in zip(probe.layers, true, updates, strict=True):
+        assert found.gradient_norm == pytest.approx(g.norm().item(), rel=1e-12)
+        assert found.update_norm == pytest.approx(u.norm().item(), rel=1e-12)
+        assert found.a == pytest.approx((g @ u).item(), rel=1e-9, abs=1e-15)
+    g, u = torch.cat(true), torch.cat(updates)
+    assert probe.cosine == pytest.approx(torch.cosine_similarity(g, u, dim=0).item(), rel=1e-9)
+    assert probe.dominance == pytest.approx((g @ u / (g @ g)).item(), rel=1e-9)
+    assert probe.layers[-1].a == pytest.approx(probe.layers[-1].gradient_norm ** 2)  # the output's error is exact
+
+
+def test_backpropagation_is_aligned_with_itself():
+    for probe in probes(run_serial(recipe(rule="bp", dtype=F64, probe_every=3, epochs=3))[1]):
+        assert probe.cosine == pytest.approx(1, rel=1e-12)
+        assert probe.dominance == pytest.approx(1, rel=1e-12)
+        assert all(layer.cosine == pytest.approx(1, rel=1e-12) for layer in probe.layers)
+
+
+def test_the_loss_falls_by_what_the_probe_foretells_for_a_small_step():
+    r = recipe(
+        rule="fa",
+        init="random",
+        dtype=F64,
+        probe_every=1,
+        batch_size=75,
+        epochs=2,
+        optimizer=OptimizerConfig(name="sgd", lr=1e-5),
+    )
+    _, records, _ = run_serial(r)
+    losses = [record.loss for record in records if isinstance(record, StepRecord)]
+    assert (losses[0] - losses[1]) / 1e-5 == pytest.approx(probes(records)[0].loss_fall, rel=1e-3)
+
+
+def test_probes_change_no_weight_and_keep_their_cadence():
+    probed = run_serial(recipe(rule="dfa", probe_every=4))
+    plain = run_serial(recipe(rule="dfa"))
+    assert all(torch.equal(probed[0][key], plain[0][key]) for key in plain[0])
+    assert [probe.step for probe in probes(probed[1])] == [0, 4, 8]
+
+
+def test_dominance_remembers_its_minimum_and_a_layer_that_pulls_against_the_rest_shows():
+    book = Alignments()
+    made = [
+        [LayerProbe(step=0, layer=2, a=4.0, gradient_square=4.0, update_square=4.0)],
+        [
+            LayerProbe(step=1, layer=2, a=1.0, gradient_square=1.0, update_square=1.0),
+            LayerProbe(step=1, layer=1, a=-0.5, gradient_square=1.0, update_square=1.0),
+        ],
+        [LayerProbe(step=2, layer=1, a=0.0, gradient_square=0.0, update_square=1.0)],
+    ]
+    first, second, third = (book.add(step) for step in made)
+    assert (first.dominance, second.dominance, second.min_dominance) == (1.0, 0.25, 0.25)
+    assert [layer.a for layer in second.layers] == [-0.5, 1.0]
+    assert (third.cosine, third.layers[0].cosine) == (0.0, 0.0)
