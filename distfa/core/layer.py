@@ -190,8 +190,9 @@ class Layer:
         if message is not None:
             delta = self.shape.activation.backward(message, kept.z, kept.h)
         parts = [delta.t() @ kept.h_in] if self.bias is None else [delta.t() @ kept.h_in, delta.sum(0)]
-        before = self._true_gradients or [torch.zeros_like(part) for part in parts]
-        self._true_gradients = [so_far + part for so_far, part in zip(before, parts, strict=True)]
+        if self._true_gradients:
+            parts = [so_far.add_(part) for so_far, part in zip(self._true_gradients, parts, strict=True)]
+        self._true_gradients = parts
         return delta @ self.weight
 
     def probed(self, step: int) -> LayerProbe:

@@ -22,9 +22,9 @@ Shapes: per-neuron vectors (d_l,), float64; s, h, z, delta (n, d_l).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from distfa.core import optim
 from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
 
+_BLOCK_NUMBERS = 32 * 1024  # of a float64 block: 256 KiB
 _MARGIN = 8.0  # standard deviations of rounding that pass without remark
 
 
@@ -183,30 +184,101 @@ def join(halves: list[Half], *, lossy: bool) -> LedgerRecord:
     )
 
 
-@dataclass(kw_only=True)
-class _Parameter:
-    """One parameter around one update: what was there before, what came, what ought to have come."""
+class _Block(NamedTuple):
+    """Some rows of a parameter around one update, in float64 and flat, so that sums are dot products."""
 
     before: Tensor
+    change: Tensor
     gradient: Tensor
     expected: Tensor
-    parameter: Tensor
+    rows: slice
+    shape: tuple[int, ...]
 
-    @staticmethod
-    def of(parameter: Tensor, optimizer: torch.optim.Optimizer, config: optim.OptimizerConfig) -> _Parameter:
-        before, gradient = parameter.double(), _gradient(parameter)
-        state: dict[str, Any] = optimizer.state.get(parameter, {})
-        expected = optim.expected_update(config, before, gradient, state)
-        return _Parameter(before=before.clone(), gradient=gradient, expected=expected, parameter=parameter)
+
+class _Parameter:
+    """One parameter around one update: what was there before, what came, what ought to have come.
+
+    Work in float64 goes by blocks of rows that fit a processor's cache: whole matrices in float64 would
+    cost more than the update itself.
+    """
+
+    def __init__(self, parameter: Tensor, optimizer: torch.optim.Optimizer, config: optim.OptimizerConfig) -> None:
+        self.parameter, self._config = parameter, config
+        self._before = parameter.clone()
+        state = optimizer.state.get(parameter, {})
+        self._state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items() if v is not None}
 
     @property
-    def change(self) -> Tensor:
-        """The update really made."""
-        return self.parameter.double() - self.before
+    def numbers(self) -> int:
+        """How many numbers it has."""
+        return self.parameter.numel()
+
+    def blocks(self) -> Iterator[_Block]:
+        """Every row once; to be called after the update."""
+        rows = len(self.parameter)
+        size = max(1, _BLOCK_NUMBERS * rows // max(1, self.numbers))
+        for start in range(0, rows, size):
+            part = slice(start, min(start + size, rows))
+            before, gradient = self._before[part].double(), _gradient(self.parameter)[part].double()
+            state = {k: v[part] if isinstance(v, Tensor) and v.dim() else v for k, v in self._state.items()}
+            expected = optim.expected_update(self._config, before, gradient, state)
+            change = self.parameter[part].double() - before
+            yield _Block(
+                before=before.flatten(),
+                change=change.flatten(),
+                gradient=gradient.flatten(),
+                expected=expected.flatten(),
+                rows=part,
+                shape=tuple(before.shape),
+            )
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter).double() if parameter.grad is None else parameter.grad.double()
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+@dataclass(kw_only=True)
+class _Squares:
+    """What a parameter's half adds up: sums of squares and products over all its numbers, as floats."""
+
+    change: float = 0.0
+    second: float = 0.0
+    optimizer: float = 0.0
+    exchange: float = 0.0
+    level: float = 0.0
+    size: float = 0.0
+    update: float = 0.0
+    product: float = 0.0
+
+    def add(self, block: _Block, lr: float) -> _Squares:
+        """Add a block of weights whose level is 1/2 ||.||^2: the lower half's, and kp's B."""
+        w, dw, g, e = block.before, block.change, block.gradient, block.expected
+        square, w_dw, dw_dw, w_g = (w @ w).item(), (w @ dw).item(), (dw @ dw).item(), (w @ g).item()
+        self.change += w_dw + dw_dw / 2
+        self.second += dw_dw / 2
+        self.optimizer += (w @ e).item() + lr * w_g
+        self.exchange += lr * w_g
+        self.level += square / 2 + w_dw + dw_dw / 2
+        self._bound(square, g, e)
+        return self
+
+    def add_field(self, block: _Block, lr: float, field: Tensor, phi_before: float, phi_after: float) -> None:
+        """Add a block of weights whose level is a potential with gradient ``field``."""
+        dw, g, e = block.change, block.gradient, block.expected
+        b_dw, b_g = (field @ dw).item(), (field @ g).item()
+        self.change += phi_after - phi_before
+        self.second += phi_after - phi_before - b_dw
+        self.optimizer += (field @ e).item() + lr * b_g
+        self.exchange += lr * b_g
+        self.level += phi_after
+        self._bound(math.sqrt((field @ field).item() * (block.before @ block.before).item()), g, e)
+
+    def _bound(self, square: float, gradient: Tensor, expected: Tensor) -> None:
+        """Sums of magnitudes, bounded by norms (Cauchy-Schwarz), for what rounding may do."""
+        norm = math.sqrt(square)
+        self.size += square
+        self.update += norm * expected.norm().item()
+        self.product += norm * gradient.norm().item()
 
 
 @dataclass(kw_only=True)
@@ -284,9 +356,9 @@ class LayerLedger:
         if not self._due or not (self._lower or self._upper is not None):
             update()
             return []
-        w = _Parameter.of(*weight, config)
-        b = None if bias is None else _Parameter.of(bias, weight[1], config)
-        fb = None if learned is None else _Parameter.of(*learned, config)
+        w = _Parameter(*weight, config)
+        b = None if bias is None else _Parameter(bias, weight[1], config)
+        fb = None if learned is None else _Parameter(*learned, config)
         update()
         halves = []
         if self._lower and self._sums is not None:
@@ -300,83 +372,55 @@ class LayerLedger:
     # -- halves -------------------------------------------------------------------------------
 
     def _lower_half(self, step: int, w: _Parameter, b: _Parameter | None, sums: _Sums) -> Half:
-        lr = self._recipe.optimizer.lr
-        dw = w.change
-        change = (w.before * dw).sum(1) + dw.square().sum(1) / 2
-        second = dw.square().sum(1) / 2
-        optimizer = (w.before * (w.expected + lr * w.gradient)).sum(1)
-        level = (w.before + dw).square().sum() / 2
-        size = w.before.square().sum()
-        if b is not None:
-            db = b.change
-            change = change + b.before * db + db.square() / 2
-            second = second + db.square() / 2
-            optimizer = optimizer + b.before * (b.expected + lr * b.gradient)
-            level = level + (b.before + db).square().sum() / 2
-            size = size + b.before.square().sum()
-        nonhomogeneity = -lr * (sums.delta_z - sums.s_h)
-        residual = change - second - optimizer - nonhomogeneity + lr * sums.s_h
-        products = lr * ((w.before * w.gradient).abs().sum() + sums.magnitude.sum())
+        lr, total = self._recipe.optimizer.lr, _Squares()
+        for parameter in (w,) if b is None else (w, b):
+            for block in parameter.blocks():
+                total.add(block, lr)
+        s_h = lr * sums.s_h.sum().item()
+        nonhomogeneity = s_h - lr * sums.delta_z.sum().item()
+        magnitude = lr * sums.magnitude.sum().item()
         return Half(
             boundary=self._layer,
             step=step,
             end="lower",
-            level=level.item(),
-            change=change.sum().item(),
-            second_order=second.sum().item(),
-            optimizer=optimizer.sum().item(),
-            nonhomogeneity=nonhomogeneity.sum().item(),
-            exchange=lr * sums.s_h.sum().item(),
-            residual=residual.sum().item(),
-            rounding=self._rounding(w, size.item(), products.item()),
-            exchange_rounding=self._product_rounding(lr * sums.magnitude.sum().item()),
+            level=total.level,
+            change=total.change,
+            second_order=total.second,
+            optimizer=total.optimizer,
+            nonhomogeneity=nonhomogeneity,
+            exchange=s_h,
+            residual=total.change - total.second - total.optimizer - nonhomogeneity + s_h,
+            rounding=self._rounding(w.numbers, total) + self._product_rounding(magnitude),
+            exchange_rounding=self._product_rounding(magnitude),
         )
 
     def _upper_half(self, step: int, boundary: int, w: _Parameter) -> Half:
-        rule, lr = self._rule, self._recipe.optimizer.lr
-        if rule.is_direct:
-            return self._output_shadow_half(step, boundary, w)
-        dw = w.change
-        b = rule.field(w.before, self._matrix)
-        before, after = rule.phi(w.before, self._matrix), rule.phi(w.before + dw, self._matrix)
-        change = after - before
-        second = change - (b * dw).sum(0)
-        optimizer = (b * (w.expected + lr * w.gradient)).sum(0)
-        exchange = lr * (b * w.gradient).sum(0)
-        residual = change - second - optimizer + exchange
-        size = (b.abs() * w.before.abs()).sum().item()
-        products = lr * (b * w.gradient).abs().sum().item()
-        angle, ratio = _alignment(w.before + dw, self._matrix)
+        rule, lr, total = self._rule, self._recipe.optimizer.lr, _Squares()
+        for block in w.blocks():
+            before, fixed = block.before.view(block.shape), None if self._matrix is None else self._matrix[block.rows]
+            if rule.is_direct and fixed is not None:
+                total.exchange += lr * (fixed.flatten() @ block.gradient).item()
+                total.product += (fixed.norm() * block.gradient.norm()).item()
+                continue
+            after = before + block.change.view(block.shape)
+            field = rule.field(before, fixed).flatten()
+            phis = (rule.phi(weight, fixed).sum().item() for weight in (before, after))
+            total.add_field(block, lr, field, *phis)
+        if rule.is_direct:  # dfa's last boundary: Phi = <B, V>, dV = -lr G_L, the move of W_L under plain SGD
+            total.level, total.change = self._shadow.sum().item(), -total.exchange
+        angle, ratio = _alignment(w.parameter, self._matrix)
         return Half(
             boundary=boundary,
             step=step,
             end="upper",
-            level=after.sum().item(),
-            change=change.sum().item(),
-            second_order=second.sum().item(),
-            optimizer=optimizer.sum().item(),
-            exchange=exchange.sum().item(),
-            residual=residual.sum().item(),
-            rounding=self._rounding(w, size, products),
-            exchange_rounding=self._product_rounding(products),
-            angle_degrees=angle,
-            ratio=ratio,
-        )
-
-    def _output_shadow_half(self, step: int, boundary: int, w: _Parameter) -> Half:
-        """dfa's last boundary, at layer L: Phi = <B, V>, dV = -lr G_L, the move of W_L under plain SGD."""
-        if self._matrix is None:
-            raise ValueError("the output layer holds no feedback matrix of the last boundary")
-        exchange = self._recipe.optimizer.lr * self._matrix * w.gradient
-        angle, ratio = _alignment(w.before + w.change, self._matrix)
-        return Half(
-            boundary=boundary,
-            step=step,
-            end="upper",
-            level=self._shadow.sum().item(),
-            change=-exchange.sum().item(),
-            exchange=exchange.sum().item(),
-            exchange_rounding=self._product_rounding(exchange.abs().sum().item()),
+            level=total.level,
+            change=total.change,
+            second_order=total.second,
+            optimizer=total.optimizer,
+            exchange=total.exchange,
+            residual=total.change - total.second - total.optimizer + total.exchange,
+            rounding=self._rounding(w.numbers, total),
+            exchange_rounding=self._product_rounding(lr * total.product),
             angle_degrees=angle,
             ratio=ratio,
         )
@@ -395,39 +439,35 @@ class LayerLedger:
 
     def _learned_half(self, step: int, fb: _Parameter) -> Half:
         """kp: Phi = 1/2 ||B||^2, with B's own update and optimizer."""
-        lr, db = self._recipe.optimizer.lr, fb.change
-        change = (fb.before * db).sum(0) + db.square().sum(0) / 2
-        second = db.square().sum(0) / 2
-        optimizer = (fb.before * (fb.expected + lr * fb.gradient)).sum(0)
-        exchange = lr * (fb.before * fb.gradient).sum(0)
-        residual = change - second - optimizer + exchange
-        products = lr * (fb.before * fb.gradient).abs().sum().item()
+        lr, total = self._recipe.optimizer.lr, _Squares()
+        for block in fb.blocks():
+            total.add(block, lr)
         return Half(
             boundary=self._layer,
             step=step,
             end="upper",
-            level=((fb.before + db).square().sum() / 2).item(),
-            change=change.sum().item(),
-            second_order=second.sum().item(),
-            optimizer=optimizer.sum().item(),
-            exchange=exchange.sum().item(),
-            residual=residual.sum().item(),
-            rounding=self._rounding(fb, fb.before.square().sum().item(), products),
-            exchange_rounding=self._product_rounding(products),
+            level=total.level,
+            change=total.change,
+            second_order=total.second,
+            optimizer=total.optimizer,
+            exchange=total.exchange,
+            residual=total.change - total.second - total.optimizer + total.exchange,
+            rounding=self._rounding(fb.numbers, total),
+            exchange_rounding=self._product_rounding(lr * total.product),
         )
 
     # -- rounding -----------------------------------------------------------------------------
 
-    def _rounding(self, p: _Parameter, size: float, products: float) -> float:
-        """How large a half's residual may be: each of the parameter's numbers is rounded once per step,
-        by up to eps/2 of itself, which weighs in with B or W; the optimizer and the matrix products
-        round relative to the update. Independent roundings add up as the root of their number; half of
-        ``size`` bounds them if they all agree.
+    def _rounding(self, numbers: int, total: _Squares) -> float:
+        """How large a half's residual may be by rounding.
+
+        Each of the parameter's numbers is rounded once per step, by up to eps/2 of itself, which weighs
+        in with W or B; independent roundings add up as the root of their number. The optimizer rounds
+        relative to the update, matrix products relative to their terms.
         """
-        n = p.before.numel()
-        stored = self._epsilon * size / math.sqrt(max(n, 1))
-        update = self._epsilon * (p.before * p.expected).abs().sum().item()
-        return _MARGIN * (stored + update) + self._product_rounding(products)
+        stored = self._epsilon * total.size / math.sqrt(max(numbers, 1))
+        products = self._product_rounding(self._recipe.optimizer.lr * total.product)
+        return _MARGIN * (stored + self._epsilon * total.update) + products
 
     def _product_rounding(self, magnitude: float) -> float:
         """How far a sum of products of signals may be off: their dtype's eps, times the root of the
@@ -448,15 +488,16 @@ class LayerLedger:
             return
         lr = self._recipe.optimizer.lr
         if self._upper is not None and self._matrix is not None:
-            self._shadow -= lr * (self._matrix * _gradient(weight)).sum(0)
+            self._shadow -= lr * (self._matrix * _gradient(weight).double()).sum(0)
         elif self._local and self._sums is not None:
             self._shadow -= lr * self._sums.s_h
 
 
 def _alignment(weight: Tensor, matrix: Tensor | None) -> tuple[float | None, float | None]:
-    """(angle in degrees, ||B|| / ||W||) between vec(W) and vec(B)."""
+    """(angle in degrees, ||B|| / ||W||) between vec(W) and vec(B), to the weights' own precision."""
     if matrix is None:
         return None, None
-    norms = weight.norm() * matrix.norm()
-    cosine = ((weight * matrix).sum() / norms).clamp(-1.0, 1.0)
-    return math.degrees(math.acos(cosine.item())), (matrix.norm() / weight.norm()).item()
+    fixed = matrix.to(weight.dtype).flatten()
+    flat, norms = weight.flatten(), (weight.norm() * fixed.norm()).item()
+    cosine = (flat @ fixed).item() / norms if norms else 0.0
+    return math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), (fixed.norm() / weight.norm()).item()

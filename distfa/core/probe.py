@@ -7,10 +7,13 @@ A layer reports three numbers; the rest is arithmetic on them (theory.md, Alignm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+_BLOCK_NUMBERS = 32 * 1024  # 256 KiB in float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +86,18 @@ def measure(step: int, layer: int, parameters: Sequence[Tensor], gradients: Sequ
     """
     a = gradient_square = update_square = 0.0
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        update, true = _flat(parameter.grad), _flat(gradient)
-        a += (update @ true).item()
-        gradient_square += (true @ true).item()
-        update_square += (update @ update).item()
+        for update, true in zip(_blocks(parameter.grad), _blocks(gradient), strict=True):
+            a += (update @ true).item()
+            gradient_square += (true @ true).item()
+            update_square += (update @ update).item()
     return LayerProbe(step=step, layer=layer, a=a, gradient_square=gradient_square, update_square=update_square)
 
 
-def _flat(tensor: Tensor | None) -> Tensor:
+def _blocks(tensor: Tensor | None) -> Iterator[Tensor]:
+    """The numbers in float64, by blocks that fit a processor's cache."""
     if tensor is None:
         raise ValueError("a probe measures a layer that has a gradient")
-    return tensor.double().flatten()
+    return (block.double() for block in torch.split(tensor.flatten(), _BLOCK_NUMBERS))
 
 
 class Alignments:

@@ -101,7 +101,7 @@ class CodecSpec(_Part):
 class LedgerSpec(_Part):
     """The conservation ledger: how the law of every boundary fares, by cause."""
 
-    every: int = Field(20, ge=0, description="steps between entries; 0: no ledger")
+    every: int = Field(100, ge=0, description="steps between entries; 0: no ledger")
     on_violation: Literal["stop", "warn", "ignore"] = Field(
         "warn", description="stop: end the run where the law breaks; warn: say so and go on"
     )
