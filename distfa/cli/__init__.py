@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from distfa.cli import doctor, evaluate, rules, spec, train
+from distfa.cli import doctor, evaluate, report, rules, spec, train, watch
 from distfa.cli.output import error
 from distfa.errors import DistfaError
 from distfa.version import __version__
@@ -30,6 +30,8 @@ app.command("eval")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.command("spec")(spec.spec)
 app.command("rules")(rules.rules)
+app.command("watch")(watch.watch)
+app.command("report")(report.report)
 
 
 def _version(wanted: bool) -> None:

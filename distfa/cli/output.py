@@ -38,7 +38,8 @@ def human_bytes(count: float) -> str:
 class ProgressBar:
     """A bar with loss, accuracy, samples/s and bytes, on stderr; plain lines where stderr is no terminal."""
 
-    def __init__(self, starting: str) -> None:
+    def __init__(self, starting: str, *, warns: bool = True) -> None:
+        self._warns = warns
         self._console = Console(stderr=True)
         self._starting = starting
         self._task: TaskID | None = None
@@ -98,7 +99,7 @@ class ProgressBar:
 
     def _warn(self, violations: list[str]) -> None:
         """Say the first few violations as they come."""
-        while self._warned < min(len(violations), _WARNINGS):
+        while self._warns and self._warned < min(len(violations), _WARNINGS):
             self._console.print(f"[yellow]ledger:[/] {_plain(violations[self._warned])}", soft_wrap=True)
             self._warned += 1
 

@@ -130,8 +130,9 @@ def train(
     spec = specs.load(spec_path, [*given, *(specs.parse_change(change) for change in changes or [])])
     dataset = datasets.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
     network = network_for(spec, dataset)
+    warns = spec.ledger.on_violation == "warn"
     # Ray tells its own story of a dead worker on stdout, which belongs to the result; ours is enough.
-    with redirect_stdout(io.StringIO()), ProgressBar(_starting(spec.engine, len(network))) as bar:
+    with redirect_stdout(io.StringIO()), ProgressBar(_starting(spec.engine, len(network)), warns=warns) as bar:
         result, _ = run(spec, network, dataset, observer=bar)
     result_table(result, stderr=as_json)
     if as_json:

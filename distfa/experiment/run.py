@@ -44,6 +44,8 @@ class Progress:
     boundaries: Callable[[], list[dict[str, int]]]
 
 
+_TRAFFIC_SECONDS = 1.0  # between records of bytes and waiting
+
 Observer = Callable[[Progress], None]
 
 
@@ -151,6 +153,7 @@ class _Attempt:
         self._spec, self._job, self._engine = spec, job, engine
         self._run_dir, self._observer = run_dir, observer
         self._clock = engines.Clock()
+        self._traffic_logged = 0.0
         self._steps = steps(job.recipe, job.train_rows)
 
     def carry_out(self) -> tuple[Result, dict[str, Tensor]]:
@@ -205,8 +208,25 @@ class _Attempt:
                 "seconds": record.seconds,
             }
         )
+        if kind == "step":
+            self._log_traffic(record)
         prefix = "test" if kind == "eval" else "train"
         self._run_dir.scalars(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
+
+    def _log_traffic(self, record: StepRecord | EvalRecord) -> None:
+        """Bytes and waiting so far, now and then: what a watcher makes rates of."""
+        layers = self._engine.facts().get("layers")
+        if layers and record.seconds - self._traffic_logged >= _TRAFFIC_SECONDS:
+            self._traffic_logged = record.seconds
+            self._run_dir.log(
+                {
+                    "kind": "traffic",
+                    "step": record.step,
+                    "seconds": record.seconds,
+                    "boundaries": self._boundaries(),
+                    "layers": layers,
+                }
+            )
 
     def _log_entry(self, entry: LedgerRecord) -> None:
         """Keep a ledger entry, then judge it."""

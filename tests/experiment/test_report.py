@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import plotly.graph_objects as go
 import pytest
@@ -88,6 +89,16 @@ def test_a_whole_run_has_every_figure_and_plotly_takes_each_of_them(tmp_path):
         assert html.escape(figure.see) in page
     for text in ("fa (aligned), 64-32-16-10: test accuracy 95.28%", "engine ray", "data digits", "5,000 samples/s"):
         assert text in page
+
+
+def test_what_train_really_writes_has_every_figure_of_a_one_process_run(tmp_path):
+    small = ["--hidden", "24,16", "--epochs", "1", "--set", "data.limit=200", "--engine", "serial", "--rule", "fa"]
+    command = [sys.executable, "-m", "distfa", "train", *small, "--set", "ledger.every=1", "--set", "probe.every=2"]
+    subprocess.run([*command, "--run-dir", tmp_path / "run"], check=True, capture_output=True, timeout=120)
+    page, found = report(tmp_path / "run")
+    assert [name for name, figure in found.items() if not figure.traces] == ["traffic", "time"]
+    assert "fa (aligned), 64-24-16-10: test accuracy" in page
+    assert "No entry broke it" in found["checks"].see
 
 
 def test_the_page_fetches_nothing_and_takes_no_text_as_markup(tmp_path):

@@ -1,0 +1,105 @@
+"""``distfa watch``: the layer stack of a run in the terminal, as it trains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from distfa.experiment.report.records import Run
+
+_REFRESH_SECONDS = 1.0
+_OVER = ("finished", "failed", "interrupted")
+
+
+def watch(
+    run_dir: Annotated[Path, typer.Argument(help="Run directory, of a run under way or ended.")],
+    once: Annotated[bool, typer.Option("--once", help="Print the picture once and stop.")] = False,
+) -> None:
+    """Show a run's layers as it trains: per layer, idle time and alignment with the true gradient; per boundary,
+    the angle between weights and feedback, whether the conservation law holds, and bytes per second.
+
+    Reads the run directory only, so it may run anywhere that sees it. Ends with the run, or with Ctrl-C.
+    """
+    from distfa.experiment.report.records import read_run
+
+    run = read_run(run_dir)
+    if once or run.about.get("status") in _OVER:
+        Console().print(_picture(run))
+        return
+    with Live(_picture(run), refresh_per_second=4) as live:
+        while run.about.get("status") not in _OVER:
+            time.sleep(_REFRESH_SECONDS)
+            run = read_run(run_dir)
+            live.update(_picture(run))
+
+
+def _picture(run: Run) -> Group:
+    """The headline, and the stack with the output on top, as signals see it."""
+    layers = run.about.get("network") or []
+    table = Table("layer", "width", "idle", "cos", "angle", "law", "up", "down", box=None, pad_edge=False)
+    probe = {layer["layer"]: layer for layer in run.probes[-1]["layers"]} if run.probes else {}
+    idle, rates = _rates(run)
+    for index in range(len(layers), 0, -1):
+        table.add_row(
+            f"{index}",
+            f"{layers[index - 1]['inputs']} to {layers[index - 1]['outputs']}",
+            f"{idle[index]:.0%}" if index in idle else "-",
+            f"{probe[index]['cosine']:+.2f}" if index in probe else "-",
+        )
+        if index > 1:
+            entries = run.boundaries.get(index - 1)
+            up, down = rates.get(index - 1, ("-", "-"))
+            angle = entries[-1].get("angle_degrees") if entries else None
+            table.add_row(
+                "  |", "", "", "", "-" if angle is None else f"{angle:.1f}°", _law(entries), f"^ {up}", f"v {down}"
+            )
+    return Group(Text(_headline(run), style="bold"), table)
+
+
+def _headline(run: Run) -> str:
+    said = [f"{run.rule} ({run.init})", str(run.about.get("status"))]
+    if run.steps:
+        last = run.steps[-1]
+        said.append(f"step {last['step']}, epoch {last['epoch'] + 1}, loss {last['loss']:.4f}")
+        said.append(f"{last['samples_per_second']:,.0f} samples/s")
+    if run.evals and run.evals[-1].get("accuracy") is not None:
+        said.append(f"test accuracy {run.evals[-1]['accuracy']:.2%}")
+    if run.probes:
+        said.append(f"alignment {run.probes[-1]['cosine']:.3f}, dominance {run.probes[-1]['dominance']:.2f}")
+    return ", ".join(said)
+
+
+def _law(entries: Sequence[Mapping[str, Any]] | None) -> Text:
+    """Whether the law held so far, and how far the last entry was from breaking it."""
+    if not entries:
+        return Text("-")
+    broken = sum(not entry["holds"] for entry in entries)
+    if broken:
+        return Text(f"broken {broken}/{len(entries)}", style="red")
+    return Text(f"holds ({entries[-1]['residual']:.0e})", style="green")
+
+
+def _rates(run: Run) -> tuple[dict[int, float], dict[int, tuple[str, str]]]:
+    """(idle share per layer, (up, down) per boundary in MB/s) between the last two records of traffic."""
+    if len(run.traffic) < 2:
+        return {}, {}
+    before, now = run.traffic[-2:]
+    seconds = now["seconds"] - before["seconds"]
+    idle = {
+        b["layer"]: min(1.0, max(0.0, b["wait_seconds"] - a["wait_seconds"]) / seconds)
+        for a, b in zip(before["layers"], now["layers"], strict=True)
+    }
+    rates = {
+        b["boundary"]: tuple(f"{(b[way] - a[way]) / seconds / 1e6:.1f} MB/s" for way in ("up_message", "down_message"))
+        for a, b in zip(before["boundaries"], now["boundaries"], strict=True)
+    }
+    return idle, {boundary: (up, down) for boundary, (up, down) in rates.items()}

@@ -1,0 +1,13 @@
+"""The report of a run: one HTML page that needs no network.
+
+records.py   what the run directory holds, checked line by line
+plots.py     what the figures are made of: colours, panels, thinning
+training.py  figures of the training itself: curves, alignment, bytes, time
+law.py       figures of the conservation law
+facts.py     its title, its result and its host in words
+page.py      the page around them, written whole or not at all
+"""
+
+from distfa.experiment.report.page import write_report
+
+__all__ = ["write_report"]

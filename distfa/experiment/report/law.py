@@ -1,0 +1,192 @@
+"""Figures of the conservation law, from the ledger (theory.md: conservation law, the exact ledger)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+from distfa.experiment.report.plots import MUTED, RED, Figure, Trace, axes, colour, line, panels, thin
+from distfa.experiment.report.records import Row, Run
+
+_CAUSES = (
+    ("discretisation", "finite steps"),
+    ("optimizer", "optimizer: momentum, decay, Adam"),
+    ("nonhomogeneity", "non-homogeneous activation"),
+    ("transport", "transport: the two ends disagree"),
+    ("residual", "residual: unexplained"),
+    ("change", "all causes together"),
+)
+_ROUNDING = 1e-6  # of plain SGD's updates leaves this much of the optimizer's term at most
+_LIMITS = (("transport", "transport_tolerance"), ("residual", "tolerance"))
+_TITLES = {
+    "law": "Both sides of the law",
+    "drift": "Drift by cause",
+    "checks": "Transport and residual against their tolerances",
+    "angle": "Weight alignment",
+}
+
+
+def law_figures(run: Run) -> list[Figure]:
+    """The figures, or one sentence saying why there are none."""
+    if not run.ledger:
+        return [Figure(name="law", title="Conservation law", see=_no_entries(run))]
+    return [_law(run), _drift(run), _checks(run), _angle(run)]
+
+
+def _no_entries(run: Run) -> str:
+    if run.rule in ("drtp", "brsf"):
+        return f"Rule {run.rule} has no potential, so no conservation law, and no ledger is kept."
+    if not (run.spec.get("ledger") or {}).get("every", 1):
+        return "The ledger was off (ledger.every: 0), so there are no entries."
+    return "The run left no ledger entries: it kept no ledger, or ended before the first entry."
+
+
+def _hue(run: Run, boundary: int) -> str:
+    return colour(boundary, max(len(run.sizes) - 1, *run.boundaries))
+
+
+def _label(boundary: int) -> str:
+    return f"boundary {boundary} (layers {boundary}-{boundary + 1})"
+
+
+def _moves(run: Run, cause: str) -> bool:
+    """Whether a cause is more than zero, or, of those that ought to be zero, more than rounding."""
+    total = {key: sum(abs(float(row[key])) for row in run.ledger) for key in (cause, "discretisation")}
+    floor = _ROUNDING * total["discretisation"] if cause in ("optimizer", "nonhomogeneity") else 0.0
+    return total[cause] > floor
+
+
+def _of_boundary(run: Run, boundary: int, x: list[float], y: list[float], **more: Any) -> Trace:
+    return line(x, y, _label(boundary), _hue(run, boundary), legendgroup=str(boundary), **more)
+
+
+def _law(run: Run) -> Figure:
+    traces: list[Trace] = []
+    for boundary, rows in run.boundaries.items():
+        shown = thin(rows)
+        steps = [row["step"] for row in shown]
+        for key, dash, width in (("incoming", "solid", 4), ("potential", "8px,5px", 2)):
+            growth = [row[key] - rows[0][key] for row in shown]
+            name, hue = f"{boundary}: {key}", _hue(run, boundary)
+            opacity = 0.5 if key == "incoming" else 1.0  # so that the dashes show on the line below them
+            traces.append(line(steps, growth, name, hue, dash=dash, width=width, opacity=opacity))
+    parts = "the gap between them is the drift shown next"
+    if _moves(run, "optimizer"):
+        parts = "here the optimizer, not being plain SGD, moves them apart lawfully, as the drift by cause shows"
+    return Figure(
+        name="law",
+        title=_TITLES["law"],
+        see="Solid: growth of ½(‖W‖² + ‖b‖²) of layer l since the first entry; dashed: growth of its feedback "
+        f"potential Φ. Under gradient flow the two lie on each other; {parts}.",
+        traces=traces,
+        layout=panels(["growth since the first entry"], columns=1),
+    )
+
+
+def _drift(run: Run) -> Figure:
+    moved = [(key, title) for key, title in _CAUSES if _moves(run, key)]
+    traces: list[Trace] = []
+    for panel, (key, _) in enumerate(moved):
+        for boundary, rows in run.boundaries.items():
+            sums = accumulate(row[key] for row in rows)
+            shown = thin(list(zip((row["step"] for row in rows), sums, strict=True)))
+            x, y = [step for step, _ in shown], [total for _, total in shown]
+            traces.append(_of_boundary(run, boundary, x, y, panel=panel, showlegend=panel == 0))
+    layout = panels([title for _, title in moved], columns=2 if len(moved) in (2, 4) else 3)
+    for panel in range(len(moved)):
+        layout["yaxis" if panel == 0 else f"yaxis{panel + 1}"]["exponentformat"] = "power"
+    see = [
+        "What moved Q = ½(‖W‖² + ‖b‖²) - Φ, added up over entries; each panel has its own scale, the last is the sum.",
+        _sampling(run),
+    ]
+    if still := [title.partition(":")[0] for key, title in _CAUSES if (key, title) not in moved]:
+        see.append(f"Zero throughout, but for rounding: {', '.join(still)}.")
+    return Figure(name="drift", title=_TITLES["drift"], see=" ".join(see), traces=traces, layout=layout)
+
+
+def _sampling(run: Run) -> str:
+    """How many of the steps the sums are over."""
+    steps = sorted({row["step"] for row in run.ledger})
+    stride = max((b - a for a, b in pairwise(steps)), default=1)
+    if stride == 1:
+        return "There is an entry for every step, so these are the whole drift."
+    return f"There is an entry every {stride} steps only, so these are sums over {len(steps):,} sampled steps."
+
+
+def _checks(run: Run) -> Figure:
+    traces: list[Trace] = []
+    zeros = broken = 0
+    for panel, (key, limit) in enumerate(_LIMITS):
+        for boundary, rows in run.boundaries.items():
+            bad = [row for row in rows if _breaks(row, key, limit)]
+            zeros, broken = zeros + sum(not row[key] for row in rows), broken + len(bad)
+            traces += _against_limit(run, boundary, rows, key, limit, panel)
+            if bad:
+                traces.append(_violations(bad, key, panel, first=not any(t["name"] == "law broken" for t in traces)))
+    layout = panels([f"|{key}|" for key, _ in _LIMITS], columns=2)
+    for axis in ("yaxis", "yaxis2"):
+        layout[axis] |= {"type": "log", "exponentformat": "power", "dtick": 2}
+    see = [
+        "Each dot is one entry, each dotted line what rounding may leave: below it the law held.",
+        f"Values that broke it, marked red: {broken:,}." if broken else "No entry broke it.",
+    ]
+    if all(row.get("transport_tolerance") is None for row in run.ledger):
+        see.append("A lossy codec rounds messages, so transport is its error and has no tolerance.")
+    if zeros:
+        see.append(f"{zeros:,} values are exactly zero, which a log scale cannot show.")
+    return Figure(name="checks", title=_TITLES["checks"], see=" ".join(see), traces=traces, layout=layout)
+
+
+def _against_limit(run: Run, boundary: int, rows: list[Row], key: str, limit: str, panel: int) -> list[Trace]:
+    """Dots for the entries of a boundary, the largest of each window, and a dotted line for their tolerance."""
+
+    def largest(window: Sequence[Row]) -> Row:
+        return max(window, key=lambda row: abs(row[key]))
+
+    points = [row for row in thin(rows, largest) if row[key]]
+    x, y = [row["step"] for row in points], [abs(row[key]) for row in points]
+    dots = {"mode": "markers", "marker": {"color": _hue(run, boundary), "size": 4.5, "opacity": 0.6}}
+    traces = [_of_boundary(run, boundary, x, y, panel=panel, showlegend=panel == 1) | dots]
+    if limits := thin([row for row in rows if row.get(limit)]):
+        x, y = [row["step"] for row in limits], [row[limit] for row in limits]
+        traces.append(_of_boundary(run, boundary, x, y, panel=panel, dash="dot", showlegend=False))
+    return traces
+
+
+def _breaks(row: Row, key: str, limit: str) -> bool:
+    return row.get(limit) is not None and abs(row[key]) > row[limit]
+
+
+def _violations(bad: list[Row], key: str, panel: int, *, first: bool) -> Trace:
+    return {
+        **{"type": "scatter", "mode": "markers", "name": "law broken", "legendgroup": "broken", "showlegend": first},
+        **{"x": [row["step"] for row in bad], "y": [abs(row[key]) for row in bad]},
+        "marker": {"color": RED, "size": 11, "symbol": "x"},
+        **{"text": [_label(row["boundary"]) for row in bad], "hovertemplate": "step %{x}: %{y:.3g}<br>%{text}"},
+        **axes(panel),
+    }
+
+
+def _angle(run: Run) -> Figure:
+    traces: list[Trace] = []
+    for boundary, rows in run.boundaries.items():
+        if shown := thin([row for row in rows if row.get("angle_degrees") is not None]):
+            x, y = [row["step"] for row in shown], [row["angle_degrees"] for row in shown]
+            traces.append(_of_boundary(run, boundary, x, y, showlegend=True))
+    if not traces:
+        why = f"Rule {run.rule} has no fixed feedback matrix in the shape of a weight matrix, so there is no angle."
+        return Figure(name="angle", title=_TITLES["angle"], see=why)
+    layout = panels(["angle between W and B, degrees"], columns=1)
+    layout["yaxis"]["rangemode"] = "tozero"
+    if max(max(trace["y"]) for trace in traces) > 60:
+        none_of_it = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 90, "y1": 90}
+        layout["shapes"] = [none_of_it | {"line": {"color": MUTED, "dash": "dot"}}]
+    return Figure(
+        name="angle",
+        title=_TITLES["angle"],
+        see="The angle between the weights above a boundary and its feedback matrix: 0° is backpropagation's own "
+        "feedback, 90° is none of it; an aligned start begins near 0°, a random one near 90°.",
+        traces=traces,
+        layout=layout,
+    )

@@ -1,0 +1,183 @@
+"""The page of a report: self-contained, and written whole or not at all."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+from distfa.errors import RunDirError
+from distfa.experiment.report import facts, law, training
+from distfa.experiment.report.plots import INK, MAX_POINTS, Figure
+from distfa.experiment.report.records import Run, read_run
+
+# Nothing may be fetched; plotly's own "download as PNG" needs data and blob images.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+_STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #f4f6f8; color: #1f2933; font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 28px 24px 60px; }
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; letter-spacing: -0.01em; }
+h2 { font-size: 17px; margin: 0; }
+p { margin: 4px 0 0; color: #52606d; }
+section { background: #fff; border: 1px solid #e4e7eb; border-radius: 10px; padding: 18px 20px 10px; }
+main { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 16px; }
+main > * { grid-column: span 2; } #traffic, #time { grid-column: span 1; }
+@media (max-width: 900px) { #traffic, #time { grid-column: span 2; } }
+.absent, .facts, .box { padding-bottom: 18px; }
+.absent h2 { color: #7b8794; }
+.box { border-left: 5px solid #E69F00; } .error { border-left-color: #d1001f; }
+.box p { color: #1f2933; white-space: pre-wrap; overflow-wrap: anywhere; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 4px 40px; }
+dl { display: grid; grid-template-columns: 150px 1fr; gap: 3px 12px; margin: 0; align-content: start; }
+.js-plotly-plot .modebar { opacity: 0; background: #fff; transition: opacity 0.2s; }
+.js-plotly-plot:hover .modebar, .js-plotly-plot:focus-within .modebar { opacity: 1; }
+dt { color: #7b8794; } dd { margin: 0; overflow-wrap: anywhere; }
+"""
+_DRAW = """
+const style = {
+  font: {family: 'system-ui, "Segoe UI", Roboto, sans-serif', size: 12.5, color: INK},
+  margin: {l: 64, r: 16, t: 62, b: 48}, paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "closest",
+  legend: {orientation: "h", traceorder: "normal", x: 0, xanchor: "left", y: 1, yref: "container", yanchor: "top"}};
+const axis = {gridcolor: "#edf0f3", zerolinecolor: "#c5ccd4", linecolor: "#c5ccd4", automargin: true};
+const config = {responsive: true, displaylogo: false, displayModeBar: true,
+  modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]]};
+for (const [name, figure] of Object.entries(FIGURES)) {
+  const place = document.getElementById("plot-" + name), layout = {...style, ...figure.layout};
+  for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) {
+    layout[key] = {...axis, ...layout[key]};
+    layout[key].title = {font: {size: 12.5, color: "#7b8794"}, standoff: 8, ...layout[key].title};
+  }
+  // a legend of many boundaries takes more rows
+  const more = 20 * Math.floor((figure.traces.filter(trace => trace.showlegend !== false).length - 1) / 5);
+  layout.height += more;
+  layout.margin = {...style.margin, t: style.margin.t + more};
+  place.style.height = layout.height + "px";
+  Plotly.newPlot(place, figure.traces, layout, config);
+}
+"""
+
+
+def write_report(run_dir: Path, out: Path | None = None) -> Path:
+    """Write one HTML page about a run, finished or not; it needs no network.
+
+    Args:
+        run_dir: As ``distfa train`` leaves it.
+        out: The page; ``run_dir/report.html`` if not given.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        RunDirError: It is no run directory, its metrics are damaged, or the page cannot be written.
+    """
+    run = read_run(run_dir)
+    out = run_dir / "report.html" if out is None else out
+    _write(out, render(run, figures(run)))
+    return out
+
+
+def figures(run: Run) -> list[Figure]:
+    """Every figure of the report, absent ones with their reason."""
+    return [
+        training.curves(run),
+        *law.law_figures(run),
+        training.alignment(run),
+        training.traffic(run),
+        training.time(run),
+    ]
+
+
+def render(run: Run, drawn: list[Figure]) -> str:
+    """The page."""
+    title = html.escape(facts.title(run))
+    data = {figure.name: {"traces": figure.traces, "layout": figure.layout} for figure in drawn if figure.traces}
+    script = f"const INK = {_json(INK)};\nconst FIGURES = {_json(data)};{_DRAW}"
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{title}</title><style>{_STYLE}</style></head><body><main>",
+            f"<header><h1>{title}</h1><p>{html.escape(facts.subtitle(run))}</p></header>",
+            *_boxes(run),
+            f'<section class="facts">{_list(facts.result_facts(run))}{_list(facts.host_facts(run))}</section>',
+            *map(_section, drawn),
+            *_footer(run),
+            f"</main><script>{get_plotlyjs()}</script><script>{script}</script></body></html>",
+        ]
+    )
+
+
+def _boxes(run: Run) -> list[str]:
+    """What a reader must know first: how the run failed, a broken law, what was left out."""
+    found = (
+        [(f"The run {run.about.get('status', 'ended')}", run.about["error"], " error")]
+        if run.about.get("error")
+        else []
+    )
+    if broken := run.result.get("ledger", {}).get("first_violation"):
+        found.append(("The conservation law was broken", broken, " error"))
+    if run.notes:
+        found.append(("Left out or unfinished", "\n".join(run.notes), ""))
+    return [
+        f'<section class="box{kind}"><h2>{html.escape(head)}</h2><p>{html.escape(str(text))}</p></section>'
+        for head, text, kind in found
+    ]
+
+
+def _footer(run: Run) -> list[str]:
+    if max(len(run.steps), len(run.evals), len(run.probes), *map(len, run.boundaries.values()), 0) <= MAX_POINTS:
+        return []
+    return [
+        f"<p>Lines are drawn from at most {MAX_POINTS:,} points; sums and marks of a broken law leave nothing out.</p>"
+    ]
+
+
+def _list(rows: dict[str, str]) -> str:
+    return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in rows.items()) + "</dl>"
+
+
+def _section(figure: Figure) -> str:
+    head = f"<h2>{html.escape(figure.title)}</h2><p>{html.escape(figure.see)}</p>"
+    if not figure.traces:
+        return f'<section class="absent" id="{figure.name}">{head}</section>'
+    height = int(figure.layout["height"])
+    return f'<section id="{figure.name}">{head}<div id="plot-{figure.name}" style="height:{height}px"></div></section>'
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(_finite(value), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity, sums of large terms for one, are gaps."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(out: Path, text: str) -> None:
+    """Write beside the page's place, then move it there."""
+    draft: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")
+        draft = Path(name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        draft.chmod(0o644)
+        draft.replace(out)
+    except OSError as exc:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+        raise RunDirError(f"cannot write {out}: {exc.strerror or exc}; name another place with --out") from exc

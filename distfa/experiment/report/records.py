@@ -1,0 +1,194 @@
+"""What a run directory holds, read for the report: run.json, spec.yaml, and metrics.jsonl checked line by line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from distfa.errors import RunDirError
+from distfa.experiment.run_dir import METRICS, SPEC, read_about
+
+Row = dict[str, Any]
+
+_NEEDED = {
+    "step": ("step", "loss"),
+    "eval": ("step", "loss"),
+    "ledger": (
+        *("step", "boundary", "incoming", "potential", "change", "discretisation", "optimizer"),
+        *("nonhomogeneity", "transport", "residual", "tolerance"),
+    ),
+    "probe": ("step", "cosine", "dominance", "min_dominance"),
+    "traffic": ("step", "seconds"),
+}
+_OPTIONAL = ("accuracy", "transport_tolerance", "angle_degrees", "ratio", "loss_fall")
+_OF_A_LAYER = ("layer", "cosine", "a")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as the report sees it.
+
+    Attributes:
+        path: Its directory.
+        about: run.json.
+        spec: spec.yaml.
+        steps: Records of kind ``step``; the others likewise.
+        evals: Of kind ``eval``.
+        ledger: Of kind ``ledger``.
+        probes: Of kind ``probe``.
+        traffic: Of kind ``traffic``: bytes and waiting so far.
+        notes: What was left out in reading, one sentence each.
+    """
+
+    path: Path
+    about: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    steps: list[Row]
+    evals: list[Row]
+    ledger: list[Row]
+    probes: list[Row]
+    traffic: list[Row]
+    notes: tuple[str, ...]
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """The result; empty for a run that did not finish."""
+        return self.about.get("result") or {}
+
+    @property
+    def rule(self) -> str:
+        """The feedback rule."""
+        return str(self.result.get("rule") or self.spec.get("rule") or "unknown rule")
+
+    @property
+    def init(self) -> str:
+        """The initialisation."""
+        return str(self.result.get("init") or self.spec.get("init") or "unknown init")
+
+    @property
+    def engine(self) -> str:
+        """The engine."""
+        return str(self.result.get("engine") or self.spec.get("engine") or "unknown")
+
+    @property
+    def sizes(self) -> list[int]:
+        """(d_0, ..., d_L)."""
+        layers = self.about.get("network") or []
+        return [layers[0]["inputs"], *(layer["outputs"] for layer in layers)] if layers else []
+
+    @property
+    def boundaries(self) -> dict[int, list[Row]]:
+        """Ledger entries by boundary."""
+        found: dict[int, list[Row]] = {}
+        for row in self.ledger:
+            found.setdefault(row["boundary"], []).append(row)
+        return dict(sorted(found.items()))
+
+
+def read_run(path: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        RunDirError: It is none, or a file in it is damaged; a metrics line is named by its number.
+    """
+    about = read_about(path)
+    rows, notes = _read_metrics(path / METRICS)
+    if about.get("status") == "running":
+        notes = [*notes, "run.json says the run is still running, or was killed: this is what it had written so far."]
+    of: dict[str, list[Row]] = {kind: [] for kind in _NEEDED}
+    for row in rows:
+        of[row["kind"]].append(row)
+    return Run(
+        path=path,
+        about=about,
+        spec=_read_spec(path / SPEC),
+        steps=of["step"],
+        evals=of["eval"],
+        ledger=of["ledger"],
+        probes=of["probe"],
+        traffic=of["traffic"],
+        notes=tuple(notes),
+    )
+
+
+def _read_spec(file: Path) -> Mapping[str, Any]:
+    """spec.yaml; empty where there is none."""
+    try:
+        spec = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError) as exc:
+        raise RunDirError(f"cannot read {file}: {exc}") from exc
+    return spec if isinstance(spec, dict) else {}
+
+
+def _read_metrics(file: Path) -> tuple[list[Row], list[str]]:
+    """(records, notes). A last line without its newline is a write cut short, and left out with a note."""
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as exc:
+        raise RunDirError(f"cannot read {file}: {exc.strerror or exc}; a run writes it from its start") from exc
+    rows, unknown = [], 0
+    for number, line in enumerate(lines[:-1], start=1):
+        row = _parse(line, f"{file}, line {number}")
+        if row["kind"] in _NEEDED:
+            _check(row, f"{file}, line {number}")
+            rows.append(row)
+        else:
+            unknown += 1
+    notes = []
+    if lines[-1]:
+        notes.append(
+            f"The last line of {METRICS} (line {len(lines)}) is cut short: the run was stopped while it wrote, or is "
+            "still writing. It is left out."
+        )
+    if unknown:
+        notes.append(f"{unknown:,} records of a kind this version does not know are left out.")
+    return rows, notes
+
+
+def _parse(line: bytes, where: str) -> Row:
+    """One record."""
+    try:
+        row = json.loads(line, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as exc:
+        shown = line[:60].decode(errors="replace")
+        raise RunDirError(f"{where}: {shown!r} is no JSON record ({exc}); mend the line or remove it") from exc
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
+        raise RunDirError(f"{where}: a record is a JSON object with a 'kind'; mend the line or remove it")
+    return row
+
+
+def _check(row: Row, where: str) -> None:
+    """Refuse what the figures could not draw."""
+    for name in _NEEDED[row["kind"]]:
+        _require_number(row, name, where)
+    for name in _OPTIONAL:
+        if row.get(name) is not None:
+            _require_number(row, name, where)
+    if row["kind"] == "probe":
+        layers = row.get("layers")
+        if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+            raise RunDirError(f"{where}: 'layers' of a probe is a list of objects; mend the line or remove it")
+        for layer in layers:
+            for name in _OF_A_LAYER:
+                _require_number(layer, name, where)
+
+
+def _require_number(row: Row, name: str, where: str) -> None:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        kind = row.get("kind", "layer")
+        raise RunDirError(
+            f"{where}: {name!r} of the {kind} record is {value!r}, not a number; mend the line or remove it"
+        )
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

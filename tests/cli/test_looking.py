@@ -1,0 +1,69 @@
+"""``distfa rules``, ``watch``, ``report`` and ``spec``: commands that show things."""
+
+import json
+import re
+
+import pytest
+import yaml
+from test_train import distfa
+
+from distfa.core.rules import RULES
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on Ray, long enough to have rates."""
+    where = tmp_path_factory.mktemp("runs")
+    options = ["--rule", "fa", "--hidden", "24,16", "--epochs", "25", "--set", "ledger.every=10", "--run-dir", "run"]
+    distfa("train", *options, cwd=where)
+    return where / "run"
+
+
+def test_rules_lists_every_rule_with_its_cost_and_potential(tmp_path):
+    table = json.loads(distfa("rules", "--json", cwd=tmp_path).stdout)
+    assert list(table) == list(RULES)
+    assert table["drtp"]["potential"] == "none, so no conservation law"
+    assert table["kp"]["numbers sent down"] == "d_{l+1}"
+    text = distfa("rules", cwd=tmp_path).stdout
+    assert all(name in text for name in RULES)
+
+
+def test_watch_shows_the_stack_with_the_law_alignment_and_rates(run):
+    out = distfa("watch", run, "--once", cwd=run).stdout
+    assert re.search(r"fa \(aligned\), finished, step 1124, epoch 25, loss 0\.\d+", out)
+    assert re.search(r"3 +16 to 10 +\d+% +\+1\.00", out)
+    assert len(re.findall(r"\d+\.\d° +holds \(-?\de-\d\d\)", out)) == 2
+    assert "MB/s" in out
+
+
+def test_report_writes_one_page_and_says_where(run):
+    out = distfa("report", run, cwd=run).stdout.strip()
+    assert out.endswith("report.html")
+    assert "<html" in (run / "report.html").read_text()[:200]
+
+
+def test_metrics_hold_every_kind_of_record_and_the_result_sums_them_up(run):
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    count = {kind: sum(r["kind"] == kind for r in records) for kind in ("step", "eval", "ledger", "probe", "traffic")}
+    assert count["ledger"] == 2 * 113
+    assert count["probe"] == 12
+    assert count["eval"] == 25
+    assert count["traffic"] >= 2
+    result = json.loads((run / "run.json").read_text())["result"]
+    assert result["ledger"] == {"entries": 226, "violations": 0, "first_violation": None}
+    assert result["alignment"]["step"] == 1100
+    assert result["facts"]["bytes_apart"]["probe"] > 0
+
+
+def test_a_run_with_nothing_there_is_refused(tmp_path):
+    for command in ("watch", "report"):
+        done = distfa(command, "nowhere", cwd=tmp_path, check=False)
+        assert (done.returncode, "nowhere is no run directory" in done.stderr) == (2, True)
+
+
+def test_spec_prints_a_whole_spec_that_train_takes(tmp_path):
+    text = distfa("spec", "--set", "rule=fa", "--set", "feedback.rank=3", cwd=tmp_path).stdout
+    assert yaml.safe_load(text)["feedback"] == {"rank": 3, "gain": 1.0}
+    done = distfa("spec", "--set", "rule=kp", "--set", "feedback.rank=3", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "feedback.rank goes with fa, dfa, not with rule 'kp'" in done.stderr
