@@ -408,7 +408,7 @@ class LayerLedger:
             total.add_field(block, lr, field, *phis)
         if rule.is_direct:  # dfa's last boundary: Phi = <B, V>, dV = -lr G_L, the move of W_L under plain SGD
             total.level, total.change = self._shadow.sum().item(), -total.exchange
-        angle, ratio = _alignment(w.parameter, self._matrix)
+        angle, ratio = self._alignment(w.parameter)
         return Half(
             boundary=boundary,
             step=step,
@@ -492,12 +492,12 @@ class LayerLedger:
         elif self._local and self._sums is not None:
             self._shadow -= lr * self._sums.s_h
 
-
-def _alignment(weight: Tensor, matrix: Tensor | None) -> tuple[float | None, float | None]:
-    """(angle in degrees, ||B|| / ||W||) between vec(W) and vec(B), to the weights' own precision."""
-    if matrix is None:
-        return None, None
-    fixed = matrix.to(weight.dtype).flatten()
-    flat, norms = weight.flatten(), (weight.norm() * fixed.norm()).item()
-    cosine = (flat @ fixed).item() / norms if norms else 0.0
-    return math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), (fixed.norm() / weight.norm()).item()
+    def _alignment(self, weight: Tensor) -> tuple[float | None, float | None]:
+        """(angle in degrees, ||B|| / ||W||) between vec(W) and what stands in its place, to W's precision."""
+        if self._matrix is None:
+            return None, None
+        feedback = self._rule.field(weight, self._matrix.to(weight.dtype)).flatten()
+        norms = (weight.norm() * feedback.norm()).item()
+        cosine = (weight.flatten() @ feedback).item() / norms if norms else 0.0
+        ratio = (feedback.norm() / weight.norm()).item() if norms else 0.0
+        return math.degrees(math.acos(max(-1.0, min(1.0, cosine)))), ratio

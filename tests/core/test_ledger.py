@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from runs import recipe, run_serial
+from runs import raw, recipe, run_serial
 
 from distfa.core.activations import NAMES
 from distfa.core.layer import Layer
@@ -52,6 +52,16 @@ def test_every_cause_adds_up_to_the_change_in_float64(rule, activation, optimize
 @pytest.mark.parametrize("rule", LAWFUL)
 def test_float32_stays_within_the_derived_tolerance(rule, optimizer):
     found, _ = books(rule, torch.float32, optimizer=optimizer, epochs=60, max_steps=300)
+    assert [verdict(entry) for entry in found if not entry.holds] == []
+
+
+@pytest.mark.parametrize("rule", LAWFUL)
+def test_float32_stays_within_the_derived_tolerance_in_wide_layers(rule):
+    """Once the books took usf's magnitude from the shape of a block of rows: wrong in layers of several blocks."""
+    wide = (64, 512, 384, 10)
+    r = recipe(wide, rule=rule, ledger_every=1, batch_size=256, epochs=3, optimizer=OPTIMIZERS[2])
+    found = entries(run_serial(r, raw(r, rows=512))[1])
+    assert len(found) == 12
     assert [verdict(entry) for entry in found if not entry.holds] == []
 
 

@@ -6,34 +6,13 @@ Source: Liao, Leibo & Poggio, "How important is weight symmetry in backpropagati
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from distfa.core.draw import Purpose, matrix
 from distfa.core.rules.base import Rule
 
 _SOURCE = "Liao et al. 2016"
-
-
-class UniformSignFeedback(Rule):
-    """s_l = delta_{l+1} (s sign W_{l+1}), s = gain sqrt(2 / (fan_in + fan_out))."""
-
-    name = "usf"
-    equation = "delta_{l+1} (s sign W_{l+1})"
-    cost = "d_l"
-    potential = "s ||W[:,i]||_1"
-    source = _SOURCE
-
-    def width(self, boundary: int) -> int:
-        """d_l."""
-        return self.network.sizes[boundary]
-
-    def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
-        """s sign W_{l+1}."""
-        return weight.sign().mul_(self.recipe.gain * (2.0 / sum(weight.shape)) ** 0.5)
-
-    def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
-        """delta_{l+1} (s sign W_{l+1})."""
-        return delta @ self.field(weight, feedback)
 
 
 class FixedMagnitudeSignFeedback(Rule):
@@ -51,7 +30,7 @@ class FixedMagnitudeSignFeedback(Rule):
 
     def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
         """|B|, shape (d_{l+1}, d_l), at the owner of W."""
-        return self.hop_feedback(boundary).abs_() if sender else None
+        return self.fixed(boundary) if sender else None
 
     def fixed(self, boundary: int) -> Tensor | None:
         """|B|."""
@@ -64,6 +43,19 @@ class FixedMagnitudeSignFeedback(Rule):
     def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
         """delta_{l+1} (|B| * sign W_{l+1})."""
         return delta @ self.field(weight, feedback)
+
+
+class UniformSignFeedback(FixedMagnitudeSignFeedback):
+    """s_l = delta_{l+1} (s sign W_{l+1}), s = gain sqrt(2 / (fan_in + fan_out)) everywhere."""
+
+    name = "usf"
+    equation = "delta_{l+1} (s sign W_{l+1})"
+    potential = "s ||W[:,i]||_1"
+
+    def fixed(self, boundary: int) -> Tensor | None:
+        """s in every place."""
+        below, above = self.network.sizes[boundary : boundary + 2]
+        return torch.full((above, below), self.recipe.gain * (2.0 / (below + above)) ** 0.5, dtype=torch.float64)
 
 
 class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
