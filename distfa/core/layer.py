@@ -14,7 +14,8 @@ from torch import Tensor
 
 from distfa.core import optim, rules
 from distfa.core.draw import initial_weight
-from distfa.core.ledger import Half, LayerLedger
+from distfa.core.layer_ledger import LayerLedger
+from distfa.core.ledger import Half
 from distfa.core.losses import LOSSES, Scored
 from distfa.core.probe import LayerProbe, measure
 from distfa.core.recipe import Recipe

@@ -77,13 +77,15 @@ class Inbox:
         """
         started = time.monotonic()
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._failure, timeout=deadline_seconds)
+            self._changed.wait_for(lambda: self._waiting or self._failure or self._closed, timeout=deadline_seconds)
             if self._waiting:
                 message = self._waiting.popleft()
                 self._changed.notify_all()
                 return message
             if self._failure is not None:
                 raise self._failure
+            if self._closed:
+                raise TransportError(f"layer {self.link.receiver} stopped listening while it waited for the {what}")
         raise DeadlineExceeded(
             f"layer {self.link.receiver} waited {time.monotonic() - started:.1f} s for the {what}, from layer "
             f"{self.link.sender}, which did not come; look at layer {self.link.sender}, or raise deadline_seconds"
@@ -97,7 +99,7 @@ class Inbox:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Take nothing more; a sender that waits for room is let go."""
+        """Take nothing more; whoever waits, to deliver or to take, is let go."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

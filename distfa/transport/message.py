@@ -53,6 +53,17 @@ class Link:
     def __str__(self) -> str:
         return f"{self.direction.value} across boundary {self.boundary}, layer {self.sender} to {self.receiver}"
 
+    def identity(self, run_id: str, kind: Kind, step: int, micro_batch: int) -> Identity:
+        """The identity of one signal on this link."""
+        return Identity(
+            run_id=run_id,
+            boundary=self.boundary,
+            kind=kind,
+            sender=self.sender,
+            step=step,
+            micro_batch=micro_batch,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:

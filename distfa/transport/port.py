@@ -84,14 +84,7 @@ class OutPort:
             MessageRefused: It is longer than the wire allows.
             TransportError: As ``Sender.send``.
         """
-        identity = Identity(
-            run_id=self.run_id,
-            boundary=self.link.boundary,
-            kind=kind,
-            sender=self.link.sender,
-            step=step,
-            micro_batch=micro_batch,
-        )
+        identity = self.link.identity(self.run_id, kind, step, micro_batch)
         codec = self.codec if kind.is_training else self.exact_codec
         rows, columns = signal.shape
         if (length := codec.payload_bytes(rows, columns)) > self.wire.max_payload_bytes:
@@ -149,14 +142,7 @@ class InPort:
             DeadlineExceeded: Nothing came in time.
             TransportError: The link failed.
         """
-        expected = Identity(
-            run_id=self.run_id,
-            boundary=self.link.boundary,
-            kind=kind,
-            sender=self.link.sender,
-            step=step,
-            micro_batch=micro_batch,
-        )
+        expected = self.link.identity(self.run_id, kind, step, micro_batch)
         self.waiting.begin(str(expected), self.link.sender)
         try:
             message = self.inbox.take(self.wire.deadline_seconds, str(expected))
