@@ -11,6 +11,8 @@ import logging
 import os
 import platform
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -36,6 +38,7 @@ PLACEMENTS = ("pack", "spread", "strict_pack", "strict_spread")
 _CALLS_AT_ONCE = 4  # run, status, close, and one to spare
 _STORE_FLOOR_BYTES = 128 * 2**20
 _REACH_SECONDS = 5.0
+_HEALTH_SECONDS = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,17 +330,35 @@ def _resources_in_words(resources: Mapping[str, float]) -> str:
 
 
 def _reach(address: str) -> None:
-    """Ray retries an address that does not answer for minutes; ask first whether anybody is there."""
+    """Ray retries an address that does not answer for minutes; ask first whether a cluster is there.
+
+    Ray's own health check asks, in a process that can be given up.
+
+    Raises:
+        ClusterError: Nobody listens there, no Ray cluster does, or it asks for a token.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ClusterError(f"address {address!r} is not host:port (Ray's port is 6379 by default), nor 'auto'")
+    fix = f"start one there with 'ray start --head --port={port}', or leave --address out to start one on this machine"
     try:
         socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
     except OSError as exc:
+        raise ClusterError(f"no Ray cluster answers at {address}: {exc}; {fix}") from exc
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        answer = subprocess.run(ask, capture_output=True, text=True, timeout=_HEALTH_SECONDS, check=False)
+    except subprocess.TimeoutExpired as exc:
         raise ClusterError(
-            f"no Ray cluster answers at {address}: {exc}; start one there with 'ray start --head --port={port}', or "
-            "leave --address out to start one on this machine"
+            f"something listens at {address}, but no Ray cluster answers there within {_HEALTH_SECONDS:.0f} s; {fix}"
         ) from exc
+    if "AuthenticationError" in answer.stderr or "InvalidAuthToken" in answer.stderr:
+        raise ClusterError(
+            f"the Ray cluster at {address} asks for a token; set RAY_AUTH_MODE=token, with the cluster's token in "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN ('ray get-auth-token' prints it on the head node)"
+        )
+    if answer.returncode:
+        raise ClusterError(f"no healthy Ray cluster (version {ray.__version__}) answers at {address}; {fix}")
 
 
 def _bundles(cluster: ClusterConfig, job: Job) -> list[dict[str, float]]:

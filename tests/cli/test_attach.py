@@ -1,0 +1,90 @@
+"""``--address``: runs on a Ray cluster that somebody else started, which stays when they end."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from test_train import TINY, distfa
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+def healthy(address):
+    return (
+        subprocess.run([*RAY, "health-check", "--address", address], capture_output=True, check=False).returncode == 0
+    )
+
+
+def end_all(parent, scratch):
+    """Kill the head node: its parent process first, then whatever works in its directory."""
+    for pid in (parent, *(int(name) for name in os.listdir("/proc") if name.isdigit())):
+        with contextlib.suppress(OSError):
+            if pid == parent or scratch in Path(f"/proc/{pid}/cmdline").read_text():
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a head node in a process group of its own, as 'ray start --head' makes it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address, scratch = f"127.0.0.1:{port}", tempfile.mkdtemp(prefix="ray")
+    start = ["start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--block"]
+    more = ["--include-dashboard=false", "--object-store-memory=100000000", f"--temp-dir={scratch}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_worker_niceness", "0")
+        head = subprocess.Popen(
+            [*RAY, *start, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        give_up = time.monotonic() + 60
+        while time.monotonic() < give_up and not healthy(address):
+            assert head.poll() is None, "ray start ended by itself"
+        yield address
+    end_all(head.pid, scratch)
+    head.wait(30)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_a_run_attaches_gives_the_same_weights_and_leaves_the_cluster_as_it_was(cluster, tmp_path):
+    for _ in range(2):
+        attached = distfa("train", *TINY, "--address", cluster, "--json", cwd=tmp_path)
+    serial = distfa("train", *TINY, "--engine", "serial", "--json", cwd=tmp_path)
+    a, b = (json.loads(done.stdout.splitlines()[-1]) for done in (attached, serial))
+    assert (a["train_loss"], a["test_accuracy"]) == (b["train_loss"], b["test_accuracy"])
+    assert healthy(cluster)
+
+
+def test_doctor_looks_at_a_cluster_and_lets_two_layers_talk(cluster, tmp_path):
+    out = distfa("doctor", "--address", cluster, cwd=tmp_path).stdout
+    assert f"attached to Ray at {cluster}" in out
+    assert re.search(r"two layers talked over gRPC \(insecure\): [\d,]+ bytes", out)
+    assert "bit for bit" in out
+    assert out.rstrip().endswith("training will work")
+
+
+def test_doctor_says_what_to_mend(tmp_path):
+    done = distfa("doctor", "--address", "127.0.0.1:1", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert re.search(r"mend  no Ray cluster answers at 127.0.0.1:1.*\n +fix: start one there", done.stdout)
+
+
+def test_something_that_is_no_ray_cluster_is_given_up_within_half_a_minute(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        began = time.monotonic()
+        done = distfa("train", "--address", address, cwd=tmp_path, check=False)
+    assert time.monotonic() - began < 45
+    assert done.returncode == 1
+    assert f"something listens at {address}, but no Ray cluster answers there" in done.stderr
+    assert "Traceback" not in done.stderr
