@@ -206,7 +206,7 @@ def started(tmp_path):
 
 def _steps(tmp_path):
     metrics = tmp_path / "kept" / "metrics.jsonl"
-    return metrics.exists() and metrics.read_text().count("\n")
+    return metrics.exists() and metrics.read_text().count('"kind": "step"')
 
 
 def leftovers(session):
