@@ -188,11 +188,11 @@ class Coordinator:
         return self._silent(half) or self._computing(half) or min(missed, key=lambda e: e.order)
 
     def _located(self, layer: int, error: BaseException) -> BaseException:
-        """A lost process cannot say where it was; the coordinator can."""
-        if not isinstance(error, LayerLost):
+        """A lost process or stream cannot say at which step it was; the coordinator can."""
+        if not isinstance(error, LayerLost | PeerLost):
             return error
         at = f", step {self._status[layer].step}" if layer in self._status else ""
-        return LayerLost(f"layer {layer}{at}: {error}")
+        return type(error)(f"layer {layer}{at}: {error}")
 
     def _silent(self, limit_seconds: float) -> DistfaError | None:
         now = time.monotonic()

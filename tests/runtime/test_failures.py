@@ -9,7 +9,7 @@ import torch
 from runs import ThreadRun, raw, recipe, run_serial, run_threads
 
 from distfa.core.layer import Layer
-from distfa.errors import DeadlineExceeded, LayerError, LayerLost, MessageRefused, NonFiniteError
+from distfa.errors import DeadlineExceeded, LayerError, LayerLost, MessageRefused, NonFiniteError, PeerLost
 from distfa.transport import serde
 from distfa.transport.base import WireConfig
 from distfa.transport.message import Kind
@@ -170,3 +170,16 @@ def test_different_feedback_shapes_at_the_two_ends_are_refused():
         run.addresses[2] = other.addresses[2]
         with other, pytest.raises(LayerError, match="disagree about the network or the batch"):
             run.train()
+
+
+def test_a_stream_that_breaks_names_both_layers_and_the_step():
+    """A partition of the network: no process died, nobody refused anything, the other end is just gone."""
+    with ThreadRun(recipe(epochs=400), wire=QUICK) as run:
+        run.coordinator.connect(run.addresses, 10.0)
+        records = run.coordinator.train()
+        while next(records).step < 5:
+            pass
+        for channel in run.handles[1].worker._transport._channels:
+            channel.close()
+        with pytest.raises(PeerLost, match=r"^layer \d, step \d+: layer \d .*went away"):
+            list(records)
