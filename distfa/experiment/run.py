@@ -215,8 +215,9 @@ class _Attempt:
 
     def _log_traffic(self, record: StepRecord | EvalRecord) -> None:
         """Bytes and waiting so far, now and then: what a watcher makes rates of."""
-        layers = self._engine.facts().get("layers")
-        if layers and record.seconds - self._traffic_logged >= _TRAFFIC_SECONDS:
+        if record.seconds - self._traffic_logged < _TRAFFIC_SECONDS:
+            return
+        if layers := self._engine.facts().get("layers"):
             self._traffic_logged = record.seconds
             self._run_dir.log(
                 {
