@@ -6,6 +6,8 @@
     |   +-- ModelError               a module distfa cannot split into layers
     |   +-- DataError                a data set that is missing, malformed or out of range
     |   +-- RunDirError              a run directory that cannot be read or written
+    |   +-- BenchError               a measurement that cannot be made as asked
+    |   +-- PlanError                a cluster that is described wrongly, or too small for the run
     +-- ClusterError                 Ray cannot be reached, or cannot place the layers
     +-- Interrupted                  exit code 130: Ctrl-C
     +-- LayerError                   what went wrong at one layer
@@ -50,6 +52,14 @@ class DataError(UsageError):
 
 class RunDirError(UsageError):
     """A run directory cannot be read or written."""
+
+
+class BenchError(UsageError):
+    """A measurement cannot be made as asked, or its file cannot be read or written."""
+
+
+class PlanError(UsageError):
+    """A cluster is described wrongly, is too small for the run, or its calibration cannot be used."""
 
 
 class ClusterError(DistfaError):

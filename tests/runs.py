@@ -11,7 +11,7 @@ from distfa.core.activations import Activation
 from distfa.core.network import mlp
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
-from distfa.core.records import Record
+from distfa.core.records import Record, TimelineRecord
 from distfa.core.serial import SerialTrainer, Split
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.job import Job, RawInputs, RawTargets, lossy, reads_labels
@@ -131,9 +131,11 @@ class ThreadRun:
             self.addresses[handle.layer] = handle.worker.listen(wrap_transport(handle.layer, made))
 
     def train(self) -> tuple[dict[str, Tensor], list[Record]]:
-        """(weights, records) of the whole run."""
+        """(weights, records) of the whole run; what engines need not agree on is in ``timelines``."""
         self.coordinator.connect(self.addresses, 10.0)
         records = list(self.coordinator.train())
+        self.timelines = [record for record in records if isinstance(record, TimelineRecord)]
+        records = [record for record in records if not isinstance(record, TimelineRecord)]
         return self.coordinator.state(), records
 
     def __enter__(self) -> ThreadRun:

@@ -13,6 +13,7 @@ LAYERS = [  # lowest first; a package imports from its own line and the lines ab
     {"transport"},
     {"runtime"},
     {"experiment"},
+    {"bench", "plan"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -24,7 +25,8 @@ HOMES = {
     "cryptography": {"transport/tls.py"},
     "typer": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
     "rich": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
-    "pydantic": {"experiment/spec.py"},
+    "pydantic": {"experiment/spec.py", "plan/cluster.py"},
+    "simpy": {"plan/parts.py", "plan/simulate.py"},
 }
 
 

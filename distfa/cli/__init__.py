@@ -11,7 +11,23 @@ import sys
 
 import typer
 
-from distfa.cli import doctor, evaluate, report, rules, spec, train, watch
+from distfa.cli import (
+    bench,
+    bench_books,
+    bench_codecs,
+    bench_comm,
+    bench_rules,
+    bench_scale,
+    bench_speed,
+    doctor,
+    evaluate,
+    plan,
+    report,
+    rules,
+    spec,
+    train,
+    watch,
+)
 from distfa.cli.output import error
 from distfa.errors import DistfaError
 from distfa.version import __version__
@@ -32,6 +48,14 @@ app.command("spec")(spec.spec)
 app.command("rules")(rules.rules)
 app.command("watch")(watch.watch)
 app.command("report")(report.report)
+app.command("plan")(plan.plan)
+bench.app.command("speed")(bench_speed.speed)
+bench.app.command("comm")(bench_comm.comm)
+bench.app.command("scale")(bench_scale.scale)
+bench.app.command("rules")(bench_rules.rules)
+bench.app.command("books")(bench_books.books)
+bench.app.command("codecs")(bench_codecs.codecs)
+app.add_typer(bench.app, name="bench")
 
 
 def _version(wanted: bool) -> None:

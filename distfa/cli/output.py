@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
-from distfa.core.records import EvalRecord
+from distfa.core.records import EvalRecord, TimelineRecord
 from distfa.experiment.result import Result
 from distfa.experiment.run import Progress as RunProgress
 
@@ -74,10 +75,10 @@ class ProgressBar:
         record = progress.record
         if isinstance(record, EvalRecord):
             self._say_epoch(record, progress)
-        if isinstance(record, LedgerRecord):
+        if isinstance(record, LedgerRecord | DigestRecord):
             self._warn(progress.tally.violations)
             return
-        if self._task is None or record is None or isinstance(record, ProbeRecord):
+        if self._task is None or record is None or isinstance(record, ProbeRecord | TimelineRecord):
             return
         now = time.monotonic()
         if now - self._shown < _REFRESH_SECONDS and progress.tally.steps < progress.steps:
@@ -121,9 +122,10 @@ def result_table(result: Result, *, stderr: bool) -> None:
     """The figures of a run, the bytes over each boundary, and the run directory."""
     console = Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
     accuracy = f"test accuracy {_percent(result.test_accuracy)}, " if result.test_accuracy is not None else ""
+    how = result.init if result.schedule == "sync" else f"{result.init}, {result.schedule}"
     loss = f", test loss {result.test_loss:.4f}" if result.test_loss is not None else ""
     console.print(
-        f"[bold]{result.rule}[/] ({result.init}), {'-'.join(map(str, result.layer_sizes))}, engine {result.engine}: "
+        f"[bold]{result.rule}[/] ({how}), {'-'.join(map(str, result.layer_sizes))}, engine {result.engine}: "
         f"{accuracy}train loss {result.train_loss:.4f}{loss}",
         highlight=False,
     )
@@ -143,11 +145,14 @@ def result_table(result: Result, *, stderr: bool) -> None:
 
 def _ledger_line(result: Result) -> str:
     entries, broken = result.ledger["entries"], result.ledger["violations"]
+    signals = result.ledger["signals_compared"]
+    compared = f", {signals:,} signals compared at both ends" if signals else ""
     if not broken:
-        return f"conservation ledger: {entries:,} entries, the law held in all"
+        return f"conservation ledger: {entries:,} entries{compared}, the law held in all"
     first = result.ledger["first_violation"]
     return (
-        f"[yellow]conservation ledger: the law broke in {broken:,} of {entries:,} entries, first at {_plain(first)}[/]"
+        f"[yellow]conservation ledger: the law broke in {broken:,} of {entries + signals:,} entries, first at "
+        f"{_plain(first)}[/]"
     )
 
 

@@ -59,6 +59,14 @@ def train(
         int | None,
         typer.Option(help="Parts a batch is split into, so that layers work at the same time.", rich_help_panel=_HOW),
     ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="sync (default), or async: the next step's forwards go on while errors are under way; needs "
+            "--micro-batches 2 or more.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam (default) or adamw.", rich_help_panel=_HOW)] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_HOW)] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, feedback and data order.", rich_help_panel=_HOW)] = None,
@@ -118,6 +126,7 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "micro_batches": micro_batches,
+        "schedule": schedule,
         "optimizer.name": optimizer,
         "optimizer.lr": lr,
         "seed": seed,

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from distfa.codecs.base import Codec, Payload
+from distfa.codecs.dithered import DitheredInt4
 from distfa.codecs.floats import BF16, FP32, FP64
-from distfa.codecs.int8 import Int8
+from distfa.codecs.packed import Packed
+from distfa.codecs.scaled import Fp8, Int4, Int8
 
 __all__ = ["CODECS", "LOSSLESS", "Codec", "Payload", "carry", "resolve"]
 
-_ALL: tuple[Codec, ...] = (FP32, FP64, BF16, Int8())
+_ALL: tuple[Codec, ...] = (FP32, FP64, BF16, Fp8(), Int8(), Int4(), DitheredInt4(), Packed())
 
 CODECS: dict[str, Codec] = {codec.name: codec for codec in _ALL}
 

@@ -32,8 +32,9 @@ class Codec(Protocol):
         """Whether decode gives back every bit of a signal of ``dtype``."""
         ...
 
-    def payload_bytes(self, rows: int, columns: int) -> int:
-        """Exact length of the payload of a (rows, columns) signal."""
+    def max_payload_bytes(self, rows: int, columns: int, dtype: torch.dtype) -> int:
+        """Length of the payload of a (rows, columns) signal of ``dtype``; the longest, where that depends on
+        its numbers."""
         ...
 
     def encode(self, signal: Tensor) -> Payload:
@@ -42,7 +43,11 @@ class Codec(Protocol):
 
     def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """The signal, shape (rows, columns), in memory of its own: payloads may be unaligned and BLAS
-        rounds by alignment."""
+        rounds by alignment.
+
+        Raises:
+            ValueError: The payload is none of such a signal.
+        """
         ...
 
 
@@ -58,3 +63,9 @@ def from_bytes(payload: NDArray[Any], rows: int, columns: int, dtype: torch.dtyp
     signal = torch.empty((rows, columns), dtype=dtype)
     signal.view(torch.uint8).numpy().reshape(-1)[:] = payload
     return signal
+
+
+def require_bytes(payload: Payload, expected_bytes: int) -> None:
+    """Raise ``ValueError`` where a payload has another length."""
+    if payload.nbytes != expected_bytes:
+        raise ValueError(f"got {payload.nbytes} bytes, expected {expected_bytes}; the payload does not fit its shape")

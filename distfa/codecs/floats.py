@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distfa.codecs.base import Payload, from_bytes, to_bytes
+from distfa.codecs.base import Payload, from_bytes, require_bytes, to_bytes
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class FloatCodec:
         """Whether ``wire_dtype`` holds every number of ``dtype``."""
         return torch.promote_types(dtype, self.wire_dtype) == self.wire_dtype
 
-    def payload_bytes(self, rows: int, columns: int) -> int:
-        """rows x columns x width of the float."""
+    def max_payload_bytes(self, rows: int, columns: int, dtype: torch.dtype) -> int:
+        """rows x columns x width of the float on the wire, exactly."""
         return rows * columns * self.wire_dtype.itemsize
 
     def encode(self, signal: Tensor) -> Payload:
@@ -38,6 +38,7 @@ class FloatCodec:
 
     def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """The numbers, widened or narrowed to ``dtype``."""
+        require_bytes(payload, self.max_payload_bytes(rows, columns, dtype))
         return from_bytes(payload, rows, columns, self.wire_dtype).to(dtype)
 
 

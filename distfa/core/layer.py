@@ -17,17 +17,21 @@ from distfa.core.draw import initial_weight
 from distfa.core.layer_ledger import LayerLedger
 from distfa.core.ledger import Half
 from distfa.core.losses import LOSSES, Scored
-from distfa.core.probe import LayerProbe, measure
+from distfa.core.probe import LayerProbe, measure, row_cosines
 from distfa.core.recipe import Recipe
+
+Part = tuple[int, int]
+"""A micro-batch: (step, its number within the step)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Kept:
-    """What a micro-batch's backward needs of its forward."""
+    """What a micro-batch's backward needs of its forward; ``updates`` made before it tell the weights it saw."""
 
     h_in: Tensor
     z: Tensor
     h: Tensor
+    updates: int = 0
     message: Tensor | None = None  # for a rule that learns its feedback
 
 
@@ -62,7 +66,8 @@ class Layer:
         self.rule = rules.build(recipe)
         self.weight, self.bias = self._initial(recipe, given)
         boundaries = recipe.network.boundaries
-        self.sends_to = tuple(b for b in reversed(boundaries) if self.rule.origin(b) == index)
+        # The lowest first: it is the first to need its error, for its next step's forward.
+        self.sends_to = tuple(b for b in boundaries if self.rule.origin(b) == index)
         self._emits_with = {b: self._matrix(self.rule.feedback(b, sender=True)) for b in self.sends_to}
         self._learns_with = None if self._is_output else self._matrix(self.rule.feedback(index, sender=False))
         self.optimizer = optim.build(recipe.optimizer, self.parameters)
@@ -74,11 +79,14 @@ class Layer:
         self._ledger = (
             LayerLedger(recipe, index, self.rule, self.weight) if recipe.ledger_every and self.rule.potential else None
         )
-        self._kept: dict[int, _Kept] = {}
-        self._probe_kept: dict[int, tuple[_Kept, Tensor]] = {}
-        self._true_gradients: list[Tensor] = []
-        self._probed = False
+        self._kept: dict[Part, _Kept] = {}
+        self._updates = 0
         self._has_gradient = False
+        self._probed = False
+        self._probe_kept: dict[int, _Kept] = {}
+        self._true_gradients: list[Tensor] = []
+        self._message = self._signal = torch.empty(0)  # of the last backward
+        self._cosines: list[Tensor] = []
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -93,14 +101,14 @@ class Layer:
         return named
 
     def begin_step(self, step: int, *, probed: bool = False) -> None:
-        """Draw what the rule draws anew for every step, and open the books where they are due.
+        """Before the step's first backward: draw what the rule draws anew, open the books where they are due.
 
         Args:
             step: Counted from 0.
-            probed: Whether a probe follows, so that forwards are kept for it.
+            probed: Whether gradient alignment is probed in this step.
         """
         self._probed = probed
-        self._true_gradients = []
+        self._cosines = []
         if self._ledger is not None:
             self._ledger.begin(step)
         for boundary in self.sends_to:
@@ -112,28 +120,31 @@ class Layer:
         """h = phi(h_in W^T + b), keeping nothing; shape (n, d_l)."""
         return self.shape.activation.forward(self._affine(h_in))
 
-    def forward(self, h_in: Tensor, micro_batch: int) -> Tensor:
+    def forward(self, h_in: Tensor, part: Part) -> Tensor:
         """As ``infer``, keeping what this micro-batch's backward needs."""
         z = self._affine(h_in)
         h = self.shape.activation.forward(z)
-        self._kept[micro_batch] = _Kept(h_in=h_in, z=z, h=h)
+        self._kept[part] = _Kept(h_in=h_in, z=z, h=h, updates=self._updates)
         return h
 
     def score(self, output: Tensor, target: Tensor, rows: int) -> Scored:
         """The loss of one micro-batch of a batch of ``rows`` rows; output layer only."""
         return self._loss(output, target, rows)
 
-    def output_delta(self, scored: Scored, micro_batch: int) -> Tensor:
+    def output_delta(self, scored: Scored, part: Part) -> Tensor:
         """delta_L = e = dLoss/dz_L, shape (n, C): the output layer always uses the exact error."""
-        kept = self._kept[micro_batch]
+        kept = self._kept[part]
         return self.shape.activation.backward(scored.gradient, kept.z, kept.h)
 
-    def hidden_delta(self, message: Tensor, micro_batch: int) -> Tensor:
+    def hidden_delta(self, message: Tensor, part: Part) -> Tensor:
         """delta_l = s_l * phi'(z_l), shape (n, d_l), from the rule's error message to this layer."""
-        kept = self._kept[micro_batch]
+        kept = self._kept[part]
         if self._feedback_optimizer is not None:
-            self._kept[micro_batch] = replace(kept, message=message)
+            self._kept[part] = replace(kept, message=message)
+        self._message = message
         s = self.rule.teach(message, self._learns_with)
+        if self._probed:
+            self._signal = s
         delta = self.shape.activation.backward(s, kept.z, kept.h)
         if self._ledger is not None:
             self._ledger.observe(s, delta, kept.z, kept.h)
@@ -147,14 +158,14 @@ class Layer:
         return onehot.scatter_(1, target.unsqueeze(1), 1.0 / rows)
 
     def emit(self, boundary: int, delta: Tensor) -> Tensor:
-        """The rule's error message across ``boundary``, one of ``sends_to``."""
+        """The rule's error message across ``boundary``, one of ``sends_to``; a hidden layer passes on the output's."""
+        if self.rule.is_direct and not self._is_output:
+            return self._message
         return self.rule.emit(delta, self.weight, self._emits_with[boundary])
 
-    def accumulate(self, delta: Tensor, micro_batch: int) -> None:
+    def accumulate(self, delta: Tensor, part: Part) -> None:
         """Add this micro-batch's G = delta^T h_in and g = sum of rows of delta; forget its forward."""
-        kept = self._kept.pop(micro_batch)
-        if self._probed:
-            self._probe_kept[micro_batch] = (kept, delta)
+        kept = self._kept.pop(part)
         self._add_product(self.weight, delta, kept.h_in)
         if self._learns_with is not None and kept.message is not None:
             self._add_product(self._learns_with, kept.message, kept.h)
@@ -162,43 +173,67 @@ class Layer:
             g = delta.sum(dim=0)
             self.bias.grad = self.bias.grad.add_(g) if self._has_gradient and self.bias.grad is not None else g
         self._has_gradient = True
+        if self._ledger is not None and kept.updates < self._updates:
+            self._ledger.stale(self.weight, self.bias)
 
-    def update(self, step: int) -> list[Half]:
+    def update(self, step: int, lr: float) -> list[Half]:
         """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""
+        self._updates += 1
+        for optimizer in (self.optimizer, self._feedback_optimizer):
+            for group in [] if optimizer is None else optimizer.param_groups:
+                group["lr"] = lr
         if self._ledger is None:
             self._descend()
             return []
         learned = self._learns_with, self._feedback_optimizer
         return self._ledger.around(
             step,
+            lr,
             self._descend,
             weight=(self.weight, self.optimizer),
             bias=self.bias,
             learned=None if learned[0] is None or learned[1] is None else (learned[0], learned[1]),
         )
 
-    def probe(self, message: Tensor | None, micro_batch: int) -> Tensor:
-        """One micro-batch of the true backward pass, after the rule's own; what backpropagation sends down.
+    def probe_forward(self, h_in: Tensor, micro_batch: int) -> Tensor:
+        """A probe's forward of one micro-batch, at the weights before the step; h, shape (n, d_l)."""
+        if micro_batch == 0:
+            self._true_gradients = []
+        z = self._affine(h_in)
+        h = self.shape.activation.forward(z)
+        self._probe_kept[micro_batch] = _Kept(h_in=h_in, z=z, h=h)
+        return h
+
+    def probe_backward(self, gradient: Tensor, micro_batch: int) -> Tensor:
+        """One micro-batch of the true backward pass.
 
         Args:
-            message: delta_{l+1} W_{l+1} of the true gradient, (n, d_l); None at the output layer.
+            gradient: dLoss/dh_l, shape (n, d_l): of the loss itself at the output layer, else delta_{l+1} W_{l+1}.
             micro_batch: In order.
 
         Returns:
             delta_l W_l, shape (n, d_{l-1}).
         """
-        kept, delta = self._probe_kept.pop(micro_batch)
-        if message is not None:
-            delta = self.shape.activation.backward(message, kept.z, kept.h)
+        kept = self._probe_kept.pop(micro_batch)
+        delta = self.shape.activation.backward(gradient, kept.z, kept.h)
         parts = [delta.t() @ kept.h_in] if self.bias is None else [delta.t() @ kept.h_in, delta.sum(0)]
         if self._true_gradients:
             parts = [so_far.add_(part) for so_far, part in zip(self._true_gradients, parts, strict=True)]
         self._true_gradients = parts
         return delta @ self.weight
 
+    def straight(self, delta: Tensor) -> Tensor:
+        """delta_l W_l, shape (n, d_{l-1}): what backpropagation would make of the rule's own delta."""
+        return delta @ self.weight
+
+    def compare(self, straight: Tensor) -> None:
+        """Set s_l of the last backward beside delta_{l+1} W_{l+1}, both (n, d_l): signal alignment."""
+        self._cosines.append(row_cosines(self._signal, straight))
+
     def probed(self, step: int) -> LayerProbe:
         """This layer's alignment with the true gradient of the step, before its update."""
-        return measure(step, self.index, self.parameters, self._true_gradients)
+        signal = torch.cat(self._cosines).mean().item() if self._cosines else None
+        return measure(step, self.index, self.parameters, self._true_gradients, signal)
 
     def _descend(self) -> None:
         self.optimizer.step()

@@ -15,7 +15,8 @@ from torch import Tensor
 from distfa.core.ledger import Half, ends
 from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
-from distfa.core.update import Sums, Update, gradient_of
+from distfa.core.schedule import delay
+from distfa.core.update import Fold, Number, PerNeuron, Sums, Update, drift, gradient_of
 
 _MARGIN = 8.0  # standard deviations of rounding that pass without remark
 
@@ -52,12 +53,15 @@ class LayerLedger:
         self._shadow = torch.zeros(width, dtype=torch.float64, device=weight.device)
         self._sums: _Signals | None = None
         self._due = False
+        self._delayed = delay(recipe, layer) > 0
+        self._before: list[Tensor] = []  # W_l and b_l before the last update, where the next entry needs them
+        self._drift = self._nothing(weight)
 
     def begin(self, step: int) -> None:
-        """A step begins; it is entered in the books where the cadence says so."""
-        every = self._recipe.ledger_every
-        self._due = bool(every) and step % every == 0
+        """A step's backwards begin; it is entered in the books where the cadence says so."""
+        self._due = self._recipe.ledger_due(step)
         self._sums = None
+        self._drift.zero_()
 
     def observe(self, s: Tensor, delta: Tensor, z: Tensor, h: Tensor) -> None:
         """Add one micro-batch of a hidden layer; all (n, d_l)."""
@@ -72,9 +76,20 @@ class LayerLedger:
         elif self._rule.is_direct and self._local:
             self._sums.s_h += (s * h).sum(0).double()  # the shadow readout moves at every step
 
+    def stale(self, weight: Tensor, bias: Tensor | None) -> None:
+        """The gradient so far is of micro-batches whose forward saw the weights before the last update.
+
+        They come first in a step, so the last call has all of them: <W - W(at forward), G> of those.
+        """
+        if not (self._due and self._lower):
+            return
+        parameters = [weight] if bias is None else [weight, bias]
+        self._drift = torch.stack([drift(now, old) for now, old in zip(parameters, self._before, strict=True)]).sum(0)
+
     def around(
         self,
         step: int,
+        lr: float,
         update: Callable[[], None],
         *,
         weight: tuple[Tensor, torch.optim.Optimizer],
@@ -85,13 +100,16 @@ class LayerLedger:
 
         Args:
             step: Counted from 0.
+            lr: Learning rate of this update.
             update: Makes the update.
             weight: W_l and its optimizer.
             bias: b_l.
             learned: B and its optimizer, for a rule that learns its feedback.
         """
-        config = self._recipe.optimizer
-        self._move_shadow(weight[0])
+        config = replace(self._recipe.optimizer, lr=lr)
+        self._move_shadow(weight[0], lr)
+        next_due = self._delayed and self._lower and self._recipe.ledger_due(step + 1)
+        self._before = [p.clone() for p in (weight[0], bias) if p is not None] if next_due else []
         if not self._due or not (self._lower or self._upper is not None):
             update()
             return []
@@ -99,25 +117,46 @@ class LayerLedger:
         b = None if bias is None else Update(bias, weight[1], config)
         fb = None if learned is None else Update(*learned, config)
         update()
-        halves = []
-        if self._lower and self._sums is not None:
-            halves.append(self._lower_half(step, w, b, self._sums))
-        if self._upper is not None:
-            halves.append(self._upper_half(step, self._upper, w))
-        if self._local and self._sums is not None:
-            halves.append(self._learned_half(step, fb) if fb is not None else self._shadow_half(step, self._sums))
-        return halves
+        halves = self._halves(step, lr, w, b, fb, Fold(), Fold(), Fold())
+        if not self._recipe.ledger_neurons:
+            return halves
+        below, here = w.parameter.shape[1], w.parameter.shape[0]
+        apart = PerNeuron(here, rows=True), PerNeuron(below, rows=False), PerNeuron(here, rows=False)
+        neurons = self._halves(step, lr, w, b, fb, *apart)
+        return [replace(half, neurons=each) for half, each in zip(halves, neurons, strict=True)]
 
     # -- halves -------------------------------------------------------------------------------
 
-    def _lower_half(self, step: int, w: Update, b: Update | None, sums: _Signals) -> Half:
-        lr, total = self._recipe.optimizer.lr, Sums()
+    def _halves(
+        self,
+        step: int,
+        lr: float,
+        w: Update,
+        b: Update | None,
+        fb: Update | None,
+        incoming: Fold,
+        outgoing: Fold,
+        local: Fold,
+    ) -> list[Half]:
+        """The halves this layer reports: of its own neurons, of those below it, of the potential it keeps itself."""
+        halves = []
+        if self._lower and self._sums is not None:
+            halves.append(self._lower_half(step, lr, w, b, self._sums, incoming))
+        if self._upper is not None:
+            halves.append(self._upper_half(step, lr, self._upper, w, outgoing))
+        if self._local and self._sums is not None:
+            learned_half = self._learned_half(step, lr, fb, local) if fb is not None else None
+            halves.append(learned_half or self._shadow_half(step, lr, self._sums, local))
+        return halves
+
+    def _lower_half(self, step: int, lr: float, w: Update, b: Update | None, sums: _Signals, fold: Fold) -> Half:
+        total, staleness = Sums(fold=fold), -lr * fold.vector(self._drift)
         for parameter in (w,) if b is None else (w, b):
             for block in parameter.blocks():
                 total.add(block, lr)
-        s_h = lr * sums.s_h.sum().item()
-        nonhomogeneity = s_h - lr * sums.delta_z.sum().item()
-        magnitude = lr * sums.magnitude.sum().item()
+        s_h = lr * fold.vector(sums.s_h)
+        nonhomogeneity = s_h - lr * fold.vector(sums.delta_z)
+        magnitude = lr * fold.vector(sums.magnitude)
         return Half(
             boundary=self._layer,
             step=step,
@@ -127,37 +166,40 @@ class LayerLedger:
             second_order=total.second,
             optimizer=total.optimizer,
             nonhomogeneity=nonhomogeneity,
+            staleness=staleness,
             exchange=s_h,
-            residual=total.change - total.second - total.optimizer - nonhomogeneity + s_h,
-            rounding=self._rounding(w.numbers, total) + self._product_rounding(magnitude),
+            residual=total.change - total.second - total.optimizer - nonhomogeneity - staleness + s_h,
+            rounding=self._rounding(w.numbers, lr, total) + self._product_rounding(magnitude),
             exchange_rounding=self._product_rounding(magnitude),
         )
 
-    def _upper_half(self, step: int, boundary: int, w: Update) -> Half:
-        rule, lr, total = self._rule, self._recipe.optimizer.lr, Sums()
+    def _upper_half(self, step: int, lr: float, boundary: int, w: Update, fold: Fold) -> Half:
+        rule, total = self._rule, Sums(fold=fold)
         for block in w.blocks():
             before, fixed = block.before.view(block.shape), None if self._matrix is None else self._matrix[block.rows]
             if rule.is_direct and fixed is not None:
-                total.exchange += lr * (fixed.flatten() @ block.gradient).item()
-                total.product += (fixed.norm() * block.gradient.norm()).item()
+                b = fixed.flatten()
+                total.exchange += lr * fold.dot(block, b, block.gradient)
+                squares = fold.dot(block, b, b) * fold.dot(block, block.gradient, block.gradient)
+                total.product += squares**0.5
                 continue
             after = before + block.change.view(block.shape)
             field = rule.field(before, fixed).flatten()
-            phis = (rule.phi(weight, fixed).sum().item() for weight in (before, after))
+            phis = (fold.vector(rule.phi(weight, fixed)) for weight in (before, after))
             total.add_field(block, lr, field, *phis)
         if rule.is_direct:  # dfa's last boundary: Phi = <B, V>, dV = -lr G_L, the move of W_L under plain SGD
-            total.level, total.change = self._shadow.sum().item(), -total.exchange
+            total.level, total.change = fold.vector(self._shadow), -total.exchange
         angle, ratio = self._alignment(w.parameter)
-        return replace(self._potential_half(step, boundary, w, total), angle_degrees=angle, ratio=ratio)
+        return replace(self._potential_half(step, lr, boundary, w, total), angle_degrees=angle, ratio=ratio)
 
-    def _learned_half(self, step: int, fb: Update) -> Half:
+    def _learned_half(self, step: int, lr: float, fb: Update, fold: Fold) -> Half:
         """kp: Phi = 1/2 ||B||^2, with B's own update and optimizer."""
-        lr, total = self._recipe.optimizer.lr, Sums()
+        total = Sums(fold=fold)
         for block in fb.blocks():
             total.add(block, lr)
-        return self._potential_half(step, self._layer, fb, total)
+        return self._potential_half(step, lr, self._layer, fb, total)
 
-    def _potential_half(self, step: int, boundary: int, update: Update, total: Sums) -> Half:
+    def _potential_half(self, step: int, lr: float, boundary: int, update: Update, total: Sums) -> Half:
         return Half(
             boundary=boundary,
             step=step,
@@ -168,25 +210,25 @@ class LayerLedger:
             optimizer=total.optimizer,
             exchange=total.exchange,
             residual=total.change - total.second - total.optimizer + total.exchange,
-            rounding=self._rounding(update.numbers, total),
-            exchange_rounding=self._product_rounding(self._recipe.optimizer.lr * total.product),
+            rounding=self._rounding(update.numbers, lr, total),
+            exchange_rounding=self._product_rounding(lr * total.product),
         )
 
-    def _shadow_half(self, step: int, sums: _Signals) -> Half:
+    def _shadow_half(self, step: int, lr: float, sums: _Signals, fold: Fold) -> Half:
         """dfa's other boundaries, at layer l: Phi = <B_l, V_l>, dV_l = -lr e^T h_l, so dPhi = -lr sum s h."""
-        exchange = self._recipe.optimizer.lr * sums.s_h.sum().item()
+        exchange = lr * fold.vector(sums.s_h)
         return Half(
             boundary=self._layer,
             step=step,
             end="upper",
-            level=self._shadow.sum().item(),
+            level=fold.vector(self._shadow),
             change=-exchange,
             exchange=exchange,
         )
 
     # -- rounding -----------------------------------------------------------------------------
 
-    def _rounding(self, numbers: int, total: Sums) -> float:
+    def _rounding(self, numbers: int, lr: float, total: Sums) -> Number:
         """How large a half's residual may be by rounding.
 
         Each of the parameter's numbers is rounded once per step, by up to eps/2 of itself, which weighs
@@ -194,10 +236,10 @@ class LayerLedger:
         relative to the update, matrix products relative to their terms.
         """
         stored = self._epsilon * total.size / math.sqrt(max(numbers, 1))
-        products = self._product_rounding(self._recipe.optimizer.lr * total.product)
+        products = self._product_rounding(lr * total.product)
         return _MARGIN * (stored + self._epsilon * total.update) + products
 
-    def _product_rounding(self, magnitude: float) -> float:
+    def _product_rounding(self, magnitude: Number) -> Number:
         """How far a sum of products of signals may be off: their dtype's eps, times the root of the
         longest sum in them, relative to the sum of magnitudes."""
         longest = max(self._recipe.batch_size, *self._recipe.network.sizes)
@@ -210,11 +252,14 @@ class LayerLedger:
             return None
         return rule.direct_feedback(self._upper) if rule.is_direct else rule.fixed(self._upper)
 
-    def _move_shadow(self, weight: Tensor) -> None:
+    @staticmethod
+    def _nothing(weight: Tensor) -> Tensor:
+        return torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
+
+    def _move_shadow(self, weight: Tensor, lr: float) -> None:
         """V moves by -lr e^T h, whatever the optimizer makes of the gradient."""
         if not self._rule.is_direct:
             return
-        lr = self._recipe.optimizer.lr
         if self._upper is not None and self._matrix is not None:
             self._shadow -= lr * (self._matrix * gradient_of(weight).double()).sum(0)
         elif self._local and self._sums is not None:

@@ -5,7 +5,8 @@
 Each half of the change is computed where its data is, in float64, from what that layer really used;
 only sums over neurons travel, and ``join`` puts the halves of a boundary together:
 
-    lower half, at layer l       d 1/2 (||W||^2 + b^2) = discretisation + optimizer + non-homogeneity - lr sum s h
+    lower half, at layer l       d 1/2 (||W||^2 + b^2) = discretisation + optimizer + non-homogeneity + staleness
+                                                         - lr sum s h
     upper half, at layer l+1     d Phi                 = second order + optimizer - lr <B, G_{l+1}>
 
 The last terms of the two are the same number seen from two ends: their difference is *transport*, zero
@@ -24,8 +25,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
+from distfa.core.update import Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,35 +45,52 @@ class Half:
         second_order: 1/2 ||dW||^2 (lower), or what Phi's curvature adds (upper).
         optimizer: What the optimizer added to plain SGD.
         nonhomogeneity: Lower only.
+        staleness: Lower only: of forwards that saw older weights than the update changes.
         exchange: lr sum s h, or lr <B, G>: the same number at both ends.
         residual: ``change`` less all that explains it.
         rounding: How large ``residual`` may be by rounding.
         exchange_rounding: How far the two ends' ``exchange`` may differ by rounding.
         angle_degrees: Upper only: between vec(W_{l+1}) and vec(B_{l+1}); NaN where a rule has none.
         ratio: Upper only: ||B|| / ||W||.
+        neurons: The same half neuron by neuron, where asked for.
     """
 
     boundary: int
     step: int
     end: str
-    level: float = 0.0
-    change: float = 0.0
-    second_order: float = 0.0
-    optimizer: float = 0.0
-    nonhomogeneity: float = 0.0
-    exchange: float = 0.0
-    residual: float = 0.0
-    rounding: float = 0.0
-    exchange_rounding: float = 0.0
+    level: Number = 0.0
+    change: Number = 0.0
+    second_order: Number = 0.0
+    optimizer: Number = 0.0
+    nonhomogeneity: Number = 0.0
+    staleness: Number = 0.0
+    exchange: Number = 0.0
+    residual: Number = 0.0
+    rounding: Number = 0.0
+    exchange_rounding: Number = 0.0
     angle_degrees: float | None = None
     ratio: float | None = None
+    neurons: Half | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronShares:
+    """What each neuron of layer l adds to an entry: (d_l,) numbers each, names as ``LedgerRecord``."""
+
+    change: tuple[float, ...]
+    discretisation: tuple[float, ...]
+    optimizer: tuple[float, ...]
+    nonhomogeneity: tuple[float, ...]
+    staleness: tuple[float, ...]
+    transport: tuple[float, ...]
+    residual: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerRecord:
     """How Q_l changed in one step, by cause; sums over the neurons of layer l.
 
-    ``change = discretisation + optimizer + nonhomogeneity + transport + residual``, exactly.
+    ``change = discretisation + optimizer + nonhomogeneity + staleness + transport + residual``, exactly.
 
     Attributes:
         step: Counted from 0.
@@ -80,6 +101,7 @@ class LedgerRecord:
         discretisation: Of finite steps.
         optimizer: Momentum, weight decay, Adam: what was added to plain SGD.
         nonhomogeneity: Of activations for which phi'(z) z is not phi(z).
+        staleness: Of delayed updates: -lr <W - W(at forward), G>; 0 under ``sync``.
         transport: The difference between what the two ends used.
         residual: What nothing above explains.
         residual_lower: The part of it at layer l.
@@ -88,6 +110,7 @@ class LedgerRecord:
         transport_tolerance: For ``transport``; infinite under a lossy codec.
         angle_degrees: Weight alignment of the boundary; None for a rule without a fixed matrix.
         ratio: ||B|| / ||W||.
+        neurons: Neuron by neuron, where asked for.
     """
 
     step: int
@@ -98,6 +121,7 @@ class LedgerRecord:
     discretisation: float
     optimizer: float
     nonhomogeneity: float
+    staleness: float
     transport: float
     residual: float
     residual_lower: float
@@ -106,6 +130,7 @@ class LedgerRecord:
     transport_tolerance: float
     angle_degrees: float | None = None
     ratio: float | None = None
+    neurons: NeuronShares | None = None
 
     @property
     def holds(self) -> bool:
@@ -150,7 +175,7 @@ def join(halves: list[Half], *, lossy: bool) -> LedgerRecord:
     """One boundary's record of one step from its halves.
 
     Args:
-        halves: ``lower`` and ``upper``.
+        halves: ``lower`` and ``upper``, in sums.
         lossy: Whether a codec of this boundary rounds, so that the ends differ by right.
     """
     by_end = {half.end: half for half in halves}
@@ -158,18 +183,39 @@ def join(halves: list[Half], *, lossy: bool) -> LedgerRecord:
     return LedgerRecord(
         step=lower.step,
         boundary=lower.boundary,
-        incoming=lower.level,
-        potential=upper.level,
-        change=lower.change - upper.change,
-        discretisation=lower.second_order - upper.second_order,
-        optimizer=lower.optimizer - upper.optimizer,
-        nonhomogeneity=lower.nonhomogeneity,
-        transport=upper.exchange - lower.exchange,
-        residual=lower.residual - upper.residual,
-        residual_lower=lower.residual,
-        residual_upper=upper.residual,
-        tolerance=lower.rounding + upper.rounding,
-        transport_tolerance=math.inf if lossy else lower.exchange_rounding + upper.exchange_rounding,
+        incoming=float(lower.level),
+        potential=float(upper.level),
+        **{cause: float(value) for cause, value in _causes(lower, upper).items()},
+        residual_lower=float(lower.residual),
+        residual_upper=float(upper.residual),
+        tolerance=float(lower.rounding + upper.rounding),
+        transport_tolerance=math.inf if lossy else float(lower.exchange_rounding + upper.exchange_rounding),
         angle_degrees=upper.angle_degrees,
         ratio=upper.ratio,
+        neurons=_neurons(lower.neurons, upper.neurons),
+    )
+
+
+def _causes(lower: Half, upper: Half) -> dict[str, Number]:
+    """The change of Q and its causes: the lower half's less the upper one's."""
+    return {
+        "change": lower.change - upper.change,
+        "discretisation": lower.second_order - upper.second_order,
+        "optimizer": lower.optimizer - upper.optimizer,
+        "nonhomogeneity": lower.nonhomogeneity,
+        "staleness": lower.staleness,
+        "transport": upper.exchange - lower.exchange,
+        "residual": lower.residual - upper.residual,
+    }
+
+
+def _neurons(lower: Half | None, upper: Half | None) -> NeuronShares | None:
+    if lower is None or upper is None:
+        return None
+    width = next(len(value) for value in (lower.change, upper.change) if isinstance(value, Tensor))
+    return NeuronShares(
+        **{
+            cause: tuple(value.tolist()) if isinstance(value, Tensor) else (value,) * width
+            for cause, value in _causes(lower, upper).items()
+        }
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
@@ -47,7 +48,7 @@ class Network:
             raise IndexError(f"layer {layer} is not one of 1..{len(self.layers)}")
         return self.layers[layer - 1]
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """(d_0, d_1, ..., d_L): the width of the input and of every layer."""
         return (self.layers[0].inputs, *(layer.outputs for layer in self.layers))

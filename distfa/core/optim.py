@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,16 @@ class OptimizerConfig:
 
     Attributes:
         name: ``sgd``, ``adam`` or ``adamw``.
-        lr: Learning rate.
+        lr: Learning rate; where a schedule lowers it, its highest.
         momentum: SGD only.
         nesterov: SGD only.
         betas: Adam and AdamW only.
         eps: Adam and AdamW only.
         weight_decay: L2 penalty (decoupled for AdamW).
+        schedule: How the learning rate goes from ``lr`` to ``final_lr`` over the run: ``constant`` (it does
+            not), ``linear`` or ``cosine`` (Loshchilov & Hutter, ICLR 2017).
+        final_lr: As a share of ``lr``.
+        warmup_steps: Over the first so many steps the rate grows linearly to ``lr``.
     """
 
     name: str = "adam"
@@ -31,6 +36,20 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    schedule: str = "constant"
+    final_lr: float = 0.0
+    warmup_steps: int = 0
+
+
+def rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The learning rate of ``step`` of a run of ``steps``, counted from 0."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    gone = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    left = 1 - gone if config.schedule == "linear" else (1 + math.cos(math.pi * gone)) / 2
+    return config.lr * (config.final_lr + (1 - config.final_lr) * left)
 
 
 def expected_update(config: OptimizerConfig, parameter: Tensor, gradient: Tensor, state: Mapping[str, Any]) -> Tensor:
@@ -65,6 +84,7 @@ def expected_update(config: OptimizerConfig, parameter: Tensor, gradient: Tensor
 
 
 NAMES: tuple[str, ...] = ("sgd", "adam", "adamw")
+SCHEDULES: tuple[str, ...] = ("constant", "linear", "cosine")
 
 
 def build(config: OptimizerConfig, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from distfa.core import optim
 from distfa.core.draw import Purpose, generator
 from distfa.core.recipe import Recipe
 
@@ -28,6 +29,9 @@ class Batch:
         parts: Row numbers of each micro-batch, in order; none is empty.
         evaluate: Whether the test set is evaluated after this step.
         probe: Whether gradient alignment is probed in this step.
+        drains: Whether every backward of the step comes before any forward of the next: always under
+            ``sync`` and in the first ``sync_epochs``; else at the end of an epoch and before an evaluation.
+        lr: Learning rate of the step's update.
     """
 
     step: int
@@ -35,6 +39,8 @@ class Batch:
     parts: tuple[NDArray[np.int64], ...]
     evaluate: bool
     probe: bool
+    drains: bool
+    lr: float
 
     @property
     def rows(self) -> int:
@@ -67,13 +73,15 @@ def batches(recipe: Recipe, samples: int) -> Iterator[Batch]:
         if position == 0:
             permutation = generator(recipe.seed, Purpose.ORDER, epoch).permutation(samples)
         rows = permutation[position * recipe.batch_size : (position + 1) * recipe.batch_size]
-        ends_epoch = position == per_epoch - 1 and (epoch + 1) % recipe.eval_every == 0
+        ends_epoch, last = position == per_epoch - 1, step == total - 1
         yield Batch(
             step=step,
             epoch=epoch,
             parts=tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))),
-            evaluate=ends_epoch or step == total - 1,
+            evaluate=last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0),
             probe=bool(recipe.probe_every) and step % recipe.probe_every == 0,
+            drains=last or ends_epoch or recipe.schedule == "sync" or epoch < recipe.sync_epochs,
+            lr=optim.rate(recipe.optimizer, step, total),
         )
 
 

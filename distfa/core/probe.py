@@ -1,8 +1,9 @@
-"""Probes: how the rule's updates lie to the true gradient, by one real backward pass now and then.
+"""Probes: how the rule's updates lie to the true gradient, by one real forward and backward now and then.
 
     cos_l = <grad_l, G_l> / (||grad_l|| ||G_l||),     a_l = <grad_l, G_l>,     dLoss/dt = - sum_l a_l
 
-A layer reports three numbers; the rest is arithmetic on them (theory.md, Alignment).
+grad_l is the gradient of the step's batch at the weights before the step, G_l what the rule really makes of that
+batch. A layer reports a few numbers; the rest is arithmetic on them (theory.md, Alignment).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _BLOCK_NUMBERS = 32 * 1024  # 256 KiB in float64
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProbe:
-    """One layer's three numbers, over W and b together.
+    """One layer's numbers, over W and b together.
 
     Attributes:
         step: Counted from 0.
@@ -26,6 +27,7 @@ class LayerProbe:
         a: <grad_l, G_l>.
         gradient_square: ||grad_l||^2, grad_l the gradient of the batch by backpropagation.
         update_square: ||G_l||^2, G_l the rule's.
+        signal: Signal alignment, the mean over rows of cos(s_l, delta_{l+1} W_{l+1}); None at the output layer.
     """
 
     step: int
@@ -33,6 +35,7 @@ class LayerProbe:
     a: float
     gradient_square: float
     update_square: float
+    signal: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class LayerAlignment:
         gradient_norm: ||grad_l||.
         update_norm: ||G_l||.
         a: How fast this layer's update lowers the loss; below 0 it pulls against the rest.
+        signal: Signal alignment; None at the output layer.
     """
 
     layer: int
@@ -52,6 +56,7 @@ class LayerAlignment:
     gradient_norm: float
     update_norm: float
     a: float
+    signal: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +80,22 @@ class ProbeRecord:
     layers: tuple[LayerAlignment, ...]
 
 
-def measure(step: int, layer: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> LayerProbe:
-    """A layer's three numbers, in float64.
+def row_cosines(a: Tensor, b: Tensor) -> Tensor:
+    """cos of every row of a (n, d) with that of b, float64, shape (n,); 0 where either is zero."""
+    return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=1, eps=1e-300)
+
+
+def measure(
+    step: int, layer: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor], signal: float | None
+) -> LayerProbe:
+    """A layer's numbers, in float64.
 
     Args:
         step: Counted from 0.
         layer: Counted from 1.
         parameters: W and b, with the rule's G and g as their ``grad``.
         gradients: The true gradients, alike.
+        signal: Its signal alignment.
     """
     a = gradient_square = update_square = 0.0
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -90,7 +103,9 @@ def measure(step: int, layer: int, parameters: Sequence[Tensor], gradients: Sequ
             a += (update @ true).item()
             gradient_square += (true @ true).item()
             update_square += (update @ update).item()
-    return LayerProbe(step=step, layer=layer, a=a, gradient_square=gradient_square, update_square=update_square)
+    return LayerProbe(
+        step=step, layer=layer, a=a, gradient_square=gradient_square, update_square=update_square, signal=signal
+    )
 
 
 def _blocks(tensor: Tensor | None) -> Iterator[Tensor]:
@@ -127,6 +142,7 @@ class Alignments:
                     gradient_norm=probe.gradient_square**0.5,
                     update_norm=probe.update_square**0.5,
                     a=probe.a,
+                    signal=probe.signal,
                 )
                 for probe in ordered
             ),

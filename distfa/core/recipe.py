@@ -10,6 +10,7 @@ from distfa.core.network import Network
 from distfa.core.optim import OptimizerConfig
 
 INITS: tuple[str, ...] = ("aligned", "random", "given")
+SCHEDULES: tuple[str, ...] = ("sync", "async")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Recipe:
             classical setting; ``given``: W(0) is the user's model, B as ``random``.
         distribution: Of W(0) and B: ``orthogonal``, ``normal`` or ``uniform`` (``distfa.core.draw``).
         rank: Of the feedback matrices of fa and dfa; None for full.
+        fanout: dfa at full rank: how many layers the error is sent to by any one layer; None: the output sends all.
         gain: Scale of the feedback matrices, beside the weights' own.
         loss: Name of the loss (``distfa.core.losses.LOSSES``).
         optimizer: The local optimizer of every layer.
@@ -31,10 +33,14 @@ class Recipe:
         max_steps: Stop after this many steps, whatever the epochs; None for no limit.
         batch_size: Rows of a step.
         micro_batches: Parts a batch is split into, to fill the pipe.
+        schedule: ``sync`` or ``async`` (``distfa.core.schedule``).
+        sync_epochs: Under ``async``, so many epochs at the start run as ``sync``.
         eval_every: Evaluate on the test set after every so many epochs, and always after the last.
         dtype: Of weights, activations and errors.
         seed: Of weights, feedback and data order.
         ledger_every: Steps between entries in the conservation ledger; 0 for none.
+        ledger_neurons: Whether entries also keep every neuron's share.
+        ledger_exact: Whether both ends of every link also report digests of the signals of those steps.
         probe_every: Steps between probes of gradient alignment; 0 for none.
         check_finite: Whether NaN or infinity in a signal or the loss ends the run.
     """
@@ -44,6 +50,7 @@ class Recipe:
     init: str = "aligned"
     distribution: str = "orthogonal"
     rank: int | None = None
+    fanout: int | None = None
     gain: float = 1.0
     loss: str = "cross_entropy"
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -51,9 +58,17 @@ class Recipe:
     max_steps: int | None = None
     batch_size: int = 32
     micro_batches: int = 1
+    schedule: str = "sync"
+    sync_epochs: int = 0
     eval_every: int = 1
     dtype: torch.dtype = torch.float32
     seed: int = 0
     ledger_every: int = 0
+    ledger_exact: bool = False
+    ledger_neurons: bool = False
     probe_every: int = 0
     check_finite: bool = True
+
+    def ledger_due(self, step: int) -> bool:
+        """Whether ``step`` is entered in the ledger."""
+        return bool(self.ledger_every) and step % self.ledger_every == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 
@@ -41,4 +42,33 @@ class EvalRecord:
     seconds: float = field(default=0.0, compare=False)
 
 
-Record = StepRecord | EvalRecord | LedgerRecord | ProbeRecord
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """What a layer did from when to when.
+
+    Attributes:
+        operation: ``forward``, ``begin``, ``backward``, ``update`` or ``evaluate`` (``distfa.core.schedule``).
+        step: Counted from 0.
+        micro_batch: Within the step; None where the operation is the step's.
+        start: Seconds since the epoch, by the clock of the layer's machine.
+        end: Likewise.
+        waited: Seconds of it that passed waiting for other layers.
+    """
+
+    operation: str
+    step: int
+    micro_batch: int | None
+    start: float
+    end: float
+    waited: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimelineRecord:
+    """All that one layer did in a few steps; engines need not agree on it."""
+
+    layer: int
+    spans: tuple[Span, ...] = field(compare=False)
+
+
+Record = StepRecord | EvalRecord | LedgerRecord | DigestRecord | ProbeRecord | TimelineRecord

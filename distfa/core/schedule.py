@@ -1,43 +1,137 @@
-"""The order in which a layer works through the micro-batches of a step.
+"""The order in which a layer works through the micro-batches of a run.
 
-``sync`` is 1F1B: a layer runs ahead by as many forwards as there are layers above it, then backward
-and forward alternate, so at most L - l + 1 micro-batches are kept at layer l. Every update of step t
-uses weights of step t only. Three layers, four micro-batches, time to the right:
+A layer goes ahead by some forwards, then backward and forward alternate (1F1B). Three layers, four
+micro-batches, time to the right:
+
+    sync: the pipe runs empty at the end of every step, and every update uses weights of its own step
 
     layer 3          F0 B0 F1 B1 F2 B2 F3 B3
     layer 2       F0 F1    B0 F2 B1 F3 B2    B3
     layer 1    F0 F1 F2       B0 F3 B1    B2    B3
 
-Source: Narayanan et al., "PipeDream", SOSP 2019, for 1F1B; flushed at the end of the step.
+    async: the forwards of the next step (F4 ...) go on while the errors of this one are under way
+
+    layer 3          F0 B0 F1 B1 F2 B2 F3 B3 F4 B4 F5 B5 ...
+    layer 2       F0 F1    B0 F2 B1 F3 B2 F4 B3 F5 B4 F6 ...
+    layer 1    F0 F1 F2       B0 F3 B1 F4 B2 F5 B3 F6 B4 ...
+
+Under ``async`` the backward of a micro-batch comes a fixed number of micro-batches after its forward, the
+layer's *delay*, so the first ``delay`` forwards of a step see the weights of the step before. Nothing
+depends on how fast messages travel: a run is deterministic. No weight versions are kept.
+
+Source: Narayanan et al., "PipeDream", SOSP 2019, for 1F1B; its asynchronous form without weight stashing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from distfa.core import rules
+from distfa.core.order import Batch
+from distfa.core.recipe import Recipe
 
 
 class Forward(NamedTuple):
     """Run the forward of a micro-batch."""
 
+    batch: Batch
     micro_batch: int
+
+
+class Begin(NamedTuple):
+    """All updates of earlier steps are made, and the backwards of this one begin."""
+
+    batch: Batch
 
 
 class Backward(NamedTuple):
     """Run the backward of a micro-batch, which accumulates its gradient."""
 
+    batch: Batch
     micro_batch: int
 
 
-def sync(layer: int, layers: int, micro_batches: int) -> Iterator[Forward | Backward]:
-    """The operations of one step at ``layer`` of ``layers``, in order.
+class Update(NamedTuple):
+    """Make the step's update."""
+
+    batch: Batch
+
+
+class Evaluate(NamedTuple):
+    """Pass the test set up the layers."""
+
+    batch: Batch
+
+
+Operation = Forward | Begin | Backward | Update | Evaluate
+
+
+def delay(recipe: Recipe, layer: int) -> int:
+    """By how many micro-batches the backwards of ``layer`` come after their forwards, beyond its step's own.
+
+    0 under ``sync``. Under ``async`` as many as an error takes to come back in a pipe without gaps: for rules
+    that go hop by hop one for each layer above; two thirds of that where errors come straight from the output (the
+    way up takes half a micro-batch's time per layer, and messages add to it); none where labels stand in for errors.
+    Always less than a step's micro-batches, since delays of a step and more cost accuracy (theory.md, aligned
+    initialisation): with one micro-batch ``async`` is ``sync``.
+    """
+    if recipe.schedule == "sync":
+        return 0
+    return min(_full_delay(recipe, layer), _most_delay(recipe))
+
+
+def flows(recipe: Recipe) -> bool:
+    """Whether the pipe fills under ``async``.
+
+    Where errors go through other layers on their way down, each must be later than the one it comes from: where
+    ``delay`` had to be cut for both alike, every micro-batch would wait for a round trip through them.
+    """
+    rule = rules.RULES[recipe.rule]
+    straight = rule.reads_labels or (rule.is_direct and recipe.fanout is None)
+    return recipe.schedule == "sync" or straight or _full_delay(recipe, 1) <= _most_delay(recipe)
+
+
+def _full_delay(recipe: Recipe, layer: int) -> int:
+    above, rule = len(recipe.network) - layer, rules.RULES[recipe.rule]
+    return 0 if rule.reads_labels else (2 * above + 1) // 3 if rule.is_direct else above
+
+
+def _most_delay(recipe: Recipe) -> int:
+    return min(recipe.micro_batches, recipe.batch_size) - 1
+
+
+def ahead(recipe: Recipe, layer: int) -> int:
+    """How many forwards ``layer`` may go ahead of its backwards: what fills the pipe, or its delay."""
+    return len(recipe.network) - layer if recipe.schedule == "sync" else delay(recipe, layer)
+
+
+def operations(batches: Iterable[Batch], ahead: int) -> Iterator[Operation]:
+    """All that a layer does in a run, in order.
 
     Backwards come in micro-batch order, so gradients add up in the same order everywhere.
+
+    Args:
+        batches: The steps of the run.
+        ahead: How many forwards the layer goes ahead.
     """
-    ahead = min(layers - layer, micro_batches)
-    for m in range(ahead):
-        yield Forward(m)
-    for m in range(micro_batches):
-        if m + ahead < micro_batches:
-            yield Forward(m + ahead)
-        yield Backward(m)
+    waiting: deque[tuple[Batch, int]] = deque()
+    for batch in batches:
+        for m in range(len(batch.parts)):
+            yield Forward(batch, m)
+            waiting.append((batch, m))
+            if len(waiting) > ahead:
+                yield from _backward(*waiting.popleft())
+        while batch.drains and waiting:
+            yield from _backward(*waiting.popleft())
+        if batch.evaluate:
+            yield Evaluate(batch)
+
+
+def _backward(batch: Batch, micro_batch: int) -> Iterator[Operation]:
+    if micro_batch == 0:
+        yield Begin(batch)
+    yield Backward(batch, micro_batch)
+    if micro_batch == len(batch.parts) - 1:
+        yield Update(batch)

@@ -6,17 +6,19 @@ Every other engine must give these bits: weights, losses, accuracies.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from distfa.core import order
+from distfa.core import order, schedule
 from distfa.core.finite import require_finite, require_finite_loss
-from distfa.core.layer import Layer
-from distfa.core.ledger import LedgerRecord, join
-from distfa.core.probe import Alignments, ProbeRecord
+from distfa.core.layer import Layer, Part
+from distfa.core.ledger import Half, join
+from distfa.core.losses import Scored
+from distfa.core.probe import Alignments, LayerProbe
 from distfa.core.recipe import Recipe
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.core.samples import Inputs, Targets
@@ -64,6 +66,11 @@ class SerialTrainer:
     ) -> None:
         self._lossy = lossy
         self._alignments = Alignments()
+        self._scored: dict[Part, Scored] = {}
+        self._messages: dict[tuple[int, Part], Tensor] = {}  # what the layer below a boundary receives
+        self._straight: dict[tuple[int, Part], Tensor] = {}  # delta W, in a probed step
+        self._probes: list[LayerProbe] = []
+        self._halves: list[Half] = []
         self.recipe = recipe
         self._train, self._test = train, test
         self._started = 0.0
@@ -71,18 +78,25 @@ class SerialTrainer:
         self.layers = [
             Layer(recipe, l, device=device, given=(given or {}).get(l)) for l in range(1, len(recipe.network) + 1)
         ]
+        self._delay = {layer.index: schedule.delay(recipe, layer.index) for layer in self.layers}
+        self._waiting: dict[int, deque[tuple[order.Batch, int]]] = {layer.index: deque() for layer in self.layers}
 
     def run(self) -> Iterator[Record]:
-        """Train; yields a record per step and per evaluation.
+        """Train; yields a record per step, once every layer has made its update, and per evaluation, and the books.
+
+        Every micro-batch goes up through all layers; then every layer, from the top, makes the backward that
+        is due: under ``sync`` of that micro-batch, under ``async`` of the one its delay before.
 
         Raises:
             NonFiniteError: A signal or the loss is NaN or infinite.
         """
         self._started = time.monotonic()
         for batch in order.batches(self.recipe, len(self._train.inputs)):
-            record, entries = self._step(batch)
-            yield record
-            yield from entries
+            for m in range(len(batch.parts)):
+                self._forward(batch, m)
+                yield from self._backwards()
+            while batch.drains and any(self._waiting.values()):
+                yield from self._backwards(drain=True)
             if batch.evaluate and len(self._test.inputs):
                 yield self._evaluate(batch)
 
@@ -90,58 +104,87 @@ class SerialTrainer:
         """All weights, under the keys of the user's model."""
         return {key: value for layer in self.layers for key, value in layer.state().items()}
 
-    def _step(self, batch: order.Batch) -> tuple[StepRecord, list[LedgerRecord | ProbeRecord]]:
-        loss, correct = 0.0, 0
+    def _forward(self, batch: order.Batch, m: int) -> None:
+        """One micro-batch up through all layers, to its loss."""
+        h = self._train.inputs.read(batch.parts[m])
         for layer in self.layers:
-            layer.begin_step(batch.step, probed=batch.probe)
-        for m, rows in enumerate(batch.parts):
-            h = self._train.inputs.read(rows)
-            for layer in self.layers:
-                if layer.index > 1:
-                    h = self._carry_activation(h)
-                    self._check(h, f"the activation from layer {layer.index - 1}", layer.index, batch.step)
-                h = layer.forward(h, m)
-            target = self._train.targets.read(rows)
-            scored = self.layers[-1].score(h, target, batch.rows)
-            if self.recipe.check_finite:
-                require_finite_loss(scored.loss, layer=len(self.layers), step=batch.step)
-            loss, correct = loss + scored.loss, correct + scored.correct
-            messages: dict[int, Tensor] = {}  # boundary -> what the layer below it receives
-            for layer in reversed(self.layers):
-                if layer is self.layers[-1]:
-                    delta = layer.output_delta(scored, m)
-                elif layer.rule.reads_labels:
-                    delta = layer.hidden_delta(layer.label_message(target, batch.rows), m)
-                else:
-                    message = messages.pop(layer.index)
-                    self._check(message, "the error signal", layer.index, batch.step)
-                    delta = layer.hidden_delta(message, m)
-                for boundary in layer.sends_to:
-                    messages[boundary] = self._carry_error(layer.emit(boundary, delta))
-                layer.accumulate(delta, m)
-        entries: list[LedgerRecord | ProbeRecord] = [self._probe(batch)] if batch.probe else []
-        halves = [half for layer in self.layers for half in layer.update(batch.step)]
-        entries += [
-            join([half for half in halves if half.boundary == boundary], lossy=self._lossy)
-            for boundary in sorted({half.boundary for half in halves})
-        ]
-        record = StepRecord(
+            if layer.index > 1:
+                h = self._carry_activation(h)
+                self._check(h, f"the activation from layer {layer.index - 1}", layer.index, batch.step)
+            h = layer.forward(h, (batch.step, m))
+            self._waiting[layer.index].append((batch, m))
+        scored = self.layers[-1].score(h, self._train.targets.read(batch.parts[m]), batch.rows)
+        if self.recipe.check_finite:
+            require_finite_loss(scored.loss, layer=len(self.layers), step=batch.step)
+        self._scored[batch.step, m] = scored
+
+    def _backwards(self, *, drain: bool = False) -> Iterator[Record]:
+        """The backward of every layer that has more micro-batches waiting than its delay; to drain, of all with any."""
+        allowed = {l: 0 if drain else delay for l, delay in self._delay.items()}
+        due = [layer for layer in reversed(self.layers) if len(self._waiting[layer.index]) > allowed[layer.index]]
+        if due and due[-1] is self.layers[0]:
+            batch, m = self._waiting[1][0]
+            if m == 0 and batch.probe:  # all layers have made the update before this step, and none that of this step
+                self._probe(batch)
+        for layer in due:
+            batch, m = self._waiting[layer.index].popleft()
+            if m == 0:
+                layer.begin_step(batch.step, probed=batch.probe)
+            self._backward(layer, batch, m)
+            if m == len(batch.parts) - 1:
+                yield from self._update(layer, batch)
+
+    def _backward(self, layer: Layer, batch: order.Batch, m: int) -> None:
+        part = (batch.step, m)
+        if layer is self.layers[-1]:
+            delta = layer.output_delta(self._scored[part], part)
+        elif layer.rule.reads_labels:
+            target = self._train.targets.read(batch.parts[m])
+            delta = layer.hidden_delta(layer.label_message(target, batch.rows), part)
+        else:
+            message = self._messages.pop((layer.index, part))
+            self._check(message, "the error signal", layer.index, batch.step)
+            delta = layer.hidden_delta(message, part)
+        for boundary in layer.sends_to:
+            self._messages[boundary, part] = self._carry_error(layer.emit(boundary, delta))
+        if batch.probe:
+            if layer is not self.layers[-1]:
+                layer.compare(self._straight.pop((layer.index, part)))
+            self._straight[layer.index - 1, part] = layer.straight(delta)
+        layer.accumulate(delta, part)
+
+    def _update(self, layer: Layer, batch: order.Batch) -> Iterator[Record]:
+        if batch.probe:
+            self._probes.append(layer.probed(batch.step))
+        self._halves += layer.update(batch.step, batch.lr)
+        if layer is not self.layers[0]:
+            return
+        scored = [self._scored.pop((batch.step, m)) for m in range(len(batch.parts))]
+        yield StepRecord(
             step=batch.step,
             epoch=batch.epoch,
-            loss=loss,
-            correct=correct,
+            loss=sum(s.loss for s in scored),
+            correct=sum(s.correct for s in scored),
             rows=batch.rows,
             seconds=time.monotonic() - self._started,
         )
-        return record, entries
+        if batch.probe:
+            yield self._alignments.add([probe for probe in self._probes if probe.step == batch.step])
+            self._probes = [probe for probe in self._probes if probe.step != batch.step]
+        mine = [half for half in self._halves if half.step == batch.step]
+        self._halves = [half for half in self._halves if half.step != batch.step]
+        for boundary in sorted({half.boundary for half in mine}):
+            yield join([half for half in mine if half.boundary == boundary], lossy=self._lossy)
 
-    def _probe(self, batch: order.Batch) -> ProbeRecord:
-        """The true backward pass of the batch, beside the rule's, before the update."""
-        for m in range(len(batch.parts)):
-            message: Tensor | None = None
+    def _probe(self, batch: order.Batch) -> None:
+        """The true gradient of the batch at the weights before its step; signals exact between layers."""
+        for m, rows in enumerate(batch.parts):
+            h = self._train.inputs.read(rows)
+            for layer in self.layers:
+                h = layer.probe_forward(h, m)
+            gradient = self.layers[-1].score(h, self._train.targets.read(rows), batch.rows).gradient
             for layer in reversed(self.layers):
-                message = layer.probe(message, m)
-        return self._alignments.add([layer.probed(batch.step) for layer in self.layers])
+                gradient = layer.probe_backward(gradient, m)
 
     def _check(self, signal: Tensor, what: str, layer: int, step: int) -> None:
         if self.recipe.check_finite:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -46,10 +45,7 @@ class Update:
 
     def blocks(self) -> Iterator[Block]:
         """Every row once; to be called after the update."""
-        rows = len(self.parameter)
-        size = max(1, _BLOCK_NUMBERS * rows // max(1, self.numbers))
-        for start in range(0, rows, size):
-            part = slice(start, min(start + size, rows))
+        for part in _row_blocks(self.parameter):
             before, gradient = self._before[part].double(), gradient_of(self.parameter)[part].double()
             state = {k: v[part] if isinstance(v, Tensor) and v.dim() else v for k, v in self._state.items()}
             expected = optim.expected_update(self._config, before, gradient, state)
@@ -69,45 +65,104 @@ def gradient_of(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
+def drift(parameter: Tensor, before: Tensor) -> Tensor:
+    """<parameter - before, its gradient> of every row, float64, shape (rows,)."""
+    gradient, found = gradient_of(parameter), torch.empty(len(parameter), dtype=torch.float64, device=parameter.device)
+    for rows in _row_blocks(parameter):
+        moved = parameter[rows].double() - before[rows].double()
+        found[rows] = (moved * gradient[rows].double()).reshape(len(moved), -1).sum(1)
+    return found
+
+
+def _row_blocks(parameter: Tensor) -> Iterator[slice]:
+    """Its rows, by blocks that fit a processor's cache."""
+    rows = len(parameter)
+    size = max(1, _BLOCK_NUMBERS * rows // max(1, parameter.numel()))
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+Number = float | Tensor
+"""A sum over all neurons of a layer, or one number per neuron, (d_l,)."""
+
+
+class Fold:
+    """Sums over everything: a half as a few numbers."""
+
+    def dot(self, block: Block, a: Tensor, b: Tensor) -> Number:
+        """<a, b> of two flat tensors of a block."""
+        return (a @ b).item()
+
+    def vector(self, per_neuron: Tensor) -> Number:
+        """What there is one of per neuron."""
+        return per_neuron.sum().item()
+
+
+class PerNeuron(Fold):
+    """Keeps neurons apart.
+
+    Args:
+        neurons: d_l.
+        rows: Whether neurons are a parameter's rows (the weights into them), or its columns (those out of them).
+    """
+
+    def __init__(self, neurons: int, *, rows: bool) -> None:
+        self._neurons, self._rows = neurons, rows
+
+    def dot(self, block: Block, a: Tensor, b: Tensor) -> Number:
+        """As ``Fold``, shape (d_l,)."""
+        product = (a * b).view(block.shape)
+        if not self._rows:
+            return product.sum(0)
+        found = torch.zeros(self._neurons, dtype=torch.float64, device=a.device)
+        found[block.rows] = product.reshape(len(product), -1).sum(1)
+        return found
+
+    def vector(self, per_neuron: Tensor) -> Number:
+        """Itself."""
+        return per_neuron.clone()
+
+
 @dataclass(kw_only=True)
 class Sums:
-    """What a parameter's half adds up: sums of squares and products over all its numbers, as floats."""
+    """What a parameter's half adds up: sums of squares and products over its numbers."""
 
-    change: float = 0.0
-    second: float = 0.0
-    optimizer: float = 0.0
-    exchange: float = 0.0
-    level: float = 0.0
-    size: float = 0.0
-    update: float = 0.0
-    product: float = 0.0
+    fold: Fold
+    change: Number = 0.0
+    second: Number = 0.0
+    optimizer: Number = 0.0
+    exchange: Number = 0.0
+    level: Number = 0.0
+    size: Number = 0.0
+    update: Number = 0.0
+    product: Number = 0.0
 
-    def add(self, block: Block, lr: float) -> Sums:
+    def add(self, block: Block, lr: float) -> None:
         """Add a block of weights whose level is 1/2 ||.||^2: the lower half's, and kp's B."""
         w, dw, g, e = block.before, block.change, block.gradient, block.expected
-        square, w_dw, dw_dw, w_g = (w @ w).item(), (w @ dw).item(), (dw @ dw).item(), (w @ g).item()
+        square, w_dw, dw_dw, w_g = (self.fold.dot(block, *pair) for pair in ((w, w), (w, dw), (dw, dw), (w, g)))
         self.change += w_dw + dw_dw / 2
         self.second += dw_dw / 2
-        self.optimizer += (w @ e).item() + lr * w_g
+        self.optimizer += self.fold.dot(block, w, e) + lr * w_g
         self.exchange += lr * w_g
         self.level += square / 2 + w_dw + dw_dw / 2
-        self._bound(square, g, e)
-        return self
+        self._bound(block, square)
 
-    def add_field(self, block: Block, lr: float, field: Tensor, phi_before: float, phi_after: float) -> None:
+    def add_field(self, block: Block, lr: float, field: Tensor, phi_before: Number, phi_after: Number) -> None:
         """Add a block of weights whose level is a potential with gradient ``field``."""
         dw, g, e = block.change, block.gradient, block.expected
-        b_dw, b_g = (field @ dw).item(), (field @ g).item()
+        b_dw, b_g = self.fold.dot(block, field, dw), self.fold.dot(block, field, g)
         self.change += phi_after - phi_before
         self.second += phi_after - phi_before - b_dw
-        self.optimizer += (field @ e).item() + lr * b_g
+        self.optimizer += self.fold.dot(block, field, e) + lr * b_g
         self.exchange += lr * b_g
         self.level += phi_after
-        self._bound(math.sqrt((field @ field).item() * (block.before @ block.before).item()), g, e)
+        self._bound(
+            block, (self.fold.dot(block, field, field) * self.fold.dot(block, block.before, block.before)) ** 0.5
+        )
 
-    def _bound(self, square: float, gradient: Tensor, expected: Tensor) -> None:
+    def _bound(self, block: Block, square: Number) -> None:
         """Sums of magnitudes, bounded by norms (Cauchy-Schwarz), for what rounding may do."""
-        norm = math.sqrt(square)
+        norm = square**0.5
         self.size += square
-        self.update += norm * expected.norm().item()
-        self.product += norm * gradient.norm().item()
+        self.update += norm * self.fold.dot(block, block.expected, block.expected) ** 0.5
+        self.product += norm * self.fold.dot(block, block.gradient, block.gradient) ** 0.5

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from distfa.codecs import Codec
-from distfa.core.ledger import LedgerRecord, verdict
+from distfa.core import digest, ledger
+from distfa.core.digest import DigestRecord
+from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
-from distfa.core.records import EvalRecord, Record, StepRecord
+from distfa.core.records import EvalRecord, Record, StepRecord, TimelineRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class Result:
         wall_seconds: Everything.
         startup_seconds: Until the first step.
         bytes: Training traffic: ``boundaries``, one row each, and ``total``.
-        ledger: Entries in the conservation ledger, how many broke the law, and the first that did.
+        schedule: ``sync`` or ``async``.
+        ledger: Entries in the conservation ledger, signals compared by digest, how many broke the law, the first.
         alignment: The last probe; None without one.
         facts: What else the engine has to say.
     """
@@ -52,6 +55,7 @@ class Result:
     wall_seconds: float
     startup_seconds: float
     bytes: dict[str, Any]
+    schedule: str = "sync"
     ledger: dict[str, Any] = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +81,7 @@ class Tally:
         self.test: EvalRecord | None = None
         self.probe: ProbeRecord | None = None
         self.entries = 0
+        self.compared = 0
         self.violations: list[str] = []
         self.steps = 0
 
@@ -84,11 +89,16 @@ class Tally:
         """Take in one record."""
         if isinstance(record, LedgerRecord):
             self.entries += 1
-            if (broken := verdict(record)) is not None:
-                self.violations.append(broken)
+            self._judge(ledger.verdict(record))
+            return
+        if isinstance(record, DigestRecord):
+            self.compared += 1
+            self._judge(digest.verdict(record))
             return
         if isinstance(record, ProbeRecord):
             self.probe = record
+            return
+        if isinstance(record, TimelineRecord):
             return
         if isinstance(record, EvalRecord):
             self.test = record
@@ -100,6 +110,10 @@ class Tally:
             self._train_seconds += record.seconds - self._last_seconds
             self.steps += 1
         self._last_seconds = record.seconds
+
+    def _judge(self, broken: str | None) -> None:
+        if broken is not None:
+            self.violations.append(broken)
 
     @property
     def samples_per_second(self) -> float:
@@ -137,15 +151,17 @@ def with_total(boundaries: list[dict[str, int]]) -> dict[str, Any]:
     return {"boundaries": boundaries, "total": {k: sum(row.get(k, 0) for row in boundaries) for k in keys}}
 
 
-def bp_payload(recipe: Recipe, boundary: int, *, rows: int, up: Codec, down: Codec) -> int:
-    """Bytes that bp would have sent across a boundary with the same codecs: d_l columns up and down.
+def bp_payload(recipe: Recipe, sent: dict[str, int], *, rows: int, down: Codec) -> int:
+    """Bytes that bp would have sent across a boundary with the same codecs.
+
+    Upwards what the run itself has sent: activations are d_l columns under every rule, and as sparse. Downwards
+    d_l columns without zeros.
 
     Args:
         recipe: Gives the widths.
-        boundary: l.
+        sent: ``boundary``, l, and ``up_payload``.
         rows: Training rows of the whole run.
-        up: Codec of activations.
         down: Codec of error messages.
     """
-    columns = recipe.network.sizes[boundary]
-    return up.payload_bytes(rows, columns) + down.payload_bytes(rows, columns)
+    columns = recipe.network.sizes[sent["boundary"]]
+    return sent["up_payload"] + down.max_payload_bytes(rows, columns, recipe.dtype)

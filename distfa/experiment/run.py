@@ -11,12 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from distfa.core import schedule
 from distfa.core.activations import Activation
+from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.network import Network, mlp
 from distfa.core.order import steps
 from distfa.core.probe import ProbeRecord
-from distfa.core.records import EvalRecord, Record, StepRecord
+from distfa.core.records import EvalRecord, Record, StepRecord, TimelineRecord
 from distfa.data import Dataset
 from distfa.errors import DataError, DistfaError, Interrupted, LedgerViolation, SpecError
 from distfa.experiment import engines
@@ -130,6 +132,13 @@ def check(spec: RunSpec, network: Network, dataset: Dataset, given: engines.Give
         raise DataError(
             f"targets have {dataset.outputs} columns, but the last layer has {outputs} outputs; make them equal"
         )
+    if not schedule.flows(spec.recipe(network)):
+        raise SpecError(
+            f"schedule is 'async' with rule {spec.rule!r}, whose errors go from layer to layer, but a step of "
+            f"{min(spec.micro_batches, spec.batch_size)} micro-batches cannot keep {len(network)} layers busy; set "
+            f"micro_batches to {len(network)} or more (and batch_size no less), or use schedule: sync, or rule: dfa "
+            "without feedback.fanout"
+        )
     if spec.init == "given" and not given:
         raise SpecError(
             "init is 'given' but there is no model to take weights from; it is for distfa.Trainer(model, ...), the "
@@ -176,10 +185,9 @@ class _Attempt:
     def _boundaries(self) -> list[dict[str, int]]:
         """Bytes per boundary so far, and what bp would have sent for the same rows."""
         recipe = self._job.recipe
-        up, down = self._job.codec(Direction.UP), self._job.codec(Direction.DOWN)
-        rows = self.tally.train_rows
+        down, rows = self._job.codec(Direction.DOWN), self.tally.train_rows
         return [
-            {**row, "bp_payload": bp_payload(recipe, row["boundary"], rows=rows, up=up, down=down)}
+            {**row, "bp_payload": bp_payload(recipe, row, rows=rows, down=down)}
             for row in self._engine.boundary_bytes()
         ]
 
@@ -189,6 +197,12 @@ class _Attempt:
             return
         if isinstance(record, ProbeRecord):
             self._log_probe(record)
+            return
+        if isinstance(record, DigestRecord):
+            self._log_digest(record)
+            return
+        if isinstance(record, TimelineRecord):
+            self._run_dir.log({"kind": "timeline", **asdict(record)})
             return
         if isinstance(record, StepRecord) and not self._logged(record):
             return
@@ -232,16 +246,31 @@ class _Attempt:
     def _log_entry(self, entry: LedgerRecord) -> None:
         """Keep a ledger entry, then judge it."""
         values = {key: value for key, value in asdict(entry).items() if value is not None and value != math.inf}
+        shares = values.pop("neurons", None)
         self._run_dir.log({"kind": "ledger", **values, "holds": entry.holds})
-        shown = ("change", "discretisation", "optimizer", "nonhomogeneity", "transport", "residual", "angle_degrees")
-        scalars = {f"ledger/{entry.boundary}/{name}": values[name] for name in shown if name in values}
+        if shares is not None:
+            self._run_dir.log({"kind": "neurons", "step": entry.step, "boundary": entry.boundary, **shares})
+        shown = ("change", "discretisation", "optimizer", "nonhomogeneity", "staleness", "transport", "residual")
+        scalars = {
+            f"ledger/{entry.boundary}/{name}": values[name] for name in (*shown, "angle_degrees") if name in values
+        }
         self._run_dir.scalars(entry.step, scalars)
-        if not entry.holds and self._spec.ledger.on_violation == "stop":
+        self._stop_unless(entry.holds)
+
+    def _log_digest(self, record: DigestRecord) -> None:
+        """Keep what two ends disagree about; that they agree is the rule, and only counted."""
+        if not record.holds:
+            self._run_dir.log({"kind": "digest", **asdict(record)})
+        self._stop_unless(record.holds)
+
+    def _stop_unless(self, holds: bool) -> None:
+        if not holds and self._spec.ledger.on_violation == "stop":
             raise LedgerViolation(self.tally.violations[-1])
 
     def _log_probe(self, probe: ProbeRecord) -> None:
         self._run_dir.log({"kind": "probe", **asdict(probe)})
         scalars = {f"alignment/{layer.layer}": layer.cosine for layer in probe.layers}
+        scalars |= {f"signal/{layer.layer}": layer.signal for layer in probe.layers if layer.signal is not None}
         self._run_dir.scalars(
             probe.step, {**scalars, "alignment/global": probe.cosine, "alignment/dominance": probe.dominance}
         )
@@ -256,6 +285,7 @@ class _Attempt:
             engine=self._spec.engine,
             rule=recipe.rule,
             init=recipe.init,
+            schedule=recipe.schedule,
             layer_sizes=recipe.network.sizes,
             epochs=recipe.epochs,
             steps=tally.steps,
@@ -270,6 +300,7 @@ class _Attempt:
             alignment=None if tally.probe is None else asdict(tally.probe),
             ledger={
                 "entries": tally.entries,
+                "signals_compared": tally.compared,
                 "violations": len(tally.violations),
                 "first_violation": next(iter(tally.violations), None),
             },

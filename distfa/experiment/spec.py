@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from distfa import codecs, data
 from distfa.core import activations, draw, losses, optim, rules
 from distfa.core.network import Network
-from distfa.core.recipe import INITS, Recipe
+from distfa.core.recipe import INITS, SCHEDULES, Recipe
 from distfa.errors import SpecError
 from distfa.runtime.job import Job
 from distfa.transport.base import WireConfig
@@ -76,6 +76,12 @@ class OptimizerSpec(_Part):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)
+    schedule: Annotated[str, _one_of(optim.SCHEDULES)] = Field(
+        "constant",
+        description="how the rate goes from lr to final_lr over the run: constant (it stays), linear, cosine",
+    )
+    final_lr: float = Field(0.0, ge=0, le=1, description="as a share of lr; linear and cosine only")
+    warmup_steps: int = Field(0, ge=0, description="steps over which the rate grows to lr")
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> OptimizerSpec:
@@ -89,6 +95,12 @@ class FeedbackSpec(_Part):
 
     rank: int | None = Field(None, ge=1, description="fa and dfa only: B of this rank; null: full")
     gain: float = Field(1.0, gt=0, description="scale of B, beside the weights' own")
+    fanout: int | None = Field(
+        None,
+        ge=1,
+        description="dfa at full rank: a layer sends the error to so many others, which pass it on (1: a relay); "
+        "null: the output layer sends to all; pays from some 64 layers on",
+    )
 
 
 class CodecSpec(_Part):
@@ -105,6 +117,16 @@ class LedgerSpec(_Part):
     on_violation: Literal["stop", "warn", "ignore"] = Field(
         "warn", description="stop: end the run where the law breaks; warn: say so and go on"
     )
+    neurons: bool = Field(False, description="also keep every neuron's share of an entry: large")
+    exact: bool = Field(
+        False, description="in those steps both ends also compare digests of every signal: any altered number shows"
+    )
+
+    @model_validator(mode="after")
+    def _more_needs_entries(self) -> LedgerSpec:
+        if self.every == 0 and (self.exact or self.neurons):
+            raise ValueError("exact and neurons go with entries, but every is 0; set ledger.every to 1 or more")
+        return self
 
 
 class ProbeSpec(_Part):
@@ -166,6 +188,14 @@ class RunSpec(_Part):
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
     batch_size: int = Field(32, ge=1)
     micro_batches: int = Field(1, ge=1, description="parts a batch is split into, to fill the pipe")
+    schedule: Annotated[str, _one_of(SCHEDULES)] = Field(
+        "sync",
+        description="sync: updates use weights of their own step; async: the next step's forwards go on while errors "
+        "are under way, with a fixed delay of less than a step; needs micro_batches above 1",
+    )
+    sync_epochs: int = Field(
+        1, ge=0, description="async only: so many epochs at the start run as sync; early on, delays cost accuracy"
+    )
     eval_every: int = Field(1, ge=1, description="epochs between evaluations")
     log_every: int = Field(10, ge=1, description="steps between records in metrics.jsonl")
     dtype: Literal["float32", "float64"] = "float32"
@@ -187,6 +217,24 @@ class RunSpec(_Part):
             raise ValueError(f"feedback.rank goes with {able}, not with rule {self.rule!r}; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _fanout_needs_one_error_for_all(self) -> RunSpec:
+        if self.feedback.fanout is not None and (self.rule != "dfa" or self.feedback.rank is not None):
+            raise ValueError(
+                "feedback.fanout goes with rule dfa at full rank, where every layer gets the same error, not with rule "
+                f"{self.rule!r}, rank {self.feedback.rank}; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _async_needs_micro_batches(self) -> RunSpec:
+        if self.schedule == "async" and min(self.micro_batches, self.batch_size) < 2:
+            raise ValueError(
+                "schedule is 'async' but a step has one micro-batch, so that there is nothing to go on with; set "
+                "micro_batches to 2 or more (and batch_size no less), or schedule: sync"
+            )
+        return self
+
     def recipe(self, network: Network) -> Recipe:
         """What determines the weights, for a network."""
         return Recipe(
@@ -195,6 +243,7 @@ class RunSpec(_Part):
             init=self.init,
             distribution=self.distribution,
             rank=self.feedback.rank,
+            fanout=self.feedback.fanout,
             gain=self.feedback.gain,
             loss=self.loss,
             optimizer=optim.OptimizerConfig(**self.optimizer.model_dump()),
@@ -202,10 +251,14 @@ class RunSpec(_Part):
             max_steps=self.max_steps,
             batch_size=self.batch_size,
             micro_batches=self.micro_batches,
+            schedule=self.schedule,
+            sync_epochs=self.sync_epochs,
             eval_every=self.eval_every,
             dtype=_DTYPES[self.dtype],
             seed=self.seed,
             ledger_every=self.ledger.every,
+            ledger_exact=self.ledger.exact,
+            ledger_neurons=self.ledger.neurons,
             probe_every=self.probe.every,
             check_finite=self.check_finite,
         )
@@ -366,11 +419,12 @@ def _explain(error: ValidationError) -> str:
         text = f"unknown key {where!r} in the spec{hint}"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        text = (
-            f"{where}: {first['input']!r} {message}"
-            if message.startswith("is ")
-            else (f"{where} is {first['input']!r}: {message[:1].lower()}{message[1:]}")
-        )
+        if isinstance(first["input"], dict):  # a rule between keys, which names them itself
+            text = f"{where}: {message}" if where else message
+        elif message.startswith("is "):
+            text = f"{where}: {first['input']!r} {message}"
+        else:
+            text = f"{where} is {first['input']!r}: {message[:1].lower()}{message[1:]}"
     more = len(problems) - 1
     return f"{text} (and {more} more)" if more else text
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from distfa.core.digest import Digest, DigestRecord, compare
 from distfa.core.ledger import Half, LedgerRecord, join
 from distfa.core.probe import Alignments, LayerProbe, ProbeRecord
 from distfa.core.records import Record
@@ -53,6 +54,7 @@ class Coordinator:
         self._lossy = lossy
         self._halves: dict[tuple[int, int], Half] = {}
         self._probes: dict[int, list[LayerProbe]] = {}
+        self._digests: dict[tuple[int, int, int, str], Digest] = {}
         self._alignments = Alignments()
         self._handles = handles
         self._deadline_seconds = deadline_seconds
@@ -134,6 +136,7 @@ class Coordinator:
                 yield from status.records
                 yield from self._enter(status.halves)
                 yield from self._align(status.probes)
+                yield from self._compare(status.digests)
             self._polls[handle.layer] = handle.call("status")
 
     def _enter(self, halves: Sequence[Half]) -> Iterator[LedgerRecord]:
@@ -153,6 +156,16 @@ class Coordinator:
             found.append(probe)
             if len(found) == len(self._handles):
                 yield self._alignments.add(self._probes.pop(probe.step))
+
+    def _compare(self, digests: Sequence[Digest]) -> Iterator[DigestRecord]:
+        """Put both ends' digests of a signal together as they come."""
+        for digest in digests:
+            key = (digest.step, digest.micro_batch, digest.boundary, digest.direction)
+            other = self._digests.pop(key, None)
+            if other is None:
+                self._digests[key] = digest
+            else:
+                yield compare(other, digest)
 
     def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
         """Give every layer a moment to say its last, twice: the poll under way, and one after the end."""

@@ -54,7 +54,7 @@ def lossy(job: Job) -> bool:
 
 
 def links(recipe: Recipe) -> tuple[Link, ...]:
-    """Every link of a run: per boundary one up, and one down from the rule's origin, if it has one; and probes'."""
+    """Every link of a run: per boundary one up, and one down from the rule's origin, if it has one; and probes' two."""
     rule, sizes = rules.build(recipe), recipe.network.sizes
     up = [
         Link(boundary=b, direction=Direction.UP, sender=b, receiver=b + 1, columns=sizes[b])
@@ -66,8 +66,9 @@ def links(recipe: Recipe) -> tuple[Link, ...]:
         if (origin := rule.origin(b)) is not None
     ]
     probes = [
-        Link(boundary=b, direction=Direction.PROBE, sender=b + 1, receiver=b, columns=sizes[b])
+        Link(boundary=b, direction=way, sender=sender, receiver=receiver, columns=sizes[b])
         for b in recipe.network.boundaries
+        for way, sender, receiver in ((Direction.PROBE_UP, b, b + 1), (Direction.PROBE_DOWN, b + 1, b))
         if recipe.probe_every
     ]
     return (*up, *down, *probes)

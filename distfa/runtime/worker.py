@@ -16,14 +16,16 @@ from torch import Tensor
 
 from distfa.codecs import LOSSLESS, resolve
 from distfa.core import order, schedule
+from distfa.core.digest import Digest, digest
 from distfa.core.finite import require_finite_loss
-from distfa.core.layer import Layer
+from distfa.core.layer import Layer, Part
 from distfa.core.ledger import Half
 from distfa.core.losses import Scored
 from distfa.core.probe import LayerProbe
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.errors import DistfaError, LayerError
 from distfa.runtime.job import Job, RawInputs, RawTargets, links
+from distfa.runtime.timeline import Timeline
 from distfa.transport.base import Tap, Transport
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Direction, Kind, Link
@@ -44,9 +46,10 @@ class Status:
         since_seconds: How long it has waited, or computed, without a change.
         wait_seconds: Time spent waiting, in all.
         busy_seconds: Time spent otherwise, in all.
-        records: New since the last time it was asked; the output layer's only.
+        records: New since the last time it was asked: steps and evaluations at the output layer, and timelines.
         halves: This layer's entries in the ledger, new since it was last asked.
         probes: Its probes of gradient alignment, alike.
+        digests: Its ends of the signals it sent and received in steps that are due, alike.
         traffic: What it sent so far, per link and kind.
         finished: Whether its run has ended, one way or the other.
     """
@@ -61,6 +64,7 @@ class Status:
     records: tuple[Record, ...]
     halves: tuple[Half, ...]
     probes: tuple[LayerProbe, ...]
+    digests: tuple[Digest, ...]
     traffic: dict[tuple[Link, Kind], Traffic]
     finished: bool
 
@@ -100,8 +104,11 @@ class LayerWorker:
         self._below: InPort | None = None  # activations come in here
         self._errors_in: InPort | None = None
         self._errors_out: dict[int, OutPort] = {}
-        self._probes_in: InPort | None = None
+        self._probes_below: InPort | None = None  # a probe's activations come in here
+        self._probes_above: OutPort | None = None
+        self._probes_in: InPort | None = None  # and its errors here
         self._probes_out: OutPort | None = None
+        self._scored: dict[Part, Scored] = {}
         self._step = 0
         self._started = 0.0
         self._finished = 0.0
@@ -109,6 +116,7 @@ class LayerWorker:
         self._records: list[Record] = []
         self._halves: list[Half] = []
         self._probes: list[LayerProbe] = []
+        self._digests: list[Digest] = []
         self._lock = threading.Lock()
 
     # -- life ---------------------------------------------------------------------------------
@@ -133,6 +141,8 @@ class LayerWorker:
                 self._below = port
             elif link.direction is Direction.DOWN:
                 self._errors_in = port
+            elif link.direction is Direction.PROBE_UP:
+                self._probes_below = port
             else:
                 self._probes_in = port
         return transport.listen(list(inboxes.values()))
@@ -152,6 +162,8 @@ class LayerWorker:
                 self._above = port
             elif link.direction is Direction.DOWN:
                 self._errors_out[link.boundary] = port
+            elif link.direction is Direction.PROBE_UP:
+                self._probes_above = port
             else:
                 self._probes_out = port
 
@@ -165,11 +177,15 @@ class LayerWorker:
             torch.set_num_threads(1)  # engines agree to the last bit only thread for thread
         self._started = self._progressed = time.monotonic()
         try:
-            for batch in order.batches(self._job.recipe, self._job.train_rows):
-                self._step = batch.step
-                self._train(batch)
-                if batch.evaluate and self._job.test_rows:
-                    self._evaluate(batch)
+            recipe, layer = self._job.recipe, self._layer.index
+            batches = order.batches(recipe, self._job.train_rows)
+            timeline = Timeline(layer, order.steps(recipe, self._job.train_rows), self._waiting)
+            for operation in schedule.operations(batches, schedule.ahead(recipe, layer)):
+                self._step = operation.batch.step
+                with timeline.span(operation):
+                    self._carry_out(operation)
+                self._progressed = time.monotonic()
+            self._record(timeline.record())
             for port in self._out_ports():
                 port.close()
         except DistfaError:
@@ -185,6 +201,7 @@ class LayerWorker:
             records, self._records = tuple(self._records), []
             halves, self._halves = tuple(self._halves), []
             probes, self._probes = tuple(self._probes), []
+            digests, self._digests = tuple(self._digests), []
         now = time.monotonic()
         waiting, total = self._waiting, (self._finished or now) - (self._started or now)
         return Status(
@@ -199,6 +216,7 @@ class LayerWorker:
             records=records,
             halves=halves,
             probes=probes,
+            digests=digests,
             traffic={
                 (port.link, kind): traffic for port in self._out_ports() for kind, traffic in port.traffic.items()
             },
@@ -216,60 +234,70 @@ class LayerWorker:
 
     # -- work ---------------------------------------------------------------------------------
 
-    def _train(self, batch: order.Batch) -> None:
-        layer, count = self._layer, len(batch.parts)
-        layer.begin_step(batch.step, probed=batch.probe)
-        scored: dict[int, Scored] = {}
-        loss, correct = 0.0, 0
-        for operation in schedule.sync(layer.index, len(self._job.recipe.network), count):
-            m = operation.micro_batch
-            if isinstance(operation, schedule.Forward):
-                h = layer.forward(self._activation(batch, m), m)
-                if self._above is not None:
-                    self._above.send(h, kind=Kind.ACTIVATION, step=batch.step, micro_batch=m)
-                else:
-                    scored[m] = self._score(h, batch, m)
-                    loss, correct = loss + scored[m].loss, correct + scored[m].correct
-            else:
-                self._backward(batch, m, scored.pop(m, None))
-            self._progressed = time.monotonic()
-        if batch.probe:
-            self._probe(batch)
-        halves = layer.update(batch.step)
-        if halves:
-            with self._lock:
-                self._halves.extend(halves)
+    def _carry_out(self, operation: schedule.Operation) -> None:
+        batch = operation.batch
+        if isinstance(operation, schedule.Forward):
+            self._forward(batch, operation.micro_batch)
+        elif isinstance(operation, schedule.Backward):
+            self._backward(batch, operation.micro_batch)
+        elif isinstance(operation, schedule.Begin):
+            self._layer.begin_step(batch.step, probed=batch.probe)
+            if batch.probe:
+                self._probe(batch)
+        elif isinstance(operation, schedule.Update):
+            self._update(batch)
+        elif self._job.test_rows:
+            self._evaluate(batch)
+
+    def _forward(self, batch: order.Batch, micro_batch: int) -> None:
+        rows = batch.parts[micro_batch]
+        if self._below is not None:
+            h = self._receive(self._below, Kind.ACTIVATION, batch, micro_batch)
+        else:
+            h = _given(self._inputs)[0].read(rows)
+        h = self._layer.forward(h, (batch.step, micro_batch))
+        if self._above is not None:
+            self._send(self._above, h, Kind.ACTIVATION, batch, micro_batch)
+        else:
+            self._scored[batch.step, micro_batch] = self._score(h, batch, micro_batch)
+
+    def _update(self, batch: order.Batch) -> None:
+        probe = self._layer.probed(batch.step) if batch.probe else None
+        halves = self._layer.update(batch.step, batch.lr)
+        with self._lock:
+            self._halves.extend(halves)
+            self._probes.extend([] if probe is None else [probe])
         if self._above is None:
+            scored = [self._scored.pop((batch.step, m)) for m in range(len(batch.parts))]
             self._record(
                 StepRecord(
                     step=batch.step,
                     epoch=batch.epoch,
-                    loss=loss,
-                    correct=correct,
+                    loss=sum(s.loss for s in scored),
+                    correct=sum(s.correct for s in scored),
                     rows=batch.rows,
                     seconds=time.monotonic() - self._started,
                 )
             )
 
     def _probe(self, batch: order.Batch) -> None:
-        """This layer's part in the true backward pass of the step."""
+        """This layer's part in the true gradient of the batch, at the weights before its step."""
+        gradients: list[Tensor] = []
         for m, rows in enumerate(batch.parts):
-            message = None
-            if self._probes_in is not None:
-                message = self._probes_in.receive(kind=Kind.PROBE, step=batch.step, micro_batch=m, rows=len(rows))
-            down = self._layer.probe(message, m)
+            if self._probes_below is not None:
+                h = self._receive(self._probes_below, Kind.PROBE, batch, m)
+            else:
+                h = _given(self._inputs)[0].read(rows)
+            h = self._layer.probe_forward(h, m)
+            if self._probes_above is not None:
+                self._send(self._probes_above, h, Kind.PROBE, batch, m)
+            elif self._above is None:
+                gradients.append(self._score(h, batch, m).gradient)
+        for m in range(len(batch.parts)):
+            gradient = gradients[m] if gradients else self._receive(_given(self._probes_in), Kind.PROBE, batch, m)
+            down = self._layer.probe_backward(gradient, m)
             if self._probes_out is not None:
-                self._probes_out.send(down, kind=Kind.PROBE, step=batch.step, micro_batch=m)
-            self._progressed = time.monotonic()
-        probe = self._layer.probed(batch.step)
-        with self._lock:
-            self._probes.append(probe)
-
-    def _activation(self, batch: order.Batch, micro_batch: int) -> Tensor:
-        rows = batch.parts[micro_batch]
-        if self._below is not None:
-            return self._below.receive(kind=Kind.ACTIVATION, step=batch.step, micro_batch=micro_batch, rows=len(rows))
-        return _given(self._inputs)[0].read(rows)
+                self._send(self._probes_out, down, Kind.PROBE, batch, m)
 
     def _score(self, output: Tensor, batch: order.Batch, micro_batch: int) -> Scored:
         target = _given(self._targets)[0].read(batch.parts[micro_batch])
@@ -278,24 +306,56 @@ class LayerWorker:
             require_finite_loss(scored.loss, layer=self._layer.index, step=batch.step)
         return scored
 
-    def _backward(self, batch: order.Batch, micro_batch: int, scored: Scored | None) -> None:
+    def _backward(self, batch: order.Batch, micro_batch: int) -> None:
         """Form delta, send errors on, and only then add to the gradient: others wait for the errors."""
-        if scored is not None:
-            delta = self._layer.output_delta(scored, micro_batch)
+        layer, part = self._layer, (batch.step, micro_batch)
+        if self._above is None:
+            delta = layer.output_delta(self._scored[part], part)
         else:
-            delta = self._layer.hidden_delta(self._message(batch, micro_batch), micro_batch)
-        for boundary in self._layer.sends_to:
-            self._errors_out[boundary].send(
-                self._layer.emit(boundary, delta), kind=Kind.ERROR, step=batch.step, micro_batch=micro_batch
-            )
-        self._layer.accumulate(delta, micro_batch)
+            delta = layer.hidden_delta(self._message(batch, micro_batch), part)
+        for boundary in layer.sends_to:
+            self._send(self._errors_out[boundary], layer.emit(boundary, delta), Kind.ERROR, batch, micro_batch)
+        if batch.probe and self._probes_in is not None:
+            layer.compare(self._receive(self._probes_in, Kind.PROBE, batch, micro_batch))
+        if batch.probe and self._probes_out is not None:
+            self._send(self._probes_out, layer.straight(delta), Kind.PROBE, batch, micro_batch)
+        layer.accumulate(delta, part)
 
     def _message(self, batch: order.Batch, micro_batch: int) -> Tensor:
         """The rule's error message to this layer."""
-        rows = batch.parts[micro_batch]
-        if self._errors_in is None:
-            return self._layer.label_message(_given(self._targets)[0].read(rows), batch.rows)
-        return self._errors_in.receive(kind=Kind.ERROR, step=batch.step, micro_batch=micro_batch, rows=len(rows))
+        if self._errors_in is not None:
+            return self._receive(self._errors_in, Kind.ERROR, batch, micro_batch)
+        return self._layer.label_message(_given(self._targets)[0].read(batch.parts[micro_batch]), batch.rows)
+
+    def _send(self, port: OutPort, signal: Tensor, kind: Kind, batch: order.Batch, micro_batch: int) -> None:
+        port.send(signal, kind=kind, step=batch.step, micro_batch=micro_batch)
+        if self._digested(kind, batch):
+            self._note(port.link, batch, micro_batch, "sent", port.digest(signal))
+
+    def _receive(self, port: InPort, kind: Kind, batch: order.Batch, micro_batch: int) -> Tensor:
+        rows = len(batch.parts[micro_batch])
+        signal = port.receive(kind=kind, step=batch.step, micro_batch=micro_batch, rows=rows)
+        if self._digested(kind, batch):
+            self._note(port.link, batch, micro_batch, "received", digest(signal))
+        return signal
+
+    def _digested(self, kind: Kind, batch: order.Batch) -> bool:
+        recipe = self._job.recipe
+        return recipe.ledger_exact and kind.is_training and recipe.ledger_due(batch.step)
+
+    def _note(self, link: Link, batch: order.Batch, micro_batch: int, end: str, value: int) -> None:
+        note = Digest(
+            boundary=link.boundary,
+            direction=link.direction.value,
+            sender=link.sender,
+            receiver=link.receiver,
+            step=batch.step,
+            micro_batch=micro_batch,
+            end=end,
+            value=value,
+        )
+        with self._lock:
+            self._digests.append(note)
 
     def _evaluate(self, batch: order.Batch) -> None:
         """Pass the test set up the layers, exactly; the output layer keeps the score."""
@@ -329,7 +389,7 @@ class LayerWorker:
     # -- ends ---------------------------------------------------------------------------------
 
     def _out_ports(self) -> list[OutPort]:
-        ports = (self._above, *self._errors_out.values(), self._probes_out)
+        ports = (self._above, *self._errors_out.values(), self._probes_above, self._probes_out)
         return [port for port in ports if port is not None]
 
     def _record(self, record: Record) -> None:

@@ -25,11 +25,12 @@ class Kind(Enum):
 
 
 class Direction(Enum):
-    """Which way a link carries signals: activations up, error messages down, probes down beside them."""
+    """Which way a link carries signals: activations up, error messages down; probes both ways beside them."""
 
     UP = "up"
     DOWN = "down"
-    PROBE = "probe"
+    PROBE_UP = "probe-up"
+    PROBE_DOWN = "probe-down"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distfa.codecs import Codec
+from distfa.codecs import Codec, carry
+from distfa.core.digest import digest
 from distfa.core.finite import require_finite
 from distfa.errors import DeadlineExceeded, MessageRefused
 from distfa.transport import serde
@@ -87,10 +88,10 @@ class OutPort:
         identity = self.link.identity(self.run_id, kind, step, micro_batch)
         codec = self.codec if kind.is_training else self.exact_codec
         rows, columns = signal.shape
-        if (length := codec.payload_bytes(rows, columns)) > self.wire.max_payload_bytes:
+        if (length := codec.max_payload_bytes(rows, columns, signal.dtype)) > self.wire.max_payload_bytes:
             raise MessageRefused(
-                f"layer {self.link.sender} cannot send the {identity}: its payload has {length} bytes, more than the "
-                f"{self.wire.max_payload_bytes} allowed; raise wire.max_message_mib or use more micro-batches"
+                f"layer {self.link.sender} cannot send the {identity}: its payload may have {length} bytes, more than "
+                f"the {self.wire.max_payload_bytes} allowed; raise wire.max_message_mib or use more micro-batches"
             )
         payload = codec.encode(signal)
         data = serde.dump(
@@ -112,6 +113,10 @@ class OutPort:
         traffic.messages += 1
         traffic.payload_bytes += payload.nbytes
         traffic.message_bytes += len(data) + GRPC_FRAME_BYTES
+
+    def digest(self, signal: Tensor) -> int:
+        """The digest of what the receiver ought to see of a training signal."""
+        return digest(carry(self.codec, signal))
 
     def close(self) -> None:
         """Wait until everything was received, then end the stream."""
@@ -137,7 +142,7 @@ class InPort:
         """The signal of that identity, shape (rows, link.columns).
 
         Raises:
-            MessageRefused: Another signal came, or it has the wrong shape, dtype, codec or length.
+            MessageRefused: Another signal came, or it has the wrong shape, dtype, codec or payload.
             NonFiniteError: It holds NaN or infinity.
             DeadlineExceeded: Nothing came in time.
             TransportError: The link failed.
@@ -152,35 +157,33 @@ class InPort:
         self.waiting.end()
         codec = self.codec if kind.is_training else self.exact_codec
         self._refuse_other(message, expected, codec, (rows, self.link.columns))
-        signal = codec.decode(message.payload, rows, self.link.columns, self.dtype).to(self.device)
+        try:
+            signal = codec.decode(message.payload, rows, self.link.columns, self.dtype).to(self.device)
+        except ValueError as exc:
+            raise MessageRefused(f"{self._refused(message, expected)}: {exc}") from exc
         if self.check_finite and kind is not Kind.EVALUATION:
-            up = self.link.direction is Direction.UP
+            up = self.link.direction in (Direction.UP, Direction.PROBE_UP)
             what = f"the activation from layer {self.link.sender}" if up else "the error signal"
             require_finite(signal, what, layer=self.link.receiver, step=step)
         return signal
 
     def _order(self, step: int) -> tuple[int, ...]:
         """Within a step, signals flow up all boundaries, then down, then probes."""
-        way = list(Direction).index(self.link.direction)
-        return (step, way, self.link.boundary if way == 0 else -self.link.boundary)
+        way, up = list(Direction).index(self.link.direction), self.link.direction in (Direction.UP, Direction.PROBE_UP)
+        return (step, way, self.link.boundary if up else -self.link.boundary)
 
     def _refuse_other(self, got: Message, expected: Identity, codec: Codec, shape: tuple[int, int]) -> None:
-        length = codec.payload_bytes(*shape)
         checks = (
             (got.identity, expected, "a message was lost, repeated or reordered"),
             (got.shape, shape, "the two ends disagree about the network or the batch"),
             (got.dtype, self.dtype, "the two ends disagree about dtype"),
             (got.codec, codec.name, "the two ends disagree about the codec"),
-            (got.payload.nbytes, length, "the payload does not fit its shape"),
         )
         for found, wanted, meaning in checks:
             if found != wanted:
-                raise MessageRefused(
-                    f"layer {self.link.receiver}, step {expected.step}, refused the {got.identity}: "
-                    f"got {found}, expected {wanted}; {meaning}"
-                )
+                raise MessageRefused(f"{self._refused(got, expected)}: got {found}, expected {wanted}; {meaning}")
         if self.wire.checksum and got.checksum is None:
-            raise MessageRefused(
-                f"layer {self.link.receiver}, step {expected.step}, refused the {got.identity}: it has no checksum, "
-                "and the run asks for one"
-            )
+            raise MessageRefused(f"{self._refused(got, expected)}: it has no checksum, and the run asks for one")
+
+    def _refused(self, got: Message, expected: Identity) -> str:
+        return f"layer {self.link.receiver}, step {expected.step}, refused the {got.identity}"

@@ -39,6 +39,10 @@ _CODECS = {
     "fp64": tensor_pb2.CODEC_FP64,
     "bf16": tensor_pb2.CODEC_BF16,
     "int8": tensor_pb2.CODEC_INT8,
+    "int4": tensor_pb2.CODEC_INT4,
+    "int4sr": tensor_pb2.CODEC_INT4SR,
+    "fp8": tensor_pb2.CODEC_FP8,
+    "packed": tensor_pb2.CODEC_PACKED,
 }
 _DTYPE_OF = {number: dtype for dtype, number in _DTYPES.items()}
 _KIND_OF = {number: kind for kind, number in _KINDS.items()}

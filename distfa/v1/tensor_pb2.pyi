@@ -20,6 +20,10 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODEC_FP64: _ClassVar[Codec]
     CODEC_BF16: _ClassVar[Codec]
     CODEC_INT8: _ClassVar[Codec]
+    CODEC_INT4: _ClassVar[Codec]
+    CODEC_INT4SR: _ClassVar[Codec]
+    CODEC_FP8: _ClassVar[Codec]
+    CODEC_PACKED: _ClassVar[Codec]
 DTYPE_UNSPECIFIED: Dtype
 DTYPE_FLOAT32: Dtype
 DTYPE_FLOAT64: Dtype
@@ -28,6 +32,10 @@ CODEC_FP32: Codec
 CODEC_FP64: Codec
 CODEC_BF16: Codec
 CODEC_INT8: Codec
+CODEC_INT4: Codec
+CODEC_INT4SR: Codec
+CODEC_FP8: Codec
+CODEC_PACKED: Codec
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "codec", "crc32c", "payload")

@@ -50,7 +50,7 @@ def test_metrics_hold_every_kind_of_record_and_the_result_sums_them_up(run):
     assert count["eval"] == 25
     assert count["traffic"] >= 2
     result = json.loads((run / "run.json").read_text())["result"]
-    assert result["ledger"] == {"entries": 226, "violations": 0, "first_violation": None}
+    assert result["ledger"] == {"entries": 226, "signals_compared": 0, "violations": 0, "first_violation": None}
     assert result["alignment"]["step"] == 1100
     assert result["facts"]["bytes_apart"]["probe"] > 0
 
@@ -63,7 +63,7 @@ def test_a_run_with_nothing_there_is_refused(tmp_path):
 
 def test_spec_prints_a_whole_spec_that_train_takes(tmp_path):
     text = distfa("spec", "--set", "rule=fa", "--set", "feedback.rank=3", cwd=tmp_path).stdout
-    assert yaml.safe_load(text)["feedback"] == {"rank": 3, "gain": 1.0}
+    assert yaml.safe_load(text)["feedback"] == {"rank": 3, "gain": 1.0, "fanout": None}
     done = distfa("spec", "--set", "rule=kp", "--set", "feedback.rank=3", cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "feedback.rank goes with fa, dfa, not with rule 'kp'" in done.stderr

@@ -100,6 +100,9 @@ class Substituted(torch.autograd.Function):
         return grad @ feedback, grad.t() @ x, grad.sum(0), None
 
 
+PART = (0, 0)
+
+
 def one_step(rule, init, activation, sizes, **settings):
     """The layers after one forward and backward of one batch, and that batch."""
     r = recipe(sizes, rule=rule, init=init, activation=activation, dtype=F64, **settings)
@@ -109,20 +112,20 @@ def one_step(rule, init, activation, sizes, **settings):
     h = x
     for layer in layers:
         layer.begin_step(0)
-        h = layer.forward(h, 0)
+        h = layer.forward(h, PART)
     scored = layers[-1].score(h, y, 7)
     messages = {}
     for layer in reversed(layers):
         if layer is layers[-1]:
-            delta = layer.output_delta(scored, 0)
+            delta = layer.output_delta(scored, PART)
         elif layer.rule.reads_labels:
-            delta = layer.hidden_delta(layer.label_message(y, 7), 0)
+            delta = layer.hidden_delta(layer.label_message(y, 7), PART)
         else:
-            delta = layer.hidden_delta(messages[layer.index], 0)
+            delta = layer.hidden_delta(messages[layer.index], PART)
         for boundary in layer.sends_to:
             messages[boundary] = layer.emit(boundary, delta)
             assert messages[boundary].shape == (7, layer.rule.width(boundary))
-        layer.accumulate(delta, 0)
+        layer.accumulate(delta, PART)
     return r, layers, x, y
 
 

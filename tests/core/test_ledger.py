@@ -15,7 +15,7 @@ from distfa.core.rules import RULES
 
 LAWFUL = [name for name, rule in RULES.items() if rule.potential]
 OPTIMIZERS = [
-    OptimizerConfig(name="sgd", lr=0.05),
+    OptimizerConfig(name="sgd", lr=0.05, schedule="cosine", warmup_steps=9),
     OptimizerConfig(name="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
     OptimizerConfig(name="adam", lr=1e-3, weight_decay=1e-3),
     OptimizerConfig(name="adamw", lr=1e-3, weight_decay=1e-2),
@@ -34,18 +34,28 @@ def books(rule, dtype=torch.float64, **settings):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}-{o.momentum}")
 @pytest.mark.parametrize("activation", NAMES)
+@pytest.mark.parametrize("schedule", ["sync", "async"])
 @pytest.mark.parametrize("rule", LAWFUL)
-def test_every_cause_adds_up_to_the_change_in_float64(rule, activation, optimizer):
-    steps = 500 if activation == "relu" else 60
-    found, _ = books(rule, activation=activation, optimizer=optimizer, epochs=200, max_steps=steps, micro_batches=2)
+def test_every_cause_adds_up_to_the_change_in_float64(rule, schedule, activation, optimizer):
+    steps = 500 if (activation, schedule) == ("relu", "sync") else 60
+    found, _ = books(
+        rule,
+        schedule=schedule,
+        activation=activation,
+        optimizer=optimizer,
+        epochs=200,
+        max_steps=steps,
+        micro_batches=3,
+    )
     assert len(found) == 3 * steps
+    assert (max(abs(entry.staleness) for entry in found) > 1e-8) == (schedule == "async")
     for entry in found:
         scale = max(1.0, abs(entry.incoming), abs(entry.potential))
         assert abs(entry.residual) <= 1e-12 * scale
         assert abs(entry.transport) <= 1e-12 * scale
         assert verdict(entry) is None
-        causes = entry.discretisation + entry.optimizer + entry.nonhomogeneity + entry.transport + entry.residual
-        assert math.isclose(causes, entry.change, rel_tol=1e-9, abs_tol=1e-14)
+        known = entry.discretisation + entry.optimizer + entry.nonhomogeneity + entry.staleness
+        assert math.isclose(known + entry.transport + entry.residual, entry.change, rel_tol=1e-9, abs_tol=1e-14)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}-{o.momentum}")
@@ -94,6 +104,7 @@ def test_the_shadow_readout_of_dfas_last_boundary_moves_as_the_output_weights_un
     output = trainer.layers[-1]
     moved = output.weight - Layer(trainer.recipe, output.index).weight
     expected = (output.rule.direct_feedback(3) * moved).sum().item()
+    assert expected != 0
     assert [e for e in found if e.boundary == 3][-1].potential == pytest.approx(expected, rel=1e-10)
 
 
@@ -108,6 +119,41 @@ def test_drift_at_equal_training_time_shrinks_with_the_learning_rate(rule):
         drifts.append(sum(abs(sum(e.change for e in found if e.boundary == b)) for b in (1, 2, 3)))
     assert drifts[0] / drifts[1] == pytest.approx(2, rel=0.1)
     assert drifts[1] / drifts[2] == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("rule", LAWFUL)
+def test_the_law_holds_neuron_by_neuron(rule, activation, schedule):
+    found, trainer = books(
+        rule,
+        activation=activation,
+        schedule=schedule,
+        micro_batches=3,
+        epochs=3,
+        ledger_neurons=True,
+        optimizer=OPTIMIZERS[2],
+    )
+    for entry in found:
+        shares = dataclasses.asdict(entry.neurons)
+        assert {len(values) for values in shares.values()} == {trainer.recipe.network.sizes[entry.boundary]}
+        for cause, values in shares.items():
+            assert math.fsum(values) == pytest.approx(getattr(entry, cause), rel=1e-9, abs=1e-14)
+        assert max(map(abs, shares["residual"])) < 1e-14
+        assert max(map(abs, shares["transport"])) < 1e-14
+
+
+def test_a_neurons_share_is_the_change_of_its_own_q():
+    found, trainer = books("fa", epochs=2, ledger_neurons=True)
+    start = [Layer(trainer.recipe, l) for l in (2, 3)]
+
+    def q(below, above):
+        potential = (above.rule.hop_feedback(2) * above.weight).sum(0)
+        return (below.weight.square().sum(1) + below.bias.square()) / 2 - potential
+
+    change = q(*trainer.layers[1:3]) - q(*start)
+    shares = torch.tensor([entry.neurons.change for entry in found if entry.boundary == 2], dtype=torch.float64)
+    torch.testing.assert_close(shares.sum(0), change, rtol=1e-9, atol=1e-13)
 
 
 def test_rules_without_a_potential_keep_no_ledger():

@@ -16,7 +16,7 @@ from distfa.experiment.report.page import figures
 from distfa.experiment.report.plots import MAX_POINTS, colour, thin
 from distfa.experiment.report.records import read_run
 
-FIGURES = ("curves", "law", "drift", "checks", "angle", "alignment", "traffic", "time")
+FIGURES = ("curves", "law", "drift", "checks", "angle", "alignment", "traffic", "time", "timeline")
 STEPS, BOUNDARIES = 30, (1, 2)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
@@ -37,7 +37,14 @@ def about(**changes):
 
 
 def entry(step, boundary, **changes):
-    terms = {"discretisation": 1e-3, "optimizer": 2e-3, "nonhomogeneity": 0.0, "transport": 1e-9, "residual": 1e-8}
+    terms = {
+        "discretisation": 1e-3,
+        "optimizer": 2e-3,
+        "nonhomogeneity": 0.0,
+        "staleness": 0.0,
+        "transport": 1e-9,
+        "residual": 1e-8,
+    }
     return {
         **{"kind": "ledger", "step": step, "boundary": boundary, "incoming": 5.0 + step, "potential": 3.0 + step},
         **terms,
@@ -52,11 +59,20 @@ def probe(step):
     return {"kind": "probe", "step": step, "cosine": 0.9, "dominance": 0.7, "min_dominance": 0.7, "layers": layers}
 
 
+def timeline(layer):
+    work = [("forward", 0, 0.2), ("backward", 0, 0.1), ("update", None, 0.0)]
+    spans = [
+        {"operation": name, "step": 20, "micro_batch": m, "start": 100 + i, "end": 100.5 + i, "waited": waited}
+        for i, (name, m, waited) in enumerate(work)
+    ]
+    return {"kind": "timeline", "layer": layer, "spans": spans}
+
+
 def records(*, every=1, **changes):
     rows = [{"kind": "step", "step": s, "epoch": 0, "loss": 2 / (s + 1), "accuracy": 0.5} for s in range(STEPS)]
     rows += [{"kind": "eval", "step": s, "epoch": 0, "loss": 0.3, "accuracy": 0.9} for s in (9, 19, 29)]
     rows += [entry(s, b, **changes) for s in range(0, STEPS, every) for b in BOUNDARIES]
-    return [*rows, *(probe(s) for s in (0, 10, 20))]
+    return [*rows, *(probe(s) for s in (0, 10, 20)), *(timeline(l) for l in (3, 1, 2))]
 
 
 def kept(path, rows=None, spec="rule: fa\ninit: aligned\nengine: ray\nledger: {every: 1}\n", tail="", **changes):
@@ -96,9 +112,19 @@ def test_what_train_really_writes_has_every_figure_of_a_one_process_run(tmp_path
     command = [sys.executable, "-m", "distfa", "train", *small, "--set", "ledger.every=1", "--set", "probe.every=2"]
     subprocess.run([*command, "--run-dir", tmp_path / "run"], check=True, capture_output=True, timeout=120)
     page, found = report(tmp_path / "run")
-    assert [name for name, figure in found.items() if not figure.traces] == ["traffic", "time"]
+    assert [name for name, figure in found.items() if not figure.traces] == ["traffic", "time", "timeline"]
     assert "fa (aligned), 64-24-16-10: test accuracy" in page
     assert "No entry broke it" in found["checks"].see
+
+
+def test_a_timeline_has_a_row_per_layer_and_waiting_comes_before_work(tmp_path):
+    _, found = report(kept(tmp_path / "run"))
+    bars = {trace["name"]: trace for trace in found["timeline"].traces}
+    assert list(bars) == ["waiting", "forward", "backward", "update"]
+    assert bars["forward"]["y"] == ["layer 1", "layer 2", "layer 3"]
+    assert (bars["waiting"]["base"][0], bars["waiting"]["x"][0]) == (0.0, 200.0)
+    assert (bars["forward"]["base"][0], bars["forward"]["x"][0]) == (200.0, 300.0)
+    assert bars["backward"]["text"][0] == "backward, step 20, micro-batch 0"
 
 
 def test_the_page_fetches_nothing_and_takes_no_text_as_markup(tmp_path):

@@ -1,25 +1,29 @@
 """Layer workers over a wire equal the serial oracle, bit for bit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import assert_same_bits, raw, recipe, run_serial, run_threads
+from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial, run_threads
 
 from distfa.core.activations import NAMES
 from distfa.core.optim import OptimizerConfig
 from distfa.core.rules import RULES
+from distfa.runtime.job import links
 from distfa.transport.base import WireConfig
+from distfa.transport.message import Direction
 
 MANY = (12, 5, 17, 9, 3, 14, 6, 8, 10, 11, 12, 13, 4, 15, 7, 3, 5)
 DTYPES = [torch.float32, torch.float64]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("micro_batches", [1, 4])
+@pytest.mark.parametrize(("schedule", "micro_batches"), [("sync", 1), ("sync", 4), ("async", 4)])
 @pytest.mark.parametrize("rule", RULES)
-def test_two_hundred_steps_over_grpc(rule, micro_batches, dtype):
-    r = recipe(rule=rule, micro_batches=micro_batches, dtype=dtype, epochs=40, eval_every=13)
+def test_two_hundred_steps_over_grpc(rule, schedule, micro_batches, dtype):
+    r = recipe(rule=rule, schedule=schedule, micro_batches=micro_batches, dtype=dtype, epochs=40, eval_every=13)
     assert r.epochs * 5 == 200  # 75 rows in batches of 16: the last batch has 11 rows, which 4 does not divide
     serial, serial_records, _ = run_serial(r)
     wired, wired_records = run_threads(r)
@@ -28,9 +32,11 @@ def test_two_hundred_steps_over_grpc(rule, micro_batches, dtype):
 
 
 @pytest.mark.parametrize("sizes", [(12, 5), MANY], ids=["1 layer", "16 layers"])
+@pytest.mark.parametrize("schedule", ["sync", "async"])
 @pytest.mark.parametrize("rule", RULES)
-def test_one_layer_and_sixteen_of_unequal_widths(sizes, rule):
-    r = recipe(sizes, rule=rule, micro_batches=3, optimizer=OptimizerConfig(name="adam", lr=1e-3), max_steps=12)
+def test_one_layer_and_sixteen_of_unequal_widths(sizes, schedule, rule):
+    adam = OptimizerConfig(name="adam", lr=1e-3, schedule="cosine", warmup_steps=3)
+    r = recipe(sizes, rule=rule, schedule=schedule, micro_batches=6, optimizer=adam, max_steps=12)
     serial, serial_records, _ = run_serial(r)
     wired, wired_records = run_threads(r)
     assert_same_bits(serial, wired)
@@ -45,10 +51,27 @@ def test_lossy_codecs_lose_the_same_bits_in_both(codec):
     )
 
 
+@pytest.mark.parametrize("schedule", ["sync", "async"])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_window_of_one_signal_is_enough(rule):
-    r = recipe(MANY, rule=rule, micro_batches=8, batch_size=24, max_steps=6)
+def test_a_window_of_one_signal_is_enough(rule, schedule):
+    r = recipe(MANY, rule=rule, schedule=schedule, micro_batches=24, batch_size=24, max_steps=6, probe_every=2)
     assert_same_bits(run_serial(r)[0], run_threads(r, wire=WireConfig(window=1, deadline_seconds=10))[0])
+
+
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+@pytest.mark.parametrize("fanout", [1, 2, 5])
+def test_an_error_passed_on_by_a_tree_of_layers_is_the_error_sent_straight(fanout, schedule):
+    r = recipe(MANY, rule="dfa", schedule=schedule, micro_batches=12, max_steps=8, probe_every=3)
+    tree = replace(r, fanout=fanout)
+    straight, _, _ = run_serial(r)
+    assert_same_bits(run_serial(tree)[0], straight)
+    with ThreadRun(tree, wire=WireConfig(window=1, deadline_seconds=10)) as run:
+        weights, _ = run.train()
+        sent = {link.sender for link, kind in run.coordinator.traffic() if link.direction is Direction.DOWN}
+        receivers = [link.receiver for link in links(tree) if link.direction is Direction.DOWN and link.sender == 16]
+    assert_same_bits(weights, straight)
+    assert len(receivers) == fanout
+    assert len(sent) == -(-15 // fanout)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,9 +82,13 @@ def test_a_window_of_one_signal_is_enough(rule):
     activation=st.sampled_from(NAMES),
     batch_size=st.integers(1, 30),
     micro_batches=st.integers(1, 9),
+    schedule=st.sampled_from(["sync", "async"]),
+    sync_epochs=st.integers(0, 2),
     loss=st.sampled_from(["cross_entropy", "mse"]),
 )
-def test_any_shape_of_run_over_loopback(sizes, rule, init, activation, batch_size, micro_batches, loss):
+def test_any_shape_of_run_over_loopback(
+    sizes, rule, init, activation, batch_size, micro_batches, schedule, sync_epochs, loss
+):
     r = recipe(
         sizes,
         rule=rule,
@@ -69,6 +96,8 @@ def test_any_shape_of_run_over_loopback(sizes, rule, init, activation, batch_siz
         activation=activation,
         batch_size=batch_size,
         micro_batches=micro_batches,
+        schedule=schedule,
+        sync_epochs=sync_epochs,
         loss=loss,
         max_steps=7,
         optimizer=OptimizerConfig(name="sgd", lr=0.01),

@@ -111,10 +111,10 @@ def test_an_infinite_signal_names_the_layer_that_sent_it():
 def test_a_layer_that_raises_is_named_and_the_others_do_not_hide_it(monkeypatch):
     plain = Layer.update
 
-    def update(self, step):
+    def update(self, step, lr):
         if self.index == 2:
             raise RuntimeError("out of something")
-        return plain(self, step)
+        return plain(self, step, lr)
 
     monkeypatch.setattr(Layer, "update", update)
     with pytest.raises(LayerError, match=r"^layer 2, step 0: RuntimeError: out of something$"):
@@ -125,10 +125,10 @@ def test_a_layer_that_raises_is_named_and_the_others_do_not_hide_it(monkeypatch)
 def test_a_layer_that_hangs_is_named_soon_after_the_deadline(monkeypatch, sizes):
     plain, hung = Layer.update, len(sizes) - 1
 
-    def update(self, step):
+    def update(self, step, lr):
         if self.index == hung and not self._kept and self.weight.grad.sum() != 0:
             time.sleep(6)
-        return plain(self, step)
+        return plain(self, step, lr)
 
     monkeypatch.setattr(Layer, "update", update)
     began = time.monotonic()

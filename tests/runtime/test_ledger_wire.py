@@ -8,6 +8,8 @@ import torch
 from runs import ThreadRun, assert_same_bits, recipe, run_serial
 from test_failures import Meddler
 
+from distfa.core import digest
+from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord, verdict
 from distfa.core.probe import ProbeRecord
 from distfa.core.rules import RULES
@@ -29,17 +31,21 @@ def ledger(r, **options):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("schedule", ["sync", "async"])
 @pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.potential])
-def test_distributed_books_equal_serial_ones_bit_for_bit(rule, dtype):
-    r = recipe(rule=rule, dtype=dtype, ledger_every=1, micro_batches=3, epochs=4)
+def test_distributed_books_equal_serial_ones_bit_for_bit(rule, schedule, dtype):
+    r = recipe(
+        rule=rule, schedule=schedule, dtype=dtype, ledger_every=1, ledger_neurons=True, micro_batches=3, epochs=4
+    )
     expected = entries(run_serial(r)[1])
     assert len(expected) == 20 * 3
     assert ledger(r) == expected
 
 
+@pytest.mark.parametrize("schedule", ["sync", "async"])
 @pytest.mark.parametrize("rule", RULES)
-def test_distributed_probes_equal_serial_ones_bit_for_bit_and_are_counted_apart(rule):
-    r = recipe(rule=rule, probe_every=2, micro_batches=3, epochs=2)
+def test_distributed_probes_equal_serial_ones_bit_for_bit_and_are_counted_apart(rule, schedule):
+    r = recipe(rule=rule, schedule=schedule, probe_every=2, micro_batches=3, epochs=2)
     expected = [p for p in run_serial(r)[1] if isinstance(p, ProbeRecord)]
     with ThreadRun(r, wire=WIRE) as run:
         weights, records = run.train()
@@ -47,7 +53,7 @@ def test_distributed_probes_equal_serial_ones_bit_for_bit_and_are_counted_apart(
     assert [p for p in records if isinstance(p, ProbeRecord)] == expected
     assert len(expected) == 5
     assert bytes_apart(traffic)["probe"] > 0
-    plain = recipe(rule=rule, micro_batches=3, epochs=2)
+    plain = recipe(rule=rule, schedule=schedule, micro_batches=3, epochs=2)
     with ThreadRun(plain, wire=WIRE) as run:
         unprobed, _ = run.train()
         boundaries = plain.network.boundaries
@@ -129,3 +135,52 @@ def test_a_declared_lossy_codec_is_entered_as_transport_and_is_no_violation():
     assert all(entry.holds for entry in found)
     assert any(abs(entry.transport) > 1e-6 for entry in found)
     assert found == entries(run_serial(r, activations="int8")[1])
+
+
+def compared(meddle=lambda message: [message], layer=2, **settings):
+    """All digest records of a run of 4 steps in which one layer's messages are meddled with."""
+    r = recipe(ledger_every=2, ledger_exact=True, max_steps=4, micro_batches=2, **settings)
+
+    def wrap(index, transport):
+        return Meddler(transport, meddle) if index == layer else transport
+
+    with ThreadRun(r, wire=WIRE, wrap_transport=wrap, transport="loopback") as run:
+        return [record for record in run.train()[1] if isinstance(record, DigestRecord)]
+
+
+@pytest.mark.parametrize(("rule", "links"), [("fa", 6), ("dfa", 6), ("kp", 6), ("brsf", 6), ("drtp", 3)])
+def test_exact_books_compare_every_signal_of_the_steps_that_are_due(rule, links):
+    found = compared(rule=rule)
+    assert all(record.holds for record in found)
+    assert len(found) == links * 2 * 2  # micro-batches, steps
+    assert {record.step for record in found} == {0, 2}
+
+
+@pytest.mark.parametrize("rule", ["kp", "fa", "drtp"])
+def test_the_last_bit_of_one_number_shows_with_its_direction(rule):
+    def last_bit(message):
+        if (message.identity.kind, message.identity.step, message.identity.micro_batch) != (Kind.ACTIVATION, 2, 1):
+            return [message]
+        payload = message.payload.copy()
+        payload[4 * 7] ^= 1
+        return [replace(message, payload=payload, checksum=serde.checksum(payload))]
+
+    (broken,) = (record for record in compared(last_bit, rule=rule) if not record.holds)
+    assert digest.verdict(broken).startswith(
+        "boundary 2 (layers 2 and 3), step 2, on the way up: the activation of micro-batch 1 that layer 3 used is not "
+        "the one layer 2 sent"
+    )
+
+
+def test_an_error_to_a_lower_boundary_of_dfa_shows_though_its_potential_is_local():
+    found = compared(altering(Kind.ERROR, 2, 1 + 1e-6, np.float32), layer=4, rule="dfa")
+    broken = {(record.boundary, record.direction, record.sender) for record in found if not record.holds}
+    assert broken == {(b, "down", 4) for b in (1, 2, 3)}
+
+
+def test_exact_books_hold_under_a_lossy_codec():
+    r = recipe(ledger_every=1, ledger_exact=True, max_steps=3, rule="fa")
+    with ThreadRun(r, wire=WIRE, activations="int8", errors="bf16") as run:
+        found = [record for record in run.train()[1] if isinstance(record, DigestRecord)]
+    assert len(found) == 18
+    assert all(record.holds for record in found)

@@ -65,7 +65,7 @@ def test_actors_equal_serial_after_two_hundred_steps(train, rule, micro_batches,
 
 @pytest.mark.parametrize("rule", sorted(set(RULES) - {"bp", "fa", "dfa"}))
 def test_actors_equal_serial_by_every_other_rule(train, rule):
-    settings = {"rule": rule, "micro_batches": 3, "epochs": 6}
+    settings = {"rule": rule, "micro_batches": 3, "schedule": "async", "epochs": 6}
     assert_same_bits(train("ray", **settings)[1], train("serial", **settings)[1])
 
 

@@ -83,4 +83,4 @@ def test_evaluation_is_not_counted_as_training():
 def test_every_rule_says_how_wide_its_messages_are(rule):
     r = recipe(rule=rule)
     assert [build(r).width(b) for b in r.network.boundaries] == [columns(rule, b) for b in r.network.boundaries]
-    assert resolve("lossless", r.dtype).payload_bytes(3, 7) == 84
+    assert resolve("lossless", r.dtype).max_payload_bytes(3, 7, r.dtype) == 84

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import wires
@@ -109,7 +110,33 @@ def test_a_payload_that_does_not_fit_its_shape_is_refused(length):
     whole = wires.message(X, step=4)
     payload = torch.zeros(length, dtype=torch.uint8).numpy()
     into.inbox.deliver(serde.dump(replace(whole, payload=payload, checksum=serde.checksum(payload))))
-    with pytest.raises(MessageRefused, match=REFUSED + f"got {length}, expected 60; the payload does not fit"):
+    with pytest.raises(MessageRefused, match=REFUSED + f"got {length} bytes, expected 60; the payload does not fit"):
+        receive(into)
+
+
+def flipped(payload, byte, bits):
+    altered = payload.copy()
+    altered[byte] ^= bits
+    return altered
+
+
+@pytest.mark.parametrize(
+    ("alter", "told"),
+    [
+        (lambda payload: payload[:2], "got 2 bytes, expected at least the 3 that say where numbers are kept"),
+        (lambda payload: payload[:-4], "got 23 bytes, expected 27"),
+        (lambda payload: np.append(payload, payload[:4]), "got 31 bytes, expected 27"),
+        (lambda payload: flipped(payload, 1, 0x10), "got 27 bytes, expected 31"),
+        (lambda payload: flipped(payload, 2, 0x04), "it says that numbers beyond column 5 are kept"),
+    ],
+    ids=["half its bits", "a number too few", "a number too many", "a bit too many", "a bit in the padding"],
+)
+def test_a_packed_payload_at_odds_with_itself_is_refused(alter, told):
+    _, into = connected(into={"codec": "packed"})
+    whole = wires.message(X.clamp(min=0), codec="packed", step=4)  # keeps 6 numbers of 15
+    payload = alter(whole.payload)
+    into.inbox.deliver(serde.dump(replace(whole, payload=payload, checksum=serde.checksum(payload))))
+    with pytest.raises(MessageRefused, match=REFUSED + told):
         receive(into)
 
 
@@ -151,8 +178,12 @@ def test_nan_passes_where_the_run_asks_for_it_and_in_evaluation(check_finite, ki
     assert receive(into, kind=kind).isnan().all()
 
 
+# A row of X: 5 numbers, none of them zero.
+ROW_BYTES = {"fp32": 20, "fp64": 40, "bf16": 10, "fp8": 9, "int8": 9, "int4": 7, "int4sr": 7, "packed": 21}
+
+
 @pytest.mark.parametrize("checksum", [True, False])
-@pytest.mark.parametrize(("codec", "row_bytes"), [("fp32", 20), ("fp64", 40), ("bf16", 10), ("int8", 9)])
+@pytest.mark.parametrize(("codec", "row_bytes"), ROW_BYTES.items())
 def test_traffic_is_the_closed_form_of_payloads_and_the_real_length_of_messages(codec, row_bytes, checksum):
     wire, seen = WireConfig(checksum=checksum), []
     out, into = connected(

@@ -10,7 +10,9 @@ from distfa.core.rules.base import Rule
 class DirectFeedbackAlignment(Rule):
     """s_l = e B_l, B_l fixed, shape (C, d_l); no hop waits for another.
 
-    With rank r, B_l = U V: the output layer applies U, layer l applies V, the message is r columns.
+    With rank r, B_l = U V: the output layer applies U, layer l applies V, the message is r columns. With
+    fan-out k, the output layer sends e to k layers only, and each of those passes it on to k more: the layers in
+    order from the output down are a tree.
     """
 
     name = "dfa"
@@ -22,8 +24,9 @@ class DirectFeedbackAlignment(Rule):
     is_direct = True
 
     def origin(self, boundary: int) -> int | None:
-        """The output layer L, for every boundary."""
-        return len(self.network)
+        """The output layer L, or whoever passes its error on to layer ``boundary``."""
+        last, fanout = len(self.network), self.recipe.fanout
+        return last if fanout is None else last - (last - boundary - 1) // fanout
 
     def width(self, boundary: int) -> int:
         """C, the width of the output, or the rank where that is less."""

@@ -13,6 +13,7 @@ _CAUSES = (
     ("discretisation", "finite steps"),
     ("optimizer", "optimizer: momentum, decay, Adam"),
     ("nonhomogeneity", "non-homogeneous activation"),
+    ("staleness", "delayed updates"),
     ("transport", "transport: the two ends disagree"),
     ("residual", "residual: unexplained"),
     ("change", "all causes together"),

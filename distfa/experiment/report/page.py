@@ -16,6 +16,7 @@ from distfa.errors import RunDirError
 from distfa.experiment.report import facts, law, training
 from distfa.experiment.report.plots import INK, MAX_POINTS, Figure
 from distfa.experiment.report.records import Run, read_run
+from distfa.experiment.report.timeline import timeline
 
 # Nothing may be fetched; plotly's own "download as PNG" needs data and blob images.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -40,6 +41,9 @@ dl { display: grid; grid-template-columns: 150px 1fr; gap: 3px 12px; margin: 0; 
 .js-plotly-plot .modebar { opacity: 0; background: #fff; transition: opacity 0.2s; }
 .js-plotly-plot:hover .modebar, .js-plotly-plot:focus-within .modebar { opacity: 1; }
 dt { color: #7b8794; } dd { margin: 0; overflow-wrap: anywhere; }
+.table { overflow-x: auto; padding-bottom: 18px; } table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
+th, td { padding: 4px 7px; text-align: right; vertical-align: bottom; border-bottom: 1px solid #e4e7eb; }
+th { color: #7b8794; font-weight: 600; } .text { text-align: left; } td { white-space: nowrap; }
 """
 _DRAW = """
 const style = {
@@ -80,7 +84,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """
     run = read_run(run_dir)
     out = run_dir / "report.html" if out is None else out
-    _write(out, render(run, figures(run)))
+    write_page(out, render(run, figures(run)))
     return out
 
 
@@ -92,12 +96,37 @@ def figures(run: Run) -> list[Figure]:
         training.alignment(run),
         training.traffic(run),
         training.time(run),
+        timeline(run),
     ]
 
 
 def render(run: Run, drawn: list[Figure]) -> str:
     """The page."""
-    title = html.escape(facts.title(run))
+    return document(
+        facts.title(run),
+        facts.subtitle(run),
+        [
+            *_boxes(run),
+            '<section class="facts">',
+            *map(definitions, (facts.result_facts(run), facts.host_facts(run))),
+            "</section>",
+            *map(section, drawn),
+            *_footer(run),
+        ],
+        drawn,
+    )
+
+
+def document(title: str, subtitle: str, body: list[str], drawn: list[Figure]) -> str:
+    """A self-contained page.
+
+    Args:
+        title: Plain text, as ``subtitle``.
+        subtitle: Below it.
+        body: Markup of its parts.
+        drawn: The figures that ``section`` made place for in it.
+    """
+    title = html.escape(title)
     data = {figure.name: {"traces": figure.traces, "layout": figure.layout} for figure in drawn if figure.traces}
     script = f"const INK = {_json(INK)};\nconst FIGURES = {_json(data)};{_DRAW}"
     return "\n".join(
@@ -106,11 +135,8 @@ def render(run: Run, drawn: list[Figure]) -> str:
             f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{title}</title><style>{_STYLE}</style></head><body><main>",
-            f"<header><h1>{title}</h1><p>{html.escape(facts.subtitle(run))}</p></header>",
-            *_boxes(run),
-            f'<section class="facts">{_list(facts.result_facts(run))}{_list(facts.host_facts(run))}</section>',
-            *map(_section, drawn),
-            *_footer(run),
+            f"<header><h1>{title}</h1><p>{html.escape(subtitle)}</p></header>",
+            *body,
             f"</main><script>{get_plotlyjs()}</script><script>{script}</script></body></html>",
         ]
     )
@@ -127,10 +153,7 @@ def _boxes(run: Run) -> list[str]:
         found.append(("The conservation law was broken", broken, " error"))
     if run.notes:
         found.append(("Left out or unfinished", "\n".join(run.notes), ""))
-    return [
-        f'<section class="box{kind}"><h2>{html.escape(head)}</h2><p>{html.escape(str(text))}</p></section>'
-        for head, text, kind in found
-    ]
+    return [box(head, str(text), kind) for head, text, kind in found]
 
 
 def _footer(run: Run) -> list[str]:
@@ -141,11 +164,18 @@ def _footer(run: Run) -> list[str]:
     ]
 
 
-def _list(rows: dict[str, str]) -> str:
+def box(head: str, text: str, kind: str = "") -> str:
+    """What must be read first; ``kind`` is `` error`` or empty."""
+    return f'<section class="box{kind}"><h2>{html.escape(head)}</h2><p>{html.escape(text)}</p></section>'
+
+
+def definitions(rows: dict[str, str]) -> str:
+    """Names and what they stand for."""
     return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in rows.items()) + "</dl>"
 
 
-def _section(figure: Figure) -> str:
+def section(figure: Figure) -> str:
+    """A figure's heading, its sentence, and the place where it is drawn."""
     head = f"<h2>{html.escape(figure.title)}</h2><p>{html.escape(figure.see)}</p>"
     if not figure.traces:
         return f'<section class="absent" id="{figure.name}">{head}</section>'
@@ -167,8 +197,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write(out: Path, text: str) -> None:
-    """Write beside the page's place, then move it there."""
+def write_page(out: Path, text: str) -> None:
+    """Write beside the page's place, then move it there.
+
+    Raises:
+        RunDirError: It cannot be written.
+    """
     draft: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")

@@ -21,13 +21,15 @@ _NEEDED = {
     "eval": ("step", "loss"),
     "ledger": (
         *("step", "boundary", "incoming", "potential", "change", "discretisation", "optimizer"),
-        *("nonhomogeneity", "transport", "residual", "tolerance"),
+        *("nonhomogeneity", "staleness", "transport", "residual", "tolerance"),
     ),
     "probe": ("step", "cosine", "dominance", "min_dominance"),
     "traffic": ("step", "seconds"),
+    "timeline": ("layer",),
 }
 _OPTIONAL = ("accuracy", "transport_tolerance", "angle_degrees", "ratio", "loss_fall")
 _OF_A_LAYER = ("layer", "cosine", "a")
+_OF_A_SPAN = ("step", "start", "end", "waited")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class Run:
         ledger: Of kind ``ledger``.
         probes: Of kind ``probe``.
         traffic: Of kind ``traffic``: bytes and waiting so far.
+        timelines: Of kind ``timeline``: what each layer did in a few steps.
         notes: What was left out in reading, one sentence each.
     """
 
@@ -54,6 +57,7 @@ class Run:
     ledger: list[Row]
     probes: list[Row]
     traffic: list[Row]
+    timelines: list[Row]
     notes: tuple[str, ...]
 
     @property
@@ -113,6 +117,7 @@ def read_run(path: Path) -> Run:
         ledger=of["ledger"],
         probes=of["probe"],
         traffic=of["traffic"],
+        timelines=sorted(of["timeline"], key=lambda row: int(row["layer"])),
         notes=tuple(notes),
     )
 
@@ -172,13 +177,15 @@ def _check(row: Row, where: str) -> None:
     for name in _OPTIONAL:
         if row.get(name) is not None:
             _require_number(row, name, where)
-    if row["kind"] == "probe":
-        layers = row.get("layers")
-        if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
-            raise RunDirError(f"{where}: 'layers' of a probe is a list of objects; mend the line or remove it")
-        for layer in layers:
-            for name in _OF_A_LAYER:
-                _require_number(layer, name, where)
+    for kind, key, names in (("probe", "layers", _OF_A_LAYER), ("timeline", "spans", _OF_A_SPAN)):
+        if row["kind"] != kind:
+            continue
+        parts = row.get(key)
+        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+            raise RunDirError(f"{where}: {key!r} of a {kind} is a list of objects; mend the line or remove it")
+        for part in parts:
+            for name in names:
+                _require_number(part, name, where)
 
 
 def _require_number(row: Row, name: str, where: str) -> None:

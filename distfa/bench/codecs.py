@@ -1,0 +1,173 @@
+"""Every pair of codecs on one task: what it costs in accuracy and in time, and what it saves in bytes, by rule."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distfa.bench.outcome import Outcome
+from distfa.bench.work import Work
+from distfa.codecs import Codec, resolve, timing
+from distfa.codecs.floats import FP32
+from distfa.core.serial import Carry, SerialTrainer
+from distfa.errors import BenchError, NonFiniteError
+from distfa.experiment.result import Tally
+from distfa.experiment.spec import RunSpec, parse
+
+Pair = tuple[str, str]
+
+COLUMNS = {
+    "rule": "rule",
+    "codecs": "codecs, up/down",
+    "test_accuracy": "test accuracy, %",
+    "spread": "+-",
+    "change": "points from fp32",
+    "bytes_per_sample": "bytes/sample",
+    "fewer": "x fewer than bp fp32",
+    "codec_ms": "codec ms",
+    "saved_ms": "saved ms at 1 Gbit/s",
+}
+_EXACT: Pair = ("fp32", "fp32")
+_BITS_PER_SECOND = 1e9
+_READ = (
+    "bytes are payload, up and down over all boundaries, counted in training, and 'x fewer' than bp's at fp32/fp32; "
+    "'points from fp32' is test accuracy against the same rule and seeds at fp32/fp32"
+)
+
+
+def measure(
+    base: RunSpec,
+    names: Sequence[str],
+    pairs: Sequence[Pair],
+    *,
+    seeds: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Train with every rule and every pair of codecs, on the serial engine.
+
+    Args:
+        base: Everything but rule, codecs and seed, which counts up from its own; ledger and probes are not kept.
+        names: Rules.
+        pairs: (activations, errors); fp32 for both is measured too, whether named or not.
+        seeds: Runs per row; more than one gives means and the sample deviation of the accuracy.
+        say: Told as each run ends.
+
+    Raises:
+        SpecError: A rule or codec that does not exist, or settings that do not fit it.
+        BenchError: Nothing is sent, or there is no test set.
+        DistfaError: A run failed; one that diverged is a row without accuracy and a note instead.
+    """
+    specs = [_spec(base, rule, pair) for rule in dict.fromkeys(names) for pair in dict.fromkeys((_EXACT, *pairs))]
+    work = Work.of(base)
+    hidden = work.recipe.network.sizes[1:-1]
+    if not hidden or not len(work.inputs.test):
+        raise BenchError(
+            f"there is nothing to send or nothing to test: {len(hidden)} hidden layers and {len(work.inputs.test)} "
+            "test samples; take a hidden layer and a data set with a test set"
+        )
+    raw = []
+    for spec in specs:
+        for seed in range(base.seed, base.seed + seeds):
+            raw.append(_one(spec.model_copy(update={"seed": seed}), work))
+            say(f"{spec.rule} {_name(spec)}, seed {seed}: {raw[-1].get('test_accuracy', math.nan):.2f} %")
+    exact = {(run["rule"], run["seed"]): run.get("test_accuracy") for run in raw if run["codecs"] == "/".join(_EXACT)}
+    bp_bytes = 2 * FP32.max_payload_bytes(1, sum(hidden), work.recipe.dtype)
+    times = {pair: _times(pair, base.batch_size, max(hidden)) for pair in map(_pair, specs)}
+    rows = []
+    for spec in specs:
+        row = {"rule": spec.rule, "codecs": _name(spec)}
+        runs = [run for run in raw if row.items() <= run.items()]
+        rows.append({**row, **_figures(runs, exact, bp_bytes), **times[_pair(spec)]})
+    columns = {key: heading for key, heading in COLUMNS.items() if key != "spread" or seeds > 1}
+    settings = {"seeds": seeds, **base.model_dump(mode="json", exclude_defaults=True)}
+    notes = _notes(raw, seeds, message=f"{base.batch_size} x {max(hidden)}")
+    return Outcome(name="codecs", settings=settings, columns=columns, rows=rows, notes=notes, raw=raw)
+
+
+def _spec(base: RunSpec, rule: str, pair: Pair) -> RunSpec:
+    """What is trained for one row, evaluated at its end only."""
+    changes = {"rule": rule, "codec": dict(zip(("activations", "errors"), pair, strict=True))}
+    off = {"eval_every": base.epochs, "ledger": {"every": 0}, "probe": {"every": 0}}
+    return parse({**base.model_dump(mode="json"), **changes, **off})
+
+
+def _one(spec: RunSpec, work: Work) -> dict[str, Any]:
+    """The figures of one run, on one thread as a layer has it."""
+    torch.set_num_threads(1)
+    sent: list[int] = []
+    recipe = spec.recipe(work.recipe.network)
+    up, down = (_counted(resolve(name, recipe.dtype), sent) for name in _pair(spec))
+    tally = Tally(classification=True)
+    run: dict[str, Any] = {"rule": spec.rule, "codecs": _name(spec), "seed": spec.seed}
+    try:
+        for record in SerialTrainer(recipe, *work.splits(), carry_activation=up, carry_error=down).run():
+            tally.add(record)
+    except NonFiniteError as exc:
+        return run | {"diverged": str(exc).splitlines()[0]}
+    return run | {
+        "test_accuracy": 100 * (tally.test_accuracy or 0.0),
+        "bytes_per_sample": sum(sent) / tally.train_rows,
+    }
+
+
+def _counted(codec: Codec, sent: list[int]) -> Carry:
+    """What the receiver sees of a signal; the length of its payload is appended to ``sent``."""
+
+    def carry(signal: Tensor) -> Tensor:
+        payload, (rows, columns) = codec.encode(signal), signal.shape
+        sent.append(payload.nbytes)
+        return codec.decode(payload, rows, columns, signal.dtype)
+
+    return carry
+
+
+def _figures(
+    runs: list[dict[str, Any]], exact: Mapping[tuple[str, int], float | None], bp_bytes: int
+) -> dict[str, float]:
+    """Means over the seeds of a row, without those that diverged."""
+    done = [run for run in runs if "diverged" not in run]
+    if not done:
+        return {}
+    accuracy, sent = ([run[key] for run in done] for key in ("test_accuracy", "bytes_per_sample"))
+    row = {"test_accuracy": statistics.fmean(accuracy), "bytes_per_sample": statistics.fmean(sent)}
+    row["fewer"] = bp_bytes / row["bytes_per_sample"]
+    peers = [(run["test_accuracy"], exact[run["rule"], run["seed"]]) for run in done]
+    if changes := [mine - other for mine, other in peers if other is not None]:
+        row["change"] = statistics.fmean(changes)
+    if len(done) > 1:
+        row["spread"] = statistics.stdev(accuracy)
+    return row
+
+
+def _times(pair: Pair, rows: int, columns: int) -> dict[str, float]:
+    """Time of both codecs on a message each way, and time on the wire of the bytes they save, in ms."""
+    up, down = (resolve(name, torch.float32) for name in pair)
+    sent = [timing.measure(up, rows, columns), timing.measure(down, rows, columns, zeros=0.0)]
+    saved_bytes = 2 * FP32.max_payload_bytes(rows, columns, torch.float32) - sum(one.payload_bytes for one in sent)
+    return {
+        "codec_ms": 1e3 * sum(one.encode_seconds + one.decode_seconds for one in sent),
+        "saved_ms": 1e3 * 8 * saved_bytes / _BITS_PER_SECOND,
+    }
+
+
+def _notes(raw: list[dict[str, Any]], seeds: int, *, message: str) -> list[str]:
+    return [
+        _READ,
+        f"times are of two messages of {message}, half of the activations zero and no error: 'codec' is to encode and "
+        "decode both on one thread, 'saved' what the wire takes for the bytes by which they are shorter",
+        *(f"{r['rule']} {r['codecs']}, seed {r['seed']}, diverged: {r['diverged']}" for r in raw if "diverged" in r),
+        *(["one seed: small differences of accuracy mean nothing"] if seeds == 1 else []),
+    ]
+
+
+def _pair(spec: RunSpec) -> Pair:
+    return spec.codec.activations, spec.codec.errors
+
+
+def _name(spec: RunSpec) -> str:
+    return "/".join(_pair(spec))

@@ -1,0 +1,227 @@
+"""Communication: bytes per step, bytes to a target accuracy, and time to it over shaped links.
+
+Accuracy by steps comes from the serial engine, bit-equal to a distributed run; speed and bytes on the interfaces
+from a run of some steps over the links. Time to the target is steps to the target over steps per second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distfa.bench import curve, shaped
+from distfa.bench.curve import Curve
+from distfa.bench.namespaces import Nodes, obstacle
+from distfa.bench.outcome import Outcome
+from distfa.bench.shaped import Passage
+from distfa.bench.work import Work
+from distfa.core import order
+from distfa.errors import BenchError
+from distfa.experiment.spec import RunSpec, parse
+
+COLUMNS = {
+    "name": "configuration",
+    "codec": "codecs",
+    "payload_kb": "payload KB",
+    "message_kb": "message KB",
+    "interface_kb": "interface KB",
+    "same_codec": "x bp, same codecs",
+    "steps": "steps to target",
+    "payload_mb": "MB to target",
+    "best_bytes": "x best bp",
+    "samples_per_second": "samples/s",
+    "seconds": "s to target",
+    "best_seconds": "x best bp",
+}
+_CURVES_SECONDS = 3600.0
+_EXACT = ("lossless", "lossless")
+_READ = (
+    "KB are per step: payload is encoded numbers, messages are gRPC's, interfaces count every header up to Ethernet's; "
+    "MB are all payload to the target, exactly; seconds to it are its samples over samples/s, startup and evaluation "
+    "left out; one seed: steps to the target may move by an evaluation or two"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        base: Everything but rule and codecs.
+        rules: Feedback rules; bp is measured too, whether named or not.
+        codecs: (activations, errors); lossless is measured too.
+        target: Test accuracy, 0 to 1.
+        evaluate_every: Steps between evaluations.
+        megabits_per_second: Of every node's link, each way; None for no links, and so no times.
+        warmup: Steps before the measurement of speed begins, at least 1.
+        link_steps: Steps of that measurement.
+    """
+
+    base: RunSpec
+    rules: Sequence[str]
+    codecs: Sequence[tuple[str, str]]
+    target: float
+    evaluate_every: int
+    megabits_per_second: float | None
+    warmup: int
+    link_steps: int
+
+    def specs(self) -> list[RunSpec]:
+        """One per rule and codec, lossless bp first."""
+        common = self.base.model_dump(mode="json")
+        return [
+            parse({**common, "rule": rule, "codec": {"activations": up, "errors": down}})
+            for rule in dict.fromkeys(("bp", *self.rules))
+            for up, down in dict.fromkeys((_EXACT, *self.codecs))
+        ]
+
+
+def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Outcome:
+    """Carry it out.
+
+    Args:
+        plan: What to measure.
+        say: Told what is about to run.
+
+    Raises:
+        BenchError: It cannot be measured as asked, or a run failed.
+        SpecError: A rule or codec that does not exist, or settings that do not fit it.
+    """
+    specs, work = plan.specs(), Work.of(plan.base)
+    _check(plan, work)
+    layers, notes = len(work.recipe.network), [_READ]
+    nodes = _nodes(plan, layers, notes)
+    say(f"accuracy of {len(specs)} configurations side by side, until {plan.target:.2%}")
+    curves = curve.measure(specs, every=plan.evaluate_every, target=plan.target, deadline_seconds=_CURVES_SECONDS)
+    steps = plan.warmup + plan.link_steps
+    passages = shaped.passages(
+        [spec.model_copy(update={"max_steps": steps, "epochs": steps}) for spec in specs],
+        shaped.pipelines(plan.base, layers),
+        layers=layers,
+        nodes=nodes,
+        warmup=plan.warmup,
+        say=say,
+    )
+    rows, raw = _rows(work, specs, curves, list(passages))
+    return Outcome(
+        name="comm",
+        settings=_settings(plan),
+        columns=COLUMNS,
+        rows=rows,
+        notes=notes + _notes(plan, specs, curves, linked=nodes is not None),
+        raw=raw,
+    )
+
+
+def _check(plan: Plan, work: Work) -> None:
+    layers, tests = len(work.recipe.network), len(work.inputs.test)
+    if layers < 2 or not tests:
+        raise BenchError(
+            f"there is nothing to send or nothing to test: {layers} layers and {tests} test samples; take a hidden "
+            "layer and a data set with a test set"
+        )
+    if plan.evaluate_every > order.steps(work.recipe, len(work.inputs.train)):
+        raise BenchError(
+            f"an evaluation every {plan.evaluate_every} steps is more than the run has; evaluate more often, or allow "
+            "more steps"
+        )
+
+
+def _nodes(plan: Plan, layers: int, notes: list[str]) -> Nodes | None:
+    """The nodes, not yet made; None, and a note, where there can be none."""
+    if plan.megabits_per_second is None:
+        return None
+    nodes = Nodes(layers, megabits_per_second=plan.megabits_per_second)
+    if (why := obstacle()) is None:
+        return nodes
+    notes.append(f"no shaped links here, so no times and no bytes of interfaces: {why}")
+    return None
+
+
+def _rows(
+    work: Work, specs: Sequence[RunSpec], curves: Sequence[Curve], passages: Sequence[Passage]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The table, torch's pipelines first, which learn as lossless bp does; and what is behind it."""
+    peers = len(passages) - len(specs)
+    described = [(specs[0], curves[0])] * peers + list(zip(specs, curves, strict=True))
+    per_step = {_key(spec): passage.payload_bytes for spec, passage in zip(specs, passages[peers:], strict=True)}
+    rows, raw = [], []
+    for (spec, found), passage in zip(described, passages, strict=True):
+        row = _row(work, spec, found, passage)
+        row["same_codec"] = passage.payload_bytes / per_step["bp", row["codec"]]
+        rows.append(row)
+        raw.append({**asdict(passage), "codec": row["codec"], "curve": asdict(found)})
+    rows.insert(peers, _weight_transport(work, curves[0], rows[peers]))
+    bp = [row for row, (spec, _) in zip(rows[:peers] + rows[peers + 1 :], described, strict=True) if spec.rule == "bp"]
+    for key, best in (("payload_mb", "best_bytes"), ("seconds", "best_seconds")):
+        least = min((row[key] for row in bp if row.get(key)), default=None)
+        for row in rows:
+            row[best] = row[key] / least if least and row.get(key) else None
+    return rows, raw
+
+
+def _row(work: Work, spec: RunSpec, found: Curve, passage: Passage) -> dict[str, Any]:
+    """One configuration, not yet compared with others."""
+
+    def per_step(count: int | None) -> float | None:
+        return None if count is None else count / passage.steps / 1000
+
+    steps = found.steps[-1] if found.reached else None
+    rate = passage.samples_per_second
+    return {
+        "name": passage.name,
+        "codec": _key(spec)[1],
+        "payload_kb": per_step(passage.payload_bytes),
+        "message_kb": per_step(passage.message_bytes),
+        "interface_kb": per_step(passage.interface_bytes),
+        "steps": steps,
+        "payload_mb": found.payload_bytes[-1] / 1e6 if steps else None,
+        "samples_per_second": rate,
+        "seconds": _samples(work, steps) / rate if steps and rate else None,
+    }
+
+
+def _weight_transport(work: Work, found: Curve, bp: dict[str, Any]) -> dict[str, Any]:
+    """By closed form: bp whose layers send delta_{l+1} and, having no feedback matrix, W_{l+1} down in every step."""
+    sizes, width = work.recipe.network.sizes, work.recipe.dtype.itemsize
+    pairs = [sizes[l : l + 2] for l in work.recipe.network.boundaries]
+    per_row, per_step = width * sum(map(sum, pairs)), width * sum(below * above for below, above in pairs)
+    step = per_row * work.recipe.batch_size + per_step
+    row = {"name": "weight transport, computed", "codec": bp["codec"], "steps": bp["steps"]}
+    row |= {"payload_kb": step / 1000, "same_codec": step / 1000 / bp["payload_kb"]}
+    if found.reached:
+        row["payload_mb"] = (per_row * _samples(work, bp["steps"]) + per_step * bp["steps"]) / 1e6
+    return row
+
+
+def _samples(work: Work, steps: int) -> int:
+    """Rows of so many steps; the last batch of an epoch may be short."""
+    total = len(work.inputs.train)
+    epochs, rest = divmod(steps, order.steps_per_epoch(work.recipe, total))
+    return epochs * total + rest * work.recipe.batch_size
+
+
+def _key(spec: RunSpec) -> tuple[str, str]:
+    return spec.rule, f"{spec.codec.activations}/{spec.codec.errors}"
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    return {**asdict(plan), "base": plan.base.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _notes(plan: Plan, specs: Sequence[RunSpec], curves: Sequence[Curve], *, linked: bool) -> list[str]:
+    notes = [
+        f"{spec.rule} with codecs {_key(spec)[1]} did not reach {plan.target:.2%} in {found.steps[-1]:,} steps; its "
+        f"best was {max(found.accuracy):.2%}"
+        for spec, found in zip(specs, curves, strict=True)
+        if not found.reached
+    ]
+    if linked:
+        secured = "plain text" if plan.base.wire.security == "insecure" else "mutual TLS"
+        notes.append(
+            f"links of {plan.megabits_per_second:g} Mbit/s each way per layer, without delay; distfa on a Ray cluster "
+            f"of one node per layer by {secured}, gloo in plain text; all nodes share this machine's cores; the "
+            "pipelines' steps to target are lossless bp's"
+        )
+    return notes

@@ -1,0 +1,116 @@
+"""A contest between configurations on a machine that is never quite still: several rounds, in shuffled order.
+
+Where a family of configurations differs in the number of micro-batches only, a search round measures them all, and
+the best goes on to the rounds that count; its figures there are not those it was chosen by.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from distfa.bench.steady import Steady
+from distfa.errors import DistfaError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrant:
+    """One configuration.
+
+    Attributes:
+        family: What it is, but for the micro-batches.
+        micro_batches: M; None where there is no such thing.
+        measure: Runs it once.
+        about: More columns for its row.
+    """
+
+    family: str
+    micro_batches: int | None
+    measure: Callable[[], Steady]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.family if self.micro_batches is None else f"{self.family}, M={self.micro_batches}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """One measurement; ``round`` 0 is the search."""
+
+    round: int
+    entrant: Entrant
+    steady: Steady
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        entrant = self.entrant
+        return {
+            "round": self.round,
+            "configuration": entrant.family,
+            "micro_batches": entrant.micro_batches,
+            **self.steady.as_dict(),
+        }
+
+
+class Contest:
+    """Measures entrants round by round.
+
+    Attributes:
+        shots: Every measurement.
+        failures: What could not be measured, in words.
+    """
+
+    def __init__(self, *, seed: int, say: Say) -> None:
+        self.shots: list[Shot] = []
+        self.failures: list[str] = []
+        self._random = random.Random(seed)
+        self._say = say
+
+    def search(self, entrants: Sequence[Entrant]) -> list[Entrant]:
+        """The best of every family, in the order given; one round for the families that have several."""
+        counts: dict[str, int] = {}
+        for entrant in entrants:
+            counts[entrant.family] = counts.get(entrant.family, 0) + 1
+        self.round(0, [entrant for entrant in entrants if counts[entrant.family] > 1])
+        best: dict[str, Entrant] = {entrant.family: entrant for entrant in entrants if counts[entrant.family] == 1}
+        for shot in sorted(self.shots, key=lambda shot: shot.steady.samples_per_second):
+            best[shot.entrant.family] = shot.entrant
+        return [best[family] for family in counts if family in best]
+
+    def round(self, number: int, entrants: Sequence[Entrant]) -> None:
+        """Measure every entrant once, in an order of its own."""
+        for entrant in self._random.sample(entrants, len(entrants)):
+            where = f"round {number}" if number else "search"
+            try:
+                shot = Shot(round=number, entrant=entrant, steady=entrant.measure())
+            except DistfaError as exc:
+                self.failures.append(f"{entrant.name}, {where}: {exc}")
+                self._say(f"{where}: {entrant.name}: failed: {exc}")
+                continue
+            self.shots.append(shot)
+            self._say(f"{where}: {entrant.name}: {shot.steady.samples_per_second:,.0f} samples/s")
+
+    def row(self, entrant: Entrant) -> dict[str, Any] | None:
+        """Medians over the rounds that count; None where none succeeded."""
+        steadies = [shot.steady for shot in self.shots if shot.round and shot.entrant is entrant]
+        if not steadies:
+            return None
+        rates = [steady.samples_per_second for steady in steadies]
+        return {
+            "configuration": entrant.family,
+            "micro_batches": entrant.micro_batches,
+            "samples_per_second": median(rates),
+            "least": min(rates),
+            "most": max(rates),
+            "cpu_seconds": median(steady.cpu_seconds for steady in steadies),
+            "busy": median(steady.busy for steady in steadies),
+            "others": median(steady.others for steady in steadies),
+            **entrant.about,
+        }

@@ -1,0 +1,159 @@
+"""Figures of a benchmark's outcome, some for each benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from distfa.bench.outcome import Outcome
+from distfa.experiment.report.plots import MUTED, Figure, Trace, axes, colour, line, panels
+
+_BLUE, _ORANGE = "#0072B2", "#E69F00"
+_BAR_PIXELS = 28
+Row = dict[str, Any]
+
+
+def figures(outcome: Outcome) -> list[Figure]:
+    """The benchmark's figures, absent ones with their reason; none for a benchmark that has no kind of its own."""
+    return [draw(outcome) for draw in _DRAWN.get(outcome.name, ())]
+
+
+def _speed(outcome: Outcome) -> Figure:
+    rows = _with(outcome.rows, "samples_per_second")
+    whiskers = {
+        "type": "data",
+        "symmetric": False,
+        "array": [row["most"] - row["samples_per_second"] for row in rows],
+        "arrayminus": [row["samples_per_second"] - row["least"] for row in rows],
+        "color": MUTED,
+    }
+    return _bars(
+        "speed",
+        "Samples per second",
+        "Bars are medians over the rounds, whiskers the least and the most.",
+        [row["configuration"] + (f", M={m}" if (m := row["micro_batches"]) else "") for row in rows],
+        {"x": [row["samples_per_second"] for row in rows], "error_x": whiskers},
+        x_title="samples/s",
+    )
+
+
+def _scale(outcome: Outcome) -> Figure:
+    rows = _with(outcome.rows, "overhead_ms")
+    counts = sorted({row["micro_batches"] for row in rows})
+    traces = []
+    for index, count in enumerate(counts, start=1):
+        shown = [row for row in rows if row["micro_batches"] == count]
+        x, y = [row["layers"] for row in shown], [row["overhead_ms"] for row in shown]
+        traces.append(line(x, y, f"M={count}", colour(index, len(counts))))
+    layout = panels(["overhead per layer and step, CPU ms"], columns=1, x_title="layers")
+    layout["yaxis"]["rangemode"] = "tozero"
+    see = "What a layer's step costs beside its own arithmetic; a flat line means that it does not grow with the depth."
+    return _figure("scale", "Overhead per layer", see, traces, layout)
+
+
+def _bytes(outcome: Outcome) -> Figure:
+    shown = [row for row in outcome.raw if row["boundaries"] and row["curve"]["steps"]]
+    traces = []
+    for index, row in enumerate(shown, start=1):
+        x, y = [count / 1e6 for count in row["curve"]["payload_bytes"]], row["curve"]["accuracy"]
+        traces.append(line(x, y, f"{row['name']}, {row['codec']}", colour(index, len(shown)), mode="lines"))
+    layout = panels(["test accuracy"], columns=1, x_title="payload sent, MB")
+    layout["xaxis"]["type"] = "log"
+    layout["yaxis"]["tickformat"] = ".0%"
+    target = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": outcome.settings["target"]}
+    layout["shapes"] = [target | {"y1": outcome.settings["target"], "line": {"color": MUTED, "dash": "dot"}}]
+    see = (
+        "Each line ends where it first meets the target, dotted; the further left, the fewer bytes. The scale is a log."
+    )
+    return _figure("bytes", "Accuracy against bytes", see, traces, layout)
+
+
+def _time(outcome: Outcome) -> Figure:
+    rows = _with(outcome.rows, "seconds")
+    return _bars(
+        "reach",
+        "Time to the target over the links",
+        f"Training only, over links of {outcome.settings['megabits_per_second']:g} Mbit/s."
+        if rows
+        else "Nothing was timed over links to the target; the notes say why.",
+        [f"{row['name']}, {row['codec']}" for row in rows],
+        {"x": [row["seconds"] for row in rows]},
+        x_title="seconds",
+    )
+
+
+def _rules(outcome: Outcome) -> Figure:
+    rows = _with(outcome.rows, "test_accuracy")
+    names = [row["rule"] if row["init"] == "any" else f"{row['rule']} {row['init']}" for row in rows]
+    traces: list[Trace] = []
+    for panel, (key, hue) in enumerate((("test_accuracy", _BLUE), ("alignment", _ORANGE))):
+        y = [row.get(key) for row in rows]
+        bar = {"type": "bar", "x": names, "y": y, "texttemplate": "%{y:.4~g}", "marker": {"color": hue}}
+        traces.append(bar | {"showlegend": False} | axes(panel))
+    if rows and "spread" in rows[0]:
+        traces[0]["error_y"] = {"type": "data", "array": [row.get("spread") for row in rows], "color": MUTED}
+    layout = panels(["test accuracy, %", "alignment with the true gradient"], columns=1, x_title="")
+    see = "Alignment 1 is backpropagation's own direction; whiskers, where there are any, are deviations over seeds."
+    return _figure("rules", "Accuracy and alignment", see, traces if rows else [], layout)
+
+
+def _codecs(outcome: Outcome) -> Figure:
+    rows = _with(outcome.rows, "test_accuracy")
+    names = list(dict.fromkeys(row["rule"] for row in rows))
+    traces = []
+    for index, name in enumerate(names, start=1):
+        shown = sorted((row for row in rows if row["rule"] == name), key=lambda row: row["bytes_per_sample"])
+        x, y = [row["bytes_per_sample"] for row in shown], [row["test_accuracy"] for row in shown]
+        trace = line(x, y, name, colour(index, len(names)), mode="lines+markers")
+        trace["text"] = [row["codecs"] for row in shown]
+        traces.append(trace | {"hovertemplate": "%{text}: %{y:.2f} %, %{x:,.0f} bytes"})
+    layout = panels(["test accuracy, %"], columns=1, x_title="payload bytes per sample")
+    layout["xaxis"]["type"] = "log"
+    see = "Each marker is a pair of codecs, named where it is pointed at; further left are fewer bytes, on a log scale."
+    return _figure("codecs", "Accuracy against bytes per sample", see, traces, layout)
+
+
+def _drift(outcome: Outcome) -> Figure:
+    names = list(dict.fromkeys(row["rule"] for row in outcome.rows))
+    traces = []
+    for index, name in enumerate(names, start=1):
+        shown = [row for row in outcome.rows if row["rule"] == name]
+        x, y = [row["lr"] for row in shown], [row["drift"] for row in shown]
+        traces.append(line(x, y, name, colour(index, len(names)), mode="lines+markers"))
+    layout = panels(["sum over boundaries of |Q(T) - Q(0)|"], columns=1, x_title="learning rate")
+    layout["xaxis"]["type"] = layout["yaxis"]["type"] = "log"
+    see = (
+        "Drift of the conserved quantity over equal training time: on these logarithmic scales a line of slope 1 is "
+        "drift in proportion to the learning rate, and so none in the limit of gradient flow."
+    )
+    return _figure("drift", "Drift against the learning rate", see, traces, layout)
+
+
+def _with(rows: list[Row], key: str) -> list[Row]:
+    return [row for row in rows if row.get(key) is not None]
+
+
+def _bars(name: str, title: str, see: str, names: list[str], bar: Trace, *, x_title: str) -> Figure:
+    """Horizontal bars, the first on top."""
+    trace = {"type": "bar", "orientation": "h", "y": names, "marker": {"color": _BLUE}, "showlegend": False, **bar}
+    layout = panels([""], columns=1, x_title=x_title) | {"bargap": 0.35}
+    layout["yaxis"]["autorange"] = "reversed"
+    layout["height"] = 130 + _BAR_PIXELS * len(names)
+    return _figure(name, title, see, [trace] if names else [], layout)
+
+
+def _figure(name: str, title: str, see: str, traces: list[Trace], layout: dict[str, Any]) -> Figure:
+    return Figure(name=name, title=title, see=see, traces=traces, layout=layout)
+
+
+_DRAWN: Mapping[str, tuple[Callable[[Outcome], Figure], ...]] = MappingProxyType(
+    {
+        "speed": (_speed,),
+        "scale": (_scale,),
+        "comm": (_bytes, _time),
+        "rules": (_rules,),
+        "codecs": (_codecs,),
+        "books-drift": (_drift,),
+    }
+)

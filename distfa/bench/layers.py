@@ -1,0 +1,105 @@
+"""distfa itself under measurement: layer actors on Ray, in the steady state.
+
+The coordinator hears of steps in bursts, and processes are looked at when it does. So a run goes on for a while after
+the last step that counts: its last burst would take idle time in.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import median
+
+from distfa.bench import steady
+from distfa.bench.machine import Load
+from distfa.bench.processes import cpu_between, snapshot
+from distfa.bench.steady import Steady
+from distfa.bench.work import Work
+from distfa.core.order import steps
+from distfa.core.records import Record, StepRecord
+from distfa.experiment.engines import RayEngine
+from distfa.experiment.spec import RunSpec
+from distfa.runtime.worker import Status
+
+Layers = Mapping[int, Status]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersRun:
+    """What a run of layer actors came to.
+
+    Attributes:
+        steady: Of all its processes: the layers', Ray's and the coordinator's.
+        step_seconds: By the clock, in the steady state.
+        payload_bytes: Of numbers in training messages, per step, over all boundaries.
+        message_bytes: Of whole training messages, per step.
+        messages: Of training, per step.
+        busy_seconds: Time per step in which a layer did not wait for a message, mean over the layers.
+        cpu_seconds: CPU time per step of a layer's process, mean over the layers.
+        rss_bytes: Memory of a layer's process at the end, median over the layers.
+    """
+
+    steady: Steady
+    step_seconds: float
+    payload_bytes: float
+    message_bytes: float
+    messages: float
+    busy_seconds: float
+    cpu_seconds: float
+    rss_bytes: int
+
+
+def run(spec: RunSpec, work: Work, *, warmup: int) -> LayersRun:
+    """Train on Ray by the spec; the test set is left out.
+
+    Args:
+        spec: The run, of more than twice ``warmup`` steps; batches are to be of equal size.
+        work: The spec's data and network.
+        warmup: Steps that do not count at the beginning, and as many at the end; at least 1.
+
+    Raises:
+        DistfaError: The run failed.
+    """
+    inputs = replace(work.inputs, test=work.inputs.test[:0])
+    targets = replace(work.targets, test=work.targets.test[:0])
+    rows, total = len(inputs.train), steps(work.recipe, len(inputs.train))
+    job = spec.job(work.recipe.network, run_id=uuid.uuid4().hex, train_rows=rows, test_rows=0)
+    with RayEngine(spec, job, inputs, targets, {}) as engine:
+        records = _steps(engine.records())
+        first = next(islice(records, warmup - 1, None))
+        with Load() as load:
+            before, layers_before = snapshot(), dict(engine.coordinator.status)
+            last = next(islice(records, total - 2 * warmup - 1, None))
+            after, layers_after = snapshot(), dict(engine.coordinator.status)
+        for _ in records:
+            pass
+        traffic = [counted for (_, kind), counted in engine.coordinator.traffic().items() if kind.is_training]
+    done, seconds = last.step - first.step, last.seconds - first.seconds
+    step_seconds = seconds / done
+    layers = len(work.recipe.network)
+    return LayersRun(
+        steady=steady.of(done * work.recipe.batch_size, seconds, cpu_between(before, after), load),
+        step_seconds=step_seconds,
+        payload_bytes=sum(counted.payload_bytes for counted in traffic) / total,
+        message_bytes=sum(counted.message_bytes for counted in traffic) / total,
+        messages=sum(counted.messages for counted in traffic) / total,
+        busy_seconds=_busy(layers_before, layers_after),
+        cpu_seconds=cpu_between(before, after, layers_only=True) / load.seconds * step_seconds / layers,
+        rss_bytes=int(median(usage.rss_bytes for usage in after.values() if usage.is_layer)),
+    )
+
+
+def _steps(records: Iterator[Record]) -> Iterator[StepRecord]:
+    return (record for record in records if isinstance(record, StepRecord))
+
+
+def _busy(before: Layers, after: Layers) -> float:
+    """Seconds not waiting, per step, mean over the layers, each by its own count of steps."""
+    per_step = []
+    for layer, status in after.items():
+        since = before.get(layer)  # None where the layer's first answer was still under way
+        done = status.step + status.finished - (since.step if since else 0)
+        per_step.append((status.busy_seconds - (since.busy_seconds if since else 0.0)) / max(1, done))
+    return sum(per_step) / len(per_step)

@@ -1,0 +1,177 @@
+"""Nodes on one machine: a network namespace each, on a bridge, every link shaped to a rate both ways.
+
+                 bridge
+        veth ____/  |  \\____ veth          root namespace: counters, the rate towards a node
+             |      |      |
+            eth0   eth0   eth0              one namespace per node: the rate from it
+           node 1 node 2 node 3
+
+Everything has a name of its own, and nothing else is ever touched. Packets are as long as the
+link takes (no segmentation offload), so that counters show every header.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from distfa.errors import BenchError
+
+INTERFACE = "eth0"  # of every node, inside its namespace
+MAX_NODES = 250
+_QUEUE_BYTES = 2**20
+_LEAST_BURST_BYTES = 32 * 1024
+_COMMAND_SECONDS = 20.0
+
+
+class Nodes:
+    """Nodes 1..count; a context manager that ends what runs in them and removes what it made.
+
+    Args:
+        count: How many.
+        megabits_per_second: Rate of every node's link, each way; None for as fast as the machine copies.
+
+    Attributes:
+        name: What the names of the bridge, the namespaces and the links begin with.
+        owner: The process that made them.
+    """
+
+    def __init__(self, count: int, *, megabits_per_second: float | None = None) -> None:
+        if not 1 <= count <= MAX_NODES:
+            raise BenchError(f"{count} nodes are asked for; 1 to {MAX_NODES} fit on one bridge")
+        if megabits_per_second is not None and megabits_per_second <= 0:
+            raise BenchError(f"the link's rate is {megabits_per_second} Mbit/s; it must be above 0")
+        self._nodes = range(1, count + 1)
+        self._rate = megabits_per_second
+        self.owner = os.getpid()
+        self.name = f"dfa{secrets.token_hex(3)}"
+
+    def __enter__(self) -> Nodes:
+        """Make them.
+
+        Raises:
+            BenchError: This machine gives no rights to, or has no tools.
+        """
+        try:
+            self._make()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with _undisturbed():
+            for node in self._nodes:
+                _kill(_run("ip", "netns", "pids", self._namespace(node), check=False))
+                _run("ip", "link", "del", self._veth(node), check=False)
+                _run("ip", "netns", "del", self._namespace(node), check=False)
+            _run("ip", "link", "del", self._bridge, check=False)
+
+    def command(self, node: int) -> list[str]:
+        """What a command line starts with to run on a node."""
+        return ["ip", "netns", "exec", self._namespace(node)]
+
+    def address(self, node: int) -> str:
+        """Of a node: in the range kept for benchmarks (RFC 2544), and seen by the other nodes only."""
+        return f"198.18.0.{node}"
+
+    def sent_bytes(self) -> dict[int, int]:
+        """What each node has sent so far; see the function."""
+        return sent_bytes(self.name, self.owner)
+
+    @property
+    def _bridge(self) -> str:
+        return f"{self.name}b"
+
+    def _namespace(self, node: int) -> str:
+        return f"{self.name}n{node}"
+
+    def _veth(self, node: int) -> str:
+        return f"{self.name}v{node}"
+
+    def _make(self) -> None:
+        _run("ip", "link", "add", self._bridge, "type", "bridge")
+        _run("ip", "link", "set", self._bridge, "up")
+        for node in self._nodes:
+            namespace, veth = self._namespace(node), self._veth(node)
+            inside = ("ip", "-n", namespace)
+            _run("ip", "netns", "add", namespace)
+            _run("ip", "link", "add", veth, "type", "veth", "peer", "name", INTERFACE, "netns", namespace)
+            _run("ip", "link", "set", veth, "gso_max_segs", "1", "master", self._bridge, "up")
+            _run(*inside, "addr", "add", f"{self.address(node)}/24", "dev", INTERFACE)
+            _run(*inside, "link", "set", INTERFACE, "gso_max_segs", "1", "up")
+            _run(*inside, "link", "set", "lo", "up")
+            _run(*inside, "route", "add", "default", "dev", INTERFACE)  # how programs find their own address
+            if self._rate is not None:
+                self._shape("tc", device=veth)
+                self._shape("tc", "-n", namespace, device=INTERFACE)
+
+    def _shape(self, *tc: str, device: str) -> None:
+        """A token bucket of 10 ms on a device's way out."""
+        bits = round(1e6 * (self._rate or 0))
+        bucket = str(max(_LEAST_BURST_BYTES, bits // 800))
+        rate = ("rate", f"{bits}bit", "burst", bucket, "limit", str(_QUEUE_BYTES))
+        _run(*tc, "qdisc", "add", "dev", device, "root", "tbf", *rate)
+
+
+def sent_bytes(name: str, owner: int) -> dict[int, int]:
+    """What the interface of every node has sent so far, all headers of Ethernet, IP and TCP with it.
+
+    Args:
+        name: ``Nodes.name``.
+        owner: The process that made the nodes: its network, unlike a node's own, has the counters of all.
+    """
+    table = Path(f"/proc/{owner}/net/dev").read_text()
+    return {int(node): int(received) for node, received in re.findall(rf"{name}v(\d+): *(\d+)", table)}
+
+
+def obstacle() -> str | None:
+    """Why there can be no shaped nodes on this machine; None if there can."""
+    try:
+        with Nodes(1, megabits_per_second=100.0):
+            return None
+    except BenchError as exc:
+        return str(exc)
+
+
+def _run(*command: str, check: bool = True) -> str:
+    """What a command prints.
+
+    Raises:
+        BenchError: It is not there, or fails where it must not.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        if not check:
+            return ""
+        raise BenchError(f"cannot run {command[0]!r}: {exc}; network namespaces need Linux with iproute2") from exc
+    if check and done.returncode:
+        raise BenchError(
+            f"cannot make a network namespace: '{' '.join(command)}' says {done.stderr.strip()!r}; it takes root "
+            "(CAP_NET_ADMIN and CAP_SYS_ADMIN)"
+        )
+    return done.stdout
+
+
+def _kill(pids: str) -> None:
+    """End processes; all that run in a namespace of ours are ours."""
+    for pid in pids.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a second Ctrl-C wait until everything is removed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

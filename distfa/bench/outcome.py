@@ -1,0 +1,64 @@
+"""What a benchmark comes to: rows of figures, and the machine and load they were made under."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distfa.bench.machine import describe
+from distfa.errors import BenchError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One benchmark's figures.
+
+    Attributes:
+        name: Of the benchmark: ``speed``, ``comm``, ``scale``, ``rules``.
+        settings: What was asked for.
+        columns: Key -> heading with its unit, in the order they are shown.
+        rows: One per configuration; a value may be None where it was not measured.
+        notes: What a reader must know: what could not be done here, and why.
+        machine: What it ran on.
+        raw: Every single measurement behind the rows, where they are medians.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    columns: dict[str, str]
+    rows: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=describe)
+    raw: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Raises:
+            BenchError: It cannot be written.
+        """
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+            os.replace(partial, path)
+        except OSError as exc:
+            partial.unlink(missing_ok=True)
+            raise BenchError(f"cannot write {path}: {exc.strerror}") from exc
+
+    @staticmethod
+    def load(path: Path) -> Outcome:
+        """Read what ``save`` wrote.
+
+        Raises:
+            BenchError: It is not there, or not such a file.
+        """
+        try:
+            return Outcome(**json.loads(path.read_text()))
+        except OSError as exc:
+            raise BenchError(f"cannot read {path}: {exc.strerror}") from exc
+        except (ValueError, TypeError) as exc:
+            raise BenchError(f"{path} is no result of distfa bench: {exc}") from exc

@@ -1,0 +1,86 @@
+"""A benchmark's file as one HTML page: notes, table, figures, settings and machine."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distfa.bench.figures import figures
+from distfa.bench.outcome import Outcome
+from distfa.errors import BenchError
+from distfa.experiment.report.page import box, definitions, document, section, write_page
+
+
+def write_bench_report(path: Path, out: Path | None = None) -> Path:
+    """Write the page; it needs no network.
+
+    Args:
+        path: As ``distfa bench`` leaves it.
+        out: The page; ``path`` with the ending .html if not given.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        BenchError: The file cannot be read, or is none of a benchmark.
+        RunDirError: The page cannot be written.
+    """
+    outcome = Outcome.load(path)
+    out = path.with_suffix(".html") if out is None else out
+    try:
+        text = render(outcome, path)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise BenchError(f"{path} is no result of this version of distfa bench {outcome.name}: {exc!r}") from exc
+    write_page(out, text)
+    return out
+
+
+def render(outcome: Outcome, path: Path) -> str:
+    """The page."""
+    drawn = figures(outcome)
+    machine = outcome.machine
+    return document(
+        f"distfa bench {outcome.name}",
+        f"{machine.get('processor', 'unknown processor')}, {machine.get('cores', '?')} cores · {path}",
+        [
+            *([box("To be read with it", "\n".join(outcome.notes))] if outcome.notes else []),
+            *map(section, drawn),
+            f'<section class="table">{_table(outcome)}</section>',
+            f'<section class="facts">{definitions(_words(outcome.settings))}{definitions(_words(machine))}</section>',
+        ],
+        drawn,
+    )
+
+
+def _table(outcome: Outcome) -> str:
+    heads = "".join(f"<th{_side(outcome, key)}>{html.escape(head)}</th>" for key, head in outcome.columns.items())
+    rows = [
+        "".join(f"<td{_side(outcome, key)}>{html.escape(_cell(row.get(key)))}</td>" for key in outcome.columns)
+        for row in outcome.rows
+    ]
+    return f"<table><tr>{heads}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _side(outcome: Outcome, key: str) -> str:
+    """Words to the left, figures to the right."""
+    return ' class="text"' if any(isinstance(row.get(key), str) for row in outcome.rows) else ""
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _words(values: Mapping[str, Any]) -> dict[str, str]:
+    """A mapping for reading; what is nested stays JSON."""
+    return {
+        key.replace("_", " "): value if isinstance(value, str) else json.dumps(value)
+        for key, value in values.items()
+        if value is not None
+    }

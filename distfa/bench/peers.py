@@ -1,0 +1,98 @@
+"""Peers: other engines run as processes of their own, each ending with one JSON object on stdout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import IO, Any
+
+from distfa.errors import BenchError
+
+_POLL_SECONDS = 0.05
+
+
+def launch(
+    name: str,
+    commands: Sequence[Sequence[str]],
+    *,
+    environment: Mapping[str, str],
+    deadline_seconds: float,
+) -> list[dict[str, Any]]:
+    """Run the processes of one peer side by side; what each reported, in order.
+
+    Args:
+        name: What errors call the peer.
+        commands: One per process.
+        environment: Of all of them.
+        deadline_seconds: For all of them together; those left over are killed.
+
+    Raises:
+        BenchError: A process failed, reported nothing, or did not end in time.
+    """
+    with ExitStack() as stack:
+        streams = [
+            (stack.enter_context(tempfile.TemporaryFile()), stack.enter_context(tempfile.TemporaryFile()))
+            for _ in commands
+        ]
+        running: list[subprocess.Popen[bytes]] = []
+        stack.callback(_end, running)
+        for command, (out, err) in zip(commands, streams, strict=True):
+            running.append(_start(name, command, out, err, environment))
+        _wait(name, running, streams, deadline_seconds)
+        return [_report(name, out, err) for out, err in streams]
+
+
+def _start(
+    name: str, command: Sequence[str], out: IO[bytes], err: IO[bytes], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=dict(environment))
+    except OSError as exc:
+        raise BenchError(f"cannot start {name}: {command[0]!r}: {exc.strerror}") from exc
+
+
+def _wait(
+    name: str,
+    running: Sequence[subprocess.Popen[bytes]],
+    streams: Sequence[tuple[IO[bytes], IO[bytes]]],
+    deadline_seconds: float,
+) -> None:
+    give_up = time.monotonic() + deadline_seconds
+    while True:
+        codes = [process.poll() for process in running]
+        for rank, code in enumerate(codes):
+            if code:
+                raise BenchError(f"{name}: process {rank} ended with code {code}: {_last_line(streams[rank][1])}")
+        if None not in codes:
+            return
+        if time.monotonic() > give_up:
+            late = ", ".join(str(rank) for rank, code in enumerate(codes) if code is None)
+            raise BenchError(
+                f"{name} did not end within {deadline_seconds:.0f} s (process {late}); give it fewer steps or a later "
+                "deadline"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _report(name: str, out: IO[bytes], err: IO[bytes]) -> dict[str, Any]:
+    try:
+        return dict(json.loads(_last_line(out)))
+    except ValueError as exc:
+        raise BenchError(f"{name} reported nothing that can be read; it said {_last_line(err)!r}") from exc
+
+
+def _last_line(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    lines = stream.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait()

@@ -1,0 +1,206 @@
+"""``distfa bench scale``: what a step costs as layers are added, and what of it is not the layers' own arithmetic."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+import torch
+
+from distfa.bench import layers, random_data, steady
+from distfa.bench.contest import Say
+from distfa.bench.outcome import Outcome
+from distfa.bench.work import Work
+from distfa.core import rules, schedule
+from distfa.core.records import StepRecord
+from distfa.core.serial import SerialTrainer
+from distfa.errors import BenchError
+from distfa.experiment.spec import RunSpec, parse
+from distfa.runtime.actors import start_ray, stop_ray
+from distfa.runtime.job import links
+
+_COLUMNS = {
+    "layers": "layers",
+    "micro_batches": "M",
+    "step_ms": "step, ms",
+    "serial_ms": "serial step, CPU ms",
+    "payload_bytes": "payload, bytes/step",
+    "messages": "messages /step",
+    "overhead_ms": "overhead, CPU ms/layer /step",
+    "overhead_us_per_message": "CPU us /message",
+    "busy_overhead_ms": "by the clock, ms/layer /step",
+    "memory_mib": "memory, MiB/layer",
+    "arrays_mib": "of it arrays, MiB",
+}
+_COUNTED = ("layers", "micro_batches", "payload_bytes", "messages")
+_BATCHES = 20
+_LR = 1e-3
+_BARE_SECONDS = 120.0
+_BARE = "import torch, ray, distfa.runtime.actors, psutil; print(psutil.Process().memory_info().rss)"
+_MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to measure.
+
+    Attributes:
+        layers: Depths L.
+        micro_batches: Numbers M.
+        width: Of every layer but the last, and of the inputs.
+        rule: Feedback rule.
+        schedule: ``sync`` or ``async``.
+        batch_size: Rows of a step.
+        warmup: Steps before each measurement, at least 1.
+        steps: Steps measured with the most layers; with fewer more in proportion, so that all take time enough.
+        rounds: How often everything is measured; rows are medians.
+        startup_seconds: Longest wait for the layers of one run to start.
+        seed: Of weights and data.
+    """
+
+    layers: Sequence[int] = (2, 4, 8, 16, 32)
+    micro_batches: Sequence[int] = (1, 4)
+    width: int = 256
+    rule: str = "dfa"
+    schedule: str = "sync"
+    batch_size: int = 256
+    warmup: int = 20
+    steps: int = 200
+    rounds: int = 3
+    startup_seconds: float = 300.0
+    seed: int = 0
+
+
+def run(settings: Settings, say: Say) -> Outcome:
+    """Measure every depth; ``say`` hears how it goes.
+
+    Raises:
+        DistfaError: A run failed, or Ray is not to be had.
+    """
+    bare, raw = _bare_bytes(), []
+    with tempfile.TemporaryDirectory() as folder:
+        specs = list(_specs(settings, Path(folder)))
+        start_ray(None)
+        try:
+            for number in range(1, settings.rounds + 1):
+                for depth, count, spec in specs:
+                    shot = _measure(spec, settings, bare)
+                    raw.append({"round": number, "layers": depth, "micro_batches": count, **shot})
+                    say(f"round {number}: {depth} layers, M={count}: {shot['step_ms']:.1f} ms per step")
+        finally:
+            stop_ray()
+    return Outcome(
+        name="scale",
+        settings=asdict(settings),
+        columns=_COLUMNS,
+        rows=[
+            _median([shot for shot in raw if (shot["layers"], shot["micro_batches"]) == (d, m)]) for d, m, _ in specs
+        ],
+        notes=_notes(settings, bare),
+        raw=raw,
+    )
+
+
+def _specs(settings: Settings, folder: Path) -> Iterator[tuple[int, int, RunSpec]]:
+    """(L, M, spec) of every configuration."""
+    rows = _BATCHES * settings.batch_size
+    data = random_data.write(folder, rows=rows, features=settings.width, seed=settings.seed)
+    common = {
+        "data": {"name": "npz", "dir": str(data)},
+        "rule": settings.rule,
+        "schedule": settings.schedule,
+        "batch_size": settings.batch_size,
+        "optimizer": {"name": "sgd", "lr": _LR},
+        "ledger": {"every": 0},
+        "probe": {"every": 0},
+        "ray": {"startup_seconds": settings.startup_seconds},
+        "seed": settings.seed,
+    }
+    for depth in settings.layers:
+        for count in settings.micro_batches:
+            total = settings.steps * max(settings.layers) // depth + 2 * settings.warmup
+            mine = {"model": {"hidden": [settings.width] * (depth - 1)}, "epochs": total, "max_steps": total}
+            yield depth, count, parse({**common, **mine, "micro_batches": count})
+
+
+def _measure(spec: RunSpec, settings: Settings, bare_bytes: int) -> dict[str, float]:
+    """One run on Ray and one in this process, side by side."""
+    work = Work.of(spec)
+    wired = layers.run(spec, work, warmup=settings.warmup)
+    depth = len(work.recipe.network)
+    serial_seconds = _serial_cpu_seconds(spec, work, settings.warmup)
+    overhead = wired.cpu_seconds - serial_seconds / depth
+    return {
+        "step_ms": 1000 * wired.step_seconds,
+        "serial_ms": 1000 * serial_seconds,
+        "payload_bytes": wired.payload_bytes,
+        "messages": wired.messages,
+        "overhead_ms": 1000 * overhead,
+        "overhead_us_per_message": 1e6 * overhead * depth / wired.messages,
+        "busy_overhead_ms": 1000 * (wired.busy_seconds - serial_seconds / depth),
+        "memory_mib": (wired.rss_bytes - bare_bytes) / _MIB,
+        "arrays_mib": _array_bytes(spec, work) / _MIB,
+        "busy": wired.steady.busy,
+        "others": wired.steady.others,
+    }
+
+
+def _serial_cpu_seconds(spec: RunSpec, work: Work, warmup: int) -> float:
+    """CPU time of a step of the same run in this process on one thread: the layers' own work, nothing between them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        records = SerialTrainer(work.recipe, *work.splits()).run()
+        rows = (record.rows for record in records if isinstance(record, StepRecord))
+        return steady.watch(rows, warmup=warmup).cpu_seconds * spec.batch_size / 1000
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _bare_bytes() -> int:
+    """Memory of a process that has loaded what a layer's has, and does nothing."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _BARE], capture_output=True, text=True, check=True, timeout=_BARE_SECONDS
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
+        raise BenchError(f"a process that only imports torch, ray and distfa did not work: {exc}") from exc
+    return int(done.stdout)
+
+
+def _array_bytes(spec: RunSpec, work: Work) -> int:
+    """What a layer in the middle must hold: W, G and B, its kept forwards, and full windows at each of its streams."""
+    recipe, layer = work.recipe, (len(work.recipe.network) + 1) // 2
+    shape, rule = recipe.network[layer], rules.build(recipe)
+    kept = min(recipe.micro_batches, schedule.ahead(recipe, layer) + 1) * (shape.inputs + 2 * shape.outputs)
+    waiting = spec.wire.window * sum(link.columns for link in links(recipe) if layer in (link.sender, link.receiver))
+    feedback = rule.feedback(layer, sender=False) if layer < len(recipe.network) else None
+    numbers = 2 * (shape.inputs + 1) * shape.outputs + (0 if feedback is None else feedback.numel())
+    numbers += (kept + waiting) * recipe.batch_size // recipe.micro_batches
+    return numbers * recipe.dtype.itemsize
+
+
+def _median(shots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One row from the rounds; what is counted, not measured, is a whole number."""
+    row = {key: median(shot[key] for shot in shots) for key in shots[0] if key != "round"}
+    return {key: int(value) if key in _COUNTED else value for key, value in row.items()}
+
+
+def _notes(settings: Settings, bare_bytes: int) -> list[str]:
+    return [
+        f"rule {settings.rule}, {settings.schedule}, width {settings.width}, batch {settings.batch_size}, SGD; medians "
+        f"of {settings.rounds} rounds of {settings.steps} steps (with fewer layers more) after {settings.warmup} of "
+        f"warm-up; {psutil.cpu_count()} cores for all layers",
+        "overhead: CPU time of a layer's process per step, mean over the layers, less its share (one part in L) of the "
+        "CPU time of the same step in one process on one thread; 'by the clock' takes for the former the time in which "
+        "the layer waits for no message, though it may wait for a core",
+        f"memory: of a layer's process, median over the layers, beyond the {bare_bytes / _MIB:,.0f} MiB of one that "
+        "has only imported torch, ray and distfa; arrays: weights, gradients, feedback, kept forwards, full windows",
+    ]

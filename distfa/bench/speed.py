@@ -1,0 +1,186 @@
+"""``distfa bench speed``: distfa against torch's own engines at the same task, and against what the machine can do."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from distfa.bench import entrants, random_data, rate
+from distfa.bench.contest import Contest, Entrant, Say
+from distfa.bench.outcome import Outcome
+from distfa.bench.products import RULES, Product, bound, products
+from distfa.bench.work import Work
+from distfa.errors import BenchError
+from distfa.experiment.spec import RunSpec, parse
+from distfa.runtime.actors import start_ray, stop_ray
+
+_COLUMNS = {
+    "configuration": "configuration",
+    "micro_batches": "M",
+    "samples_per_second": "samples/s",
+    "least": "least",
+    "most": "most",
+    "to_single": "to torch, one process",
+    "to_pipeline": "to best pipeline",
+    "of_bound": "of the compute bound",
+    "cpu_seconds": "CPU s per 1000",
+    "busy": "machine busy",
+    "others": "by others",
+}
+_RANDOM_BATCHES = 20
+_RATE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to measure.
+
+    Attributes:
+        rules: Of distfa.
+        schedules: Of distfa.
+        processes: Sizes of torch's pipelines.
+        micro_batches: Numbers to try; each family goes on with its best.
+        hidden: Widths of the hidden layers.
+        batch_size: Rows of a step.
+        lr: Of SGD.
+        warmup: Steps before each measurement, at least 1.
+        steps: Steps measured.
+        rounds: How often everything is measured.
+        books_every: Steps between distfa's ledger entries and probes; 0 for none.
+        data: Name of a data set; None for random numbers of MNIST's shape.
+        data_dir: Its directory.
+        seed: Of weights, data and the order of measurements.
+        deadline_seconds: For one measurement of a peer.
+    """
+
+    rules: Sequence[str] = RULES
+    schedules: Sequence[str] = ("sync", "async")
+    processes: Sequence[int] = (2, 4)
+    micro_batches: Sequence[int] = (1, 2, 4, 8)
+    hidden: Sequence[int] = (1024, 1024, 1024)
+    batch_size: int = 256
+    lr: float = 0.01
+    warmup: int = 20
+    steps: int = 100
+    rounds: int = 5
+    books_every: int = 0
+    data: str | None = None
+    data_dir: str | None = None
+    seed: int = 0
+    deadline_seconds: float = 300.0
+
+
+def run(settings: Settings, say: Say) -> Outcome:
+    """Measure everything; ``say`` hears how it goes.
+
+    Raises:
+        BenchError: The settings cannot be measured.
+        DistfaError: Data or Ray are not to be had.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        spec = _spec(settings, Path(folder))
+        work = Work.of(spec)
+        made = {rule: products(replace(work.recipe, rule=rule)) for rule in settings.rules}
+        contest, times = Contest(seed=settings.seed, say=say), []
+        start_ray(None)
+        try:
+            chosen = contest.search(_entrants(settings, spec, work))
+            for number in range(1, settings.rounds + 1):
+                contest.round(number, chosen)
+                times.append(_times(made, settings.deadline_seconds))
+        finally:
+            stop_ray()
+    seconds = {product: median(one[product] for one in times) for product in times[0]}
+    bounds = {rule: settings.batch_size / bound(layers, seconds, _cores()) for rule, layers in made.items()}
+    return Outcome(
+        name="speed",
+        settings=asdict(settings),
+        columns=_COLUMNS,
+        rows=_compared([row for entrant in chosen if (row := contest.row(entrant)) is not None], bounds),
+        notes=[*_notes(settings, seconds, bounds), *contest.failures],
+        raw=[shot.as_dict() for shot in contest.shots],
+    )
+
+
+def _spec(settings: Settings, folder: Path) -> RunSpec:
+    """The task as the spec of a bp run, with batches of equal size."""
+    data: dict[str, Any] = {"name": settings.data, "dir": settings.data_dir}
+    if settings.data is None:
+        rows = _RANDOM_BATCHES * settings.batch_size
+        data = {"name": "npz", "dir": str(random_data.write(folder, rows=rows, features=784, seed=settings.seed))}
+    raw = {
+        "data": data,
+        "model": {"hidden": list(settings.hidden)},
+        "rule": "bp",
+        "batch_size": settings.batch_size,
+        "optimizer": {"name": "sgd", "lr": settings.lr},
+        "epochs": settings.warmup + settings.steps,
+        "max_steps": settings.warmup + settings.steps,
+        "ledger": {"every": settings.books_every},
+        "probe": {"every": settings.books_every},
+        "seed": settings.seed,
+        "sync_epochs": 0,
+    }
+    rows = len(Work.of(parse(raw)).inputs.train)
+    if rows < settings.batch_size:
+        raise BenchError(
+            f"the data set has {rows} rows, not even one batch of {settings.batch_size}; take smaller ones"
+        )
+    return parse({**raw, "data": {**data, "limit": rows // settings.batch_size * settings.batch_size}})
+
+
+def _entrants(settings: Settings, spec: RunSpec, work: Work) -> list[Entrant]:
+    warmup, deadline, counts = settings.warmup, settings.deadline_seconds, settings.micro_batches
+    return [
+        *entrants.distfa(spec, work, rules=settings.rules, schedules=settings.schedules, counts=counts, warmup=warmup),
+        *entrants.single(spec, warmup=warmup, deadline_seconds=deadline),
+        *entrants.pipelines(
+            spec, processes=settings.processes, counts=counts, warmup=warmup, deadline_seconds=deadline
+        ),
+    ]
+
+
+def _times(made: dict[str, dict[int, list[Product]]], deadline_seconds: float) -> dict[Product, float]:
+    every = [product for layers in made.values() for layer in layers.values() for product in layer]
+    return rate.run(every, dtype="float32", seconds=_RATE_SECONDS, deadline_seconds=deadline_seconds)
+
+
+def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[str, Any]]:
+    """Rows with their ratios: to torch in one process on all cores, to the best pipeline, to their rule's bound."""
+    single = [row["samples_per_second"] for row in rows if row.get("threads") == _cores()]
+    pipelines = [row["samples_per_second"] for row in rows if row["kind"] == "pipeline"]
+    return [
+        {
+            **row,
+            "to_single": row["samples_per_second"] / single[0] if single else None,
+            "to_pipeline": row["samples_per_second"] / max(pipelines) if pipelines else None,
+            "of_bound": row["samples_per_second"] / bounds[row["rule"]] if "rule" in row else None,
+        }
+        for row in rows
+    ]
+
+
+def _notes(settings: Settings, seconds: dict[Product, float], bounds: dict[str, float]) -> list[str]:
+    flops = sum(product.flops for product in seconds) / sum(seconds.values())
+    books = f"every {settings.books_every} steps" if settings.books_every else "off"
+    listed = ", ".join(f"{rule} {limit:,.0f}" for rule, limit in bounds.items())
+    return [
+        f"medians of {settings.rounds} rounds of {settings.steps} steps after {settings.warmup} of warm-up, in "
+        "shuffled order; ratios are of medians; M is the best of one search round before them, which does not count",
+        f"float32, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an even "
+        f"share of the {_cores()} cores and at least one; processes on one machine, by loopback",
+        f"compute bound, samples/s: {listed}: the products of a step at the {flops / 1e9:,.1f} GFLOP/s that one core "
+        "does at these shapes while all do, in CPU time, spread evenly over the cores but no layer over several",
+        "CPU seconds are of a configuration's own processes, distfa's with Ray's and the coordinator's; 'by others' is "
+        "the share of all cores' time that other programs took meanwhile",
+    ]
+
+
+def _cores() -> int:
+    return psutil.cpu_count() or 1

@@ -1,0 +1,86 @@
+"""What every engine of a benchmark is given, from one spec: the same network, weights, samples and order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distfa import data
+from distfa.core import optim, order
+from distfa.core.draw import initial_weight
+from distfa.core.recipe import Recipe
+from distfa.core.serial import Split
+from distfa.errors import BenchError
+from distfa.experiment.run import network_for
+from distfa.experiment.spec import RunSpec
+from distfa.runtime.job import RawInputs, RawTargets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A spec's recipe and raw data."""
+
+    recipe: Recipe
+    inputs: RawInputs
+    targets: RawTargets
+
+    @staticmethod
+    def of(spec: RunSpec) -> Work:
+        """Read the data set and build the network between its inputs and classes.
+
+        Raises:
+            BenchError: The data set has no class labels, or the loss is not cross_entropy.
+            DataError: The data set cannot be read.
+        """
+        dataset = data.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
+        if not dataset.classification or spec.loss != "cross_entropy":
+            raise BenchError(
+                f"a benchmark trains by cross_entropy on class labels, not by {spec.loss} on {dataset.name!r}; choose "
+                "a data set with labels and leave loss out"
+            )
+        return Work(
+            recipe=spec.recipe(network_for(spec, dataset)),
+            inputs=RawInputs(train=dataset.train_x, test=dataset.test_x, mean=dataset.mean, std=dataset.std),
+            targets=RawTargets(train=dataset.train_y, test=dataset.test_y),
+        )
+
+    def splits(self) -> tuple[Split, Split]:
+        """(train, test), to be read row by row."""
+        device = torch.device("cpu")
+        x, y = self.inputs.readers(self.recipe.dtype, device), self.targets.readers(self.recipe.dtype, device)
+        return Split(inputs=x[0], targets=y[0]), Split(inputs=x[1], targets=y[1])
+
+
+def modules(recipe: Recipe, layers: range) -> nn.Sequential:
+    """Some layers of the network as torch modules, starting on the weights distfa would give them.
+
+    Args:
+        recipe: What is trained.
+        layers: Which layers, counted from 1.
+    """
+    built: list[nn.Module] = []
+    for l in layers:
+        shape = recipe.network[l]
+        linear = nn.Linear(shape.inputs, shape.outputs, bias=shape.bias, dtype=recipe.dtype)
+        with torch.no_grad():
+            linear.weight.copy_(initial_weight(recipe, l))
+            if shape.bias:
+                linear.bias.zero_()
+        built.append(linear)
+        if shape.activation.name != "identity":
+            built.append(shape.activation.module())
+    return nn.Sequential(*built)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, samples: int) -> None:
+    """Set the learning rate of a step, as the recipe's schedule has it for a training set of ``samples`` rows."""
+    for group in optimizer.param_groups:
+        group["lr"] = optim.rate(recipe.optimizer, step, order.steps(recipe, samples))
+
+
+def loss_part(output: Tensor, target: Tensor, rows: int) -> Tensor:
+    """A micro-batch's share of the mean loss over a batch of ``rows`` rows, so that shares and gradients just add."""
+    return F.cross_entropy(output, target, reduction="sum") / rows

@@ -1,0 +1,261 @@
+"""``distfa plan``: what a run would cost on a cluster that is only described."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from distfa.cli.output import human_bytes
+
+if TYPE_CHECKING:
+    from distfa.plan.build import Setting
+    from distfa.plan.predict import Prediction
+
+_WHAT, _CLUSTER, _ELSE = "Run", "Cluster", "Instead of a plan"
+_SHOWN = 8
+_WIDTH = 110  # where there is no terminal
+
+
+def plan(
+    spec_path: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC]", help="YAML run spec, as 'distfa train' takes it.")
+    ] = None,
+    cluster_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--cluster", metavar="FILE", help="YAML description; --example prints one.", rich_help_panel=_CLUSTER
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any key of the spec, e.g. --set rule=fa.", rich_help_panel=_WHAT
+        ),
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IN,OUT",
+            help="Features and classes, so that no data set is read.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Plan for so many layers, the last hidden width repeated; several: one line each.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    broadcast: Annotated[
+        str,
+        typer.Option(
+            help="How dfa's error reaches the layers: direct, relay, or tree:K (each passes it on to K).",
+            rich_help_panel=_WHAT,
+        ),
+    ] = "direct",
+    peer: Annotated[
+        bool,
+        typer.Option("--peer", help="Compare with torch's 1F1B and GPipe pipelines too.", rich_help_panel=_CLUSTER),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a cluster description.", rich_help_panel=_ELSE)
+    ] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Measure this machine for the run's shapes; about a minute.", rich_help_panel=_ELSE
+        ),
+    ] = None,
+    check_steps: Annotated[
+        int,
+        typer.Option(
+            "--check",
+            metavar="STEPS",
+            min=0,
+            help="Also make the run here on Ray for so many steps, and hold the plan against it.",
+            rich_help_panel=_ELSE,
+        ),
+    ] = 0,
+) -> None:
+    """Predict step time, bytes, memory and the bottleneck of a run on a described cluster.
+
+    A discrete-event simulation of the real schedule, until all steps are alike. docs/plan.md says what is modelled.
+    """
+    from distfa.plan import cluster as clusters
+
+    if example:
+        typer.echo(clusters.EXAMPLE, nl=False)
+        return
+    from distfa.errors import PlanError
+    from distfa.experiment import spec as specs
+    from distfa.plan import setup
+
+    spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
+    ends = setup.ends(spec, _numbers(sizes, "--sizes", 2) if sizes else None)
+    depths: list[int | None] = [*_numbers(layers, "--layers")] if layers else [None]
+    if calibrate is not None:
+        from distfa.bench.machine import describe
+        from distfa.plan.measure import calibrate as measured
+
+        measured(setup.job(spec, ends, depths[0]), describe()).save(calibrate)
+        typer.echo(calibrate)
+        return
+    if cluster_path is None:
+        raise PlanError("no cluster is described; give --cluster FILE, 'distfa plan --example' prints one")
+    settings = [
+        setup.setting(spec, ends, clusters.load(cluster_path), depth, setup.fanout(broadcast)) for depth in depths
+    ]
+    if len(settings) > 1:
+        _print_scale(settings, peer=peer, as_json=as_json)
+    else:
+        _print_plan(settings[0], peer=peer, as_json=as_json)
+    if check_steps:
+        _print_check(spec, settings[0], check_steps)
+
+
+def _print_plan(setting: Setting, *, peer: bool, as_json: bool) -> None:
+    from distfa.plan.predict import comparison, predict
+
+    found = predict(setting, advise=True)
+    others = comparison(setting, found, with_peer=peer)
+    if as_json:
+        typer.echo(json.dumps({"plan": asdict(found), "comparison": [asdict(o) for o in others]}, allow_nan=False))
+        return
+    console = _console()
+    widths = setting.job.recipe.network.sizes
+    shown = "-".join(map(str, widths if len(widths) <= _SHOWN else [*widths[:2], "...", *widths[-2:]]))
+    console.print(
+        f"{found.name}: {shown}, {len(widths) - 1} layers on {len(found.nodes)} nodes, batch "
+        f"{setting.job.recipe.batch_size} in {len(setting.rows)} micro-batches"
+    )
+    console.print(f"step {_seconds(found.step_seconds)}, {found.samples_per_second:,.0f} samples/s")
+    console.print(f"bottleneck: {found.bottleneck}")
+    if not found.steady.settled:
+        console.print("note: steps did not become alike; the figures are means over the later ones simulated")
+    for note in _memory_notes(setting, found):
+        console.print(note)
+    console.print(_nodes(found), _layers(found), _compared(others))
+
+
+def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
+    from distfa.plan.predict import comparison, predict
+
+    rows = [(len(s.job.recipe.network), comparison(s, predict(s), with_peer=peer)) for s in settings]
+    if as_json:
+        typer.echo(json.dumps([{"layers": n, "comparison": [asdict(p) for p in found]} for n, found in rows]))
+        return
+    table = Table("layers", title="step time by depth", title_justify="left", title_style="italic")
+    for prediction in rows[0][1]:
+        table.add_column(prediction.name, justify="right")
+    for count, found in rows:
+        table.add_row(f"{count:,}", *(_seconds(prediction.step_seconds) for prediction in found))
+    _console().print(table)
+
+
+def _print_check(spec: Any, setting: Setting, steps: int) -> None:
+    """The same run, made here."""
+    from distfa.plan import setup
+    from distfa.plan.check import measure
+    from distfa.plan.predict import predict
+
+    steady = predict(setting).steady
+    measured = measure(spec, setting.job.recipe.network, setup.dataset(spec), steps)
+    _console().print(
+        f"check: a step of {_seconds(steady.step_seconds)} is predicted, the median of {measured.steps} measured is "
+        f"{_seconds(measured.median_seconds)} (mean {_seconds(measured.mean_seconds)}), ratio "
+        f"{steady.step_seconds / measured.median_seconds:.2f}"
+    )
+    if measured.core_seconds:
+        _console().print(
+            f"processor time of a step: {_seconds(steady.core_seconds)} predicted, {_seconds(measured.core_seconds)} "
+            f"measured, ratio {steady.core_seconds / measured.core_seconds:.2f}"
+        )
+
+
+def _memory_notes(setting: Setting, found: Prediction) -> list[str]:
+    notes = []
+    for node in found.nodes:
+        room = setting.cluster.each[node["node"]].memory_gib * 2**30
+        if node["memory"] > room:
+            notes.append(f"note: node {node['node']} needs {human_bytes(node['memory'])} and has {human_bytes(room)}")
+    return notes[:_SHOWN]
+
+
+def _nodes(found: Prediction) -> Table:
+    table = _table("nodes: bytes of a step by the network card; memory of its layers")
+    for heading in ("node", "layers", "in", "out", "memory"):
+        table.add_column(heading, justify="right")
+    for node in _ends(found.nodes):
+        sizes = (human_bytes(node[key]) for key in ("in", "out", "memory"))
+        table.add_row(str(node["node"]), str(node["layers"]), *sizes)
+    return table
+
+
+def _layers(found: Prediction) -> Table:
+    table = _table("layers: payload of a step across the boundary above; share of time; memory")
+    for heading in ("layer", "up", "down", "compute", "wire", "weights+", "kept", "window", "all"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    last = len(found.memory)
+    for i, memory in _ends(list(enumerate(found.memory))):
+        held = memory.weights + memory.gradients + memory.optimizer + memory.feedback + memory.ledger
+        above = found.boundaries[i] if i < last - 1 else None
+        table.add_row(
+            str(i + 1),
+            human_bytes(above["up"]) if above else "",
+            human_bytes(above["down"]) if above else "",
+            f"{found.steady.compute[i]:.0%}",
+            f"{found.steady.wire[i]:.0%}",
+            *(human_bytes(size) for size in (held, memory.kept, memory.window, memory.total)),
+        )
+    return table
+
+
+def _compared(others: list[Prediction]) -> Table:
+    table = _table("comparison")
+    for heading in ("", "step", "samples/s", "payload", "bottleneck"):
+        table.add_column(
+            heading, justify="left" if heading in ("", "bottleneck") else "right", no_wrap=heading != "bottleneck"
+        )
+    for other in others:
+        moved = sum(row["up"] + row["down"] for row in other.boundaries)
+        figures = (_seconds(other.step_seconds), f"{other.samples_per_second:,.0f}", human_bytes(moved))
+        table.add_row(other.name, *figures, other.bottleneck)
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="italic")
+
+
+def _ends(rows: Any) -> list[Any]:
+    """The first and the last few, where there are many."""
+    return [*rows] if len(rows) <= _SHOWN else [*rows[: _SHOWN // 2], *rows[-_SHOWN // 2 :]]
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:,.2f} ms"
+
+
+def _numbers(text: str, option: str, count: int | None = None) -> list[int]:
+    """``4,16`` as [4, 16]."""
+    from distfa.errors import PlanError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts) or (count and len(parts) != count):
+        wanted = f"{count} whole numbers above 0" if count else "whole numbers above 0"
+        raise PlanError(f"{option} is {text!r}; it takes {wanted}, with commas between")
+    return [int(part) for part in parts]
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH)

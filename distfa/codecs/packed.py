@@ -1,0 +1,56 @@
+"""packed: the zeros of ReLU left out, every other bit kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distfa.codecs.base import Payload, require_bytes, to_bytes
+
+
+class Packed:
+    """Per row one bit a number, whether it is kept, padded to whole bytes; all bits first, then the kept numbers.
+
+    Only +0.0 is left out: -0.0 and NaN are kept as they are. A signal without zeros takes a bit a number
+    more than fp32 or fp64.
+    """
+
+    name = "packed"
+    error_bound = "exact"
+
+    def lossless(self, dtype: torch.dtype) -> bool:
+        """Always."""
+        return True
+
+    def max_payload_bytes(self, rows: int, columns: int, dtype: torch.dtype) -> int:
+        """A signal without zeros: rows x (columns / 8, rounded up, + columns x width of ``dtype``)."""
+        return rows * (_bitmap_bytes(columns) + columns * dtype.itemsize)
+
+    def encode(self, signal: Tensor) -> Payload:
+        """The bits and the kept numbers."""
+        words = to_bytes(signal).view(f"i{signal.dtype.itemsize}")
+        kept = words != 0  # of all floats only +0.0 has no bit set
+        bitmap = np.packbits(kept.reshape(signal.shape), axis=1)
+        return np.concatenate([bitmap.reshape(-1), words[np.flatnonzero(kept)].view(np.uint8)])
+
+    def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """The kept numbers in their places, and zeros."""
+        head = rows * _bitmap_bytes(columns)
+        if payload.nbytes < head:
+            raise ValueError(
+                f"got {payload.nbytes} bytes, expected at least the {head} that say where numbers are kept"
+            )
+        bits = np.unpackbits(payload[:head].reshape(rows, _bitmap_bytes(columns)), axis=1).view(np.bool_)
+        if bits[:, columns:].any():
+            raise ValueError(f"it says that numbers beyond column {columns} are kept")
+        places = np.flatnonzero(bits[:, :columns])
+        require_bytes(payload, head + len(places) * dtype.itemsize)
+        signal = torch.zeros((rows, columns), dtype=dtype)
+        words = f"i{dtype.itemsize}"
+        signal.numpy().reshape(-1).view(words)[places] = payload[head:].view(words)
+        return signal
+
+
+def _bitmap_bytes(columns: int) -> int:
+    return (columns + 7) // 8

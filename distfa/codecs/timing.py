@@ -1,0 +1,62 @@
+"""What a codec costs: its time on one thread beside the bytes it sends."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from distfa.codecs.base import Codec
+
+_REPEATS = 50
+
+
+class Timing(NamedTuple):
+    """Of one signal.
+
+    Attributes:
+        encode_seconds: Median time of the sender's half.
+        decode_seconds: Median time of the receiver's half.
+        payload_bytes: What is sent.
+    """
+
+    encode_seconds: float
+    decode_seconds: float
+    payload_bytes: int
+
+
+def measure(codec: Codec, rows: int, columns: int, zeros: float = 0.5) -> Timing:
+    """Time a codec on one torch thread.
+
+    Args:
+        codec: What to time.
+        rows: Of a float32 signal, normal numbers.
+        columns: As ``rows``.
+        zeros: Share of the numbers that are zero, as after a ReLU.
+    """
+    generator = torch.Generator().manual_seed(0)
+    signal = torch.randn(rows, columns, generator=generator)
+    signal[torch.rand(rows, columns, generator=generator) < zeros] = 0
+    payload = codec.encode(signal)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return Timing(
+            encode_seconds=_median_seconds(lambda: codec.encode(signal)),
+            decode_seconds=_median_seconds(lambda: codec.decode(payload, rows, columns, torch.float32)),
+            payload_bytes=payload.nbytes,
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _median_seconds(call: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)

@@ -1,0 +1,64 @@
+"""What keeps a run from being faster, in words, and what might be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from distfa.plan.build import Setting
+from distfa.plan.cluster import Cluster
+from distfa.plan.simulate import Steady
+
+_FULL = 0.85  # in use for this share of the time, a thing is what others wait for
+_MATTERS = 0.05
+_MOST_OPERATIONS = 50_000  # of the simulations that look for better micro-batches
+
+SecondsIf = Callable[[Setting], float]
+
+
+def bottleneck(setting: Setting, steady: Steady, seconds_if: SecondsIf | None) -> str:
+    """The busiest thing if it is busy enough; else that the layers wait, and for what.
+
+    Args:
+        setting: What was simulated.
+        steady: What came of it.
+        seconds_if: The step time of another setting, to find out what would help; None to leave that.
+    """
+    busy = [compute + wire for compute, wire in zip(steady.compute, steady.wire, strict=True)]
+    layer = max(range(len(busy)), key=lambda i: busy[i])
+    resource = max(steady.resources, key=lambda name: steady.resources[name])
+    used = steady.resources[resource]
+    if used >= _FULL and used > busy[layer] - 0.01:
+        return f"{resource}: {used:.0%} in use"
+    if busy[layer] >= _FULL:
+        what = "compute" if steady.compute[layer] >= steady.wire[layer] else "messages"
+        return f"layer {layer + 1}'s {what}: its thread is busy {busy[layer]:.0%} of the time"
+    text = f"the pipe is not full: the busiest layer, {layer + 1}, waits {1 - busy[layer]:.0%} of the time"
+    if seconds_if is None:
+        return text
+    saved = 1 - seconds_if(replace(setting, cluster=_without_latency(setting.cluster))) / steady.step_seconds
+    if saved > _MATTERS:
+        text = f"latency: {text}, and without latency a step would take {saved:.0%} less"
+    return text + _better_micro_batches(setting, steady.step_seconds, seconds_if)
+
+
+def _better_micro_batches(setting: Setting, seconds: float, seconds_if: SecondsIf) -> str:
+    """Whether fewer or more would do better, as far as that can be tried quickly."""
+    recipe, parts = setting.job.recipe, len(setting.rows)
+    room, tried = _MOST_OPERATIONS // len(recipe.network), {}
+    for candidate in (parts // 2, parts // 4, parts // 16, 2 * parts, 4 * parts, 16 * parts):
+        if 1 <= candidate <= min(recipe.batch_size, room) and candidate not in tried:
+            job = replace(setting.job, recipe=replace(recipe, micro_batches=candidate))
+            tried[candidate] = seconds_if(replace(setting, job=job))
+            room -= candidate
+    best = min(tried, key=lambda candidate: tried[candidate], default=parts)
+    if best not in tried or tried[best] > (1 - _MATTERS) * seconds:
+        return ""
+    return f"; {'raise' if best > parts else 'lower'} micro_batches to {best}: {1 - tried[best] / seconds:.0%} less"
+
+
+def _without_latency(cluster: Cluster) -> Cluster:
+    network = cluster.network
+    between = network.between_sites and network.between_sites.model_copy(update={"latency_seconds": 0.0})
+    quiet = network.model_copy(update={"latency_seconds": 0.0, "between_sites": between})
+    return cluster.model_copy(update={"network": quiet})

@@ -1,0 +1,162 @@
+"""What a machine needs for a product, a pass over memory, a message: figures measured once, or typical ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distfa.errors import PlanError
+from distfa.plan.cluster import NodeGroup
+from distfa.plan.effort import Effort, Product
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageCost:
+    """Processor seconds of one message at one place: a part per message and a part per byte."""
+
+    seconds: float
+    seconds_per_byte: float
+
+    def of(self, size_bytes: float) -> float:
+        """Of a message of this size."""
+        return self.seconds + self.seconds_per_byte * size_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecCost:
+    """Seconds per number to write a signal, and to read it."""
+
+    encode: float
+    decode: float
+
+
+_TYPICAL_CODECS = {
+    "fp32": CodecCost(encode=0.0, decode=2e-10),
+    "fp64": CodecCost(encode=0.0, decode=4e-10),
+    "bf16": CodecCost(encode=2e-10, decode=3e-10),
+    "int8": CodecCost(encode=2e-9, decode=7e-10),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Figures of one machine; the defaults are those of a server core with AVX2.
+
+    Attributes:
+        flops_per_second: Of one core, in products of no measured shape.
+        products: (rows, inner, columns, seconds) of measured products.
+        memory_bytes_per_second: Of one core, in passes over signals.
+        update_bytes_per_second: Of one core, in the optimizer's pass over all it reads and writes.
+        call_seconds: Of one tensor operation, whatever its size.
+        update_seconds: Of one step of an optimizer, whatever its size.
+        draw_seconds: Of one number drawn anew (brsf).
+        send: In the sending layer's own thread.
+        receive: In the receiving layer's own thread.
+        carry: In the wire's threads, at each end.
+        codecs: By name; one that is not there costs as much as the dearest.
+        process_bytes: Memory of a layer's process before it holds anything: Python, torch, Ray, gRPC.
+        machine: What it was measured on.
+    """
+
+    flops_per_second: float = 60e9
+    products: tuple[tuple[int, int, int, float], ...] = ()
+    memory_bytes_per_second: float = 30e9
+    update_bytes_per_second: float = 40e9
+    call_seconds: float = 8e-6
+    update_seconds: float = 300e-6
+    draw_seconds: float = 15e-9
+    send: MessageCost = MessageCost(seconds=70e-6, seconds_per_byte=0.2e-9)
+    receive: MessageCost = MessageCost(seconds=70e-6, seconds_per_byte=0.1e-9)
+    carry: MessageCost = MessageCost(seconds=110e-6, seconds_per_byte=0.5e-9)
+    codecs: Mapping[str, CodecCost] = field(default_factory=lambda: dict(_TYPICAL_CODECS))
+    process_bytes: int = 270 * 2**20
+    machine: Mapping[str, Any] = field(default_factory=dict)
+
+    def codec(self, name: str) -> CodecCost:
+        """What a codec costs."""
+        return self.codecs.get(name) or max(self.codecs.values(), key=lambda cost: cost.encode + cost.decode)
+
+    def product_seconds(self, product: Product) -> float:
+        """Of one core: measured for this shape, else at the rate of the measured shape most like it."""
+        if (known := self._by_shape.get(product)) is not None:
+            return known
+        if not self._by_shape:
+            return product.flops / self.flops_per_second
+        nearest = min(
+            self._by_shape, key=lambda other: sum(abs(math.log(a / b)) for a, b in zip(product, other, strict=True))
+        )
+        return self._by_shape[nearest] * product.flops / nearest.flops
+
+    @cached_property
+    def _by_shape(self) -> dict[Product, float]:
+        return {Product(rows, inner, columns): seconds for rows, inner, columns, seconds in self.products}
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Raises:
+            PlanError: It cannot be written.
+        """
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+            os.replace(partial, path)
+        except OSError as exc:
+            partial.unlink(missing_ok=True)
+            raise PlanError(f"cannot write {path}: {exc.strerror}") from exc
+
+    @staticmethod
+    def load(path: Path) -> Calibration:
+        """Read what ``save`` wrote.
+
+        Raises:
+            PlanError: It is not there, or no calibration.
+        """
+        try:
+            raw = json.loads(path.read_text())
+            unknown = set(raw) - {f.name for f in fields(Calibration)}
+            if unknown:
+                raise ValueError(f"unknown key {min(unknown)!r}")
+            for place in ("send", "receive", "carry"):
+                raw[place] = MessageCost(**raw[place])
+            raw["codecs"] = {name: CodecCost(**cost) for name, cost in raw["codecs"].items()}
+            raw["products"] = tuple((int(m), int(k), int(n), float(s)) for m, k, n, s in raw["products"])
+            return Calibration(**raw)
+        except OSError as exc:
+            raise PlanError(
+                f"cannot read the calibration {path}: {exc.strerror}; make one with 'distfa plan --calibrate {path}'"
+            ) from exc
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            raise PlanError(f"{path} is no calibration: {exc}; make one with 'distfa plan --calibrate {path}'") from exc
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What a layer's work takes on a node of some kind."""
+
+    calibration: Calibration
+    node: NodeGroup
+    number_bytes: int
+
+    def seconds(self, effort: Effort) -> float:
+        """Of all of an effort, on one core (the products: on one device, where the node has any)."""
+        own, c = self.node.memory_bytes_per_second, self.calibration
+        passes = effort.passed_bytes / (c.memory_bytes_per_second if own == "calibrated" else own)
+        update = effort.updated_bytes / (c.update_bytes_per_second if own == "calibrated" else own)
+        products = sum(self._product(product) for product in effort.products)
+        fixed = effort.calls * c.call_seconds + effort.updates * c.update_seconds + effort.drawn * c.draw_seconds
+        return products + passes + update + fixed
+
+    def _product(self, product: Product) -> float:
+        """As measured; or as long as its arithmetic or its memory takes, whichever is longer."""
+        rate, memory = self.node.flops_per_second, self.node.memory_bytes_per_second
+        if rate == "calibrated":
+            return self.calibration.product_seconds(product)
+        memory = self.calibration.memory_bytes_per_second if memory == "calibrated" else memory
+        return max(product.flops / rate, product.numbers * self.number_bytes / memory)

@@ -1,0 +1,258 @@
+"""A calibration of this machine: its products, passes, codecs and messages, timed for a run's own shapes.
+
+Times are processor seconds of the thread that does the work, so that other processes on the machine
+disturb them little.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from distfa.codecs import CODECS, resolve
+from distfa.core import optim, rules
+from distfa.core.activations import Activation
+from distfa.core.layer import Layer
+from distfa.core.network import mlp
+from distfa.core.recipe import Recipe
+from distfa.plan import effort
+from distfa.plan.calibration import Calibration, CodecCost, MessageCost
+from distfa.plan.effort import Effort, Product
+from distfa.runtime.job import Job
+from distfa.transport.base import WireConfig
+from distfa.transport.grpc_transport import GrpcTransport
+from distfa.transport.inbox import Inbox
+from distfa.transport.message import Direction, Kind, Link
+from distfa.transport.port import InPort, OutPort, Waiting
+
+_SECONDS_EACH = 0.25
+_LEAST_RUNS = 5
+_CACHE_BYTES = 64 * 2**20
+_MOST_COPIES = 200
+_COLD_RUNS = 25
+_UPDATED = 4  # weights that optimizers go round
+_MESSAGES = 200
+_LARGE_COLUMNS = 1024
+_LARGE_ROWS = 256
+
+
+def calibrate(job: Job, machine: dict[str, object]) -> Calibration:
+    """Measure this machine for the shapes of a job; about a minute.
+
+    Args:
+        job: Gives the shapes, the optimizer and the codecs.
+        machine: What it is, for the file.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        products = _products(job)
+        send, receive, carry = _messages(job)
+        call, update = _fixed(job)
+        return Calibration(
+            flops_per_second=statistics.median(Product(m, k, n).flops / s for m, k, n, s in products),
+            products=products,
+            memory_bytes_per_second=_memory(),
+            update_bytes_per_second=_update(job),
+            call_seconds=call,
+            update_seconds=update,
+            draw_seconds=_draw(),
+            send=send,
+            receive=receive,
+            carry=carry,
+            codecs={name: _codec(name) for name in CODECS},
+            process_bytes=_process(),
+            machine=machine,
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seconds(work: Callable[..., object], *operands: Tensor) -> float:
+    """Median processor seconds of one call, its operands not in the processor's cache.
+
+    A layer finds its matrices in memory after others have run, so calls go round many copies of them.
+    """
+    copies = 1 + _CACHE_BYTES // max(1, sum(operand.nbytes for operand in operands)) if operands else 1
+    sets = [tuple(operand.clone() for operand in operands) for _ in range(min(copies, _MOST_COPIES))]
+    times: list[float] = []
+    for each in itertools.cycle(sets):
+        began = time.thread_time()
+        work(*each)
+        times.append(time.thread_time() - began)
+        if len(times) > len(sets) + _LEAST_RUNS and sum(times) > _SECONDS_EACH:
+            break
+    return statistics.median(times[len(sets) :])
+
+
+def _products(job: Job) -> tuple[tuple[int, int, int, float], ...]:
+    """Every product of the run; those of gradients add to what is there, as layers do."""
+    recipe, rule = job.recipe, rules.build(job.recipe)
+    n = -(-recipe.batch_size // recipe.micro_batches)
+    backprop = rules.RULES["bp"](recipe)
+    forwards, gradients = set[Product](), set[Product]()
+    for layer in range(1, len(recipe.network) + 1):
+        work: list[Effort] = [effort.forward(recipe, layer, n), effort.teach(recipe, rule, layer, n)]
+        work += [effort.emit(recipe, r, layer - 1, n) for r in (rule, backprop) if layer > 1]
+        forwards.update(product for part in work for product in part.products)
+        gradients.update(effort.accumulate(recipe, rule, layer, n).products)
+    timed = {product: _product(product, recipe.dtype, gradient=False) for product in forwards - gradients}
+    timed |= {product: _product(product, recipe.dtype, gradient=True) for product in gradients}
+    return tuple((*product, seconds) for product, seconds in sorted(timed.items()))
+
+
+def _product(product: Product, dtype: torch.dtype, *, gradient: bool) -> float:
+    rows, inner, columns = product
+    if gradient:
+        total = torch.zeros(rows, columns, dtype=dtype)
+        left, right = torch.randn(inner, rows, dtype=dtype), torch.randn(inner, columns, dtype=dtype)
+        return _seconds(lambda g, a, b: g.addmm_(a.t(), b), total, left, right)
+    x, weight = torch.randn(rows, inner, dtype=dtype), torch.randn(columns, inner, dtype=dtype)
+    return _seconds(torch.nn.functional.linear, x, weight)
+
+
+def _memory() -> float:
+    signal = torch.randn(_LARGE_ROWS, _LARGE_COLUMNS)
+    return 2 * signal.nbytes / _seconds(torch.relu, signal)
+
+
+def _update(job: Job) -> float:
+    """Of the run's optimizer on its largest layer."""
+    recipe = job.recipe
+    largest = max(range(1, len(recipe.network) + 1), key=lambda layer: effort.parameters(recipe, layer))
+    shape = recipe.network[largest]
+    weights = [torch.randn(shape.outputs, shape.inputs, dtype=recipe.dtype) for _ in range(_UPDATED)]
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    optimizers = itertools.cycle([optim.build(recipe.optimizer, [weight]) for weight in weights])
+    return effort.touched(recipe.optimizer) * weights[0].nbytes / _seconds(lambda: next(optimizers).step())
+
+
+def _fixed(job: Job) -> tuple[float, float]:
+    """Of one tensor operation, and of one step of the optimizer: a layer of one neuron costs nothing else."""
+    network = mlp((1, 1, 1), activation=Activation(name="relu"))
+    layer, one = Layer(Recipe(network=network, batch_size=1, optimizer=job.recipe.optimizer), 1), torch.ones(1, 1)
+
+    def once() -> None:
+        layer.forward(one, (0, 0))
+        layer.accumulate(layer.hidden_delta(one, (0, 0)), (0, 0))
+
+    rule, recipe = layer.rule, replace(job.recipe, network=network)
+    calls = 4 + effort.teach(recipe, rule, 1, 1).calls + effort.accumulate(recipe, rule, 1, 1).calls
+    return _cold(once) / calls, _cold(lambda: layer.update(0, job.recipe.optimizer.lr))
+
+
+def _cold(work: Callable[[], object]) -> float:
+    """Median processor seconds of one call, after something else has had the processor's cache."""
+    other, times = torch.zeros(_CACHE_BYTES // 8), []
+    for _ in range(_COLD_RUNS):
+        other.add_(1)
+        began = time.thread_time()
+        work()
+        times.append(time.thread_time() - began)
+    return statistics.median(times)
+
+
+def _draw() -> float:
+    """Of one number of a fresh feedback matrix."""
+    recipe = Recipe(network=mlp((8, 256, 256), activation=Activation(name="relu")), rule="brsf")
+    rule = rules.build(recipe)
+    return _seconds(lambda: rule.refresh(1, 0)) / 256**2
+
+
+def _codec(name: str) -> CodecCost:
+    """Per number of a large signal; what checks and copies cost beside it counts as the message's."""
+    codec, rows, columns = CODECS[name], _LARGE_ROWS, _LARGE_COLUMNS
+    signal = torch.randn(rows, columns)
+    payload = codec.encode(signal)
+    return CodecCost(
+        encode=_seconds(codec.encode, signal) / signal.numel(),
+        decode=_seconds(lambda: codec.decode(payload, rows, columns, signal.dtype)) / signal.numel(),
+    )
+
+
+def _messages(job: Job) -> tuple[MessageCost, MessageCost, MessageCost]:
+    """(send, receive, carry) over gRPC on loopback, from small and large messages."""
+    small, large = _stream(job, rows=1, columns=1), _stream(job, rows=_LARGE_ROWS, columns=_LARGE_COLUMNS)
+    size = resolve("fp32", torch.float32).max_payload_bytes(_LARGE_ROWS, _LARGE_COLUMNS, torch.float32)
+    codec = _codec("fp32")
+    beside = (codec.encode, codec.decode, 0.0)
+    costs = []
+    for less, more, known in zip(small, large, beside, strict=True):
+        rest = more - known * _LARGE_ROWS * _LARGE_COLUMNS
+        costs.append(MessageCost(seconds=less, seconds_per_byte=max(0.0, rest - less) / size))
+    return costs[0], costs[1], costs[2]
+
+
+def _stream(job: Job, *, rows: int, columns: int) -> tuple[float, float, float]:
+    """Processor seconds per message: of the sending thread, the receiving one, and the wire's, at each end.
+
+    One message at a time, so that every thread on its way has to wake up for it, as in a run.
+    """
+    link = Link(boundary=1, direction=Direction.UP, sender=1, receiver=2, columns=columns)
+    wire, codec, run_id = WireConfig(checksum=job.wire.checksum), CODECS["fp32"], "calibration"
+    inbox = Inbox(link, run_id=run_id, window=job.wire.window, max_payload_bytes=wire.max_payload_bytes)
+    sender, receiver = (GrpcTransport(wire, run_id=run_id, layer=layer) for layer in (1, 2))
+    spent, taken = {}, threading.Semaphore(0)
+    try:
+        address = receiver.listen([inbox])
+        out = OutPort(
+            link=link,
+            run_id=run_id,
+            codec=codec,
+            exact_codec=codec,
+            sender=sender.connect(link, address, wire.deadline_seconds),
+            wire=wire,
+            waiting=Waiting(),
+        )
+        into = InPort(
+            link=link,
+            run_id=run_id,
+            codec=codec,
+            exact_codec=codec,
+            inbox=inbox,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+            wire=wire,
+            waiting=Waiting(),
+            check_finite=False,
+        )
+        signal = torch.randn(rows, columns)
+
+        def take() -> None:
+            began = time.thread_time()
+            for m in range(_MESSAGES):
+                into.receive(kind=Kind.ACTIVATION, step=0, micro_batch=m, rows=rows)
+                taken.release()
+            spent["receive"] = time.thread_time() - began
+
+        thread = threading.Thread(target=take)
+        whole, own = time.process_time(), time.thread_time()
+        thread.start()
+        for m in range(_MESSAGES):
+            out.send(signal, kind=Kind.ACTIVATION, step=0, micro_batch=m)
+            taken.acquire()
+        spent["send"] = time.thread_time() - own
+        thread.join()
+        spent["carry"] = (time.process_time() - whole - spent["send"] - spent["receive"]) / 2
+        out.close()
+    finally:
+        sender.close()
+        receiver.close()
+    send, receive, carry = (max(0.0, spent[place]) / _MESSAGES for place in ("send", "receive", "carry"))
+    return send, receive, carry
+
+
+def _process() -> int:
+    """Resident bytes of a process that has loaded what a layer's actor loads."""
+    code = "import distfa.runtime.actors, psutil; print(psutil.Process().memory_info().rss)"
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

@@ -1,0 +1,157 @@
+"""A run on a described cluster: step time, bytes, memory, and what keeps it from being faster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from distfa.codecs import LOSSLESS
+from distfa.plan import build as ours
+from distfa.plan import peer, stream
+from distfa.plan.bottleneck import bottleneck
+from distfa.plan.build import Setting, training_links
+from distfa.plan.memory import LayerMemory, layer_memory
+from distfa.plan.parts import Channel
+from distfa.plan.simulate import Simulation, Steady
+from distfa.plan.wires import Wires
+
+Pipeline = Literal["1F1B", "GPipe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a plan comes to; bytes are those of one step.
+
+    Attributes:
+        name: Which rule, schedule and broadcast, or which pipeline.
+        step_seconds: Of one step, once all are alike.
+        samples_per_second: batch size / step_seconds.
+        boundaries: Per boundary, payload bytes up and down.
+        nodes: Per node with layers: how many, bytes in and out by its network card, bytes of memory.
+        memory: Per layer; empty for a pipeline.
+        steady: Shares of the time in use.
+        bottleneck: In words.
+    """
+
+    name: str
+    step_seconds: float
+    samples_per_second: float
+    boundaries: tuple[dict[str, int], ...]
+    nodes: tuple[dict[str, int], ...]
+    memory: tuple[LayerMemory, ...]
+    steady: Steady
+    bottleneck: str
+
+
+def predict(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool = False) -> Prediction:
+    """Simulate a run to its steady state.
+
+    Args:
+        setting: Run and cluster.
+        pipeline: torch's pipeline instead, backpropagation with the run's sizes and micro-batches.
+        advise: Whether to look for what would be faster, by further simulations.
+
+    Raises:
+        PlanError: The setting cannot work.
+    """
+    channels, steady = _simulate(setting, pipeline)
+
+    def seconds_if(other: Setting) -> float:
+        return _simulate(other, pipeline)[1].step_seconds
+
+    memory = _memory(setting) if pipeline is None else ()
+    return Prediction(
+        name=_name(setting, pipeline),
+        step_seconds=steady.step_seconds,
+        samples_per_second=setting.job.recipe.batch_size / steady.step_seconds,
+        boundaries=_boundaries(setting),
+        nodes=_nodes(setting, channels, memory),
+        memory=memory,
+        steady=steady,
+        bottleneck=bottleneck(setting, steady, seconds_if if advise else None),
+    )
+
+
+def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) -> list[Prediction]:
+    """The run's rule under both schedules, bp on the same wire, and torch's pipelines.
+
+    Args:
+        setting: The run.
+        found: What it comes to itself.
+        with_peer: Whether with the pipelines.
+    """
+    recipe = setting.job.recipe
+    able = [name for name in ("sync", "async") if name == "sync" or len(stream.rows(recipe)) > 1]
+    rows = [found if name == recipe.schedule else predict(_changed(setting, schedule=name)) for name in able]
+    baseline = replace(_changed(setting, rule="bp", rank=None, schedule="sync"), fanout=None)
+    if recipe.rule != "bp":
+        rows.append(predict(baseline))
+    if with_peer:
+        plain = replace(baseline, job=replace(baseline.job, activations=LOSSLESS, errors=LOSSLESS))
+        pipelines: tuple[Pipeline, ...] = ("1F1B", "GPipe")
+        rows += [predict(plain, pipeline=pipeline) for pipeline in pipelines]
+    return rows
+
+
+def _changed(setting: Setting, **changes: str | int | None) -> Setting:
+    """The same with other values in its recipe."""
+    return replace(setting, job=replace(setting.job, recipe=replace(setting.job.recipe, **changes)))  # type: ignore[arg-type]
+
+
+def _simulate(setting: Setting, pipeline: Pipeline | None) -> tuple[list[Channel], Steady]:
+    wires = Wires(cluster=setting.cluster)
+    if pipeline is None:
+        stages, channels = ours.build(setting, wires)
+    else:
+        stages, channels = peer.build(setting, wires, gpipe=pipeline == "GPipe")
+    return channels, Simulation(stages, channels, wires).run()
+
+
+def _name(setting: Setting, pipeline: Pipeline | None) -> str:
+    if pipeline is not None:
+        return f"{pipeline} pipeline, bp"
+    recipe = setting.job.recipe
+    how = {None: "", 1: ", relay"}.get(setting.fanout, f", tree:{setting.fanout}")
+    return f"{recipe.rule}, {recipe.schedule}{how}"
+
+
+def _memory(setting: Setting) -> tuple[LayerMemory, ...]:
+    recipe, rule, every = setting.job.recipe, setting.rule, training_links(setting.job.recipe)
+    return tuple(
+        layer_memory(
+            setting.job,
+            rule,
+            layer,
+            in_flight=stream.in_flight(recipe, layer),
+            links=every,
+            base=setting.calibration.process_bytes,
+        )
+        for layer in range(1, len(recipe.network) + 1)
+    )
+
+
+def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:
+    """Payload per step, from the closed forms of widths and codecs; the longest, where a codec leaves out zeros."""
+    job = setting.job
+    table = {b: {"boundary": b, "up": 0, "down": 0} for b in job.recipe.network.boundaries}
+    for link in training_links(job.recipe):
+        codec = job.codec(link.direction)
+        table[link.boundary][link.direction.value] += sum(
+            codec.max_payload_bytes(n, link.columns, job.recipe.dtype) for n in setting.rows
+        )
+    return tuple(table.values())
+
+
+def _nodes(setting: Setting, channels: Sequence[Channel], memory: Sequence[LayerMemory]) -> tuple[dict[str, int], ...]:
+    """Whole messages by each node's network card, per step, and the memory its layers need."""
+    table = {node: {"node": node, "layers": 0, "in": 0, "out": 0, "memory": 0} for node in setting.nodes}
+    for layer, node in enumerate(setting.nodes):
+        table[node]["layers"] += 1
+        table[node]["memory"] += memory[layer].total if memory else 0
+    for channel in channels:
+        sender, receiver = (setting.nodes[layer - 1] for layer in (channel.sender, channel.receiver))
+        if sender != receiver:
+            table[sender]["out"] += sum(channel.sizes)
+            table[receiver]["in"] += sum(channel.sizes)
+    return tuple(table[node] for node in sorted(table))

@@ -1,0 +1,239 @@
+"""The layers at work, event by event: a discrete-event simulation until every step takes as long as the last.
+
+A layer is one process (SimPy's, not the system's) that works through its operations: it takes the message
+an operation needs, computes, and sends. A message leaves its sender's thread, costs the wire's threads at
+both ends, and passes the lines between the two nodes; a link holds a bounded number of messages, so a slow
+receiver slows its sender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from distfa.core.schedule import Backward, Forward, Update
+from distfa.errors import PlanError
+from distfa.plan.parts import Channel, Stage
+from distfa.plan.wires import Line, Node, Wires
+
+_STEADY = 5e-3  # steps that differ by no more than this are alike
+_ALIKE = 3
+_MOST_STEPS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steady:
+    """What a step is like once all steps are alike.
+
+    Attributes:
+        step_seconds: Of the clock.
+        settled: Whether steps became alike; otherwise the mean of the later half of those simulated.
+        simulated_steps: How many were simulated.
+        core_seconds: Of processor time, on all nodes together.
+        compute: Per layer, the share of the time it computes.
+        wire: Per layer, the share its own thread sends and receives.
+        resources: Share of the time that every processor pool and line is in use, by name.
+    """
+
+    step_seconds: float
+    core_seconds: float
+    settled: bool
+    simulated_steps: int
+    compute: tuple[float, ...]
+    wire: tuple[float, ...]
+    resources: dict[str, float]
+
+
+class Simulation:
+    """One run of some stages over some channels.
+
+    Args:
+        stages: Layer 1 first.
+        channels: Between them.
+        wires: The cluster's queues, unused.
+    """
+
+    def __init__(self, stages: Sequence[Stage], channels: Sequence[Channel], wires: Wires) -> None:
+        self._env = simpy.Environment()
+        self._stages, self._wires = stages, wires
+        own = [channel for channel in channels if not channel.relayed]
+        layers = range(1, len(stages) + 1)
+        self._above = {c.sender: c for c in own if c.up}
+        self._below = {c.receiver: c for c in own if c.up}
+        self._errors_in = {c.receiver: c for c in channels if not c.up}
+        self._errors_out: dict[int, list[Channel]] = {layer: [] for layer in layers}
+        for c in sorted(own, key=lambda c: c.receiver):  # the order of Layer.sends_to
+            if not c.up:
+                self._errors_out[c.sender].append(c)
+        self._routes = {id(c): wires.route(stages[c.sender - 1].node, stages[c.receiver - 1].node) for c in channels}
+        self._compute, self._wire = [0.0] * len(stages), [0.0] * len(stages)
+        self._updates = [0] * len(stages)
+        self._missing: list[int] = []
+        self._ended: list[simpy.Event] = []
+        for layer in layers:
+            self._env.process(self._layer(layer))
+
+    def run(self) -> Steady:
+        """Simulate until steps are alike.
+
+        Raises:
+            PlanError: Every layer waits for another.
+        """
+        marks, lengths = [self._mark()], list[float]()
+        settled = False
+        while len(lengths) < _MOST_STEPS and not settled:
+            self._until_step(len(lengths))
+            marks.append(self._mark())
+            lengths.append(marks[-1][0] - marks[-2][0])
+            last = lengths[-_ALIKE:]
+            settled = len(lengths) > _ALIKE and max(last) - min(last) <= _STEADY * max(last)
+        window = _ALIKE if settled else len(lengths) // 2
+        (began, *before), (now, *after) = marks[-1 - window], marks[-1]
+        elapsed = now - began
+        compute, wire, used = ([b - a for a, b in zip(x, y, strict=True)] for x, y in zip(before, after, strict=True))
+        return Steady(
+            step_seconds=elapsed / window,
+            core_seconds=sum(used[: len(self._wires.nodes)]) / window,
+            settled=settled,
+            simulated_steps=len(lengths),
+            compute=tuple(_share(seconds, elapsed) for seconds in compute),
+            wire=tuple(_share(seconds, elapsed) for seconds in wire),
+            resources={
+                name: _share(seconds, elapsed * size)
+                for (name, size, _), seconds in zip(self._resources(), used, strict=True)
+            },
+        )
+
+    def _mark(self) -> tuple[float, list[float], list[float], list[float]]:
+        return self._env.now, [*self._compute], [*self._wire], [seconds for _, _, seconds in self._resources()]
+
+    def _resources(self) -> list[tuple[str, int, float]]:
+        nodes = self._wires.nodes
+        pools = [node.cores for node in nodes] + [node.compute for node in nodes if node.compute is not node.cores]
+        lines: list[Line] = self._wires.lines
+        return [(p.name, p.size, p.busy_seconds) for p in pools] + [(w.name, 1, w.busy_seconds) for w in lines]
+
+    def _until_step(self, step: int) -> None:
+        """Let time pass until every layer has made this update."""
+        while len(self._ended) <= step:
+            self._begin_count()
+        try:
+            self._env.run(until=self._ended[step])
+        except RuntimeError as exc:  # SimPy's word for: nothing is left to happen
+            raise PlanError(f"at step {step} every layer waits for another: the schedule cannot work") from exc
+
+    def _begin_count(self) -> None:
+        self._ended.append(self._env.event())
+        self._missing.append(len(self._stages))
+
+    # -- a layer ------------------------------------------------------------------------------
+
+    def _layer(self, layer: int) -> Generator[simpy.Event, Any, None]:
+        stage = self._stages[layer - 1]
+        node = self._wires.nodes[stage.node]
+        below, above = self._below.get(layer), self._above.get(layer)
+        errors_in, errors_out = self._errors_in.get(layer), self._errors_out[layer]
+        for operation in stage.operations():
+            if isinstance(operation, Forward | Backward):
+                m = operation.micro_batch
+                is_forward = isinstance(operation, Forward)
+                source = below if is_forward else errors_in
+                out = ([above] if above else []) if is_forward else errors_out
+                before = 0.0
+                if source is not None:
+                    while not source.arrived:
+                        source.news = self._env.event()
+                        yield source.news
+                    self._take(source)
+                    before = source.receive[m]
+                seconds = stage.forward[m] if is_forward else stage.learn[m]
+                for i, channel in enumerate(out or [None]):
+                    first = i == 0
+                    send = channel.send[m] if channel else 0.0
+                    yield from self._work(node, layer, before if first else 0.0, seconds if first else 0.0, send)
+                    if channel:
+                        while channel.held >= channel.limit:
+                            channel.room = self._env.event()
+                            yield channel.room
+                        channel.held += 1
+                        self._dispatch(channel, m)
+                if not is_forward and stage.after[m]:
+                    yield from self._work(node, layer, 0.0, stage.after[m], 0.0)
+            elif isinstance(operation, Update):
+                yield from self._work(node, layer, 0.0, stage.update, 0.0)
+                self._updated(layer)
+
+    def _work(
+        self, node: Node, layer: int, before: float, compute: float, after: float
+    ) -> Generator[simpy.Event, Any, None]:
+        """Receive, compute and send, in the layer's one thread."""
+        self._compute[layer - 1] += compute
+        self._wire[layer - 1] += before + after
+        work = [(node.cores, before + compute + after)]
+        if node.compute is not node.cores:
+            work = [(node.cores, before), (node.compute, compute), (node.cores, after)]
+        for pool, seconds in work:
+            if seconds:
+                yield self._env.timeout(pool.run(self._env.now, seconds) - self._env.now)
+
+    def _updated(self, layer: int) -> None:
+        step = self._updates[layer - 1]
+        self._updates[layer - 1] += 1
+        while len(self._ended) <= step:
+            self._begin_count()
+        self._missing[step] -= 1
+        if not self._missing[step]:
+            self._ended[step].succeed()
+
+    # -- a message ----------------------------------------------------------------------------
+
+    def _take(self, channel: Channel) -> None:
+        channel.arrived -= 1
+        channel.held -= 1
+        if channel.room is not None:
+            waiting, channel.room = channel.room, None
+            waiting.succeed()
+
+    def _dispatch(self, channel: Channel, m: int) -> None:
+        """From the sender's thread to the wire's, and on its way."""
+        now, node = self._env.now, self._wires.nodes[self._stages[channel.sender - 1].node]
+        ready = node.cores.interrupt(now, channel.carry[m])
+        self._hop(channel, m, ready, ready, 0)
+
+    def _hop(self, channel: Channel, m: int, first: float, last: float, line: int) -> None:
+        """Its first and last byte come to a line of its route at these times; past the last line it is there."""
+        route = self._routes[id(channel)]
+        if line == len(route):
+            self._at(last, lambda: self._deliver(channel, m))
+        else:
+            self._at(first, lambda: self._hop(channel, m, *route[line].carry(first, last, channel.sizes[m]), line + 1))
+
+    def _deliver(self, channel: Channel, m: int) -> None:
+        """The wire's threads take it in; then the layer may have it, and others it is passed on to."""
+        cores = self._wires.nodes[self._stages[channel.receiver - 1].node].cores
+        self._at(cores.interrupt(self._env.now, channel.carry[m]), lambda: self._arrive(channel, m))
+
+    def _arrive(self, channel: Channel, m: int) -> None:
+        channel.arrived += 1
+        if channel.news is not None:
+            waiting, channel.news = channel.news, None
+            waiting.succeed()
+        for onward in channel.onward:
+            onward.held += 1
+            self._dispatch(onward, m)
+
+    def _at(self, when: float, then: Callable[[], None]) -> None:
+        delay = when - self._env.now
+        if delay <= 0:
+            then()
+            return
+        event = self._env.timeout(delay)
+        event.callbacks.append(lambda _: then())
+
+
+def _share(seconds: float, elapsed: float) -> float:
+    """At most 1: work that reaches over an end of the window counts whole."""
+    return min(1.0, seconds / elapsed) if elapsed > 0 else 0.0

@@ -1,0 +1,50 @@
+"""The order of a layer's operations over a run without end, from ``distfa.core.schedule``.
+
+GPipe, a pipeline's plainest order, is all forwards of a step, then all backwards (Huang et al. 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
+
+from distfa.core import schedule
+from distfa.core.order import Batch
+from distfa.core.recipe import Recipe
+
+
+def rows(recipe: Recipe) -> tuple[int, ...]:
+    """Of every micro-batch of a step, as ``distfa.core.order`` splits it."""
+    parts = min(recipe.micro_batches, recipe.batch_size)
+    return tuple(recipe.batch_size // parts + (m < recipe.batch_size % parts) for m in range(parts))
+
+
+def operations(recipe: Recipe, layer: int, *, gpipe: bool = False) -> Iterator[schedule.Operation]:
+    """Every operation of ``layer``."""
+    return schedule.operations(_batches(recipe), _ahead(recipe, layer, gpipe))
+
+
+def in_flight(recipe: Recipe, layer: int, *, gpipe: bool = False) -> int:
+    """Micro-batches a layer keeps at most, from forward to backward."""
+    return min(_ahead(recipe, layer, gpipe) + 1, len(rows(recipe)))
+
+
+def _ahead(recipe: Recipe, layer: int, gpipe: bool) -> int:
+    return recipe.micro_batches if gpipe else schedule.ahead(recipe, layer)
+
+
+def _batches(recipe: Recipe) -> Iterator[Batch]:
+    """Whole batches, with neither epochs nor evaluations between them."""
+    parts = tuple(np.empty(n, dtype=np.int64) for n in rows(recipe))
+    for step in count():
+        yield Batch(
+            step=step,
+            epoch=0,
+            parts=parts,
+            evaluate=False,
+            probe=False,
+            drains=recipe.schedule == "sync",
+            lr=recipe.optimizer.lr,
+        )

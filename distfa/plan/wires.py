@@ -1,0 +1,136 @@
+"""Processors, network cards and links as queues in the order of arrival; time in seconds.
+
+A queue knows the length of every piece of work when it comes, so it can say at once when the work will
+be done, and the simulation needs no event for the waiting.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+from distfa.plan.cluster import Cluster
+
+
+class Pool:
+    """Some equal processors and one queue before them.
+
+    Args:
+        name: What it is, in words.
+        size: How many processors.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name, self.size = name, size
+        self.busy_seconds = 0.0
+        self._free_at = [0.0] * size
+
+    def run(self, now: float, seconds: float) -> float:
+        """When work that comes now will be done."""
+        done = max(now, self._free_at[0]) + seconds
+        heapq.heapreplace(self._free_at, done)
+        self.busy_seconds += seconds
+        return done
+
+    def interrupt(self, now: float, seconds: float) -> float:
+        """The same for work that does not wait its turn, as threads of the wire that wake up: what waits is put off."""
+        heapq.heapreplace(self._free_at, max(now, self._free_at[0]) + seconds)
+        self.busy_seconds += seconds
+        return now + seconds
+
+
+@dataclass(kw_only=True)
+class Line:
+    """One direction of a network card, or of a site's link.
+
+    Attributes:
+        name: What it is, in words.
+        bytes_per_second: Capacity.
+        latency_seconds: After it.
+    """
+
+    name: str
+    bytes_per_second: float
+    latency_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    carried_bytes: int = 0
+    _free_at: float = 0.0
+
+    def carry(self, now: float, last: float, size_bytes: int) -> tuple[float, float]:
+        """When a message's first and last byte leave the line's far end.
+
+        It passes on what it has of a message before it has all of it.
+
+        Args:
+            now: The first byte is here.
+            last: The last byte is here.
+            size_bytes: Of the message.
+        """
+        seconds = size_bytes / self.bytes_per_second
+        start = max(now, self._free_at)
+        self._free_at = max(start + seconds, last)
+        self.busy_seconds += seconds
+        self.carried_bytes += size_bytes
+        return start + self.latency_seconds, self._free_at + self.latency_seconds
+
+
+@dataclass(kw_only=True)
+class Node:
+    """One node's queues."""
+
+    cores: Pool
+    compute: Pool
+    out: Line
+    into: Line
+    site: str
+
+
+@dataclass(kw_only=True)
+class Wires:
+    """All queues of a cluster, unused."""
+
+    cluster: Cluster
+    nodes: list[Node] = field(init=False)
+    _ways_out: dict[str, Line] = field(init=False)
+    _ways_in: dict[str, Line] = field(init=False)
+
+    def __post_init__(self) -> None:
+        network, self.nodes = self.cluster.network, []
+        for number, group in enumerate(self.cluster.each):
+            cores = Pool(f"the cores of node {number}", group.cores)
+            rate = group.nic_bits_per_second / 8
+            self.nodes.append(
+                Node(
+                    cores=cores,
+                    compute=Pool(f"the devices of node {number}", group.devices) if group.devices else cores,
+                    out=Line(
+                        name=f"node {number}'s network card, outgoing",
+                        bytes_per_second=rate,
+                        latency_seconds=network.latency_seconds,
+                    ),
+                    into=Line(name=f"node {number}'s network card, incoming", bytes_per_second=rate),
+                    site=group.site,
+                )
+            )
+        between, sites = network.between_sites, dict.fromkeys(group.site for group in self.cluster.nodes)
+        rate = between.bits_per_second / 8 if between else 0.0
+        latency = between.latency_seconds if between else 0.0
+        self._ways_out = {
+            s: Line(name=f"the link out of site {s}", bytes_per_second=rate, latency_seconds=latency) for s in sites
+        }
+        self._ways_in = {s: Line(name=f"the link into site {s}", bytes_per_second=rate) for s in sites}
+
+    @property
+    def lines(self) -> list[Line]:
+        """Every line there is."""
+        cards = [line for node in self.nodes for line in (node.out, node.into)]
+        ways = [*self._ways_out.values(), *self._ways_in.values()]
+        return cards + (ways if len(self._ways_out) > 1 else [])
+
+    def route(self, sender: int, receiver: int) -> tuple[Line, ...]:
+        """The lines from one node to another; none within a node."""
+        if sender == receiver:
+            return ()
+        a, b = self.nodes[sender], self.nodes[receiver]
+        between = () if a.site == b.site else (self._ways_out[a.site], self._ways_in[b.site])
+        return (a.out, *between, b.into)

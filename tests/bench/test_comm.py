@@ -1,0 +1,128 @@
+"""Bytes and time to a target: the curve is a distributed run's, and the table compares what it says it compares."""
+
+import pytest
+from runs import ThreadRun
+from test_namespaces import needs_rights
+
+from distfa.bench import shaped
+from distfa.bench.comm import Plan, measure
+from distfa.bench.curve import Curve, Trial
+from distfa.bench.shaped import Passage
+from distfa.bench.work import Work
+from distfa.core.records import EvalRecord
+from distfa.errors import BenchError
+from distfa.experiment.spec import parse
+from distfa.runtime.coordinator import boundary_bytes
+
+WIDTH, BATCH = 24, 32
+TINY = {
+    "data": {"name": "digits", "limit": 300},
+    "model": {"hidden": [WIDTH]},
+    "batch_size": BATCH,
+    "micro_batches": 2,
+    "epochs": 12,
+    "eval_every": 1,
+    "optimizer": {"name": "adam", "lr": 3e-3},
+    "ledger": {"every": 0},
+    "probe": {"every": 0},
+}
+
+
+def plan(**changes):
+    settings = {"rules": ["dfa"], "codecs": [], "target": 0.8, "evaluate_every": 5, "warmup": 2, "link_steps": 6}
+    return Plan(**{"base": parse(TINY), "megabits_per_second": None, **settings, **changes})
+
+
+@pytest.mark.parametrize("codec", ["lossless", "int8"])
+def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec):
+    spec = parse({**TINY, "rule": "dfa", "epochs": 3, "codec": {"activations": codec, "errors": codec}})
+    found = Trial(spec, every=10, target=1.1).run()  # an epoch has 10 steps
+    work = Work.of(spec)
+    with ThreadRun(work.recipe, (work.inputs, work.targets), activations=codec, errors=codec) as run:
+        _, records = run.train()
+        (sent,) = boundary_bytes(run.coordinator.traffic(), work.recipe.network.boundaries)
+    assert found.steps == [10, 20, 30]
+    assert found.accuracy == [r.correct / r.rows for r in records if isinstance(r, EvalRecord)]
+    assert found.payload_bytes[-1] == sent["up_payload"] + sent["down_payload"]
+    assert not found.reached
+
+
+def test_a_curve_ends_where_it_first_meets_the_target():
+    found = Trial(parse(TINY), every=3, target=0.7).run()
+    assert found.reached
+    assert found.accuracy[-1] >= 0.7 > max(found.accuracy[:-1])
+
+
+def test_equal_codecs_and_equal_accuracy_are_compared_apart(monkeypatch):
+    bits = {"lossless/lossless": 4, "int8/int8": 1}
+    reach = {("bp", 4): 10, ("bp", 1): 20, ("dfa", 4): 10, ("dfa", 1): None}  # steps to the target
+
+    def curves(specs, **_):
+        found = []
+        for spec in specs:
+            size = bits[f"{spec.codec.activations}/{spec.codec.errors}"]
+            steps = reach[spec.rule, size]
+            sent = size * (steps or 20) * (2 if spec.rule == "bp" else 1) * 1_000_000
+            found.append(Curve(steps=[steps or 20], payload_bytes=[sent], accuracy=[0.9], reached=steps is not None))
+        return found
+
+    def passages(specs, pipelines, **_):
+        assert [spec.max_steps for spec in specs] == [8] * 4
+        yield Passage(name="torch", steps=8, payload_bytes=8 * 8_000_000, samples_per_second=BATCH * 1.0)
+        for spec in specs:
+            size = bits[f"{spec.codec.activations}/{spec.codec.errors}"] * (2 if spec.rule == "bp" else 1)
+            yield Passage(
+                name=spec.rule, steps=8, payload_bytes=8_000_000 * size, samples_per_second=BATCH * 16.0 / size
+            )
+
+    monkeypatch.setattr("distfa.bench.curve.measure", curves)
+    monkeypatch.setattr("distfa.bench.shaped.passages", passages)
+    outcome = measure(plan(codecs=[("int8", "int8")], target=0.85))
+    rows = {(row["name"], row["codec"]): row for row in outcome.rows}
+    torch, transport = rows["torch", "lossless/lossless"], rows["weight transport, computed", "lossless/lossless"]
+    bp, bp8 = rows["bp", "lossless/lossless"], rows["bp", "int8/int8"]
+    dfa, dfa8 = rows["dfa", "lossless/lossless"], rows["dfa", "int8/int8"]
+    assert [row["same_codec"] for row in (torch, bp, bp8, dfa, dfa8)] == [1, 1, 1, 0.5, 0.5]
+    assert [row["payload_mb"] for row in (torch, bp, bp8, dfa, dfa8)] == [80, 80, 40, 40, None]
+    assert [row["best_bytes"] for row in (torch, bp, bp8, dfa, dfa8)] == [2, 2, 1, 1, None]
+    samples = 300  # an epoch of ten steps, the last of them short
+    assert bp["seconds"] == pytest.approx(samples / (BATCH * 2))
+    assert torch["seconds"] == pytest.approx(samples / BATCH)
+    assert bp8["seconds"] == pytest.approx(2 * samples / (BATCH * 8))
+    assert [row["best_seconds"] for row in (torch, bp, bp8, dfa)] == pytest.approx([4, 2, 1, 1])
+    assert transport["payload_kb"] == pytest.approx(4 * (BATCH * (WIDTH + 10) + WIDTH * 10) / 1000)
+    assert transport["payload_mb"] == pytest.approx(4 * (samples * (WIDTH + 10) + 10 * WIDTH * 10) / 1e6)
+    assert any("dfa with codecs int8/int8 did not reach 85.00% in 20 steps" in note for note in outcome.notes)
+
+
+@needs_rights
+def test_over_shaped_links_every_byte_is_counted_and_everything_is_timed():
+    outcome = measure(plan(base=parse({**TINY, "micro_batches": 1}), megabits_per_second=20.0))
+    gpipe, transport, bp, dfa = outcome.rows
+    assert gpipe["name"] == "torch gpipe, 2 processes, M=1"
+    assert [row["name"] for row in (transport, bp, dfa)] == ["weight transport, computed", "distfa bp", "distfa dfa"]
+    step = BATCH * 4 / 1000
+    assert bp["payload_kb"] == pytest.approx(2 * WIDTH * step)
+    assert dfa["payload_kb"] == pytest.approx((WIDTH + 10) * step)
+    for row in (gpipe, bp, dfa):
+        assert row["interface_kb"] > row["payload_kb"]
+        assert row["seconds"] > 0
+    for row in (bp, dfa):
+        assert row["payload_kb"] < row["message_kb"] < row["interface_kb"]
+    assert bp["best_bytes"] == gpipe["best_bytes"] == 1
+    assert dfa["payload_mb"] == pytest.approx(dfa["steps"] * BATCH * (WIDTH + 10) * 4 / 1e6, rel=0.1)  # short batches
+
+
+def test_pipelines_are_those_the_micro_batches_allow():
+    assert shaped.pipelines(parse({**TINY, "micro_batches": 4}), 3) == [("gpipe", 4), ("1f1b", 4)]
+    assert shaped.pipelines(parse(TINY), 3) == [("gpipe", 2)]
+    assert shaped.pipelines(parse({**TINY, "micro_batches": 3}), 3) == []
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_runs():
+    with pytest.raises(BenchError, match="nothing to send or nothing to test: 1 layers"):
+        measure(plan(base=parse({**TINY, "model": {"hidden": []}})))
+    with pytest.raises(BenchError, match="the link's rate is -1.0 Mbit/s; it must be above 0"):
+        measure(plan(megabits_per_second=-1.0))
+    with pytest.raises(BenchError, match="an evaluation every 121 steps is more than the run has"):
+        measure(plan(evaluate_every=121))

@@ -1,0 +1,63 @@
+"""The table of rules: every figure is the run's own, and bytes by closed form are what a wire counts."""
+
+import numpy as np
+import pytest
+
+from distfa.bench.rules import measure, takes_init
+from distfa.core.rules import RULES
+from distfa.errors import BenchError, SpecError
+from distfa.experiment.spec import parse
+
+TINY = {"model": {"hidden": [12, 8]}, "epochs": 2, "data": {"name": "digits", "limit": 200}, "engine": "serial"}
+TINY |= {"ledger": {"every": 5}, "probe": {"every": 5}}
+
+
+def test_init_has_a_meaning_for_the_rules_with_a_matrix_of_their_own():
+    assert [rule for rule in RULES if not takes_init(rule)] == ["bp", "usf", "brsf"]
+
+
+def test_every_rule_and_init_is_a_row_with_its_bytes_and_alignment():
+    said = []
+    outcome = measure(parse(TINY), list(RULES), say=said.append)
+    rows = {(row["rule"], row["init"]): row for row in outcome.rows}
+    assert len(rows) == len(said) == len(outcome.raw) == 2 * len(RULES) - 3
+    assert rows["bp", "any"]["alignment"] == pytest.approx(1, abs=1e-6)  # float32 against itself
+    assert rows["bp", "any"]["kb_per_sample"] == pytest.approx(2 * (12 + 8) * 4 / 1000)  # as many down as up
+    assert rows["dfa", "random"]["kb_per_sample"] == pytest.approx((12 + 8 + 2 * 10) * 4 / 1000)
+    assert rows["drtp", "aligned"]["kb_per_sample"] == pytest.approx((12 + 8) * 4 / 1000)
+    assert rows["fa", "random"]["angle_degrees"] > rows["fa", "aligned"]["angle_degrees"] > 0
+    assert (rows["fa", "aligned"]["ledger_entries"], rows["fa", "aligned"]["ledger_violations"]) == (2 * 3, 0)
+    assert rows["brsf", "any"]["ledger_entries"] == 0
+    assert all(0 < row["test_accuracy"] <= 100 for row in outcome.rows)
+
+
+def test_more_seeds_give_the_mean_and_the_deviation():
+    outcome = measure(parse(TINY), ["dfa"], seeds=2)
+    row, runs = outcome.rows[0], [run for run in outcome.raw if run["init"] == "aligned"]
+    assert [run["seed"] for run in runs] == [0, 1]
+    a, b = (run["test_accuracy"] for run in runs)
+    assert row["test_accuracy"] == pytest.approx((a + b) / 2)
+    assert row["spread"] == pytest.approx(abs(a - b) / 2**0.5)
+    assert "spread" in outcome.columns
+    assert not any("one seed" in note for note in outcome.notes)
+
+
+def test_a_ray_run_counts_the_bytes_of_the_closed_form():
+    serial, ray = (measure(parse({**TINY, "engine": engine}), ["bp"]) for engine in ("serial", "ray"))
+    assert serial.rows == ray.rows
+
+
+def test_a_rule_that_diverges_is_a_row_without_figures_and_a_note():
+    wild = {**TINY, "optimizer": {"name": "sgd", "lr": 1e12}}
+    outcome = measure(parse(wild), ["bp"])
+    assert outcome.rows == [{"rule": "bp", "init": "any"}]
+    assert any(note.startswith("bp aligned, seed 0, diverged: layer") for note in outcome.notes)
+
+
+def test_unknown_rules_and_data_without_a_test_set_are_refused(tmp_path):
+    with pytest.raises(SpecError, match="did you mean 'dfa'"):
+        measure(parse(TINY), ["dfaa"])
+    x, y = np.eye(4, dtype=np.float32), np.arange(4)
+    np.savez(tmp_path / "untested.npz", train_x=x, train_y=y, test_x=x[:0], test_y=y[:0])
+    with pytest.raises(BenchError, match="no test samples"):
+        measure(parse({**TINY, "data": {"name": "npz", "dir": str(tmp_path / "untested.npz")}}), ["bp"])

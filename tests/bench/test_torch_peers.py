@@ -1,0 +1,101 @@
+"""The torch peers train as distfa's own bp does, so that a race between them is a race at one task."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from distfa.bench import torch_pipeline, torch_single
+from distfa.bench.peers import launch
+from distfa.bench.torch_pipeline import Pipeline
+from distfa.bench.work import Work
+from distfa.core.serial import SerialTrainer
+from distfa.errors import BenchError
+from distfa.experiment.spec import parse
+
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    """A small network on blobs, 6 steps per epoch and one short batch."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 5, 250)
+    x = (rng.standard_normal((5, 12))[y] + 0.3 * rng.standard_normal((250, 12))).astype(np.float32)
+    path = tmp_path_factory.mktemp("data") / "blobs.npz"
+    np.savez(path, train_x=x[:200], train_y=y[:200], test_x=x[200:], test_y=y[200:])
+    return {
+        "data": {"name": "npz", "dir": str(path)},
+        "model": {"hidden": [17, 9, 8]},
+        "rule": "bp",
+        "batch_size": 32,
+        "epochs": 1,
+        "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "schedule": "linear"},
+    }
+
+
+def serial_losses(raw, **changes):
+    work = Work.of(parse({**raw, **changes}))
+    train, test = work.splits()
+    return [r.loss for r in SerialTrainer(work.recipe, train, test).run() if hasattr(r, "epoch") and r.rows < 40]
+
+
+def test_one_process_has_the_losses_of_serial_bp(spec):
+    found = torch_single.run(parse(spec), threads=1, warmup=2, deadline_seconds=SECONDS)
+    assert len(found.losses) == 7
+    np.testing.assert_allclose(found.losses, serial_losses(spec), rtol=2e-6)  # a few float32 roundings of the loss
+    assert found.steady.samples_per_second > 0
+    assert found.steady.cpu_seconds > 0
+
+
+@pytest.mark.parametrize(("schedule", "processes", "micro_batches"), [("gpipe", 2, 4), ("1f1b", 3, 4)])
+def test_pipelines_have_the_losses_of_serial_bp(spec, schedule, processes, micro_batches):
+    raw = {**spec, "max_steps": 6}
+    pipeline = Pipeline(processes=processes, schedule=schedule, micro_batches=micro_batches)
+    found = torch_pipeline.run(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
+    np.testing.assert_allclose(found.losses, serial_losses(raw), rtol=2e-6)
+    columns = {2: 9, 3: 17 + 9}[processes]  # widths of the boundaries between processes
+    assert found.payload_bytes == 6 * 32 * 4 * 2 * columns
+    assert found.steady.samples_per_second > 0
+
+
+def test_a_pipeline_trains_to_a_target_and_says_when_it_got_there(spec):
+    raw = {**spec, "epochs": 40}
+    found = torch_pipeline.run(
+        parse(raw), Pipeline(processes=2, micro_batches=2), target_accuracy=0.9, deadline_seconds=SECONDS
+    )
+    *before, last = found.evaluations
+    assert last["accuracy"] >= 0.9
+    assert all(entry["accuracy"] < 0.9 for entry in before)
+    assert found.steps == 6 * len(found.evaluations) < 6 * 40
+    assert found.steady is None
+    seconds = [entry["seconds"] for entry in found.evaluations]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+
+
+def test_a_peer_that_does_not_end_is_killed_and_named(spec):
+    with pytest.raises(BenchError, match=r"torch gpipe, 2 processes, M=1 did not end within 1 s \(process 0, 1\)"):
+        torch_pipeline.run(parse(spec), Pipeline(processes=2), deadline_seconds=1)
+
+
+def test_a_peer_that_fails_is_named_with_what_it_said():
+    with pytest.raises(BenchError, match="the peer: process 1 ended with code 1: ouch"):
+        launch(
+            "the peer", [["sleep", "60"], [sys.executable, "-c", "exit('ouch')"]], environment={}, deadline_seconds=30
+        )
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "message"),
+    [
+        (Pipeline(processes=5), "5 processes cannot be made of 4 layers; take 2 to 4"),
+        (Pipeline(processes=2, micro_batches=3), "32 rows has no 3 equal parts"),
+        (Pipeline(processes=2, schedule="zb"), "'zb' is not one of gpipe, 1f1b"),
+        (Pipeline(processes=3, schedule="1f1b", micro_batches=2), "at least as many micro-batches as processes, not 2"),
+        (Pipeline(processes=2, prefixes=[["nice"]]), "1 command prefixes for 2 processes"),
+    ],
+)
+def test_pipelines_that_cannot_be(spec, pipeline, message):
+    with pytest.raises(BenchError, match=message):
+        torch_pipeline.run(parse(spec), pipeline, deadline_seconds=SECONDS)

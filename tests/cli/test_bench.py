@@ -1,0 +1,76 @@
+"""``distfa bench`` end to end: a table on stdout, all measurements in a file."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from distfa.bench.outcome import Outcome
+from distfa.cli import app
+from distfa.errors import UsageError
+
+
+def distfa(*args, cwd):
+    command = [sys.executable, "-m", "distfa", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
+
+
+TINY = ("--batch-size", 8, "--steps", 6, "--warmup", 2, "--rounds", 1)
+
+
+def test_speed_races_distfa_against_torch(tmp_path):
+    done = distfa(
+        *("bench", "speed", "--rules", "dfa", "--schedules", "sync,async", "--processes", 2, "--micro-batches", 2),
+        *("--hidden", 16, *TINY),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = Outcome.load(tmp_path / "bench-speed.json")
+    names = [row["configuration"] for row in outcome.rows]
+    assert names[:2] == ["distfa dfa sync", "distfa dfa async"]
+    assert {"torch one process, 1 thread", "torch gpipe, 2 processes", "torch 1f1b, 2 processes"} <= set(names)
+    assert all(row["samples_per_second"] > 0 for row in outcome.rows)
+    assert all(0 <= row["others"] <= row["busy"] <= 1 for row in outcome.rows)
+    assert [row["of_bound"] is not None for row in outcome.rows] == [row["kind"] == "distfa" for row in outcome.rows]
+    single = [row for row in outcome.rows if row["kind"] == "single"][-1]
+    for row in outcome.rows:
+        assert row["to_single"] == pytest.approx(row["samples_per_second"] / single["samples_per_second"])
+    assert max(row["to_pipeline"] for row in outcome.rows if row["kind"] == "pipeline") == 1
+    assert [shot["round"] for shot in outcome.raw] == [1] * len(outcome.rows)
+    assert "failed" not in done.stderr
+    for row in outcome.rows:
+        assert row["configuration"] in done.stdout
+    assert "compute bound, samples/s: dfa" in done.stdout
+
+
+def test_scale_counts_what_layers_send_and_hold(tmp_path):
+    done = distfa(
+        "bench", "scale", "--layers", "2,3", "--micro-batches", 2, "--width", 16, *TINY, "--json", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = Outcome.load(tmp_path / "bench-scale.json")
+    assert json.loads(done.stdout)["rows"] == outcome.rows
+    for row, boundaries in zip(outcome.rows, (1, 2), strict=True):
+        assert row["layers"] == boundaries + 1
+        assert row["messages"] == boundaries * 2 * 2
+        assert row["payload_bytes"] == boundaries * 8 * 4 * (16 + 10)
+        assert row["step_ms"] > 0
+        assert row["memory_mib"] > row["arrays_mib"] > 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("speed", "--micro-batches", "two"), "--micro-batches 'two' holds 'two'; write numbers of at least 1"),
+        (("speed", "--processes", "5"), "a pipeline of 5 processes cannot be made of 4 layers"),
+        (("speed", "--rules", "kp"), "products of rule 'kp' are not counted"),
+        (("scale", "--schedule", "async"), "schedule is 'async' but a step has one micro-batch"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_starts(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        CliRunner().invoke(app, ["bench", *args], catch_exceptions=False)
+    assert list(tmp_path.iterdir()) == []

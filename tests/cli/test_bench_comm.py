@@ -1,0 +1,41 @@
+"""``distfa bench comm`` and ``distfa bench rules`` as a user runs them, and the pages of their files."""
+
+from test_bench import distfa
+
+from distfa.bench.outcome import Outcome
+
+
+def test_comm_without_links_counts_bytes_and_its_file_is_drawn(tmp_path):
+    task = ("--hidden", 24, "--batch-size", 32, "--micro-batches", 1, "--lr", "3e-3")
+    size = ("--rules", "dfa", "--codecs", "", "--target", 85, "--max-steps", 200, "--eval-steps", 20)
+    done = distfa("bench", "comm", *task, *size, "--mbit", 0, "--link-steps", 4, "--warmup", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "distfa dfa" in done.stdout
+    outcome = Outcome.load(tmp_path / "bench-comm.json")
+    *_, bp, dfa = outcome.rows
+    assert (bp["payload_kb"], dfa["payload_kb"]) == (2 * 24 * 32 * 4 / 1000, (24 + 10) * 32 * 4 / 1000)
+    assert dfa["same_codec"] == (24 + 10) / 48
+    assert bp["payload_kb"] < bp["message_kb"] < 1.1 * bp["payload_kb"]
+    assert (bp["interface_kb"], bp["seconds"]) == (None, None)
+    assert bp["steps"] % 20 == dfa["steps"] % 20 == 0
+    drawn = distfa("report", "bench-comm.json", cwd=tmp_path)
+    assert drawn.stdout.strip() == "bench-comm.html"
+    assert "Nothing was timed over links" in (tmp_path / "bench-comm.html").read_text()
+
+
+def test_rules_prints_a_row_per_rule_and_init(tmp_path):
+    options = ("--rules", "bp,fa", "--epochs", 1, "--hidden", "12,8", "--out", "mine.json")
+    done = distfa("bench", "rules", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = Outcome.load(tmp_path / "mine.json").rows
+    assert [(row["rule"], row["init"]) for row in rows] == [("bp", "any"), ("fa", "aligned"), ("fa", "random")]
+
+
+def test_what_cannot_be_is_refused_in_one_sentence(tmp_path):
+    for options, message in (
+        (("rules", "--rules", "bpp"), "did you mean 'bp'"),
+        (("comm", "--codecs", "int9"), "did you mean 'int8'"),
+        (("comm", "--max-steps", 40), "an evaluation every 50 steps is more than the run has"),
+    ):
+        done = distfa("bench", *options, cwd=tmp_path)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr

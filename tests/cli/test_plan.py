@@ -1,0 +1,76 @@
+"""``distfa plan`` as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from distfa.plan.cluster import EXAMPLE
+
+
+def plan(*args, cwd, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "distfa", "plan", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "cluster.yaml").write_text(EXAMPLE)
+    return tmp_path
+
+
+def test_a_plan_says_time_bytes_memory_and_bottleneck(here):
+    out = plan("--cluster", "cluster.yaml", "--set", "micro_batches=4", "--peer", cwd=here).stdout
+    assert out.startswith("dfa, sync: 64-128-128-10, 3 layers on 1 nodes, batch 32 in 4 micro-batches\nstep ")
+    assert "bottleneck: " in out
+    assert all(name in out for name in ("dfa, async", "bp, sync", "1F1B pipeline, bp", "GPipe pipeline, bp"))
+    assert str(here) not in out
+
+
+def test_json_is_one_object_with_closed_form_bytes(here):
+    args = ("--cluster", "cluster.yaml", "--sizes", "20,5", "--layers", 6, "--set", "rule=fa", "--json")
+    found = json.loads(plan(*args, cwd=here).stdout)
+    boundaries = found["plan"]["boundaries"]
+    assert [row["up"] for row in boundaries] == [32 * 128 * 4] * 5
+    assert [row["down"] for row in boundaries] == [32 * 128 * 4] * 4 + [32 * 5 * 4]
+    assert len(found["plan"]["memory"]) == 6
+    assert [row["name"] for row in found["comparison"]] == ["fa, sync", "bp, sync"]
+
+
+def test_several_depths_are_a_line_each_and_a_tree_is_named(here):
+    args = ("--cluster", "cluster.yaml", "--sizes", "20,5", "--layers", "3,9", "--broadcast", "tree:3")
+    out = plan(*args, cwd=here).stdout
+    assert "step time by depth" in out
+    assert "dfa, sync, tree:3" in out
+
+
+def test_the_example_is_printed_as_yaml(tmp_path):
+    assert "nodes" in yaml.safe_load(plan("--example", cwd=tmp_path).stdout)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "no cluster is described; give --cluster FILE"),
+        (("--cluster", "absent.yaml"), "cannot read the cluster absent.yaml"),
+        (("--cluster", "cluster.yaml", "--broadcast", "tree"), "--broadcast is 'tree'; it takes direct, relay, or"),
+        (("--cluster", "cluster.yaml", "--sizes", "20"), "--sizes is '20'; it takes 2 whole numbers"),
+        (("--cluster", "cluster.yaml", "--layers", "0"), "--layers is '0'; it takes whole numbers above 0"),
+        (("--cluster", "cluster.yaml", "--set", "rule=fa", "--broadcast", "relay"), "goes with rule dfa at full rank"),
+        (("--cluster", "cluster.yaml", "--set", "rule=ba"), "is not one of"),
+    ],
+)
+def test_what_cannot_be_planned_ends_in_one_line_and_exit_code_2(here, args, message):
+    done = plan(*args, cwd=here, code=2)
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

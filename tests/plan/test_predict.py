@@ -1,0 +1,203 @@
+"""Predictions against closed forms, and what must never make a run slower."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from plans import FREE, bare, product, setting
+from runs import ThreadRun
+from runs import recipe as small_recipe
+
+from distfa.core.rules import RULES
+from distfa.errors import PlanError
+from distfa.plan import peer as peers
+from distfa.plan.build import MESSAGE_BYTES, build
+from distfa.plan.calibration import MessageCost
+from distfa.plan.predict import comparison, predict
+from distfa.plan.wires import Wires
+from distfa.runtime.coordinator import boundary_bytes
+
+EXACTLY = 1e-6  # nothing that is meant to be free costs more
+
+
+def seconds(*args, pipeline=None, **kwargs):
+    return predict(setting(*args, **kwargs), pipeline=pipeline).step_seconds
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("parts", [1, 4])
+def test_one_layer_takes_its_two_products_and_its_update(rule, parts):
+    calibration = bare(update_seconds=0.25)
+    expected = product(32, 20, 10) + product(10, 32, 20) + 0.25
+    assert seconds((20, 10), rule=rule, micro_batches=parts, calibration=calibration) == pytest.approx(
+        expected, rel=EXACTLY
+    )
+
+
+def test_two_layers_without_a_network_are_the_1f1b_table():
+    # Widths 32: every product of n rows takes p. bp, two micro-batches; layer 1 has no emission.
+    #   layer 2        F0 E0 G0 F1 E1 G1
+    #   layer 1     F0 F1    G0       G1       the next step's F0 follows G1
+    # The error of micro-batch 1 leaves after E1; layer 1 ends G1 as layer 2 ends its own.
+    p = product(16, 32, 32)
+    # from layer 1's F0 to the end of its G1: F0 | F0 E0 G0 F1 E1 | G1
+    assert seconds((32, 32, 32), rule="bp", micro_batches=2) == pytest.approx(7 * p, rel=EXACTLY)
+
+
+@pytest.mark.parametrize(("rule", "hops_down"), [("bp", 3), ("fa", 3), ("dfa", 1)])
+def test_with_one_micro_batch_latency_is_paid_once_per_hop_up_and_down(rule, hops_down):
+    free = bare(flops_per_second=1e30)
+    taken = seconds((8,) * 5, rule=rule, latency=0.01, calibration=free)
+    assert taken == pytest.approx((3 + hops_down) * 0.01, rel=EXACTLY)
+
+
+@pytest.mark.parametrize(("fanout", "hops_down"), [(None, 1), (1, 7), (2, 3), (7, 1)])
+def test_a_broadcast_reaches_the_first_layer_by_the_depth_of_its_tree(fanout, hops_down):
+    free = bare(flops_per_second=1e30)
+    taken = seconds((8,) * 9, rule="dfa", latency=0.01, calibration=free, fanout=fanout)
+    assert taken == pytest.approx((7 + hops_down) * 0.01, rel=EXACTLY)
+
+
+def test_a_direct_broadcast_waits_for_the_output_layers_network_card_and_a_relay_does_not():
+    free, layers, nic = bare(flops_per_second=1e30), 40, 1e6
+    message = 4 * 32 * 8 + MESSAGE_BYTES
+    seconds_each = 8 * message / nic
+    common = {"rule": "dfa", "nic": nic, "calibration": free}
+    # All errors go out by one card, the first layer's first, and the next step's activations go up meanwhile, one
+    # behind: the card of the second layer takes in its error first.
+    direct = seconds((8,) * (layers + 1), **common)
+    assert direct == pytest.approx((1 + 1 + layers - 1) * seconds_each, rel=1e-6)
+    found = predict(setting((8,) * (layers + 1), **common, schedule="async", micro_batches=16))
+    assert "outgoing" in found.bottleneck
+    assert found.nodes[-1]["out"] == 16 * (layers - 1) * (4 * 2 * 8 + MESSAGE_BYTES)
+    relay = predict(setting((8,) * (layers + 1), **common, schedule="async", micro_batches=16, fanout=1))
+    assert relay.step_seconds < 0.2 * found.step_seconds
+    assert relay.nodes[-1]["out"] == found.nodes[-1]["out"] // (layers - 1)
+
+
+def test_threads_of_the_wire_cost_time_at_both_ends():
+    free = bare(flops_per_second=1e30)
+    taken = seconds(
+        rule="fa",
+        calibration=replace(
+            free,
+            send=MessageCost(seconds=0.001, seconds_per_byte=0),
+            carry=MessageCost(seconds=0.01, seconds_per_byte=0),
+            receive=MessageCost(seconds=0.1, seconds_per_byte=0),
+        ),
+    )
+    assert taken == pytest.approx(2 * (0.001 + 2 * 0.01 + 0.1), rel=EXACTLY)
+
+
+def test_layers_that_share_one_core_take_the_sum_of_their_work():
+    found = predict(setting((32, 32, 32, 32), rule="dfa", cores=1, nodes=1, micro_batches=4))
+    p = product(8, 32, 32)
+    assert found.step_seconds == pytest.approx(4 * (3 * p + 3 * p + 2 * p), rel=EXACTLY)
+    assert found.bottleneck.startswith("the cores of node 0")
+
+
+def test_async_hides_the_fill_that_sync_pays_for():
+    deep = {"sizes": (32,) * 9, "rule": "fa", "micro_batches": 16}
+    sync, overlapped = seconds(**deep), seconds(**deep, schedule="async")
+    work = 16 * 3 * product(2, 32, 32)  # of an inner layer: forward, its half of a boundary, gradient
+    assert overlapped == pytest.approx(work, rel=0.02)
+    assert sync > 1.2 * overlapped
+
+
+def test_a_pipeline_sends_the_error_only_after_the_gradient_of_the_weights(monkeypatch):
+    monkeypatch.setattr(peers, "_OWN", FREE)
+    monkeypatch.setattr(peers, "_CARRY", FREE)
+    p = product(32, 32, 32)
+    ours, peer = seconds(), seconds(pipeline="1F1B")
+    assert ours == pytest.approx(4 * p, rel=EXACTLY)  # F F E and then both layers' G at the same time
+    assert peer == pytest.approx(5 * p, rel=EXACTLY)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("codec", ["fp32", "int8"])
+def test_bytes_are_those_a_real_run_puts_on_the_wire(rule, codec):
+    r = small_recipe(rule=rule, batch_size=15, max_steps=3, micro_batches=4)
+    with ThreadRun(r, activations=codec, errors=codec, transport="loopback") as run:
+        run.train()
+        real = boundary_bytes(run.coordinator.traffic(), r.network.boundaries)
+    planned = setting(r.network.sizes)
+    planned = replace(planned, job=replace(run.job, recipe=r))
+    found = predict(planned).boundaries
+    assert [(3 * row["up"], 3 * row["down"]) for row in found] == [
+        (row["up_payload"], row["down_payload"]) for row in real
+    ]
+    if codec == "fp32":
+        messages = 3 * 4
+        for row, b in zip(real, r.network.boundaries, strict=True):
+            framing = (row["up_message"] - row["up_payload"]) / messages
+            longer_name = 32 - len(run.job.run_id)  # a run's name is 32 characters
+            assert framing + longer_name == pytest.approx(MESSAGE_BYTES, abs=8), b
+
+
+rates = st.floats(1e4, 1e9)
+runs = st.fixed_dictionaries(
+    {
+        "rule": st.sampled_from(["bp", "fa", "dfa", "kp", "drtp"]),
+        "micro_batches": st.integers(2, 6),
+        "schedule": st.sampled_from(["sync", "async"]),
+        "sizes": st.lists(st.integers(2, 40), min_size=3, max_size=6).map(tuple),
+    }
+)
+ALMOST = 1.01  # steady steps are told apart from others to half a percent
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(runs, rates, st.floats(1, 100), st.floats(0, 0.1))
+def test_more_bandwidth_less_latency_and_faster_processors_never_slow_a_run_down(run, nic, factor, latency):
+    before = seconds(**run, nic=nic, latency=latency)
+    assert seconds(**run, nic=nic * factor, latency=latency) <= before * ALMOST
+    assert seconds(**run, nic=nic, latency=latency / factor) <= before * ALMOST
+    faster = bare(flops_per_second=bare().flops_per_second * factor)
+    assert seconds(**run, nic=nic, latency=latency, calibration=faster) <= before * ALMOST
+
+
+@hypothesis_settings(max_examples=20, deadline=None)
+@given(runs)
+def test_a_step_takes_no_less_than_its_busiest_layer_and_no_more_than_all_one_after_the_other(run):
+    planned = setting(**run)
+    stages, channels = build(planned, Wires(cluster=planned.cluster))
+    work = [sum(stage.forward) + sum(stage.learn) + sum(stage.after) + stage.update for stage in stages]
+    sent = [sum(channel.send) for channel in channels]  # emissions
+    taken = predict(planned).step_seconds
+    assert max(work) <= taken * ALMOST
+    assert taken <= (sum(work) + sum(sent)) * ALMOST
+
+
+def test_the_comparison_names_what_it_compares():
+    planned, baseline = setting(rule="dfa", micro_batches=4), setting(rule="bp")
+    found = comparison(planned, predict(planned), with_peer=True)
+    assert [p.name for p in found] == ["dfa, sync", "dfa, async", "bp, sync", "1F1B pipeline, bp", "GPipe pipeline, bp"]
+    assert [p.name for p in comparison(baseline, predict(baseline))] == ["bp, sync"]
+
+
+def test_advice_names_latency_and_better_micro_batches():
+    slow = setting((32,) * 5, rule="fa", latency=0.01, micro_batches=32)
+    found = predict(slow, advise=True)
+    assert found.bottleneck.startswith("latency: the pipe is not full")
+    assert "lower micro_batches to" in found.bottleneck
+
+
+@pytest.mark.parametrize("changes", [{"rule": "fa"}, {"rule": "dfa", "rank": 2}])
+def test_a_broadcast_of_what_is_not_one_message_is_refused(changes):
+    with pytest.raises(PlanError, match=r"relay or tree goes with rule dfa at full rank"):
+        predict(setting(**changes, fanout=2))
+
+
+def test_sites_share_their_link():
+    free = bare(flops_per_second=1e30)
+    base = setting((8, 8, 8), rule="fa", calibration=free)
+    cluster = base.cluster.model_validate(
+        {
+            "nodes": [{"site": "a"}, {"site": "b"}],
+            "network": {"latency_seconds": 0.0, "between_sites": {"latency_seconds": 0.5, "bits_per_second": 8e3}},
+        }
+    )
+    taken = predict(replace(base, cluster=cluster)).step_seconds
+    assert taken == pytest.approx(2 * (0.5 + (4 * 32 * 8 + MESSAGE_BYTES) / 1e3), rel=1e-3)
