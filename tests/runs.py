@@ -66,14 +66,14 @@ def run_serial(
         inputs.readers(recipe.dtype, torch.device("cpu")),
         targets.readers(recipe.dtype, torch.device("cpu")),
     )
-    up, down = codecs.resolve(activations, recipe.dtype), codecs.resolve(errors, recipe.dtype)
+    up, down = codecs.resolve(activations, recipe.signal_dtype), codecs.resolve(errors, recipe.signal_dtype)
     trainer = SerialTrainer(
         recipe,
         Split(inputs=x[0], targets=y[0]),
         Split(inputs=x[1], targets=y[1]),
         carry_activation=lambda signal: codecs.carry(up, signal),
         carry_error=lambda signal: codecs.carry(down, signal),
-        lossy=not (up.lossless(recipe.dtype) and down.lossless(recipe.dtype)),
+        lossy=not (up.lossless(recipe.signal_dtype) and down.lossless(recipe.signal_dtype)),
     )
     records = list(trainer.run())
     return trainer.state(), records, trainer

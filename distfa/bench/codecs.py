@@ -101,7 +101,7 @@ def _one(spec: RunSpec, work: Work) -> dict[str, Any]:
     torch.set_num_threads(1)
     sent: list[int] = []
     recipe = spec.recipe(work.recipe.network)
-    up, down = (_counted(resolve(name, recipe.dtype), sent) for name in _pair(spec))
+    up, down = (_counted(resolve(name, recipe.signal_dtype), sent) for name in _pair(spec))
     tally = Tally(classification=True)
     run: dict[str, Any] = {"rule": spec.rule, "codecs": _name(spec), "seed": spec.seed}
     try:

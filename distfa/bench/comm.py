@@ -184,7 +184,7 @@ def _row(work: Work, spec: RunSpec, found: Curve, passage: Passage) -> dict[str,
 
 def _weight_transport(work: Work, found: Curve, bp: dict[str, Any]) -> dict[str, Any]:
     """By closed form: bp whose layers send delta_{l+1} and, having no feedback matrix, W_{l+1} down in every step."""
-    sizes, width = work.recipe.network.sizes, work.recipe.dtype.itemsize
+    sizes, width = work.recipe.network.sizes, work.recipe.signal_dtype.itemsize
     pairs = [sizes[l : l + 2] for l in work.recipe.network.boundaries]
     per_row, per_step = width * sum(map(sum, pairs)), width * sum(below * above for below, above in pairs)
     step = per_row * work.recipe.batch_size + per_step

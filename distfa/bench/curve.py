@@ -76,7 +76,7 @@ class Trial:
         work = Work.of(spec)
         train, self._test = work.splits()
         self._up, self._down = (
-            codecs.resolve(name, work.recipe.dtype) for name in (spec.codec.activations, spec.codec.errors)
+            codecs.resolve(name, work.recipe.signal_dtype) for name in (spec.codec.activations, spec.codec.errors)
         )
         self._trainer = SerialTrainer(
             work.recipe, train, self._test, carry_activation=self._carry_up, carry_error=self._carry_down

@@ -28,7 +28,7 @@ def run(products: Iterable[Product], *, dtype: str, seconds: float, deadline_sec
 
     Args:
         products: Repeated ones are timed once.
-        dtype: ``float32`` or ``float64``.
+        dtype: ``float32``, ``float64`` or ``bfloat16``.
         seconds: To spend on all of them together.
         deadline_seconds: For everything.
 
@@ -78,7 +78,7 @@ def main() -> None:
     """Be one of the processes, as the arguments say; one JSON object on stdout."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--products", required=True)
-    parser.add_argument("--dtype", choices=("float32", "float64"), required=True)
+    parser.add_argument("--dtype", choices=("float32", "float64", "bfloat16"), required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--meeting", type=Path, required=True)
     parser.add_argument("--rank", type=int, required=True)

@@ -131,7 +131,7 @@ def _one(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
 def _bytes_per_sample(recipe: Recipe) -> int:
     """Payload, up and down, over all boundaries: what an engine with a wire counts, the codec being lossless."""
     columns = sum(link.columns for link in links(recipe) if link.direction in (Direction.UP, Direction.DOWN))
-    return columns * recipe.dtype.itemsize
+    return columns * recipe.signal_dtype.itemsize
 
 
 def _row(spec: RunSpec, runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class Settings:
         hidden: Widths of the hidden layers.
         batch_size: Rows of a step.
         lr: Of SGD.
+        dtype: As a run spec's; with ``bfloat16`` torch's engines compute by autocast.
         warmup: Steps before each measurement, at least 1.
         steps: Steps measured.
         rounds: How often everything is measured.
@@ -66,6 +67,7 @@ class Settings:
     hidden: Sequence[int] = (1024, 1024, 1024)
     batch_size: int = 256
     lr: float = 0.01
+    dtype: str = "float32"
     warmup: int = 20
     steps: int = 100
     rounds: int = 5
@@ -93,7 +95,7 @@ def run(settings: Settings, say: Say) -> Outcome:
             chosen = contest.search(_entrants(settings, spec, work))
             for number in range(1, settings.rounds + 1):
                 contest.round(number, chosen)
-                times.append(_times(made, settings.deadline_seconds))
+                times.append(_times(made, settings))
         finally:
             stop_ray()
     seconds = {product: median(one[product] for one in times) for product in times[0]}
@@ -120,6 +122,7 @@ def _spec(settings: Settings, folder: Path) -> RunSpec:
         "rule": "bp",
         "batch_size": settings.batch_size,
         "optimizer": {"name": "sgd", "lr": settings.lr},
+        "dtype": settings.dtype,
         "epochs": settings.warmup + settings.steps,
         "max_steps": settings.warmup + settings.steps,
         "ledger": {"every": settings.books_every},
@@ -146,9 +149,9 @@ def _entrants(settings: Settings, spec: RunSpec, work: Work) -> list[Entrant]:
     ]
 
 
-def _times(made: dict[str, dict[int, list[Product]]], deadline_seconds: float) -> dict[Product, float]:
+def _times(made: dict[str, dict[int, list[Product]]], settings: Settings) -> dict[Product, float]:
     every = [product for layers in made.values() for layer in layers.values() for product in layer]
-    return rate.run(every, dtype="float32", seconds=_RATE_SECONDS, deadline_seconds=deadline_seconds)
+    return rate.run(every, dtype=settings.dtype, seconds=_RATE_SECONDS, deadline_seconds=settings.deadline_seconds)
 
 
 def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[str, Any]]:
@@ -173,8 +176,8 @@ def _notes(settings: Settings, seconds: dict[Product, float], bounds: dict[str, 
     return [
         f"medians of {settings.rounds} rounds of {settings.steps} steps after {settings.warmup} of warm-up, in "
         "shuffled order; ratios are of medians; M is the best of one search round before them, which does not count",
-        f"float32, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an even "
-        f"share of the {_cores()} cores and at least one; processes on one machine, by loopback",
+        f"{settings.dtype}, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an "
+        f"even share of the {_cores()} cores and at least one; processes on one machine, by loopback",
         f"compute bound, samples/s: {listed}: the products of a step at the {flops / 1e9:,.1f} GFLOP/s that one core "
         "does at these shapes while all do, in CPU time, spread evenly over the cores but no layer over several",
         "CPU seconds are of a configuration's own processes, distfa's with Ray's and the coordinator's; 'by others' is "

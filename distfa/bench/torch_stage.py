@@ -97,7 +97,7 @@ class _Stage:
     def payload_bytes(self) -> int:
         """Activations up and gradients down that this stage has sent in training."""
         columns = (0 if self._last else self._outputs) + (0 if self._first else self._inputs)
-        return self.done * self._recipe.batch_size * columns * self._recipe.dtype.itemsize
+        return self.done * self._recipe.batch_size * columns * self._recipe.signal_dtype.itemsize
 
     def steps(self) -> Iterator[int]:
         """Train to the end or the target; yields the rows of every step."""
@@ -133,7 +133,7 @@ class _Stage:
             if self._first:
                 h = self._test.inputs.read(rows)
             else:
-                h = torch.empty(len(rows), self._inputs, dtype=self._recipe.dtype)
+                h = torch.empty(len(rows), self._inputs, dtype=self._recipe.signal_dtype)
                 dist.recv(h, self._rank - 1)
             h = self._module(h)
             if self._last:

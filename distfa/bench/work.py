@@ -54,8 +54,21 @@ class Work:
         return Split(inputs=x[0], targets=y[0]), Split(inputs=x[1], targets=y[1])
 
 
+class _Mixed(nn.Sequential):
+    """As ``Sequential``, its products in bfloat16 by torch's own autocast."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What the modules make of the input."""
+        with torch.autocast(input.device.type, torch.bfloat16):
+            for module in self:
+                input = module(input)
+        return input
+
+
 def modules(recipe: Recipe, layers: range) -> nn.Sequential:
     """Some layers of the network as torch modules, starting on the weights distfa would give them.
+
+    In a mixed run they compute by torch's autocast, so that what a stage sends is bfloat16 too.
 
     Args:
         recipe: What is trained.
@@ -72,7 +85,7 @@ def modules(recipe: Recipe, layers: range) -> nn.Sequential:
         built.append(linear)
         if shape.activation.name != "identity":
             built.append(shape.activation.module())
-    return nn.Sequential(*built)
+    return _Mixed(*built) if recipe.mixed else nn.Sequential(*built)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, samples: int) -> None:
@@ -83,4 +96,5 @@ def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, sample
 
 def loss_part(output: Tensor, target: Tensor, rows: int) -> Tensor:
     """A micro-batch's share of the mean loss over a batch of ``rows`` rows, so that shares and gradients just add."""
-    return F.cross_entropy(output, target, reduction="sum") / rows
+    wide = output.to(torch.promote_types(output.dtype, torch.float32))
+    return F.cross_entropy(wide, target, reduction="sum") / rows

@@ -34,6 +34,10 @@ def speed(
     ] = "1024,1024,1024",
     batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_TASK)] = 256,
     lr: Annotated[float, typer.Option(help="Of SGD.", rich_help_panel=_TASK)] = 0.01,
+    dtype: Annotated[
+        str,
+        typer.Option(help="float32, float64, or bfloat16: mixed, torch's engines by autocast.", rich_help_panel=_TASK),
+    ] = "float32",
     data: Annotated[
         str | None,
         typer.Option(help="A data set, as for train; default: random numbers of MNIST's shape.", rich_help_panel=_TASK),
@@ -70,6 +74,7 @@ def speed(
         hidden=numbers("--hidden", hidden),
         batch_size=batch_size,
         lr=lr,
+        dtype=dtype,
         warmup=warmup,
         steps=steps,
         rounds=rounds,

@@ -18,14 +18,14 @@ _ALL: tuple[Codec, ...] = (FP32, FP64, BF16, Fp8(), Int8(), Int4(), DitheredInt4
 CODECS: dict[str, Codec] = {codec.name: codec for codec in _ALL}
 
 LOSSLESS = "lossless"
-"""In a spec: the codec that keeps every bit of the run's dtype."""
+"""In a spec: the codec that keeps every bit of the signals' dtype."""
+
+_EXACT = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
 
 
 def resolve(name: str, dtype: torch.dtype) -> Codec:
-    """The codec a spec names, ``lossless`` being fp32 or fp64 by the run's dtype."""
-    if name == LOSSLESS:
-        name = "fp64" if dtype == torch.float64 else "fp32"
-    return CODECS[name]
+    """The codec a spec names, ``lossless`` being bf16, fp32 or fp64 by the dtype of signals."""
+    return CODECS[_EXACT[dtype] if name == LOSSLESS else name]
 
 
 def carry(codec: Codec, signal: Tensor) -> Tensor:

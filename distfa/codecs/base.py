@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distfa.codecs.staging import to_host
+
 Payload = NDArray[np.uint8]
 
 
@@ -53,7 +55,7 @@ class Codec(Protocol):
 
 def to_bytes(signal: Tensor) -> Payload:
     """A tensor's memory as bytes; copies only from a device or out of a strided view."""
-    packed = signal.detach().cpu().contiguous()
+    packed = to_host(signal).contiguous()
     # Torch calls a single column contiguous whatever its stride, but views only stride 1 as bytes.
     return packed.as_strided((packed.numel(),), (1,)).view(torch.uint8).numpy()
 

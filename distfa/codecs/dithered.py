@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distfa.codecs.base import to_bytes
 from distfa.codecs.scaled import Int4
+from distfa.codecs.staging import to_host
 
 
 class DitheredInt4(Int4):
@@ -27,7 +28,7 @@ class DitheredInt4(Int4):
 
     def round(self, scaled: Tensor) -> Tensor:
         """Up with the probability of the fraction; on the CPU, wherever the signal was."""
-        scaled = scaled.cpu()
+        scaled = to_host(scaled)
         return scaled.add_(_uniform(scaled)).floor_()
 
 

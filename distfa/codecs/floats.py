@@ -44,4 +44,4 @@ class FloatCodec:
 
 FP64 = FloatCodec("fp64", torch.float64, "exact")
 FP32 = FloatCodec("fp32", torch.float32, "exact in float32 runs; 2^-24 of the number in float64 runs")
-BF16 = FloatCodec("bf16", torch.bfloat16, "2^-8 of the number")
+BF16 = FloatCodec("bf16", torch.bfloat16, "2^-8 of the number; exact in bfloat16 runs")

@@ -48,7 +48,7 @@ class Packed:
         require_bytes(payload, head + len(places) * dtype.itemsize)
         signal = torch.zeros((rows, columns), dtype=dtype)
         words = f"i{dtype.itemsize}"
-        signal.numpy().reshape(-1).view(words)[places] = payload[head:].view(words)
+        signal.view(torch.uint8).numpy().reshape(-1).view(words)[places] = payload[head:].view(words)
         return signal
 
 

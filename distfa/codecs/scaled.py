@@ -48,7 +48,7 @@ class RowScaled(ABC):
 
     def encode(self, signal: Tensor) -> Payload:
         """Scales and rows."""
-        signal = signal.detach()
+        signal = signal.detach().to(torch.promote_types(signal.dtype, torch.float32))
         magnitude = signal.abs()
         scale = magnitude.amax(dim=1, keepdim=True).float().div_(self.top)
         step = torch.where(scale == 0, 1.0, scale)  # a row of zeros has no scale to divide by
@@ -59,10 +59,10 @@ class RowScaled(ABC):
     def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """Numbers x scale."""
         require_bytes(payload, self.max_payload_bytes(rows, columns, dtype))
-        scales = _SCALE_BYTES * rows
-        scale = from_bytes(payload[:scales], rows, 1, torch.float32).to(dtype)
+        scales, wide = _SCALE_BYTES * rows, torch.promote_types(dtype, torch.float32)
+        scale = from_bytes(payload[:scales], rows, 1, torch.float32).to(wide)
         body = from_bytes(payload[scales:], rows, self.row_bytes(columns), torch.uint8)
-        return self.read(body, columns, dtype).mul_(scale)
+        return self.read(body, columns, wide).mul_(scale).to(dtype)
 
 
 class Int8(RowScaled):

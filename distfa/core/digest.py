@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _MULTIPLIER = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number: Knuth's multiplicative hashing
 
 
@@ -61,8 +62,8 @@ class DigestRecord:
 
 
 def digest(signal: Tensor) -> int:
-    """The digest of a float32 or float64 signal of any shape."""
-    bits = signal.detach().contiguous().view(torch.int32 if signal.element_size() == 4 else torch.int64).flatten()
+    """The digest of a bfloat16, float32 or float64 signal of any shape."""
+    bits = signal.detach().contiguous().view(_WORDS[signal.element_size()]).flatten()
     return int((bits * _weights(len(bits), bits.device)).sum().item())
 
 

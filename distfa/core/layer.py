@@ -3,6 +3,9 @@
 Legend, for a micro-batch of n rows: h_in (n, d_{l-1}), z, h, s, delta (n, d_l), W (d_l, d_{l-1}),
 b (d_l,), G (d_l, d_{l-1}), g (d_l,). Every tensor a layer hands out is a fresh, aligned allocation:
 BLAS may round differently on other alignments, and engines must agree to the last bit.
+
+In a mixed run signals and products are bfloat16, and so are the copies of W, b and a learned B that they meet;
+W, b, B, their gradients and the optimizer are float32.
 """
 
 from __future__ import annotations
@@ -22,6 +25,24 @@ from distfa.core.recipe import Recipe
 
 Part = tuple[int, int]
 """A micro-batch: (step, its number within the step)."""
+
+
+class _Operand:
+    """A matrix that is updated, as products take it: itself, or a copy in the dtype of the signals.
+
+    Args:
+        master: Where updates are made.
+        dtype: Of the signals.
+    """
+
+    def __init__(self, master: Tensor, dtype: torch.dtype) -> None:
+        self.master = master
+        self.value = master.to(dtype)
+
+    def follow(self) -> None:
+        """Take over an update of the master."""
+        if self.value is not self.master:
+            self.value.copy_(self.master)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +80,7 @@ class Layer:
         self.index = index
         self.shape = recipe.network[index]
         self.device = torch.device(device)
-        self._dtype = recipe.dtype
+        self._dtype, self._signal_dtype = recipe.dtype, recipe.signal_dtype
         self._outputs = recipe.network.sizes[-1]
         self._is_output = index == len(recipe.network)
         self._loss = LOSSES[recipe.loss]
@@ -69,12 +90,18 @@ class Layer:
         # The lowest first: it is the first to need its error, for its next step's forward.
         self.sends_to = tuple(b for b in boundaries if self.rule.origin(b) == index)
         self._emits_with = {b: self._matrix(self.rule.feedback(b, sender=True)) for b in self.sends_to}
-        self._learns_with = None if self._is_output else self._matrix(self.rule.feedback(index, sender=False))
+        taught_by = None if self._is_output else self.rule.feedback(index, sender=False)
+        self._learned = (
+            _Operand(taught_by.to(self.device, self._dtype), self._signal_dtype)
+            if taught_by is not None and self.rule.learns_feedback
+            else None
+        )
+        self._learns_with = self._learned.value if self._learned is not None else self._matrix(taught_by)
+        self._w = _Operand(self.weight, self._signal_dtype)
+        self._b = None if self.bias is None else _Operand(self.bias, self._signal_dtype)
         self.optimizer = optim.build(recipe.optimizer, self.parameters)
         self._feedback_optimizer = (
-            optim.build(recipe.optimizer, [self._learns_with])
-            if self.rule.learns_feedback and self._learns_with is not None
-            else None
+            None if self._learned is None else optim.build(recipe.optimizer, [self._learned.master])
         )
         self._ledger = (
             LayerLedger(recipe, index, self.rule, self.weight) if recipe.ledger_every and self.rule.potential else None
@@ -85,7 +112,7 @@ class Layer:
         self._probed = False
         self._probe_kept: dict[int, _Kept] = {}
         self._true_gradients: list[Tensor] = []
-        self._message = self._signal = torch.empty(0)  # of the last backward
+        self._message = self._taught = torch.empty(0)  # of the last backward
         self._cosines: list[Tensor] = []
 
     @property
@@ -118,10 +145,11 @@ class Layer:
 
     def infer(self, h_in: Tensor) -> Tensor:
         """h = phi(h_in W^T + b), keeping nothing; shape (n, d_l)."""
-        return self.shape.activation.forward(self._affine(h_in))
+        return self.shape.activation.forward(self._affine(self._signal(h_in)))
 
     def forward(self, h_in: Tensor, part: Part) -> Tensor:
         """As ``infer``, keeping what this micro-batch's backward needs."""
+        h_in = self._signal(h_in)
         z = self._affine(h_in)
         h = self.shape.activation.forward(z)
         self._kept[part] = _Kept(h_in=h_in, z=z, h=h, updates=self._updates)
@@ -129,7 +157,8 @@ class Layer:
 
     def score(self, output: Tensor, target: Tensor, rows: int) -> Scored:
         """The loss of one micro-batch of a batch of ``rows`` rows; output layer only."""
-        return self._loss(output, target, rows)
+        scored = self._loss(output.to(self._dtype), target, rows)
+        return replace(scored, gradient=self._signal(scored.gradient))
 
     def output_delta(self, scored: Scored, part: Part) -> Tensor:
         """delta_L = e = dLoss/dz_L, shape (n, C): the output layer always uses the exact error."""
@@ -144,7 +173,7 @@ class Layer:
         self._message = message
         s = self.rule.teach(message, self._learns_with)
         if self._probed:
-            self._signal = s
+            self._taught = s
         delta = self.shape.activation.backward(s, kept.z, kept.h)
         if self._ledger is not None:
             self._ledger.observe(s, delta, kept.z, kept.h)
@@ -153,24 +182,24 @@ class Layer:
     def label_message(self, target: Tensor, rows: int) -> Tensor:
         """What stands in for an error message where the rule reads labels: the target / rows, (n, C)."""
         if target.dim() == 2:
-            return target / rows
-        onehot = torch.zeros(len(target), self._outputs, dtype=self._dtype, device=self.device)
+            return self._signal(target / rows)
+        onehot = torch.zeros(len(target), self._outputs, dtype=self._signal_dtype, device=self.device)
         return onehot.scatter_(1, target.unsqueeze(1), 1.0 / rows)
 
     def emit(self, boundary: int, delta: Tensor) -> Tensor:
         """The rule's error message across ``boundary``, one of ``sends_to``; a hidden layer passes on the output's."""
         if self.rule.is_direct and not self._is_output:
             return self._message
-        return self.rule.emit(delta, self.weight, self._emits_with[boundary])
+        return self.rule.emit(delta, self._w.value, self._emits_with[boundary])
 
     def accumulate(self, delta: Tensor, part: Part) -> None:
         """Add this micro-batch's G = delta^T h_in and g = sum of rows of delta; forget its forward."""
         kept = self._kept.pop(part)
         self._add_product(self.weight, delta, kept.h_in)
-        if self._learns_with is not None and kept.message is not None:
-            self._add_product(self._learns_with, kept.message, kept.h)
+        if self._learned is not None and kept.message is not None:
+            self._add_product(self._learned.master, kept.message, kept.h)
         if self.bias is not None:
-            g = delta.sum(dim=0)
+            g = delta.sum(dim=0, dtype=self._dtype)
             self.bias.grad = self.bias.grad.add_(g) if self._has_gradient and self.bias.grad is not None else g
         self._has_gradient = True
         if self._ledger is not None and kept.updates < self._updates:
@@ -185,20 +214,21 @@ class Layer:
         if self._ledger is None:
             self._descend()
             return []
-        learned = self._learns_with, self._feedback_optimizer
+        learned, optimizer = self._learned, self._feedback_optimizer
         return self._ledger.around(
             step,
             lr,
             self._descend,
             weight=(self.weight, self.optimizer),
             bias=self.bias,
-            learned=None if learned[0] is None or learned[1] is None else (learned[0], learned[1]),
+            learned=None if learned is None or optimizer is None else (learned.master, optimizer),
         )
 
     def probe_forward(self, h_in: Tensor, micro_batch: int) -> Tensor:
         """A probe's forward of one micro-batch, at the weights before the step; h, shape (n, d_l)."""
         if micro_batch == 0:
             self._true_gradients = []
+        h_in = self._signal(h_in)
         z = self._affine(h_in)
         h = self.shape.activation.forward(z)
         self._probe_kept[micro_batch] = _Kept(h_in=h_in, z=z, h=h)
@@ -216,19 +246,20 @@ class Layer:
         """
         kept = self._probe_kept.pop(micro_batch)
         delta = self.shape.activation.backward(gradient, kept.z, kept.h)
-        parts = [delta.t() @ kept.h_in] if self.bias is None else [delta.t() @ kept.h_in, delta.sum(0)]
+        product = (delta.t() @ kept.h_in).to(self._dtype)
+        parts = [product] if self.bias is None else [product, delta.sum(0, dtype=self._dtype)]
         if self._true_gradients:
             parts = [so_far.add_(part) for so_far, part in zip(self._true_gradients, parts, strict=True)]
         self._true_gradients = parts
-        return delta @ self.weight
+        return self.straight(delta)
 
     def straight(self, delta: Tensor) -> Tensor:
         """delta_l W_l, shape (n, d_{l-1}): what backpropagation would make of the rule's own delta."""
-        return delta @ self.weight
+        return delta @ self._w.value
 
     def compare(self, straight: Tensor) -> None:
         """Set s_l of the last backward beside delta_{l+1} W_{l+1}, both (n, d_l): signal alignment."""
-        self._cosines.append(row_cosines(self._signal, straight))
+        self._cosines.append(row_cosines(self._taught, straight))
 
     def probed(self, step: int) -> LayerProbe:
         """This layer's alignment with the true gradient of the step, before its update."""
@@ -239,22 +270,32 @@ class Layer:
         self.optimizer.step()
         if self._feedback_optimizer is not None:
             self._feedback_optimizer.step()
+        for operand in (self._w, self._b, self._learned):
+            if operand is not None:
+                operand.follow()
         self._has_gradient = False
 
     def _add_product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
         """Add left^T right to the parameter's gradient, or begin it in the step's first micro-batch."""
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
-        if self._has_gradient:
+        if left.dtype != parameter.dtype:
+            product = torch.mm(left.t(), right)
+            parameter.grad.add_(product) if self._has_gradient else parameter.grad.copy_(product)
+        elif self._has_gradient:
             parameter.grad.addmm_(left.t(), right)
         else:
             torch.mm(left.t(), right, out=parameter.grad)
 
     def _affine(self, h_in: Tensor) -> Tensor:
-        return torch.nn.functional.linear(h_in, self.weight, self.bias)
+        return torch.nn.functional.linear(h_in, self._w.value, None if self._b is None else self._b.value)
+
+    def _signal(self, tensor: Tensor) -> Tensor:
+        """In the dtype of signals."""
+        return tensor.to(self._signal_dtype)
 
     def _matrix(self, matrix: Tensor | None) -> Tensor | None:
-        return None if matrix is None else matrix.to(self.device, self._dtype)
+        return None if matrix is None else matrix.to(self.device, self._signal_dtype)
 
     def _initial(self, recipe: Recipe, given: tuple[Tensor, Tensor | None] | None) -> tuple[Tensor, Tensor | None]:
         if given is not None:

@@ -28,6 +28,7 @@ class _Signals:
     delta_z: Tensor
     s_h: Tensor
     magnitude: Tensor  # sum |s h| + |delta z|: the scale of their rounding
+    square: Tensor  # sum (s h)^2 + (delta z)^2, in a mixed run
 
 
 class LayerLedger:
@@ -48,7 +49,7 @@ class LayerLedger:
         self._local = any(end == "upper" and b == layer for b, end in duties)
         self._upper = next((b for b, end in duties if end == "upper" and b < layer), None)
         fixed = self._fixed(rule)
-        self._matrix = None if fixed is None else fixed.to(weight.device, weight.dtype).double()
+        self._matrix = None if fixed is None else fixed.to(weight.device, recipe.signal_dtype).double()
         width = weight.shape[0] if self._upper is None else weight.shape[1]
         self._shadow = torch.zeros(width, dtype=torch.float64, device=weight.device)
         self._sums: _Signals | None = None
@@ -67,14 +68,18 @@ class LayerLedger:
         """Add one micro-batch of a hidden layer; all (n, d_l)."""
         if self._sums is None:
             zero = torch.zeros(s.shape[1], dtype=torch.float64, device=s.device)
-            self._sums = _Signals(delta_z=zero, s_h=zero.clone(), magnitude=zero.clone())
+            self._sums = _Signals(delta_z=zero, s_h=zero.clone(), magnitude=zero.clone(), square=zero.clone())
         if self._due and self._lower:
             s_h, delta_z = s.double() * h.double(), delta.double() * z.double()
             self._sums.s_h += s_h.sum(0)
             self._sums.delta_z += delta_z.sum(0)
             self._sums.magnitude += s_h.abs().sum(0) + delta_z.abs().sum(0)
+            if self._recipe.mixed:
+                self._sums.square += s_h.square().sum(0) + delta_z.square().sum(0)
         elif self._rule.is_direct and self._local:
-            self._sums.s_h += (s * h).sum(0).double()  # the shadow readout moves at every step
+            self._sums.s_h += (
+                (s * h).sum(0, dtype=self._recipe.dtype).double()
+            )  # the shadow readout moves at every step
 
     def stale(self, weight: Tensor, bias: Tensor | None) -> None:
         """The gradient so far is of micro-batches whose forward saw the weights before the last update.
@@ -150,13 +155,13 @@ class LayerLedger:
         return halves
 
     def _lower_half(self, step: int, lr: float, w: Update, b: Update | None, sums: _Signals, fold: Fold) -> Half:
-        total, staleness = Sums(fold=fold), -lr * fold.vector(self._drift)
+        total, staleness = self._nothing_yet(fold), -lr * fold.vector(self._drift)
         for parameter in (w,) if b is None else (w, b):
             for block in parameter.blocks():
                 total.add(block, lr)
         s_h = lr * fold.vector(sums.s_h)
         nonhomogeneity = s_h - lr * fold.vector(sums.delta_z)
-        magnitude = lr * fold.vector(sums.magnitude)
+        signals = self._product_rounding(lr * fold.vector(sums.magnitude), lr**2 * fold.vector(sums.square))
         return Half(
             boundary=self._layer,
             step=step,
@@ -169,19 +174,16 @@ class LayerLedger:
             staleness=staleness,
             exchange=s_h,
             residual=total.change - total.second - total.optimizer - nonhomogeneity - staleness + s_h,
-            rounding=self._rounding(w.numbers, lr, total) + self._product_rounding(magnitude),
-            exchange_rounding=self._product_rounding(magnitude),
+            rounding=self._rounding(w.numbers, lr, total) + signals,
+            exchange_rounding=signals,
         )
 
     def _upper_half(self, step: int, lr: float, boundary: int, w: Update, fold: Fold) -> Half:
-        rule, total = self._rule, Sums(fold=fold)
+        rule, total = self._rule, self._nothing_yet(fold)
         for block in w.blocks():
             before, fixed = block.before.view(block.shape), None if self._matrix is None else self._matrix[block.rows]
             if rule.is_direct and fixed is not None:
-                b = fixed.flatten()
-                total.exchange += lr * fold.dot(block, b, block.gradient)
-                squares = fold.dot(block, b, b) * fold.dot(block, block.gradient, block.gradient)
-                total.product += squares**0.5
+                total.add_product(block, lr, fixed.flatten())
                 continue
             after = before + block.change.view(block.shape)
             field = rule.field(before, fixed).flatten()
@@ -194,7 +196,7 @@ class LayerLedger:
 
     def _learned_half(self, step: int, lr: float, fb: Update, fold: Fold) -> Half:
         """kp: Phi = 1/2 ||B||^2, with B's own update and optimizer."""
-        total = Sums(fold=fold)
+        total = self._nothing_yet(fold)
         for block in fb.blocks():
             total.add(block, lr)
         return self._potential_half(step, lr, self._layer, fb, total)
@@ -211,7 +213,7 @@ class LayerLedger:
             exchange=total.exchange,
             residual=total.change - total.second - total.optimizer + total.exchange,
             rounding=self._rounding(update.numbers, lr, total),
-            exchange_rounding=self._product_rounding(lr * total.product),
+            exchange_rounding=self._product_rounding(lr * total.product, lr**2 * total.product_square),
         )
 
     def _shadow_half(self, step: int, lr: float, sums: _Signals, fold: Fold) -> Half:
@@ -236,16 +238,23 @@ class LayerLedger:
         relative to the update, matrix products relative to their terms.
         """
         stored = self._epsilon * total.size / math.sqrt(max(numbers, 1))
-        products = self._product_rounding(lr * total.product)
+        products = self._product_rounding(lr * total.product, lr**2 * total.product_square)
         return _MARGIN * (stored + self._epsilon * total.update) + products
 
-    def _product_rounding(self, magnitude: Number) -> Number:
-        """How far a sum of products of signals may be off: their dtype's eps, times the root of the
-        longest sum in them, relative to the sum of magnitudes."""
+    def _product_rounding(self, magnitude: Number, square: Number) -> Number:
+        """How far a sum of products of signals may be off by rounding.
+
+        eps of the dtype sums are made in, times the root of the longest sum, relative to the sum of magnitudes; and
+        in a mixed run eps/2 of bfloat16 for every signal, weight and gradient: the root of a sum of squares.
+        """
         longest = max(self._recipe.batch_size, *self._recipe.network.sizes)
-        return _MARGIN * self._epsilon * math.sqrt(longest) * magnitude
+        rounded = torch.finfo(self._recipe.signal_dtype).eps / 2 if self._recipe.mixed else 0.0
+        return _MARGIN * (self._epsilon * math.sqrt(longest) * magnitude + rounded * square**0.5)
 
     # -- parts --------------------------------------------------------------------------------
+
+    def _nothing_yet(self, fold: Fold) -> Sums:
+        return Sums(fold=fold, rounded=self._recipe.mixed)
 
     def _fixed(self, rule: Rule) -> Tensor | None:
         if self._upper is None:

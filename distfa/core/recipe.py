@@ -36,7 +36,8 @@ class Recipe:
         schedule: ``sync`` or ``async`` (``distfa.core.schedule``).
         sync_epochs: Under ``async``, so many epochs at the start run as ``sync``.
         eval_every: Evaluate on the test set after every so many epochs, and always after the last.
-        dtype: Of weights, activations and errors.
+        dtype: Of weights, gradients and optimizer state; and of signals and products, unless ``mixed``.
+        mixed: Whether signals and products are bfloat16 (Micikevicius et al., "Mixed precision training", ICLR 2018).
         seed: Of weights, feedback and data order.
         ledger_every: Steps between entries in the conservation ledger; 0 for none.
         ledger_neurons: Whether entries also keep every neuron's share.
@@ -62,12 +63,18 @@ class Recipe:
     sync_epochs: int = 0
     eval_every: int = 1
     dtype: torch.dtype = torch.float32
+    mixed: bool = False
     seed: int = 0
     ledger_every: int = 0
     ledger_exact: bool = False
     ledger_neurons: bool = False
     probe_every: int = 0
     check_finite: bool = True
+
+    @property
+    def signal_dtype(self) -> torch.dtype:
+        """Of activations and error signals, as products take them and as they travel."""
+        return torch.bfloat16 if self.mixed else self.dtype
 
     def ledger_due(self, step: int) -> bool:
         """Whether ``step`` is entered in the ledger."""

@@ -124,9 +124,15 @@ class PerNeuron(Fold):
 
 @dataclass(kw_only=True)
 class Sums:
-    """What a parameter's half adds up: sums of squares and products over its numbers."""
+    """What a parameter's half adds up: sums of squares and products over its numbers.
+
+    Attributes:
+        fold: Over all neurons, or neuron by neuron.
+        rounded: Whether gradients are rounded number by number, so that ``product_square`` is asked for.
+    """
 
     fold: Fold
+    rounded: bool = False
     change: Number = 0.0
     second: Number = 0.0
     optimizer: Number = 0.0
@@ -135,6 +141,7 @@ class Sums:
     size: Number = 0.0
     update: Number = 0.0
     product: Number = 0.0
+    product_square: Number = 0.0
 
     def add(self, block: Block, lr: float) -> None:
         """Add a block of weights whose level is 1/2 ||.||^2: the lower half's, and kp's B."""
@@ -145,7 +152,7 @@ class Sums:
         self.optimizer += self.fold.dot(block, w, e) + lr * w_g
         self.exchange += lr * w_g
         self.level += square / 2 + w_dw + dw_dw / 2
-        self._bound(block, square)
+        self._bound(block, square, w)
 
     def add_field(self, block: Block, lr: float, field: Tensor, phi_before: Number, phi_after: Number) -> None:
         """Add a block of weights whose level is a potential with gradient ``field``."""
@@ -156,13 +163,26 @@ class Sums:
         self.optimizer += self.fold.dot(block, field, e) + lr * b_g
         self.exchange += lr * b_g
         self.level += phi_after
-        self._bound(
-            block, (self.fold.dot(block, field, field) * self.fold.dot(block, block.before, block.before)) ** 0.5
-        )
+        sizes = self.fold.dot(block, field, field) * self.fold.dot(block, block.before, block.before)
+        self._bound(block, sizes**0.5, field)
 
-    def _bound(self, block: Block, square: Number) -> None:
+    def add_product(self, block: Block, lr: float, field: Tensor) -> None:
+        """Add the exchange of a block alone, where the level is kept elsewhere."""
+        self.exchange += lr * self.fold.dot(block, field, block.gradient)
+        squares = self.fold.dot(block, field, field) * self.fold.dot(block, block.gradient, block.gradient)
+        self.product += squares**0.5
+        self._square(block, field)
+
+    def _bound(self, block: Block, square: Number, factor: Tensor) -> None:
         """Sums of magnitudes, bounded by norms (Cauchy-Schwarz), for what rounding may do."""
+        self._square(block, factor)
         norm = square**0.5
         self.size += square
         self.update += norm * self.fold.dot(block, block.expected, block.expected) ** 0.5
         self.product += norm * self.fold.dot(block, block.gradient, block.gradient) ** 0.5
+
+    def _square(self, block: Block, factor: Tensor) -> None:
+        """What the independent roundings of a gradient's numbers come to, times eps / 2."""
+        if self.rounded:
+            terms = factor * block.gradient
+            self.product_square += self.fold.dot(block, terms, terms)

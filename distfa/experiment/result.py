@@ -164,4 +164,4 @@ def bp_payload(recipe: Recipe, sent: dict[str, int], *, rows: int, down: Codec) 
         down: Codec of error messages.
     """
     columns = recipe.network.sizes[sent["boundary"]]
-    return sent["up_payload"] + down.max_payload_bytes(rows, columns, recipe.dtype)
+    return sent["up_payload"] + down.max_payload_bytes(rows, columns, recipe.signal_dtype)

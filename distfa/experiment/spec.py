@@ -19,8 +19,6 @@ from distfa.errors import SpecError
 from distfa.runtime.job import Job
 from distfa.transport.base import WireConfig
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
 
 def _one_of(names: Sequence[str]) -> BeforeValidator:
     """A validator that accepts one of ``names`` and, failing that, names the nearest."""
@@ -198,7 +196,10 @@ class RunSpec(_Part):
     )
     eval_every: int = Field(1, ge=1, description="epochs between evaluations")
     log_every: int = Field(10, ge=1, description="steps between records in metrics.jsonl")
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["float32", "float64", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16 is mixed: signals and products in bfloat16, weights, gradients and optimizer in float32",
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     check_finite: bool = Field(True, description="stop at NaN or infinity in a signal or the loss")
@@ -254,7 +255,8 @@ class RunSpec(_Part):
             schedule=self.schedule,
             sync_epochs=self.sync_epochs,
             eval_every=self.eval_every,
-            dtype=_DTYPES[self.dtype],
+            dtype=torch.float64 if self.dtype == "float64" else torch.float32,
+            mixed=self.dtype == "bfloat16",
             seed=self.seed,
             ledger_every=self.ledger.every,
             ledger_exact=self.ledger.exact,

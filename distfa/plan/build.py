@@ -56,7 +56,7 @@ class Setting:
     def speed(self, layer: int) -> Speed:
         """Of a layer's node."""
         group = self.cluster.each[self.nodes[layer - 1]]
-        return Speed(calibration=self.calibration, node=group, number_bytes=self.job.recipe.dtype.itemsize)
+        return Speed(calibration=self.calibration, node=group, number_bytes=self.job.recipe.signal_dtype.itemsize)
 
     def by_part(self, seconds: Callable[[int], float]) -> tuple[float, ...]:
         """For every micro-batch what a function says of its rows; asked once for each size there is."""
@@ -144,14 +144,14 @@ def channel(
     """One of distfa's links: its codec, its threads, its window."""
     c, recipe = setting.calibration, setting.job.recipe
     cost, check = c.codec(codec.name), setting.speed(ends[1]).seconds
-    sizes = tuple(codec.max_payload_bytes(n, columns, recipe.dtype) + MESSAGE_BYTES for n in setting.rows)
+    sizes = tuple(codec.max_payload_bytes(n, columns, recipe.signal_dtype) + MESSAGE_BYTES for n in setting.rows)
     route = wires.route(*(setting.nodes[layer - 1] for layer in ends))
 
     def send(n: int) -> float:
-        return c.send.of(codec.max_payload_bytes(n, columns, recipe.dtype)) + cost.encode * n * columns
+        return c.send.of(codec.max_payload_bytes(n, columns, recipe.signal_dtype)) + cost.encode * n * columns
 
     def receive(n: int) -> float:
-        decoded = c.receive.of(codec.max_payload_bytes(n, columns, recipe.dtype)) + cost.decode * n * columns
+        decoded = c.receive.of(codec.max_payload_bytes(n, columns, recipe.signal_dtype)) + cost.decode * n * columns
         return decoded + check(effort.check(recipe, n, columns))
 
     sent = tuple(a + b for a, b in zip(emitted, setting.by_part(send), strict=True))

@@ -74,7 +74,7 @@ class Effort:
 
 def forward(recipe: Recipe, layer: int, n: int) -> Effort:
     """h = phi(x W^T + b); the first layer also reads and scales its inputs, the last one scores."""
-    shape, size = recipe.network[layer], recipe.dtype.itemsize
+    shape, size = recipe.network[layer], recipe.signal_dtype.itemsize
     outputs, passes, calls = n * shape.outputs, 0, 4
     if shape.activation.name != "identity":
         passes += 2 * outputs
@@ -89,7 +89,7 @@ def check(recipe: Recipe, n: int, columns: int) -> Effort:
     """The look for NaN and infinity at what was received."""
     if not recipe.check_finite:
         return Effort()
-    return Effort(passed_bytes=n * columns * recipe.dtype.itemsize, calls=3)
+    return Effort(passed_bytes=n * columns * recipe.signal_dtype.itemsize, calls=3)
 
 
 def teach(recipe: Recipe, rule: Rule, layer: int, n: int) -> Effort:
@@ -102,7 +102,7 @@ def teach(recipe: Recipe, rule: Rule, layer: int, n: int) -> Effort:
             products, calls = (Product(n, columns, shape.outputs),), calls + 1
         if rule.reads_labels:
             passes, calls = passes + 2 * n * columns, calls + 4
-    return Effort(products=products, passed_bytes=passes * recipe.dtype.itemsize, calls=calls)
+    return Effort(products=products, passed_bytes=passes * recipe.signal_dtype.itemsize, calls=calls)
 
 
 def emit(recipe: Recipe, rule: Rule, boundary: int, n: int) -> Effort:
@@ -111,7 +111,7 @@ def emit(recipe: Recipe, rule: Rule, boundary: int, n: int) -> Effort:
     if origin is None or not at_origin(rule, boundary):
         return Effort(calls=1)
     inner, columns = recipe.network.sizes[origin], rule.width(boundary)
-    weights = 6 * inner * columns * recipe.dtype.itemsize if rule.name in _BY_SIGNS else 0  # |B| * sign W
+    weights = 6 * inner * columns * recipe.signal_dtype.itemsize if rule.name in _BY_SIGNS else 0  # |B| * sign W
     return Effort(products=(Product(n, inner, columns),), passed_bytes=weights, calls=4 if weights else 2)
 
 
@@ -122,15 +122,16 @@ def accumulate(recipe: Recipe, rule: Rule, layer: int, n: int) -> Effort:
     if rule.learns_feedback and layer < len(recipe.network):
         products.append(Product(rule.width(layer), n, shape.outputs))
     return Effort(
-        products=tuple(products), passed_bytes=n * shape.outputs * recipe.dtype.itemsize, calls=3 + len(products)
+        products=tuple(products), passed_bytes=n * shape.outputs * recipe.signal_dtype.itemsize, calls=3 + len(products)
     )
 
 
 def update(recipe: Recipe, rule: Rule, layer: int) -> Effort:
-    """The optimizer's pass over the layer's parameters, and what the rule draws anew for a step."""
+    """The optimizer's pass over the layer's parameters, their copies for products, what the rule draws for a step."""
     fresh = recipe.network[layer].outputs * recipe.network[layer].inputs if rule.name == "brsf" and layer > 1 else 0
     numbers = parameters(recipe, layer) + learned(recipe, rule, layer)
     return Effort(
+        passed_bytes=numbers * (recipe.dtype.itemsize + recipe.signal_dtype.itemsize) if recipe.mixed else 0,
         updated_bytes=touched(recipe.optimizer) * numbers * recipe.dtype.itemsize,
         drawn=fresh,
         updates=2 if learned(recipe, rule, layer) else 1,

@@ -105,8 +105,8 @@ def _products(job: Job) -> tuple[tuple[int, int, int, float], ...]:
         work += [effort.emit(recipe, r, layer - 1, n) for r in (rule, backprop) if layer > 1]
         forwards.update(product for part in work for product in part.products)
         gradients.update(effort.accumulate(recipe, rule, layer, n).products)
-    timed = {product: _product(product, recipe.dtype, gradient=False) for product in forwards - gradients}
-    timed |= {product: _product(product, recipe.dtype, gradient=True) for product in gradients}
+    timed = {product: _product(product, recipe.signal_dtype, gradient=False) for product in forwards - gradients}
+    timed |= {product: _product(product, recipe.signal_dtype, gradient=True) for product in gradients}
     return tuple((*product, seconds) for product, seconds in sorted(timed.items()))
 
 

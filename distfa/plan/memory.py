@@ -54,24 +54,24 @@ def layer_memory(
         links: Of the run's training signals.
         base: Of its process before it holds anything.
     """
-    recipe, size = job.recipe, job.recipe.dtype.itemsize
+    recipe, size, signal_size = job.recipe, job.recipe.dtype.itemsize, job.recipe.signal_dtype.itemsize
     shape, n = recipe.network[layer], -(-recipe.batch_size // recipe.micro_batches)
     learned, own = effort.learned(recipe, rule, layer), effort.parameters(recipe, layer)
     signals = shape.inputs + shape.outputs * (1 if shape.activation.name == "identity" else 2)
     if learned:
         signals += rule.width(layer)
     ends = [
-        job.codec(link.direction).max_payload_bytes(n, link.columns, recipe.dtype)
+        job.codec(link.direction).max_payload_bytes(n, link.columns, recipe.signal_dtype)
         for link in links
         if layer in (link.sender, link.receiver)
     ]
     return LayerMemory(
-        weights=own * size,
+        weights=own * size + (own + learned) * (signal_size if recipe.mixed else 0),
         gradients=(own + learned) * size,
         optimizer=effort.state_numbers(recipe.optimizer) * (own + learned) * size,
-        feedback=_feedback(job, rule, layer) * size,
+        feedback=_feedback(job, rule, layer) * signal_size,
         ledger=_ledger(job, rule, layer) * 8,
-        kept=in_flight * n * signals * size,
+        kept=in_flight * n * signals * signal_size,
         window=job.wire.window * sum(ends),
         process=base,
     )

@@ -48,7 +48,7 @@ def build(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple[list[Stage], 
     ]
     channels = []
     for boundary in recipe.network.boundaries:
-        sizes = tuple(n * recipe.network.sizes[boundary] * recipe.dtype.itemsize for n in rows)
+        sizes = tuple(n * recipe.network.sizes[boundary] * recipe.signal_dtype.itemsize for n in rows)
         own = carried(_OWN, sizes)
         for ends in ((boundary, boundary + 1), (boundary + 1, boundary)):
             channels.append(

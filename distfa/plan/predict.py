@@ -138,7 +138,7 @@ def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:
     for link in training_links(job.recipe):
         codec = job.codec(link.direction)
         table[link.boundary][link.direction.value] += sum(
-            codec.max_payload_bytes(n, link.columns, job.recipe.dtype) for n in setting.rows
+            codec.max_payload_bytes(n, link.columns, job.recipe.signal_dtype) for n in setting.rows
         )
     return tuple(table.values())
 

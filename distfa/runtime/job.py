@@ -44,12 +44,12 @@ class Job:
     def codec(self, direction: Direction) -> Codec:
         """The codec of training signals that travel this way."""
         name = self.activations if direction is Direction.UP else self.errors
-        return resolve(name, self.recipe.dtype)
+        return resolve(name, self.recipe.signal_dtype)
 
 
 def lossy(job: Job) -> bool:
     """Whether a codec of the run rounds."""
-    dtype = job.recipe.dtype
+    dtype = job.recipe.signal_dtype
     return not all(job.codec(direction).lossless(dtype) for direction in (Direction.UP, Direction.DOWN))
 
 

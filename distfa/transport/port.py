@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distfa.codecs import Codec, carry
+from distfa.codecs.staging import to_device
 from distfa.core.digest import digest
 from distfa.core.finite import require_finite
 from distfa.errors import DeadlineExceeded, MessageRefused
@@ -158,7 +159,7 @@ class InPort:
         codec = self.codec if kind.is_training else self.exact_codec
         self._refuse_other(message, expected, codec, (rows, self.link.columns))
         try:
-            signal = codec.decode(message.payload, rows, self.link.columns, self.dtype).to(self.device)
+            signal = to_device(codec.decode(message.payload, rows, self.link.columns, self.dtype), self.device)
         except ValueError as exc:
             raise MessageRefused(f"{self._refused(message, expected)}: {exc}") from exc
         if self.check_finite and kind is not Kind.EVALUATION:

@@ -27,6 +27,7 @@ _PAYLOAD_TAG = bytes([tensor_pb2.Tensor.PAYLOAD_FIELD_NUMBER << 3 | _LENGTH_DELI
 _DTYPES = {
     torch.float32: tensor_pb2.DTYPE_FLOAT32,
     torch.float64: tensor_pb2.DTYPE_FLOAT64,
+    torch.bfloat16: tensor_pb2.DTYPE_BFLOAT16,
 }
 _KINDS = {
     Kind.ACTIVATION: layer_pb2.KIND_ACTIVATION,

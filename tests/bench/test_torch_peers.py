@@ -48,6 +48,19 @@ def test_one_process_has_the_losses_of_serial_bp(spec):
     assert found.steady.cpu_seconds > 0
 
 
+@pytest.mark.parametrize("schedule", [None, "gpipe"])
+def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedule):
+    raw = {**spec, "dtype": "bfloat16", "max_steps": 6}
+    if schedule is None:
+        losses = torch_single.run(parse(raw), threads=1, warmup=2, deadline_seconds=SECONDS).losses
+    else:
+        pipeline = Pipeline(processes=2, schedule=schedule, micro_batches=1)
+        found = torch_pipeline.run(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
+        losses = found.losses
+        assert found.payload_bytes == 6 * 32 * 2 * 2 * 9
+    np.testing.assert_allclose(losses, serial_losses(raw), rtol=5e-4)  # torch rounds gradients of biases too
+
+
 @pytest.mark.parametrize(("schedule", "processes", "micro_batches"), [("gpipe", 2, 4), ("1f1b", 3, 4)])
 def test_pipelines_have_the_losses_of_serial_bp(spec, schedule, processes, micro_batches):
     raw = {**spec, "max_steps": 6}

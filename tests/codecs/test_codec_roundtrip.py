@@ -259,7 +259,24 @@ def test_how_a_signal_lies_in_memory_does_not_change_its_payload(codec, signal, 
     np.testing.assert_array_equal(codec.encode(given_signal), codec.encode(packed))
 
 
-@pytest.mark.parametrize(("dtype", "name"), [(torch.float32, "fp32"), (torch.float64, "fp64")])
+@quickly
+@given(codecs, signals(dtype=torch.float32))
+def test_a_bfloat16_signal_is_carried_as_the_float32_it_equals_and_rounded_once(codec, signal):
+    """Levels once were computed in bfloat16 itself, whose eight bits cannot tell 126.5 from 127."""
+    narrow = signal.bfloat16()
+    rows, columns = narrow.shape
+    payload = codec.encode(narrow)
+    assert payload.nbytes <= codec.max_payload_bytes(rows, columns, torch.bfloat16)
+    decoded = codec.decode(payload, rows, columns, torch.bfloat16)
+    assert torch.equal(decoded, carry(codec, narrow.float()).bfloat16())
+    assert codec.lossless(torch.bfloat16) == (codec.name in ("bf16", "fp32", "fp64", "packed"))
+    if codec.lossless(torch.bfloat16):
+        assert torch.equal(decoded, narrow)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"), [(torch.float32, "fp32"), (torch.float64, "fp64"), (torch.bfloat16, "bf16")]
+)
 def test_lossless_resolves_to_the_codec_of_the_runs_dtype(dtype, name):
     assert resolve(LOSSLESS, dtype) is CODECS[name]
     assert resolve(LOSSLESS, dtype).lossless(dtype)

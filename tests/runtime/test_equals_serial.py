@@ -13,10 +13,15 @@ from distfa.core.optim import OptimizerConfig
 from distfa.core.rules import RULES
 from distfa.runtime.job import links
 from distfa.transport.base import WireConfig
-from distfa.transport.message import Direction
+from distfa.transport.message import Direction, Kind
 
 MANY = (12, 5, 17, 9, 3, 14, 6, 8, 10, 11, 12, 13, 4, 15, 7, 3, 5)
 DTYPES = [torch.float32, torch.float64]
+
+
+def by_kind(records):
+    """Records in an order that does not depend on which layer was heard first."""
+    return sorted(records, key=lambda r: (type(r).__name__, r.step, getattr(r, "boundary", 0)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -41,6 +46,24 @@ def test_one_layer_and_sixteen_of_unequal_widths(sizes, schedule, rule):
     wired, wired_records = run_threads(r)
     assert_same_bits(serial, wired)
     assert serial_records == wired_records
+
+
+@pytest.mark.parametrize(("activations", "errors"), [("lossless", "lossless"), ("int8", "int4sr"), ("packed", "fp32")])
+@pytest.mark.parametrize(("schedule", "micro_batches"), [("sync", 1), ("async", 4)])
+@pytest.mark.parametrize("rule", RULES)
+def test_mixed_runs_send_bfloat16_and_keep_float32(rule, schedule, micro_batches, activations, errors):
+    r = recipe(
+        rule=rule, schedule=schedule, micro_batches=micro_batches, mixed=True, epochs=6, ledger_every=3, probe_every=5
+    )
+    serial, serial_records, _ = run_serial(r, activations=activations, errors=errors)
+    with ThreadRun(r, activations=activations, errors=errors) as run:
+        wired, wired_records = run.train()
+        up = run.coordinator.traffic()[links(r)[0], Kind.ACTIVATION]
+    assert_same_bits(serial, wired)
+    assert by_kind(serial_records) == by_kind(wired_records)
+    assert all(weight.dtype == torch.float32 for weight in wired.values())
+    if activations == "lossless":
+        assert up.payload_bytes == 6 * 75 * 2 * r.network.sizes[1]
 
 
 @pytest.mark.parametrize("codec", ["bf16", "int8", "fp32"])

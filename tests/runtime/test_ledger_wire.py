@@ -95,8 +95,9 @@ def test_one_number_altered_by_a_millionth_is_found_at_its_boundary_and_step_and
     assert "in transport" in broken[5, boundary]
 
 
+@pytest.mark.parametrize("mixed", [False, True], ids=["float32", "mixed"])
 @pytest.mark.parametrize(("kind", "boundary"), [(Kind.ACTIVATION, 2), (Kind.ERROR, 1)])
-def test_a_message_of_the_step_before_under_a_new_name_is_found_in_float32(kind, boundary):
+def test_a_message_of_the_step_before_under_a_new_name_is_found(kind, boundary, mixed):
     before = {}
 
     def replay(message):
@@ -106,7 +107,7 @@ def test_a_message_of_the_step_before_under_a_new_name_is_found_in_float32(kind,
                 return [replace(old, identity=message.identity)]
         return [message]
 
-    assert set(broken_by(replay, torch.float32)) == {(3, boundary)}
+    assert set(broken_by(replay, torch.float32, mixed=mixed)) == {(3, boundary)}
 
 
 def test_a_lossy_codec_declared_lossless_is_found():
