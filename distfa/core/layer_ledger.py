@@ -52,6 +52,8 @@ class LayerLedger:
         self._matrix = None if fixed is None else fixed.to(weight.device, recipe.signal_dtype).double()
         width = weight.shape[0] if self._upper is None else weight.shape[1]
         self._shadow = torch.zeros(width, dtype=torch.float64, device=weight.device)
+        self._shadow_moves = rule.is_direct and self._local
+        self._product = weight.new_empty(0)  # room for s * h, which is formed at every step
         self._sums: _Signals | None = None
         self._due = False
         self._delayed = delay(recipe, layer) > 0
@@ -62,10 +64,13 @@ class LayerLedger:
         """A step's backwards begin; it is entered in the books where the cadence says so."""
         self._due = self._recipe.ledger_due(step)
         self._sums = None
-        self._drift.zero_()
+        if self._due:
+            self._drift.zero_()
 
     def observe(self, s: Tensor, delta: Tensor, z: Tensor, h: Tensor) -> None:
         """Add one micro-batch of a hidden layer; all (n, d_l)."""
+        if not ((self._due and self._lower) or self._shadow_moves):
+            return
         if self._sums is None:
             zero = torch.zeros(s.shape[1], dtype=torch.float64, device=s.device)
             self._sums = _Signals(delta_z=zero, s_h=zero.clone(), magnitude=zero.clone(), square=zero.clone())
@@ -76,10 +81,10 @@ class LayerLedger:
             self._sums.magnitude += s_h.abs().sum(0) + delta_z.abs().sum(0)
             if self._recipe.mixed:
                 self._sums.square += s_h.square().sum(0) + delta_z.square().sum(0)
-        elif self._rule.is_direct and self._local:
-            self._sums.s_h += (
-                (s * h).sum(0, dtype=self._recipe.dtype).double()
-            )  # the shadow readout moves at every step
+        else:
+            if self._product.shape != s.shape:
+                self._product = s.new_empty(s.shape)
+            self._sums.s_h += torch.mul(s, h, out=self._product).sum(0, dtype=self._recipe.dtype)
 
     def stale(self, weight: Tensor, bias: Tensor | None) -> None:
         """The gradient so far is of micro-batches whose forward saw the weights before the last update.
@@ -271,7 +276,7 @@ class LayerLedger:
             return
         if self._upper is not None and self._matrix is not None:
             self._shadow -= lr * (self._matrix * gradient_of(weight).double()).sum(0)
-        elif self._local and self._sums is not None:
+        elif self._sums is not None:
             self._shadow -= lr * self._sums.s_h
 
     def _alignment(self, weight: Tensor) -> tuple[float | None, float | None]:
