@@ -18,8 +18,8 @@ import torch
 from distfa.bench import steady
 from distfa.bench.peers import launch
 from distfa.bench.steady import Steady
-from distfa.bench.work import Work, loss_part, modules, set_rate
-from distfa.core import optim, order
+from distfa.bench.work import Work, loss_part, modules, set_rate, torch_optimizer
+from distfa.core import order
 from distfa.experiment.spec import RunSpec, parse
 
 
@@ -54,7 +54,7 @@ def train(work: Work, losses: list[float]) -> Iterator[int]:
     """Train to the end; yields the rows of every step, and appends its loss to ``losses``."""
     recipe, (samples, _) = work.recipe, work.splits()
     model = modules(recipe, range(1, len(recipe.network) + 1))
-    optimizer = optim.build(recipe.optimizer, list(model.parameters()))
+    optimizer = torch_optimizer(recipe.optimizer, list(model.parameters()))
     for batch in order.batches(recipe, len(samples.inputs)):
         rows = np.concatenate(batch.parts)
         optimizer.zero_grad()

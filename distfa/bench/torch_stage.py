@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from distfa.bench import steady
 from distfa.bench.torch_pipeline import Pipeline
-from distfa.bench.work import Work, loss_part, modules, set_rate
-from distfa.core import optim, order
+from distfa.bench.work import Work, loss_part, modules, set_rate, torch_optimizer
+from distfa.core import order
 from distfa.experiment.spec import RunSpec
 
 
@@ -79,7 +79,7 @@ class _Stage:
         self._inputs = work.recipe.network[layers[0]].inputs
         self._outputs = work.recipe.network[layers[-1]].outputs
         self._module = modules(work.recipe, layers)
-        self._optimizer = optim.build(work.recipe.optimizer, list(self._module.parameters()))
+        self._optimizer = torch_optimizer(work.recipe.optimizer, list(self._module.parameters()))
         make = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[pipeline.schedule]
         rows = work.recipe.batch_size
         self._schedule = make(

@@ -88,6 +88,28 @@ def modules(recipe: Recipe, layers: range) -> nn.Sequential:
     return _Mixed(*built) if recipe.mixed else nn.Sequential(*built)
 
 
+def torch_optimizer(config: optim.OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """torch's own optimizer class, fused, with the settings distfa has."""
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    adam: type[torch.optim.Adam] = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return adam(
+        parameters,
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, samples: int) -> None:
     """Set the learning rate of a step, as the recipe's schedule has it for a training set of ``samples`` rows."""
     for group in optimizer.param_groups:

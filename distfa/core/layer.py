@@ -99,9 +99,9 @@ class Layer:
         self._learns_with = self._learned.value if self._learned is not None else self._matrix(taught_by)
         self._w = _Operand(self.weight, self._signal_dtype)
         self._b = None if self.bias is None else _Operand(self.bias, self._signal_dtype)
-        self.optimizer = optim.build(recipe.optimizer, self.parameters)
+        self.optimizer = optim.Optimizer(recipe.optimizer, self.parameters)
         self._feedback_optimizer = (
-            None if self._learned is None else optim.build(recipe.optimizer, [self._learned.master])
+            None if self._learned is None else optim.Optimizer(recipe.optimizer, [self._learned.master])
         )
         self._ledger = (
             LayerLedger(recipe, index, self.rule, self.weight) if recipe.ledger_every and self.rule.potential else None
@@ -208,17 +208,14 @@ class Layer:
     def update(self, step: int, lr: float) -> list[Half]:
         """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""
         self._updates += 1
-        for optimizer in (self.optimizer, self._feedback_optimizer):
-            for group in [] if optimizer is None else optimizer.param_groups:
-                group["lr"] = lr
         if self._ledger is None:
-            self._descend()
+            self._descend(lr)
             return []
         learned, optimizer = self._learned, self._feedback_optimizer
         return self._ledger.around(
             step,
             lr,
-            self._descend,
+            lambda: self._descend(lr),
             weight=(self.weight, self.optimizer),
             bias=self.bias,
             learned=None if learned is None or optimizer is None else (learned.master, optimizer),
@@ -266,10 +263,10 @@ class Layer:
         signal = torch.cat(self._cosines).mean().item() if self._cosines else None
         return measure(step, self.index, self.parameters, self._true_gradients, signal)
 
-    def _descend(self) -> None:
-        self.optimizer.step()
+    def _descend(self, lr: float) -> None:
+        self.optimizer.step(lr)
         if self._feedback_optimizer is not None:
-            self._feedback_optimizer.step()
+            self._feedback_optimizer.step(lr)
         for operand in (self._w, self._b, self._learned):
             if operand is not None:
                 operand.follow()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distfa.core.ledger import Half, ends
+from distfa.core.optim import Optimizer
 from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
 from distfa.core.schedule import delay
@@ -102,9 +103,9 @@ class LayerLedger:
         lr: float,
         update: Callable[[], None],
         *,
-        weight: tuple[Tensor, torch.optim.Optimizer],
+        weight: tuple[Tensor, Optimizer],
         bias: Tensor | None,
-        learned: tuple[Tensor, torch.optim.Optimizer] | None,
+        learned: tuple[Tensor, Optimizer] | None,
     ) -> list[Half]:
         """Carry out the update and enter it; returns this layer's halves, none off the cadence.
 

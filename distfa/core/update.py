@@ -32,7 +32,7 @@ class Update:
     cost more than the update itself.
     """
 
-    def __init__(self, parameter: Tensor, optimizer: torch.optim.Optimizer, config: optim.OptimizerConfig) -> None:
+    def __init__(self, parameter: Tensor, optimizer: optim.Optimizer, config: optim.OptimizerConfig) -> None:
         self.parameter, self._config = parameter, config
         self._before = parameter.clone()
         state = optimizer.state.get(parameter, {})

@@ -61,6 +61,7 @@ class Calibration:
         carry: In the wire's threads, at each end.
         codecs: By name; one that is not there costs as much as the dearest.
         process_bytes: Memory of a layer's process before it holds anything: Python, torch, Ray, gRPC.
+        dtype: Of the measured products.
         machine: What it was measured on.
     """
 
@@ -76,6 +77,7 @@ class Calibration:
     carry: MessageCost = MessageCost(seconds=110e-6, seconds_per_byte=0.5e-9)
     codecs: Mapping[str, CodecCost] = field(default_factory=lambda: dict(_TYPICAL_CODECS))
     process_bytes: int = 270 * 2**20
+    dtype: str = "float32"
     machine: Mapping[str, Any] = field(default_factory=dict)
 
     def codec(self, name: str) -> CodecCost:

@@ -71,6 +71,7 @@ def calibrate(job: Job, machine: dict[str, object]) -> Calibration:
             carry=carry,
             codecs={name: _codec(name) for name in CODECS},
             process_bytes=_process(),
+            dtype=str(job.recipe.signal_dtype).removeprefix("torch."),
             machine=machine,
         )
     finally:
@@ -133,8 +134,12 @@ def _update(job: Job) -> float:
     weights = [torch.randn(shape.outputs, shape.inputs, dtype=recipe.dtype) for _ in range(_UPDATED)]
     for weight in weights:
         weight.grad = torch.randn_like(weight)
-    optimizers = itertools.cycle([optim.build(recipe.optimizer, [weight]) for weight in weights])
-    return effort.touched(recipe.optimizer) * weights[0].nbytes / _seconds(lambda: next(optimizers).step())
+    optimizers = itertools.cycle([optim.Optimizer(recipe.optimizer, [weight]) for weight in weights])
+    return (
+        effort.touched(recipe.optimizer)
+        * weights[0].nbytes
+        / _seconds(lambda: next(optimizers).step(recipe.optimizer.lr))
+    )
 
 
 def _fixed(job: Job) -> tuple[float, float]:

@@ -60,6 +60,11 @@ def setting(spec: RunSpec, ends: tuple[int, int], cluster: Cluster, layers: int 
     """
     planned = job(spec, ends, layers)
     calibration = Calibration() if cluster.calibration is None else Calibration.load(Path(cluster.calibration))
+    if cluster.calibration is not None and calibration.dtype != spec.dtype:
+        raise PlanError(
+            f"the calibration {cluster.calibration} is of {calibration.dtype} products, and the run's are "
+            f"{spec.dtype}; calibrate with the run's own spec: 'distfa plan SPEC --calibrate FILE'"
+        )
     nodes = place(cluster, len(planned.recipe.network), spec.ray.placement, spec.ray.resources.cpus)
     return Setting(job=planned, cluster=cluster, nodes=nodes, calibration=calibration, fanout=fanout)
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 import yaml
 
+from distfa.plan.calibration import Calibration
 from distfa.plan.cluster import EXAMPLE
 
 
@@ -26,6 +27,8 @@ def plan(*args, cwd, code=0):
 @pytest.fixture
 def here(tmp_path):
     (tmp_path / "cluster.yaml").write_text(EXAMPLE)
+    (tmp_path / "measured.yaml").write_text("nodes: 1\ncalibration: c.json\n")
+    Calibration().save(tmp_path / "c.json")
     return tmp_path
 
 
@@ -68,6 +71,10 @@ def test_the_example_is_printed_as_yaml(tmp_path):
         (("--cluster", "cluster.yaml", "--layers", "0"), "--layers is '0'; it takes whole numbers above 0"),
         (("--cluster", "cluster.yaml", "--set", "rule=fa", "--broadcast", "relay"), "goes with rule dfa at full rank"),
         (("--cluster", "cluster.yaml", "--set", "rule=ba"), "is not one of"),
+        (
+            ("--cluster", "measured.yaml", "--set", "dtype=bfloat16"),
+            "is of float32 products, and the run's are bfloat16; calibrate with the run's own spec",
+        ),
     ],
 )
 def test_what_cannot_be_planned_ends_in_one_line_and_exit_code_2(here, args, message):

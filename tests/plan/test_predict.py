@@ -116,9 +116,11 @@ def test_a_pipeline_sends_the_error_only_after_the_gradient_of_the_weights(monke
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("codec", ["fp32", "int8"])
+@pytest.mark.parametrize("codec", ["fp32", "int8", "mixed"])
 def test_bytes_are_those_a_real_run_puts_on_the_wire(rule, codec):
-    r = small_recipe(rule=rule, batch_size=15, max_steps=3, micro_batches=4)
+    mixed = codec == "mixed"
+    r = small_recipe(rule=rule, batch_size=15, max_steps=3, micro_batches=4, mixed=mixed)
+    codec = "lossless" if mixed else codec
     with ThreadRun(r, activations=codec, errors=codec, transport="loopback") as run:
         run.train()
         real = boundary_bytes(run.coordinator.traffic(), r.network.boundaries)

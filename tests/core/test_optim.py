@@ -1,0 +1,52 @@
+"""The local optimizers have the bits of torch.optim's fused classes, and do not load torch's compiler."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from distfa.core.optim import Optimizer, OptimizerConfig
+
+TORCH = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("sgd", {}),
+        ("sgd", {"momentum": 0.9, "weight_decay": 0.01}),
+        ("sgd", {"momentum": 0.9, "nesterov": True}),
+        ("adam", {"weight_decay": 0.01}),
+        ("adamw", {"weight_decay": 0.01, "betas": (0.8, 0.99), "eps": 1e-6}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_twenty_steps_with_a_falling_rate_have_torchs_bits_and_state(name, settings, dtype):
+    generator = torch.Generator().manual_seed(0)
+    mine = [torch.randn(shape, dtype=dtype, generator=generator) for shape in ((5, 7), (5,))]
+    theirs = [p.clone() for p in mine]
+    optimizer = Optimizer(OptimizerConfig(name=name, **settings), mine)
+    peer = TORCH[name](theirs, lr=1.0, fused=True, **settings)
+    for step in range(20):
+        for ours, other in zip(mine, theirs, strict=True):
+            ours.grad = torch.randn(ours.shape, dtype=dtype, generator=generator)
+            other.grad = ours.grad.clone()
+        peer.param_groups[0]["lr"] = 0.1 / (1 + step)
+        optimizer.step(0.1 / (1 + step))
+        peer.step()
+    for ours, other in zip(mine, theirs, strict=True):
+        assert torch.equal(ours, other)
+        kept = {key: value for key, value in peer.state[other].items() if value is not None}
+        assert kept.keys() == optimizer.state[ours].keys()
+        assert all(torch.equal(value, optimizer.state[ours][key]) for key, value in kept.items())
+
+
+def test_a_layer_trains_without_torchs_compiler():
+    """Making a torch.optim optimizer loads it: a second and 65 MiB in every layer's process."""
+    script = (
+        "import sys, torch; sys.path.insert(0, 'tests'); from runs import recipe, run_serial; "
+        "run_serial(recipe(max_steps=3)); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
