@@ -24,6 +24,9 @@ def comm(
     ] = 4,
     optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.", rich_help_panel=_TASK)] = "adam",
     lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=_TASK)] = 3e-4,
+    lr_schedule: Annotated[
+        str, typer.Option(help="constant, or linear or cosine to 0 over --max-steps.", rich_help_panel=_TASK)
+    ] = "constant",
     seed: Annotated[int, typer.Option(help="Of weights, feedback and data order.", rich_help_panel=_TASK)] = 0,
     rules: Annotated[str, typer.Option(metavar="RULE,RULE,...", help="Beside bp.", rich_help_panel=_WHAT)] = "fa,dfa",
     codecs: Annotated[
@@ -69,6 +72,7 @@ def comm(
         ("micro_batches", micro_batches),
         ("optimizer.name", optimizer),
         ("optimizer.lr", lr),
+        ("optimizer.schedule", lr_schedule),
         ("seed", seed),
         ("epochs", max_steps),
         ("max_steps", max_steps),
