@@ -137,10 +137,15 @@ def test_the_page_fetches_nothing_and_takes_no_text_as_markup(tmp_path):
 
 def test_both_sides_of_the_law_grow_from_zero_and_causes_add_up_to_the_drift(tmp_path):
     _, found = report(kept(tmp_path / "run"))
-    assert [trace["line"]["dash"] for trace in found["law"].traces] == ["solid", "8px,5px"] * 2
-    for trace in found["law"].traces:
+    growth = [trace for trace in found["law"].traces if trace["xaxis"] == "x"]
+    assert [trace["line"]["dash"] for trace in growth] == ["solid", "8px,5px"] * 2
+    for trace in growth:
         assert trace["y"] == [float(step) for step in range(STEPS)]
     assert "the optimizer, not being plain SGD" in found["law"].see
+    per_step = [trace for trace in found["law"].traces if trace["xaxis"] == "x2"]
+    assert [trace["name"] for trace in per_step] == [f"{b}: {s}" for b in (1, 2) for s in ("measured", "accounted for")]
+    for measured, accounted in zip(per_step[::2], per_step[1::2], strict=True):
+        assert accounted["y"] == pytest.approx(measured["y"], abs=2e-8)  # transport and residual
     first, *_ = found["drift"].traces
     assert first["y"][-1] == pytest.approx(STEPS * 1e-3)  # float sums of thirty terms
     assert "whole drift" in found["drift"].see

@@ -18,6 +18,7 @@ _CAUSES = (
     ("residual", "residual: unexplained"),
     ("change", "all causes together"),
 )
+_LAWFUL = ("discretisation", "optimizer", "nonhomogeneity", "staleness")
 _ROUNDING = 1e-6  # of plain SGD's updates leaves this much of the optimizer's term at most
 _LIMITS = (("transport", "transport_tolerance"), ("residual", "tolerance"))
 _TITLES = {
@@ -72,16 +73,25 @@ def _law(run: Run) -> Figure:
             name, hue = f"{boundary}: {key}", _hue(run, boundary)
             opacity = 0.5 if key == "incoming" else 1.0  # so that the dashes show on the line below them
             traces.append(line(steps, growth, name, hue, dash=dash, width=width, opacity=opacity))
+        accounted = [sum(row[cause] for cause in _LAWFUL) for row in shown]
+        for part, y, style in (
+            ("measured", [row["change"] for row in shown], {"width": 4, "opacity": 0.5}),
+            ("accounted for", accounted, {"dash": "8px,5px"}),
+        ):
+            hue = _hue(run, boundary)
+            traces.append(line(steps, y, f"{boundary}: {part}", hue, panel=1, showlegend=False, **style))
     parts = "the gap between them is the drift shown next"
     if _moves(run, "optimizer"):
         parts = "here the optimizer, not being plain SGD, moves them apart lawfully, as the drift by cause shows"
     return Figure(
         name="law",
         title=_TITLES["law"],
-        see="Solid: growth of ½(‖W‖² + ‖b‖²) of layer l since the first entry; dashed: growth of its feedback "
-        f"potential Φ. Under gradient flow the two lie on each other; {parts}.",
+        see="Left, solid: growth of ½(‖W‖² + ‖b‖²) of layer l since the first entry; dashed: growth of its feedback "
+        f"potential Φ. Under gradient flow the two lie on each other; {parts}. Right: how Q, one less the "
+        "other, changed in the step of each entry, solid as measured, dashed as lawful causes account for it: these "
+        "lie on each other under every optimizer, as long as layers and wire do what they should.",
         traces=traces,
-        layout=panels(["growth since the first entry"], columns=1),
+        layout=panels(["growth since the first entry", "change of Q in one step"], columns=2),
     )
 
 
