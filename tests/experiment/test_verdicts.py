@@ -17,11 +17,11 @@ def broken(tmp_path, monkeypatch):
     """Run with layer 2 updating twice at step 3; returns (spec settings) -> result."""
     plain, count = Layer._descend, [0]
 
-    def descend(self):
-        plain(self)
+    def descend(self, lr):
+        plain(self, lr)
         count[0] += self.index == 2
         if self.index == 2 and count[0] == 4:
-            self.optimizer.step()
+            self.optimizer.step(lr)
 
     monkeypatch.setattr(Layer, "_descend", descend)
 
