@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from distfa.core import order
 from distfa.core.ledger import LedgerRecord
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
+from distfa.core.records import Record, StepRecord
 from distfa.core.rules import RULES
 from distfa.core.serial import SerialTrainer, Split
 from distfa.data import Dataset
@@ -33,18 +35,13 @@ def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int) -> Outcome:
     Args:
         specs: One per rule, books at the cadence in question.
         dataset: What to train on.
-        rounds: Pairs of runs, begun by the one and the other in turn.
+        rounds: Pairs of runs, made step by step in turn, so that both see the same machine.
     """
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     for recipe in (recipe_for(spec, dataset) for spec in specs):
         plain = dataclasses.replace(recipe, ledger_every=0, probe_every=0)
-        pairs = []
-        for turn in range(rounds):
-            took = {
-                one.ledger_every: _cpu_seconds(one, dataset) for one in ([recipe, plain], [plain, recipe])[turn % 2]
-            }
-            pairs.append((took[recipe.ledger_every], took[0]))
+        pairs = [_cpu_seconds(recipe, plain, dataset) for _ in range(rounds)]
         ratios = [kept / without for kept, without in pairs]
         rows.append(
             {
@@ -221,12 +218,25 @@ def _as_it_is(signal: Tensor) -> Tensor:
     return signal
 
 
-def _cpu_seconds(recipe: Recipe, dataset: Dataset) -> float:
-    trainer = _trainer(recipe, dataset)
-    began = time.process_time()
-    for _ in trainer.run():
-        pass
-    return time.process_time() - began
+def _cpu_seconds(kept: Recipe, plain: Recipe, dataset: Dataset) -> tuple[float, float]:
+    """Processor time of two runs of equal length, a step of the one and a step of the other in turn."""
+    runs = [_by_step(_trainer(recipe, dataset).run()) for recipe in (kept, plain)]
+    spent = [0.0, 0.0]
+    for step in range(_steps(kept, dataset)):
+        for i in (0, 1) if step % 2 else (1, 0):
+            began = time.process_time()
+            next(runs[i])
+            spent[i] += time.process_time() - began
+    return spent[0], spent[1]
+
+
+def _by_step(records: Iterator[Record]) -> Iterator[None]:
+    """Yields after every step, when all of its records have come."""
+    next(records)
+    for record in records:
+        if isinstance(record, StepRecord):
+            yield
+    yield
 
 
 def _steps(recipe: Recipe, dataset: Dataset) -> int:

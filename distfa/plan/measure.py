@@ -1,7 +1,7 @@
 """A calibration of this machine: its products, passes, codecs and messages, timed for a run's own shapes.
 
 Times are processor seconds of the thread that does the work, so that other processes on the machine
-disturb them little.
+disturb them little; but for one neighbour on every other core, as layers have in a run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from distfa.core.recipe import Recipe
 from distfa.plan import effort
 from distfa.plan.calibration import Calibration, CodecCost, MessageCost
 from distfa.plan.effort import Effort, Product
+from distfa.plan.neighbour import neighbours
 from distfa.runtime.job import Job
 from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import GrpcTransport
@@ -46,36 +48,44 @@ _LARGE_ROWS = 256
 
 
 def calibrate(job: Job, machine: dict[str, object]) -> Calibration:
-    """Measure this machine for the shapes of a job; about a minute.
+    """Measure this machine, as busy as a run makes it, for the shapes of a job; about a minute.
 
     Args:
         job: Gives the shapes, the optimizer and the codecs.
         machine: What it is, for the file.
     """
-    threads = torch.get_num_threads()
+    recipe, threads = job.recipe, torch.get_num_threads()
+    rows, width = -(-recipe.batch_size // recipe.micro_batches), max(recipe.network.sizes[1:])
+    layers = min(len(recipe.network), 2 * (psutil.cpu_count() or 1))
+    beside = neighbours(layers - 1, rows=rows, width=width, dtype=recipe.signal_dtype)
     torch.set_num_threads(1)
     try:
-        products = _products(job)
-        send, receive, carry = _messages(job)
-        call, update = _fixed(job)
-        return Calibration(
-            flops_per_second=statistics.median(Product(m, k, n).flops / s for m, k, n, s in products),
-            products=products,
-            memory_bytes_per_second=_memory(),
-            update_bytes_per_second=_update(job),
-            call_seconds=call,
-            update_seconds=update,
-            draw_seconds=_draw(),
-            send=send,
-            receive=receive,
-            carry=carry,
-            codecs={name: _codec(name) for name in CODECS},
-            process_bytes=_process(),
-            dtype=str(job.recipe.signal_dtype).removeprefix("torch."),
-            machine=machine,
-        )
+        with beside:
+            return _measured(job, machine)
     finally:
         torch.set_num_threads(threads)
+
+
+def _measured(job: Job, machine: dict[str, object]) -> Calibration:
+    products = _products(job)
+    send, receive, carry = _messages(job)
+    call, update = _fixed(job)
+    return Calibration(
+        flops_per_second=statistics.median(Product(m, k, n).flops / s for m, k, n, s in products),
+        products=products,
+        memory_bytes_per_second=_memory(),
+        update_bytes_per_second=_update(job),
+        call_seconds=call,
+        update_seconds=update,
+        draw_seconds=_draw(),
+        send=send,
+        receive=receive,
+        carry=carry,
+        codecs={name: _codec(name) for name in CODECS},
+        process_bytes=_process(),
+        dtype=str(job.recipe.signal_dtype).removeprefix("torch."),
+        machine=machine,
+    )
 
 
 def _seconds(work: Callable[..., object], *operands: Tensor) -> float:

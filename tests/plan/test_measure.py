@@ -1,11 +1,14 @@
 """A real calibration and a real run, as small as they come; no figure of time is asserted but that there is one."""
 
+import psutil
+import torch
 from plans import setting
 
 from distfa import data
 from distfa.experiment import spec as specs
 from distfa.plan import check, measure, setup
 from distfa.plan.calibration import Calibration
+from distfa.plan.neighbour import neighbours
 
 
 def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
@@ -30,3 +33,12 @@ def test_a_check_makes_the_run_and_times_its_steps():
     found = check.measure(spec, setup.job(spec, (64, 10), None).recipe.network, dataset, 5)
     assert found.steps == 5
     assert min(found.median_seconds, found.mean_seconds) > 0
+
+
+def test_neighbours_are_at_work_as_long_as_they_are_wanted_and_no_longer():
+    before = set(psutil.Process().children())
+    with neighbours(2, rows=8, width=16, dtype=torch.bfloat16):
+        mine = set(psutil.Process().children()) - before
+        assert len(mine) == 2
+        assert all(process.is_running() and "distfa.plan.neighbour" in process.cmdline() for process in mine)
+    assert not any(process.is_running() for process in mine)

@@ -1,0 +1,88 @@
+"""A layer at work, so that another can be measured beside it: neighbours share caches, memory and the clock.
+
+    python -m distfa.plan.neighbour --rows N --width D --dtype float32
+
+It prints a line when it is at work, and ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from distfa.core.activations import Activation
+from distfa.core.layer import Layer
+from distfa.core.network import mlp
+from distfa.core.optim import OptimizerConfig
+from distfa.core.recipe import Recipe
+
+
+@contextmanager
+def neighbours(count: int, *, rows: int, width: int, dtype: torch.dtype) -> Iterator[None]:
+    """So many layers at work for as long as the context lasts.
+
+    Args:
+        count: May be 0.
+        rows: Of a micro-batch.
+        width: Of the layer and of what it takes in.
+        dtype: Of signals.
+    """
+    command = [sys.executable, "-m", "distfa.plan.neighbour", "--rows", str(rows), "--width", str(width)]
+    command += ["--dtype", str(dtype).removeprefix("torch.")]
+    with ExitStack() as stack:
+        processes = []
+        for _ in range(count):
+            process = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            stack.callback(process.kill)
+            processes.append(process)
+        for process in processes:
+            if process.stdout is not None:
+                process.stdout.readline()
+        yield
+
+
+def _work(rows: int, width: int, dtype: str) -> None:
+    torch.set_num_threads(1)
+    recipe = Recipe(
+        network=mlp((width, width, width), activation=Activation(name="relu")),
+        distribution="normal",
+        optimizer=OptimizerConfig(name="sgd", lr=0.0),
+        dtype=torch.float64 if dtype == "float64" else torch.float32,
+        mixed=dtype == "bfloat16",
+    )
+    layer = Layer(recipe, 1)
+    h, message = (torch.randn(rows, width).to(recipe.signal_dtype) for _ in range(2))
+    print("at work", flush=True)
+    while True:
+        layer.forward(h, (0, 0))
+        layer.accumulate(layer.hidden_delta(message, (0, 0)), (0, 0))
+        layer.update(0, 0.0)
+
+
+def _end_with_input() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+def main() -> None:
+    """Be a neighbour, as the arguments say."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--dtype", required=True)
+    given = parser.parse_args()
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    _work(given.rows, given.width, given.dtype)
+
+
+if __name__ == "__main__":
+    main()
