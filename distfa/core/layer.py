@@ -177,6 +177,8 @@ class Layer:
         delta = self.shape.activation.backward(s, kept.z, kept.h)
         if self._ledger is not None:
             self._ledger.observe(s, delta, kept.z, kept.h)
+            if self.rule.is_direct and self._learns_with is not None:
+                self._ledger.read_out(message, kept.h, self._learns_with)
         return delta
 
     def label_message(self, target: Tensor, rows: int) -> Tensor:
@@ -231,7 +233,7 @@ class Layer:
         self._probe_kept[micro_batch] = _Kept(h_in=h_in, z=z, h=h)
         return h
 
-    def probe_backward(self, gradient: Tensor, micro_batch: int) -> Tensor:
+    def probe_backward(self, gradient: Tensor, micro_batch: int) -> Tensor | None:
         """One micro-batch of the true backward pass.
 
         Args:
@@ -239,7 +241,7 @@ class Layer:
             micro_batch: In order.
 
         Returns:
-            delta_l W_l, shape (n, d_{l-1}).
+            delta_l W_l, shape (n, d_{l-1}); None at the first layer, where nobody waits for it.
         """
         kept = self._probe_kept.pop(micro_batch)
         delta = self.shape.activation.backward(gradient, kept.z, kept.h)
@@ -248,7 +250,7 @@ class Layer:
         if self._true_gradients:
             parts = [so_far.add_(part) for so_far, part in zip(self._true_gradients, parts, strict=True)]
         self._true_gradients = parts
-        return self.straight(delta)
+        return self.straight(delta) if self.index > 1 else None
 
     def straight(self, delta: Tensor) -> Tensor:
         """delta_l W_l, shape (n, d_{l-1}): what backpropagation would make of the rule's own delta."""

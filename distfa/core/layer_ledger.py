@@ -51,10 +51,9 @@ class LayerLedger:
         self._upper = next((b for b, end in duties if end == "upper" and b < layer), None)
         fixed = self._fixed(rule)
         self._matrix = None if fixed is None else fixed.to(weight.device, recipe.signal_dtype).double()
-        width = weight.shape[0] if self._upper is None else weight.shape[1]
-        self._shadow = torch.zeros(width, dtype=torch.float64, device=weight.device)
-        self._shadow_moves = rule.is_direct and self._local
-        self._product = weight.new_empty(0)  # room for s * h, which is formed at every step
+        self._shadow: Tensor | None = None  # V_l, once it has moved, float64
+        self._read: Tensor | None = None  # e^T h_l of this step so far
+        self._feedback: Tensor | None = None  # B_l, or the factor of it that layer l has
         self._sums: _Signals | None = None
         self._due = False
         self._delayed = delay(recipe, layer) > 0
@@ -64,28 +63,37 @@ class LayerLedger:
     def begin(self, step: int) -> None:
         """A step's backwards begin; it is entered in the books where the cadence says so."""
         self._due = self._recipe.ledger_due(step)
-        self._sums = None
+        self._sums = self._read = None
         if self._due:
             self._drift.zero_()
 
     def observe(self, s: Tensor, delta: Tensor, z: Tensor, h: Tensor) -> None:
         """Add one micro-batch of a hidden layer; all (n, d_l)."""
-        if not ((self._due and self._lower) or self._shadow_moves):
+        if not (self._due and self._lower):
             return
         if self._sums is None:
             zero = torch.zeros(s.shape[1], dtype=torch.float64, device=s.device)
             self._sums = _Signals(delta_z=zero, s_h=zero.clone(), magnitude=zero.clone(), square=zero.clone())
-        if self._due and self._lower:
-            s_h, delta_z = s.double() * h.double(), delta.double() * z.double()
-            self._sums.s_h += s_h.sum(0)
-            self._sums.delta_z += delta_z.sum(0)
-            self._sums.magnitude += s_h.abs().sum(0) + delta_z.abs().sum(0)
-            if self._recipe.mixed:
-                self._sums.square += s_h.square().sum(0) + delta_z.square().sum(0)
-        else:
-            if self._product.shape != s.shape:
-                self._product = s.new_empty(s.shape)
-            self._sums.s_h += torch.mul(s, h, out=self._product).sum(0, dtype=self._recipe.dtype)
+        s_h, delta_z = s.double() * h.double(), delta.double() * z.double()
+        self._sums.s_h += s_h.sum(0)
+        self._sums.delta_z += delta_z.sum(0)
+        self._sums.magnitude += s_h.abs().sum(0) + delta_z.abs().sum(0)
+        if self._recipe.mixed:
+            self._sums.square += s_h.square().sum(0) + delta_z.square().sum(0)
+
+    def read_out(self, message: Tensor, h: Tensor, feedback: Tensor) -> None:
+        """One micro-batch of dfa's shadow readout, which moves at every step.
+
+        Args:
+            message: e, shape (n, C), or as many columns as the rank.
+            h: Shape (n, d_l).
+            feedback: What layer l multiplies the message by, shape (columns, d_l).
+        """
+        if not self._local:
+            return
+        self._feedback = feedback
+        product = torch.mm(message.t(), h).double()
+        self._read = product if self._read is None else self._read.add_(product)
 
     def stale(self, weight: Tensor, bias: Tensor | None) -> None:
         """The gradient so far is of micro-batches whose forward saw the weights before the last update.
@@ -196,7 +204,7 @@ class LayerLedger:
             phis = (fold.vector(rule.phi(weight, fixed)) for weight in (before, after))
             total.add_field(block, lr, field, *phis)
         if rule.is_direct:  # dfa's last boundary: Phi = <B, V>, dV = -lr G_L, the move of W_L under plain SGD
-            total.level, total.change = fold.vector(self._shadow), -total.exchange
+            total.level, total.change = fold.vector(self._potential()), -total.exchange
         angle, ratio = self._alignment(w.parameter)
         return replace(self._potential_half(step, lr, boundary, w, total), angle_degrees=angle, ratio=ratio)
 
@@ -229,7 +237,7 @@ class LayerLedger:
             boundary=self._layer,
             step=step,
             end="upper",
-            level=fold.vector(self._shadow),
+            level=fold.vector(self._potential()),
             change=-exchange,
             exchange=exchange,
         )
@@ -272,13 +280,20 @@ class LayerLedger:
         return torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
 
     def _move_shadow(self, weight: Tensor, lr: float) -> None:
-        """V moves by -lr e^T h, whatever the optimizer makes of the gradient."""
+        """V moves by -lr e^T h, whatever the optimizer makes of the gradient; at the output layer that is G."""
         if not self._rule.is_direct:
             return
-        if self._upper is not None and self._matrix is not None:
-            self._shadow -= lr * (self._matrix * gradient_of(weight).double()).sum(0)
-        elif self._sums is not None:
-            self._shadow -= lr * self._sums.s_h
+        if self._matrix is not None:
+            self._feedback, self._read = self._matrix, gradient_of(weight).double()
+        if self._read is not None:
+            moved = self._read * -lr
+            self._shadow = moved if self._shadow is None else self._shadow.add_(moved)
+
+    def _potential(self) -> Tensor:
+        """<B_l[:,i], V_l[:,i]> of every neuron, shape (d_l,)."""
+        if self._feedback is None or self._shadow is None:
+            raise ValueError("the shadow readout is asked for before its first step")
+        return (self._feedback.double() * self._shadow).sum(0)
 
     def _alignment(self, weight: Tensor) -> tuple[float | None, float | None]:
         """(angle in degrees, ||B|| / ||W||) between vec(W) and what stands in its place, to W's precision."""

@@ -75,14 +75,14 @@ def expected_update(config: OptimizerConfig, parameter: Tensor, gradient: Tensor
             g = g + config.momentum * buffer if config.nesterov else buffer
         return -config.lr * g
     decoupled = config.name == "adamw"
-    g = gradient if decoupled else gradient + config.weight_decay * parameter
+    g = gradient if decoupled or not config.weight_decay else gradient + config.weight_decay * parameter
     beta1, beta2 = config.betas
     step = float(state.get("step", 0.0)) + 1
-    first = (1 - beta1) * g + (beta1 * state["exp_avg"].double() if state else 0)
-    second = (1 - beta2) * g.square() + (beta2 * state["exp_avg_sq"].double() if state else 0)
-    denominator: Tensor = (second / (1 - beta2**step)).sqrt_().add_(config.eps)
-    update: Tensor = -config.lr * (first / (1 - beta1**step)) / denominator
-    return update - config.lr * config.weight_decay * parameter if decoupled else update
+    first = (state["exp_avg"].double() * beta1 if state else torch.zeros_like(g)).add_(g, alpha=1 - beta1)
+    second = state["exp_avg_sq"].double() * beta2 if state else torch.zeros_like(g)
+    denominator = second.addcmul_(g, g, value=1 - beta2).div_(1 - beta2**step).sqrt_().add_(config.eps)
+    update: Tensor = first.div_(denominator).mul_(-config.lr / (1 - beta1**step))
+    return update.sub_(parameter, alpha=config.lr * config.weight_decay) if decoupled else update
 
 
 NAMES: tuple[str, ...] = ("sgd", "adam", "adamw")

@@ -150,7 +150,8 @@ class SerialTrainer:
         if batch.probe:
             if layer is not self.layers[-1]:
                 layer.compare(self._straight.pop((layer.index, part)))
-            self._straight[layer.index - 1, part] = layer.straight(delta)
+            if layer is not self.layers[0]:
+                self._straight[layer.index - 1, part] = layer.straight(delta)
         layer.accumulate(delta, part)
 
     def _update(self, layer: Layer, batch: order.Batch) -> Iterator[Record]:
@@ -184,7 +185,8 @@ class SerialTrainer:
                 h = layer.probe_forward(h, m)
             gradient = self.layers[-1].score(h, self._train.targets.read(rows), batch.rows).gradient
             for layer in reversed(self.layers):
-                gradient = layer.probe_backward(gradient, m)
+                down = layer.probe_backward(gradient, m)
+                gradient = gradient if down is None else down
 
     def _check(self, signal: Tensor, what: str, layer: int, step: int) -> None:
         if self.recipe.check_finite:

@@ -296,7 +296,7 @@ class LayerWorker:
         for m in range(len(batch.parts)):
             gradient = gradients[m] if gradients else self._receive(_given(self._probes_in), Kind.PROBE, batch, m)
             down = self._layer.probe_backward(gradient, m)
-            if self._probes_out is not None:
+            if self._probes_out is not None and down is not None:
                 self._send(self._probes_out, down, Kind.PROBE, batch, m)
 
     def _score(self, output: Tensor, batch: order.Batch, micro_batch: int) -> Scored:
