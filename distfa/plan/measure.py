@@ -1,7 +1,8 @@
 """A calibration of this machine: its products, passes, codecs and messages, timed for a run's own shapes.
 
 Times are processor seconds of the thread that does the work, so that other processes on the machine
-disturb them little; but for one neighbour on every other core, as layers have in a run.
+disturb them little. But layers at work beside it are wanted, as many as the run has: they share caches, memory and
+the clock.
 """
 
 from __future__ import annotations
@@ -57,10 +58,9 @@ def calibrate(job: Job, machine: dict[str, object]) -> Calibration:
     recipe, threads = job.recipe, torch.get_num_threads()
     rows, width = -(-recipe.batch_size // recipe.micro_batches), max(recipe.network.sizes[1:])
     layers = min(len(recipe.network), 2 * (psutil.cpu_count() or 1))
-    beside = neighbours(layers - 1, rows=rows, width=width, dtype=recipe.signal_dtype)
     torch.set_num_threads(1)
     try:
-        with beside:
+        with neighbours(layers - 1, rows=rows, width=width, dtype=recipe.signal_dtype):
             return _measured(job, machine)
     finally:
         torch.set_num_threads(threads)
@@ -145,11 +145,8 @@ def _update(job: Job) -> float:
     for weight in weights:
         weight.grad = torch.randn_like(weight)
     optimizers = itertools.cycle([optim.Optimizer(recipe.optimizer, [weight]) for weight in weights])
-    return (
-        effort.touched(recipe.optimizer)
-        * weights[0].nbytes
-        / _seconds(lambda: next(optimizers).step(recipe.optimizer.lr))
-    )
+    seconds = _seconds(lambda: next(optimizers).step(recipe.optimizer.lr))
+    return effort.touched(recipe.optimizer) * weights[0].nbytes / seconds
 
 
 def _fixed(job: Job) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from distfa.core.layer import Layer
 from distfa.core.network import mlp
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
+from distfa.errors import PlanError
 
 
 @contextmanager
@@ -33,6 +34,9 @@ def neighbours(count: int, *, rows: int, width: int, dtype: torch.dtype) -> Iter
         rows: Of a micro-batch.
         width: Of the layer and of what it takes in.
         dtype: Of signals.
+
+    Raises:
+        PlanError: One did not start.
     """
     command = [sys.executable, "-m", "distfa.plan.neighbour", "--rows", str(rows), "--width", str(width)]
     command += ["--dtype", str(dtype).removeprefix("torch.")]
@@ -45,8 +49,8 @@ def neighbours(count: int, *, rows: int, width: int, dtype: torch.dtype) -> Iter
             stack.callback(process.kill)
             processes.append(process)
         for process in processes:
-            if process.stdout is not None:
-                process.stdout.readline()
+            if process.stdout is None or not process.stdout.readline():
+                raise PlanError(f"a layer to calibrate beside did not start: {' '.join(command)}; run that to see why")
         yield
 
 
