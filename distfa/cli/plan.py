@@ -73,7 +73,9 @@ def plan(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Measure this machine for the run's shapes; about a minute.", rich_help_panel=_ELSE
+            metavar="FILE",
+            help="Measure this machine for the run, by its parts and by a short run; about a minute.",
+            rich_help_panel=_ELSE,
         ),
     ] = None,
     check_steps: Annotated[
@@ -82,7 +84,7 @@ def plan(
             "--check",
             metavar="STEPS",
             min=0,
-            help="Also make the run here on Ray for so many steps, and hold the plan against it.",
+            help="Also make the run here on Ray for so many steps, on random samples, and hold the plan against it.",
             rich_help_panel=_ELSE,
         ),
     ] = 0,
@@ -105,10 +107,14 @@ def plan(
     depths: list[int | None] = [*_numbers(layers, "--layers")] if layers else [None]
     if calibrate is not None:
         from distfa.bench.machine import describe
-        from distfa.plan.measure import calibrate as measured
+        from distfa.plan import fit
 
-        measured(setup.job(spec, ends, depths[0]), describe()).save(calibrate)
-        typer.echo(calibrate)
+        found = fit.calibrate(spec, ends, depths[0], describe())
+        found.save(calibrate)
+        typer.echo(
+            f"{calibrate}: a run takes {found.run_factor:.2f} times the processor time of its parts; a message waits "
+            f"{_seconds(found.wake_seconds)} for a core where all are taken"
+        )
         return
     if cluster_path is None:
         raise PlanError("no cluster is described; give --cluster FILE, 'distfa plan --example' prints one")
@@ -164,21 +170,19 @@ def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
 
 def _print_check(spec: Any, setting: Setting, steps: int) -> None:
     """The same run, made here."""
-    from distfa.plan import setup
-    from distfa.plan.check import measure
+    from distfa.plan import trial
     from distfa.plan.predict import predict
 
     steady = predict(setting).steady
-    measured = measure(spec, setting.job.recipe.network, setup.dataset(spec), steps)
+    found = trial.run(spec, setting.job.recipe.network, steps=steps, expected_seconds=steady.step_seconds)
     _console().print(
-        f"check: a step of {_seconds(steady.step_seconds)} is predicted, the median of {measured.steps} measured is "
-        f"{_seconds(measured.median_seconds)} (mean {_seconds(measured.mean_seconds)}), ratio "
-        f"{steady.step_seconds / measured.median_seconds:.2f}"
+        f"check: a step of {_seconds(steady.step_seconds)} is predicted, {_seconds(found.step_seconds)} is the mean of "
+        f"{found.steps} measured, ratio {steady.step_seconds / found.step_seconds:.2f}"
     )
-    if measured.core_seconds:
+    if found.core_seconds:
         _console().print(
-            f"processor time of a step: {_seconds(steady.core_seconds)} predicted, {_seconds(measured.core_seconds)} "
-            f"measured, ratio {steady.core_seconds / measured.core_seconds:.2f}"
+            f"processor time of a step: {_seconds(steady.core_seconds)} predicted, {_seconds(found.core_seconds)} "
+            f"measured, ratio {steady.core_seconds / found.core_seconds:.2f}"
         )
 
 

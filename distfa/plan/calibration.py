@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,10 @@ class MessageCost:
         """Of a message of this size."""
         return self.seconds + self.seconds_per_byte * size_bytes
 
+    def slowed(self, factor: float) -> MessageCost:
+        """So many times as dear."""
+        return MessageCost(seconds=self.seconds * factor, seconds_per_byte=self.seconds_per_byte * factor)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CodecCost:
@@ -34,6 +38,10 @@ class CodecCost:
 
     encode: float
     decode: float
+
+    def slowed(self, factor: float) -> CodecCost:
+        """So many times as dear."""
+        return CodecCost(encode=self.encode * factor, decode=self.decode * factor)
 
 
 _TYPICAL_CODECS = {
@@ -59,9 +67,11 @@ class Calibration:
         send: In the sending layer's own thread.
         receive: In the receiving layer's own thread.
         carry: In the wire's threads, at each end.
+        wake_seconds: That a message waits at each end, where all cores are taken, for a thread of the wire to get one.
         codecs: By name; one that is not there costs as much as the dearest.
         process_bytes: Memory of a layer's process before it holds anything: Python, torch, Ray, gRPC.
         dtype: Of the measured products.
+        run_factor: Processor time of a real run over that of its parts, measured one by one; all figures have it in.
         machine: What it was measured on.
     """
 
@@ -75,9 +85,11 @@ class Calibration:
     send: MessageCost = MessageCost(seconds=70e-6, seconds_per_byte=0.2e-9)
     receive: MessageCost = MessageCost(seconds=70e-6, seconds_per_byte=0.1e-9)
     carry: MessageCost = MessageCost(seconds=110e-6, seconds_per_byte=0.5e-9)
+    wake_seconds: float = 1e-3
     codecs: Mapping[str, CodecCost] = field(default_factory=lambda: dict(_TYPICAL_CODECS))
     process_bytes: int = 270 * 2**20
     dtype: str = "float32"
+    run_factor: float = 1.0
     machine: Mapping[str, Any] = field(default_factory=dict)
 
     def codec(self, name: str) -> CodecCost:
@@ -94,6 +106,23 @@ class Calibration:
             self._by_shape, key=lambda other: sum(abs(math.log(a / b)) for a, b in zip(product, other, strict=True))
         )
         return self._by_shape[nearest] * product.flops / nearest.flops
+
+    def slowed(self, factor: float) -> Calibration:
+        """Everything that takes processor time takes so many times as long."""
+        return replace(
+            self,
+            flops_per_second=self.flops_per_second / factor,
+            products=tuple((m, k, n, seconds * factor) for m, k, n, seconds in self.products),
+            memory_bytes_per_second=self.memory_bytes_per_second / factor,
+            update_bytes_per_second=self.update_bytes_per_second / factor,
+            call_seconds=self.call_seconds * factor,
+            update_seconds=self.update_seconds * factor,
+            draw_seconds=self.draw_seconds * factor,
+            send=self.send.slowed(factor),
+            receive=self.receive.slowed(factor),
+            carry=self.carry.slowed(factor),
+            codecs={name: cost.slowed(factor) for name, cost in self.codecs.items()},
+        )
 
     @cached_property
     def _by_shape(self) -> dict[Product, float]:

@@ -1,4 +1,4 @@
-"""A calibration of this machine: its products, passes, codecs and messages, timed for a run's own shapes.
+"""What a run is made of, timed on this machine one by one: products, passes, codecs and messages of its own shapes.
 
 Times are processor seconds of the thread that does the work, so that other processes on the machine
 disturb them little. But layers at work beside it are wanted, as many as the run has: they share caches, memory and
@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -29,7 +28,7 @@ from distfa.core.recipe import Recipe
 from distfa.plan import effort
 from distfa.plan.calibration import Calibration, CodecCost, MessageCost
 from distfa.plan.effort import Effort, Product
-from distfa.plan.neighbour import neighbours
+from distfa.plan.neighbour import layers_at_once, neighbours
 from distfa.runtime.job import Job
 from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import GrpcTransport
@@ -48,8 +47,8 @@ _LARGE_COLUMNS = 1024
 _LARGE_ROWS = 256
 
 
-def calibrate(job: Job, machine: dict[str, object]) -> Calibration:
-    """Measure this machine, as busy as a run makes it, for the shapes of a job; about a minute.
+def parts(job: Job, machine: dict[str, object]) -> Calibration:
+    """Measure this machine, as busy as a run makes it, for the shapes of a job; about half a minute.
 
     Args:
         job: Gives the shapes, the optimizer and the codecs.
@@ -57,10 +56,9 @@ def calibrate(job: Job, machine: dict[str, object]) -> Calibration:
     """
     recipe, threads = job.recipe, torch.get_num_threads()
     rows, width = -(-recipe.batch_size // recipe.micro_batches), max(recipe.network.sizes[1:])
-    layers = min(len(recipe.network), 2 * (psutil.cpu_count() or 1))
     torch.set_num_threads(1)
     try:
-        with neighbours(layers - 1, rows=rows, width=width, dtype=recipe.signal_dtype):
+        with neighbours(layers_at_once(len(recipe.network)) - 1, rows=rows, width=width, dtype=recipe.signal_dtype):
             return _measured(job, machine)
     finally:
         torch.set_num_threads(threads)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import psutil
 import torch
 
 from distfa.core.activations import Activation
@@ -23,6 +24,11 @@ from distfa.core.network import mlp
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.errors import PlanError
+
+
+def layers_at_once(layers: int) -> int:
+    """How many of a run's layers this machine is measured with: at most two to a core."""
+    return min(layers, 2 * (psutil.cpu_count() or 1))
 
 
 @contextmanager

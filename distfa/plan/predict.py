@@ -100,7 +100,7 @@ def _changed(setting: Setting, **changes: str | int | None) -> Setting:
 
 
 def _simulate(setting: Setting, pipeline: Pipeline | None) -> tuple[list[Channel], Steady]:
-    wires = Wires(cluster=setting.cluster)
+    wires = Wires(cluster=setting.cluster, wake_seconds=setting.calibration.wake_seconds)
     if pipeline is None:
         stages, channels = ours.build(setting, wires)
     else:

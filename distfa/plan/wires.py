@@ -18,10 +18,11 @@ class Pool:
     Args:
         name: What it is, in words.
         size: How many processors.
+        wake_seconds: That an interrupt waits if all are taken.
     """
 
-    def __init__(self, name: str, size: int) -> None:
-        self.name, self.size = name, size
+    def __init__(self, name: str, size: int, wake_seconds: float = 0.0) -> None:
+        self.name, self.size, self._wake_seconds = name, size, wake_seconds
         self.busy_seconds = 0.0
         self._free_at = [0.0] * size
 
@@ -34,9 +35,10 @@ class Pool:
 
     def interrupt(self, now: float, seconds: float) -> float:
         """The same for work that does not wait its turn, as threads of the wire that wake up: what waits is put off."""
+        begun = now if self._free_at[0] <= now else now + self._wake_seconds
         heapq.heapreplace(self._free_at, max(now, self._free_at[0]) + seconds)
         self.busy_seconds += seconds
-        return now + seconds
+        return begun + seconds
 
 
 @dataclass(kw_only=True)
@@ -87,9 +89,16 @@ class Node:
 
 @dataclass(kw_only=True)
 class Wires:
-    """All queues of a cluster, unused."""
+    """All queues of a cluster, unused.
+
+    Attributes:
+        cluster: What there is.
+        wake_seconds: As ``Calibration`` has it.
+        nodes: Of the cluster, in order.
+    """
 
     cluster: Cluster
+    wake_seconds: float
     nodes: list[Node] = field(init=False)
     _ways_out: dict[str, Line] = field(init=False)
     _ways_in: dict[str, Line] = field(init=False)
@@ -97,7 +106,7 @@ class Wires:
     def __post_init__(self) -> None:
         network, self.nodes = self.cluster.network, []
         for number, group in enumerate(self.cluster.each):
-            cores = Pool(f"the cores of node {number}", group.cores)
+            cores = Pool(f"the cores of node {number}", group.cores, self.wake_seconds)
             rate = group.nic_bits_per_second / 8
             self.nodes.append(
                 Node(

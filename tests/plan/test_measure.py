@@ -1,14 +1,15 @@
 """A real calibration and a real run, as small as they come; no figure of time is asserted but that there is one."""
 
 import psutil
+import pytest
 import torch
 from plans import setting
 
-from distfa import data
 from distfa.experiment import spec as specs
-from distfa.plan import check, measure, setup
+from distfa.plan import fit, measure, setup, trial
 from distfa.plan.calibration import Calibration
 from distfa.plan.neighbour import neighbours
+from distfa.plan.trial import Trial
 
 
 def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
@@ -16,7 +17,7 @@ def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "_CACHE_BYTES", 2**16)
     monkeypatch.setattr(measure, "_MESSAGES", 5)
     job = setting((12, 8, 6, 4), rule="kp", micro_batches=4).job
-    found = measure.calibrate(job, {"cores": 1})
+    found = measure.parts(job, {"cores": 1})
     shapes = {product[:3] for product in found.products}
     assert {(8, 12, 8), (8, 8, 6), (8, 6, 4), (8, 8, 12), (6, 8, 8)} <= shapes
     assert all(product[3] > 0 for product in found.products)
@@ -27,12 +28,34 @@ def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
     assert Calibration.load(tmp_path / "c.json") == found
 
 
-def test_a_check_makes_the_run_and_times_its_steps():
-    spec = specs.parse({"data": {"name": "digits", "limit": 100}, "model": {"hidden": [16]}})
-    dataset = data.load("digits", limit=100)
-    found = check.measure(spec, setup.job(spec, (64, 10), None).recipe.network, dataset, 5)
-    assert found.steps == 5
-    assert min(found.median_seconds, found.mean_seconds) > 0
+@pytest.mark.parametrize(
+    "changes", [{}, {"loss": "mse", "rule": "bp"}, {"rule": "fa", "schedule": "async", "micro_batches": 4}]
+)
+def test_a_trial_makes_the_run_and_times_it(changes):
+    spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [16]}} | changes)
+    found = trial.run(spec, setup.job(spec, (64, 10), None).recipe.network, steps=20, expected_seconds=0.1)
+    assert found.steps == 20
+    assert found.step_seconds > 0
+    assert found.core_seconds > 0
+
+
+def test_a_calibration_is_fitted_to_a_run_of_as_many_layers_as_the_machine_takes(monkeypatch):
+    monkeypatch.setattr(fit, "_SECONDS", 0.1)
+    monkeypatch.setattr(measure, "parts", lambda job, machine: Calibration(machine=machine))
+    made = []
+
+    def run(spec, network, *, steps, expected_seconds):
+        made.append(network.sizes)
+        assert steps * expected_seconds >= 0.1
+        return Trial(step_seconds=2 * expected_seconds, core_seconds=0.01, steps=steps)
+
+    monkeypatch.setattr(trial, "run", run)
+    spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [24, 16]}})
+    found = fit.calibrate(spec, (64, 10), 500, {"cores": 1})
+    layers = 2 * psutil.cpu_count()
+    assert made == [(64, 24, *[16] * (layers - 2), 10)]
+    assert found.machine == {"cores": 1}
+    assert found.run_factor > 0
 
 
 def test_neighbours_are_at_work_as_long_as_they_are_wanted_and_no_longer():

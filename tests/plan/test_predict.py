@@ -164,7 +164,7 @@ def test_more_bandwidth_less_latency_and_faster_processors_never_slow_a_run_down
 @given(runs)
 def test_a_step_takes_no_less_than_its_busiest_layer_and_no_more_than_all_one_after_the_other(run):
     planned = setting(**run)
-    stages, channels = build(planned, Wires(cluster=planned.cluster))
+    stages, channels = build(planned, Wires(cluster=planned.cluster, wake_seconds=0.0))
     work = [sum(stage.forward) + sum(stage.learn) + sum(stage.after) + stage.update for stage in stages]
     sent = [sum(channel.send) for channel in channels]  # emissions
     taken = predict(planned).step_seconds

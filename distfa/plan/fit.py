@@ -1,0 +1,76 @@
+"""A calibration made to agree with a short real run.
+
+Parts timed one by one come to less than a run of them: threads take turns, caches are cold, Ray has threads of its
+own, and a thread that wakes up when all cores are taken gets one late. Two numbers make up for it: a factor on all
+processor time, and the time a message waits for a core.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import psutil
+
+from distfa.experiment.spec import RunSpec
+from distfa.plan import cluster as clusters
+from distfa.plan import measure, setup, trial
+from distfa.plan.build import Setting
+from distfa.plan.calibration import Calibration
+from distfa.plan.neighbour import layers_at_once
+from distfa.plan.predict import predict
+from distfa.plan.simulate import Steady
+from distfa.plan.trial import Trial
+
+_SECONDS = 8.0
+_LEAST_STEPS = 10
+_WAITS = tuple(n / 10_000 for n in range(40))
+
+
+def calibrate(spec: RunSpec, ends: tuple[int, int], layers: int | None, machine: dict[str, object]) -> Calibration:
+    """Measure this machine for a run: its parts, then the run itself; about a minute.
+
+    Args:
+        spec: The run. Of a deep network this machine runs the first layers and the last, two to a core.
+        ends: (features, outputs).
+        layers: As ``setup.job`` takes it.
+        machine: What it is, for the file.
+
+    Raises:
+        DistfaError: The run failed.
+    """
+    job = setup.job(spec, ends, layers)
+    parts = measure.parts(job, machine)
+    some = setup.job(spec, ends, layers_at_once(len(job.recipe.network)))
+    cores, network = psutil.cpu_count() or 1, some.recipe.network
+    here = clusters.parse({"nodes": {"cores": cores}})
+    setting = Setting(job=some, cluster=here, nodes=(0,) * len(network), calibration=parts)
+    expected = predict(setting).step_seconds
+    steps = max(_LEAST_STEPS, math.ceil(_SECONDS / expected))
+    return agree(setting, trial.run(spec, network, steps=steps, expected_seconds=expected))
+
+
+def agree(setting: Setting, found: Trial) -> Calibration:
+    """The setting's calibration, so changed that its plan is what was found.
+
+    The factor follows from processor time, the wait from the clock. A run that leaves cores free does not depend on
+    the wait; among waits that do as well (to 1 %) it is the shortest.
+
+    Args:
+        setting: The run that was made, where it was made.
+        found: What it came to.
+    """
+    parts = setting.calibration
+    factor = found.core_seconds / _steady(setting, parts).core_seconds
+    slowed = parts.slowed(factor)
+
+    def off(wait: float) -> float:
+        step = _steady(setting, replace(slowed, wake_seconds=wait)).step_seconds
+        return round(abs(step / found.step_seconds - 1.0), 2)
+
+    wait = min(_WAITS, key=lambda wait: (off(wait), wait))
+    return replace(slowed, wake_seconds=wait, run_factor=factor)
+
+
+def _steady(setting: Setting, calibration: Calibration) -> Steady:
+    return predict(replace(setting, calibration=calibration)).steady

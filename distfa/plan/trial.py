@@ -1,0 +1,69 @@
+"""A short real run on this machine, on Ray: what a plan is held against, and what a calibration is fitted to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from distfa.bench import layers
+from distfa.bench.work import Work
+from distfa.core.network import Network
+from distfa.experiment.spec import RunSpec, parse
+from distfa.runtime.job import RawInputs, RawTargets
+
+_WARM_UP_SECONDS = 1.0
+_LEAST_WARM_UP_STEPS = 5
+_BATCHES = 8
+_RATE = 1e-6  # of learning, where there is nothing to learn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a run came to, without what a plan leaves out: ledger, probes, evaluation.
+
+    Attributes:
+        step_seconds: Of the clock, the mean over its steps; some to warm up are left out of everything.
+        core_seconds: Of processor time of all layers' processes, per step; 0 where they are not on this machine.
+        steps: How many were timed.
+    """
+
+    step_seconds: float
+    core_seconds: float
+    steps: int
+
+
+def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float) -> Trial:
+    """Train on random samples of the right shape.
+
+    Args:
+        spec: The run; an asynchronous one is so from its first step.
+        network: Its network.
+        steps: To be timed.
+        expected_seconds: Of a step, about: so it is known how many steps warm up.
+
+    Raises:
+        DistfaError: The run failed.
+    """
+    warmup = max(_LEAST_WARM_UP_STEPS, math.ceil(_WARM_UP_SECONDS / expected_seconds))
+    total = steps + 2 * warmup
+    raw = spec.model_dump(mode="json")
+    raw |= {"engine": "ray", "max_steps": total, "epochs": total, "sync_epochs": 0}
+    raw |= {"ledger": {"every": 0}, "probe": {"every": 0}, "optimizer": raw["optimizer"] | {"lr": _RATE}}
+    bare = parse(raw)
+    found = layers.run(bare, _work(bare, network), warmup=warmup)
+    return Trial(step_seconds=found.step_seconds, core_seconds=found.cpu_seconds * len(network), steps=steps)
+
+
+def _work(spec: RunSpec, network: Network) -> Work:
+    recipe, rng = spec.recipe(network), np.random.default_rng(0)
+    rows, features, outputs = recipe.batch_size * _BATCHES, network.sizes[0], network.sizes[-1]
+    inputs = rng.integers(0, 256, (rows, features), dtype=np.uint8)
+    labels = recipe.loss == "cross_entropy"
+    targets = rng.integers(0, outputs, rows) if labels else rng.random((rows, outputs), dtype=np.float32)
+    return Work(
+        recipe=recipe,
+        inputs=RawInputs(train=inputs, test=inputs[:0], mean=np.array([127.5]), std=np.array([73.6])),
+        targets=RawTargets(train=targets, test=targets[:0]),
+    )
