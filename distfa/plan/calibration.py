@@ -85,7 +85,7 @@ class Calibration:
     send: MessageCost = MessageCost(seconds=70e-6, seconds_per_byte=0.2e-9)
     receive: MessageCost = MessageCost(seconds=70e-6, seconds_per_byte=0.1e-9)
     carry: MessageCost = MessageCost(seconds=110e-6, seconds_per_byte=0.5e-9)
-    wake_seconds: float = 1e-3
+    wake_seconds: float = 1.7e-3
     codecs: Mapping[str, CodecCost] = field(default_factory=lambda: dict(_TYPICAL_CODECS))
     process_bytes: int = 270 * 2**20
     dtype: str = "float32"
