@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import psutil
 
-from distfa.experiment.spec import RunSpec
+from distfa.errors import PlanError
+from distfa.experiment.spec import RaySpec, RunSpec
 from distfa.plan import cluster as clusters
 from distfa.plan import measure, setup, trial
 from distfa.plan.build import Setting
@@ -28,10 +29,11 @@ _WAITS = tuple(n / 10_000 for n in range(40))
 
 
 def calibrate(spec: RunSpec, ends: tuple[int, int], layers: int | None, machine: dict[str, object]) -> Calibration:
-    """Measure this machine for a run: its parts, then the run itself; about a minute.
+    """Measure this machine's processors for a run: its parts, then the run itself; about a minute.
 
     Args:
-        spec: The run. Of a deep network this machine runs the first layers and the last, two to a core.
+        spec: The run; where and on which devices it says is left aside. Of a deep network this machine runs the first
+            layers and the last, two to a core.
         ends: (features, outputs).
         layers: As ``setup.job`` takes it.
         machine: What it is, for the file.
@@ -39,6 +41,7 @@ def calibrate(spec: RunSpec, ends: tuple[int, int], layers: int | None, machine:
     Raises:
         DistfaError: The run failed.
     """
+    spec = spec.model_copy(update={"ray": RaySpec(), "device": "cpu"})
     job = setup.job(spec, ends, layers)
     parts = measure.parts(job, machine)
     some = setup.job(spec, ends, layers_at_once(len(job.recipe.network)))
@@ -59,7 +62,12 @@ def agree(setting: Setting, found: Trial) -> Calibration:
     Args:
         setting: The run that was made, where it was made.
         found: What it came to.
+
+    Raises:
+        PlanError: The run's processor time is not known.
     """
+    if not found.core_seconds:
+        raise PlanError("the processor time of the layers' processes cannot be seen on this system: no calibration")
     parts = setting.calibration
     factor = found.core_seconds / _steady(setting, parts).core_seconds
     slowed = parts.slowed(factor)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from plans import setting
 
+from distfa.errors import PlanError
 from distfa.plan.calibration import Calibration
 from distfa.plan.fit import agree
 from distfa.plan.predict import predict
@@ -43,6 +44,11 @@ def test_a_fit_finds_the_factor_and_the_wait_of_the_run(factor, wait):
     other = {"rule": "bp", "micro_batches": 2}
     expected, planned_so = (predict(crowded(**other, calibration=c)).step_seconds for c in (truth, found))
     assert planned_so == pytest.approx(expected, rel=0.05)
+
+
+def test_without_processor_time_there_is_no_fit():
+    with pytest.raises(PlanError, match="processor time of the layers' processes cannot be seen"):
+        agree(crowded(), Trial(step_seconds=1.0, core_seconds=0.0, steps=1))
 
 
 def test_where_the_wait_changes_nothing_it_is_none():

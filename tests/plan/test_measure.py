@@ -46,11 +46,14 @@ def test_a_calibration_is_fitted_to_a_run_of_as_many_layers_as_the_machine_takes
 
     def run(spec, network, *, steps, expected_seconds):
         made.append(network.sizes)
+        assert spec.ray.address is None
+        assert spec.device == "cpu"
         assert steps * expected_seconds >= 0.1
         return Trial(step_seconds=2 * expected_seconds, core_seconds=0.01, steps=steps)
 
     monkeypatch.setattr(trial, "run", run)
-    spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [24, 16]}})
+    elsewhere = {"ray": {"address": "head:6379"}, "device": "cuda"}
+    spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [24, 16]}, **elsewhere})
     found = fit.calibrate(spec, (64, 10), 500, {"cores": 1})
     layers = 2 * psutil.cpu_count()
     assert made == [(64, 24, *[16] * (layers - 2), 10)]
