@@ -25,7 +25,8 @@ class Trial:
 
     Attributes:
         step_seconds: Of the clock, the mean over its steps; some to warm up are left out of everything.
-        core_seconds: Of processor time of all layers' processes, per step; 0 where they are not on this machine.
+        core_seconds: Of processor time of all layers' processes, per step; 0 where they are not on this machine, or the
+            run took less than a second.
         steps: How many were timed.
     """
 

@@ -29,6 +29,7 @@ def bare(**changes) -> Calibration:
         "send": FREE,
         "receive": FREE,
         "carry": FREE,
+        "wake_seconds": 0.0,
         "codecs": {"fp32": CodecCost(encode=0.0, decode=0.0)},
         "process_bytes": 0,
     }

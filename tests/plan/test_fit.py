@@ -17,9 +17,8 @@ PARTS = Calibration(wake_seconds=0.0)
 
 def crowded(**changes):
     """More layers than cores, and messages that count."""
-    return setting(
-        (64, 48, 48, 48, 10), cores=2, nodes=1, **{"calibration": PARTS, "rule": "fa", "micro_batches": 4, **changes}
-    )
+    usual = {"cores": 2, "calibration": PARTS, "rule": "fa", "micro_batches": 4}
+    return setting((784, 512, 640, 576, 10), nodes=1, **{**usual, **changes})
 
 
 @pytest.mark.parametrize("rule", ["bp", "fa", "dfa", "brsf"])
