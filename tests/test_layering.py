@@ -13,7 +13,8 @@ LAYERS = [  # lowest first; a package imports from its own line and the lines ab
     {"transport"},
     {"runtime"},
     {"experiment"},
-    {"bench", "plan"},
+    {"bench"},
+    {"plan"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

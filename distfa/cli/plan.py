@@ -109,6 +109,8 @@ def plan(
         from distfa.bench.machine import describe
         from distfa.plan import fit
 
+        if not calibrate.absolute().parent.is_dir():
+            raise PlanError(f"--calibrate is {calibrate}, but there is no folder {calibrate.parent}; make it first")
         found = fit.calibrate(spec, ends, depths[0], describe())
         found.save(calibrate)
         typer.echo(
