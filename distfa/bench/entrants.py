@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-import psutil
-
 from distfa.bench import layers, torch_pipeline, torch_single
 from distfa.bench.contest import Entrant
+from distfa.bench.machine import cores
 from distfa.bench.steady import Steady
 from distfa.bench.torch_pipeline import Pipeline
 from distfa.bench.work import Work
@@ -42,7 +41,7 @@ def distfa(
 
 def single(spec: RunSpec, *, warmup: int, deadline_seconds: float) -> Iterator[Entrant]:
     """torch in one process, on one thread and on as many as there are cores."""
-    for threads in sorted({1, psutil.cpu_count() or 1}):
+    for threads in sorted({1, cores()}):
         yield Entrant(
             family=f"torch one process, {threads} thread{'s' if threads > 1 else ''}",
             micro_batches=None,

@@ -14,11 +14,16 @@ import torch
 from distfa.version import __version__
 
 
+def cores() -> int:
+    """Of this machine, as the system counts them."""
+    return psutil.cpu_count() or 1
+
+
 def describe() -> dict[str, Any]:
     """Processor, memory and versions."""
     return {
         "processor": _processor(),
-        "cores": psutil.cpu_count(),
+        "cores": cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
 import torch
 
+from distfa.bench.machine import cores
 from distfa.bench.peers import launch
 from distfa.bench.products import Product
 
@@ -36,7 +36,7 @@ def run(products: Iterable[Product], *, dtype: str, seconds: float, deadline_sec
         BenchError: A process failed, or did not end in time.
     """
     distinct = sorted(set(products))
-    processes = psutil.cpu_count() or 1
+    processes = cores()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "distfa.bench.rate", "--products", json.dumps(distinct), "--dtype", dtype]
         command += ["--seconds", str(seconds), "--meeting", folder, "--processes", str(processes)]

@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil
 import torch
 
 from distfa.bench import layers, random_data, steady
 from distfa.bench.contest import Say
+from distfa.bench.machine import cores
 from distfa.bench.outcome import Outcome
 from distfa.bench.work import Work
 from distfa.core import rules, schedule
@@ -197,7 +197,7 @@ def _notes(settings: Settings, bare_bytes: int) -> list[str]:
     return [
         f"rule {settings.rule}, {settings.schedule}, width {settings.width}, batch {settings.batch_size}, SGD; medians "
         f"of {settings.rounds} rounds of {settings.steps} steps (with fewer layers more) after {settings.warmup} of "
-        f"warm-up; {psutil.cpu_count()} cores for all layers",
+        f"warm-up; {cores()} cores for all layers",
         "overhead: CPU time of a layer's process per step, mean over the layers, less its share (one part in L) of the "
         "CPU time of the same step in one process on one thread; 'by the clock' takes for the former the time in which "
         "the layer waits for no message, though it may wait for a core",

@@ -9,10 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil
-
 from distfa.bench import entrants, random_data, rate
 from distfa.bench.contest import Contest, Entrant, Say
+from distfa.bench.machine import cores
 from distfa.bench.outcome import Outcome
 from distfa.bench.products import RULES, Product, bound, products
 from distfa.bench.work import Work
@@ -99,7 +98,7 @@ def run(settings: Settings, say: Say) -> Outcome:
         finally:
             stop_ray()
     seconds = {product: median(one[product] for one in times) for product in times[0]}
-    bounds = {rule: settings.batch_size / bound(layers, seconds, _cores()) for rule, layers in made.items()}
+    bounds = {rule: settings.batch_size / bound(layers, seconds, cores()) for rule, layers in made.items()}
     return Outcome(
         name="speed",
         settings=asdict(settings),
@@ -156,7 +155,7 @@ def _times(made: dict[str, dict[int, list[Product]]], settings: Settings) -> dic
 
 def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[str, Any]]:
     """Rows with their ratios: to torch in one process on all cores, to the best pipeline, to their rule's bound."""
-    single = [row["samples_per_second"] for row in rows if row.get("threads") == _cores()]
+    single = [row["samples_per_second"] for row in rows if row.get("threads") == cores()]
     pipelines = [row["samples_per_second"] for row in rows if row["kind"] == "pipeline"]
     return [
         {
@@ -177,13 +176,9 @@ def _notes(settings: Settings, seconds: dict[Product, float], bounds: dict[str, 
         f"medians of {settings.rounds} rounds of {settings.steps} steps after {settings.warmup} of warm-up, in "
         "shuffled order; ratios are of medians; M is the best of one search round before them, which does not count",
         f"{settings.dtype}, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an "
-        f"even share of the {_cores()} cores and at least one; processes on one machine, by loopback",
+        f"even share of the {cores()} cores and at least one; processes on one machine, by loopback",
         f"compute bound, samples/s: {listed}: the products of a step at the {flops / 1e9:,.1f} GFLOP/s that one core "
         "does at these shapes while all do, in CPU time, spread evenly over the cores but no layer over several",
         "CPU seconds are of a configuration's own processes, distfa's with Ray's and the coordinator's; 'by others' is "
         "the share of all cores' time that other programs took meanwhile",
     ]
-
-
-def _cores() -> int:
-    return psutil.cpu_count() or 1

@@ -20,8 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from distfa.bench.machine import cores
 from distfa.bench.peers import launch
 from distfa.bench.steady import Steady
 from distfa.errors import BenchError
@@ -57,7 +56,7 @@ class Pipeline:
     @property
     def threads(self) -> int:
         """Of every process: an even share of the cores, at least 1."""
-        return max(1, (psutil.cpu_count() or 1) // self.processes)
+        return max(1, cores() // self.processes)
 
     def stages(self, layers: int) -> list[range]:
         """The layers of every process, counted from 1."""
@@ -181,7 +180,7 @@ def _together(parts: Sequence[Mapping[str, float]]) -> Steady:
         samples_per_second=last["samples_per_second"],
         cpu_seconds=own,
         busy=last["busy"],
-        others=max(0.0, last["others"] - siblings / (psutil.cpu_count() or 1)),
+        others=max(0.0, last["others"] - siblings / cores()),
     )
 
 

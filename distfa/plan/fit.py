@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import psutil
-
+from distfa.bench.machine import cores
 from distfa.errors import PlanError
 from distfa.experiment.spec import RaySpec, RunSpec
 from distfa.plan import cluster as clusters
@@ -45,8 +44,7 @@ def calibrate(spec: RunSpec, ends: tuple[int, int], layers: int | None, machine:
     job = setup.job(spec, ends, layers)
     parts = measure.parts(job, machine)
     some = setup.job(spec, ends, layers_at_once(len(job.recipe.network)))
-    cores, network = psutil.cpu_count() or 1, some.recipe.network
-    here = clusters.parse({"nodes": {"cores": cores}})
+    network, here = some.recipe.network, clusters.parse({"nodes": {"cores": cores()}})
     setting = Setting(job=some, cluster=here, nodes=(0,) * len(network), calibration=parts)
     expected = predict(setting).step_seconds
     steps = max(_LEAST_STEPS, math.ceil(_SECONDS / expected))

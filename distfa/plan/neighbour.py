@@ -15,9 +15,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import psutil
 import torch
 
+from distfa.bench.machine import cores
 from distfa.core.activations import Activation
 from distfa.core.layer import Layer
 from distfa.core.network import mlp
@@ -28,7 +28,7 @@ from distfa.errors import PlanError
 
 def layers_at_once(layers: int) -> int:
     """How many of a run's layers this machine is measured with: at most two to a core."""
-    return min(layers, 2 * (psutil.cpu_count() or 1))
+    return min(layers, 2 * cores())
 
 
 @contextmanager
