@@ -5,18 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 CLASSES = 10
 
 
-def write(folder: Path, *, rows: int, features: int, seed: int) -> Path:
-    """Write an .npz of uniform bytes and labels, without a test split; returns its path."""
+def samples(*, rows: int, features: int, classes: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Uniform bytes, shape (rows, features), and labels, shape (rows,)."""
     rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (rows, features), dtype=np.uint8), rng.integers(0, classes, rows)
+
+
+def write(folder: Path, *, rows: int, features: int, seed: int) -> Path:
+    """Write an .npz of such samples, without a test split; returns its path."""
+    inputs, labels = samples(rows=rows, features=features, classes=CLASSES, seed=seed)
     path = folder / "random.npz"
     np.savez(
         path,
-        train_x=rng.integers(0, 256, (rows, features), dtype=np.uint8),
-        train_y=rng.integers(0, CLASSES, rows),
+        train_x=inputs,
+        train_y=labels,
         test_x=np.empty((0, features), np.uint8),
         test_y=np.empty(0, np.int64),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distfa.bench import layers
+from distfa.bench import layers, random_data
 from distfa.bench.work import Work
 from distfa.core.network import Network
 from distfa.experiment.spec import RunSpec, parse
@@ -50,7 +50,7 @@ def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float)
     warmup = max(_LEAST_WARM_UP_STEPS, math.ceil(_WARM_UP_SECONDS / expected_seconds))
     total = steps + 2 * warmup
     raw = spec.model_dump(mode="json")
-    raw |= {"engine": "ray", "max_steps": total, "epochs": total, "sync_epochs": 0}
+    raw |= {"max_steps": total, "epochs": total, "sync_epochs": 0}
     raw |= {"ledger": {"every": 0}, "probe": {"every": 0}, "optimizer": raw["optimizer"] | {"lr": _RATE}}
     bare = parse(raw)
     found = layers.run(bare, _work(bare, network), warmup=warmup)
@@ -58,11 +58,10 @@ def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float)
 
 
 def _work(spec: RunSpec, network: Network) -> Work:
-    recipe, rng = spec.recipe(network), np.random.default_rng(0)
-    rows, features, outputs = recipe.batch_size * _BATCHES, network.sizes[0], network.sizes[-1]
-    inputs = rng.integers(0, 256, (rows, features), dtype=np.uint8)
-    labels = recipe.loss == "cross_entropy"
-    targets = rng.integers(0, outputs, rows) if labels else rng.random((rows, outputs), dtype=np.float32)
+    recipe, outputs = spec.recipe(network), network.sizes[-1]
+    rows = recipe.batch_size * _BATCHES
+    inputs, labels = random_data.samples(rows=rows, features=network.sizes[0], classes=outputs, seed=0)
+    targets = labels if recipe.loss == "cross_entropy" else np.eye(outputs, dtype=np.float32)[labels]
     return Work(
         recipe=recipe,
         inputs=RawInputs(train=inputs, test=inputs[:0], mean=np.array([127.5]), std=np.array([73.6])),
