@@ -15,6 +15,7 @@ from rich.table import Table
 from distfa.cli.output import human_bytes
 
 if TYPE_CHECKING:
+    from distfa.experiment.spec import RunSpec
     from distfa.plan.build import Setting
     from distfa.plan.predict import Prediction
 
@@ -106,17 +107,7 @@ def plan(
     ends = setup.ends(spec, _numbers(sizes, "--sizes", 2) if sizes else None)
     depths: list[int | None] = [*_numbers(layers, "--layers")] if layers else [None]
     if calibrate is not None:
-        from distfa.bench.machine import describe
-        from distfa.plan import fit
-
-        if not calibrate.absolute().parent.is_dir():
-            raise PlanError(f"--calibrate is {calibrate}, but there is no folder {calibrate.parent}; make it first")
-        found = fit.calibrate(spec, ends, depths[0], describe())
-        found.save(calibrate)
-        typer.echo(
-            f"{calibrate}: a run takes {found.run_factor:.2f} times the processor time of its parts; a message waits "
-            f"{_seconds(found.wake_seconds)} for a core where all are taken"
-        )
+        _calibrate(calibrate, spec, ends, depths[0])
         return
     if cluster_path is None:
         raise PlanError("no cluster is described; give --cluster FILE, 'distfa plan --example' prints one")
@@ -129,6 +120,22 @@ def plan(
         _print_plan(settings[0], peer=peer, as_json=as_json)
     if check_steps:
         _print_check(spec, settings[0], check_steps)
+
+
+def _calibrate(path: Path, spec: RunSpec, ends: tuple[int, int], layers: int | None) -> None:
+    """Measure this machine, into a file."""
+    from distfa.bench.machine import describe
+    from distfa.errors import PlanError
+    from distfa.plan import fit
+
+    if not path.absolute().parent.is_dir():
+        raise PlanError(f"--calibrate is {path}, but there is no folder {path.parent}; make it first")
+    found = fit.calibrate(spec, ends, layers, describe())
+    found.save(path)
+    typer.echo(
+        f"{path}: a run takes {found.run_factor:.2f} times the processor time of its parts; a message waits "
+        f"{_seconds(found.wake_seconds)} for a core where all are taken"
+    )
 
 
 def _print_plan(setting: Setting, *, peer: bool, as_json: bool) -> None:
@@ -170,7 +177,7 @@ def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
     _console().print(table)
 
 
-def _print_check(spec: Any, setting: Setting, steps: int) -> None:
+def _print_check(spec: RunSpec, setting: Setting, steps: int) -> None:
     """The same run, made here."""
     from distfa.plan import trial
     from distfa.plan.predict import predict
