@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from distfa.version import __version__
 
 if TYPE_CHECKING:
-    from distfa.core.network import split
+    from distfa.core.split import split
     from distfa.experiment.evaluate import evaluate_run as evaluate
     from distfa.experiment.spec import RunSpec
     from distfa.experiment.trainer import Trainer
@@ -18,7 +18,7 @@ _WHERE = {
     "RunSpec": ("distfa.experiment.spec", "RunSpec"),
     "Trainer": ("distfa.experiment.trainer", "Trainer"),
     "evaluate": ("distfa.experiment.evaluate", "evaluate_run"),
-    "split": ("distfa.core.network", "split"),
+    "split": ("distfa.core.split", "split"),
 }
 
 

@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 
 from distfa import codecs
+from distfa.core import order
 from distfa.core.activations import Activation
-from distfa.core.network import mlp
+from distfa.core.model import mlp
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.core.records import Record, TimelineRecord
-from distfa.core.serial import SerialTrainer, Split
+from distfa.core.serial import SerialTrainer
+from distfa.core.steps import Split
 from distfa.runtime.coordinator import Coordinator
-from distfa.runtime.job import Job, RawInputs, RawTargets, lossy, reads_labels
+from distfa.core.routes import reads_labels
+from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
 from distfa.runtime.threads import ThreadHandle
 from distfa.runtime.worker import LayerWorker
 from distfa.transport.base import Tap, WireConfig
@@ -120,7 +123,12 @@ class ThreadRun:
             )
             for l in range(1, layers + 1)
         ]
-        self.coordinator = Coordinator(self.handles, deadline_seconds=wire.deadline_seconds, lossy=lossy(self.job))
+        self.coordinator = Coordinator(
+            self.handles,
+            deadline_seconds=wire.deadline_seconds,
+            lossy=lossy(self.job),
+            steps=order.steps(recipe, len(inputs.train)),
+        )
         self.addresses = {}
         for handle in self.handles:
             made = (

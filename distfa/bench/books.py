@@ -19,7 +19,8 @@ from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.core.records import Record, StepRecord
 from distfa.core.rules import RULES
-from distfa.core.serial import SerialTrainer, Split
+from distfa.core.serial import SerialTrainer
+from distfa.core.steps import Split
 from distfa.data import Dataset
 from distfa.experiment.run import network_for
 from distfa.experiment.spec import RunSpec

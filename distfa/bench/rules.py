@@ -15,13 +15,13 @@ from distfa.bench.outcome import Outcome
 from distfa.core import rules
 from distfa.core.activations import Activation
 from distfa.core.ledger import LedgerRecord
-from distfa.core.network import mlp
+from distfa.core.model import mlp
 from distfa.core.recipe import Recipe
 from distfa.data import Dataset
 from distfa.errors import BenchError, NonFiniteError
 from distfa.experiment.run import Progress, network_for, run
 from distfa.experiment.spec import RunSpec, parse
-from distfa.runtime.job import links
+from distfa.core.routes import links
 from distfa.transport.message import Direction
 
 COLUMNS = {

@@ -24,7 +24,7 @@ from distfa.core.serial import SerialTrainer
 from distfa.errors import BenchError
 from distfa.experiment.spec import RunSpec, parse
 from distfa.runtime.actors import start_ray, stop_ray
-from distfa.runtime.job import links
+from distfa.core.routes import links
 
 _COLUMNS = {
     "layers": "layers",

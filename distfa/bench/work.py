@@ -12,7 +12,7 @@ from distfa import data
 from distfa.core import optim, order
 from distfa.core.draw import initial_weight
 from distfa.core.recipe import Recipe
-from distfa.core.serial import Split
+from distfa.core.steps import Split
 from distfa.errors import BenchError
 from distfa.experiment.run import network_for
 from distfa.experiment.spec import RunSpec

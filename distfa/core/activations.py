@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distfa.errors import ModelError
-
 _aten = torch.ops.aten
 
 Forward = Callable[[Tensor, float], Tensor]
@@ -126,30 +124,15 @@ class Activation:
         return modules[self.name]()
 
 
-def from_module(module: nn.Module, name: str) -> Activation | None:
-    """The activation a torch module computes, or None where it is no activation distfa knows.
-
-    Args:
-        module: A module of the user's model.
-        name: Its dotted name in the model, for messages.
-
-    Raises:
-        ModelError: A known activation with an option that is not supported.
-    """
-    match module:
-        case nn.ReLU():
-            return Activation(name="relu")
-        case nn.LeakyReLU():
-            return Activation(name="leaky_relu", slope=float(module.negative_slope))
-        case nn.Tanh():
-            return Activation(name="tanh")
-        case nn.GELU(approximate="none"):
-            return Activation(name="gelu")
-        case nn.GELU():
-            raise ModelError(
-                f"module {name!r} is GELU(approximate={module.approximate!r}), which distfa does not compute; "
-                "use nn.GELU()"
-            )
-        case nn.Identity():
-            return Activation(name="identity")
-    return None
+def from_module(module: nn.Module) -> Activation | None:
+    """The activation a torch module computes, or None where it is none that the fast path knows."""
+    kind = type(module)  # exactly: a subclass may compute something else
+    if kind is nn.ReLU:
+        return Activation(name="relu")
+    if kind is nn.LeakyReLU:
+        return Activation(name="leaky_relu", slope=float(module.negative_slope))
+    if kind is nn.Tanh:
+        return Activation(name="tanh")
+    if kind is nn.GELU and module.approximate == "none":
+        return Activation(name="gelu")
+    return Activation() if kind is nn.Identity else None

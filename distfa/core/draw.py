@@ -23,17 +23,26 @@ class Purpose(IntEnum):
     FEEDBACK = 2
     ORDER = 3
     MAGNITUDE = 4
+    DIRECTIONS = 5
+    DROPOUT = 6
 
 
-def generator(seed: int, purpose: Purpose, index: int) -> np.random.Generator:
-    """The stream of random numbers that belongs to (seed, purpose, index)."""
-    return np.random.Generator(np.random.Philox(key=[seed, (int(purpose) << 48) | index]))
+def generator(seed: int, purpose: Purpose, index: int, part: int = 0) -> np.random.Generator:
+    """The stream of random numbers that belongs to (seed, purpose, index, part); index below 2^48, part below 2^8."""
+    return np.random.Generator(np.random.Philox(key=[seed, part << 56 | int(purpose) << 48 | index]))
+
+
+def micro_batch_seed(seed: int, layer: int, step: int, micro_batch: int) -> int:
+    """Seed of what a layer's modules draw in one micro-batch (dropout), for torch's own generator."""
+    return int(generator(seed, Purpose.DROPOUT, layer << 32 | step, micro_batch % 256).integers(2**63)) + micro_batch
 
 
 DISTRIBUTIONS: tuple[str, ...] = ("orthogonal", "normal", "uniform")
 
 
-def matrix(rows: int, columns: int, *, seed: int, purpose: Purpose, index: int, distribution: str) -> Tensor:
+def matrix(
+    rows: int, columns: int, *, seed: int, purpose: Purpose, index: int, distribution: str, part: int = 0
+) -> Tensor:
     """A random matrix, float64, shape (rows, columns), whose rows have a mean square norm of 1.
 
     ``normal`` and ``uniform`` have independent elements of variance 1 / columns. ``orthogonal`` is
@@ -41,7 +50,7 @@ def matrix(rows: int, columns: int, *, seed: int, purpose: Purpose, index: int, 
     fewer of those. LAPACK makes it: the same bits on the same kind of processor, thread for thread.
     Source: Saxe, McClelland & Ganguli, ICLR 2014, for orthogonal weights.
     """
-    random = generator(seed, purpose, index)
+    random = generator(seed, purpose, index, part)
     if distribution == "uniform":
         return torch.from_numpy(random.uniform(-1.0, 1.0, (rows, columns))).mul_((3.0 / columns) ** 0.5)
     normal = torch.from_numpy(random.standard_normal((rows, columns)))

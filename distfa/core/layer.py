@@ -1,30 +1,33 @@
-"""One layer: its weights, its optimizer, and all it computes; the same object in every engine.
+"""One layer: its block, its ends of the rule, its optimizer and its books; the same object in every engine.
 
-Legend, for a micro-batch of n rows: h_in (n, d_{l-1}), z, h, s, delta (n, d_l), W (d_l, d_{l-1}),
-b (d_l,), G (d_l, d_{l-1}), g (d_l,). Every tensor a layer hands out is a fresh, aligned allocation:
-BLAS may round differently on other alignments, and engines must agree to the last bit.
-
-In a mixed run signals and products are bfloat16, and so are the copies of W, b and a learned B that they meet;
-W, b, B, their gradients and the optimizer are float32.
+Legend, for a micro-batch of n rows: h_in (n, *shape of h_{l-1}), h, s (n, *shape of h_l), delta as its block starts
+its way back (``distfa.core.block``), message (n, *the rule's shape). Every tensor a layer hands out is a fresh,
+aligned allocation: BLAS may round differently on other alignments, and engines must agree to the last bit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distfa.core import optim, rules
-from distfa.core.draw import initial_weight
+from distfa.core.block import Block, LinearBlock, ModuleBlock, add_product
+from distfa.core.draw import initial_weight, micro_batch_seed
 from distfa.core.layer_ledger import LayerLedger
 from distfa.core.ledger import Half
 from distfa.core.losses import LOSSES, Scored
 from distfa.core.probe import LayerProbe, measure, row_cosines
 from distfa.core.recipe import Recipe
+from distfa.errors import ModelError
 
 Part = tuple[int, int]
 """A micro-batch: (step, its number within the step)."""
+
+RENEWAL_ROWS = 32  # samples over which a renewal takes the mean
 
 
 class _Operand:
@@ -45,87 +48,87 @@ class _Operand:
             self.value.copy_(self.master)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Kept:
-    """What a micro-batch's backward needs of its forward; ``updates`` made before it tell the weights it saw."""
+    """A micro-batch between its forward and its backward; ``updates`` made before it tell the weights it saw."""
 
-    h_in: Tensor
-    z: Tensor
-    h: Tensor
-    updates: int = 0
-    message: Tensor | None = None  # for a rule that learns its feedback
+    tape: Any
+    updates: int
+    message: Tensor | None = None
 
 
 class Layer:
     """Layer ``index`` of the recipe's network.
 
-    Updates are local: G = delta^T h_in, g = sum of delta over rows, summed over the micro-batches of a
-    step in order, then one optimizer step.
+    Updates are local: G is the block's own gradient, summed over the micro-batches of a step in order, then one
+    optimizer step.
 
     Args:
         recipe: What every layer of the run agrees on.
         index: l, counted from 1.
         device: Where weights and signals live.
-        given: (W, b) to start from, for ``init: given``; b is None where the layer has no bias.
+        module: The layer as the user gave it, which is copied; a layer of a seeded network needs none, unless
+            ``init`` is ``given``.
+
+    Raises:
+        ModelError: There is no module, and the layer cannot be drawn from the seed.
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        index: int,
-        *,
-        device: torch.device | str = "cpu",
-        given: tuple[Tensor, Tensor | None] | None = None,
+        self, recipe: Recipe, index: int, *, device: torch.device | str = "cpu", module: nn.Module | None = None
     ) -> None:
         self.index = index
-        self.shape = recipe.network[index]
+        self.spec = recipe.network[index]
         self.device = torch.device(device)
-        self._dtype, self._signal_dtype = recipe.dtype, recipe.signal_dtype
-        self._outputs = recipe.network.sizes[-1]
-        self._is_output = index == len(recipe.network)
+        self._recipe, self._dtype, self._signal_dtype = recipe, recipe.dtype, recipe.signal_dtype
+        self.is_output = index == len(recipe.network)
         self._loss = LOSSES[recipe.loss]
         self.rule = rules.build(recipe)
-        self.weight, self.bias = self._initial(recipe, given)
-        boundaries = recipe.network.boundaries
-        # The lowest first: it is the first to need its error, for its next step's forward.
-        self.sends_to = tuple(b for b in boundaries if self.rule.origin(b) == index)
-        self._emits_with = {b: self._matrix(self.rule.feedback(b, sender=True)) for b in self.sends_to}
-        taught_by = None if self._is_output else self.rule.feedback(index, sender=False)
-        self._learned = (
-            _Operand(taught_by.to(self.device, self._dtype), self._signal_dtype)
-            if taught_by is not None and self.rule.learns_feedback
-            else None
-        )
-        self._learns_with = self._learned.value if self._learned is not None else self._matrix(taught_by)
-        self._w = _Operand(self.weight, self._signal_dtype)
-        self._b = None if self.bias is None else _Operand(self.bias, self._signal_dtype)
-        self.optimizer = optim.Optimizer(recipe.optimizer, self.parameters)
-        self._feedback_optimizer = (
-            None if self._learned is None else optim.Optimizer(recipe.optimizer, [self._learned.master])
-        )
+        self.block: Block = build_block(recipe, index, self.device, module)
+        # The lowest boundary first: it is the first to need its error, for its next step's forward.
+        self.sends_to = tuple(b for b in recipe.network.boundaries if self.rule.origin(b) == index)
+        inside = recipe.inside == "feedback" and not self.rule.is_direct
+        self._inside = index - 1 if inside else None
+        self._origin = {b: self._at_origin(b) for b in {*self.sends_to, *([index - 1] if inside else [])}}
+        self._teacher = None if self.is_output else self._taught_by()
+        self._learned = self._learns()
+        self.optimizer = optim.Optimizer(recipe.optimizer, list(self.block.trained.values()))
+        self._feedback_optimizer = optim.Optimizer(recipe.optimizer, [o.master for o in self._learned.values()])
         self._ledger = (
-            LayerLedger(recipe, index, self.rule, self.weight) if recipe.ledger_every and self.rule.potential else None
+            LayerLedger(recipe, index, self.rule, self._matrix_of_the_law(), self.device)
+            if recipe.ledger_every and self.rule.potential
+            else None
         )
         self._kept: dict[Part, _Kept] = {}
         self._updates = 0
         self._has_gradient = False
         self._probed = False
-        self._probe_kept: dict[int, _Kept] = {}
+        self._probe_tapes: dict[int, Any] = {}
         self._true_gradients: list[Tensor] = []
+        self._active: Tensor | None = None
         self._message = self._taught = torch.empty(0)  # of the last backward
         self._cosines: list[Tensor] = []
 
     @property
     def parameters(self) -> list[Tensor]:
-        """[W] or [W, b]."""
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
+        """Its trained parameters, with the rule's G as their ``grad``."""
+        return list(self.block.trained.values())
+
+    @property
+    def weight(self) -> Tensor:
+        """W_l, of a layer of one Linear."""
+        return self.parameters[0]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """b_l, of a layer of one Linear."""
+        return self.parameters[1] if self.spec.bias else None
 
     def state(self) -> dict[str, Tensor]:
-        """The weights under the keys of the user's own model."""
-        named = {f"{self.shape.key}.weight": self.weight}
-        if self.bias is not None:
-            named[f"{self.shape.key}.bias"] = self.bias
-        return named
+        """All parameters and buffers under the keys of the user's own model."""
+        return self.block.state()
+
+    # -- a step ---------------------------------------------------------------------------------
 
     def begin_step(self, step: int, *, probed: bool = False) -> None:
         """Before the step's first backward: draw what the rule draws anew, open the books where they are due.
@@ -138,21 +141,20 @@ class Layer:
         self._cosines = []
         if self._ledger is not None:
             self._ledger.begin(step)
-        for boundary in self.sends_to:
-            fresh = self.rule.refresh(boundary, step)
+        for boundary in self._origin:
+            fresh = self.rule.refresh(boundary, step, self.block.weights())
             if fresh is not None:
-                self._emits_with[boundary] = self._matrix(fresh)
+                self._origin[boundary] = self._signals(fresh)
 
     def infer(self, h_in: Tensor) -> Tensor:
-        """h = phi(h_in W^T + b), keeping nothing; shape (n, d_l)."""
-        return self.shape.activation.forward(self._affine(self._signal(h_in)))
+        """h in evaluation, keeping nothing."""
+        return self.block.infer(self._signal(h_in))
 
     def forward(self, h_in: Tensor, part: Part) -> Tensor:
-        """As ``infer``, keeping what this micro-batch's backward needs."""
-        h_in = self._signal(h_in)
-        z = self._affine(h_in)
-        h = self.shape.activation.forward(z)
-        self._kept[part] = _Kept(h_in=h_in, z=z, h=h, updates=self._updates)
+        """h in training, keeping what this micro-batch's backward needs."""
+        tape = self.block.forward(self._signal(h_in), seed=self._seed(part))
+        self._kept[part] = _Kept(tape=tape, updates=self._updates)
+        h: Tensor = tape.h
         return h
 
     def score(self, output: Tensor, target: Tensor, rows: int) -> Scored:
@@ -161,147 +163,287 @@ class Layer:
         return replace(scored, gradient=self._signal(scored.gradient))
 
     def output_delta(self, scored: Scored, part: Part) -> Tensor:
-        """delta_L = e = dLoss/dz_L, shape (n, C): the output layer always uses the exact error."""
-        kept = self._kept[part]
-        return self.shape.activation.backward(scored.gradient, kept.z, kept.h)
+        """delta_L, from e = dLoss/dh_L: the output layer always uses the exact error."""
+        return self.block.start(scored.gradient, self._kept[part].tape)
 
     def hidden_delta(self, message: Tensor, part: Part) -> Tensor:
-        """delta_l = s_l * phi'(z_l), shape (n, d_l), from the rule's error message to this layer."""
+        """delta_l, from the rule's error message to this layer."""
         kept = self._kept[part]
-        if self._feedback_optimizer is not None:
-            self._kept[part] = replace(kept, message=message)
+        if self._ledger is not None or self._learned:
+            kept.message = message
         self._message = message
-        s = self.rule.teach(message, self._learns_with)
+        s = self.rule.teach(message, self._teacher).view(kept.tape.h.shape)
         if self._probed:
             self._taught = s
-        delta = self.shape.activation.backward(s, kept.z, kept.h)
+        delta = self.block.start(s, kept.tape)
         if self._ledger is not None:
-            self._ledger.observe(s, delta, kept.z, kept.h)
-            if self.rule.is_direct and self._learns_with is not None:
-                self._ledger.read_out(message, kept.h, self._learns_with)
+            self._ledger.observe(s, delta, kept.tape)
+            if self.rule.is_direct and self._teacher is not None:
+                self._ledger.read_out(message, kept.tape.h, self._teacher)
         return delta
 
     def label_message(self, target: Tensor, rows: int) -> Tensor:
-        """What stands in for an error message where the rule reads labels: the target / rows, (n, C)."""
-        if target.dim() == 2:
+        """What stands in for an error message where the rule reads labels: the target / rows, (n, *output)."""
+        positions, classes = self._recipe.network.positions, self._recipe.network.outputs
+        if target.is_floating_point():
             return self._signal(target / rows)
-        onehot = torch.zeros(len(target), self._outputs, dtype=self._signal_dtype, device=self.device)
-        return onehot.scatter_(1, target.unsqueeze(1), 1.0 / rows)
+        onehot = torch.zeros(*target.shape, classes, dtype=self._signal_dtype, device=self.device)
+        for length in positions:
+            rows *= length
+        return onehot.scatter_(-1, target.unsqueeze(-1), 1.0 / rows)
 
-    def emit(self, boundary: int, delta: Tensor) -> Tensor:
+    def emit(self, boundary: int, delta: Tensor, part: Part | None = None) -> Tensor:
         """The rule's error message across ``boundary``, one of ``sends_to``; a hidden layer passes on the output's."""
-        if self.rule.is_direct and not self._is_output:
+        if self.rule.is_direct and not self.is_output:
             return self._message
-        return self.rule.emit(delta, self._w.value, self._emits_with[boundary])
+        tape = None if part is None else self._kept[part].tape
+        message = self.rule.emit(
+            delta,
+            self._origin[boundary],
+            self.block.weights(),
+            lambda stand_in: self.block.back(delta, tape, stand_in, inside=self._inside is not None),
+        )
+        if self._ledger is not None and part is not None and not self.rule.is_direct:
+            self._ledger.sent(message, self._kept[part].tape.h_in)
+        return message
 
     def accumulate(self, delta: Tensor, part: Part) -> None:
-        """Add this micro-batch's G = delta^T h_in and g = sum of rows of delta; forget its forward."""
+        """Add this micro-batch's gradient; forget its forward."""
         kept = self._kept.pop(part)
-        self._add_product(self.weight, delta, kept.h_in)
-        if self._learned is not None and kept.message is not None:
-            self._add_product(self._learned.master, kept.message, kept.h)
-        if self.bias is not None:
-            g = delta.sum(dim=0, dtype=self._dtype)
-            self.bias.grad = self.bias.grad.add_(g) if self._has_gradient and self.bias.grad is not None else g
+        first = not self._has_gradient
+        stand_in = None if self._inside is None else self._standing_in(self._inside)
+        self.block.accumulate(delta, kept.tape, first=first, stand_in=stand_in)
+        if "" in self._learned and kept.message is not None:
+            add_product(self._learned[""].master, kept.message, kept.tape.h, first=first)
         self._has_gradient = True
         if self._ledger is not None and kept.updates < self._updates:
-            self._ledger.stale(self.weight, self.bias)
+            self._ledger.stale(self.parameters)
 
     def update(self, step: int, lr: float) -> list[Half]:
         """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""
         self._updates += 1
+        for name, operand in self._learned.items():
+            if name:
+                operand.master.grad = self.block.trained[name].grad
         if self._ledger is None:
             self._descend(lr)
             return []
-        learned, optimizer = self._learned, self._feedback_optimizer
         return self._ledger.around(
             step,
             lr,
             lambda: self._descend(lr),
-            weight=(self.weight, self.optimizer),
-            bias=self.bias,
-            learned=None if learned is None or optimizer is None else (learned.master, optimizer),
+            trained=self.block.trained,
+            optimizer=self.optimizer,
+            learned={name: operand.master for name, operand in self._learned.items()},
+            feedback_optimizer=self._feedback_optimizer,
         )
 
-    def probe_forward(self, h_in: Tensor, micro_batch: int) -> Tensor:
-        """A probe's forward of one micro-batch, at the weights before the step; h, shape (n, d_l)."""
-        if micro_batch == 0:
-            self._true_gradients = []
-        h_in = self._signal(h_in)
-        z = self._affine(h_in)
-        h = self.shape.activation.forward(z)
-        self._probe_kept[micro_batch] = _Kept(h_in=h_in, z=z, h=h)
+    # -- renewal --------------------------------------------------------------------------------
+
+    def basis(self) -> Tensor:
+        """Rows of the output's own feedback: the identity, (C, C)."""
+        return torch.eye(self._recipe.network.outputs, dtype=self._signal_dtype, device=self.device)
+
+    def renew(self, feedback: Tensor, part: Part) -> Tensor | None:
+        """Keep the rows that came as the new feedback of a hidden layer; what it passes on to the layer below.
+
+        Args:
+            feedback: mean dlogits/dh_l, (C, numbers of h_l at a position).
+            part: A micro-batch whose forward is made; the mean is over its first rows.
+
+        Returns:
+            mean dlogits/dh_{l-1}; None at the first layer.
+
+        Source: theory.md, Feedback that is renewed.
+        """
+        if not self.is_output:
+            self._teacher = self._signal(self.rule.renewed(feedback))
+        if self.index == 1:
+            return None
+        rows = self._kept[part].tape.h_in[:RENEWAL_ROWS]
+        return self.block.pass_on(feedback, self.block.forward(rows, seed=self._seed(part), aside=True))
+
+    # -- probes ---------------------------------------------------------------------------------
+
+    def probe_forward(self, h_in: Tensor, part: Part) -> Tensor:
+        """A probe's forward of one micro-batch, at the weights before the step."""
+        if part[1] == 0:
+            self._true_gradients, self._active = [], None
+        tape = self.block.forward(self._signal(h_in), seed=self._seed(part), aside=True)
+        self._probe_tapes[part[1]] = tape
+        active = (tape.h != 0).flatten(1).any(0)
+        self._active = active if self._active is None else self._active | active
+        h: Tensor = tape.h
         return h
 
     def probe_backward(self, gradient: Tensor, micro_batch: int) -> Tensor | None:
         """One micro-batch of the true backward pass.
 
         Args:
-            gradient: dLoss/dh_l, shape (n, d_l): of the loss itself at the output layer, else delta_{l+1} W_{l+1}.
+            gradient: dLoss/dh_l, in its shape: of the loss itself at the output layer.
             micro_batch: In order.
 
         Returns:
-            delta_l W_l, shape (n, d_{l-1}); None at the first layer, where nobody waits for it.
+            dLoss/dh_{l-1}; None at the first layer, where nobody waits for it.
         """
-        kept = self._probe_kept.pop(micro_batch)
-        delta = self.shape.activation.backward(gradient, kept.z, kept.h)
-        product = (delta.t() @ kept.h_in).to(self._dtype)
-        parts = [product] if self.bias is None else [product, delta.sum(0, dtype=self._dtype)]
+        tape = self._probe_tapes.pop(micro_batch)
+        delta = self.block.start(gradient, tape)
+        parts = self.block.gradients(delta, tape)
         if self._true_gradients:
             parts = [so_far.add_(part) for so_far, part in zip(self._true_gradients, parts, strict=True)]
         self._true_gradients = parts
-        return self.straight(delta) if self.index > 1 else None
+        return self.block.back(delta, tape, {}) if self.index > 1 else None
 
-    def straight(self, delta: Tensor) -> Tensor:
-        """delta_l W_l, shape (n, d_{l-1}): what backpropagation would make of the rule's own delta."""
-        return delta @ self._w.value
+    def straight(self, delta: Tensor, part: Part) -> Tensor:
+        """What backpropagation would make of the rule's own delta: the exact way back, shape of h_{l-1}."""
+        return self.block.back(delta, self._kept[part].tape, {})
 
     def compare(self, straight: Tensor) -> None:
-        """Set s_l of the last backward beside delta_{l+1} W_{l+1}, both (n, d_l): signal alignment."""
-        self._cosines.append(row_cosines(self._taught, straight))
+        """Set s_l of the last backward beside what backpropagation would send: signal alignment."""
+        self._cosines.append(row_cosines(self._taught.flatten(1), straight.flatten(1)))
 
     def probed(self, step: int) -> LayerProbe:
         """This layer's alignment with the true gradient of the step, before its update."""
         signal = torch.cat(self._cosines).mean().item() if self._cosines else None
-        return measure(step, self.index, self.parameters, self._true_gradients, signal)
+        active = None if self._active is None else self._active.double().mean().item()
+        return measure(step, self.index, self.parameters, self._true_gradients, signal, active)
+
+    # -- all of it ------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that the layer needs to go on between two steps, by names that say what each is."""
+        found = {f"model.{name}": value for name, value in self.block.state().items()}
+        for name, parameter in self.block.trained.items():
+            found |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        for name, operand in self._learned.items():
+            found[f"learned.{name}"] = operand.master
+            state = self._feedback_optimizer.state[operand.master]
+            found |= {f"learned_optimizer.{name}.{key}": value for key, value in state.items()}
+        if self._teacher is not None and not self._learned:
+            found["teacher"] = self._teacher
+        if self._ledger is not None:
+            found |= {f"ledger.{name}": value for name, value in self._ledger.state_dict().items()}
+        found["updates"] = torch.tensor(self._updates)
+        return {name: value.detach().clone() for name, value in found.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where ``state_dict`` was taken, bit for bit.
+
+        Raises:
+            KeyError: It is of another layer.
+        """
+        self.block.load({name.removeprefix("model."): v for name, v in state.items() if name.startswith("model.")})
+        for name, parameter in self.block.trained.items():
+            self.optimizer.state[parameter] = _under(f"optimizer.{name}.", state, self.device)
+        for name, operand in self._learned.items():
+            operand.master.copy_(state[f"learned.{name}"])
+            operand.follow()
+            held = _under(f"learned_optimizer.{name}.", state, self.device)
+            self._feedback_optimizer.state[operand.master] = held
+        if self._teacher is not None and not self._learned:
+            self._teacher.copy_(state["teacher"])
+        if self._ledger is not None:
+            self._ledger.load_state_dict(_under("ledger.", state, self.device))
+        self._updates = int(state["updates"])
+
+    # -- parts ----------------------------------------------------------------------------------
 
     def _descend(self, lr: float) -> None:
         self.optimizer.step(lr)
-        if self._feedback_optimizer is not None:
-            self._feedback_optimizer.step(lr)
-        for operand in (self._w, self._b, self._learned):
-            if operand is not None:
-                operand.follow()
+        self._feedback_optimizer.step(lr)
+        self.block.follow()
+        for operand in self._learned.values():
+            operand.follow()
         self._has_gradient = False
 
-    def _add_product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
-        """Add left^T right to the parameter's gradient, or begin it in the step's first micro-batch."""
-        if parameter.grad is None:
-            parameter.grad = torch.empty_like(parameter)
-        if left.dtype != parameter.dtype:
-            product = torch.mm(left.t(), right)
-            parameter.grad.add_(product) if self._has_gradient else parameter.grad.copy_(product)
-        elif self._has_gradient:
-            parameter.grad.addmm_(left.t(), right)
-        else:
-            torch.mm(left.t(), right, out=parameter.grad)
+    def _at_origin(self, boundary: int) -> dict[str, Tensor]:
+        return self._signals(self.rule.at_origin(boundary, self.block.weights()))
 
-    def _affine(self, h_in: Tensor) -> Tensor:
-        return torch.nn.functional.linear(h_in, self._w.value, None if self._b is None else self._b.value)
+    def _standing_in(self, boundary: int) -> Mapping[str, Tensor]:
+        return self.rule.stand_in(self._origin[boundary], self.block.weights())
+
+    def _taught_by(self) -> Tensor | None:
+        teacher = self.rule.teacher(self.index)
+        return None if teacher is None else teacher.to(self.device, self._signal_dtype)
+
+    def _learns(self) -> dict[str, _Operand]:
+        """Feedback that takes its weight's update, by the weight's name, and the teacher by none."""
+        learned: dict[str, _Operand] = {}
+        if not self.is_output and self.rule.learns_at_learner(self.index):
+            teacher = self.rule.teacher(self.index)
+            if teacher is not None:
+                learned[""] = _Operand(teacher.to(self.device, self._dtype), self._signal_dtype)
+                self._teacher = learned[""].value
+        for boundary, state in self._origin.items():
+            if self.rule.learns_at_origin(boundary):
+                drawn = self.rule.at_origin(boundary, self.block.weights())
+                for name in [name for name in state if name in self.block.trained]:
+                    learned[name] = _Operand(drawn[name].to(self.device, self._dtype), self._signal_dtype)
+                    state[name] = learned[name].value
+        return learned
+
+    def _matrix_of_the_law(self) -> Tensor | None:
+        """What the potential of the boundary below is measured with, float64, as products take it."""
+        below = self.index - 1
+        if not below or self.rule.keeps_potential(below) != self.index:
+            return None
+        if self.rule.is_direct:
+            fixed = self.rule.direct_feedback(below)
+        elif not self.spec.linear_in:
+            return None
+        else:
+            name, state = self.spec.weights[0].name, self.rule.at_origin(below, self.block.weights())
+            held = self.rule.fixed(below, name, state)
+            if held is None:
+                return None
+            fixed = held.reshape(len(held), -1)
+        return fixed.to(self.device, self._signal_dtype).double()
+
+    def _seed(self, part: Part) -> int:
+        return micro_batch_seed(self._recipe.seed, self.index, *part) if self.spec.random else 0
 
     def _signal(self, tensor: Tensor) -> Tensor:
-        """In the dtype of signals."""
-        return tensor.to(self._signal_dtype)
+        """In the dtype of signals; tokens stay what they are."""
+        return tensor.to(self._signal_dtype) if tensor.is_floating_point() else tensor
 
-    def _matrix(self, matrix: Tensor | None) -> Tensor | None:
-        return None if matrix is None else matrix.to(self.device, self._signal_dtype)
+    def _signals(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.device, self._signal_dtype) for name, value in state.items()}
 
-    def _initial(self, recipe: Recipe, given: tuple[Tensor, Tensor | None] | None) -> tuple[Tensor, Tensor | None]:
-        if given is not None:
-            weight, bias = given
-            return weight.detach().to(self.device, self._dtype, copy=True), (
-                None if bias is None else bias.detach().to(self.device, self._dtype, copy=True)
-            )
-        weight = initial_weight(recipe, self.index).to(self.device, self._dtype)
-        bias = torch.zeros(self.shape.outputs, dtype=self._dtype, device=self.device) if self.shape.bias else None
-        return weight, bias
+
+def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Module | None) -> Block:
+    """The inside of a layer, at its initial weights.
+
+    Raises:
+        ModelError: There is no module, and the layer cannot be drawn from the seed.
+    """
+    spec = recipe.network[index]
+    drawn = recipe.network.seeded and recipe.init != "given"
+    if module is None and not drawn:
+        raise ModelError(f"layer {index} starts from the model's own weights, and none was given")
+    if not spec.plain:
+        return ModuleBlock(
+            nn.Sequential(module) if not isinstance(module, nn.Sequential) else module,
+            trained=spec.trained,
+            dtype=recipe.dtype,
+            signals=recipe.signal_dtype,
+            weights=tuple(weight.name for weight in spec.weights),
+            positions=len(recipe.network.positions),
+            random=spec.random,
+            device=device,
+        )
+    if drawn or module is None:
+        weight = initial_weight(recipe, index).to(device, recipe.dtype)
+        bias = torch.zeros(spec.outputs, dtype=recipe.dtype, device=device) if spec.bias else None
+    else:
+        given = module.state_dict()
+        weight = given[f"{spec.key}.weight"].detach().to(device, recipe.dtype, copy=True)
+        bias = given[f"{spec.key}.bias"].detach().to(device, recipe.dtype, copy=True) if spec.bias else None
+    return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype)
+
+
+def _under(prefix: str, state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value.to(device, copy=True)
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }

@@ -6,8 +6,9 @@ Shapes: per-neuron vectors (d_l,), float64; s, h, z, delta (n, d_l).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,71 +40,91 @@ class LayerLedger:
         recipe: The run's.
         layer: Whose side this is.
         rule: The run's.
-        weight: W_l; gives device and dtype.
+        matrix: What the potential of the boundary below is measured with, as a matrix of the rows of this layer's
+            weight, float64; None where the weight itself says it, or this layer keeps none.
+        device: Where the layer computes.
     """
 
-    def __init__(self, recipe: Recipe, layer: int, rule: Rule, weight: Tensor) -> None:
-        self._recipe, self._layer, self._rule = recipe, layer, rule
+    def __init__(
+        self, recipe: Recipe, layer: int, rule: Rule, matrix: Tensor | None, device: torch.device | str
+    ) -> None:
+        self._recipe, self._layer, self._rule, self._device = recipe, layer, rule, device
+        self._spec = recipe.network[layer]
         self._epsilon = torch.finfo(recipe.dtype).eps
         duties = [(b, end) for b in recipe.network.boundaries for l, end in ends(recipe, rule, b) if l == layer]
         self._lower = any(end == "lower" for _, end in duties)
         self._local = any(end == "upper" and b == layer for b, end in duties)
         self._upper = next((b for b, end in duties if end == "upper" and b < layer), None)
-        fixed = self._fixed(rule)
-        self._matrix = None if fixed is None else fixed.to(weight.device, recipe.signal_dtype).double()
+        self._matrix = matrix
+        self._pairs_only = self._upper is not None and not rule.is_direct and not self._spec.linear_in
         self._shadow: Tensor | None = None  # V_l, once it has moved, float64
         self._read: Tensor | None = None  # e^T h_l of this step so far
         self._feedback: Tensor | None = None  # B_l, or the factor of it that layer l has
         self._sums: _Signals | None = None
+        self._sent = [0.0, 0.0]  # <message, h_in> of this step so far, and the sum of magnitudes
         self._due = False
         self._delayed = delay(recipe, layer) > 0
-        self._before: list[Tensor] = []  # W_l and b_l before the last update, where the next entry needs them
-        self._drift = self._nothing(weight)
+        self._before: list[Tensor] = []  # parameters before the last update, where the next entry needs them
+        self._drift = self._nothing()
 
     def begin(self, step: int) -> None:
         """A step's backwards begin; it is entered in the books where the cadence says so."""
         self._due = self._recipe.ledger_due(step)
         self._sums = self._read = None
+        self._sent = [0.0, 0.0]
         if self._due:
-            self._drift.zero_()
+            self._drift = self._nothing()
 
-    def observe(self, s: Tensor, delta: Tensor, z: Tensor, h: Tensor) -> None:
-        """Add one micro-batch of a hidden layer; all (n, d_l)."""
+    def observe(self, s: Tensor, delta: Tensor, tape: Any) -> None:
+        """Add one micro-batch of a hidden layer: s and h, and in a plain layer delta and z, by neuron."""
         if not (self._due and self._lower):
             return
         if self._sums is None:
-            zero = torch.zeros(s.shape[1], dtype=torch.float64, device=s.device)
+            zero = self._nothing()
             self._sums = _Signals(delta_z=zero, s_h=zero.clone(), magnitude=zero.clone(), square=zero.clone())
-        s_h, delta_z = s.double() * h.double(), delta.double() * z.double()
-        self._sums.s_h += s_h.sum(0)
-        self._sums.delta_z += delta_z.sum(0)
-        self._sums.magnitude += s_h.abs().sum(0) + delta_z.abs().sum(0)
-        if self._recipe.mixed:
-            self._sums.square += s_h.square().sum(0) + delta_z.square().sum(0)
+        s_h = s.double() * tape.h.double()
+        self._sums.s_h += self._by_neuron(s_h)
+        magnitude, square = s_h.abs(), s_h.square() if self._recipe.mixed else None
+        if self._spec.plain:
+            delta_z = delta.double() * tape.z.double()
+            self._sums.delta_z += delta_z.sum(0)
+            magnitude += delta_z.abs()
+            square = None if square is None else square.add_(delta_z.square())
+        self._sums.magnitude += self._by_neuron(magnitude)
+        if square is not None:
+            self._sums.square += self._by_neuron(square)
+
+    def sent(self, message: Tensor, h_in: Tensor) -> None:
+        """Add one micro-batch of what this layer sent down and got from below: the boundary's pairing, seen from above."""
+        if self._due and self._pairs_only:
+            product = message.double() * h_in.double()
+            self._sent[0] += product.sum().item()
+            self._sent[1] += product.abs().sum().item()
 
     def read_out(self, message: Tensor, h: Tensor, feedback: Tensor) -> None:
         """One micro-batch of dfa's shadow readout, which moves at every step.
 
         Args:
-            message: e, shape (n, C), or as many columns as the rank.
-            h: Shape (n, d_l).
-            feedback: What layer l multiplies the message by, shape (columns, d_l).
+            message: e, shape (n, ..., C), or as many columns as the rank.
+            h: Shape (n, *shape of h_l).
+            feedback: What layer l multiplies the message by, shape (columns, numbers of h_l at a position).
         """
         if not self._local:
             return
         self._feedback = feedback
-        product = torch.mm(message.t(), h).double()
+        columns, numbers = feedback.shape
+        product = torch.mm(message.reshape(-1, columns).t(), h.reshape(-1, numbers)).double()
         self._read = product if self._read is None else self._read.add_(product)
 
-    def stale(self, weight: Tensor, bias: Tensor | None) -> None:
+    def stale(self, parameters: list[Tensor]) -> None:
         """The gradient so far is of micro-batches whose forward saw the weights before the last update.
 
         They come first in a step, so the last call has all of them: <W - W(at forward), G> of those.
         """
-        if not (self._due and self._lower):
-            return
-        parameters = [weight] if bias is None else [weight, bias]
-        self._drift = torch.stack([drift(now, old) for now, old in zip(parameters, self._before, strict=True)]).sum(0)
+        if self._due and self._lower:
+            self._drift = sum(
+                (self._rows(drift(now, old)) for now, old in zip(parameters, self._before, strict=True)), self._nothing()
+            )
 
     def around(
         self,
@@ -111,9 +132,10 @@ class LayerLedger:
         lr: float,
         update: Callable[[], None],
         *,
-        weight: tuple[Tensor, Optimizer],
-        bias: Tensor | None,
-        learned: tuple[Tensor, Optimizer] | None,
+        trained: Mapping[str, Tensor],
+        optimizer: Optimizer,
+        learned: Mapping[str, Tensor],
+        feedback_optimizer: Optimizer,
     ) -> list[Half]:
         """Carry out the update and enter it; returns this layer's halves, none off the cadence.
 
@@ -121,28 +143,39 @@ class LayerLedger:
             step: Counted from 0.
             lr: Learning rate of this update.
             update: Makes the update.
-            weight: W_l and its optimizer.
-            bias: b_l.
-            learned: B and its optimizer, for a rule that learns its feedback.
+            trained: The layer's parameters.
+            optimizer: Theirs.
+            learned: Feedback that is trained, by its weight's name; the teacher by none.
+            feedback_optimizer: Its optimizer.
         """
         config = replace(self._recipe.optimizer, lr=lr)
-        self._move_shadow(weight[0], lr)
+        self._move_shadow(trained, lr)
         next_due = self._delayed and self._lower and self._recipe.ledger_due(step + 1)
-        self._before = [p.clone() for p in (weight[0], bias) if p is not None] if next_due else []
+        self._before = [p.clone() for p in trained.values()] if next_due else []
         if not self._due or not (self._lower or self._upper is not None):
             update()
             return []
-        w = Update(*weight, config)
-        b = None if bias is None else Update(bias, weight[1], config)
-        fb = None if learned is None else Update(*learned, config)
+        updates = {name: Update(p, optimizer, config) for name, p in trained.items()}
+        kept = {name: Update(p, feedback_optimizer, config) for name, p in learned.items()}
         update()
-        halves = self._halves(step, lr, w, b, fb, Fold(), Fold(), Fold())
-        if not self._recipe.ledger_neurons:
+        halves = self._halves(step, lr, updates, kept, Fold(), Fold(), Fold())
+        if not (self._recipe.ledger_neurons and self._spec.plain):
             return halves
-        below, here = w.parameter.shape[1], w.parameter.shape[0]
+        here, below = self._spec.outputs, self._spec.inputs
         apart = PerNeuron(here, rows=True), PerNeuron(below, rows=False), PerNeuron(here, rows=False)
-        neurons = self._halves(step, lr, w, b, fb, *apart)
+        neurons = self._halves(step, lr, updates, kept, *apart)
         return [replace(half, neurons=each) for half, each in zip(halves, neurons, strict=True)]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the books carry from step to step: the shadow readout."""
+        found = {"shadow": self._shadow, "feedback": self._feedback}
+        found |= {f"before.{i}": p for i, p in enumerate(self._before)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self._shadow, self._feedback = state.get("shadow"), state.get("feedback")
+        self._before = [state[f"before.{i}"] for i in range(sum(name.startswith("before.") for name in state))]
 
     # -- halves -------------------------------------------------------------------------------
 
@@ -150,9 +183,8 @@ class LayerLedger:
         self,
         step: int,
         lr: float,
-        w: Update,
-        b: Update | None,
-        fb: Update | None,
+        updates: Mapping[str, Update],
+        learned: Mapping[str, Update],
         incoming: Fold,
         outgoing: Fold,
         local: Fold,
@@ -160,22 +192,31 @@ class LayerLedger:
         """The halves this layer reports: of its own neurons, of those below it, of the potential it keeps itself."""
         halves = []
         if self._lower and self._sums is not None:
-            halves.append(self._lower_half(step, lr, w, b, self._sums, incoming))
+            halves.append(self._lower_half(step, lr, updates, self._sums, incoming))
         if self._upper is not None:
-            halves.append(self._upper_half(step, lr, self._upper, w, outgoing))
+            halves.append(self._upper_half(step, lr, self._upper, updates, learned, outgoing))
         if self._local and self._sums is not None:
-            learned_half = self._learned_half(step, lr, fb, local) if fb is not None else None
-            halves.append(learned_half or self._shadow_half(step, lr, self._sums, local))
+            taught = learned.get("")
+            halves.append(
+                self._shadow_half(step, lr, self._sums, local)
+                if taught is None
+                else self._learned_half(step, lr, self._layer, taught, local)
+            )
         return halves
 
-    def _lower_half(self, step: int, lr: float, w: Update, b: Update | None, sums: _Signals, fold: Fold) -> Half:
+    def _lower_half(self, step: int, lr: float, updates: Mapping[str, Update], sums: _Signals, fold: Fold) -> Half:
+        """The growth of the layer's weights; what h_l is not homogeneous by is measured, or the definition itself."""
         total, staleness = self._nothing_yet(fold), -lr * fold.vector(self._drift)
-        for parameter in (w,) if b is None else (w, b):
-            for block in parameter.blocks():
+        for update in updates.values():
+            for block in update.blocks():
                 total.add(block, lr)
         s_h = lr * fold.vector(sums.s_h)
-        nonhomogeneity = s_h - lr * fold.vector(sums.delta_z)
+        if self._spec.plain:
+            nonhomogeneity = s_h - lr * fold.vector(sums.delta_z)
+        else:
+            nonhomogeneity = 0.0 if self._spec.lawful else s_h - total.exchange - staleness
         signals = self._product_rounding(lr * fold.vector(sums.magnitude), lr**2 * fold.vector(sums.square))
+        numbers = next((u.numbers for u in updates.values()), 1) if self._spec.plain else self._spec.trainable
         return Half(
             boundary=self._layer,
             step=step,
@@ -188,18 +229,43 @@ class LayerLedger:
             staleness=staleness,
             exchange=s_h,
             residual=total.change - total.second - total.optimizer - nonhomogeneity - staleness + s_h,
-            rounding=self._rounding(w.numbers, lr, total) + signals,
+            rounding=self._rounding(numbers, lr, total) + signals,
             exchange_rounding=signals,
         )
 
-    def _upper_half(self, step: int, lr: float, boundary: int, w: Update, fold: Fold) -> Half:
-        rule, total = self._rule, self._nothing_yet(fold)
+    def _upper_half(
+        self,
+        step: int,
+        lr: float,
+        boundary: int,
+        updates: Mapping[str, Update],
+        learned: Mapping[str, Update],
+        fold: Fold,
+    ) -> Half:
+        """The growth of the potential that this layer's weight holds for the layer below; else the pairing alone."""
+        if self._pairs_only:
+            exchange, magnitude = lr * self._sent[0], lr * self._sent[1]
+            rounding = self._product_rounding(magnitude, (lr * magnitude) ** 2)
+            return Half(
+                boundary=boundary,
+                step=step,
+                end="upper",
+                level=None,
+                change=-exchange,
+                exchange=exchange,
+                exchange_rounding=rounding,
+            )
+        rule, name = self._rule, self._spec.weights[0].name
+        if name in learned:
+            return self._learned_half(step, lr, boundary, learned[name], fold)
+        w, total = updates[name], self._nothing_yet(fold)
         for block in w.blocks():
-            before, fixed = block.before.view(block.shape), None if self._matrix is None else self._matrix[block.rows]
+            before = block.before.view(block.shape[0], -1)
+            fixed = None if self._matrix is None else self._matrix[block.rows]
             if rule.is_direct and fixed is not None:
                 total.add_product(block, lr, fixed.flatten())
                 continue
-            after = before + block.change.view(block.shape)
+            after = before + block.change.view(before.shape)
             field = rule.field(before, fixed).flatten()
             phis = (fold.vector(rule.phi(weight, fixed)) for weight in (before, after))
             total.add_field(block, lr, field, *phis)
@@ -208,12 +274,12 @@ class LayerLedger:
         angle, ratio = self._alignment(w.parameter)
         return replace(self._potential_half(step, lr, boundary, w, total), angle_degrees=angle, ratio=ratio)
 
-    def _learned_half(self, step: int, lr: float, fb: Update, fold: Fold) -> Half:
+    def _learned_half(self, step: int, lr: float, boundary: int, fb: Update, fold: Fold) -> Half:
         """kp: Phi = 1/2 ||B||^2, with B's own update and optimizer."""
         total = self._nothing_yet(fold)
         for block in fb.blocks():
             total.add(block, lr)
-        return self._potential_half(step, lr, self._layer, fb, total)
+        return self._potential_half(step, lr, boundary, fb, total)
 
     def _potential_half(self, step: int, lr: float, boundary: int, update: Update, total: Sums) -> Half:
         return Half(
@@ -261,7 +327,9 @@ class LayerLedger:
         eps of the dtype sums are made in, times the root of the longest sum, relative to the sum of magnitudes; and
         in a mixed run eps/2 of bfloat16 for every signal, weight and gradient: the root of a sum of squares.
         """
-        longest = max(self._recipe.batch_size, *self._recipe.network.sizes)
+        network = self._recipe.network
+        places = max((math.prod(shape[1:]) for shape in network.shapes if len(shape) > 1), default=1)
+        longest = max(self._recipe.batch_size * places, *network.sizes)
         rounded = torch.finfo(self._recipe.signal_dtype).eps / 2 if self._recipe.mixed else 0.0
         return _MARGIN * (self._epsilon * math.sqrt(longest) * magnitude + rounded * square**0.5)
 
@@ -270,21 +338,24 @@ class LayerLedger:
     def _nothing_yet(self, fold: Fold) -> Sums:
         return Sums(fold=fold, rounded=self._recipe.mixed)
 
-    def _fixed(self, rule: Rule) -> Tensor | None:
-        if self._upper is None:
-            return None
-        return rule.direct_feedback(self._upper) if rule.is_direct else rule.fixed(self._upper)
+    def _nothing(self) -> Tensor:
+        neurons = self._spec.outputs if self._spec.plain else self._spec.neurons
+        return torch.zeros(neurons, dtype=torch.float64, device=self._device)
 
-    @staticmethod
-    def _nothing(weight: Tensor) -> Tensor:
-        return torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
+    def _by_neuron(self, signal: Tensor) -> Tensor:
+        """Sums over samples of h_l's numbers, by neuron or channel, where the law is theirs; else over all."""
+        return signal.reshape(len(signal), len(self._nothing()), -1).sum((0, 2))
 
-    def _move_shadow(self, weight: Tensor, lr: float) -> None:
+    def _rows(self, per_row: Tensor) -> Tensor:
+        """One number for every row of a parameter, as ``_by_neuron`` gives them."""
+        return per_row if len(per_row) == len(self._nothing()) else per_row.sum().reshape(1)
+
+    def _move_shadow(self, trained: Mapping[str, Tensor], lr: float) -> None:
         """V moves by -lr e^T h, whatever the optimizer makes of the gradient; at the output layer that is G."""
         if not self._rule.is_direct:
             return
         if self._matrix is not None:
-            self._feedback, self._read = self._matrix, gradient_of(weight).double()
+            self._feedback, self._read = self._matrix, gradient_of(trained[self._spec.weights[0].name]).double()
         if self._read is not None:
             moved = self._read * -lr
             self._shadow = moved if self._shadow is None else self._shadow.add_(moved)
@@ -299,7 +370,7 @@ class LayerLedger:
         """(angle in degrees, ||B|| / ||W||) between vec(W) and what stands in its place, to W's precision."""
         if self._matrix is None:
             return None, None
-        feedback = self._rule.field(weight, self._matrix.to(weight.dtype)).flatten()
+        feedback = self._rule.field(weight.view(len(weight), -1), self._matrix.to(weight.dtype)).flatten()
         norms = (weight.norm() * feedback.norm()).item()
         cosine = (weight.flatten() @ feedback).item() / norms if norms else 0.0
         ratio = (feedback.norm() / weight.norm()).item() if norms else 0.0

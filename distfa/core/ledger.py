@@ -40,7 +40,8 @@ class Half:
         boundary: l.
         step: Counted from 0.
         end: ``lower`` (incoming weights of layer l) or ``upper`` (its potential).
-        level: 1/2 (||W||^2 + b^2), or Phi, after the step.
+        level: 1/2 (||W||^2 + b^2), or Phi, after the step; None where the layer above has no potential of its own
+            weights, so that only the pairing <s, h> is entered.
         change: Of ``level`` in this step, measured.
         second_order: 1/2 ||dW||^2 (lower), or what Phi's curvature adds (upper).
         optimizer: What the optimizer added to plain SGD.
@@ -58,7 +59,7 @@ class Half:
     boundary: int
     step: int
     end: str
-    level: Number = 0.0
+    level: Number | None = 0.0
     change: Number = 0.0
     second_order: Number = 0.0
     optimizer: Number = 0.0
@@ -96,7 +97,8 @@ class LedgerRecord:
         step: Counted from 0.
         boundary: l.
         incoming: 1/2 (||W_l||^2 + ||b_l||^2) after the step: one side of the law.
-        potential: Phi_{l+1} after the step: the other side; both grow alike under gradient flow.
+        potential: Phi_{l+1} after the step: the other side; both grow alike under gradient flow. None where the law
+            has no other side: the layer above is no single Linear or Conv.
         change: Of Q_l = incoming - potential in this step.
         discretisation: Of finite steps.
         optimizer: Momentum, weight decay, Adam: what was added to plain SGD.
@@ -116,7 +118,7 @@ class LedgerRecord:
     step: int
     boundary: int
     incoming: float
-    potential: float
+    potential: float | None
     change: float
     discretisation: float
     optimizer: float
@@ -166,9 +168,7 @@ def ends(recipe: Recipe, rule: Rule, boundary: int) -> tuple[tuple[int, str], ..
     """Which layers report which ends of a boundary: ((layer, end), ...); empty for a rule without a law."""
     if not rule.potential:
         return ()
-    tied = boundary == len(recipe.network) - 1 and recipe.rank is None
-    local = rule.learns_feedback or (rule.is_direct and not tied)
-    return ((boundary, "lower"), (boundary if local else boundary + 1, "upper"))
+    return ((boundary, "lower"), (rule.keeps_potential(boundary), "upper"))
 
 
 def join(halves: list[Half], *, lossy: bool) -> LedgerRecord:
@@ -183,8 +183,8 @@ def join(halves: list[Half], *, lossy: bool) -> LedgerRecord:
     return LedgerRecord(
         step=lower.step,
         boundary=lower.boundary,
-        incoming=float(lower.level),
-        potential=float(upper.level),
+        incoming=float(lower.level or 0.0),
+        potential=None if upper.level is None else float(upper.level),
         **{cause: float(value) for cause, value in _causes(lower, upper).items()},
         residual_lower=float(lower.residual),
         residual_upper=float(upper.residual),

@@ -111,6 +111,8 @@ class Optimizer:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Update every parameter; each must have a gradient."""
+        if not self._parameters:
+            return
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         if self._config.name == "sgd":
             self._sgd(gradients, lr)

@@ -16,7 +16,8 @@ from distfa.core import optim
 from distfa.core.draw import Purpose, generator
 from distfa.core.recipe import Recipe
 
-EVAL_ROWS = 1000  # rows of one evaluation message; fixed, so that every engine rounds alike
+_EVAL_ROWS = 1000  # rows of one evaluation message; fixed, so that every engine rounds alike
+_EVAL_NUMBERS = 8 * 2**20  # in one evaluation message, where samples are large: 32 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +60,19 @@ def steps_per_epoch(recipe: Recipe, samples: int) -> int:
     return -(-samples // recipe.batch_size)
 
 
-def batches(recipe: Recipe, samples: int) -> Iterator[Batch]:
-    """Every batch of the run, in order: each epoch a permutation of all samples.
+def batches(recipe: Recipe, samples: int, *, first: int = 0) -> Iterator[Batch]:
+    """Every batch of the run from step ``first`` on, in order: each epoch a permutation of all samples.
 
     Args:
         recipe: Gives seed, epochs, batch size and micro-batches.
         samples: Rows of the training set.
+        first: Where to begin.
     """
     per_epoch, total = steps_per_epoch(recipe, samples), steps(recipe, samples)
     permutation = np.empty(0, dtype=np.int64)
-    for step in range(total):
+    for step in range(first, total):
         epoch, position = divmod(step, per_epoch)
-        if position == 0:
+        if position == 0 or step == first:
             permutation = generator(recipe.seed, Purpose.ORDER, epoch).permutation(samples)
         rows = permutation[position * recipe.batch_size : (position + 1) * recipe.batch_size]
         ends_epoch, last = position == per_epoch - 1, step == total - 1
@@ -85,7 +87,8 @@ def batches(recipe: Recipe, samples: int) -> Iterator[Batch]:
         )
 
 
-def evaluation(samples: int) -> Iterator[NDArray[np.int64]]:
+def evaluation(recipe: Recipe, samples: int) -> Iterator[NDArray[np.int64]]:
     """The rows of each evaluation message, in order over the whole test set."""
-    for start in range(0, samples, EVAL_ROWS):
-        yield np.arange(start, min(start + EVAL_ROWS, samples))
+    rows = max(1, min(_EVAL_ROWS, _EVAL_NUMBERS // max(recipe.network.sizes)))
+    for start in range(0, samples, rows):
+        yield np.arange(start, min(start + rows, samples))

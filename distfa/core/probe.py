@@ -28,6 +28,7 @@ class LayerProbe:
         gradient_square: ||grad_l||^2, grad_l the gradient of the batch by backpropagation.
         update_square: ||G_l||^2, G_l the rule's.
         signal: Signal alignment, the mean over rows of cos(s_l, delta_{l+1} W_{l+1}); None at the output layer.
+        active: Share of the layer's outputs that are not zero for at least one sample of the batch.
     """
 
     step: int
@@ -36,6 +37,7 @@ class LayerProbe:
     gradient_square: float
     update_square: float
     signal: float | None = None
+    active: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class LayerAlignment:
         update_norm: ||G_l||.
         a: How fast this layer's update lowers the loss; below 0 it pulls against the rest.
         signal: Signal alignment; None at the output layer.
+        active: Share of the layer's outputs that are not zero for at least one sample of the batch.
     """
 
     layer: int
@@ -57,6 +60,7 @@ class LayerAlignment:
     update_norm: float
     a: float
     signal: float | None = None
+    active: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,12 @@ def row_cosines(a: Tensor, b: Tensor) -> Tensor:
 
 
 def measure(
-    step: int, layer: int, parameters: Sequence[Tensor], gradients: Sequence[Tensor], signal: float | None
+    step: int,
+    layer: int,
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    signal: float | None,
+    active: float | None = None,
 ) -> LayerProbe:
     """A layer's numbers, in float64.
 
@@ -96,6 +105,7 @@ def measure(
         parameters: W and b, with the rule's G and g as their ``grad``.
         gradients: The true gradients, alike.
         signal: Its signal alignment.
+        active: Share of its outputs that are alive.
     """
     a = gradient_square = update_square = 0.0
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -104,7 +114,13 @@ def measure(
             gradient_square += (true @ true).item()
             update_square += (update @ update).item()
     return LayerProbe(
-        step=step, layer=layer, a=a, gradient_square=gradient_square, update_square=update_square, signal=signal
+        step=step,
+        layer=layer,
+        a=a,
+        gradient_square=gradient_square,
+        update_square=update_square,
+        signal=signal,
+        active=active,
     )
 
 
@@ -143,6 +159,7 @@ class Alignments:
                     update_norm=probe.update_square**0.5,
                     a=probe.a,
                     signal=probe.signal,
+                    active=probe.active,
                 )
                 for probe in ordered
             ),

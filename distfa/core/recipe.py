@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from distfa.core.network import Network
+from distfa.core.model import Network
 from distfa.core.optim import OptimizerConfig
 
 INITS: tuple[str, ...] = ("aligned", "random", "given")
@@ -20,12 +20,15 @@ class Recipe:
     Attributes:
         network: The layers.
         rule: Name of the feedback rule (``distfa.core.rules.RULES``).
-        init: ``aligned``: W(0) and B are drawn from the same stream, so feedback starts aligned with
-            the weights (theory.md, aligned initialisation); ``random``: from streams of their own, the
-            classical setting; ``given``: W(0) is the user's model, B as ``random``.
+        init: ``aligned``: feedback starts on the weights (theory.md, aligned initialisation); ``random``: it is drawn
+            from streams of its own, the classical setting. In a network of plain layers W(0) is drawn from the seed, so
+            that any end can draw it; other networks start from the modules that were given. ``given``: W(0) is the
+            user's model in any network, B as ``random``.
         distribution: Of W(0) and B: ``orthogonal``, ``normal`` or ``uniform`` (``distfa.core.draw``).
         rank: Of the feedback matrices of fa and dfa; None for full.
         fanout: dfa at full rank: how many layers the error is sent to by any one layer; None: the output sends all.
+        inside: Through what a layer's own gradient goes back, in a layer of several weights under a rule that goes hop by
+            hop: ``exact``, its weights, since nothing crosses a wire there; ``feedback``, its feedback too.
         gain: Scale of the feedback matrices, beside the weights' own.
         loss: Name of the loss (``distfa.core.losses.LOSSES``).
         optimizer: The local optimizer of every layer.
@@ -52,6 +55,7 @@ class Recipe:
     distribution: str = "orthogonal"
     rank: int | None = None
     fanout: int | None = None
+    inside: str = "exact"
     gain: float = 1.0
     loss: str = "cross_entropy"
     optimizer: OptimizerConfig = OptimizerConfig()

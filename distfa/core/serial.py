@@ -1,6 +1,6 @@
 """The oracle: the same run in one process, one layer after the other, in the plainest order.
 
-Every other engine must give these bits: weights, losses, accuracies.
+Every other engine must give these bits: weights, losses, accuracies, books.
 """
 
 from __future__ import annotations
@@ -8,20 +8,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distfa.core import order, schedule
-from distfa.core.finite import require_finite, require_finite_loss
-from distfa.core.layer import Layer, Part
-from distfa.core.ledger import Half, join
-from distfa.core.losses import Scored
-from distfa.core.probe import Alignments, LayerProbe
+from distfa.core.books import Books, Entry
+from distfa.core.layer import Layer
 from distfa.core.recipe import Recipe
-from distfa.core.records import EvalRecord, Record, StepRecord
-from distfa.core.samples import Inputs, Targets
+from distfa.core.records import Record
+from distfa.core.routes import Direction, Kind, Link
+from distfa.core.steps import Score, Split, Steps
 
 Carry = Callable[[Tensor], Tensor]
 
@@ -30,12 +28,32 @@ def _exact(signal: Tensor) -> Tensor:
     return signal
 
 
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """Inputs and targets of one half of a data set, row by row."""
+class Tables:
+    """Ports that are dictionaries: what is given lies there until it is taken.
 
-    inputs: Inputs
-    targets: Targets
+    Args:
+        up: What the wire makes of an activation; the identity for a lossless codec.
+        down: The same for error messages.
+    """
+
+    def __init__(self, up: Carry, down: Carry) -> None:
+        self._up, self._down = up, down
+        self._lying: dict[tuple[Link, Kind, int, int], Tensor] = {}
+
+    def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
+        """What was given; each signal once."""
+        return self._lying.pop((link, kind, step, micro_batch))
+
+    def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
+        """Lay it down, as the wire would carry it."""
+        self._lying[link, kind, step, micro_batch] = signal if kind.is_exact else self.seen(link, signal)
+
+    def seen(self, link: Link, signal: Tensor) -> Tensor:
+        """As the codec of this direction rounds it."""
+        if link.direction is Direction.RENEWAL:
+            return signal
+        carry = self._up if link.direction.is_up else self._down
+        return carry(signal.flatten(1)).view(signal.shape)
 
 
 class SerialTrainer:
@@ -45,9 +63,9 @@ class SerialTrainer:
         recipe: What to train.
         train: Training samples.
         test: Test samples; may be empty.
-        carry_activation: What the wire makes of an activation; the identity for a lossless codec.
+        carry_activation: What the wire makes of an activation (rows, columns); the identity for a lossless codec.
         carry_error: The same for error messages.
-        given: (W, b) of every layer, for ``init: given``.
+        modules: The layers as the user gave them, for those that start from them.
         device: Where to compute.
         lossy: Whether what is carried may be rounded on the way.
     """
@@ -60,26 +78,21 @@ class SerialTrainer:
         *,
         carry_activation: Carry = _exact,
         carry_error: Carry = _exact,
-        given: Mapping[int, tuple[Tensor, Tensor | None]] | None = None,
+        modules: Mapping[int, nn.Module] | None = None,
         device: torch.device | str = "cpu",
         lossy: bool = False,
     ) -> None:
-        self._lossy = lossy
-        self._alignments = Alignments()
-        self._scored: dict[Part, Scored] = {}
-        self._messages: dict[tuple[int, Part], Tensor] = {}  # what the layer below a boundary receives
-        self._straight: dict[tuple[int, Part], Tensor] = {}  # delta W, in a probed step
-        self._probes: list[LayerProbe] = []
-        self._halves: list[Half] = []
         self.recipe = recipe
         self._train, self._test = train, test
-        self._started = 0.0
-        self._carry_activation, self._carry_error = carry_activation, carry_error
-        self.layers = [
-            Layer(recipe, l, device=device, given=(given or {}).get(l)) for l in range(1, len(recipe.network) + 1)
-        ]
-        self._delay = {layer.index: schedule.delay(recipe, layer.index) for layer in self.layers}
-        self._waiting: dict[int, deque[tuple[order.Batch, int]]] = {layer.index: deque() for layer in self.layers}
+        self._ports = Tables(carry_activation, carry_error)
+        self._books = Books(len(recipe.network), lossy=lossy)
+        self._entries: list[Entry] = []
+        numbers = range(1, len(recipe.network) + 1)
+        self.layers = [Layer(recipe, l, device=device, module=(modules or {}).get(l)) for l in numbers]
+        self._delay = {l: schedule.delay(recipe, l) for l in numbers}
+        self._waiting: dict[int, deque[tuple[order.Batch, int]]] = {l: deque() for l in numbers}
+        self._steps: list[Steps] = []
+        self._first = 0
 
     def run(self) -> Iterator[Record]:
         """Train; yields a record per step, once every layer has made its update, and per evaluation, and the books.
@@ -90,129 +103,108 @@ class SerialTrainer:
         Raises:
             NonFiniteError: A signal or the loss is NaN or infinite.
         """
-        self._started = time.monotonic()
-        for batch in order.batches(self.recipe, len(self._train.inputs)):
+        self._steps = self._at_work(time.monotonic())
+        samples = _count(self._train)
+        for batch in order.batches(self.recipe, samples, first=self._first):
             for m in range(len(batch.parts)):
-                self._forward(batch, m)
-                yield from self._backwards()
+                for steps in self._steps:
+                    steps.forward(batch, m)
+                    self._waiting[steps.layer.index].append((batch, m))
+                if self._backwards():
+                    yield from self._entered()
             while batch.drains and any(self._waiting.values()):
-                yield from self._backwards(drain=True)
-            if batch.evaluate and len(self._test.inputs):
-                yield self._evaluate(batch)
+                if self._backwards(drain=True):
+                    yield from self._entered()
+            if batch.evaluate and _count(self._test):
+                self._evaluate(batch)
+                yield from self._entered()
+            self._first = batch.step + 1
 
     def state(self) -> dict[str, Tensor]:
         """All weights, under the keys of the user's model."""
         return {key: value for layer in self.layers for key, value in layer.state().items()}
 
-    def _forward(self, batch: order.Batch, m: int) -> None:
-        """One micro-batch up through all layers, to its loss."""
-        h = self._train.inputs.read(batch.parts[m])
-        for layer in self.layers:
-            if layer.index > 1:
-                h = self._carry_activation(h)
-                self._check(h, f"the activation from layer {layer.index - 1}", layer.index, batch.step)
-            h = layer.forward(h, (batch.step, m))
-            self._waiting[layer.index].append((batch, m))
-        scored = self.layers[-1].score(h, self._train.targets.read(batch.parts[m]), batch.rows)
-        if self.recipe.check_finite:
-            require_finite_loss(scored.loss, layer=len(self.layers), step=batch.step)
-        self._scored[batch.step, m] = scored
+    def state_dict(self) -> dict[str, Any]:
+        """All that the run needs to go on from here, between two steps of a pipe that has run empty."""
+        return {"step": self._first, "layers": {layer.index: layer.state_dict() for layer in self.layers}}
 
-    def _backwards(self, *, drain: bool = False) -> Iterator[Record]:
-        """The backward of every layer that has more micro-batches waiting than its delay; to drain, of all with any."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken, bit for bit."""
+        self._first = state["step"]
+        for layer in self.layers:
+            layer.load_state_dict(state["layers"][layer.index])
+
+    def _at_work(self, started: float) -> list[Steps]:
+        return [
+            Steps(
+                self.recipe,
+                layer,
+                self._ports,
+                train=self._train,
+                test=self._test,
+                enter=self._entries.append,
+                started=started,
+            )
+            for layer in self.layers
+        ]
+
+    def _backwards(self, *, drain: bool = False) -> bool:
+        """The backward of every layer that has more micro-batches waiting than its delay; to drain, of all with any.
+
+        Returns:
+            Whether every layer has now made a step's update.
+        """
         allowed = {l: 0 if drain else delay for l, delay in self._delay.items()}
-        due = [layer for layer in reversed(self.layers) if len(self._waiting[layer.index]) > allowed[layer.index]]
-        if due and due[-1] is self.layers[0]:
+        due = [s for s in reversed(self._steps) if len(self._waiting[s.layer.index]) > allowed[s.layer.index]]
+        if due and due[-1] is self._steps[0]:
             batch, m = self._waiting[1][0]
             if m == 0 and batch.probe:  # all layers have made the update before this step, and none that of this step
                 self._probe(batch)
-        for layer in due:
-            batch, m = self._waiting[layer.index].popleft()
+        whole = False
+        for steps in due:
+            batch, m = self._waiting[steps.layer.index].popleft()
             if m == 0:
-                layer.begin_step(batch.step, probed=batch.probe)
-            self._backward(layer, batch, m)
+                steps.begin(batch)
+            steps.backward(batch, m)
             if m == len(batch.parts) - 1:
-                yield from self._update(layer, batch)
-
-    def _backward(self, layer: Layer, batch: order.Batch, m: int) -> None:
-        part = (batch.step, m)
-        if layer is self.layers[-1]:
-            delta = layer.output_delta(self._scored[part], part)
-        elif layer.rule.reads_labels:
-            target = self._train.targets.read(batch.parts[m])
-            delta = layer.hidden_delta(layer.label_message(target, batch.rows), part)
-        else:
-            message = self._messages.pop((layer.index, part))
-            self._check(message, "the error signal", layer.index, batch.step)
-            delta = layer.hidden_delta(message, part)
-        for boundary in layer.sends_to:
-            self._messages[boundary, part] = self._carry_error(layer.emit(boundary, delta))
-        if batch.probe:
-            if layer is not self.layers[-1]:
-                layer.compare(self._straight.pop((layer.index, part)))
-            if layer is not self.layers[0]:
-                self._straight[layer.index - 1, part] = layer.straight(delta)
-        layer.accumulate(delta, part)
-
-    def _update(self, layer: Layer, batch: order.Batch) -> Iterator[Record]:
-        if batch.probe:
-            self._probes.append(layer.probed(batch.step))
-        self._halves += layer.update(batch.step, batch.lr)
-        if layer is not self.layers[0]:
-            return
-        scored = [self._scored.pop((batch.step, m)) for m in range(len(batch.parts))]
-        yield StepRecord(
-            step=batch.step,
-            epoch=batch.epoch,
-            loss=sum(s.loss for s in scored),
-            correct=sum(s.correct for s in scored),
-            rows=batch.rows,
-            seconds=time.monotonic() - self._started,
-        )
-        if batch.probe:
-            yield self._alignments.add([probe for probe in self._probes if probe.step == batch.step])
-            self._probes = [probe for probe in self._probes if probe.step != batch.step]
-        mine = [half for half in self._halves if half.step == batch.step]
-        self._halves = [half for half in self._halves if half.step != batch.step]
-        for boundary in sorted({half.boundary for half in mine}):
-            yield join([half for half in mine if half.boundary == boundary], lossy=self._lossy)
+                steps.update(batch)
+                whole = steps is self._steps[0]
+        return whole
 
     def _probe(self, batch: order.Batch) -> None:
         """The true gradient of the batch at the weights before its step; signals exact between layers."""
-        for m, rows in enumerate(batch.parts):
-            h = self._train.inputs.read(rows)
-            for layer in self.layers:
-                h = layer.probe_forward(h, m)
-            gradient = self.layers[-1].score(h, self._train.targets.read(rows), batch.rows).gradient
-            for layer in reversed(self.layers):
-                down = layer.probe_backward(gradient, m)
-                gradient = gradient if down is None else down
+        for m in range(len(batch.parts)):
+            for steps in self._steps:
+                steps.probe_up(batch, m)
+            for steps in reversed(self._steps):
+                steps.probe_down(batch, m)
 
-    def _check(self, signal: Tensor, what: str, layer: int, step: int) -> None:
-        if self.recipe.check_finite:
-            require_finite(signal, what, layer=layer, step=step)
+    def _evaluate(self, batch: order.Batch) -> None:
+        score = Score(_count(self._test))
+        for number, rows in enumerate(order.evaluation(self.recipe, score.rows)):
+            for steps in self._steps:
+                steps.evaluate_part(batch.step, number, rows, score)
+        self._steps[-1].evaluated(batch, score)
 
-    def _evaluate(self, batch: order.Batch) -> EvalRecord:
-        loss, correct, total = evaluate(self.layers, self._test)
-        if self.recipe.check_finite:
-            require_finite_loss(loss, layer=len(self.layers), step=batch.step)
-        return EvalRecord(
-            step=batch.step,
-            epoch=batch.epoch,
-            loss=loss,
-            correct=correct,
-            rows=total,
-            seconds=time.monotonic() - self._started,
-        )
+    def _entered(self) -> Iterator[Record]:
+        """What the layers have reported, put together."""
+        entries, self._entries[:] = list(self._entries), []
+        for entry in entries:
+            yield from self._books.add(entry)
 
 
-def evaluate(layers: list[Layer], test: Split) -> tuple[float, int, int]:
+def evaluate(recipe: Recipe, layers: list[Layer], test: Split) -> tuple[float, int, int]:
     """(mean loss, rows classified right, rows) over a whole split, signals exact between layers."""
-    loss, correct, total = 0.0, 0, len(test.inputs)
-    for rows in order.evaluation(total):
+    score = Score(_count(test))
+    if test.inputs is None or test.targets is None:
+        return score.loss, score.correct, score.rows
+    for rows in order.evaluation(recipe, score.rows):
         h = test.inputs.read(rows)
         for layer in layers:
             h = layer.infer(h)
-        scored = layers[-1].score(h, test.targets.read(rows), total)
-        loss, correct = loss + scored.loss, correct + scored.correct
-    return loss, correct, total
+        score.add(layers[-1].score(h, test.targets.read(rows), score.rows))
+    return score.loss, score.correct, score.rows
+
+
+def _count(split: Split) -> int:
+    return 0 if split.inputs is None else len(split.inputs)

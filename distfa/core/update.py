@@ -34,7 +34,7 @@ class Update:
 
     def __init__(self, parameter: Tensor, optimizer: optim.Optimizer, config: optim.OptimizerConfig) -> None:
         self.parameter, self._config = parameter, config
-        self._before = parameter.clone()
+        self._before = _rows_of(parameter).clone()
         state = optimizer.state.get(parameter, {})
         self._state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items() if v is not None}
 
@@ -45,11 +45,12 @@ class Update:
 
     def blocks(self) -> Iterator[Block]:
         """Every row once; to be called after the update."""
-        for part in _row_blocks(self.parameter):
-            before, gradient = self._before[part].double(), gradient_of(self.parameter)[part].double()
+        now, made = _rows_of(self.parameter), _rows_of(gradient_of(self.parameter))
+        for part in _row_blocks(now):
+            before, gradient = self._before[part].double(), made[part].double()
             state = {k: v[part] if isinstance(v, Tensor) and v.dim() else v for k, v in self._state.items()}
             expected = optim.expected_update(self._config, before, gradient, state)
-            change = self.parameter[part].double() - before
+            change = now[part].double() - before
             yield Block(
                 before=before.flatten(),
                 change=change.flatten(),
@@ -67,11 +68,17 @@ def gradient_of(parameter: Tensor) -> Tensor:
 
 def drift(parameter: Tensor, before: Tensor) -> Tensor:
     """<parameter - before, its gradient> of every row, float64, shape (rows,)."""
-    gradient, found = gradient_of(parameter), torch.empty(len(parameter), dtype=torch.float64, device=parameter.device)
+    gradient, parameter, before = _rows_of(gradient_of(parameter)), _rows_of(parameter), _rows_of(before)
+    found = torch.empty(len(parameter), dtype=torch.float64, device=parameter.device)
     for rows in _row_blocks(parameter):
         moved = parameter[rows].double() - before[rows].double()
         found[rows] = (moved * gradient[rows].double()).reshape(len(moved), -1).sum(1)
     return found
+
+
+def _rows_of(parameter: Tensor) -> Tensor:
+    """Itself; a single number as one row."""
+    return parameter if parameter.dim() else parameter.reshape(1)
 
 
 def _row_blocks(parameter: Tensor) -> Iterator[slice]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from distfa import data
 from distfa.core.layer import Layer
-from distfa.core.serial import Split, evaluate
+from distfa.core.serial import evaluate
+from distfa.core.steps import Split
 from distfa.errors import DataError, RunDirError
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.run import check

@@ -15,7 +15,7 @@ from distfa.core import schedule
 from distfa.core.activations import Activation
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
-from distfa.core.network import Network, mlp
+from distfa.core.model import Network, mlp
 from distfa.core.order import steps
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import EvalRecord, Record, StepRecord, TimelineRecord

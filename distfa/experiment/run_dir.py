@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from distfa.core.activations import Activation
-from distfa.core.network import LayerShape, Network
+from distfa.core.model import LayerSpec, Network
 from distfa.errors import RunDirError
 from distfa.version import __version__
 

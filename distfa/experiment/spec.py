@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from distfa import codecs, data
 from distfa.core import activations, draw, losses, optim, rules
-from distfa.core.network import Network
+from distfa.core.model import Network
 from distfa.core.recipe import INITS, SCHEDULES, Recipe
 from distfa.errors import SpecError
 from distfa.runtime.job import Job

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distfa import data
-from distfa.core.network import split
+from distfa.core.split import split
 from distfa.errors import SpecError
 from distfa.experiment.result import Result
 from distfa.experiment.run import Observer, run

@@ -18,7 +18,8 @@ from distfa.plan.cluster import Cluster
 from distfa.plan.effort import Effort
 from distfa.plan.parts import Channel, Stage
 from distfa.plan.wires import Line, Wires
-from distfa.runtime.job import Job, links
+from distfa.core.routes import links
+from distfa.runtime.job import Job
 from distfa.transport.message import Direction, Link
 
 MESSAGE_BYTES = 72  # identity, shape, checksum and frame around a payload, about

@@ -23,7 +23,7 @@ from distfa.codecs import CODECS, resolve
 from distfa.core import optim, rules
 from distfa.core.activations import Activation
 from distfa.core.layer import Layer
-from distfa.core.network import mlp
+from distfa.core.model import mlp
 from distfa.core.recipe import Recipe
 from distfa.plan import effort
 from distfa.plan.calibration import Calibration, CodecCost, MessageCost

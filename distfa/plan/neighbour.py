@@ -20,7 +20,7 @@ import torch
 from distfa.bench.machine import cores
 from distfa.core.activations import Activation
 from distfa.core.layer import Layer
-from distfa.core.network import mlp
+from distfa.core.model import mlp
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.errors import PlanError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distfa import data
 from distfa.core.activations import Activation
-from distfa.core.network import mlp
+from distfa.core.model import mlp
 from distfa.data import Dataset
 from distfa.errors import PlanError
 from distfa.experiment.spec import RunSpec

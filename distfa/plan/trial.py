@@ -9,7 +9,7 @@ import numpy as np
 
 from distfa.bench import layers, random_data
 from distfa.bench.work import Work
-from distfa.core.network import Network
+from distfa.core.model import Network
 from distfa.experiment.spec import RunSpec, parse
 from distfa.runtime.job import RawInputs, RawTargets
 

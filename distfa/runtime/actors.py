@@ -24,11 +24,13 @@ import torch
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
 from distfa.errors import ClusterError, DistfaError, LayerLost
 from distfa.runtime.coordinator import Coordinator
-from distfa.runtime.job import Job, RawInputs, RawTargets, lossy, reads_labels
+from distfa.core import order
+from distfa.core.routes import reads_labels
+from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
 from distfa.runtime.worker import LayerWorker, Status
 from distfa.transport.grpc_transport import Credentials, GrpcTransport
 from distfa.transport.tls import Authority
@@ -102,11 +104,11 @@ class LayerActor:
         layer: int,
         inputs: RawInputs | None,
         targets: RawTargets | None,
-        given: tuple[Tensor, Tensor | None] | None,
+        module: nn.Module | None,
     ) -> None:
         torch.set_num_threads(1)
         self._job, self._layer = job, layer
-        self._worker = LayerWorker(job, layer, inputs=inputs, targets=targets, given=given)
+        self._worker = LayerWorker(job, layer, inputs=inputs, targets=targets, module=module)
 
     def place(self) -> Place:
         return Place(
@@ -167,7 +169,7 @@ class RayRun:
         cluster: Which cluster, and where on it.
         inputs: For the first layer.
         targets: For the layers that read labels.
-        given: (W, b) per layer, for ``init: given``.
+        modules: The layers as the user gave them, for those that start from them.
     """
 
     def __init__(
@@ -177,10 +179,10 @@ class RayRun:
         *,
         inputs: RawInputs,
         targets: RawTargets,
-        given: Mapping[int, tuple[Tensor, Tensor | None]] | None = None,
+        modules: Mapping[int, nn.Module] | None = None,
     ) -> None:
         self._job, self._cluster = job, cluster
-        self._inputs, self._targets, self._given = inputs, targets, given or {}
+        self._inputs, self._targets, self._modules = inputs, targets, modules or {}
         self._started_ray = False
         self._group: PlacementGroup | None = None
         self._handles: list[ActorHandle] = []
@@ -214,7 +216,7 @@ class RayRun:
         job = dataclasses.replace(self._job, device=_device(self._job.device, bundles))
         self._group = _reserve(bundles, self._cluster)
         self._handles = self._create(job, bundles, self._group)
-        coordinator = Coordinator(self._handles, deadline_seconds=job.wire.deadline_seconds, lossy=lossy(job))
+        coordinator = Coordinator(self._handles, deadline_seconds=job.wire.deadline_seconds, lossy=lossy(job), steps=order.steps(job.recipe, job.train_rows))
         limit = self._cluster.startup_seconds
         places: list[Place] = coordinator.gather("place", deadline_seconds=limit)
         addresses = self._listen(places, limit)
@@ -241,7 +243,7 @@ class RayRun:
                 layer,
                 inputs if layer == 1 else None,
                 targets if reads_labels(job.recipe, layer) else None,
-                self._given.get(layer),
+                self._modules.get(layer),
             )
             handles.append(ActorHandle(layer, actor))
         return handles

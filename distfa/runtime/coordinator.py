@@ -13,11 +13,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from distfa.core.digest import Digest, DigestRecord, compare
-from distfa.core.ledger import Half, LedgerRecord, join
-from distfa.core.probe import Alignments, LayerProbe, ProbeRecord
-from distfa.core.records import Record
-from distfa.errors import DeadlineExceeded, DistfaError, LayerLost, PeerLost
+from distfa.core.books import Books
+from distfa.core.records import Record, StepRecord
+from distfa.errors import DeadlineExceeded, DistfaError, LayerError, LayerLost, PeerLost
 from distfa.runtime.worker import Status
 from distfa.transport.message import Direction, Kind, Link
 from distfa.transport.port import Traffic
@@ -47,15 +45,20 @@ class Coordinator:
     Args:
         handles: One per layer, in order.
         deadline_seconds: Longest time a layer may give no sign of progress.
-        lossy: Whether a codec of the run rounds, so that the two ends of a boundary differ by right.
+        lossy: Whether a codec of the run rounds, so that the two ends of a boundary may differ.
+        steps: Updates the run makes; None where that is not to be checked.
     """
 
-    def __init__(self, handles: Sequence[Handle], *, deadline_seconds: float, lossy: bool = False) -> None:
-        self._lossy = lossy
-        self._halves: dict[tuple[int, int], Half] = {}
-        self._probes: dict[int, list[LayerProbe]] = {}
-        self._digests: dict[tuple[int, int, int, str], Digest] = {}
-        self._alignments = Alignments()
+    def __init__(
+        self,
+        handles: Sequence[Handle],
+        *,
+        deadline_seconds: float,
+        lossy: bool = False,
+        steps: int | None = None,
+    ) -> None:
+        self._books = Books(len(handles), lossy=lossy)
+        self._steps, self._steps_seen = steps, 0
         self._handles = handles
         self._deadline_seconds = deadline_seconds
         self._polls: dict[int, Future[Status]] = {}
@@ -93,7 +96,10 @@ class Coordinator:
         return [future.result() for future in futures]
 
     def train(self) -> Iterator[Record]:
-        """Run every layer to the end; yields the output layer's records as they come.
+        """Run every layer to the end; yields the records as they come.
+
+        A run has ended well when every layer has, when each has handed out all it had to report, when that is all
+        the steps there are, and when nothing in the books is without its other end.
 
         Raises:
             DistfaError: One message that names the layer, the step and the cause.
@@ -110,7 +116,7 @@ class Coordinator:
                 yield from self._settle(runs)
                 raise self._cause(runs)
             if not running:
-                yield from self._settle(runs)
+                yield from self._drain()
                 return
             if (stuck := self._stuck()) is not None:
                 raise stuck
@@ -131,44 +137,45 @@ class Coordinator:
             if poll is not None and not poll.done():
                 continue
             if poll is not None and poll.exception() is None:
-                self._heard[handle.layer] = time.monotonic()
-                status = self._status[handle.layer] = poll.result()
-                yield from status.records
-                yield from self._enter(status.halves)
-                yield from self._align(status.probes)
-                yield from self._compare(status.digests)
+                yield from self._hear(poll.result())
             self._polls[handle.layer] = handle.call("status")
 
-    def _enter(self, halves: Sequence[Half]) -> Iterator[LedgerRecord]:
-        """Put the halves of a boundary's entry together as they come."""
-        for half in halves:
-            key = (half.step, half.boundary)
-            other = self._halves.pop(key, None)
-            if other is None:
-                self._halves[key] = half
-            else:
-                yield join([other, half], lossy=self._lossy)
+    def _hear(self, status: Status) -> Iterator[Record]:
+        """Take in one layer's answer."""
+        self._heard[status.layer] = time.monotonic()
+        self._status[status.layer] = status
+        for entry in status.entries:
+            self._steps_seen += isinstance(entry, StepRecord)
+            yield from self._books.add(entry)
 
-    def _align(self, probes: Sequence[LayerProbe]) -> Iterator[ProbeRecord]:
-        """Put the layers' probes of a step together as they come."""
-        for probe in probes:
-            found = self._probes.setdefault(probe.step, [])
-            found.append(probe)
-            if len(found) == len(self._handles):
-                yield self._alignments.add(self._probes.pop(probe.step))
+    def _drain(self) -> Iterator[Record]:
+        """After a good end: all that the layers still have to report, however long they take, within the deadline.
 
-    def _compare(self, digests: Sequence[Digest]) -> Iterator[DigestRecord]:
-        """Put both ends' digests of a signal together as they come."""
-        for digest in digests:
-            key = (digest.step, digest.micro_batch, digest.boundary, digest.direction)
-            other = self._digests.pop(key, None)
-            if other is None:
-                self._digests[key] = digest
-            else:
-                yield compare(other, digest)
+        Raises:
+            LayerLost: A layer did not answer in time.
+            LayerError: Something is missing in what they reported.
+        """
+        wait([*self._polls.values()], timeout=self._deadline_seconds)
+        for poll in self._polls.values():
+            if poll.done() and poll.exception() is None:
+                yield from self._hear(poll.result())
+        self._polls = {}
+        for status in self.gather("status", deadline_seconds=self._deadline_seconds):
+            yield from self._hear(status)
+        if missing := self._books.unmatched():
+            raise LayerError(
+                f"the run ended, but {missing[0]} has no other end"
+                + (f" (and {len(missing) - 1} more like it)" if len(missing) > 1 else "")
+                + ": a report was lost between a layer and the coordinator, so that the books cannot be trusted"
+            )
+        if self._steps is not None and self._steps_seen != self._steps:
+            raise LayerError(
+                f"the run ended, but {self._steps_seen} of its {self._steps} steps were reported: a report was lost "
+                "between a layer and the coordinator, so that losses and accuracies cannot be trusted"
+            )
 
     def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
-        """Give every layer a moment to say its last, twice: the poll under way, and one after the end."""
+        """After a failure: a moment for every layer to report what it still can, twice: the poll under way, one after."""
         give_up = time.monotonic() + _GRACE_SECONDS
         for _ in range(2):
             wait([*self._polls.values()], timeout=max(0.0, give_up - time.monotonic()))

@@ -1,4 +1,4 @@
-"""What every worker of a run is told, and the links between them."""
+"""What every worker of a run is told, and the data it reads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from distfa.codecs import LOSSLESS, Codec, resolve
-from distfa.core import rules
 from distfa.core.recipe import Recipe
+from distfa.core.routes import Direction
 from distfa.core.samples import Inputs, Targets
 from distfa.transport.base import WireConfig
-from distfa.transport.message import Direction, Link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,32 +52,6 @@ def lossy(job: Job) -> bool:
     return not all(job.codec(direction).lossless(dtype) for direction in (Direction.UP, Direction.DOWN))
 
 
-def links(recipe: Recipe) -> tuple[Link, ...]:
-    """Every link of a run: per boundary one up, and one down from the rule's origin, if it has one; and probes' two."""
-    rule, sizes = rules.build(recipe), recipe.network.sizes
-    up = [
-        Link(boundary=b, direction=Direction.UP, sender=b, receiver=b + 1, columns=sizes[b])
-        for b in recipe.network.boundaries
-    ]
-    down = [
-        Link(boundary=b, direction=Direction.DOWN, sender=origin, receiver=b, columns=rule.width(b))
-        for b in recipe.network.boundaries
-        if (origin := rule.origin(b)) is not None
-    ]
-    probes = [
-        Link(boundary=b, direction=way, sender=sender, receiver=receiver, columns=sizes[b])
-        for b in recipe.network.boundaries
-        for way, sender, receiver in ((Direction.PROBE_UP, b, b + 1), (Direction.PROBE_DOWN, b + 1, b))
-        if recipe.probe_every
-    ]
-    return (*up, *down, *probes)
-
-
-def reads_labels(recipe: Recipe, layer: int) -> bool:
-    """Whether a layer is given the targets: the output layer, and all where the rule reads labels."""
-    return layer == len(recipe.network) or rules.RULES[recipe.rule].reads_labels
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawInputs:
     """Inputs of both splits, as they lie in memory: only the first layer gets them.
@@ -88,24 +61,37 @@ class RawInputs:
         test: (M, d_0).
         mean: (1,) or (d_0,), subtracted.
         std: As ``mean``, divided by.
+        shape: Of one sample as the network takes it; None for flat.
+        tokens: Whether they are integer tokens.
     """
 
     train: NDArray[Any]
     test: NDArray[Any]
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
+    shape: tuple[int, ...] | None = None
+    tokens: bool = False
 
     def readers(self, dtype: torch.dtype, device: torch.device) -> tuple[Inputs, Inputs]:
         """(train, test) readers."""
-        return (
-            Inputs(self.train, mean=self.mean, std=self.std, dtype=dtype, device=device),
-            Inputs(self.test, mean=self.mean, std=self.std, dtype=dtype, device=device),
+        train, test = (
+            Inputs(
+                raw,
+                mean=self.mean,
+                std=self.std,
+                dtype=dtype,
+                device=device,
+                shape=self.shape,
+                tokens=self.tokens,
+            )
+            for raw in (self.train, self.test)
         )
+        return train, test
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawTargets:
-    """Targets of both splits, (N,) labels or (N, C) floats: only layers that ``reads_labels`` names get them."""
+    """Targets of both splits, (N,) or (N, T) labels or (N, C) floats: only layers that ``routes.reads_labels`` names get them."""
 
     train: NDArray[Any]
     test: NDArray[Any]

@@ -1,4 +1,4 @@
-"""A layer worker: one layer, its ports, and the loop that works through the schedule.
+"""A layer worker: one layer, its ends of the wire, and the loop that works through the schedule.
 
 The same plain class runs in a thread (tests) or in a Ray actor (actors.py).
 """
@@ -9,29 +9,22 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from distfa.codecs import LOSSLESS, resolve
+from distfa.codecs import LOSSLESS, carry, resolve
 from distfa.core import order, schedule
-from distfa.core.digest import Digest, digest
-from distfa.core.finite import require_finite_loss
-from distfa.core.layer import Layer, Part
-from distfa.core.ledger import Half
-from distfa.core.losses import Scored
-from distfa.core.probe import LayerProbe
-from distfa.core.records import EvalRecord, Record, StepRecord
+from distfa.core.books import Entry
+from distfa.core.layer import Layer
+from distfa.core.routes import Direction, Kind, Link, links
+from distfa.core.steps import Score, Split, Steps
 from distfa.errors import DistfaError, LayerError
-from distfa.runtime.job import Job, RawInputs, RawTargets, links
+from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.runtime.timeline import Timeline
 from distfa.transport.base import Tap, Transport
 from distfa.transport.inbox import Inbox
-from distfa.transport.message import Direction, Kind, Link
 from distfa.transport.port import InPort, OutPort, Traffic, Waiting
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +37,9 @@ class Status:
         waiting_for: In words; empty while it computes.
         waiting_for_layer: Whom it waits for; 0 while it computes.
         since_seconds: How long it has waited, or computed, without a change.
-        wait_seconds: Time spent waiting, in all.
+        wait_seconds: Time spent waiting, in all, a wait under way included.
         busy_seconds: Time spent otherwise, in all.
-        records: New since the last time it was asked: steps and evaluations at the output layer, and timelines.
-        halves: This layer's entries in the ledger, new since it was last asked.
-        probes: Its probes of gradient alignment, alike.
-        digests: Its ends of the signals it sent and received in steps that are due, alike.
+        entries: What it reports, new since the last time it was asked: records, and its ends of the books.
         traffic: What it sent so far, per link and kind.
         finished: Whether its run has ended, one way or the other.
     """
@@ -61,12 +51,86 @@ class Status:
     since_seconds: float
     wait_seconds: float
     busy_seconds: float
-    records: tuple[Record, ...]
-    halves: tuple[Half, ...]
-    probes: tuple[LayerProbe, ...]
-    digests: tuple[Digest, ...]
+    entries: tuple[Entry, ...]
     traffic: dict[tuple[Link, Kind], Traffic]
     finished: bool
+
+
+class WirePorts:
+    """A layer's ends of its links, as ``Steps`` uses them: signals become messages and messages signals.
+
+    Args:
+        job: The run.
+        layer: Which layer.
+        device: Where its signals live.
+        waiting: Told of every wait.
+        tap: Sees every message this layer sends.
+    """
+
+    def __init__(self, job: Job, layer: int, device: torch.device, waiting: Waiting, tap: Tap | None) -> None:
+        self._job, self._device, self._waiting, self._tap = job, device, waiting, tap
+        self._incoming = [link for link in links(job.recipe) if link.receiver == layer]
+        self._outgoing = [link for link in links(job.recipe) if link.sender == layer]
+        self._in: dict[Link, InPort] = {}
+        self._out: dict[Link, OutPort] = {}
+
+    def listen(self, transport: Transport) -> str:
+        """Take in signals by ``transport``; returns this layer's address."""
+        wire, job = self._job.wire, self._job
+        for link in self._incoming:
+            inbox = Inbox(
+                link, run_id=job.run_id, window=wire.window, max_payload_bytes=wire.max_payload_bytes
+            )
+            self._in[link] = InPort(
+                link=link,
+                run_id=job.run_id,
+                codec=job.codec(link.direction),
+                exact_codec=resolve(LOSSLESS, job.recipe.signal_dtype),
+                inbox=inbox,
+                dtype=job.recipe.signal_dtype,
+                device=self._device,
+                wire=wire,
+                waiting=self._waiting,
+            )
+        return transport.listen([port.inbox for port in self._in.values()])
+
+    def connect(self, transport: Transport, addresses: Mapping[int, str], deadline_seconds: float) -> None:
+        """Open a stream by ``transport`` to every layer this one sends to."""
+        job = self._job
+        for link in self._outgoing:
+            self._out[link] = OutPort(
+                link=link,
+                run_id=job.run_id,
+                codec=job.codec(link.direction),
+                exact_codec=resolve(LOSSLESS, job.recipe.signal_dtype),
+                sender=transport.connect(link, addresses[link.receiver], deadline_seconds),
+                wire=job.wire,
+                waiting=self._waiting,
+                tap=self._tap,
+            )
+
+    def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
+        """The signal that the schedule expects by a link, and no other."""
+        return self._in[link].receive(kind=kind, step=step, micro_batch=micro_batch, rows=rows)
+
+    def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
+        """Send a signal by a link."""
+        self._out[link].send(signal, kind=kind, step=step, micro_batch=micro_batch)
+
+    def seen(self, link: Link, signal: Tensor) -> Tensor:
+        """What the receiver ought to see of a training signal."""
+        if link.direction is Direction.RENEWAL:
+            return signal
+        return carry(self._job.codec(link.direction), signal.flatten(1))
+
+    def traffic(self) -> dict[tuple[Link, Kind], Traffic]:
+        """What was sent so far."""
+        return {(link, kind): counted for link, port in self._out.items() for kind, counted in port.traffic.items()}
+
+    def close(self) -> None:
+        """Wait until everything sent was received, then end the streams."""
+        for port in self._out.values():
+            port.close()
 
 
 class LayerWorker:
@@ -76,8 +140,8 @@ class LayerWorker:
         job: The run.
         layer: Which layer, counted from 1.
         inputs: For the first layer.
-        targets: For the layers that read labels (``job.reads_labels``).
-        given: (W, b) to start from, for ``init: given``.
+        targets: For the layers that read labels (``routes.reads_labels``).
+        module: The layer as the user gave it, where it starts from that.
         tap: Sees every message this worker sends.
     """
 
@@ -88,35 +152,23 @@ class LayerWorker:
         *,
         inputs: RawInputs | None = None,
         targets: RawTargets | None = None,
-        given: tuple[Tensor, Tensor | None] | None = None,
+        module: nn.Module | None = None,
         tap: Tap | None = None,
     ) -> None:
         recipe, device = job.recipe, torch.device(job.device)
         self._job = job
-        self._tap = tap
-        self._layer = Layer(recipe, layer, device=device, given=given)
-        self._inputs = inputs.readers(recipe.dtype, device) if inputs else None
-        self._targets = targets.readers(recipe.dtype, device) if targets else None
-        self._links = links(recipe)
+        self._layer = Layer(recipe, layer, device=device, module=module)
+        x = inputs.readers(recipe.dtype, device) if inputs else (None, None)
+        y = targets.readers(recipe.dtype, device) if targets else (None, None)
+        self._train, self._test = (Split(inputs=i, targets=t) for i, t in zip(x, y, strict=True))
         self._waiting = Waiting()
+        self._ports = WirePorts(job, layer, device, self._waiting, tap)
         self._transport: Transport | None = None
-        self._above: OutPort | None = None  # activations go up here
-        self._below: InPort | None = None  # activations come in here
-        self._errors_in: InPort | None = None
-        self._errors_out: dict[int, OutPort] = {}
-        self._probes_below: InPort | None = None  # a probe's activations come in here
-        self._probes_above: OutPort | None = None
-        self._probes_in: InPort | None = None  # and its errors here
-        self._probes_out: OutPort | None = None
-        self._scored: dict[Part, Scored] = {}
         self._step = 0
         self._started = 0.0
         self._finished = 0.0
         self._progressed = time.monotonic()
-        self._records: list[Record] = []
-        self._halves: list[Half] = []
-        self._probes: list[LayerProbe] = []
-        self._digests: list[Digest] = []
+        self._entries: list[Entry] = []
         self._lock = threading.Lock()
 
     # -- life ---------------------------------------------------------------------------------
@@ -124,28 +176,7 @@ class LayerWorker:
     def listen(self, transport: Transport) -> str:
         """Take in signals by ``transport``; returns this layer's address."""
         self._transport = transport
-        wire = self._job.wire
-        inboxes = {
-            link: Inbox(
-                link,
-                run_id=self._job.run_id,
-                window=wire.window,
-                max_payload_bytes=wire.max_payload_bytes,
-            )
-            for link in self._links
-            if link.receiver == self._layer.index
-        }
-        for link, inbox in inboxes.items():
-            port = self._in_port(link, inbox)
-            if link.direction is Direction.UP:
-                self._below = port
-            elif link.direction is Direction.DOWN:
-                self._errors_in = port
-            elif link.direction is Direction.PROBE_UP:
-                self._probes_below = port
-            else:
-                self._probes_in = port
-        return transport.listen(list(inboxes.values()))
+        return self._ports.listen(transport)
 
     def connect(self, addresses: Mapping[int, str], deadline_seconds: float) -> None:
         """Open a stream to every layer this one sends to.
@@ -154,18 +185,9 @@ class LayerWorker:
             addresses: Layer -> address.
             deadline_seconds: For each stream.
         """
-        for link in self._links:
-            if link.sender != self._layer.index:
-                continue
-            port = self._out_port(link, addresses[link.receiver], deadline_seconds)
-            if link.direction is Direction.UP:
-                self._above = port
-            elif link.direction is Direction.DOWN:
-                self._errors_out[link.boundary] = port
-            elif link.direction is Direction.PROBE_UP:
-                self._probes_above = port
-            else:
-                self._probes_out = port
+        if self._transport is None:
+            raise LayerError(f"layer {self._layer.index} was told to connect before it listens")
+        self._ports.connect(self._transport, addresses, deadline_seconds)
 
     def run(self) -> None:
         """Train this layer to the end of the run.
@@ -176,34 +198,40 @@ class LayerWorker:
         if self._layer.device.type == "cpu":
             torch.set_num_threads(1)  # engines agree to the last bit only thread for thread
         self._started = self._progressed = time.monotonic()
+        recipe, layer, samples = self._job.recipe, self._layer, self._job.train_rows
+        steps = Steps(
+            recipe,
+            layer,
+            self._ports,
+            train=self._train,
+            test=self._test,
+            enter=self._enter,
+            started=self._started,
+        )
         try:
-            recipe, layer = self._job.recipe, self._layer.index
-            batches = order.batches(recipe, self._job.train_rows)
-            timeline = Timeline(layer, order.steps(recipe, self._job.train_rows), self._waiting)
-            for operation in schedule.operations(batches, schedule.ahead(recipe, layer)):
+            timeline = Timeline(layer.index, order.steps(recipe, samples), self._waiting)
+            ahead = schedule.ahead(recipe, layer.index)
+            for operation in schedule.operations(order.batches(recipe, samples), ahead):
                 self._step = operation.batch.step
                 with timeline.span(operation):
-                    self._carry_out(operation)
+                    self._carry_out(steps, operation)
                 self._progressed = time.monotonic()
-            self._record(timeline.record())
-            for port in self._out_ports():
-                port.close()
+            self._enter(timeline.record())
+            self._ports.close()
         except DistfaError:
             raise
         except Exception as exc:
-            raise LayerError(f"layer {self._layer.index}, step {self._step}: {type(exc).__name__}: {exc}") from exc
+            raise LayerError(f"layer {layer.index}, step {self._step}: {type(exc).__name__}: {exc}") from exc
         finally:
             self._finished = time.monotonic()
 
     def status(self) -> Status:
-        """How the layer fares; records are handed out once."""
+        """How the layer fares; entries are handed out once."""
         with self._lock:
-            records, self._records = tuple(self._records), []
-            halves, self._halves = tuple(self._halves), []
-            probes, self._probes = tuple(self._probes), []
-            digests, self._digests = tuple(self._digests), []
-        now = time.monotonic()
-        waiting, total = self._waiting, (self._finished or now) - (self._started or now)
+            entries, self._entries = tuple(self._entries), []
+        now, waiting = time.monotonic(), self._waiting
+        ended = self._finished or now
+        waited = waiting.total_seconds + (max(0.0, ended - waiting.since) if waiting.what else 0.0)
         return Status(
             layer=self._layer.index,
             step=self._step,
@@ -211,20 +239,15 @@ class LayerWorker:
             waiting_for_layer=waiting.layer if waiting.what else 0,
             since_seconds=now
             - (waiting.since if waiting.what else max(self._progressed, waiting.ended, self._started)),
-            wait_seconds=waiting.total_seconds,
-            busy_seconds=max(0.0, total - waiting.total_seconds),
-            records=records,
-            halves=halves,
-            probes=probes,
-            digests=digests,
-            traffic={
-                (port.link, kind): traffic for port in self._out_ports() for kind, traffic in port.traffic.items()
-            },
+            wait_seconds=waited,
+            busy_seconds=max(0.0, ended - (self._started or ended) - waited),
+            entries=entries,
+            traffic=self._ports.traffic(),
             finished=self._finished > 0,
         )
 
     def state(self) -> dict[str, Tensor]:
-        """The layer's weights, on the CPU, under the keys of the user's model."""
+        """The layer's parameters and buffers, on the CPU, under the keys of the user's model."""
         return {key: value.cpu() for key, value in self._layer.state().items()}
 
     def close(self) -> None:
@@ -234,199 +257,35 @@ class LayerWorker:
 
     # -- work ---------------------------------------------------------------------------------
 
-    def _carry_out(self, operation: schedule.Operation) -> None:
+    def _carry_out(self, steps: Steps, operation: schedule.Operation) -> None:
         batch = operation.batch
         if isinstance(operation, schedule.Forward):
-            self._forward(batch, operation.micro_batch)
+            steps.forward(batch, operation.micro_batch)
         elif isinstance(operation, schedule.Backward):
-            self._backward(batch, operation.micro_batch)
+            steps.backward(batch, operation.micro_batch)
         elif isinstance(operation, schedule.Begin):
-            self._layer.begin_step(batch.step, probed=batch.probe)
             if batch.probe:
-                self._probe(batch)
+                self._probe(steps, batch)
+            steps.begin(batch)
         elif isinstance(operation, schedule.Update):
-            self._update(batch)
+            steps.update(batch)
         elif self._job.test_rows:
-            self._evaluate(batch)
+            self._evaluate(steps, batch)
 
-    def _forward(self, batch: order.Batch, micro_batch: int) -> None:
-        rows = batch.parts[micro_batch]
-        if self._below is not None:
-            h = self._receive(self._below, Kind.ACTIVATION, batch, micro_batch)
-        else:
-            h = _given(self._inputs)[0].read(rows)
-        h = self._layer.forward(h, (batch.step, micro_batch))
-        if self._above is not None:
-            self._send(self._above, h, Kind.ACTIVATION, batch, micro_batch)
-        else:
-            self._scored[batch.step, micro_batch] = self._score(h, batch, micro_batch)
-
-    def _update(self, batch: order.Batch) -> None:
-        probe = self._layer.probed(batch.step) if batch.probe else None
-        halves = self._layer.update(batch.step, batch.lr)
-        with self._lock:
-            self._halves.extend(halves)
-            self._probes.extend([] if probe is None else [probe])
-        if self._above is None:
-            scored = [self._scored.pop((batch.step, m)) for m in range(len(batch.parts))]
-            self._record(
-                StepRecord(
-                    step=batch.step,
-                    epoch=batch.epoch,
-                    loss=sum(s.loss for s in scored),
-                    correct=sum(s.correct for s in scored),
-                    rows=batch.rows,
-                    seconds=time.monotonic() - self._started,
-                )
-            )
-
-    def _probe(self, batch: order.Batch) -> None:
-        """This layer's part in the true gradient of the batch, at the weights before its step."""
-        gradients: list[Tensor] = []
-        for m, rows in enumerate(batch.parts):
-            if self._probes_below is not None:
-                h = self._receive(self._probes_below, Kind.PROBE, batch, m)
-            else:
-                h = _given(self._inputs)[0].read(rows)
-            h = self._layer.probe_forward(h, m)
-            if self._probes_above is not None:
-                self._send(self._probes_above, h, Kind.PROBE, batch, m)
-            elif self._above is None:
-                gradients.append(self._score(h, batch, m).gradient)
+    def _probe(self, steps: Steps, batch: order.Batch) -> None:
+        """This layer's part in the true gradient of the batch: all forwards, then all backwards."""
         for m in range(len(batch.parts)):
-            gradient = gradients[m] if gradients else self._receive(_given(self._probes_in), Kind.PROBE, batch, m)
-            down = self._layer.probe_backward(gradient, m)
-            if self._probes_out is not None and down is not None:
-                self._send(self._probes_out, down, Kind.PROBE, batch, m)
+            steps.probe_up(batch, m)
+        for m in range(len(batch.parts)):
+            steps.probe_down(batch, m)
 
-    def _score(self, output: Tensor, batch: order.Batch, micro_batch: int) -> Scored:
-        target = _given(self._targets)[0].read(batch.parts[micro_batch])
-        scored = self._layer.score(output, target, batch.rows)
-        if self._job.recipe.check_finite:
-            require_finite_loss(scored.loss, layer=self._layer.index, step=batch.step)
-        return scored
-
-    def _backward(self, batch: order.Batch, micro_batch: int) -> None:
-        """Form delta, send errors on, and only then add to the gradient: others wait for the errors."""
-        layer, part = self._layer, (batch.step, micro_batch)
-        if self._above is None:
-            delta = layer.output_delta(self._scored[part], part)
-        else:
-            delta = layer.hidden_delta(self._message(batch, micro_batch), part)
-        for boundary in layer.sends_to:
-            self._send(self._errors_out[boundary], layer.emit(boundary, delta), Kind.ERROR, batch, micro_batch)
-        if batch.probe and self._probes_in is not None:
-            layer.compare(self._receive(self._probes_in, Kind.PROBE, batch, micro_batch))
-        if batch.probe and self._probes_out is not None:
-            self._send(self._probes_out, layer.straight(delta), Kind.PROBE, batch, micro_batch)
-        layer.accumulate(delta, part)
-
-    def _message(self, batch: order.Batch, micro_batch: int) -> Tensor:
-        """The rule's error message to this layer."""
-        if self._errors_in is not None:
-            return self._receive(self._errors_in, Kind.ERROR, batch, micro_batch)
-        return self._layer.label_message(_given(self._targets)[0].read(batch.parts[micro_batch]), batch.rows)
-
-    def _send(self, port: OutPort, signal: Tensor, kind: Kind, batch: order.Batch, micro_batch: int) -> None:
-        port.send(signal, kind=kind, step=batch.step, micro_batch=micro_batch)
-        if self._digested(kind, batch):
-            self._note(port.link, batch, micro_batch, "sent", port.digest(signal))
-
-    def _receive(self, port: InPort, kind: Kind, batch: order.Batch, micro_batch: int) -> Tensor:
-        rows = len(batch.parts[micro_batch])
-        signal = port.receive(kind=kind, step=batch.step, micro_batch=micro_batch, rows=rows)
-        if self._digested(kind, batch):
-            self._note(port.link, batch, micro_batch, "received", digest(signal))
-        return signal
-
-    def _digested(self, kind: Kind, batch: order.Batch) -> bool:
-        recipe = self._job.recipe
-        return recipe.ledger_exact and kind.is_training and recipe.ledger_due(batch.step)
-
-    def _note(self, link: Link, batch: order.Batch, micro_batch: int, end: str, value: int) -> None:
-        note = Digest(
-            boundary=link.boundary,
-            direction=link.direction.value,
-            sender=link.sender,
-            receiver=link.receiver,
-            step=batch.step,
-            micro_batch=micro_batch,
-            end=end,
-            value=value,
-        )
-        with self._lock:
-            self._digests.append(note)
-
-    def _evaluate(self, batch: order.Batch) -> None:
-        """Pass the test set up the layers, exactly; the output layer keeps the score."""
-        loss, correct, total = 0.0, 0, self._job.test_rows
-        for part, rows in enumerate(order.evaluation(total)):
-            if self._below is not None:
-                h = self._below.receive(kind=Kind.EVALUATION, step=batch.step, micro_batch=part, rows=len(rows))
-            else:
-                h = _given(self._inputs)[1].read(rows)
-            h = self._layer.infer(h)
-            if self._above is not None:
-                self._above.send(h, kind=Kind.EVALUATION, step=batch.step, micro_batch=part)
-            else:
-                scored = self._layer.score(h, _given(self._targets)[1].read(rows), total)
-                loss, correct = loss + scored.loss, correct + scored.correct
+    def _evaluate(self, steps: Steps, batch: order.Batch) -> None:
+        score = Score(self._job.test_rows)
+        for number, rows in enumerate(order.evaluation(self._job.recipe, score.rows)):
+            steps.evaluate_part(batch.step, number, rows, score)
             self._progressed = time.monotonic()
-        if self._above is None:
-            if self._job.recipe.check_finite:
-                require_finite_loss(loss, layer=self._layer.index, step=batch.step)
-            self._record(
-                EvalRecord(
-                    step=batch.step,
-                    epoch=batch.epoch,
-                    loss=loss,
-                    correct=correct,
-                    rows=total,
-                    seconds=time.monotonic() - self._started,
-                )
-            )
+        steps.evaluated(batch, score)
 
-    # -- ends ---------------------------------------------------------------------------------
-
-    def _out_ports(self) -> list[OutPort]:
-        ports = (self._above, *self._errors_out.values(), self._probes_above, self._probes_out)
-        return [port for port in ports if port is not None]
-
-    def _record(self, record: Record) -> None:
+    def _enter(self, entry: Entry) -> None:
         with self._lock:
-            self._records.append(record)
-
-    def _in_port(self, link: Link, inbox: Inbox) -> InPort:
-        job = self._job
-        return InPort(
-            link=link,
-            run_id=job.run_id,
-            codec=job.codec(link.direction),
-            exact_codec=resolve(LOSSLESS, job.recipe.signal_dtype),
-            inbox=inbox,
-            dtype=job.recipe.signal_dtype,
-            device=self._layer.device,
-            wire=job.wire,
-            waiting=self._waiting,
-            check_finite=job.recipe.check_finite,
-        )
-
-    def _out_port(self, link: Link, address: str, deadline_seconds: float) -> OutPort:
-        job = self._job
-        return OutPort(
-            link=link,
-            run_id=job.run_id,
-            codec=job.codec(link.direction),
-            exact_codec=resolve(LOSSLESS, job.recipe.signal_dtype),
-            sender=_given(self._transport).connect(link, address, deadline_seconds),
-            wire=job.wire,
-            waiting=self._waiting,
-            tap=self._tap,
-        )
-
-
-def _given(value: T | None) -> T:
-    """The value, which the worker's place in the network says must be there."""
-    if value is None:
-        raise LayerError("a worker was started without its data or its connections; call listen and connect first")
-    return value
+            self._entries.append(entry)

@@ -1,69 +1,22 @@
-"""What travels: one encoded signal and its identity; and the link it travels on."""
+"""What travels: one encoded signal and its identity."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 
 from distfa.codecs import Payload
+from distfa.core.routes import Direction, Kind, Link
+
+__all__ = ["Direction", "Identity", "Kind", "Link", "Message", "identity"]
 
 
-class Kind(Enum):
-    """What a signal is."""
-
-    ACTIVATION = "activation"
-    ERROR = "error"
-    EVALUATION = "evaluation"
-    PROBE = "probe"
-
-    @property
-    def is_training(self) -> bool:
-        """Whether it is training traffic; evaluation and probes are counted apart, and never rounded."""
-        return self in (Kind.ACTIVATION, Kind.ERROR)
-
-
-class Direction(Enum):
-    """Which way a link carries signals: activations up, error messages down; probes both ways beside them."""
-
-    UP = "up"
-    DOWN = "down"
-    PROBE_UP = "probe-up"
-    PROBE_DOWN = "probe-down"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Link:
-    """One direction of one boundary: a sender, a receiver, and one stream between them.
-
-    Attributes:
-        boundary: l, between layers l and l+1.
-        direction: Up or down.
-        sender: Layer that sends; for a direct rule this need not be a neighbour.
-        receiver: Layer that receives.
-        columns: Width of every signal on this link.
-    """
-
-    boundary: int
-    direction: Direction
-    sender: int
-    receiver: int
-    columns: int
-
-    def __str__(self) -> str:
-        return f"{self.direction.value} across boundary {self.boundary}, layer {self.sender} to {self.receiver}"
-
-    def identity(self, run_id: str, kind: Kind, step: int, micro_batch: int) -> Identity:
-        """The identity of one signal on this link."""
-        return Identity(
-            run_id=run_id,
-            boundary=self.boundary,
-            kind=kind,
-            sender=self.sender,
-            step=step,
-            micro_batch=micro_batch,
-        )
+def identity(link: Link, run_id: str, kind: Kind, step: int, micro_batch: int) -> Identity:
+    """The identity of one signal on a link."""
+    return Identity(
+        run_id=run_id, boundary=link.boundary, kind=kind, sender=link.sender, step=step, micro_batch=micro_batch
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +44,7 @@ class Message:
     Attributes:
         identity: Which signal it is.
         dtype: Number type of the decoded signal.
-        shape: (rows, columns).
+        shape: (rows, *shape of one sample).
         codec: Name of the codec that wrote the payload.
         checksum: CRC-32C of the payload, or None where the run does without.
         payload: The encoded numbers.
@@ -99,7 +52,7 @@ class Message:
 
     identity: Identity
     dtype: torch.dtype
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     codec: str
     checksum: int | None
     payload: Payload

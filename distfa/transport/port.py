@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distfa.codecs import Codec, carry
+from distfa.codecs import Codec
 from distfa.codecs.staging import to_device
-from distfa.core.digest import digest
-from distfa.core.finite import require_finite
 from distfa.errors import DeadlineExceeded, MessageRefused
 from distfa.transport import serde
 from distfa.transport.base import Sender, Tap, WireConfig
 from distfa.transport.inbox import Inbox
-from distfa.transport.message import Direction, Identity, Kind, Link, Message
+from distfa.transport.message import Direction, Identity, Kind, Link, Message, identity
 
 GRPC_FRAME_BYTES = 5  # compression flag and length before every gRPC message
 
@@ -80,26 +78,26 @@ class OutPort:
     traffic: dict[Kind, Traffic] = field(default_factory=lambda: {kind: Traffic() for kind in Kind})
 
     def send(self, signal: Tensor, *, kind: Kind, step: int, micro_batch: int) -> None:
-        """Encode and send one signal, shape (rows, link.columns).
+        """Encode and send one signal, shape (rows, *link.shape).
 
         Raises:
             MessageRefused: It is longer than the wire allows.
             TransportError: As ``Sender.send``.
         """
-        identity = self.link.identity(self.run_id, kind, step, micro_batch)
-        codec = self.codec if kind.is_training else self.exact_codec
-        rows, columns = signal.shape
+        who = identity(self.link, self.run_id, kind, step, micro_batch)
+        codec = self.exact_codec if kind.is_exact else self.codec
+        rows, columns = len(signal), self.link.columns
         if (length := codec.max_payload_bytes(rows, columns, signal.dtype)) > self.wire.max_payload_bytes:
             raise MessageRefused(
-                f"layer {self.link.sender} cannot send the {identity}: its payload may have {length} bytes, more than "
+                f"layer {self.link.sender} cannot send the {who}: its payload may have {length} bytes, more than "
                 f"the {self.wire.max_payload_bytes} allowed; raise wire.max_message_mib or use more micro-batches"
             )
-        payload = codec.encode(signal)
+        payload = codec.encode(signal.view(rows, columns))
         data = serde.dump(
             Message(
-                identity=identity,
+                identity=who,
                 dtype=signal.dtype,
-                shape=(rows, columns),
+                shape=tuple(signal.shape),
                 codec=codec.name,
                 checksum=serde.checksum(payload) if self.wire.checksum else None,
                 payload=payload,
@@ -107,21 +105,23 @@ class OutPort:
         )
         if self.tap is not None:
             self.tap(self.link, data)
-        self.waiting.begin(f"room to send the {identity}", self.link.receiver)
-        self.sender.send(data, self.wire.deadline_seconds)
-        self.waiting.end()
+        self.waiting.begin(f"room to send the {who}", self.link.receiver)
+        try:
+            self.sender.send(data, self.wire.deadline_seconds)
+        finally:
+            self.waiting.end()
         traffic = self.traffic[kind]
         traffic.messages += 1
         traffic.payload_bytes += payload.nbytes
         traffic.message_bytes += len(data) + GRPC_FRAME_BYTES
 
-    def digest(self, signal: Tensor) -> int:
-        """The digest of what the receiver ought to see of a training signal."""
-        return digest(carry(self.codec, signal))
-
     def close(self) -> None:
         """Wait until everything was received, then end the stream."""
-        self.sender.close(self.wire.deadline_seconds)
+        self.waiting.begin(f"layer {self.link.receiver} to take the last signal {self.link}", self.link.receiver)
+        try:
+            self.sender.close(self.wire.deadline_seconds)
+        finally:
+            self.waiting.end()
 
 
 @dataclass(kw_only=True)
@@ -137,43 +137,38 @@ class InPort:
     device: torch.device
     wire: WireConfig
     waiting: Waiting
-    check_finite: bool = True
 
     def receive(self, *, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
-        """The signal of that identity, shape (rows, link.columns).
+        """The signal of that identity, shape (rows, *link.shape).
 
         Raises:
             MessageRefused: Another signal came, or it has the wrong shape, dtype, codec or payload.
-            NonFiniteError: It holds NaN or infinity.
             DeadlineExceeded: Nothing came in time.
             TransportError: The link failed.
         """
-        expected = self.link.identity(self.run_id, kind, step, micro_batch)
+        expected = identity(self.link, self.run_id, kind, step, micro_batch)
         self.waiting.begin(str(expected), self.link.sender)
         try:
             message = self.inbox.take(self.wire.deadline_seconds, str(expected))
         except DeadlineExceeded as exc:
             exc.order = self._order(step)
             raise
-        self.waiting.end()
-        codec = self.codec if kind.is_training else self.exact_codec
-        self._refuse_other(message, expected, codec, (rows, self.link.columns))
+        finally:
+            self.waiting.end()
+        codec, shape = self.exact_codec if kind.is_exact else self.codec, (rows, *self.link.shape)
+        self._refuse_other(message, expected, codec, shape)
         try:
-            signal = to_device(codec.decode(message.payload, rows, self.link.columns, self.dtype), self.device)
+            signal = codec.decode(message.payload, rows, self.link.columns, self.dtype)
         except ValueError as exc:
             raise MessageRefused(f"{self._refused(message, expected)}: {exc}") from exc
-        if self.check_finite and kind is not Kind.EVALUATION:
-            up = self.link.direction in (Direction.UP, Direction.PROBE_UP)
-            what = f"the activation from layer {self.link.sender}" if up else "the error signal"
-            require_finite(signal, what, layer=self.link.receiver, step=step)
-        return signal
+        return to_device(signal, self.device).view(shape)
 
     def _order(self, step: int) -> tuple[int, ...]:
         """Within a step, signals flow up all boundaries, then down, then probes."""
-        way, up = list(Direction).index(self.link.direction), self.link.direction in (Direction.UP, Direction.PROBE_UP)
-        return (step, way, self.link.boundary if up else -self.link.boundary)
+        way = list(Direction).index(self.link.direction)
+        return (step, way, self.link.boundary if self.link.direction.is_up else -self.link.boundary)
 
-    def _refuse_other(self, got: Message, expected: Identity, codec: Codec, shape: tuple[int, int]) -> None:
+    def _refuse_other(self, got: Message, expected: Identity, codec: Codec, shape: tuple[int, ...]) -> None:
         checks = (
             (got.identity, expected, "a message was lost, repeated or reordered"),
             (got.shape, shape, "the two ends disagree about the network or the batch"),

@@ -21,6 +21,7 @@ from distfa.transport.message import Identity, Kind, Message
 from distfa.v1 import layer_pb2, tensor_pb2
 
 _LENGTH_DELIMITED = 2
+_MOST_AXES = 8
 _TENSOR_TAG = bytes([layer_pb2.PushRequest.TENSOR_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 _PAYLOAD_TAG = bytes([tensor_pb2.Tensor.PAYLOAD_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 
@@ -34,6 +35,8 @@ _KINDS = {
     Kind.ERROR: layer_pb2.KIND_ERROR,
     Kind.EVALUATION: layer_pb2.KIND_EVALUATION,
     Kind.PROBE: layer_pb2.KIND_PROBE,
+    Kind.STRAIGHT: layer_pb2.KIND_STRAIGHT,
+    Kind.RENEWAL: layer_pb2.KIND_RENEWAL,
 }
 _CODECS = {
     "fp32": tensor_pb2.CODEC_FP32,
@@ -107,15 +110,16 @@ def load(data: bytes) -> Message:
             f"kind {identity.kind}, dtype {tensor.dtype}, codec {tensor.codec}; this version of distfa does not know "
             "one of them: run the same version on every node"
         ) from exc
-    if len(tensor.shape) != 2:
-        raise MessageRefused(f"{who}: shape {tuple(tensor.shape)} is not (rows, columns)")
+    if not 2 <= len(tensor.shape) <= _MOST_AXES:
+        raise MessageRefused(f"{who}: shape {tuple(tensor.shape)} is not (rows, columns, ...) of 2 to {_MOST_AXES} axes")
     given = tensor.crc32c if tensor.HasField("crc32c") else None
     if given is not None and (found := checksum(payload)) != given:
         raise MessageRefused(
             f"{who}: the payload's CRC-32C is {found:08x} but the sender wrote {given:08x}; it was altered on the way"
         )
-    rows, columns = tensor.shape
-    return Message(identity=who, dtype=dtype, shape=(rows, columns), codec=codec, checksum=given, payload=payload)
+    return Message(
+        identity=who, dtype=dtype, shape=tuple(tensor.shape), codec=codec, checksum=given, payload=payload
+    )
 
 
 class _Field(NamedTuple):

@@ -14,11 +14,15 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_ERROR: _ClassVar[Kind]
     KIND_EVALUATION: _ClassVar[Kind]
     KIND_PROBE: _ClassVar[Kind]
+    KIND_STRAIGHT: _ClassVar[Kind]
+    KIND_RENEWAL: _ClassVar[Kind]
 KIND_UNSPECIFIED: Kind
 KIND_ACTIVATION: Kind
 KIND_ERROR: Kind
 KIND_EVALUATION: Kind
 KIND_PROBE: Kind
+KIND_STRAIGHT: Kind
+KIND_RENEWAL: Kind
 
 class Identity(_message.Message):
     __slots__ = ("run_id", "boundary", "kind", "sender", "step", "micro_batch")

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distfa.bench.products import Product, bound, products
 from distfa.bench.rate import timed
-from distfa.core.serial import SerialTrainer, Split
+from distfa.core.serial import SerialTrainer
+from distfa.core.steps import Split
 from distfa.errors import BenchError
 
 SIZES = (12, 17, 9, 23, 5)  # wider and narrower upward, so that fa applies B at either end

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from distfa.core.activations import Activation
-from distfa.core.network import mlp, split
+from distfa.core.model import mlp
+from distfa.core.split import split
 from distfa.errors import ModelError
 
 

@@ -44,8 +44,8 @@ def test_epochs_are_shuffled_differently():
 
 
 def test_evaluation_covers_the_test_set_in_order():
-    assert np.array_equal(np.concatenate(list(order.evaluation(2345))), np.arange(2345))
-    assert list(order.evaluation(0)) == []
+    assert np.array_equal(np.concatenate(list(order.evaluation(recipe(), 2345))), np.arange(2345))
+    assert list(order.evaluation(recipe(), 0)) == []
 
 
 NETS = {3: (4, 5, 6, 3), 4: (4, 5, 6, 7, 3), 1: (4, 3), 16: (4, *range(5, 20), 3)}

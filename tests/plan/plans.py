@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from distfa.core.activations import Activation
-from distfa.core.network import mlp
+from distfa.core.model import mlp
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.plan import cluster as clusters

@@ -66,7 +66,8 @@ def rows_of(matrix):
 
 def secrets(layer):
     """Rows and columns of a layer's initial weights and of its feedback matrices."""
-    matrices = [layer.weight, *(m for m in (layer._learns_with, *layer._emits_with.values()) if m is not None)]
+    held = [matrix for state in layer._origin.values() for matrix in state.values()]
+    matrices = [layer.weight, *held, *([] if layer._teacher is None else [layer._teacher])]
     return [row for matrix in matrices for row in (*rows_of(matrix), *rows_of(matrix.t()))]
 
 

@@ -24,7 +24,7 @@ WIRE = WireConfig(deadline_seconds=2.0)
 
 
 def link(columns=6):
-    return Link(boundary=1, direction=Direction.UP, sender=1, receiver=2, columns=columns)
+    return Link(boundary=1, direction=Direction.UP, sender=1, receiver=2, shape=(columns,))
 
 
 class Pair:

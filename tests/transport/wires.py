@@ -15,8 +15,8 @@ from distfa.transport.message import Direction, Identity, Kind, Link, Message
 from distfa.transport.port import InPort, OutPort, Waiting
 
 RUN = "run-1"
-UP = Link(boundary=2, direction=Direction.UP, sender=2, receiver=3, columns=5)
-DOWN = Link(boundary=2, direction=Direction.DOWN, sender=4, receiver=2, columns=5)
+UP = Link(boundary=2, direction=Direction.UP, sender=2, receiver=3, shape=(5,))
+DOWN = Link(boundary=2, direction=Direction.DOWN, sender=4, receiver=2, shape=(5,))
 
 
 def identity(**changes) -> Identity:
@@ -71,7 +71,7 @@ def out_port(sender, *, link: Link = UP, codec="fp32", exact_codec="fp32", wire=
     )
 
 
-def in_port(box: Inbox, *, codec="fp32", dtype=torch.float32, wire=WireConfig(), check_finite=True) -> InPort:
+def in_port(box: Inbox, *, codec="fp32", dtype=torch.float32, wire=WireConfig()) -> InPort:
     return InPort(
         link=box.link,
         run_id=RUN,
@@ -82,7 +82,6 @@ def in_port(box: Inbox, *, codec="fp32", dtype=torch.float32, wire=WireConfig(),
         device=torch.device("cpu"),
         wire=wire,
         waiting=Waiting(),
-        check_finite=check_finite,
     )
 
 

@@ -1,131 +1,266 @@
-"""What a feedback rule is: which error signal is sent to a layer, and what the layer reads in it.
+"""What a feedback rule is: which error signal is sent to a layer, by whom, and what the layer reads in it.
 
-Shapes: delta_l (N, d_l); W_l (d_l, d_{l-1}); s_l (N, d_l); a message to layer l (N, width(l)).
-B of boundary l has the shape of W_{l+1} for rules that go hop by hop, (C, d_l) for direct ones.
+A rule is pure functions and explicit state at each end. The state of the *origin* of a message is ``at_origin``, tensors
+by the name of the weight in whose place they stand on the way back; that of the layer that learns is ``teacher``, one
+matrix. The layers hold these, renew them and train them where the rule says so.
+
+Shapes: delta_l as the layer's block starts its way back (``distfa.core.block``); a message (N, *shape(l));
+s_l (N, *shape of h_l). A teacher has (numbers of a message, d_l); where a sequence has an answer at every position, the
+same at each: (C, numbers of h_l at one position).
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from distfa.core.draw import Purpose, initial_weight, matrix
+from distfa.core.model import Shape
 from distfa.core.recipe import Recipe
+
+Back = Callable[[Mapping[str, Tensor]], Tensor]
+"""The way back through a layer from its delta, with tensors in place of weights: (N, *shape of h_{l-1})."""
 
 
 class Rule(ABC):
-    """One feedback rule for one run; pure functions of the recipe and their arguments.
+    """One feedback rule for one run.
 
     Attributes:
         name: What the spec calls it.
         equation: The teaching signal s_l, in theory.md's symbols.
-        cost: Numbers on the wire per sample and boundary, on the way down.
+        cost_in_words: Numbers on the wire per sample and boundary, on the way down.
         potential: The feedback potential Phi_{l+1}[i], in symbols; empty for a rule without one, for
             which there is no conservation law.
         source: Where the rule comes from.
         takes_rank: Whether B can be of low rank.
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
         is_direct: Whether B_l leads straight from the output to layer l.
-        learns_feedback: Whether the layer that learns updates its B as the layer above updates W.
     """
 
     name: ClassVar[str]
     equation: ClassVar[str]
-    cost: ClassVar[str]
+    cost_in_words: ClassVar[str]
     potential: ClassVar[str]
     source: ClassVar[str]
     takes_rank: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
     is_direct: ClassVar[bool] = False
-    learns_feedback: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.network = recipe.network
 
-    def origin(self, boundary: int) -> int | None:
-        """The layer that sends the error signal across ``boundary`` to the layer below it; None if none does."""
-        return boundary + 1
+    # -- routes ---------------------------------------------------------------------------------
 
     @abstractmethod
-    def width(self, boundary: int) -> int:
-        """Columns of the message to layer ``boundary``: what the rule costs on the wire."""
+    def origin(self, boundary: int) -> int | None:
+        """The layer that sends the error signal across ``boundary`` to the layer below it; None if none does."""
 
-    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
-        """The feedback matrix that one end of ``boundary`` needs, from the seed; None for none.
+    @abstractmethod
+    def shape(self, boundary: int) -> Shape:
+        """Of one sample's message to layer ``boundary``: what the rule costs on the wire."""
+
+    def width(self, boundary: int) -> int:
+        """Numbers in one sample's message to layer ``boundary``."""
+        return math.prod(self.shape(boundary)) if self.origin(boundary) is not None else 0
+
+    def renews(self, step: int) -> bool:
+        """Whether feedback is made anew at the start of ``step``, by rows sent down the layers."""
+        return False
+
+    # -- the origin's end -----------------------------------------------------------------------
+
+    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """State of the origin as it starts; boundary 0 is the input's, for feedback inside layer 1.
 
         Args:
             boundary: Between layers ``boundary`` and ``boundary + 1``.
-            sender: Which end asks: the origin (True) or the layer that learns (False).
+            weights: Of the origin's Linears and Convs as they start, by name.
         """
+        return {}
+
+    def refresh(self, boundary: int, step: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """New state for the origin at the start of a step; None to keep what it has."""
         return None
 
-    def refresh(self, boundary: int, step: int) -> Tensor | None:
-        """A new matrix for the origin's end at the start of a step; None to keep the one it has."""
+    def stand_in(self, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What stands in place of the weights on the way back; empty for the weights themselves.
+
+        Args:
+            state: Of the origin.
+            weights: As they are now, by name, in the dtype of ``state``.
+        """
+        return state
+
+    @abstractmethod
+    def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
+        """The message, from the origin's delta and state; ``back`` goes back through the origin's layer."""
+
+    # -- the learner's end ----------------------------------------------------------------------
+
+    def teacher(self, boundary: int) -> Tensor | None:
+        """Matrix of the layer that learns, from the seed, float64; None where the message is s_l itself."""
         return None
 
-    def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
-        """The message, from the origin's delta (N, d_origin), its own W and its feedback matrix."""
-        return delta if feedback is None else delta @ feedback
+    def renewed(self, feedback: Tensor) -> Tensor:
+        """The teacher that rows of a renewal make: mean dlogits/dh_l, (C, numbers of h_l at a position)."""
+        return feedback
 
-    def teach(self, message: Tensor, feedback: Tensor | None) -> Tensor:
-        """The teaching signal s_l (N, d_l), from the message and the learning layer's feedback matrix."""
-        return message if feedback is None else message @ feedback
+    def teach(self, message: Tensor, teacher: Tensor | None) -> Tensor:
+        """The teaching signal s_l, from the message and the teacher."""
+        return message if teacher is None else message @ teacher
 
-    def fixed(self, boundary: int) -> Tensor | None:
-        """All of the fixed matrix of a boundary, as the rule uses it, for the ledger; None for none."""
-        return None
+    def learns_at_origin(self, boundary: int) -> bool:
+        """Whether the origin's state takes the update that its weights take."""
+        return False
+
+    def learns_at_learner(self, boundary: int) -> bool:
+        """Whether the teacher takes the update that W of the layer above takes, along message^T h_l."""
+        return False
+
+    # -- the law --------------------------------------------------------------------------------
+
+    def keeps_potential(self, boundary: int) -> int:
+        """The layer that keeps the potential of a boundary: the learner, or the one above, whose W it is of."""
+        return boundary + 1
+
+    def fixed(self, boundary: int, weight: str, state: Mapping[str, Tensor]) -> Tensor | None:
+        """What ``field`` is told of one weight of layer ``boundary + 1``, in its shape; None where W says all."""
+        return state.get(weight)
 
     def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
         """What stands in place of W_{l+1} on the way down, in its shape: the gradient of the potential.
 
         Args:
-            weight: W_{l+1}.
-            fixed: As ``fixed`` gives it, in the dtype of ``weight``.
+            weight: W_{l+1}, as a matrix of its rows.
+            fixed: The origin's state for it, alike.
         """
         return weight if fixed is None else fixed
 
     def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
-        """The potential Phi_{l+1}, one number per neuron of layer l, shape (d_l,)."""
+        """The potential Phi_{l+1}, one number per column of W_{l+1}."""
         return (self.field(weight, fixed) * weight).sum(0)
 
+
+class HopRule(Rule):
+    """A rule whose error goes from layer to layer, through feedback in the shape of each weight."""
+
+    def origin(self, boundary: int) -> int | None:
+        """The layer above."""
+        return boundary + 1
+
+    def shape(self, boundary: int) -> Shape:
+        """That of h_l: the owner of W goes back through its layer."""
+        return self.network.shapes[boundary]
+
+    def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
+        """The input's vector-Jacobian product with feedback in place of the weights."""
+        return back(self.stand_in(state, weights))
+
     def hop_feedback(self, boundary: int) -> Tensor:
-        """B in the shape of W_{boundary+1}: on W(0) itself if aligned, else an independent draw like it."""
+        """B in the shape of W_{boundary+1} of a seeded network: on W(0) itself if aligned, else a draw like it."""
         purpose = Purpose.WEIGHT if self.recipe.init == "aligned" else Purpose.FEEDBACK
         return initial_weight(self.recipe, boundary + 1, purpose).mul_(self.recipe.gain)
 
-    def direct_feedback(self, boundary: int) -> Tensor:
-        """B in the shape (C, d_l), from the output straight to layer ``boundary``.
+    def on_weights(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """B for every weight of layer ``boundary + 1``: on W(0) itself if aligned, else draws of W(0)'s scale."""
+        if self.network.seeded:
+            return {name: self.hop_feedback(boundary) for name in weights}
+        if self.recipe.init == "aligned":
+            return {name: weight.double() * self.recipe.gain for name, weight in weights.items()}
+        return {
+            name: self._like(weight, boundary + 1, number).mul_(self.recipe.gain)
+            for number, (name, weight) in enumerate(weights.items())
+        }
 
-        Aligned: the product of the initial weights above layer l, each hidden one times its mean
-        slope, so that e B_l is the backpropagated signal at step 0 with phi' replaced by its mean
-        (theory.md, aligned initialisation). Random: a draw whose columns have a mean square norm of 1.
+    def _like(self, weight: Tensor, layer: int, number: int) -> Tensor:
+        """A draw in the shape and the mean square of a weight."""
+        drawn = matrix(
+            len(weight),
+            weight[0].numel(),
+            seed=self.recipe.seed,
+            purpose=Purpose.FEEDBACK,
+            index=layer,
+            part=number,
+            distribution=self.recipe.distribution,
+        ).view(weight.shape)
+        scale = weight.double().square().mean().sqrt().item() / drawn.square().mean().sqrt().item()
+        return drawn.to(weight.device).mul_(scale)
+
+
+class DirectRule(Rule):
+    """A rule whose feedback leads straight from the output to every layer: B_l, (C, numbers of h_l)."""
+
+    is_direct = True
+
+    def renews(self, step: int) -> bool:
+        """Before the first step, where feedback is to be aligned with weights that no seed tells."""
+        return step == 0 and self.recipe.init == "aligned" and not self.network.seeded
+
+    def renewed(self, feedback: Tensor) -> Tensor:
+        """The rows, times the gain."""
+        return feedback * self.recipe.gain
+
+    def teach(self, message: Tensor, teacher: Tensor | None) -> Tensor:
+        """message B_l; with an answer at every position, position by position."""
+        if teacher is None:
+            raise ValueError("a direct rule teaches by a matrix")
+        return message @ teacher
+
+    def keeps_potential(self, boundary: int) -> int:
+        """Layer l itself, by its shadow readout; above the last hidden layer the output's W moves as that does."""
+        last = len(self.network)
+        tied = boundary == last - 1 and self.network[last].plain and not self.renews(0)
+        return last if tied else boundary
+
+    def direct_feedback(self, boundary: int) -> Tensor:
+        """B in the shape (C, numbers of h_l at a position), from the output straight to layer ``boundary``.
+
+        Aligned, in a seeded network: the product of the initial weights above layer l, each hidden one times its mean
+        slope, so that e B_l is the backpropagated signal at step 0 with phi' replaced by its mean (theory.md, aligned
+        initialisation); in another one zero until it is renewed at step 0. Random: a draw whose columns have a mean
+        square norm of 1.
         """
-        recipe, sizes, last = self.recipe, self.network.sizes, len(self.network)
+        recipe, network, last = self.recipe, self.network, len(self.network)
+        columns = math.prod(network.shapes[boundary][len(network.positions) :])
         if recipe.init != "aligned":
             drawn = matrix(
-                sizes[boundary],
-                sizes[-1],
+                columns,
+                network.outputs,
                 seed=recipe.seed,
                 purpose=Purpose.FEEDBACK,
                 index=boundary,
                 distribution=recipe.distribution,
             )
             return drawn.t().contiguous().mul_(recipe.gain)
+        if not network.seeded:
+            return torch.zeros(network.outputs, columns, dtype=torch.float64)
         product = initial_weight(recipe, last)
         for above in range(last - 1, boundary, -1):
-            product = product @ initial_weight(recipe, above).mul_(self.network[above].activation.mean_slope)
+            product = product @ initial_weight(recipe, above).mul_(network[above].activation.mean_slope)
         return product.mul_(recipe.gain)
 
-    def factors(self, full: Tensor) -> tuple[Tensor, Tensor]:
-        """(sender's, receiver's) factors of the best approximation of B of the recipe's rank.
 
-        Shapes (rows, r) and (r, columns); their product is the feedback the rule uses.
-        Source: Eckart & Young 1936.
-        """
-        u, s, vh = torch.linalg.svd(full, full_matrices=False)
-        rank = self.recipe.rank or len(s)
-        return (u[:, :rank] * s[:rank]).contiguous(), vh[:rank].contiguous()
+def factors(recipe: Recipe, boundary: int, full: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(sender's, receiver's) factors of B, (rows, r) and (r, columns): B projected on r drawn directions.
+
+    The directions are drawn, on B's narrower side, so that two ends hold the same ones by construction; for an
+    orthogonal B, whose singular values are all equal, no factors of this rank are nearer to it.
+    """
+    rows, columns = full.shape
+    drawn = matrix(
+        rank,
+        min(rows, columns),
+        seed=recipe.seed,
+        purpose=Purpose.DIRECTIONS,
+        index=boundary,
+        distribution="orthogonal",
+    )
+    if rows <= columns:
+        return drawn.t().contiguous(), drawn @ full
+    return full @ drawn.t(), drawn

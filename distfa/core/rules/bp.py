@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from distfa.core.rules.base import Rule
+from distfa.core.rules.base import HopRule
 
 
-class Backpropagation(Rule):
+class Backpropagation(HopRule):
     """s_l = delta_{l+1} W_{l+1}; the owner of W applies it, so weights stay where they are.
 
     Source: Rumelhart, Hinton & Williams, Nature 323, 1986.
@@ -15,18 +15,10 @@ class Backpropagation(Rule):
 
     name = "bp"
     equation = "delta_{l+1} W_{l+1}"
-    cost = "d_l"
+    cost_in_words = "d_l"
     potential = "1/2 ||W[:,i]||^2"
     source = "Rumelhart et al. 1986"
-
-    def width(self, boundary: int) -> int:
-        """d_l."""
-        return self.network.sizes[boundary]
 
     def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
         """1/2 ||W[:,i]||^2."""
         return weight.square().sum(0) / 2
-
-    def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
-        """delta_{l+1} W_{l+1}, shape (N, d_l)."""
-        return delta @ weight

@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from distfa.core.rules.base import Rule
+from distfa.core.model import Shape
+from distfa.core.rules.base import Back, DirectRule, factors
+
+_PROJECTION = "e"  # the error has no weight to stand in for
 
 
-class DirectFeedbackAlignment(Rule):
+class DirectFeedbackAlignment(DirectRule):
     """s_l = e B_l, B_l fixed, shape (C, d_l); no hop waits for another.
 
     With rank r, B_l = U V: the output layer applies U, layer l applies V, the message is r columns. With
     fan-out k, the output layer sends e to k layers only, and each of those passes it on to k more: the layers in
-    order from the output down are a tree.
+    order from the output down are a tree. Where the output has an answer at every position of a sequence, B_l is
+    the same at each.
+
+    Source: Nokland, NeurIPS 2016.
     """
 
     name = "dfa"
     equation = "e B_l"
-    cost = "C, straight from the output; or r"
+    cost_in_words = "C, straight from the output; or r"
     potential = "<B_l[:,i], V_l[:,i]>, V_l the shadow readout"
     source = "Nokland 2016"
     takes_rank = True
-    is_direct = True
 
     def origin(self, boundary: int) -> int | None:
         """The output layer L, or whoever passes its error on to layer ``boundary``."""
         last, fanout = len(self.network), self.recipe.fanout
         return last if fanout is None else last - (last - boundary - 1) // fanout
 
-    def width(self, boundary: int) -> int:
-        """C, the width of the output, or the rank where that is less."""
-        outputs = self.network.sizes[-1]
-        return min(outputs, self.recipe.rank) if self._low(boundary) and self.recipe.rank else outputs
+    def shape(self, boundary: int) -> Shape:
+        """That of the output, or the rank where that is less."""
+        rank = self._rank(boundary)
+        return self.network.shapes[-1] if rank is None else (rank,)
 
-    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
-        """B_l, shape (C, d_l), at the layer that learns; or each end's factor."""
-        if self._low(boundary):
-            return self.factors(self.direct_feedback(boundary))[0 if sender else 1]
-        return None if sender else self.direct_feedback(boundary)
+    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The output's factor, where B_l is of low rank."""
+        if (rank := self._rank(boundary)) is None:
+            return {}
+        return {_PROJECTION: factors(self.recipe, boundary, self.direct_feedback(boundary), rank)[0]}
 
-    def _low(self, boundary: int) -> bool:
-        rank = self.recipe.rank
-        return rank is not None and rank < min(self.network.sizes[boundary], self.network.sizes[-1])
+    def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
+        """e, or e U."""
+        return delta @ state[_PROJECTION] if state else delta
+
+    def teacher(self, boundary: int) -> Tensor | None:
+        """B_l, shape (C, d_l), or its factor."""
+        full, rank = self.direct_feedback(boundary), self._rank(boundary)
+        return full if rank is None else factors(self.recipe, boundary, full, rank)[1]
+
+    def keeps_potential(self, boundary: int) -> int:
+        """As for every direct rule; with a low rank the output's W does not move as the shadow readout."""
+        return boundary if self._rank(boundary) is not None else super().keeps_potential(boundary)
+
+    def _rank(self, boundary: int) -> int | None:
+        """The rank, where it is lower than full."""
+        rank, full = self.recipe.rank, min(self.network.sizes[boundary], self.network.sizes[-1])
+        return rank if rank is not None and rank < full else None

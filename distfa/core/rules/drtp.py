@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from distfa.core.rules.base import Rule
+from distfa.core.model import Shape
+from distfa.core.rules.base import Back, DirectRule
 
 
-class DirectRandomTargetProjection(Rule):
+class DirectRandomTargetProjection(DirectRule):
     """s_l = onehot(y) B_l / N: every hidden layer reads the labels itself, in the run's seeded order.
 
     A layer may update before the forward pass above it has ended. What the target's share of the error
@@ -19,7 +22,7 @@ class DirectRandomTargetProjection(Rule):
 
     name = "drtp"
     equation = "onehot(y) B_l / N"
-    cost = "0"
+    cost_in_words = "0"
     potential = ""
     source = "Frenkel et al. 2021"
     reads_labels = True
@@ -28,10 +31,18 @@ class DirectRandomTargetProjection(Rule):
         """None: no message."""
         return None
 
-    def width(self, boundary: int) -> int:
-        """0."""
-        return 0
+    def shape(self, boundary: int) -> Shape:
+        """That of the targets, which the layer reads for itself."""
+        return self.network.shapes[-1]
 
-    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
-        """B_l, shape (C, d_l), at the layer that learns."""
-        return None if sender else self.direct_feedback(boundary).neg_()
+    def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
+        """Not called: nobody sends."""
+        return delta
+
+    def teacher(self, boundary: int) -> Tensor | None:
+        """B_l, shape (C, d_l)."""
+        return self.direct_feedback(boundary).neg_()
+
+    def renewed(self, feedback: Tensor) -> Tensor:
+        """Minus the rows."""
+        return super().renewed(feedback).neg_()

@@ -2,44 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from distfa.core.rules.base import Rule
+from distfa.core.model import Shape
+from distfa.core.rules.base import Back, HopRule, factors
 
 
-class FeedbackAlignment(Rule):
-    """s_l = delta_{l+1} B_{l+1}, B fixed.
+class FeedbackAlignment(HopRule):
+    """s_l = delta_{l+1} B_{l+1}, B fixed, in place of every weight on the way back.
 
-    B is applied by the sender where layer l is narrower than layer l+1, else by the receiver: the
-    product is the same, the message is min(d_l, d_{l+1}) columns. With rank r, B = U V: the sender
-    applies U, the receiver V, and the message is r columns.
+    Where layer l+1 is one Linear in a network drawn from the seed, B is applied by the sender if layer l is
+    narrower than layer l+1, else by the receiver: the product is the same, the message is min(d_l, d_{l+1})
+    columns. With rank r, B = U V: the sender applies U, the receiver V, and the message is r columns.
 
     Source: Lillicrap, Cownden, Tweed & Akerman, Nature Communications 7, 2016.
     """
 
     name = "fa"
     equation = "delta_{l+1} B_{l+1}"
-    cost = "min(d_l, d_{l+1}), or r"
+    cost_in_words = "min(d_l, d_{l+1}), or r"
     potential = "<B[:,i], W[:,i]>"
     source = "Lillicrap et al. 2016"
     takes_rank = True
 
-    def width(self, boundary: int) -> int:
-        """min(d_l, d_{l+1}), or the rank where that is less."""
+    def shape(self, boundary: int) -> Shape:
+        """min(d_l, d_{l+1}), or the rank where that is less; that of h_l where layers are no single Linears."""
+        if not self.network.seeded:
+            return super().shape(boundary)
         narrower = min(self.network.sizes[boundary : boundary + 2])
-        return min(narrower, self.recipe.rank or narrower)
+        return (min(narrower, self.recipe.rank or narrower),)
 
-    def fixed(self, boundary: int) -> Tensor | None:
-        """B_{l+1}, or the product of its factors."""
-        full = self.hop_feedback(boundary)
-        if self.recipe.rank is None:
-            return full
-        sender, receiver = self.factors(full)
-        return sender @ receiver
+    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """B_{l+1}, in the shape of each weight, at the end that applies it; or that end's factor."""
+        if (rank := self._rank(boundary)) is not None:
+            first, _ = factors(self.recipe, boundary, self.hop_feedback(boundary), rank)
+            return dict.fromkeys(weights, first)
+        return self.on_weights(boundary, weights) if self._by_the_sender(boundary) else {}
 
-    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
-        """B_{l+1}, shape (d_{l+1}, d_l), at the end that applies it; or that end's factor."""
+    def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
+        """delta B, delta U, or delta itself where the receiver applies B."""
+        return back(state) if state else delta
+
+    def teacher(self, boundary: int) -> Tensor | None:
+        """B_{l+1}, shape (d_{l+1}, d_l), where the receiver applies it; or its factor."""
+        if (rank := self._rank(boundary)) is not None:
+            return factors(self.recipe, boundary, self.hop_feedback(boundary), rank)[1]
+        return None if self._by_the_sender(boundary) else self.hop_feedback(boundary)
+
+    def fixed(self, boundary: int, weight: str, state: Mapping[str, Tensor]) -> Tensor | None:
+        """All of B_{l+1}."""
+        if (rank := self._rank(boundary)) is not None:
+            first, second = factors(self.recipe, boundary, self.hop_feedback(boundary), rank)
+            return first @ second
+        return state[weight] if state else self.hop_feedback(boundary)
+
+    def _rank(self, boundary: int) -> int | None:
+        """The rank, where it is lower than full."""
+        rank = self.recipe.rank
+        return rank if rank is not None and rank < min(self.network.sizes[boundary : boundary + 2]) else None
+
+    def _by_the_sender(self, boundary: int) -> bool:
         below, above = self.network.sizes[boundary : boundary + 2]
-        if self.recipe.rank is not None and self.recipe.rank < min(below, above):
-            return self.factors(self.hop_feedback(boundary))[0 if sender else 1]
-        return self.hop_feedback(boundary) if sender == (below < above) else None
+        return not self.network.seeded or below < above

@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from distfa.core.rules.base import Rule
+from distfa.core.model import Shape
+from distfa.core.rules.base import Back, HopRule
 
 
-class KolenPollack(Rule):
-    """s_l = delta_{l+1} B_{l+1}, and B takes the update of W: layer l holds h_l and receives delta_{l+1}.
+class KolenPollack(HopRule):
+    """s_l = delta_{l+1} B_{l+1}, and B takes the update of W.
+
+    Where layer l+1 is one Linear in a network drawn from the seed, layer l keeps B: it holds h_l and receives
+    delta_{l+1}, all that the update needs, and no weight ever travels. In other layers B stands beside W, one for
+    every weight, and takes the same gradient.
 
     With weight decay B -> W; with ``init: aligned`` and a lossless codec B = W throughout, so that kp is
-    backpropagation without weight transport. The receiver applies B, whatever the widths.
+    backpropagation without weight transport.
 
     Source: Kolen & Pollack, ICNN 1994; Akrout et al., NeurIPS 2019.
     """
 
     name = "kp"
     equation = "delta_{l+1} B_{l+1}, dB = dW"
-    cost = "d_{l+1}"
+    cost_in_words = "d_{l+1}"
     potential = "1/2 ||B[:,i]||^2"
     source = "Kolen & Pollack 1994"
-    learns_feedback = True
 
-    def width(self, boundary: int) -> int:
-        """d_{l+1}: delta_{l+1} itself, for the layer below to learn from."""
-        return self.network.sizes[boundary + 1]
+    def shape(self, boundary: int) -> Shape:
+        """d_{l+1}: delta_{l+1} itself, for the layer below to learn from; that of h_l where B stands beside W."""
+        return self.network.shapes[boundary + 1 if self.network.seeded else boundary]
 
-    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
-        """B_{l+1} as it starts, shape (d_{l+1}, d_l), at the layer that learns."""
-        return None if sender else self.hop_feedback(boundary)
+    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """B as it starts, where it stands beside W."""
+        return {} if self.network.seeded else self.on_weights(boundary, weights)
+
+    def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
+        """delta_{l+1}, or delta_{l+1} B."""
+        return back(state) if state else delta
+
+    def teacher(self, boundary: int) -> Tensor | None:
+        """B_{l+1} as it starts, shape (d_{l+1}, d_l), where the layer below keeps it."""
+        return self.hop_feedback(boundary) if self.network.seeded else None
+
+    def learns_at_origin(self, boundary: int) -> bool:
+        """Where B stands beside W."""
+        return not self.network.seeded
+
+    def learns_at_learner(self, boundary: int) -> bool:
+        """Where the layer below keeps B."""
+        return self.network.seeded
+
+    def keeps_potential(self, boundary: int) -> int:
+        """Whoever keeps B."""
+        return boundary if self.network.seeded else boundary + 1

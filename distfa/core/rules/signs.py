@@ -6,43 +6,37 @@ Source: Liao, Leibo & Poggio, "How important is weight symmetry in backpropagati
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from distfa.core.draw import Purpose, matrix
-from distfa.core.rules.base import Rule
+from distfa.core.rules.base import HopRule
 
 _SOURCE = "Liao et al. 2016"
 
 
-class FixedMagnitudeSignFeedback(Rule):
+class FixedMagnitudeSignFeedback(HopRule):
     """s_l = delta_{l+1} (|B| * sign W_{l+1}), |B| fixed; aligned: |B| = |W(0)|."""
 
     name = "frsf"
     equation = "delta_{l+1} (|B| * sign W_{l+1})"
-    cost = "d_l"
+    cost_in_words = "d_l"
     potential = "<|B[:,i]|, |W[:,i]|>"
     source = _SOURCE
 
-    def width(self, boundary: int) -> int:
-        """d_l."""
-        return self.network.sizes[boundary]
+    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """|B|, in the shape of each weight, at the owner of W."""
+        return {name: drawn.abs_() for name, drawn in self.on_weights(boundary, weights).items()}
 
-    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
-        """|B|, shape (d_{l+1}, d_l), at the owner of W."""
-        return self.fixed(boundary) if sender else None
-
-    def fixed(self, boundary: int) -> Tensor | None:
-        """|B|."""
-        return self.hop_feedback(boundary).abs_()
+    def stand_in(self, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """|B| * sign W_{l+1}."""
+        return {name: self.field(weights[name], magnitude) for name, magnitude in state.items()}
 
     def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
         """|B| * sign W_{l+1}."""
         return weight.sign() if fixed is None else weight.sign().mul_(fixed)
-
-    def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
-        """delta_{l+1} (|B| * sign W_{l+1})."""
-        return delta @ self.field(weight, feedback)
 
 
 class UniformSignFeedback(FixedMagnitudeSignFeedback):
@@ -52,10 +46,13 @@ class UniformSignFeedback(FixedMagnitudeSignFeedback):
     equation = "delta_{l+1} (s sign W_{l+1})"
     potential = "s ||W[:,i]||_1"
 
-    def fixed(self, boundary: int) -> Tensor | None:
-        """s in every place."""
-        below, above = self.network.sizes[boundary : boundary + 2]
-        return torch.full((above, below), self.recipe.gain * (2.0 / (below + above)) ** 0.5, dtype=torch.float64)
+    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """s in every place; for a convolution fans count every place of the kernel."""
+        return {name: torch.full(w.shape, self._scale(w), dtype=torch.float64) for name, w in weights.items()}
+
+    def _scale(self, weight: Tensor) -> float:
+        kernel = weight[0, 0].numel()
+        return self.recipe.gain * float((2.0 / ((weight.shape[0] + weight.shape[1]) * kernel)) ** 0.5)
 
 
 class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
@@ -65,19 +62,23 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
     equation = "delta_{l+1} (|M_t| * sign W_{l+1})"
     potential = ""
 
-    def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
-        """None until a step begins."""
-        return None
+    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Nothing until a step begins."""
+        return {}
 
-    def refresh(self, boundary: int, step: int) -> Tensor | None:
-        """|M_t|, shape (d_{l+1}, d_l), for this step."""
-        above = self.network[boundary + 1]
+    def refresh(self, boundary: int, step: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """|M_t|, in the shape of each weight, for this step."""
+        gain = self.network[boundary + 1].activation.gain * self.recipe.gain
+        return {name: self._fresh(w, boundary, step, number).mul_(gain) for number, (name, w) in enumerate(weights.items())}
+
+    def _fresh(self, weight: Tensor, boundary: int, step: int, number: int) -> Tensor:
         drawn = matrix(
-            above.outputs,
-            above.inputs,
+            len(weight),
+            weight[0].numel(),
             seed=self.recipe.seed,
             purpose=Purpose.MAGNITUDE,
             index=boundary << 32 | step,
+            part=number,
             distribution="normal",
         )
-        return drawn.abs_().mul_(above.activation.gain * self.recipe.gain)
+        return drawn.view(weight.shape).abs_()

@@ -1,0 +1,133 @@
+"""What cannot be trained as it was given is refused by name, before anything starts, with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import PackedSequence
+
+from distfa.errors import ModelError
+
+Group = list[tuple[str, nn.Module]]
+"""The modules of one layer, with their names in the model."""
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_MODES = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
+
+
+def require_sequential(model: nn.Module) -> nn.Sequential:
+    """The model, if its forward is one module after the other.
+
+    Raises:
+        ModelError: It is not an ``nn.Sequential``, or it has a forward of its own.
+    """
+    if not isinstance(model, nn.Sequential):
+        raise ModelError(
+            f"the model is a {type(model).__name__}; distfa splits an nn.Sequential into layers: "
+            "write the model as nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with modules of your own in it as you like"
+        )
+    if type(model).forward is not nn.Sequential.forward or "forward" in vars(model):
+        raise ModelError(
+            f"the model is a {type(model).__name__} with a forward of its own, which splitting it into layers would "
+            "leave out; put what it does into modules of an nn.Sequential"
+        )
+    return model
+
+
+def admit(model: nn.Sequential, groups: Sequence[Group]) -> None:
+    """Refuse what would be trained as something else.
+
+    Raises:
+        ModelError: Names the module, what is wrong, and what to do.
+    """
+    for name, module in model.named_modules():
+        _admit_module(f"module {name!r}" if name else "the model", module)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            raise ModelError(
+                f"parameter {name!r} has a hook, which would not run where its layer does; remove it before training"
+            )
+    _require_apart(groups)
+    moded = [name for name, module in model.named_modules() if isinstance(module, _MODES)]
+    if moded and not any(module.training for module in model.modules()):
+        raise ModelError(
+            f"the model is in eval mode, in which module {moded[0]!r} does not do what it does in training; call "
+            "model.train() before training (single modules may stay in eval mode: they are kept so)"
+        )
+
+
+def require_dtype(model: nn.Module, dtype: torch.dtype) -> None:
+    """Refuse a model whose numbers are not of the run's type.
+
+    Raises:
+        ModelError: Names the parameter and both types.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != dtype:
+            plain = {torch.float32: "model.float()", torch.float64: "model.double()"}[dtype]
+            run = {torch.float64: " or set dtype: float64", torch.bfloat16: " and set dtype: bfloat16"}
+            raise ModelError(
+                f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}, the run trains weights in "
+                f"{str(dtype).removeprefix('torch.')}; call {plain}{run.get(parameter.dtype, '')}"
+            )
+
+
+def _admit_module(name: str, module: nn.Module) -> None:
+    kind = type(module).__name__
+    if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+        raise ModelError(f"{name} is a {kind}, whose sizes are not known yet; run one batch through the model first")
+    if parametrize.is_parametrized(module):
+        raise ModelError(
+            f"{name} is parametrised (weight_norm, spectral_norm or the like): its weight is computed anew at every "
+            "use, and distfa trains weights; call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"
+        )
+    for attribute in _HOOKS:
+        if getattr(module, attribute, None):
+            raise ModelError(
+                f"{name} ({kind}) has a hook ({attribute.strip('_').replace('_', ' ')}), which would not run where its "
+                "layer does; remove it before training (torch.nn.utils.remove_weight_norm for an old weight_norm)"
+            )
+    if "forward" in vars(module):
+        raise ModelError(
+            f"{name} ({kind}) has had its forward replaced on the object; make it a class with a forward of its own"
+        )
+    if any(p.is_meta for p in module.parameters(recurse=False)):
+        raise ModelError(f"{name} ({kind}) is on the meta device, without numbers; make it on the CPU")
+
+
+def _require_apart(groups: Sequence[Group]) -> None:
+    """No parameter and no buffer may belong to two layers, by itself, in a module used twice, or by its memory."""
+    owners: dict[int, tuple[int, str]] = {}
+    for layer, group in enumerate(groups, start=1):
+        for prefix, module in group:
+            tensors = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+            for inner, tensor in tensors:
+                if not tensor.numel():
+                    continue
+                name = f"{prefix}.{inner}"
+                first, owner = owners.setdefault(tensor.untyped_storage().data_ptr(), (layer, name))
+                if first != layer:
+                    raise ModelError(
+                        f"{name!r} of layer {layer} is {owner!r} of layer {first}: tied, or one module used twice. Each "
+                        "layer trains its own numbers; give each its own, or put both into one module, which is one "
+                        "layer"
+                    )
+
+
+def require_tensor(output: object, where: str) -> torch.Tensor:
+    """A layer's output, if it is one tensor of floating-point numbers.
+
+    Raises:
+        ModelError: It is a tuple (as of an LSTM), a dictionary, or integers.
+    """
+    if not isinstance(output, torch.Tensor):
+        kind = "packed sequence" if isinstance(output, PackedSequence) else type(output).__name__
+        raise ModelError(
+            f"{where} gives a {kind}, and only one tensor can go to the next layer; wrap it in a module that returns one"
+        )
+    if not output.is_floating_point():
+        raise ModelError(f"{where} gives {output.dtype}, and signals between layers are floating-point numbers")
+    return output

@@ -1,0 +1,346 @@
+"""What a layer computes inside: forward, the way back, its own gradient; exact whatever its modules are.
+
+Two blocks do the same. ``LinearBlock`` runs one Linear and its activation on torch's kernels directly, the fast
+path; ``ModuleBlock`` runs any modules under autograd, with feedback in place of weights by ``Swap``.
+
+Legend, for a micro-batch of n rows: h_in (n, *shape of h_{l-1}), h, s (n, *shape of h_l). ``delta`` is where the
+block starts its way back from: dLoss/dz (n, d_l) in a LinearBlock, dLoss/dh itself in a ModuleBlock. A stand-in is
+a tensor in the shape of a weight, by the weight's name.
+
+Parameters are kept in the run's dtype, with the rule's G as their ``grad``. In a mixed run signals and products are
+bfloat16, and so are the copies of parameters that they meet.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from distfa.core.activations import Activation
+from distfa.core.swap import Swap
+
+Stand = Mapping[str, Tensor]
+
+_RANDOM = threading.Lock()  # torch's random state is the process's: layers as threads take turns
+_KEEPS_ITS_NUMBERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+class Block(Protocol):
+    """The inside of a layer.
+
+    Attributes:
+        trained: Its trained parameters, by the model's names.
+    """
+
+    trained: dict[str, Tensor]
+
+    def infer(self, h_in: Tensor) -> Tensor:
+        """h in evaluation, keeping nothing."""
+        ...
+
+    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> Any:
+        """A tape of one micro-batch; its ``h_in`` and ``h`` are the layer's input and output.
+
+        Args:
+            h_in: In the dtype of signals, or integer tokens.
+            seed: Of dropout.
+            aside: Whether running statistics stay as they are.
+        """
+        ...
+
+    def start(self, s: Tensor, tape: Any) -> Tensor:
+        """delta, from the teaching signal s (or, at the output layer, dLoss/dh)."""
+        ...
+
+    def back(self, delta: Tensor, tape: Any, stand_in: Stand, *, inside: bool = False) -> Tensor:
+        """The input's vector-Jacobian product, shape of h_in, with ``stand_in`` in place of those weights.
+
+        Args:
+            delta: As ``start`` gives it.
+            tape: Of the forward.
+            stand_in: Empty for the weights themselves.
+            inside: Whether the layer's own gradient goes back through the stand-ins, too.
+        """
+        ...
+
+    def accumulate(self, delta: Tensor, tape: Any, *, first: bool, stand_in: Stand | None = None) -> None:
+        """Add the micro-batch's gradient to the parameters' ``grad``, or begin it with the step's first."""
+        ...
+
+    def gradients(self, delta: Tensor, tape: Any) -> list[Tensor]:
+        """The micro-batch's gradient of every trained parameter, exact, in the run's dtype."""
+        ...
+
+    def pass_on(self, feedback: Tensor, tape: Any) -> Tensor:
+        """Rows of direct feedback of the layer below: the mean over samples of the way back of these rows.
+
+        Args:
+            feedback: (C, numbers of h_l at one position).
+            tape: Of some samples.
+        """
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Its Linears' and Convs' weights as products take them, by name."""
+        ...
+
+    def follow(self) -> None:
+        """Take over an update of the trained parameters."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All parameters and buffers under the model's own keys."""
+        ...
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what ``state`` gave."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearTape:
+    """What a micro-batch's way back needs of its forward; all (n, width)."""
+
+    h_in: Tensor
+    z: Tensor
+    h: Tensor
+
+
+class LinearBlock:
+    """h = phi(h_in W^T + b); delta = s * phi'(z), G = delta^T h_in, g = sum of delta over rows.
+
+    Args:
+        key: Of the Linear in the model.
+        weight: W (d_l, d_{l-1}), in the run's dtype; updated in place.
+        bias: b (d_l,), or None.
+        activation: phi.
+        signals: Dtype of signals and products.
+    """
+
+    def __init__(
+        self, key: str, weight: Tensor, bias: Tensor | None, activation: Activation, signals: torch.dtype
+    ) -> None:
+        self._name, self._activation, self._signals = f"{key}.weight", activation, signals
+        self.trained = {self._name: weight}
+        if bias is not None:
+            self.trained[f"{key}.bias"] = bias
+        self._w = weight.to(signals)
+        self._b = None if bias is None else bias.to(signals)
+
+    def infer(self, h_in: Tensor) -> Tensor:
+        return self._activation.forward(self._affine(h_in))
+
+    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> LinearTape:
+        z = self._affine(h_in)
+        return LinearTape(h_in=h_in, z=z, h=self._activation.forward(z))
+
+    def start(self, s: Tensor, tape: LinearTape) -> Tensor:
+        return self._activation.backward(s, tape.z, tape.h)
+
+    def back(self, delta: Tensor, tape: LinearTape, stand_in: Stand, *, inside: bool = False) -> Tensor:
+        return delta @ stand_in.get(self._name, self._w)
+
+    def accumulate(self, delta: Tensor, tape: LinearTape, *, first: bool, stand_in: Stand | None = None) -> None:
+        weight, *bias = self.trained.values()
+        add_product(weight, delta, tape.h_in, first=first)
+        for b in bias:
+            g = delta.sum(dim=0, dtype=b.dtype)
+            b.grad = g if first or b.grad is None else b.grad.add_(g)
+
+    def gradients(self, delta: Tensor, tape: LinearTape) -> list[Tensor]:
+        weight, *bias = self.trained.values()
+        return [(delta.t() @ tape.h_in).to(weight.dtype), *(delta.sum(0, dtype=b.dtype) for b in bias)]
+
+    def pass_on(self, feedback: Tensor, tape: LinearTape) -> Tensor:
+        slopes = self._activation.backward(torch.ones_like(tape.z), tape.z, tape.h).mean(0)
+        return (feedback * slopes) @ self._w
+
+    def weights(self) -> dict[str, Tensor]:
+        return {self._name: self._w}
+
+    def follow(self) -> None:
+        for copied, master in zip((self._w, self._b), self.trained.values(), strict=False):
+            if copied is not None and copied is not master:
+                copied.copy_(master)
+
+    def state(self) -> dict[str, Tensor]:
+        return dict(self.trained)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for name, parameter in self.trained.items():
+            parameter.copy_(state[name])
+        self.follow()
+
+    def _affine(self, h_in: Tensor) -> Tensor:
+        return nn.functional.linear(h_in, self._w, self._b)
+
+
+def add_product(parameter: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
+    """Add left^T right, both (n, width), to the parameter's ``grad``, or begin it."""
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter)
+    if left.dtype != parameter.dtype:
+        product = torch.mm(left.t(), right)
+        parameter.grad.copy_(product) if first else parameter.grad.add_(product)
+    elif first:
+        torch.mm(left.t(), right, out=parameter.grad)
+    else:
+        parameter.grad.addmm_(left.t(), right)
+
+
+@dataclass(kw_only=True)
+class ModuleTape:
+    """A micro-batch's graph, from ``x`` to ``out``; ``h_in`` and ``h`` are their numbers."""
+
+    x: Tensor
+    out: Tensor
+    h_in: Tensor
+    h: Tensor
+    own: list[Tensor] = field(default_factory=list)  # the layer's gradient, where the way back has made it already
+
+
+class ModuleBlock:
+    """Any modules under autograd: the user's own, a copy of which is trained.
+
+    Args:
+        module: One layer, its state_dict keys the model's own.
+        trained: Names of the parameters to train; all others stay as they are, to the last bit.
+        dtype: Of parameters, gradients, optimizer.
+        signals: Of signals and products; normalisations keep ``dtype`` for their own numbers.
+        weights: Names of the weights that feedback can stand in for.
+        positions: How many axes of the output, after that of samples, are positions of a sequence.
+        random: Whether the forward draws random numbers.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self,
+        module: nn.Sequential,
+        *,
+        trained: tuple[str, ...],
+        dtype: torch.dtype,
+        signals: torch.dtype,
+        weights: tuple[str, ...] = (),
+        positions: int = 0,
+        random: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._module = copy.deepcopy(module).to(device, dtype)
+        self._modes = {name: part.training for name, part in self._module.named_modules()}
+        self._signals, self._positions, self._random = signals, positions, random
+        kept = {name: p.detach().clone() for name, p in self._module.named_parameters()}
+        if signals != dtype:
+            for part in self._module.modules():
+                if not isinstance(part, _KEEPS_ITS_NUMBERS):
+                    for parameter in part.parameters(recurse=False):
+                        parameter.data = parameter.data.to(signals)
+        self._parameters = dict(self._module.named_parameters())
+        for name, parameter in self._parameters.items():
+            parameter.requires_grad_(name in trained)
+        self._kept = {n: p.data if p.dtype == dtype else kept[n] for n, p in self._parameters.items()}
+        self.trained = {name: self._kept[name] for name in trained}
+        self._weights = weights
+        self._swap = Swap(self._parameters)
+
+    def infer(self, h_in: Tensor) -> Tensor:
+        self._module.eval()
+        with torch.no_grad():
+            h = _whole(self._module(h_in))
+        for name, part in self._module.named_modules():
+            part.training = self._modes[name]
+        return h
+
+    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> ModuleTape:
+        x = h_in.detach()
+        if x.is_floating_point():
+            x.requires_grad_()
+        buffers = {name: b.clone() for name, b in self._module.named_buffers()} if aside else {}
+        with self._swap.recording(), _drawing_from(seed if self._random else None, h_in.device):
+            out = self._module(x)
+        for name, buffer in self._module.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
+        return ModuleTape(x=x, out=out, h_in=h_in, h=_whole(out.detach()))
+
+    def start(self, s: Tensor, tape: ModuleTape) -> Tensor:
+        return s.view(tape.out.shape)
+
+    def back(self, delta: Tensor, tape: ModuleTape, stand_in: Stand, *, inside: bool = False) -> Tensor:
+        with self._swap.standing_in(stand_in):
+            if stand_in and not inside:
+                (down,) = torch.autograd.grad(tape.out, [tape.x], delta, retain_graph=True)
+                return _whole(down)
+            down, *tape.own = self._differentiate(delta, tape, [tape.x, *self._trained_now()])
+        return _whole(down)
+
+    def accumulate(self, delta: Tensor, tape: ModuleTape, *, first: bool, stand_in: Stand | None = None) -> None:
+        if not tape.own:
+            with self._swap.standing_in(stand_in or {}):
+                tape.own = self._differentiate(delta, tape, self._trained_now())
+        for master, gradient in zip(self.trained.values(), tape.own, strict=True):
+            if master.grad is None:
+                master.grad = torch.empty_like(master)
+            master.grad.copy_(gradient) if first else master.grad.add_(gradient)
+
+    def gradients(self, delta: Tensor, tape: ModuleTape) -> list[Tensor]:
+        found = self._differentiate(delta, tape, self._trained_now())
+        return [g.to(master.dtype) for g, master in zip(found, self.trained.values(), strict=True)]
+
+    def pass_on(self, feedback: Tensor, tape: ModuleTape) -> Tensor:
+        rows, inner = [], tape.out.shape[1 + self._positions :]
+        over = tuple(range(1 + self._positions))
+        for row in feedback:
+            delta = row.view(inner).expand(tape.out.shape)
+            (down,) = torch.autograd.grad(tape.out, [tape.x], delta, retain_graph=True)
+            rows.append(down.mean(over).flatten())
+        return torch.stack(rows)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: self._parameters[name].data for name in self._weights}
+
+    def follow(self) -> None:
+        for name, kept in self._kept.items():
+            if kept.dtype != self._parameters[name].dtype:
+                self._parameters[name].data.copy_(kept)
+
+    def state(self) -> dict[str, Tensor]:
+        buffers = {name: b for name, b in self._module.state_dict().items() if name not in self._kept}
+        return {**self._kept, **buffers}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for name, own in self.state().items():
+            own.copy_(state[name])
+        self.follow()
+
+    def _trained_now(self) -> list[Tensor]:
+        return [self._parameters[name] for name in self.trained]
+
+    def _differentiate(self, delta: Tensor, tape: ModuleTape, wanted: list[Tensor]) -> list[Tensor]:
+        if not wanted:
+            return []
+        found = torch.autograd.grad(tape.out, wanted, delta, retain_graph=True, allow_unused=True)
+        return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
+
+
+def _whole(signal: Tensor) -> Tensor:
+    """The numbers in memory of their own, in order and aligned: BLAS may round differently on other alignments."""
+    signal = signal.contiguous()
+    return signal.clone() if signal.storage_offset() else signal
+
+
+@contextmanager
+def _drawing_from(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Let modules draw from a stream of this micro-batch's own; torch's random state is left as it was."""
+    if seed is None:
+        yield
+        return
+    with _RANDOM, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,102 @@
+"""The routes of a run: which signals travel between which layers, and in what shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from distfa.core import rules
+from distfa.core.model import Shape
+from distfa.core.recipe import Recipe
+
+
+class Kind(Enum):
+    """What a signal is."""
+
+    ACTIVATION = "activation"
+    ERROR = "error"
+    EVALUATION = "evaluation"
+    PROBE = "probe"  # a probe's activation, and its true gradient on the way down
+    STRAIGHT = "straight"  # what backpropagation would make of the rule's own delta, in a probed step
+    RENEWAL = "renewal"  # rows of feedback
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it is training traffic; evaluation and probes are counted apart."""
+        return self in (Kind.ACTIVATION, Kind.ERROR, Kind.RENEWAL)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is never rounded."""
+        return self not in (Kind.ACTIVATION, Kind.ERROR)
+
+
+class Direction(Enum):
+    """Which way a link carries signals: activations up, error messages down; probes and renewals beside them."""
+
+    UP = "up"
+    DOWN = "down"
+    PROBE_UP = "probe-up"
+    PROBE_DOWN = "probe-down"
+    RENEWAL = "renewal"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it leads to the layer above."""
+        return self in (Direction.UP, Direction.PROBE_UP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """One direction of one boundary: a sender, a receiver, and one stream between them.
+
+    Attributes:
+        boundary: l, between layers l and l+1.
+        direction: Which way.
+        sender: Layer that sends; for a direct rule this need not be a neighbour.
+        receiver: Layer that receives.
+        shape: Of one sample of every signal on this link.
+    """
+
+    boundary: int
+    direction: Direction
+    sender: int
+    receiver: int
+    shape: Shape
+
+    @property
+    def columns(self) -> int:
+        """Numbers in one sample."""
+        return math.prod(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.direction.value} across boundary {self.boundary}, layer {self.sender} to {self.receiver}"
+
+
+def links(recipe: Recipe) -> tuple[Link, ...]:
+    """Every link of a run: per boundary one up, one down from the rule's origin if it has one, and what goes beside."""
+    rule, network = rules.build(recipe), recipe.network
+    found = [_link(b, Direction.UP, b, network.shapes[b]) for b in network.boundaries]
+    for b in network.boundaries:
+        if (origin := rule.origin(b)) is not None:
+            found.append(_link(b, Direction.DOWN, origin, rule.shape(b)))
+    for b in network.boundaries if recipe.probe_every else ():
+        found += [
+            _link(b, Direction.PROBE_UP, b, network.shapes[b]),
+            _link(b, Direction.PROBE_DOWN, b + 1, network.shapes[b]),
+        ]
+    for b in network.boundaries if rule.renews(0) else ():
+        inner = network.shapes[b][len(network.positions) :]
+        found.append(_link(b, Direction.RENEWAL, b + 1, (math.prod(inner),)))
+    return tuple(found)
+
+
+def _link(boundary: int, direction: Direction, sender: int, shape: Shape) -> Link:
+    receiver = boundary + 1 if direction.is_up else boundary
+    return Link(boundary=boundary, direction=direction, sender=sender, receiver=receiver, shape=shape)
+
+
+def reads_labels(recipe: Recipe, layer: int) -> bool:
+    """Whether a layer is given the targets: the output layer, and all where the rule reads labels."""
+    return layer == len(recipe.network) or rules.RULES[recipe.rule].reads_labels

@@ -1,0 +1,262 @@
+"""How an ``nn.Sequential`` becomes layers: its modules grouped, and each group tried on a few samples.
+
+A module with parameters opens a layer; a normalisation after it joins it, and so do modules without parameters.
+A nested Sequential, or any other module with parameters, is one layer, so users group as they like.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from distfa.core.activations import Activation, from_module
+from distfa.core.admit import Group, admit, require_sequential, require_tensor
+from distfa.core.model import LayerSpec, Network, Shape, Weight, plain_layer
+from distfa.core.swap import Swap
+from distfa.errors import ModelError
+
+_JOINING = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.PReLU,
+)
+_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+_RESHAPING = (
+    nn.Identity,
+    nn.Flatten,
+    nn.Unflatten,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.ZeroPad1d,
+    nn.ZeroPad2d,
+)
+_HOMOGENEOUS = (*_RESHAPING, nn.ReLU, nn.LeakyReLU, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+_PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # bilinear in weight and input, outputs first
+_ROWS = 2  # of a trial: batch normalisation needs more than one
+
+
+def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool = False) -> Network:
+    """Split an ``nn.Sequential`` into the layers distfa runs, one actor each; ``print`` it as a table.
+
+    Args:
+        model: An ``nn.Sequential`` of any modules.
+        sample: Shape of one sample, such as (3, 32, 32); may be left out where the first module is a Linear.
+        tokens: Whether inputs are integer tokens, for an Embedding.
+
+    Raises:
+        ModelError: It cannot be trained as it is; the message names the module and the way out.
+    """
+    groups = group(require_sequential(model))
+    admit(model, groups)
+    first = _plain(groups[0], None)
+    if first is not None and (sample is None or math.prod(sample) == first.inputs):
+        sample = first.input_shape  # a leading Flatten, or images for a Linear: inputs come flat
+    if sample is None:
+        raise ModelError(
+            f"the first module, {groups[0][0][0]!r}, does not say the shape of a sample; give it: "
+            "distfa.split(model, (3, 32, 32))"
+        )
+    layers: list[LayerSpec] = []
+    shape, key_before = tuple(sample), ""
+    for modules in groups:
+        spec = _plain(modules, shape if layers else None, key_before)
+        if spec is None:
+            spec = _tried(modules, len(layers) + 1, shape, tokens=tokens and not layers)
+        layers.append(spec)
+        shape, key_before = spec.output_shape, spec.key
+    if not shape:
+        raise ModelError("the last layer gives one number a sample without an axis; let it give (1,) or more")
+    return Network(tuple(layers), tokens=tokens)
+
+
+def group(model: nn.Sequential) -> list[Group]:
+    """The modules of every layer, with their names in the model.
+
+    Raises:
+        ModelError: No module has parameters.
+    """
+    groups: list[Group] = [[]]
+    opened = False
+    for name, module in model.named_children():
+        opens = any(True for _ in module.parameters()) and not isinstance(module, _JOINING)
+        if opens and opened:
+            groups.append([])
+        groups[-1].append((name, module))
+        opened = opened or opens
+    if not any(True for _ in model.parameters()):
+        raise ModelError("the model has no module with parameters, so there is nothing to train; add at least one")
+    return groups
+
+
+def layer_module(group: Group) -> nn.Sequential:
+    """One layer as a module whose state_dict has the model's own keys; the modules are the model's, not copies."""
+    return nn.Sequential(OrderedDict(group))
+
+
+def leaves(group: Group) -> list[tuple[str, nn.Module]]:
+    """Its modules one after the other, nested Sequentials opened."""
+    found: list[tuple[str, nn.Module]] = []
+    for name, module in group:
+        if type(module) is nn.Sequential:
+            found += leaves([(f"{name}.{inner}", part) for inner, part in module.named_children()])
+        else:
+            found.append((name, module))
+    return found
+
+
+def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | None:
+    """The layer if it is one Linear and at most one known activation, on flat samples; else None.
+
+    Args:
+        group: Its modules.
+        shape: Of its input; None for the first layer, whose input may be flattened.
+        before: Key of the layer before it, for messages.
+    """
+    parts = [(name, module) for name, module in leaves(group) if type(module) is not nn.Identity]
+    if shape is None and parts and type(parts[0][1]) is nn.Flatten and parts[0][1].start_dim == 1:
+        parts = parts[1:]
+    if not parts or type(parts[0][1]) is not nn.Linear or len(parts) > 2:
+        return None
+    (key, linear), rest = parts[0], parts[1:]
+    activation = from_module(rest[0][1]) if rest else Activation()
+    if activation is None or not all(p.requires_grad for p in linear.parameters()):
+        return None
+    if shape is not None and len(shape) != 1:
+        return None
+    if shape is not None and shape[0] != linear.in_features:
+        raise ModelError(
+            f"module {key!r} takes {linear.in_features} features but module {before!r} before it gives {shape[0]}; "
+            "make them equal"
+        )
+    return plain_layer(
+        key,
+        linear.in_features,
+        linear.out_features,
+        bias=linear.bias is not None,
+        activation=activation,
+        modules=_kinds(group),
+    )
+
+
+def _kinds(group: Group) -> tuple[tuple[str, str], ...]:
+    return tuple((name, type(module).__name__) for name, module in group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """What a forward and backward of a few samples tell."""
+
+    output_shape: Shape
+    trained: frozenset[str]
+    random: bool
+    unreached: tuple[str, ...]
+
+
+def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpec:
+    """The layer, from a trial of its modules on samples of this shape."""
+    where = f"layer {number} ({', '.join(f'{name} {kind}' for name, kind in _kinds(group))})"
+    module = copy.deepcopy(layer_module(group))
+    weights = {name: Weight(name=name, shape=tuple(p.shape)) for name, p in weights_of(module)}
+    try:
+        trial = _try(module, where, shape, tuple(weights), tokens=tokens)
+    except ModelError:
+        raise
+    except Exception as exc:
+        taken = "tokens" if tokens else "samples"
+        raise ModelError(
+            f"{where} cannot take {taken} of shape {shape or '()'}: {type(exc).__name__}: {_one_line(exc)}"
+        ) from exc
+    parameters = dict(module.named_parameters())
+    parts = leaves(group)
+    last = next((a for _, m in reversed(parts) if (a := from_module(m)) is not None and a.name != "identity"), None)
+    spec = LayerSpec(
+        key=next(name for name, m in (parts or group) if any(True for _ in m.parameters())),
+        modules=_kinds(group),
+        input_shape=shape,
+        output_shape=trial.output_shape,
+        parameters=sum(p.numel() for p in parameters.values()),
+        trainable=sum(p.numel() for name, p in parameters.items() if name in trial.trained),
+        trained=tuple(name for name in parameters if name in trial.trained),
+        activation=last or Activation(),
+        weights=tuple(weights.values()),
+        unreached=trial.unreached,
+        random=trial.random,
+    )
+    return replace(spec, **_lawfulness(parts, spec))
+
+
+def _try(module: nn.Sequential, where: str, shape: Shape, weights: tuple[str, ...], *, tokens: bool) -> _Trial:
+    """One forward and backward in training mode; torch's random state is left as it was."""
+    dtype = next(module.parameters()).dtype
+    parameters = dict(module.named_parameters())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x = torch.zeros(_ROWS, *shape, dtype=torch.int64) if tokens else torch.randn(_ROWS, *shape).to(dtype)
+        x.requires_grad_(not tokens)
+        before, swap = torch.random.get_rng_state(), Swap(parameters)
+        with swap.recording():
+            output = require_tensor(module(x), where)
+        random = not torch.equal(before, torch.random.get_rng_state())
+    if x._version:
+        raise ModelError(f"{where} changes its input in place, and others read it too; use inplace=False")
+    if output.dim() < 1 or len(output) != _ROWS:
+        raise ModelError(
+            f"{where} makes {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay that "
+            "of samples"
+        )
+    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
+    wanted = [*trainable.values(), *([] if tokens else [x])]
+    found = torch.autograd.grad(output, wanted, torch.ones_like(output), allow_unused=True) if wanted else ()
+    trained = frozenset(name for name, gradient in zip(trainable, found, strict=False) if gradient is not None)
+    unreached = () if tokens else tuple(name for name in weights if name not in swap.used)
+    return _Trial(output_shape=tuple(output.shape[1:]), trained=trained, random=random, unreached=unreached)
+
+
+def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The weights of its Linears, Convs and attentions, with their names."""
+    for prefix, part in module.named_modules():
+        names: tuple[str, ...] = ()
+        if isinstance(part, _WEIGHTED):
+            names = ("weight",)
+        elif isinstance(part, nn.MultiheadAttention):
+            names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+        for name in names:
+            weight = getattr(part, name)
+            if weight is not None:
+                yield f"{prefix}.{name}", weight
+
+
+def _lawfulness(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> dict[str, object]:
+    """``lawful``, ``neurons`` and ``linear_in`` of a chain of known modules around one Linear or Conv."""
+    at = [i for i, (_, module) in enumerate(parts) if type(module) in _PRODUCTS]
+    if len(at) != 1 or len(spec.weights) != 1 or not all(type(m) in _RESHAPING for _, m in parts[: at[0]]):
+        return {}
+    name, product = parts[at[0]]
+    own = {f"{name}.{inner}" for inner, _ in product.named_parameters()}
+    lawful = own == set(spec.trained) == {n for n in spec.trained} and all(
+        type(m) in _HOMOGENEOUS for _, m in parts[at[0] + 1 :]
+    )
+    chain = all(type(m).__module__.startswith("torch.nn.") for _, m in parts)
+    return {
+        "lawful": lawful,
+        "neurons": spec.weights[0].rows if lawful else 1,
+        "linear_in": chain and not spec.unreached,
+    }
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,281 @@
+"""What one layer does in a step, over ports: one body for every engine.
+
+The serial engine calls it in the plainest order with dictionaries for ports, a worker in the order of the schedule
+with the wire's. Order and carriage are the engine's; what is computed stands here alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distfa.core.books import Entry
+from distfa.core.digest import Digest, digest
+from distfa.core.finite import require_finite, require_finite_loss
+from distfa.core.layer import Layer, Part
+from distfa.core.losses import Scored
+from distfa.core.order import Batch
+from distfa.core.recipe import Recipe
+from distfa.core.records import EvalRecord, StepRecord
+from distfa.core.routes import Direction, Kind, Link, links
+from distfa.core.samples import Inputs, Targets
+from distfa.errors import LayerError
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Inputs and targets of one half of a data set, row by row; None for what a layer does not read."""
+
+    inputs: Inputs | None
+    targets: Targets | None
+
+
+class Ports(Protocol):
+    """A layer's ends of its links."""
+
+    def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
+        """The signal that came by a link, shape (rows, *link.shape)."""
+        ...
+
+    def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
+        """Send a signal by a link."""
+        ...
+
+    def seen(self, link: Link, signal: Tensor) -> Tensor:
+        """What the receiver ought to see of a training signal: itself, or as the codec rounds it."""
+        ...
+
+
+class Steps:
+    """The work of one layer.
+
+    Args:
+        recipe: The run's.
+        layer: The layer.
+        ports: Its ends of its links.
+        train: Training samples: inputs for the first layer, targets for those that read labels.
+        test: Test samples, alike.
+        enter: Takes what the layer reports.
+        started: ``time.monotonic`` when training began.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        layer: Layer,
+        ports: Ports,
+        *,
+        train: Split,
+        test: Split,
+        enter: Callable[[Entry], None],
+        started: float,
+    ) -> None:
+        self._recipe, self.layer, self._ports, self._enter = recipe, layer, ports, enter
+        self._train, self._test, self._started = train, test, started
+        own = [link for link in links(recipe) if layer.index in (link.sender, link.receiver)]
+        self._in = {link.direction: link for link in own if link.receiver == layer.index}
+        self._out: Mapping[tuple[Direction, int], Link] = {
+            (link.direction, link.boundary): link for link in own if link.sender == layer.index
+        }
+        self._scored: dict[Part, Scored] = {}
+        self._gradients: dict[int, Tensor] = {}  # of the loss, of a probe's micro-batches
+
+    # -- training -------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch, micro_batch: int) -> None:
+        """One micro-batch up through the layer; at the output to its loss."""
+        h_in = self._below(Direction.UP, Kind.ACTIVATION, batch, micro_batch)
+        h = self.layer.forward(h_in, (batch.step, micro_batch))
+        if self.layer.is_output:
+            self._scored[batch.step, micro_batch] = self._score(h, batch, micro_batch)
+        else:
+            self._give(Direction.UP, self.layer.index, Kind.ACTIVATION, batch, micro_batch, h)
+
+    def begin(self, batch: Batch) -> None:
+        """Before the step's first backward: new feedback, where the rule renews it, and what the step draws."""
+        if self.layer.rule.renews(batch.step):
+            self._renew(batch)
+        self.layer.begin_step(batch.step, probed=batch.probe)
+
+    def backward(self, batch: Batch, micro_batch: int) -> None:
+        """Form delta, send errors on, and only then add to the gradient: others wait for the errors."""
+        layer, part = self.layer, (batch.step, micro_batch)
+        if layer.is_output:
+            delta = layer.output_delta(self._scored[part], part)
+        else:
+            delta = layer.hidden_delta(self._message(batch, micro_batch), part)
+        for boundary in layer.sends_to:
+            message = layer.emit(boundary, delta, part)
+            self._give(Direction.DOWN, boundary, Kind.ERROR, batch, micro_batch, message)
+        if batch.probe and not layer.is_output:
+            layer.compare(self._take(Direction.PROBE_DOWN, Kind.STRAIGHT, batch, micro_batch))
+        if batch.probe and layer.index > 1:
+            straight = layer.straight(delta, part)
+            self._give(Direction.PROBE_DOWN, layer.index - 1, Kind.STRAIGHT, batch, micro_batch, straight)
+        layer.accumulate(delta, part)
+
+    def update(self, batch: Batch) -> None:
+        """The optimizer's step, and what the layer reports of it."""
+        if batch.probe:
+            self._enter(self.layer.probed(batch.step))
+        for half in self.layer.update(batch.step, batch.lr):
+            self._enter(half)
+        if self.layer.is_output:
+            scored = [self._scored.pop((batch.step, m)) for m in range(len(batch.parts))]
+            self._enter(
+                StepRecord(
+                    step=batch.step,
+                    epoch=batch.epoch,
+                    loss=sum(s.loss for s in scored),
+                    correct=sum(s.correct for s in scored),
+                    rows=batch.rows,
+                    seconds=time.monotonic() - self._started,
+                )
+            )
+
+    # -- beside training ------------------------------------------------------------------------
+
+    def probe_up(self, batch: Batch, micro_batch: int) -> None:
+        """A probe's forward of one micro-batch, at the weights before the step."""
+        h_in = self._below(Direction.PROBE_UP, Kind.PROBE, batch, micro_batch)
+        h = self.layer.probe_forward(h_in, (batch.step, micro_batch))
+        if self.layer.is_output:
+            self._gradients[micro_batch] = self._score(h, batch, micro_batch).gradient
+        else:
+            self._give(Direction.PROBE_UP, self.layer.index, Kind.PROBE, batch, micro_batch, h)
+
+    def probe_down(self, batch: Batch, micro_batch: int) -> None:
+        """The true gradient of one micro-batch on its way down."""
+        if self.layer.is_output:
+            gradient = self._gradients.pop(micro_batch)
+        else:
+            gradient = self._take(Direction.PROBE_DOWN, Kind.PROBE, batch, micro_batch)
+        down = self.layer.probe_backward(gradient, micro_batch)
+        if down is not None:
+            self._give(Direction.PROBE_DOWN, self.layer.index - 1, Kind.PROBE, batch, micro_batch, down)
+
+    def evaluate_part(self, step: int, number: int, rows: NDArray[np.int64], score: Score) -> None:
+        """One part of the test set up the layer."""
+        if Direction.UP in self._in:
+            h_in = self._ports.take(self._in[Direction.UP], Kind.EVALUATION, step, number, len(rows))
+        else:
+            h_in = _given(self._test.inputs).read(rows)
+        h = self.layer.infer(h_in)
+        if self.layer.is_output:
+            score.add(self.layer.score(h, _given(self._test.targets).read(rows), score.rows))
+        else:
+            self._ports.give(self._out[Direction.UP, self.layer.index], Kind.EVALUATION, step, number, h)
+
+    def evaluated(self, batch: Batch, score: Score) -> None:
+        """The whole test set has passed."""
+        if not self.layer.is_output:
+            return
+        if self._recipe.check_finite:
+            require_finite_loss(score.loss, layer=self.layer.index, step=batch.step)
+        self._enter(
+            EvalRecord(
+                step=batch.step,
+                epoch=batch.epoch,
+                loss=score.loss,
+                correct=score.correct,
+                rows=score.rows,
+                seconds=time.monotonic() - self._started,
+            )
+        )
+
+    # -- parts ----------------------------------------------------------------------------------
+
+    def _renew(self, batch: Batch) -> None:
+        """Rows of feedback come from above, are kept, and go on as this layer's own forward makes them."""
+        if self.layer.is_output:
+            feedback = self.layer.basis()
+        else:
+            link = self._in[Direction.RENEWAL]
+            feedback = self._ports.take(link, Kind.RENEWAL, batch.step, 0, self._recipe.network.outputs)
+            self._note(link, batch, 0, "received", feedback)
+        down = self.layer.renew(feedback, (batch.step, 0))
+        if down is not None:
+            self._give(Direction.RENEWAL, self.layer.index - 1, Kind.RENEWAL, batch, 0, down)
+
+    def _below(self, direction: Direction, kind: Kind, batch: Batch, micro_batch: int) -> Tensor:
+        """What the layer below sends; the data itself at the first layer."""
+        if direction in self._in:
+            return self._take(direction, kind, batch, micro_batch)
+        return _given(self._train.inputs).read(batch.parts[micro_batch])
+
+    def _message(self, batch: Batch, micro_batch: int) -> Tensor:
+        """The rule's error message to this layer, or the labels it reads for itself."""
+        if Direction.DOWN in self._in:
+            return self._take(Direction.DOWN, Kind.ERROR, batch, micro_batch)
+        target = _given(self._train.targets).read(batch.parts[micro_batch])
+        return self.layer.label_message(target, batch.rows)
+
+    def _score(self, output: Tensor, batch: Batch, micro_batch: int) -> Scored:
+        target = _given(self._train.targets).read(batch.parts[micro_batch])
+        scored = self.layer.score(output, target, batch.rows)
+        if self._recipe.check_finite:
+            require_finite_loss(scored.loss, layer=self.layer.index, step=batch.step)
+        return scored
+
+    def _take(self, direction: Direction, kind: Kind, batch: Batch, micro_batch: int) -> Tensor:
+        link = self._in[direction]
+        signal = self._ports.take(link, kind, batch.step, micro_batch, len(batch.parts[micro_batch]))
+        if self._recipe.check_finite:
+            what = f"the activation from layer {link.sender}" if direction.is_up else "the error signal"
+            require_finite(signal, what, layer=self.layer.index, step=batch.step)
+        if kind.is_training:
+            self._note(link, batch, micro_batch, "received", signal)
+        return signal
+
+    def _give(
+        self, direction: Direction, boundary: int, kind: Kind, batch: Batch, micro_batch: int, signal: Tensor
+    ) -> None:
+        link = self._out[direction, boundary]
+        self._ports.give(link, kind, batch.step, micro_batch, signal)
+        if kind.is_training:
+            self._note(link, batch, micro_batch, "sent", signal)
+
+    def _note(self, link: Link, batch: Batch, micro_batch: int, end: str, signal: Tensor) -> None:
+        """This end's digest of a signal, in steps that are entered in the books, where digests are asked for."""
+        if not (self._recipe.ledger_exact and self._recipe.ledger_due(batch.step)):
+            return
+        seen = self._ports.seen(link, signal) if end == "sent" else signal
+        self._enter(
+            Digest(
+                boundary=link.boundary,
+                direction=link.direction.value,
+                sender=link.sender,
+                receiver=link.receiver,
+                step=batch.step,
+                micro_batch=micro_batch,
+                end=end,
+                value=digest(seen),
+            )
+        )
+
+
+class Score:
+    """Adds up the loss over the parts of a test set of ``rows`` samples."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.loss, self.correct = rows, 0.0, 0
+
+    def add(self, scored: Scored) -> None:
+        """One part's share."""
+        self.loss, self.correct = self.loss + scored.loss, self.correct + scored.correct
+
+
+def _given(value: T | None) -> T:
+    """The value, which the layer's place in the network says must be there."""
+    if value is None:
+        raise LayerError("a layer was started without the data it reads")
+    return value

@@ -1,0 +1,67 @@
+"""Other tensors in place of weights, on the way back through any module: feedback by saved-tensor hooks.
+
+Autograd keeps a weight for the backward of every product it is in. While a forward is recorded here, what is
+kept is a note of *which* weight it was; when the graph is differentiated, the note is answered with the weight
+as it is then, or with what stands in for it. So the forward runs torch's own kernels on the user's own module,
+and ``y = x W^T`` goes back as ``delta B`` wherever W stood: in a Linear, a convolution, an attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class _Note(NamedTuple):
+    """A view of a parameter that autograd wanted to keep."""
+
+    name: str
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+class Swap:
+    """Records forwards whose weights can be swapped on the way back.
+
+    Args:
+        parameters: Of the module, by name; what is kept of them is always read anew, since under delays an
+            update lies between a forward and its backward.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._parameters = {name: parameter.detach() for name, parameter in parameters.items()}
+        self._names = {p.untyped_storage().data_ptr(): name for name, p in parameters.items() if p.numel()}
+        self._stand_in: Mapping[str, Tensor] = {}
+        self.used: set[str] = set()
+
+    def recording(self) -> AbstractContextManager[object]:
+        """Around a forward."""
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+
+    @contextmanager
+    def standing_in(self, stand_in: Mapping[str, Tensor]) -> Iterator[None]:
+        """Around a differentiation: tensors, by the weights' names and in their shapes, that take their place."""
+        self._stand_in, self.used = stand_in, set()
+        try:
+            yield
+        finally:
+            self._stand_in = {}
+
+    def _pack(self, kept: Tensor) -> Tensor | _Note:
+        name = self._names.get(kept.untyped_storage().data_ptr()) if kept.layout is torch.strided else None
+        if name is None:
+            return kept
+        return _Note(name, kept.size(), kept.stride(), kept.storage_offset())
+
+    def _unpack(self, kept: Tensor | _Note) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        self.used.add(kept.name)
+        instead = self._stand_in.get(kept.name)
+        source = self._parameters[kept.name] if instead is None else instead
+        return source.as_strided(kept.size, kept.stride, kept.offset)
