@@ -1,4 +1,4 @@
-"""Readers of samples: raw rows in memory, scaled and typed only when a micro-batch is read."""
+"""Readers of samples: raw rows in memory, shaped, scaled and typed only when a micro-batch is read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from torch import Tensor
 
 
 class Inputs:
-    """Input rows, read as (x - mean) / std in the run's dtype.
+    """Input rows, read as (x - mean) / std in the run's dtype; tokens as they are, in int64.
 
     Args:
-        raw: (N, d_0), any real dtype.
+        raw: (N, d_0), any real dtype; tokens are integers.
         mean: (1,) or (d_0,), in raw units.
         std: As ``mean``, positive.
-        dtype: Of what is read.
+        dtype: Of what is read, tokens apart.
         device: Of what is read.
+        shape: Of one sample as it is read, d_0 numbers; None is (d_0,).
+        tokens: Whether the rows are indices of symbols; ``mean``, ``std`` and ``dtype`` do not apply then.
     """
 
     def __init__(
@@ -29,10 +31,14 @@ class Inputs:
         std: NDArray[np.float64],
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
+        shape: tuple[int, ...] | None = None,
+        tokens: bool = False,
     ) -> None:
         self._raw = raw
         self._device = device
         self._dtype = dtype
+        self._shape = raw.shape[1:] if shape is None else shape
+        self._tokens = tokens
         self._mean = torch.from_numpy(mean.copy()).to(device, dtype)
         self._inverse_std = torch.from_numpy(1.0 / std).to(device, dtype)
 
@@ -40,22 +46,24 @@ class Inputs:
         return len(self._raw)
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
-        """The rows, shape (n, d_0)."""
-        x = torch.from_numpy(self._raw[rows]).to(self._device).to(self._dtype)
-        return x.sub_(self._mean).mul_(self._inverse_std)
+        """The rows, shape (n, *shape)."""
+        x = torch.from_numpy(self._raw[rows]).to(self._device)
+        if self._tokens:
+            return x.to(torch.int64).view(len(rows), *self._shape)
+        return x.to(self._dtype).sub_(self._mean).mul_(self._inverse_std).view(len(rows), *self._shape)
 
 
 class Targets:
-    """Labels (N,) int64, or float targets (N, C) read in the run's dtype."""
+    """Labels, int64 (N,) or (N, T), or float targets (N, C) read in the run's dtype."""
 
     def __init__(self, raw: NDArray[Any], *, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         self._raw = raw
         self._device = device
-        self._dtype = dtype if raw.ndim == 2 else torch.int64
+        self._dtype = dtype if raw.dtype.kind == "f" else torch.int64
 
     def __len__(self) -> int:
         return len(self._raw)
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
-        """The rows, shape (n,) or (n, C)."""
+        """The rows, shape (n,), (n, T) or (n, C)."""
         return torch.from_numpy(self._raw[rows]).to(self._device).to(self._dtype)
