@@ -23,7 +23,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits (default, needs no file), mnist, fashion_mnist, cifar10, cifar100, npz or hub.",
+            help="digits (default), stdlib (characters of Python's own library; neither needs a file), mnist, "
+            "fashion_mnist, cifar10, cifar100, npz or hub.",
             rich_help_panel=_MODEL,
         ),
     ] = None,

@@ -16,6 +16,7 @@ from distfa.data.digits import load_digits
 from distfa.data.hub import load_hub
 from distfa.data.mnist import load_mnist
 from distfa.data.request import Request
+from distfa.data.stdlib import load_stdlib
 from distfa.errors import DataError
 
 __all__ = ["NAMES", "Dataset", "from_arrays", "load", "validate"]
@@ -23,6 +24,7 @@ __all__ = ["NAMES", "Dataset", "from_arrays", "load", "validate"]
 _LOADERS: Mapping[str, Callable[[Request], Dataset]] = MappingProxyType(
     {
         "digits": load_digits,
+        "stdlib": load_stdlib,
         "mnist": load_mnist,
         "fashion_mnist": load_mnist,
         "cifar10": load_cifar,
@@ -46,7 +48,7 @@ def load(
     """Load a data set by name.
 
     Args:
-        name: One of ``NAMES``. ``digits`` needs no files.
+        name: One of ``NAMES``. ``digits`` and ``stdlib`` need no files.
         directory: Where the files are, or the path of an .npz file; for ``hub`` the cache directory.
         limit: Keep the first ``limit`` samples of each split. Scale and number of classes are still those
             of the whole data set.

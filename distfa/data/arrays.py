@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from distfa.errors import DataError
 _FIX = "each item must be one batch (x, y): wrap a data set of single samples in torch.utils.data.DataLoader"
 
 
-def from_arrays(train: Any, test: Any = None, *, name: str = "arrays", outputs: int | None = None) -> Dataset:
+def from_arrays(
+    train: Any, test: Any = None, *, name: str = "arrays", outputs: int | None = None, tokens: int | None = None
+) -> Dataset:
     """A Dataset whose inputs are used as they are: mean 0, std 1.
 
     ``train`` and ``test`` are each a pair (x, y) or an iterable of batches (x, y), which is read once. A
@@ -21,11 +24,14 @@ def from_arrays(train: Any, test: Any = None, *, name: str = "arrays", outputs: 
     of two arrays or tensors of equal length; so a ``list(DataLoader(...))`` of two batches is read rightly.
 
     Args:
-        train: x (N, ...), flattened in the order given; y, labels (N,) or float targets (N, outputs).
+        train: x (N, ...), whose sample shape is kept; y, labels (N,), float targets (N, outputs), or, where
+            x is tokens (N, T) or sequences (N, T, features), a label for every position (N, T).
             Arrays of the final dtype and layout are not copied: leave them unchanged while they are in use.
         test: As ``train``; None is a test split of 0 samples.
         name: What messages and reports call it.
         outputs: Number of classes; None is the largest label in train and test plus 1.
+        tokens: Size of the vocabulary, where the integers of x stand for symbols 0 .. tokens - 1 (for an
+            ``nn.Embedding``). None: they are quantities, and become floats.
 
     Raises:
         DataError: Neither form, batches that do not fit together, or a rule of ``validate``.
@@ -36,6 +42,7 @@ def from_arrays(train: Any, test: Any = None, *, name: str = "arrays", outputs: 
         test=None if test is None else _read(test, f"{name} test"),
         outputs=outputs,
         scale=(0.0, 1.0),
+        tokens=None if tokens is None else _count(tokens),
     )
 
 
@@ -74,6 +81,13 @@ def _join(parts: list[Array], where: str) -> Array:
                 f"{parts[0].shape[1:]}; all samples must have the same shape"
             )
     return np.concatenate(parts)
+
+
+def _count(tokens: Any) -> int:
+    try:
+        return operator.index(tokens)
+    except TypeError as exc:
+        raise DataError(f"tokens is {tokens!r}; it is the size of the vocabulary and must be an integer") from exc
 
 
 def _is_pair(data: Any) -> bool:

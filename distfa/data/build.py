@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distfa.data.dataset import Array, Dataset, validate
+from distfa.data.checks import check_positions, check_tokens
+from distfa.data.dataset import TOKEN_DTYPES, Array, Dataset, validate
 from distfa.errors import DataError
 
 Split = tuple[Array, Array]
@@ -29,28 +30,42 @@ def build(
     outputs: int | None = None,
     scale: Scale | None = None,
     shape: tuple[int, ...] | None = None,
+    tokens: int | None = None,
+    source: str = "",
 ) -> Dataset:
     """Flatten, convert, scale and validate.
 
     Args:
         name: What messages and reports call the data set.
-        train: x (N, ...) and y, labels (N,) or float targets (N, outputs). Arrays that already have
-            the final dtype and layout are used without a copy.
+        train: x (N, ...) and y, labels (N,) or, for sequences, (N, T), or float targets (N, outputs).
+            Arrays that already have the final dtype and layout are used without a copy.
         test: As ``train``; None is a test split of 0 samples.
         outputs: Number of classes, or width of the targets; None is the largest label of both splits
             plus 1, or the width of the train targets.
         scale: Mean and std in raw units, each one number or (d,); None measures one number each over
-            the train split.
+            the train split, and 0 and 1 for tokens.
         shape: Of one sample; None is that of train x.
+        tokens: Size of the vocabulary where inputs are integers that stand for symbols, or None.
+        source: Which edition of the data this is, or "".
 
     Raises:
         DataError: A dtype that cannot be used, or any rule of ``validate``.
     """
-    train_x, train_y = _inputs(train[0], f"{name} train_x"), _targets(train[1], f"{name} train_y")
     sample = train[0].shape[1:] or (1,)
+    shape = tuple(int(size) for size in (sample if shape is None else shape))
+    train_x = _inputs(train[0], tokens, f"{name} train_x")
+    train_y = _targets(train[1], shape, tokens, outputs, f"{name} train_y")
     if test is None:
         test = np.empty((0, *sample), train_x.dtype), np.empty((0, *train_y.shape[1:]), train_y.dtype)
-    test_x, test_y = _inputs(test[0], f"{name} test_x"), _targets(test[1], f"{name} test_y")
+    test_x = _inputs(test[0], tokens, f"{name} test_x")
+    test_y = _targets(test[1], shape, tokens, outputs, f"{name} test_y")
+    if (test[0].shape[1:] or (1,)) != sample:
+        raise DataError(
+            f"{name}: train_x has samples of shape {sample} and test_x of {test[0].shape[1:]}; "
+            "both splits must have the same"
+        )
+    if tokens is not None:
+        scale = (0.0, 1.0)
     mean, std = measure(train_x) if scale is None else scale
     return validate(
         Dataset(
@@ -62,7 +77,9 @@ def build(
             outputs=_count_outputs(name, train_y, test_y) if outputs is None else outputs,
             mean=np.atleast_1d(np.asarray(mean, np.float64)),
             std=np.atleast_1d(np.asarray(std, np.float64)),
-            shape=tuple(int(size) for size in (sample if shape is None else shape)),
+            shape=shape,
+            tokens=tokens,
+            source=source,
         )
     )
 
@@ -96,24 +113,44 @@ def to_array(value: Any, where: str) -> Array:
     return array
 
 
-def _inputs(value: Array, where: str) -> Array:
+def _inputs(value: Array, tokens: int | None, where: str) -> Array:
     x = _samples(value, where)
-    is_byte = x.dtype.kind == "b" or x.dtype == np.uint8
-    # The narrowest float that holds the integer type: float32 up to 16 bits, float64 above.
-    dtype = np.dtype(np.uint8) if is_byte else np.result_type(x.dtype, np.float32)
+    if tokens is not None:
+        dtype = _token_dtype(x, tokens, where)
+    elif x.dtype.kind == "b" or x.dtype == np.uint8:
+        dtype = np.dtype(np.uint8)
+    else:
+        # The narrowest float that holds the integer type: float32 up to 16 bits, float64 above.
+        dtype = np.result_type(x.dtype, np.float32)
     return np.ascontiguousarray(x.reshape(len(x), math.prod(x.shape[1:])), dtype=dtype)
 
 
-def _targets(value: Array, where: str) -> Array:
+def _token_dtype(x: Array, tokens: int, where: str) -> np.dtype[Any]:
+    """The narrowest of the token dtypes that holds the integer type."""
+    if x.dtype.kind not in "iu":
+        raise DataError(f"{where} is {x.dtype}; tokens must be integers 0 .. {tokens - 1}: convert with astype")
+    check_tokens(x.reshape(len(x), math.prod(x.shape[1:])), tokens, where)  # before uint64 becomes int64
+    return next((dtype for dtype in TOKEN_DTYPES if np.can_cast(x.dtype, dtype)), np.dtype(np.int64))
+
+
+def _targets(value: Array, shape: tuple[int, ...], tokens: int | None, outputs: int | None, where: str) -> Array:
     y = _samples(value, where)
     if y.ndim == 1:
         return _labels(y, where)
-    if y.dtype.kind != "f":
+    if y.dtype.kind == "f":
+        return np.ascontiguousarray(y, dtype=np.result_type(y.dtype, np.float32))
+    check_positions(y, shape, tokens, where)
+    if _is_one_hot(y) and outputs in (None, y.shape[1]):
         raise DataError(
-            f"{where} is {y.dtype} of shape {y.shape}; class labels must have shape (n,): use reshape(-1) "
-            "for one label per row, argmax(1) for one-hot rows, or astype(float) for regression targets"
+            f"{where} is {y.dtype} of shape {y.shape} with a single 1 in every row: for one-hot rows use argmax(1); "
+            "for a label 0 or 1 at every position give the number of classes (outputs=2)"
         )
-    return np.ascontiguousarray(y, dtype=np.result_type(y.dtype, np.float32))
+    return _labels(y, where)
+
+
+def _is_one_hot(y: Array) -> bool:
+    """Whether integer rows (n, T) are all 0 but for a single 1."""
+    return bool(len(y) and y.min() >= 0 and y.max() <= 1 and (y.sum(axis=1) == 1).all())
 
 
 def _samples(value: Array, where: str) -> Array:
@@ -131,15 +168,16 @@ def _labels(y: Array, where: str) -> Array:
             f"{where}: {value}; class labels must have an integer dtype: use astype('int64') for classes "
             "or reshape(-1, 1) for regression targets"
         )
-    if y.dtype == np.uint64 and len(y) and int(y.max()) > np.iinfo(np.int64).max:
-        raise DataError(f"{where} has label {y.max()} at row {np.argmax(y)}; renumber the labels from 0")
+    if y.dtype == np.uint64 and y.size and int(y.max()) > np.iinfo(np.int64).max:
+        row = int(np.argmax(y)) // math.prod(y.shape[1:])
+        raise DataError(f"{where} has label {y.max()} at row {row}; renumber the labels from 0")
     return np.ascontiguousarray(y, dtype=np.int64)
 
 
 def _count_outputs(name: str, train_y: Array, test_y: Array) -> int:
-    if train_y.ndim != 1:
+    if train_y.dtype.kind == "f":
         return int(train_y.shape[-1])
-    largest = max((int(y.max()) for y in (train_y, test_y) if y.ndim == 1 and len(y)), default=0)
+    largest = max((int(y.max()) for y in (train_y, test_y) if y.dtype.kind != "f" and y.size), default=0)
     if largest >= _MOST_INFERRED_CLASSES:
         raise DataError(
             f"{name}: the largest label is {largest}, which would make {largest + 1} classes; "

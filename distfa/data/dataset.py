@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distfa.data.checks import check_finite, check_labels, check_positions, check_tokens
 from distfa.errors import DataError
 
 Array = NDArray[Any]
 
 INPUT_DTYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64))
+TOKEN_DTYPES = (np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64))
 TARGET_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -23,14 +25,19 @@ class Dataset:
 
     Attributes:
         name: What messages and reports call it.
-        train_x: (N, d) C-contiguous, one flattened sample per row, uint8, float32 or float64.
-        train_y: (N,) int64 labels 0 .. outputs - 1, or (N, outputs) float targets.
+        train_x: (N, d) C-contiguous, one flattened sample per row, uint8, float32 or float64; tokens are
+            uint8, int32 or int64.
+        train_y: Labels 0 .. outputs - 1, int64 (N,), or (N, T) where samples are sequences of T positions
+            and each has its label; or (N, outputs) float targets.
         test_x: (M, d), as ``train_x``; M may be 0.
-        test_y: (M,) or (M, outputs), as ``train_y``.
+        test_y: As ``train_y``.
         outputs: Number of classes, or width of the float targets.
-        mean: (1,) or (d,) float64, in raw units.
-        std: As ``mean``, above 0.
+        mean: (1,) or (d,) float64, in raw units; 0 for tokens.
+        std: As ``mean``, above 0; 1 for tokens.
         shape: Of one sample before flattening, such as (1, 28, 28) or (64,).
+        tokens: Size of the vocabulary, where inputs are integers 0 .. tokens - 1 that stand for symbols;
+            None where they are quantities.
+        source: Which edition of the data this is, where the name alone does not say it.
     """
 
     name: str
@@ -42,6 +49,8 @@ class Dataset:
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     shape: tuple[int, ...]
+    tokens: int | None = None
+    source: str = ""
 
     @property
     def features(self) -> int:
@@ -50,14 +59,19 @@ class Dataset:
 
     @property
     def classification(self) -> bool:
-        """Whether the targets are class labels."""
-        return self.train_y.ndim == 1
+        """Whether the targets are class labels, one per sample or one per position."""
+        return self.train_y.dtype.kind != "f"
+
+    @property
+    def positions(self) -> int:
+        """Labels per sample: T where every position of a sequence has one, otherwise 1."""
+        return int(self.train_y.shape[1]) if self.classification and self.train_y.ndim > 1 else 1
 
 
 def validate(dataset: Dataset) -> Dataset:
     """Return ``dataset`` itself once it is known to meet every rule.
 
-    Integer inputs are not scanned; float inputs and targets are, once.
+    Integer inputs that are no tokens are not scanned; float inputs and targets are, once.
 
     Raises:
         DataError: The first rule that is broken, with the value that broke it.
@@ -66,7 +80,7 @@ def validate(dataset: Dataset) -> Dataset:
     if len(dataset.train_x) == 0:
         raise DataError(f"{name}: the train split is empty; a run needs at least one training sample")
     for split, x, y in _splits(dataset):
-        _check_inputs(x, f"{name} {split}_x")
+        _check_inputs(x, dataset.tokens, f"{name} {split}_x")
         if len(x) != len(y):
             raise DataError(
                 f"{name}: {split}_x has {len(x)} samples and {split}_y has {len(y)}; every sample needs one target"
@@ -74,63 +88,25 @@ def validate(dataset: Dataset) -> Dataset:
     _check_widths(dataset)
     for split, x, y in _splits(dataset):
         check_finite(x, f"{name} {split}_x")
+        if dataset.tokens is not None:
+            check_tokens(x, dataset.tokens, f"{name} {split}_x")
         _check_targets(y, dataset, f"{name} {split}_y")
     _check_scale(dataset)
     return dataset
-
-
-def check_finite(values: Array, where: str) -> None:
-    """Refuse NaN and infinity; integer arrays pass without a scan.
-
-    Args:
-        values: (n, width).
-        where: What the message calls the array.
-
-    Raises:
-        DataError: With the count and the place of the first one.
-    """
-    if values.dtype.kind != "f":
-        return
-    finite = np.isfinite(values)
-    if finite.all():
-        return
-    row, column = divmod(int(np.argmin(finite)), values.shape[1])
-    count = int(values.size - np.count_nonzero(finite))
-    raise DataError(
-        f"{where} holds NaN or infinity in {count} of {values.size} values, "
-        f"the first ({values[row, column]}) at row {row}, column {column}; "
-        "drop those rows or replace the values"
-    )
-
-
-def check_labels(labels: Array, outputs: int, where: str) -> None:
-    """Refuse labels outside 0 .. outputs - 1.
-
-    Args:
-        labels: (n,) of an integer dtype.
-        outputs: Number of classes.
-        where: What the message calls the array.
-
-    Raises:
-        DataError: With the first such label, its row and the allowed range.
-    """
-    if len(labels) == 0 or (labels.min() >= 0 and labels.max() < outputs):
-        return
-    row = int(np.argmax((labels < 0) | (labels >= outputs)))
-    raise DataError(
-        f"{where} has label {labels[row]} at row {row}; "
-        f"labels must be 0 .. {outputs - 1} for {outputs} classes; "
-        "renumber them or raise the number of classes"
-    )
 
 
 def _splits(dataset: Dataset) -> tuple[tuple[str, Array, Array], ...]:
     return ("train", dataset.train_x, dataset.train_y), ("test", dataset.test_x, dataset.test_y)
 
 
-def _check_inputs(x: Array, where: str) -> None:
-    if x.dtype not in INPUT_DTYPES:
-        raise DataError(f"{where} is {x.dtype}; inputs must be uint8, float32 or float64: convert with astype")
+def _check_inputs(x: Array, tokens: int | None, where: str) -> None:
+    if tokens is not None and x.dtype not in TOKEN_DTYPES:
+        raise DataError(f"{where} is {x.dtype}; tokens must be uint8, int32 or int64: convert with astype")
+    if tokens is None and x.dtype not in INPUT_DTYPES:
+        raise DataError(
+            f"{where} is {x.dtype}; inputs must be uint8, float32 or float64: convert with astype, "
+            "or give tokens= where integers stand for symbols"
+        )
     if x.ndim != 2 or x.shape[1] == 0:
         raise DataError(f"{where} has shape {x.shape}; it must be (samples, features) with at least one feature")
     if not x.flags.c_contiguous:
@@ -151,26 +127,34 @@ def _check_widths(dataset: Dataset) -> None:
 
 
 def _check_targets(y: Array, dataset: Dataset, where: str) -> None:
-    if y.ndim != dataset.train_y.ndim:
+    train_y = dataset.train_y
+    if y.ndim != train_y.ndim or (y.ndim > 1 and (y.dtype.kind == "f") != (train_y.dtype.kind == "f")):
         raise DataError(
-            f"{where} has shape {y.shape} and train_y {dataset.train_y.shape}; both must be labels (n,) "
-            "or both targets (n, outputs)"
+            f"{where} is {y.dtype} of shape {y.shape} and train_y {train_y.dtype} of shape {train_y.shape}; "
+            "both must be labels, or both float targets (n, outputs)"
         )
-    if y.ndim == 1:
+    if y.ndim > 2 or y.ndim == 0:
+        raise DataError(f"{where} has shape {y.shape}; targets must be labels (n,) or (n, T), or floats (n, outputs)")
+    if y.ndim == 1 or y.dtype.kind != "f":
         if y.dtype != np.int64:
             raise DataError(f"{where} is {y.dtype}; class labels must be int64: convert with astype")
+        if y.ndim == 2:
+            check_positions(y, dataset.shape, dataset.tokens, where)
         check_labels(y, dataset.outputs, where)
-    elif y.ndim == 2:
-        if y.dtype not in TARGET_DTYPES:
-            raise DataError(f"{where} is {y.dtype}; targets must be float32 or float64: convert with astype")
-        if y.shape[1] != dataset.outputs or dataset.outputs < 1:
-            raise DataError(f"{where} has shape {y.shape}; targets for {dataset.outputs} outputs must be (n, outputs)")
-        check_finite(y, where)
-    else:
-        raise DataError(f"{where} has shape {y.shape}; targets must be labels (n,) or floats (n, outputs)")
+        return
+    if y.dtype not in TARGET_DTYPES:
+        raise DataError(f"{where} is {y.dtype}; targets must be float32 or float64: convert with astype")
+    if y.shape[1] != dataset.outputs or dataset.outputs < 1:
+        raise DataError(f"{where} has shape {y.shape}; targets for {dataset.outputs} outputs must be (n, outputs)")
+    check_finite(y, where)
 
 
 def _check_scale(dataset: Dataset) -> None:
+    if dataset.tokens is not None and ((dataset.mean != 0).any() or (dataset.std != 1).any()):
+        raise DataError(
+            f"{dataset.name}: tokens are used as they are, so mean must be 0 and std 1, "
+            f"not {dataset.mean} and {dataset.std}"
+        )
     for label, value in (("mean", dataset.mean), ("std", dataset.std)):
         if value.dtype != np.float64 or value.shape not in ((1,), (dataset.features,)):
             raise DataError(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distfa.data.build import Split, build, to_array
-from distfa.data.dataset import Array, Dataset, check_finite
+from distfa.data.checks import check_finite
+from distfa.data.dataset import Array, Dataset
 from distfa.data.request import Request
 from distfa.errors import DataError
 

@@ -47,8 +47,8 @@ class DataSpec(_Part):
 
     name: Annotated[str, _one_of((*data.NAMES, "arrays"))] = Field(
         "digits",
-        description="digits needs no file; mnist, fashion_mnist, cifar10, cifar100, npz need dir; "
-        "hub downloads by Hugging Face datasets",
+        description="digits and stdlib (characters of Python's own library) need no file; mnist, fashion_mnist, "
+        "cifar10, cifar100, npz need dir; hub downloads by Hugging Face datasets",
     )
     dir: str | None = Field(None, description="directory with the data set's official files, or an .npz")
     limit: int | None = Field(None, ge=1, description="use only the first samples of each split")

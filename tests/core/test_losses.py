@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from distfa.core.losses import cross_entropy, mse
+from distfa.errors import DataError
 
 CASES = [
     (cross_entropy, nn.CrossEntropyLoss(), torch.arange(10) % 4),
@@ -30,3 +32,55 @@ def test_mse_takes_labels_as_one_hot_rows_and_counts_hits():
     scored = mse(output, torch.tensor([0, 1, 0]), 3)
     assert scored.correct == 2
     assert scored.loss == pytest.approx(2 / 9)
+
+
+def _sequences():
+    generator = torch.Generator().manual_seed(7)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    labels = lambda *shape: torch.randint(0, 5, shape, generator=generator)  # noqa: E731
+    return [
+        (cross_entropy, lambda o, t: F.cross_entropy(o.flatten(0, -2), t.flatten()), draw(8, 3, 5), labels(8, 3)),
+        (cross_entropy, lambda o, t: F.cross_entropy(o.flatten(0, -2), t.flatten()), draw(8, 2, 3, 5), labels(8, 2, 3)),
+        (mse, lambda o, t: F.mse_loss(o, F.one_hot(t, 5).double()), draw(8, 3, 5), labels(8, 3)),
+        (mse, F.mse_loss, draw(8, 3, 5), draw(8, 3, 5)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "torchs", "output", "target"),
+    _sequences(),
+    ids=["cross_entropy", "cross_entropy of a grid", "mse of labels", "mse of floats"],
+)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_positions_of_a_sequence_count_like_rows(ours, torchs, output, target, parts):
+    leaf = output.clone().requires_grad_()
+    loss = torchs(leaf, target)
+    loss.backward()
+    scored = [ours(o, t, 8) for o, t in zip(output.tensor_split(parts), target.tensor_split(parts), strict=True)]
+    assert sum(part.loss for part in scored) == pytest.approx(loss.item(), rel=1e-14)
+    assert torch.allclose(torch.cat([part.gradient for part in scored]), leaf.grad, rtol=1e-13, atol=1e-17)
+    hits = 0 if target.is_floating_point() else int((output.argmax(-1) == target).sum())
+    assert sum(part.correct for part in scored) == hits
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_one_position_has_the_bits_of_a_plain_row(dtype):
+    output, target = torch.randn(16, 10).to(dtype), torch.arange(16) % 10
+    for loss in (cross_entropy, mse):
+        row, sequence = loss(output, target, 48), loss(output.unsqueeze(1), target.unsqueeze(1), 48)
+        assert (row.loss, row.correct) == (sequence.loss, sequence.correct)
+        assert torch.equal(row.gradient, sequence.gradient.squeeze(1))
+
+
+@pytest.mark.parametrize(
+    ("loss", "target"),
+    [
+        (cross_entropy, torch.zeros(4, 2, dtype=torch.int64)),  # gather alone would read the first two positions
+        (cross_entropy, torch.zeros(4, dtype=torch.int64)),
+        (mse, torch.zeros(4, 1, dtype=torch.int64)),
+        (mse, torch.zeros(4, 1, 5)),  # torch alone would broadcast
+    ],
+)
+def test_targets_of_another_shape_are_refused(loss, target):
+    with pytest.raises(DataError, match=r"output of shape \(4, 3, 5\), whose targets have shape \(4, 3"):
+        loss(torch.zeros(4, 3, 5), target, 4)

@@ -12,7 +12,7 @@ from distfa.errors import DataError
 
 
 def test_the_names_are_those_documented():
-    assert NAMES == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz", "hub")
+    assert NAMES == ("digits", "stdlib", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz", "hub")
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_the_names_are_those_documented():
     [("minst", "mnist"), ("MNIST", "mnist"), ("fashion-mnist", "fashion_mnist"), ("cifar-100", "cifar100")],
 )
 def test_an_unknown_name_names_the_nearest(name, near):
-    with pytest.raises(DataError, match=f"unknown data set '{name}'; did you mean '{near}'.*digits, mnist"):
+    with pytest.raises(DataError, match=f"unknown data set '{name}'; did you mean '{near}'.*digits, stdlib, mnist"):
         load(name)
 
 
@@ -45,7 +45,7 @@ def test_a_hub_path_belongs_to_hub_alone():
         load("mnist", hub="ylecun/mnist")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("digits", "hub")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("digits", "stdlib", "hub")])
 def test_every_data_set_of_files_asks_for_its_directory(name):
     with pytest.raises(DataError, match=f"data set '{name}' is read from files .*--data-dir"):
         load(name)
