@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -20,13 +19,14 @@ def evaluate(
 ) -> None:
     """Loss and accuracy of a finished run's saved weights, on the data set it was trained on."""
     from distfa.errors import UsageError
+    from distfa.experiment import strict_json
     from distfa.experiment.evaluate import evaluate_run
 
     if split not in ("test", "train"):
         raise UsageError(f"--split is {split!r}; it is test or train")
     found = evaluate_run(run_dir, split=split, data_dir=data_dir)
     if as_json:
-        typer.echo(json.dumps(asdict(found), allow_nan=False))
+        typer.echo(strict_json.dumps(asdict(found)))
         return
     accuracy = "" if found.accuracy is None else f", accuracy {found.accuracy:.2%}"
     typer.echo(f"{found.split}: {found.rows:,} samples, loss {found.loss:.4f}{accuracy}")

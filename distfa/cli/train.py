@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,6 +115,7 @@ def train(
     """
     from distfa import data as datasets
     from distfa.experiment import spec as specs
+    from distfa.experiment import strict_json
     from distfa.experiment.run import network_for, run
 
     flags = {
@@ -146,7 +146,7 @@ def train(
         result, _ = run(spec, network, dataset, observer=bar)
     result_table(result, stderr=as_json)
     if as_json:
-        typer.echo(json.dumps(result.as_dict(), allow_nan=False))
+        typer.echo(strict_json.dumps(result.as_dict()))
 
 
 def _starting(engine: str, layers: int) -> str:

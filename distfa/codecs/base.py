@@ -30,6 +30,11 @@ class Codec(Protocol):
         """In words, how far a decoded number may be from the encoded one."""
         ...
 
+    @property
+    def fixed_length(self) -> bool:
+        """Whether every payload of a shape is as long as ``max_payload_bytes`` says; else less where numbers allow."""
+        ...
+
     def lossless(self, dtype: torch.dtype) -> bool:
         """Whether decode gives back every bit of a signal of ``dtype``."""
         ...

@@ -24,6 +24,11 @@ class FloatCodec:
     wire_dtype: torch.dtype
     error_bound: str
 
+    @property
+    def fixed_length(self) -> bool:
+        """Always."""
+        return True
+
     def lossless(self, dtype: torch.dtype) -> bool:
         """Whether ``wire_dtype`` holds every number of ``dtype``."""
         return torch.promote_types(dtype, self.wire_dtype) == self.wire_dtype

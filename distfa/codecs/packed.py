@@ -18,6 +18,7 @@ class Packed:
 
     name = "packed"
     error_bound = "exact"
+    fixed_length = False
 
     def lossless(self, dtype: torch.dtype) -> bool:
         """Always."""

@@ -23,6 +23,7 @@ class RowScaled(ABC):
 
     name: str
     error_bound: str
+    fixed_length = True
     top: float
     """The largest magnitude that x / scale may have."""
 

@@ -137,7 +137,7 @@ class LedgerRecord:
     @property
     def holds(self) -> bool:
         """Whether both ``transport`` and ``residual`` are within their tolerances."""
-        return abs(self.residual) <= self.tolerance and abs(self.transport) <= self.transport_tolerance
+        return verdict(self) is None
 
 
 def verdict(record: LedgerRecord) -> str | None:
@@ -147,6 +147,11 @@ def verdict(record: LedgerRecord) -> str | None:
     layer's own arithmetic.
     """
     where = f"boundary {record.boundary} (layers {record.boundary} and {record.boundary + 1}), step {record.step}"
+    if not math.isfinite(record.change + record.residual + record.transport):
+        return (
+            f"{where}: the conservation law cannot be judged: weights or signals are no longer finite, or too large "
+            "for a sum; lower the learning rate"
+        )
     if abs(record.transport) > record.transport_tolerance:
         return (
             f"{where}: the conservation law is broken by {record.transport:.3g} in transport, tolerance "

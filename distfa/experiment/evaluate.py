@@ -51,7 +51,7 @@ def evaluate_run(
         RunDirError: No run there, or it has no weights.
         DataError: The data set cannot be read, or the run was trained on arrays and none are given.
     """
-    path = Path(run_dir)
+    path = run_dirs.located(run_dir)
     about, spec = run_dirs.read_about(path), load(path / run_dirs.SPEC)
     network, weights = run_dirs.read_network(about), run_dirs.read_weights(path)
     dataset = data.from_arrays(arrays) if arrays is not None else _dataset(spec, data_dir)

@@ -33,7 +33,8 @@ class Result:
         samples_per_second: Training rows over training time, evaluation and startup left out.
         wall_seconds: Everything.
         startup_seconds: Until the first step.
-        bytes: Training traffic: ``boundaries``, one row each, and ``total``.
+        bytes: Training traffic: ``boundaries``, one row each, and ``total``; ``bp_payload`` is what bp would have
+            sent, None where a run without traffic cannot know it.
         schedule: ``sync`` or ``async``.
         ledger: Entries in the conservation ledger, signals compared by digest, how many broke the law, the first.
         alignment: The last probe; None without one.
@@ -145,23 +146,33 @@ class Tally:
         return None if self.test is None or not self.classification else self.test.correct / self.test.rows
 
 
-def with_total(boundaries: list[dict[str, int]]) -> dict[str, Any]:
-    """``boundaries`` and their ``total``."""
+def with_total(boundaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """``boundaries`` and their ``total``; a figure that one of them does not know is None in the total too."""
     keys = ("up_payload", "down_payload", "up_message", "down_message", "bp_payload")
-    return {"boundaries": boundaries, "total": {k: sum(row.get(k, 0) for row in boundaries) for k in keys}}
+    columns = {key: [row.get(key, 0) for row in boundaries] for key in keys}
+    total = {key: None if None in column else sum(column) for key, column in columns.items()}
+    return {"boundaries": boundaries, "total": total}
 
 
-def bp_payload(recipe: Recipe, sent: dict[str, int], *, rows: int, down: Codec) -> int:
-    """Bytes that bp would have sent across a boundary with the same codecs.
+def bp_payload(recipe: Recipe, boundary: int, *, rows: int, up: Codec, down: Codec, sent_up: int) -> int | None:
+    """Bytes that bp would have sent across a boundary, both ways, with the same codecs for the same rows.
 
-    Upwards what the run itself has sent: activations are d_l columns under every rule, and as sparse. Downwards
-    d_l columns without zeros.
+    The same in every engine. Upwards d_l columns, as under every rule; where their length depends on their numbers,
+    what the run itself has sent. Downwards d_l columns without zeros.
 
     Args:
         recipe: Gives the widths.
-        sent: ``boundary``, l, and ``up_payload``.
+        boundary: l.
         rows: Training rows of the whole run.
+        up: Codec of activations.
         down: Codec of error messages.
+        sent_up: Payload bytes the run has sent up; 0 where nothing travels.
+
+    Returns:
+        None where it is not known: ``up`` makes messages of no fixed length, and the run has sent none.
     """
-    columns = recipe.network.sizes[sent["boundary"]]
-    return sent["up_payload"] + down.max_payload_bytes(rows, columns, recipe.signal_dtype)
+    columns, dtype = recipe.network.sizes[boundary], recipe.signal_dtype
+    if not up.fixed_length and rows and not sent_up:
+        return None
+    activations = up.max_payload_bytes(rows, columns, dtype) if up.fixed_length else sent_up
+    return activations + down.max_payload_bytes(rows, columns, dtype)

@@ -6,7 +6,6 @@ import math
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -43,7 +42,7 @@ class Progress:
     steps: int
     record: Record | None
     tally: Tally
-    boundaries: Callable[[], list[dict[str, int]]]
+    boundaries: Callable[[], list[dict[str, Any]]]
 
 
 _TRAFFIC_SECONDS = 1.0  # between records of bytes and waiting
@@ -93,9 +92,10 @@ def run(
     inputs = RawInputs(train=dataset.train_x, test=dataset.test_x, mean=dataset.mean, std=dataset.std)
     targets = RawTargets(train=dataset.train_y, test=dataset.test_y)
     engine = engines.build(spec, job, inputs=inputs, targets=targets, given=given or {})
-    path = Path(spec.run_dir) if spec.run_dir else run_dirs.new_path(spec.rule, spec.data.name)
     about = {"run_id": job.run_id, "seed": spec.seed, "data": dataset.name}
-    run_dir = run_dirs.RunDir.create(path, spec_text=dump(spec), network=network, about=about)
+    run_dir = run_dirs.RunDir.create(
+        spec.run_dir, name=f"{spec.rule}-{spec.data.name}", spec_text=dump(spec), network=network, about=about
+    )
     attempt = _Attempt(spec, job, dataset, engine, run_dir, observer)
     try:
         return attempt.carry_out()
@@ -105,7 +105,7 @@ def run(
         status = "interrupted" if isinstance(failure, Interrupted) else "failed"
         run_dir.fail(status, str(failure), keep=done > 0)
         if isinstance(failure, DistfaError) and done:
-            failure = type(failure)(f"{failure}\n  the metrics of {done} steps are kept in {path}")
+            failure = type(failure)(f"{failure}\n  the metrics of {done} steps are kept in {run_dir.path}")
         raise failure from exc
 
 
@@ -182,12 +182,17 @@ class _Attempt:
     def _show(self, record: Record | None) -> None:
         self._observer(Progress(steps=self._steps, record=record, tally=self.tally, boundaries=self._boundaries))
 
-    def _boundaries(self) -> list[dict[str, int]]:
+    def _boundaries(self) -> list[dict[str, Any]]:
         """Bytes per boundary so far, and what bp would have sent for the same rows."""
-        recipe = self._job.recipe
-        down, rows = self._job.codec(Direction.DOWN), self.tally.train_rows
+        recipe, rows = self._job.recipe, self.tally.train_rows
+        up, down = self._job.codec(Direction.UP), self._job.codec(Direction.DOWN)
         return [
-            {**row, "bp_payload": bp_payload(recipe, row, rows=rows, down=down)}
+            row
+            | {
+                "bp_payload": bp_payload(
+                    recipe, row["boundary"], rows=rows, up=up, down=down, sent_up=row["up_payload"]
+                )
+            }
             for row in self._engine.boundary_bytes()
         ]
 
@@ -245,7 +250,9 @@ class _Attempt:
 
     def _log_entry(self, entry: LedgerRecord) -> None:
         """Keep a ledger entry, then judge it."""
-        values = {key: value for key, value in asdict(entry).items() if value is not None and value != math.inf}
+        values = {key: value for key, value in asdict(entry).items() if value is not None}
+        if entry.transport_tolerance == math.inf:  # a lossy codec has none
+            del values["transport_tolerance"]
         shares = values.pop("neurons", None)
         self._run_dir.log({"kind": "ledger", **values, "holds": entry.holds})
         if shares is not None:
@@ -278,7 +285,7 @@ class _Attempt:
     def _logged(self, record: StepRecord) -> bool:
         return record.step % self._spec.log_every == 0 or record.step == self._steps - 1
 
-    def _result(self, boundaries: list[dict[str, int]], facts: dict[str, object]) -> Result:
+    def _result(self, boundaries: list[dict[str, Any]], facts: dict[str, object]) -> Result:
         recipe, tally = self._job.recipe, self.tally
         return Result(
             run_dir=str(self._run_dir.path),

@@ -1,16 +1,23 @@
 """The run directory: what a run leaves behind; every file in it is whole or absent.
 
+One run has one directory: it is claimed by making it, or, where it exists and is empty, by making metrics.jsonl in
+it, which only one process can. What is removed when a run fails early is what that run made.
+
 spec.yaml            the resolved spec
 run.json             status, versions, host, network, and at the end the result or the error
 metrics.jsonl        one record per logged step and per evaluation
 events.out.tfevents  the same for TensorBoard
 weights.safetensors  under the keys of the user's own model
+
+All text is UTF-8; figures that are not finite are strings (strict_json.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import math
 import os
 import platform
 import shutil
@@ -28,6 +35,7 @@ from torch import Tensor
 from distfa.core.activations import Activation
 from distfa.core.model import LayerSpec, Network
 from distfa.errors import RunDirError
+from distfa.experiment import strict_json
 from distfa.version import __version__
 
 SPEC, RUN, METRICS, WEIGHTS = "spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors"
@@ -35,34 +43,45 @@ _MARGIN_BYTES = 2**20  # for the small files
 
 
 class RunDir:
-    """A run's directory while the run goes on."""
+    """A run's directory while the run goes on.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: Where it is.
+        made: Whether this run made the directory itself, and not only what is in it.
+    """
+
+    def __init__(self, path: Path, *, made: bool) -> None:
         self.path = path
+        self._made = made
         self._about: dict[str, Any] = {}
         self._metrics_bytes = 0
         self._events: Any = None
 
     @staticmethod
-    def create(path: Path, *, spec_text: str, network: Network, about: Mapping[str, Any]) -> RunDir:
-        """Make the directory and its first files; leaves nothing behind when it fails.
+    def create(
+        path: str | Path | None, *, name: str, spec_text: str, network: Network, about: Mapping[str, Any]
+    ) -> RunDir:
+        """Claim a directory and make its first files; leaves nothing behind when it fails.
 
         Args:
-            path: Must not exist yet, or be empty.
+            path: Must not exist yet, or be empty; None for a new one, ``runs/<time>-<name>``.
+            name: What a new one is called.
             spec_text: The resolved spec.
             network: The layers, so that the weights can be used without the model's code.
             about: What else run.json says from the start.
 
         Raises:
-            RunDirError: It exists and is not empty, cannot be written, or the disk has no room.
+            RunDirError: It is not empty, another run has it, it cannot be written, or the disk has no room.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunDirError(f"the run directory {path} exists and is not empty; name another, or remove it")
-        run_dir, existed = RunDir(path), path.exists()
+        run_dir = _claim_new(name) if path is None else _claim(located(path))
+        if run_dir is None:
+            raise RunDirError(
+                f"the run directory {path} exists and is not empty, or another run has just taken it; name another, or "
+                "remove it"
+            )
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            _require_room(path, network)
-            run_dir._write(SPEC, spec_text.encode())
+            _require_room(run_dir.path, network)
+            run_dir._write(SPEC, spec_text.encode(errors="surrogateescape"))  # names of files may be any bytes
             run_dir._about = {
                 "status": "running",
                 "network": _describe(network),
@@ -70,11 +89,12 @@ class RunDir:
                 "host": host_facts(),
             }
             run_dir._write_about()
-            (path / METRICS).touch()
-        except (OSError, RunDirError) as exc:
-            if not existed:
-                shutil.rmtree(path, ignore_errors=True)
-            raise exc if isinstance(exc, RunDirError) else _cannot("write", path, exc) from exc
+        except OSError as exc:
+            run_dir._remove()
+            raise _cannot("write", run_dir.path, exc) from exc
+        except BaseException:
+            run_dir._remove()
+            raise
         return run_dir
 
     def log(self, record: Mapping[str, Any]) -> None:
@@ -83,7 +103,7 @@ class RunDir:
         Raises:
             RunDirError: It cannot be written, a full disk for one.
         """
-        line = (json.dumps(record, allow_nan=False, default=str) + "\n").encode()
+        line = (strict_json.dumps(record) + "\n").encode()
         path = self.path / METRICS
         try:
             with path.open("r+b") as file:
@@ -110,7 +130,8 @@ class RunDir:
 
                 self._events = SummaryWriter(str(self.path), flush_secs=5)
             for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+                if math.isfinite(value):  # the rest is a gap in a curve
+                    self._events.add_scalar(name, value, step)
         except OSError as exc:
             raise _cannot("write", self.path, exc) from exc
 
@@ -127,10 +148,10 @@ class RunDir:
         self._write_about()
 
     def fail(self, status: str, message: str, *, keep: bool) -> None:
-        """Say in run.json how the run ended; with nothing to keep, remove the directory instead."""
+        """Say in run.json how the run ended; with nothing to keep, remove what it made instead."""
         self._close_events()
         if not keep:
-            shutil.rmtree(self.path, ignore_errors=True)
+            self._remove()
             return
         self._about |= {"status": status, "error": message}
         try:
@@ -139,11 +160,12 @@ class RunDir:
             return  # a full disk is why it ends; run.json then stays as it was
 
     def _write_about(self) -> None:
-        self._write(RUN, json.dumps(self._about, indent=2, default=str).encode())
+        self._write(RUN, strict_json.dumps(self._about, indent=2).encode())
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file beside its place, then move it there."""
-        target, draft = self.path / name, self.path / f".{name}.part"
+        target = self.path / name
+        draft = _draft(target)
         try:
             with draft.open("wb") as file:
                 file.write(content)
@@ -154,19 +176,84 @@ class RunDir:
             draft.unlink(missing_ok=True)
             raise _cannot("write", target, exc) from exc
 
+    def _remove(self) -> None:
+        """Remove the files of this run, and the directory if this run made it and nobody put more into it."""
+        events = self.path.glob(f"events.out.tfevents.*.{os.getpid()}.*")  # TensorBoard puts the process in the name
+        with contextlib.suppress(OSError):
+            for name in (SPEC, RUN, WEIGHTS, METRICS):
+                (self.path / name).unlink(missing_ok=True)
+                _draft(self.path / name).unlink(missing_ok=True)
+            for file in events:
+                file.unlink(missing_ok=True)
+            if self._made:
+                self.path.rmdir()
+
     def _close_events(self) -> None:
         if self._events is not None:
             _ignoring_full_disk(self._events.close)
             self._events = None
 
 
-def new_path(rule: str, data: str) -> Path:
-    """runs/<time>-<rule>-<data>, with a number behind it where that exists."""
-    stem = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{rule}-{data}"
-    path, number = Path("runs") / stem, 2
-    while path.exists():
-        path, number = Path("runs") / f"{stem}-{number}", number + 1
-    return path
+def _draft(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
+def located(path: str | Path) -> Path:
+    """The path with ``~`` spelt out.
+
+    Raises:
+        RunDirError: Nobody has that home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as exc:
+        raise RunDirError(f"cannot find the home directory in {str(path)!r}: {exc}; write the whole path") from exc
+
+
+def _claim(path: Path, *, fresh: bool = False) -> RunDir | None:
+    """Take a directory; None where it is not empty, or another run was first.
+
+    Args:
+        path: Where.
+        fresh: Whether it must not exist yet, not even empty.
+
+    Raises:
+        RunDirError: It cannot be written.
+    """
+    made = False
+    try:
+        os.fsencode(str(path).encode().decode())  # the system's encoding must have the name, and TensorBoard's, UTF-8
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            made = True
+        if not made and (fresh or not path.is_dir() or any(path.iterdir())):
+            return None
+        try:
+            (path / METRICS).open("xb").close()
+        except FileExistsError:
+            return None
+    except OSError as exc:
+        if made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise _cannot("write", path, exc) from exc
+    except UnicodeError as exc:
+        raise RunDirError(
+            f"the run directory {str(path)!a} has letters that this process cannot write, its encoding for file "
+            f"names is {sys.getfilesystemencoding()}; set PYTHONUTF8=1, or name another"
+        ) from exc
+    return RunDir(path, made=made)
+
+
+def _claim_new(name: str) -> RunDir:
+    """Take runs/<time>-<name>, with a number behind it where another run has that."""
+    stem = Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}"
+    number, run_dir = 1, _claim(stem, fresh=True)
+    while run_dir is None:
+        number += 1
+        run_dir = _claim(stem.with_name(f"{stem.name}-{number}"), fresh=True)
+    return run_dir
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -176,13 +263,14 @@ def read_about(path: Path) -> dict[str, Any]:
         RunDirError: There is no run there, or it cannot be read.
     """
     try:
-        return dict(json.loads((path / RUN).read_text()))
+        about = dict(json.loads((path / RUN).read_text(encoding="utf-8")))
     except FileNotFoundError as exc:
         raise RunDirError(
             f"{path} is no run directory: it has no {RUN}; 'distfa train' prints where it keeps a run"
         ) from exc
     except (OSError, ValueError) as exc:
         raise RunDirError(f"cannot read {path / RUN}: {exc}") from exc
+    return about | {"result": strict_json.numbers(about.get("result"))}
 
 
 def read_network(about: Mapping[str, Any]) -> Network:
@@ -203,7 +291,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         status = read_about(path).get("status")
         raise RunDirError(f"{path} has no {WEIGHTS}: the run's status is {status!r}; only a finished run has weights")
     try:
-        return safetensors.torch.load_file(file)
+        return safetensors.torch.load(file.read_bytes())  # its load_file takes no name outside UTF-8
     except (OSError, safetensors.SafetensorError) as exc:
         raise RunDirError(f"cannot read {file}: {exc}") from exc
 
@@ -226,7 +314,7 @@ def host_facts() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from distfa.runtime.worker import LayerWorker
 
 _CALLS_AT_ONCE = 3  # run, status, and close
+_CLOSE_SECONDS = 2.0  # for calls under way; one that computes on cannot be stopped
 
 
 class ThreadHandle:
@@ -17,12 +18,17 @@ class ThreadHandle:
         self.layer = layer
         self.worker = worker
         self._pool = ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix=f"layer-{layer}")
+        self._calls: set[Future[Any]] = set()
 
     def call(self, method: str, *args: object) -> Future[Any]:
         """Call a method of the worker."""
-        return self._pool.submit(getattr(self.worker, method), *args)
+        future = self._pool.submit(getattr(self.worker, method), *args)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        return future
 
     def close(self) -> None:
-        """Close the worker and let its threads end."""
+        """Close the worker; its threads end with the calls under way."""
         self.worker.close()
-        self._pool.shutdown(wait=False)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait(set(self._calls), timeout=_CLOSE_SECONDS)

@@ -6,9 +6,11 @@ fills, the sender's queue fills, and the sending layer waits.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ SERVICE = "distfa.v1.LayerService"
 _PUSH = "Push"
 _HEADER_ROOM_BYTES = 2**16  # the small fields around a payload
 _SPARE_THREADS = 4  # health checks, and strangers to be refused
+_CLOSE_SECONDS = 5.0  # longest wait for streams, server and threads to end
 _STEP_SECONDS = 0.2  # how often a waiting sender looks whether its stream still stands
 _LINK_KEY, _RUN_KEY = "distfa-link", "distfa-run"
 
@@ -59,6 +62,9 @@ class GrpcTransport:
         self._server: grpc.Server | None = None
         self._inboxes: dict[str, Inbox] = {}
         self._channels: list[grpc.Channel] = []
+        self._senders: list[GrpcSender] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._thread_name = f"distfa-wire-{uuid.uuid4().hex[:8]}"
         self._health = health.HealthServicer()
 
     def listen(self, inboxes: list[Inbox]) -> str:
@@ -68,8 +74,9 @@ class GrpcTransport:
             TransportError: The address cannot be listened on.
         """
         self._inboxes = {_key(inbox.link): inbox for inbox in inboxes}
+        self._pool = ThreadPoolExecutor(len(inboxes) + _SPARE_THREADS, thread_name_prefix=self._thread_name)
         server = grpc.server(
-            ThreadPoolExecutor(len(inboxes) + _SPARE_THREADS, thread_name_prefix="distfa-wire"),
+            self._pool,
             options=[*self._limits(), ("grpc.so_reuseport", 0)],
         )
         push = grpc.stream_unary_rpc_method_handler(
@@ -98,24 +105,36 @@ class GrpcTransport:
         """
         channel = self._open(address)
         self._channels.append(channel)
+        ready = grpc.channel_ready_future(channel)
         try:
-            grpc.channel_ready_future(channel).result(timeout=deadline_seconds)
+            ready.result(timeout=deadline_seconds)
         except grpc.FutureTimeoutError as exc:
+            ready.cancel()
             raise DeadlineExceeded(
                 f"layer {link.sender} could not reach layer {link.receiver} at {address} within "
                 f"{deadline_seconds:.0f} s; is that address open between the two nodes?"
             ) from exc
-        return GrpcSender(channel, link, self._run_id, self._wire.window, address)
+        sender = GrpcSender(channel, link, self._run_id, self._wire.window, address)
+        self._senders.append(sender)
+        return sender
 
     def close(self) -> None:
-        """Stop listening and drop every stream, at once."""
+        """Stop listening and drop every stream, at once; leaves no thread and no channel behind."""
+        give_up = time.monotonic() + _CLOSE_SECONDS
         self._health.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
         for inbox in self._inboxes.values():
             inbox.close()
+        for sender in self._senders:
+            sender.drop()
         for channel in self._channels:
             channel.close()
         if self._server is not None:
-            self._server.stop(grace=0).wait(5)
+            self._server.stop(grace=0).wait(_left(give_up))
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)  # grpc leaves that to whoever made the pool
+        for thread in threading.enumerate():
+            if thread.name.startswith(self._thread_name):
+                thread.join(_left(give_up))
 
     def _limits(self) -> list[tuple[str, int]]:
         """Message limits for both ends (grpc's own default of 4 MiB applies on receipt), and keepalive."""
@@ -223,6 +242,16 @@ class GrpcSender:
         if self._call.code() is not grpc.StatusCode.OK:
             raise self._failure()
 
+    def drop(self) -> None:
+        """End the stream at once, whatever is still queued."""
+        self._call.cancel()
+        # grpc's own thread may wait for the next message, and knows of the end only when one comes.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)
+
     def _failure(self) -> DistfaError:
         """The stream's end, in distfa's terms."""
         code, details = self._call.code(), self._call.details()
@@ -233,6 +262,11 @@ class GrpcSender:
             f"layer {self._link.receiver} at {self._address} went away while layer {self._link.sender} was sending "
             f"{self._link}: {name}, {details}"
         )
+
+
+def _left(give_up: float) -> float:
+    """Seconds until ``give_up``."""
+    return max(0.0, give_up - time.monotonic())
 
 
 def _key(link: Link) -> str:

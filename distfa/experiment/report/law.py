@@ -166,7 +166,7 @@ def _against_limit(run: Run, boundary: int, rows: list[Row], key: str, limit: st
 
 
 def _breaks(row: Row, key: str, limit: str) -> bool:
-    return row.get(limit) is not None and abs(row[key]) > row[limit]
+    return row.get(limit) is not None and not abs(row[key]) <= row[limit]  # NaN breaks it too
 
 
 def _violations(bad: list[Row], key: str, panel: int, *, first: bool) -> Trace:

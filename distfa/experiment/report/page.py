@@ -83,7 +83,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
         RunDirError: It is no run directory, its metrics are damaged, or the page cannot be written.
     """
     run = read_run(run_dir)
-    out = run_dir / "report.html" if out is None else out
+    out = run.path / "report.html" if out is None else out
     write_page(out, render(run, figures(run)))
     return out
 
@@ -207,7 +207,7 @@ def write_page(out: Path, text: str) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")
         draft = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
         draft.chmod(0o644)
         draft.replace(out)

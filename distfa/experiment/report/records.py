@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import yaml
 
 from distfa.errors import RunDirError
-from distfa.experiment.run_dir import METRICS, SPEC, read_about
+from distfa.experiment import strict_json
+from distfa.experiment.run_dir import METRICS, SPEC, located, read_about
 
 Row = dict[str, Any]
 
@@ -101,6 +102,7 @@ def read_run(path: Path) -> Run:
     Raises:
         RunDirError: It is none, or a file in it is damaged; a metrics line is named by its number.
     """
+    path = located(path)
     about = read_about(path)
     rows, notes = _read_metrics(path / METRICS)
     if about.get("status") == "running":
@@ -125,7 +127,7 @@ def read_run(path: Path) -> Run:
 def _read_spec(file: Path) -> Mapping[str, Any]:
     """spec.yaml; empty where there is none."""
     try:
-        spec = yaml.safe_load(file.read_text())
+        spec = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as exc:
@@ -144,7 +146,7 @@ def _read_metrics(file: Path) -> tuple[list[Row], list[str]]:
         row = _parse(line, f"{file}, line {number}")
         if row["kind"] in _NEEDED:
             _check(row, f"{file}, line {number}")
-            rows.append(row)
+            rows.append(strict_json.numbers(row))
         else:
             unknown += 1
     notes = []
@@ -190,6 +192,8 @@ def _check(row: Row, where: str) -> None:
 
 def _require_number(row: Row, name: str, where: str) -> None:
     value = row.get(name)
+    if value != strict_json.number(value):
+        return  # the name of NaN or an infinity
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         kind = row.get("kind", "layer")
         raise RunDirError(

@@ -1,0 +1,40 @@
+"""JSON that every reader can read: NaN and infinities, which JSON does not have, are the strings ``"NaN"``,
+``"Infinity"`` and ``"-Infinity"``, as in protobuf's JSON mapping. ``null`` stays what it is: no such figure.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """``value`` as JSON; what JSON does not know, a path for one, becomes text."""
+    return json.dumps(_named(value), allow_nan=False, default=str, indent=indent)
+
+
+def numbers(value: Any) -> Any:
+    """What was read, with NaN and infinities as floats again."""
+    if isinstance(value, dict):
+        return {key: numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [numbers(inner) for inner in value]
+    return number(value)
+
+
+def number(value: Any) -> Any:
+    """One figure as a float, where it is the name of one."""
+    return _NUMBERS.get(value, value) if isinstance(value, str) else value
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _named(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return next(name for name, number in _NUMBERS.items() if repr(number) == repr(float(value)))
+    return value
