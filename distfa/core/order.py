@@ -33,6 +33,7 @@ class Batch:
         drains: Whether every backward of the step comes before any forward of the next: always under
             ``sync`` and in the first ``sync_epochs``; else at the end of an epoch and before an evaluation.
         lr: Learning rate of the step's update.
+        last: Whether it is the run's last.
     """
 
     step: int
@@ -42,6 +43,7 @@ class Batch:
     probe: bool
     drains: bool
     lr: float
+    last: bool = False
 
     @property
     def rows(self) -> int:
@@ -84,6 +86,7 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0) -> Iterator[Batch]:
             probe=bool(recipe.probe_every) and step % recipe.probe_every == 0,
             drains=last or ends_epoch or recipe.schedule == "sync" or epoch < recipe.sync_epochs,
             lr=optim.rate(recipe.optimizer, step, total),
+            last=last,
         )
 
 
@@ -92,3 +95,8 @@ def evaluation(recipe: Recipe, samples: int) -> Iterator[NDArray[np.int64]]:
     rows = max(1, min(_EVAL_ROWS, _EVAL_NUMBERS // max(recipe.network.sizes)))
     for start in range(0, samples, rows):
         yield np.arange(start, min(start + rows, samples))
+
+
+def audit(recipe: Recipe, samples: int) -> NDArray[np.int64]:
+    """The training rows that go up the trained layers at the end."""
+    return np.arange(min(recipe.audit_rows, samples))

@@ -46,6 +46,8 @@ class Recipe:
         ledger_neurons: Whether entries also keep every neuron's share.
         ledger_exact: Whether both ends of every link also report digests of the signals of those steps.
         probe_every: Steps between probes of gradient alignment; 0 for none.
+        audit_rows: So many training samples go up the trained layers at the end, for the user's model to be held against;
+            0 for none.
         check_finite: Whether NaN or infinity in a signal or the loss ends the run.
     """
 
@@ -73,6 +75,7 @@ class Recipe:
     ledger_exact: bool = False
     ledger_neurons: bool = False
     probe_every: int = 0
+    audit_rows: int = 0
     check_finite: bool = True
 
     @property

@@ -43,6 +43,19 @@ class EvalRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditRecord:
+    """What the trained layers make of a few training samples, for the model they were split from to be held against.
+
+    Attributes:
+        rows: The first samples of the training set, so many.
+        outputs: The network's outputs for them, row by row.
+    """
+
+    rows: int
+    outputs: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Span:
     """What a layer did from when to when.
 
@@ -71,4 +84,4 @@ class TimelineRecord:
     spans: tuple[Span, ...] = field(compare=False)
 
 
-Record = StepRecord | EvalRecord | LedgerRecord | DigestRecord | ProbeRecord | TimelineRecord
+Record = StepRecord | EvalRecord | AuditRecord | LedgerRecord | DigestRecord | ProbeRecord | TimelineRecord

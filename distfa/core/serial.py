@@ -117,7 +117,10 @@ class SerialTrainer:
                     yield from self._entered()
             if batch.evaluate and _count(self._test):
                 self._evaluate(batch)
-                yield from self._entered()
+            if batch.last and len(rows := order.audit(self.recipe, samples)):
+                for steps in self._steps:
+                    steps.audit(batch, rows)
+            yield from self._entered()
             self._first = batch.step + 1
 
     def state(self) -> dict[str, Tensor]:

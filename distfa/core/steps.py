@@ -22,13 +22,15 @@ from distfa.core.layer import Layer, Part
 from distfa.core.losses import Scored
 from distfa.core.order import Batch
 from distfa.core.recipe import Recipe
-from distfa.core.records import EvalRecord, StepRecord
+from distfa.core.records import AuditRecord, EvalRecord, StepRecord
 from distfa.core.routes import Direction, Kind, Link, links
 from distfa.core.samples import Inputs, Targets
 from distfa.errors import LayerError
 
 
 T = TypeVar("T")
+
+AUDIT = 2**31  # number of the audit's message among those of an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,15 +167,9 @@ class Steps:
 
     def evaluate_part(self, step: int, number: int, rows: NDArray[np.int64], score: Score) -> None:
         """One part of the test set up the layer."""
-        if Direction.UP in self._in:
-            h_in = self._ports.take(self._in[Direction.UP], Kind.EVALUATION, step, number, len(rows))
-        else:
-            h_in = _given(self._test.inputs).read(rows)
-        h = self.layer.infer(h_in)
-        if self.layer.is_output:
+        h = self._inferred(self._test, step, number, rows)
+        if h is not None:
             score.add(self.layer.score(h, _given(self._test.targets).read(rows), score.rows))
-        else:
-            self._ports.give(self._out[Direction.UP, self.layer.index], Kind.EVALUATION, step, number, h)
 
     def evaluated(self, batch: Batch, score: Score) -> None:
         """The whole test set has passed."""
@@ -192,7 +188,25 @@ class Steps:
             )
         )
 
+    def audit(self, batch: Batch, rows: NDArray[np.int64]) -> None:
+        """A few training samples up the trained layer, in a message after those of the test set."""
+        h = self._inferred(self._train, batch.step, AUDIT, rows)
+        if h is not None:
+            self._enter(AuditRecord(rows=len(rows), outputs=tuple(h.double().flatten().tolist())))
+
     # -- parts ----------------------------------------------------------------------------------
+
+    def _inferred(self, split: Split, step: int, number: int, rows: NDArray[np.int64]) -> Tensor | None:
+        """Samples up the layer in evaluation; at the output what came of them, below it goes on."""
+        if Direction.UP in self._in:
+            h_in = self._ports.take(self._in[Direction.UP], Kind.EVALUATION, step, number, len(rows))
+        else:
+            h_in = _given(split.inputs).read(rows)
+        h = self.layer.infer(h_in)
+        if self.layer.is_output:
+            return h
+        self._ports.give(self._out[Direction.UP, self.layer.index], Kind.EVALUATION, step, number, h)
+        return None
 
     def _renew(self, batch: Batch) -> None:
         """Rows of feedback come from above, are kept, and go on as this layer's own forward makes them."""

@@ -11,7 +11,7 @@ import torch
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from distfa import codecs, data
+from distfa import codecs, data, models
 from distfa.core import activations, draw, losses, optim, rules
 from distfa.core.model import Network
 from distfa.core.recipe import INITS, SCHEDULES, Recipe
@@ -55,9 +55,17 @@ class DataSpec(_Part):
     hub: str | None = Field(None, description="for name: hub, the data set's name there")
 
 
-class ModelSpec(_Part):
-    """The multi-layer perceptron that the command line trains."""
+MLP, GIVEN = "mlp", "given"
 
+
+class ModelSpec(_Part):
+    """What is trained."""
+
+    name: str = Field(
+        MLP,
+        description=f"{', '.join(models.MODELS)}, or package.module:function for a function that returns your own "
+        f"nn.Sequential; the other keys are {MLP}'s",
+    )
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 128), description="widths of the hidden layers")
     activation: Annotated[str, _one_of(activations.NAMES)] = "relu"
     slope: float = Field(0.01, description="leaky_relu only: slope below zero")
@@ -92,6 +100,11 @@ class FeedbackSpec(_Part):
     """The feedback matrices."""
 
     rank: int | None = Field(None, ge=1, description="fa and dfa only: B of this rank; null: full")
+    inside: Literal["exact", "feedback"] = Field(
+        "exact",
+        description="in a layer of several weights, rules that go hop by hop: its own gradient goes back through its "
+        "weights, since nothing crosses a wire there, or through feedback too",
+    )
     gain: float = Field(1.0, gt=0, description="scale of B, beside the weights' own")
     fanout: int | None = Field(
         None,
@@ -169,7 +182,7 @@ class RunSpec(_Part):
     """A run. Every key has a default; ``distfa train`` with none trains on handwritten digits."""
 
     data: Annotated[DataSpec, BeforeValidator(_named)] = DataSpec()
-    model: ModelSpec = ModelSpec()
+    model: Annotated[ModelSpec, BeforeValidator(_named)] = ModelSpec()
     rule: Annotated[str, _one_of(tuple(rules.RULES))] = Field("dfa", description="feedback rule")
     init: Annotated[str, _one_of(INITS)] = Field(
         "aligned",
@@ -236,7 +249,7 @@ class RunSpec(_Part):
             )
         return self
 
-    def recipe(self, network: Network) -> Recipe:
+    def recipe(self, network: Network, *, audit_rows: int = 0) -> Recipe:
         """What determines the weights, for a network."""
         return Recipe(
             network=network,
@@ -246,6 +259,7 @@ class RunSpec(_Part):
             rank=self.feedback.rank,
             fanout=self.feedback.fanout,
             gain=self.feedback.gain,
+            inside=self.feedback.inside,
             loss=self.loss,
             optimizer=optim.OptimizerConfig(**self.optimizer.model_dump()),
             epochs=self.epochs,
@@ -262,15 +276,16 @@ class RunSpec(_Part):
             ledger_exact=self.ledger.exact,
             ledger_neurons=self.ledger.neurons,
             probe_every=self.probe.every,
+            audit_rows=audit_rows,
             check_finite=self.check_finite,
         )
 
-    def job(self, network: Network, *, run_id: str, train_rows: int, test_rows: int) -> Job:
+    def job(self, network: Network, *, run_id: str, train_rows: int, test_rows: int, audit_rows: int = 0) -> Job:
         """What every layer is told."""
         wire = self.wire.model_dump(exclude={"security"})
         return Job(
             run_id=run_id,
-            recipe=self.recipe(network),
+            recipe=self.recipe(network, audit_rows=audit_rows),
             wire=WireConfig(**wire),
             activations=self.codec.activations,
             errors=self.codec.errors,

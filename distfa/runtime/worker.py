@@ -269,7 +269,7 @@ class LayerWorker:
             steps.begin(batch)
         elif isinstance(operation, schedule.Update):
             steps.update(batch)
-        elif self._job.test_rows:
+        else:
             self._evaluate(steps, batch)
 
     def _probe(self, steps: Steps, batch: order.Batch) -> None:
@@ -280,11 +280,14 @@ class LayerWorker:
             steps.probe_down(batch, m)
 
     def _evaluate(self, steps: Steps, batch: order.Batch) -> None:
-        score = Score(self._job.test_rows)
-        for number, rows in enumerate(order.evaluation(self._job.recipe, score.rows)):
+        recipe, score = self._job.recipe, Score(self._job.test_rows)
+        for number, rows in enumerate(order.evaluation(recipe, score.rows)):
             steps.evaluate_part(batch.step, number, rows, score)
             self._progressed = time.monotonic()
-        steps.evaluated(batch, score)
+        if score.rows:
+            steps.evaluated(batch, score)
+        if batch.last and len(rows := order.audit(recipe, self._job.train_rows)):
+            steps.audit(batch, rows)
 
     def _enter(self, entry: Entry) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from distfa.core.activations import Activation
-from distfa.core.network import mlp
+from distfa.core.model import mlp
 from distfa.errors import RunDirError
 from distfa.experiment import strict_json
 from distfa.experiment.evaluate import evaluate_run

@@ -1,0 +1,119 @@
+"""What a run trains: the network of the spec or the user's own model, split into layers, and held against it after."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distfa import models
+from distfa.core.activations import Activation
+from distfa.core.admit import require_dtype
+from distfa.core.model import Network, mlp
+from distfa.core.recipe import Recipe
+from distfa.core.records import AuditRecord
+from distfa.core.split import group, layer_module, split
+from distfa.data import Dataset
+from distfa.errors import LayerError, ModelError, SpecError
+from distfa.experiment.spec import GIVEN, MLP, RunSpec
+
+_AUDIT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of round-off between one thread and several
+_MIXED_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is trained.
+
+    Attributes:
+        network: Its layers.
+        model: The module they are of; None for a multi-layer perceptron that is drawn from the seed.
+    """
+
+    network: Network
+    model: nn.Sequential | None = None
+
+    @property
+    def modules(self) -> dict[int, nn.Module]:
+        """Every layer's own modules, by its number."""
+        if self.model is None:
+            return {}
+        return {number: layer_module(part) for number, part in enumerate(group(self.model), start=1)}
+
+    def audit(self, recipe: Recipe, weights: Mapping[str, Tensor], inputs: Tensor, found: AuditRecord) -> None:
+        """Refuse an end in which the user's own model, with the trained weights, does not give what the layers give.
+
+        Args:
+            recipe: The run's.
+            weights: As the run ends with them, by the model's keys.
+            inputs: The samples of the audit.
+            found: What the layers made of them.
+
+        Raises:
+            LayerError: They differ by more than round-off.
+        """
+        if self.model is None:
+            return
+        own = copy.deepcopy(self.model).cpu().to(recipe.dtype)
+        own.load_state_dict(dict(weights), strict=self.network.seeded is False)
+        own.eval()
+        with torch.no_grad():
+            outputs = own(inputs).flatten().double()
+        layers = torch.tensor(found.outputs, dtype=torch.float64)
+        scale = layers.abs().max().clamp_min(1.0)
+        tolerance = _MIXED_TOLERANCE if recipe.mixed else _AUDIT_TOLERANCE[recipe.dtype]
+        if outputs.shape != layers.shape or not bool(((outputs - layers).abs() <= tolerance * scale).all()):
+            apart = (outputs - layers).abs().max().item() if outputs.shape == layers.shape else float("nan")
+            raise LayerError(
+                f"the model with the trained weights does not give what the layers of the run give: {apart:.3g} apart on "
+                f"{found.rows} samples, where round-off is below {tolerance * float(scale):.1g}. Its forward does "
+                "something that its modules, one after the other, do not do; the weights are not to be trusted for it"
+            )
+
+
+def network_for(spec: RunSpec, dataset: Dataset) -> Network:
+    """The layers of the spec's model for a data set."""
+    return subject_for(spec, dataset).network
+
+
+def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
+    """What the spec trains on a data set: the multi-layer perceptron, a ready network, or a user's function's.
+
+    Raises:
+        SpecError: No model of that name, or the spec is of a run from Python.
+        ModelError: It cannot be split into layers.
+    """
+    if spec.model.name == MLP:
+        slope = {"slope": spec.model.slope} if spec.model.activation == "leaky_relu" else {}
+        activation = Activation(name=spec.model.activation, **slope)
+        sizes = (dataset.features, *spec.model.hidden, dataset.outputs)
+        return Subject(network=mlp(sizes, activation=activation, bias=spec.model.bias))
+    if spec.model.name == GIVEN:
+        raise SpecError(
+            "the spec is of a run from Python, whose model was an object there: train it there with "
+            "distfa.Trainer(model, spec), or put its making into a function and set model: package.module:function"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        model = models.build(spec.model.name, dataset)
+    return subject_of(model.to(_dtype(spec)), spec, dataset)
+
+
+def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:
+    """A user's model on a data set.
+
+    Raises:
+        ModelError: It cannot be split into layers, or its numbers are not of the run's type.
+    """
+    network = split(model, dataset.shape, tokens=dataset.tokens is not None)
+    if not isinstance(model, nn.Sequential):
+        raise ModelError("a model that was split is an nn.Sequential")
+    require_dtype(model, _dtype(spec))
+    return Subject(network=network, model=model)
+
+
+def _dtype(spec: RunSpec) -> torch.dtype:
+    return torch.float64 if spec.dtype == "float64" else torch.float32
