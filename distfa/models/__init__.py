@@ -1,0 +1,127 @@
+"""Ready networks, each a plain ``nn.Sequential``; by name for a data set, or a user's own by its path."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from torch import nn
+
+from distfa.errors import SpecError
+from distfa.models.dense import ResidualMLPBlock, mlp, residual_mlp
+from distfa.models.images import ResidualBlock, convnet, lenet, resnet20
+from distfa.models.sequences import CausalAttention, TokenEmbedding, TransformerBlock, transformer
+from distfa.models.user import load
+
+__all__ = [
+    "MODELS",
+    "CausalAttention",
+    "ResidualBlock",
+    "ResidualMLPBlock",
+    "Samples",
+    "TokenEmbedding",
+    "TransformerBlock",
+    "build",
+    "convnet",
+    "lenet",
+    "load",
+    "mlp",
+    "residual_mlp",
+    "resnet20",
+    "transformer",
+]
+
+
+class Samples(Protocol):
+    """What a model has to know of a data set; every ``distfa.data.Dataset`` is one."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes, or width of the targets."""
+
+    @property
+    def tokens(self) -> int | None:
+        """Size of the vocabulary, or None."""
+
+    @property
+    def positions(self) -> int:
+        """Labels per sample."""
+
+
+def build(name: str, samples: Samples) -> nn.Module:
+    """The model of that name for a data set, with torch's own initial weights.
+
+    Args:
+        name: A key of ``MODELS``, or ``package.module:function`` for a user's own (see ``load``).
+        samples: What it will be trained on.
+
+    Raises:
+        SpecError: An unknown name, or a model that does not read such samples.
+        ModelError: The user's function failed, or the samples are too small.
+    """
+    if ":" in name:
+        return load(name)
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SpecError(
+            f"model {name!r} is not one of {', '.join(MODELS)}, nor of the form package.module:function{hint}"
+        )
+    return MODELS[name](samples)
+
+
+def _of_quantities(name: str, samples: Samples) -> tuple[tuple[int, ...], int]:
+    """(shape, outputs) of samples with one answer each.
+
+    Raises:
+        SpecError: They are tokens, or have a label at every position.
+    """
+    if samples.tokens is not None or samples.positions > 1:
+        what = f"tokens of {samples.tokens} kinds" if samples.tokens is not None else "sequences"
+        raise SpecError(
+            f"model {name} gives one answer for a sample of quantities, and {samples.name} has {what} with "
+            f"{samples.positions} labels each; choose transformer for tokens, or give a model of your own"
+        )
+    return samples.shape, samples.outputs
+
+
+def _dense(name: str, make: Callable[[int, int], nn.Sequential], samples: Samples) -> nn.Sequential:
+    """A network of flat samples, with a Flatten before it where they are not flat."""
+    shape, outputs = _of_quantities(name, samples)
+    network = make(math.prod(shape), outputs)
+    return network if len(shape) == 1 else nn.Sequential(nn.Flatten(), *network)
+
+
+def _transformer(samples: Samples) -> nn.Sequential:
+    length = samples.shape[0]
+    if samples.tokens is None or len(samples.shape) != 1 or samples.positions != length:
+        kind = "quantities" if samples.tokens is None else "tokens"
+        raise SpecError(
+            f"model transformer reads tokens (T,) with a label at each of the T positions, such as data set stdlib, "
+            f"and {samples.name} has {kind} of shape {samples.shape} with {samples.positions} labels each; "
+            "choose another model or data set"
+        )
+    return transformer(samples.tokens, length, outputs=samples.outputs)
+
+
+MODELS: Mapping[str, Callable[[Samples], nn.Sequential]] = MappingProxyType(
+    {
+        "mlp": lambda samples: _dense("mlp", mlp, samples),
+        "residual_mlp": lambda samples: _dense("residual_mlp", residual_mlp, samples),
+        "lenet": lambda samples: lenet(*_of_quantities("lenet", samples)),
+        "convnet": lambda samples: convnet(*_of_quantities("convnet", samples)),
+        "resnet20": lambda samples: resnet20(*_of_quantities("resnet20", samples)),
+        "transformer": _transformer,
+    }
+)
