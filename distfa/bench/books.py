@@ -22,7 +22,7 @@ from distfa.core.rules import RULES
 from distfa.core.serial import SerialTrainer
 from distfa.core.steps import Split
 from distfa.data import Dataset
-from distfa.experiment.run import network_for
+from distfa.experiment.subject import network_for
 from distfa.experiment.spec import RunSpec
 from distfa.runtime.job import RawInputs, RawTargets
 

@@ -24,7 +24,8 @@ from distfa.bench import namespaces
 from distfa.bench.namespaces import Nodes
 from distfa.bench.peers import launch
 from distfa.core.records import StepRecord
-from distfa.experiment.run import Progress, network_for
+from distfa.experiment.run import Progress
+from distfa.experiment.subject import network_for
 from distfa.experiment.run import run as train
 from distfa.experiment.spec import RunSpec, parse
 

@@ -19,7 +19,8 @@ from distfa.core.model import mlp
 from distfa.core.recipe import Recipe
 from distfa.data import Dataset
 from distfa.errors import BenchError, NonFiniteError
-from distfa.experiment.run import Progress, network_for, run
+from distfa.experiment.run import Progress, run
+from distfa.experiment.subject import network_for
 from distfa.experiment.spec import RunSpec, parse
 from distfa.core.routes import links
 from distfa.transport.message import Direction

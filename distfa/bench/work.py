@@ -14,7 +14,7 @@ from distfa.core.draw import initial_weight
 from distfa.core.recipe import Recipe
 from distfa.core.steps import Split
 from distfa.errors import BenchError
-from distfa.experiment.run import network_for
+from distfa.experiment.subject import network_for
 from distfa.experiment.spec import RunSpec
 from distfa.runtime.job import RawInputs, RawTargets
 

@@ -149,7 +149,8 @@ def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:
 
     from distfa import data
     from distfa.experiment import spec as specs
-    from distfa.experiment.run import network_for, run
+    from distfa.experiment.run import run
+    from distfa.experiment.subject import network_for
 
     dataset = data.load("digits", limit=64)
     weights = {}

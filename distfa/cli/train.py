@@ -31,11 +31,19 @@ def train(
         str | None,
         typer.Option(help="Directory with the official files, or an .npz.", rich_help_panel=_MODEL),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="mlp (default), residual_mlp, lenet, convnet, resnet20, transformer, or package.module:function for a "
+            "function that returns your own nn.Sequential.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     hidden: Annotated[
         str | None,
         typer.Option(
             metavar="N,N,...",
-            help="Widths of the hidden layers; '' for none.",
+            help="mlp only: widths of the hidden layers; '' for none.",
             rich_help_panel=_MODEL,
         ),
     ] = None,
@@ -116,11 +124,13 @@ def train(
     from distfa import data as datasets
     from distfa.experiment import spec as specs
     from distfa.experiment import strict_json
-    from distfa.experiment.run import network_for, run
+    from distfa.experiment.run import run
+    from distfa.experiment.subject import subject_for
 
     flags = {
         "data.name": data,
         "data.dir": data_dir,
+        "model.name": model,
         "model.hidden": _widths(hidden),
         "rule": rule,
         "init": init,
@@ -139,11 +149,12 @@ def train(
     given: list[tuple[str, Any]] = [(key, value) for key, value in flags.items() if value is not None]
     spec = specs.load(spec_path, [*given, *(specs.parse_change(change) for change in changes or [])])
     dataset = datasets.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
-    network = network_for(spec, dataset)
+    subject = subject_for(spec, dataset)
+    network = subject.network
     warns = spec.ledger.on_violation == "warn"
     # Ray tells its own story of a dead worker on stdout, which belongs to the result; ours is enough.
     with redirect_stdout(io.StringIO()), ProgressBar(_starting(spec.engine, len(network)), warns=warns) as bar:
-        result, _ = run(spec, network, dataset, observer=bar)
+        result, _ = run(spec, network, dataset, model=subject.model, observer=bar)
     result_table(result, stderr=as_json)
     if as_json:
         typer.echo(strict_json.dumps(result.as_dict()))

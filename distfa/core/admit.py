@@ -60,18 +60,17 @@ def admit(model: nn.Sequential, groups: Sequence[Group]) -> None:
 
 
 def require_dtype(model: nn.Module, dtype: torch.dtype) -> None:
-    """Refuse a model whose numbers are not of the run's type.
+    """Refuse a model whose numbers are not of the run's type, but for float32 in a float64 run, which loses nothing.
 
     Raises:
         ModelError: Names the parameter and both types.
     """
     for name, parameter in model.named_parameters():
-        if parameter.dtype != dtype:
-            plain = {torch.float32: "model.float()", torch.float64: "model.double()"}[dtype]
+        if parameter.dtype not in (dtype, torch.float32):
             run = {torch.float64: " or set dtype: float64", torch.bfloat16: " and set dtype: bfloat16"}
             raise ModelError(
                 f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}, the run trains weights in "
-                f"{str(dtype).removeprefix('torch.')}; call {plain}{run.get(parameter.dtype, '')}"
+                f"{str(dtype).removeprefix('torch.')}; call model.float(){run.get(parameter.dtype, '')}"
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distfa import codecs
 from distfa.core.records import Record
@@ -20,7 +20,7 @@ from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
 from distfa.transport.message import Direction
 
 T = TypeVar("T")
-Given = Mapping[int, tuple[Tensor, Tensor | None]]
+Modules = Mapping[int, nn.Module]
 
 
 class Engine(Protocol):
@@ -50,7 +50,7 @@ class Engine(Protocol):
 class SerialEngine:
     """The oracle, in this process, on one thread; nothing goes over a wire."""
 
-    def __init__(self, job: Job, inputs: RawInputs, targets: RawTargets, given: Given) -> None:
+    def __init__(self, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules) -> None:
         recipe = job.recipe
         if job.device == "cuda" and not torch.cuda.is_available():
             raise SpecError("device is 'cuda' but torch sees no GPU here; use device: auto or cpu")
@@ -65,7 +65,7 @@ class SerialEngine:
             Split(inputs=x[1], targets=y[1]),
             carry_activation=lambda signal: codecs.carry(up, signal),
             carry_error=lambda signal: codecs.carry(down, signal),
-            given=given,
+            modules=modules,
             device=device,
             lossy=lossy(job),
         )
@@ -99,7 +99,7 @@ class SerialEngine:
 class RayEngine:
     """Layer actors on a Ray cluster."""
 
-    def __init__(self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, given: Given) -> None:
+    def __init__(self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules) -> None:
         from distfa.runtime.actors import ClusterConfig, RayRun, Resources  # so that serial runs need no Ray
 
         layers = len(job.recipe.network)
@@ -118,7 +118,7 @@ class RayEngine:
             ),
             inputs=inputs,
             targets=targets,
-            given=given,
+            modules=modules,
         )
         self._coordinator: Coordinator | None = None
 
@@ -169,11 +169,11 @@ def entered(value: T | None) -> T:
     return value
 
 
-def build(spec: RunSpec, job: Job, *, inputs: RawInputs, targets: RawTargets, given: Given) -> Engine:
+def build(spec: RunSpec, job: Job, *, inputs: RawInputs, targets: RawTargets, modules: Modules) -> Engine:
     """The engine the spec names."""
     if spec.engine == "serial":
-        return SerialEngine(job, inputs, targets, given)
-    return RayEngine(spec, job, inputs, targets, given)
+        return SerialEngine(job, inputs, targets, modules)
+    return RayEngine(spec, job, inputs, targets, modules)
 
 
 class Clock:

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from distfa import data
 from distfa.core.layer import Layer
+from distfa.core.model import Network
 from distfa.core.serial import evaluate
 from distfa.core.steps import Split
 from distfa.errors import DataError, RunDirError
 from distfa.experiment import run_dir as run_dirs
-from distfa.experiment.run import check
+from distfa.experiment.run import check, raw_samples
 from distfa.experiment.spec import RunSpec, load
-from distfa.runtime.job import RawInputs, RawTargets
+from distfa.experiment.subject import Subject, subject_for, subject_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,12 @@ class Evaluation:
 
 
 def evaluate_run(
-    run_dir: str | Path, *, split: str = "test", data_dir: str | None = None, arrays: Any = None
+    run_dir: str | Path,
+    *,
+    split: str = "test",
+    data_dir: str | None = None,
+    arrays: Any = None,
+    model: nn.Module | None = None,
 ) -> Evaluation:
     """Evaluate a finished run.
 
@@ -46,36 +54,41 @@ def evaluate_run(
         split: ``test`` or ``train`` of the data set the run was trained on.
         data_dir: Where that data set lies now, if elsewhere than then.
         arrays: (x, y) or an iterable of batches instead.
+        model: The module that was trained, where it was an object in Python; it is left as it is.
 
     Raises:
         RunDirError: No run there, or it has no weights.
         DataError: The data set cannot be read, or the run was trained on arrays and none are given.
+        SpecError: The run was trained on a model from Python and none is given.
     """
     path = run_dirs.located(run_dir)
     about, spec = run_dirs.read_about(path), load(path / run_dirs.SPEC)
     network, weights = run_dirs.read_network(about), run_dirs.read_weights(path)
-    dataset = data.from_arrays(arrays) if arrays is not None else _dataset(spec, data_dir)
-    check(spec.model_copy(update={"init": "random"}), network, dataset, None)
+    tokens = max(network.outputs, 2) if network.tokens else None
+    dataset = data.from_arrays(arrays, tokens=tokens) if arrays is not None else _dataset(spec, data_dir)
+    subject = _subject(spec, network, dataset, model)
+    check(spec.model_copy(update={"init": "random"}), subject, dataset)
     wanted = "train" if arrays is not None else split
-    recipe = spec.recipe(network)
+    recipe, modules = spec.recipe(network), subject.modules
+    layers = [Layer(recipe, number, module=modules.get(number)) for number in range(1, len(network) + 1)]
     try:
-        layers = [
-            Layer(recipe, index, given=(weights[f"{layer.key}.weight"], weights.get(f"{layer.key}.bias")))
-            for index, layer in enumerate(network.layers, start=1)
-        ]
-    except KeyError as exc:
-        raise RunDirError(f"{path / run_dirs.WEIGHTS} has no {exc}; it is not the file this run saved") from exc
-    inputs = RawInputs(train=dataset.train_x, test=dataset.test_x, mean=dataset.mean, std=dataset.std)
-    targets = RawTargets(train=dataset.train_y, test=dataset.test_y)
+        for layer in layers:
+            layer.block.load(weights)
+    except (KeyError, RuntimeError) as exc:
+        raise RunDirError(
+            f"{path / run_dirs.WEIGHTS} does not fit the layers ({exc}); it is not the file this run saved, or not of "
+            "this model"
+        ) from exc
+    inputs, targets = raw_samples(network, dataset)
     which = 0 if wanted == "train" else 1
     samples = Split(
         inputs=inputs.readers(recipe.dtype, layers[0].device)[which],
         targets=targets.readers(recipe.dtype, layers[0].device)[which],
     )
-    if not len(samples.inputs):
+    if samples.inputs is None or not len(samples.inputs):
         raise DataError(f"data set {dataset.name!r} has no {wanted} samples; evaluate the other split")
-    loss, correct, rows = evaluate(layers, samples)
-    accuracy = correct / rows if dataset.classification else None
+    loss, correct, rows = evaluate(recipe, layers, samples)
+    accuracy = correct / (rows * dataset.positions) if dataset.classification else None
     return Evaluation(
         run_dir=str(path),
         split="given" if arrays is not None else split,
@@ -83,6 +96,13 @@ def evaluate_run(
         loss=loss,
         accuracy=accuracy,
     )
+
+
+def _subject(spec: RunSpec, network: Network, dataset: data.Dataset, model: nn.Module | None) -> Subject:
+    """What was trained: from the seed's network, from the model that is given, or from the spec."""
+    if network.seeded:
+        return Subject(network=network)
+    return subject_for(spec, dataset) if model is None else subject_of(model, spec, dataset)
 
 
 def _dataset(spec: RunSpec, data_dir: str | None) -> data.Dataset:

@@ -11,7 +11,7 @@ from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
-from distfa.core.records import EvalRecord, Record, StepRecord, TimelineRecord
+from distfa.core.records import AuditRecord, EvalRecord, Record, StepRecord, TimelineRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +71,12 @@ class Tally:
 
     Args:
         classification: Whether rows can be right or wrong.
+        positions: Labels of a sample.
     """
 
-    def __init__(self, *, classification: bool) -> None:
-        self.classification = classification
+    def __init__(self, *, classification: bool, positions: int = 1) -> None:
+        self.classification, self.positions = classification, positions
+        self.audit: AuditRecord | None = None
         self._epoch: list[StepRecord] = []
         self._train_seconds = 0.0
         self.train_rows = 0
@@ -98,6 +100,9 @@ class Tally:
             return
         if isinstance(record, ProbeRecord):
             self.probe = record
+            return
+        if isinstance(record, AuditRecord):
+            self.audit = record
             return
         if isinstance(record, TimelineRecord):
             return
@@ -133,7 +138,7 @@ class Tally:
         rows = sum(record.rows for record in self._epoch)
         if not rows or not self.classification:
             return None
-        return sum(record.correct for record in self._epoch) / rows
+        return sum(record.correct for record in self._epoch) / (rows * self.positions)
 
     @property
     def test_loss(self) -> float | None:
@@ -143,7 +148,9 @@ class Tally:
     @property
     def test_accuracy(self) -> float | None:
         """At the last evaluation."""
-        return None if self.test is None or not self.classification else self.test.correct / self.test.rows
+        if self.test is None or not self.classification:
+            return None
+        return self.test.correct / (self.test.rows * self.positions)
 
 
 def with_total(boundaries: list[dict[str, Any]]) -> dict[str, Any]:

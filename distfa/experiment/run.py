@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from distfa.core import schedule
-from distfa.core.activations import Activation
+from distfa.core import rules, schedule
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
-from distfa.core.model import Network, mlp
-from distfa.core.order import steps
+from distfa.core.model import Network
+from distfa.core.order import audit, steps
 from distfa.core.probe import ProbeRecord
-from distfa.core.records import EvalRecord, Record, StepRecord, TimelineRecord
+from distfa.core.records import AuditRecord, EvalRecord, Record, StepRecord, TimelineRecord
 from distfa.data import Dataset
-from distfa.errors import DataError, DistfaError, Interrupted, LedgerViolation, SpecError
+from distfa.errors import DataError, DistfaError, Interrupted, LayerError, LedgerViolation, SpecError
 from distfa.experiment import engines
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
 from distfa.experiment.spec import RunSpec, dump
+from distfa.experiment.subject import Subject
 from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.transport.message import Direction
 
@@ -45,18 +46,10 @@ class Progress:
     boundaries: Callable[[], list[dict[str, Any]]]
 
 
+_AUDIT_ROWS = 8
 _TRAFFIC_SECONDS = 1.0  # between records of bytes and waiting
 
 Observer = Callable[[Progress], None]
-
-
-def network_for(spec: RunSpec, dataset: Dataset) -> Network:
-    """The multi-layer perceptron of the spec, between the data set's inputs and outputs."""
-    activation = Activation(name=spec.model.activation, slope=spec.model.slope)
-    if spec.model.activation != "leaky_relu":
-        activation = Activation(name=spec.model.activation)
-    sizes = (dataset.features, *spec.model.hidden, dataset.outputs)
-    return mlp(sizes, activation=activation, bias=spec.model.bias)
 
 
 def run(
@@ -64,7 +57,7 @@ def run(
     network: Network,
     dataset: Dataset,
     *,
-    given: engines.Given | None = None,
+    model: nn.Sequential | None = None,
     observer: Observer = lambda progress: None,
 ) -> tuple[Result, dict[str, Tensor]]:
     """Carry out a run.
@@ -73,7 +66,8 @@ def run(
         spec: What to do.
         network: What to train.
         dataset: What to train on.
-        given: (W, b) of every layer, for ``init: given``.
+        model: The module that the network describes; its layers start from it, but for a network of plain layers, which
+            does so with ``init: given``. It is left as it is.
         observer: Called as the run goes on.
 
     Returns:
@@ -82,21 +76,23 @@ def run(
     Raises:
         DistfaError: Nothing was started (exit code 2), or the run failed; the metrics so far are kept.
     """
-    check(spec, network, dataset, given)
+    subject = Subject(network=network, model=model)
+    check(spec, subject, dataset)
     job = spec.job(
         network,
         run_id=uuid.uuid4().hex,
         train_rows=len(dataset.train_x),
         test_rows=len(dataset.test_x),
+        audit_rows=0 if model is None else _AUDIT_ROWS,
     )
-    inputs = RawInputs(train=dataset.train_x, test=dataset.test_x, mean=dataset.mean, std=dataset.std)
-    targets = RawTargets(train=dataset.train_y, test=dataset.test_y)
-    engine = engines.build(spec, job, inputs=inputs, targets=targets, given=given or {})
+    inputs, targets = raw_samples(network, dataset)
+    starts = {} if network.seeded and spec.init != "given" else subject.modules
+    engine = engines.build(spec, job, inputs=inputs, targets=targets, modules=starts)
     about = {"run_id": job.run_id, "seed": spec.seed, "data": dataset.name}
     run_dir = run_dirs.RunDir.create(
         spec.run_dir, name=f"{spec.rule}-{spec.data.name}", spec_text=dump(spec), network=network, about=about
     )
-    attempt = _Attempt(spec, job, dataset, engine, run_dir, observer)
+    attempt = _Attempt(spec, job, subject, dataset, engine, run_dir, observer)
     try:
         return attempt.carry_out()
     except (Exception, KeyboardInterrupt, SystemExit) as exc:  # Ray turns SIGTERM into SystemExit
@@ -109,17 +105,63 @@ def run(
         raise failure from exc
 
 
-def check(spec: RunSpec, network: Network, dataset: Dataset, given: engines.Given | None) -> None:
+def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTargets]:
+    """The data set as layers read it, in the shape the network takes."""
+    inputs = RawInputs(
+        train=dataset.train_x,
+        test=dataset.test_x,
+        mean=dataset.mean,
+        std=dataset.std,
+        shape=network.shapes[0],
+        tokens=network.tokens,
+    )
+    return inputs, RawTargets(train=dataset.train_y, test=dataset.test_y)
+
+
+def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
     """Refuse what cannot work, before anything is started.
 
     Raises:
         DataError: The data does not fit the network or the loss.
         SpecError: A setting does not fit the others.
     """
-    inputs, outputs = network.sizes[0], network.sizes[-1]
-    if dataset.features != inputs:
+    network = subject.network
+    check_data(spec, network, dataset)
+    check_rule(spec, network)
+    if not schedule.flows(spec.recipe(network)):
+        raise SpecError(
+            f"schedule is 'async' with rule {spec.rule!r}, whose errors go from layer to layer, but a step of "
+            f"{min(spec.micro_batches, spec.batch_size)} micro-batches cannot keep {len(network)} layers busy; set "
+            f"micro_batches to {len(network)} or more (and batch_size no less), or use schedule: sync, or rule: dfa "
+            "without feedback.fanout"
+        )
+    if spec.init == "given" and subject.model is None:
+        raise SpecError(
+            "init is 'given' but there is no model to take weights from; it is for distfa.Trainer(model, ...), the "
+            "command line knows 'aligned' and 'random'"
+        )
+
+
+def check_data(spec: RunSpec, network: Network, dataset: Dataset) -> None:
+    """Refuse data that do not fit the network or the loss.
+
+    Raises:
+        DataError: They do not fit the network.
+        SpecError: They do not fit the loss.
+    """
+    outputs, positions = network.outputs, network.positions
+    if dataset.features != network.sizes[0]:
         raise DataError(
-            f"data set {dataset.name!r} has {dataset.features} features per sample, but the first layer takes {inputs}"
+            f"data set {dataset.name!r} has {dataset.features} features per sample, but the first layer takes "
+            f"{network.sizes[0]}"
+        )
+    if (dataset.tokens is not None) != network.tokens:
+        what = "tokens" if network.tokens else "numbers"
+        raise DataError(f"the first layer takes {what}, and data set {dataset.name!r} has the other kind")
+    if dataset.classification and math.prod(positions) != dataset.positions:
+        raise DataError(
+            f"the network gives an answer at {math.prod(positions)} positions of a sample, and data set "
+            f"{dataset.name!r} has {dataset.positions} labels for one; make them equal (classes are the last axis)"
         )
     if dataset.classification and dataset.outputs > outputs:
         raise DataError(
@@ -128,22 +170,43 @@ def check(spec: RunSpec, network: Network, dataset: Dataset, given: engines.Give
         )
     if not dataset.classification and spec.loss == "cross_entropy":
         raise SpecError("loss is 'cross_entropy' but the targets are floats, not class labels; use loss: mse")
-    if not dataset.classification and dataset.outputs != outputs:
+    if not dataset.classification and (positions or dataset.outputs != outputs):
         raise DataError(
-            f"targets have {dataset.outputs} columns, but the last layer has {outputs} outputs; make them equal"
+            f"targets have {dataset.outputs} columns, but the last layer has outputs of shape {network.shapes[-1]}; "
+            "make them equal"
         )
-    if not schedule.flows(spec.recipe(network)):
+
+
+def check_rule(spec: RunSpec, network: Network) -> None:
+    """Refuse a rule that cannot teach the network.
+
+    Raises:
+        SpecError: Names the layer and the way out.
+    """
+    rule = rules.RULES[spec.rule]
+    if spec.feedback.rank is not None and not network.seeded:
+        number = next(n for n in range(1, len(network) + 1) if not network[n].plain)
         raise SpecError(
-            f"schedule is 'async' with rule {spec.rule!r}, whose errors go from layer to layer, but a step of "
-            f"{min(spec.micro_batches, spec.batch_size)} micro-batches cannot keep {len(network)} layers busy; set "
-            f"micro_batches to {len(network)} or more (and batch_size no less), or use schedule: sync, or rule: dfa "
-            "without feedback.fanout"
+            f"feedback.rank is {spec.feedback.rank}, for networks whose layers are one Linear each, and layer {number} is "
+            "not; leave it out"
         )
-    if spec.init == "given" and not given:
-        raise SpecError(
-            "init is 'given' but there is no model to take weights from; it is for distfa.Trainer(model, ...), the "
-            "command line knows 'aligned' and 'random'"
-        )
+    if rule.is_direct:
+        places = network.positions
+        for boundary in network.boundaries:
+            if network.shapes[boundary][: len(places)] != places:
+                raise SpecError(
+                    f"rule {spec.rule!r} sends the error of each of {math.prod(places)} positions to the same position "
+                    f"of every layer, and layer {boundary} gives {network.shapes[boundary]}; use a rule that goes hop "
+                    "by hop"
+                )
+        return
+    for number in range(2, len(network) + 1):
+        if (unreached := network[number].unreached) and rule.stands_in:
+            raise SpecError(
+                f"rule {spec.rule!r} puts feedback in the place of every weight on the way back, and {unreached[0]!r} of "
+                f"layer {number} is not used as it is (its module makes another tensor of it); use bp or a direct rule, "
+                "or let the module use the weight itself"
+            )
 
 
 class _Attempt:
@@ -153,13 +216,15 @@ class _Attempt:
         self,
         spec: RunSpec,
         job: Job,
+        subject: Subject,
         dataset: Dataset,
         engine: engines.Engine,
         run_dir: run_dirs.RunDir,
         observer: Observer,
     ) -> None:
-        self.tally = Tally(classification=dataset.classification)
+        self.tally = Tally(classification=dataset.classification, positions=dataset.positions)
         self._spec, self._job, self._engine = spec, job, engine
+        self._subject, self._dataset = subject, dataset
         self._run_dir, self._observer = run_dir, observer
         self._clock = engines.Clock()
         self._traffic_logged = 0.0
@@ -174,10 +239,27 @@ class _Attempt:
                 self._log(record)
                 self._show(record)
             weights = engine.state()
+            self._audit(weights)
             boundaries, facts = self._boundaries(), engine.facts()
         result = self._result(boundaries, facts)
         self._run_dir.finish(weights, result.as_dict())
         return result, weights
+
+    def _audit(self, weights: Mapping[str, Tensor]) -> None:
+        """Hold the user's own model against what the layers gave.
+
+        Raises:
+            LayerError: They differ, or the layers gave nothing.
+        """
+        recipe, found = self._job.recipe, self.tally.audit
+        if not recipe.audit_rows:
+            return
+        if found is None:
+            raise LayerError("the run ended without its audit: what the trained layers give was not reported")
+        inputs, _ = raw_samples(recipe.network, self._dataset)
+        samples, _ = inputs.readers(recipe.dtype, torch.device("cpu"))
+        rows = audit(recipe, self._job.train_rows)
+        self._subject.audit(recipe, weights, samples.read(rows), found)
 
     def _show(self, record: Record | None) -> None:
         self._observer(Progress(steps=self._steps, record=record, tally=self.tally, boundaries=self._boundaries))
@@ -206,6 +288,8 @@ class _Attempt:
         if isinstance(record, DigestRecord):
             self._log_digest(record)
             return
+        if isinstance(record, AuditRecord):
+            return
         if isinstance(record, TimelineRecord):
             self._run_dir.log({"kind": "timeline", **asdict(record)})
             return
@@ -214,7 +298,7 @@ class _Attempt:
         kind = "eval" if isinstance(record, EvalRecord) else "step"
         values: dict[str, Any] = {"loss": record.loss}
         if self.tally.classification:
-            values["accuracy"] = record.correct / record.rows
+            values["accuracy"] = record.correct / (record.rows * self.tally.positions)
         if kind == "step":
             values["samples_per_second"] = self.tally.samples_per_second
         self._run_dir.log(

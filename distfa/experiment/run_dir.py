@@ -30,10 +30,10 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from distfa.core.activations import Activation
-from distfa.core.model import LayerSpec, Network
+from distfa.core.model import Network
 from distfa.errors import RunDirError
 from distfa.experiment import strict_json
 from distfa.version import __version__
@@ -275,9 +275,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def read_network(about: Mapping[str, Any]) -> Network:
     """The network that run.json describes."""
-    return Network(
-        tuple(LayerShape(**{**layer, "activation": Activation(**layer["activation"])}) for layer in about["network"])
-    )
+    return TypeAdapter(Network).validate_python(about["network"])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -320,13 +318,13 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def _describe(network: Network) -> list[dict[str, Any]]:
-    return [asdict(layer) for layer in network.layers]
+def _describe(network: Network) -> dict[str, Any]:
+    return asdict(network)
 
 
 def _require_room(path: Path, network: Network) -> None:
     """Refuse at the start what would fail at the end."""
-    weights = sum(8 * layer.outputs * (layer.inputs + 1) for layer in network.layers)
+    weights = sum(8 * layer.parameters for layer in network.layers)
     free, needed = shutil.disk_usage(path).free, weights + _MARGIN_BYTES
     if free < needed:
         raise RunDirError(

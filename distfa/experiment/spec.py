@@ -186,8 +186,8 @@ class RunSpec(_Part):
     rule: Annotated[str, _one_of(tuple(rules.RULES))] = Field("dfa", description="feedback rule")
     init: Annotated[str, _one_of(INITS)] = Field(
         "aligned",
-        description="aligned: feedback starts on the weights; random: the classical setting; "
-        "given: start from the model's own weights (Python only)",
+        description="aligned: feedback starts on the weights; random: the classical setting; given: as random, and a network "
+        "of plain layers starts from the model's own weights too (Python only)",
     )
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
         "orthogonal", description="of the weights at the start, and of feedback matrices"

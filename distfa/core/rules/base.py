@@ -40,6 +40,7 @@ class Rule(ABC):
         takes_rank: Whether B can be of low rank.
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
         is_direct: Whether B_l leads straight from the output to layer l.
+        stands_in: Whether feedback stands in place of the weights on the way back through a layer.
     """
 
     name: ClassVar[str]
@@ -50,6 +51,7 @@ class Rule(ABC):
     takes_rank: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
     is_direct: ClassVar[bool] = False
+    stands_in: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -149,6 +151,8 @@ class Rule(ABC):
 
 class HopRule(Rule):
     """A rule whose error goes from layer to layer, through feedback in the shape of each weight."""
+
+    stands_in = True
 
     def origin(self, boundary: int) -> int | None:
         """The layer above."""

@@ -18,6 +18,7 @@ class Backpropagation(HopRule):
     cost_in_words = "d_l"
     potential = "1/2 ||W[:,i]||^2"
     source = "Rumelhart et al. 1986"
+    stands_in = False
 
     def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
         """1/2 ||W[:,i]||^2."""
