@@ -60,7 +60,7 @@ def raw(recipe: Recipe, rows: int = 75, test_rows: int = 20) -> tuple[RawInputs,
 
 
 def run_serial(
-    recipe: Recipe, data=None, *, activations="lossless", errors="lossless"
+    recipe: Recipe, data=None, *, activations="lossless", errors="lossless", modules=None
 ) -> tuple[dict[str, Tensor], list[Record], SerialTrainer]:
     """(weights, records, trainer) of the oracle."""
     torch.set_num_threads(1)
@@ -76,6 +76,7 @@ def run_serial(
         Split(inputs=x[1], targets=y[1]),
         carry_activation=lambda signal: codecs.carry(up, signal),
         carry_error=lambda signal: codecs.carry(down, signal),
+        modules=modules,
         lossy=not (up.lossless(recipe.signal_dtype) and down.lossless(recipe.signal_dtype)),
     )
     records = list(trainer.run())
@@ -95,6 +96,7 @@ class ThreadRun:
         activations: str = "lossless",
         errors: str = "lossless",
         tap: Tap | None = None,
+        modules=None,
         wrap_transport=lambda layer, transport: transport,
     ) -> None:
         torch.set_num_threads(1)
@@ -118,6 +120,7 @@ class ThreadRun:
                     l,
                     inputs=inputs if l == 1 else None,
                     targets=targets if reads_labels(recipe, l) else None,
+                    module=(modules or {}).get(l),
                     tap=tap,
                 ),
             )
