@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from types import SimpleNamespace
 
@@ -15,6 +14,16 @@ from torch import nn
 from distfa import data, models
 from distfa.core.losses import LOSSES
 from distfa.errors import ModelError, SpecError
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Such small batches only wait for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 RESNET20 = (  # 3x3 convolutions, 1x1 shortcuts, two numbers per BatchNorm channel, the last Linear
@@ -92,7 +101,7 @@ def train(make, shape, steps=8):
 @EACH
 def test_a_few_steps_lower_the_loss_and_repeat_bit_for_bit(make, shape, parameters):
     losses, weights = train(make, shape)
-    assert losses[-1] < 0.995 * losses[0]  # the least any of them gains, by a fixed seed, is 0.8 %
+    assert losses[-1] < 0.95 * losses[0]
     again, same = train(make, shape)
     assert losses == again
     assert all(torch.equal(weights[key], same[key]) for key in weights)
@@ -309,9 +318,11 @@ def test_a_transformer_learns_the_text_it_is_shown():
     x, y = torch.from_numpy(stdlib.train_x).long(), torch.from_numpy(stdlib.train_y)
     model = models.build("transformer", stdlib)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(40):
+    for _ in range(80):
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x).flatten(0, 1), y.flatten())
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.6 * math.log(97)
+    shares = y.flatten().bincount() / y.numel()
+    entropy = -torch.special.xlogy(shares, shares).sum().item()
+    assert loss.item() < 0.8 * entropy  # what the best answer that ignores the text before would reach

@@ -133,7 +133,7 @@ def _check_targets(y: Array, dataset: Dataset, where: str) -> None:
             f"{where} is {y.dtype} of shape {y.shape} and train_y {train_y.dtype} of shape {train_y.shape}; "
             "both must be labels, or both float targets (n, outputs)"
         )
-    if y.ndim > 2 or y.ndim == 0:
+    if y.ndim > 2:
         raise DataError(f"{where} has shape {y.shape}; targets must be labels (n,) or (n, T), or floats (n, outputs)")
     if y.ndim == 1 or y.dtype.kind != "f":
         if y.dtype != np.int64:
