@@ -46,6 +46,10 @@ class Rule(ABC):
         self.recipe = recipe
         self.network = recipe.network
 
+    def condition(self) -> tuple[str, str] | None:
+        """(what of this recipe the rule is known to fail with, what to do); None where nothing speaks against it."""
+        return None
+
     def origin(self, boundary: int) -> int | None:
         """The layer that sends the error signal across ``boundary`` to the layer below it; None if none does."""
         return boundary + 1
