@@ -15,6 +15,7 @@ from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import EvalRecord, TimelineRecord
+from distfa.experiment.collapse import Finding
 from distfa.experiment.result import Result
 from distfa.experiment.run import Progress as RunProgress
 
@@ -46,6 +47,7 @@ class ProgressBar:
         self._task: TaskID | None = None
         self._shown = 0.0
         self._warned = 0
+        self._found = 0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
@@ -73,6 +75,11 @@ class ProgressBar:
     def __call__(self, progress: RunProgress) -> None:
         """Show where the run is."""
         record = progress.record
+        for finding in progress.tally.findings[self._found :]:
+            self._console.print(
+                f"[yellow]{finding.finding}:[/] {_plain(str(finding))}", soft_wrap=True, highlight=False
+            )
+        self._found = len(progress.tally.findings)
         if isinstance(record, EvalRecord):
             self._say_epoch(record, progress)
         if isinstance(record, LedgerRecord | DigestRecord):
@@ -140,6 +147,8 @@ def result_table(result: Result, *, stderr: bool) -> None:
         console.print(_ledger_line(result), highlight=False)
     if result.alignment is not None:
         console.print(_alignment_line(result.alignment), highlight=False)
+    for finding in result.findings:
+        console.print(f"[bold yellow]{finding['finding']}:[/] {_plain(str(Finding(**finding)))}", highlight=False)
     console.print(f"run directory: {result.run_dir}", highlight=False)
 
 

@@ -62,7 +62,10 @@ def _picture(run: Run) -> Group:
             table.add_row(
                 "  |", "", "", "", "-" if angle is None else f"{angle:.1f}°", _law(entries), f"^ {up}", f"v {down}"
             )
-    return Group(Text(_headline(run), style="bold"), table)
+    found = [
+        Text(f"{row.get('finding')}: step {row['step']}, {row.get('text')}", style="yellow") for row in run.findings
+    ]
+    return Group(Text(_headline(run), style="bold"), *found, table)
 
 
 def _headline(run: Run) -> str:

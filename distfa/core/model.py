@@ -85,6 +85,11 @@ class LayerSpec:
     linear_in: bool = False
 
     @property
+    def activation_known(self) -> bool:
+        """Whether ``activation`` says what the layer ends with, and not only that distfa does not know it."""
+        return self.plain or self.activation.name != "identity"
+
+    @property
     def inputs(self) -> int:
         """Numbers in one sample of h_{l-1}: d_{l-1}."""
         return math.prod(self.input_shape)

@@ -12,6 +12,7 @@ from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord, EvalRecord, Record, StepRecord, TimelineRecord
+from distfa.experiment.collapse import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Result:
         schedule: ``sync`` or ``async``.
         ledger: Entries in the conservation ledger, signals compared by digest, how many broke the law, the first.
         alignment: The last probe; None without one.
+        findings: What a reader must not miss: signs of collapse, settings that cannot go well (collapse.py).
         facts: What else the engine has to say.
     """
 
@@ -59,6 +61,7 @@ class Result:
     schedule: str = "sync"
     ledger: dict[str, Any] = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
+    findings: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,6 +89,7 @@ class Tally:
         self.entries = 0
         self.compared = 0
         self.violations: list[str] = []
+        self.findings: list[Finding] = []
         self.steps = 0
 
     def add(self, record: Record) -> None:

@@ -20,7 +20,7 @@ from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, EvalRecord, Record, StepRecord, TimelineRecord
 from distfa.data import Dataset
 from distfa.errors import DataError, DistfaError, Interrupted, LayerError, LedgerViolation, SpecError
-from distfa.experiment import engines
+from distfa.experiment import collapse, engines
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
 from distfa.experiment.spec import RunSpec, dump
@@ -229,15 +229,20 @@ class _Attempt:
         self._clock = engines.Clock()
         self._traffic_logged = 0.0
         self._steps = steps(job.recipe, job.train_rows)
+        self._rule = rules.build(job.recipe)
+        self._watcher = collapse.watch(spec.loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
 
     def carry_out(self) -> tuple[Result, dict[str, Tensor]]:
         with self._engine as engine:
             self._clock.started()
+            self._note(collapse.of_settings(self._rule))
             self._show(None)
             for record in engine.records():
                 self.tally.add(record)
                 self._log(record)
+                self._note(self._watcher.add(record))
                 self._show(record)
+            self._note(self._watcher.finish())
             weights = engine.state()
             self._audit(weights)
             boundaries, facts = self._boundaries(), engine.facts()
@@ -260,6 +265,11 @@ class _Attempt:
         samples, _ = inputs.readers(recipe.dtype, torch.device("cpu"))
         rows = audit(recipe, self._job.train_rows)
         self._subject.audit(recipe, weights, samples.read(rows), found)
+
+    def _note(self, findings: list[collapse.Finding]) -> None:
+        for finding in findings:
+            self.tally.findings.append(finding)
+            self._run_dir.log({"kind": "finding", **asdict(finding)})
 
     def _show(self, record: Record | None) -> None:
         self._observer(Progress(steps=self._steps, record=record, tally=self.tally, boundaries=self._boundaries))
@@ -395,5 +405,6 @@ class _Attempt:
                 "violations": len(tally.violations),
                 "first_violation": next(iter(tally.violations), None),
             },
+            findings=[asdict(finding) for finding in tally.findings],
             facts=facts,
         )

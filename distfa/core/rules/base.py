@@ -57,6 +57,10 @@ class Rule(ABC):
         self.recipe = recipe
         self.network = recipe.network
 
+    def condition(self) -> tuple[str, str] | None:
+        """(what of this recipe the rule is known to fail with, what to do); None where nothing speaks against it."""
+        return None
+
     # -- routes ---------------------------------------------------------------------------------
 
     @abstractmethod

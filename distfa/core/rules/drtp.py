@@ -9,6 +9,8 @@ from torch import Tensor
 from distfa.core.model import Shape
 from distfa.core.rules.base import Back, DirectRule
 
+_SATURATING = ("tanh",)
+
 
 class DirectRandomTargetProjection(DirectRule):
     """s_l = onehot(y) B_l / N: every hidden layer reads the labels itself, in the run's seeded order.
@@ -16,6 +18,10 @@ class DirectRandomTargetProjection(DirectRule):
     A layer may update before the forward pass above it has ended. What the target's share of the error
     has is a minus sign (e = (softmax - onehot) / N), so the aligned B_l is minus the product of the
     initial weights above; a random B_l has no preferred sign.
+
+    It needs activations that saturate. The labels never change, so nothing but phi'(z) = 0 ends the push on a neuron:
+    with tanh every neuron comes to rest at +1 or -1, one code per class; with ReLU its output and weights grow without
+    end or it dies, and the loss goes into the thousands.
 
     Source: Frenkel, Lefebvre & Bol, Frontiers in Neuroscience 15, 2021.
     """
@@ -26,6 +32,20 @@ class DirectRandomTargetProjection(DirectRule):
     potential = ""
     source = "Frenkel et al. 2021"
     reads_labels = True
+
+    def condition(self) -> tuple[str, str] | None:
+        """Hidden activations that do not saturate."""
+        hidden = [self.network[boundary] for boundary in self.network.boundaries]
+        names = {n: spec.activation.name for n, spec in enumerate(hidden, start=1) if spec.activation_known}
+        endless = {layer: name for layer, name in names.items() if name not in _SATURATING}
+        if not endless:
+            return None
+        return (
+            "rule drtp pushes every hidden neuron one way until its activation saturates, and "
+            f"{', '.join(sorted(set(endless.values())))} of layer {', '.join(map(str, endless))} never does, so that "
+            "weights and loss grow without end",
+            "use tanh (model.activation=tanh), or rule dfa",
+        )
 
     def origin(self, boundary: int) -> int | None:
         """None: no message."""

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from distfa.errors import RunDirError
 from distfa.experiment.report import facts, law, training
 from distfa.experiment.report.plots import INK, MAX_POINTS, Figure
-from distfa.experiment.report.records import Run, read_run
+from distfa.experiment.report.records import Row, Run, read_run
 from distfa.experiment.report.timeline import timeline
 
 # Nothing may be fetched; plotly's own "download as PNG" needs data and blob images.
@@ -151,9 +151,32 @@ def _boxes(run: Run) -> list[str]:
     )
     if broken := run.result.get("ledger", {}).get("first_violation"):
         found.append(("The conservation law was broken", broken, " error"))
+    found += [(_heading(row), _sentence(row), "") for row in run.findings]
     if run.notes:
         found.append(("Left out or unfinished", "\n".join(run.notes), ""))
     return [box(head, str(text), kind) for head, text, kind in found]
+
+
+_HEADINGS = {
+    "exploded": "The loss exploded",
+    "not finite": "The loss is no longer a number",
+    "fell back": "The run unlearned what it had learned",
+    "constant answer": "The run is no better than a constant answer",
+    "chance": "Accuracy fell back to chance",
+    "dead": "Layer {layer} is dead",
+    "stopped": "Layer {layer} stopped learning",
+    "misaligned": "Layer {layer} lost the gradient's direction",
+    "condition": "A setting that cannot go well",
+}
+
+
+def _heading(row: Row) -> str:
+    kind = str(row.get("finding"))
+    return _HEADINGS.get(kind, kind).format(layer=row.get("layer"))
+
+
+def _sentence(row: Row) -> str:
+    return f"Step {row['step']}: {row.get('text')}. {str(row.get('advice')).capitalize()}."
 
 
 def _footer(run: Run) -> list[str]:

@@ -27,6 +27,7 @@ _NEEDED = {
     "probe": ("step", "cosine", "dominance", "min_dominance"),
     "traffic": ("step", "seconds"),
     "timeline": ("layer",),
+    "finding": ("step",),
 }
 _OPTIONAL = ("accuracy", "transport_tolerance", "angle_degrees", "ratio", "loss_fall")
 _OF_A_LAYER = ("layer", "cosine", "a")
@@ -47,6 +48,7 @@ class Run:
         probes: Of kind ``probe``.
         traffic: Of kind ``traffic``: bytes and waiting so far.
         timelines: Of kind ``timeline``: what each layer did in a few steps.
+        findings: Of kind ``finding``: signs of collapse, and settings that cannot go well.
         notes: What was left out in reading, one sentence each.
     """
 
@@ -59,6 +61,7 @@ class Run:
     probes: list[Row]
     traffic: list[Row]
     timelines: list[Row]
+    findings: list[Row]
     notes: tuple[str, ...]
 
     @property
@@ -120,6 +123,7 @@ def read_run(path: Path) -> Run:
         probes=of["probe"],
         traffic=of["traffic"],
         timelines=sorted(of["timeline"], key=lambda row: int(row["layer"])),
+        findings=of["finding"],
         notes=tuple(notes),
     )
 

@@ -1,0 +1,233 @@
+"""Collapse: a run that learned, or should have, and ends up no better than a constant answer says so.
+
+Pure arithmetic on the records of a run. What counts as what:
+
+    exploded         the loss is above ``_EXPLODED`` times the larger of its start and a constant answer's loss
+    not finite       the loss is NaN or infinite (with check_finite: false)
+    fell back        the loss was clearly below a constant answer's, and is at it again or above
+    constant answer  late in the run, or at its end, the loss is still at a constant answer's or above
+    chance           accuracy was clearly above the most frequent label's share, and has lost most of that
+    dead             hardly any output of a layer is other than zero for any row of the batch
+    stopped          a layer's update is exactly zero, while the loss is high
+    misaligned       a layer's update had the gradient's direction, and has nothing of it now, while the loss is high
+
+Step figures are means over ``_WINDOW`` steps, so that one odd batch is no finding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from distfa.core.probe import LayerAlignment, ProbeRecord
+from distfa.core.records import EvalRecord, Record, StepRecord
+from distfa.core.rules.base import Rule
+from distfa.data import Dataset
+from distfa.experiment.constant_answer import constant_loss, shares
+
+CONDITION = "condition"
+_WINDOW = 20  # steps
+_EXPLODED = 20.0
+_LEARNED, _BACK, _WORSE = 0.9, 0.98, 1.1  # of a constant answer's loss
+_LATE_STEPS, _LATE_SHARE = 200, 1 / 3  # no run is judged for not having learned before both
+_LOST = 0.8  # of what accuracy had above chance
+_CLEARLY, _SIGMAS = 0.02, 5.0  # above chance, and so many standard errors
+_HIGH = 0.5  # of a constant answer's loss: below it, small gradients are a success
+_WAS_ALIGNED, _ALIGNED = 0.1, 0.02  # cosines
+_ACTIVE = 0.01  # share of a layer's outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something a run must not end without saying.
+
+    Attributes:
+        finding: What, in a word or two, as the table above names it; ``condition`` for a setting that cannot go well.
+        step: Where it was seen.
+        text: A sentence with the figures.
+        advice: What to try.
+        layer: Which layer; None for the whole network.
+    """
+
+    finding: str
+    step: int
+    text: str
+    advice: str
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        where = f"layer {self.layer}, " if self.layer else ""
+        when = f"{where}step {self.step}: " if self.finding != CONDITION else ""
+        return f"{when}{self.text}; {self.advice}"
+
+
+def of_settings(rule: Rule) -> list[Finding]:
+    """What can be said before the run begins."""
+    said = rule.condition()
+    return [] if said is None else [Finding(finding=CONDITION, step=0, text=said[0], advice=said[1])]
+
+
+def watch(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> Watcher:
+    """A watcher for a run on a data set."""
+    targets = dataset.train_y
+    positions = math.prod(targets.shape[1:]) if dataset.classification else 1
+    return Watcher(
+        steps=steps,
+        lr=lr,
+        positions=positions,
+        constant=constant_loss(loss, targets, rule.network.sizes[-1] // positions),
+        chance=float(shares(targets).max()) if dataset.classification else None,
+        follows_gradient=not rule.reads_labels,
+    )
+
+
+class Watcher:
+    """Looks at the records of a run as they come.
+
+    Args:
+        steps: Updates the run will make.
+        lr: The learning rate, for the advice.
+        positions: Labels per row.
+        constant: ``constant_loss``.
+        chance: Share of the most frequent label; None for float targets.
+        follows_gradient: Whether the rule's updates are meant to lie near the gradient (those of drtp are not).
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int,
+        lr: float,
+        constant: float | None,
+        chance: float | None,
+        follows_gradient: bool = True,
+        positions: int = 1,
+    ) -> None:
+        self._positions = positions
+        self._steps, self._constant, self._chance = steps, constant, chance
+        self._follows_gradient = follows_gradient
+        self._advice = f"try a lower rate (optimizer.lr {lr / 3:.1g} or less) or optimizer.warmup_steps"
+        self._window: deque[StepRecord] = deque(maxlen=_WINDOW)
+        self._first = math.nan
+        self._least = math.inf  # mean loss of a window
+        self._best: dict[str, tuple[float, int]] = {}  # accuracy and its step, of training and of evaluations
+        self._peak: dict[int, float] = {}  # cosine by layer
+        self._low: dict[int, int] = {}  # probes in a row without alignment, by layer
+        self._said: set[tuple[str, int | None]] = set()
+
+    def add(self, record: Record) -> list[Finding]:
+        """What is new with this record; everything is found once."""
+        found: Iterator[Finding] = iter(())
+        if isinstance(record, StepRecord):
+            found = self._step(record)
+        elif isinstance(record, EvalRecord):
+            found = self._accuracy("test", record.step, record.correct, record.rows)
+        elif isinstance(record, ProbeRecord):
+            found = (finding for layer in record.layers for finding in self._layer(record, layer))
+        return self._new(found)
+
+    def finish(self) -> list[Finding]:
+        """What can be said only at the end of the run."""
+        return self._new(self._at_the_end())
+
+    def _new(self, found: Iterator[Finding]) -> list[Finding]:
+        fresh = [finding for finding in found if (finding.finding, finding.layer) not in self._said]
+        self._said |= {(finding.finding, finding.layer) for finding in fresh}
+        return fresh
+
+    def _step(self, record: StepRecord) -> Iterator[Finding]:
+        if not math.isfinite(record.loss):
+            yield self._finding("not finite", record.step, f"the loss is {record.loss}")
+            return
+        if math.isnan(self._first):
+            self._first = record.loss
+        self._window.append(record)
+        loss = self._loss
+        usual = max(self._first, self._constant or 0.0)
+        if min(row.loss for row in list(self._window)[-3:]) > _EXPLODED * usual:
+            yield self._finding(
+                "exploded", record.step, f"the loss is {record.loss:.3g}, at the start {self._first:.3g}"
+            )
+        if len(self._window) < _WINDOW:
+            return
+        self._least = min(self._least, loss)
+        if self._chance is not None:
+            correct, rows = (sum(getattr(row, name) for row in self._window) for name in ("correct", "rows"))
+            yield from self._accuracy("training", record.step, correct, rows)
+        if self._constant is None:
+            return
+        if self._least < _LEARNED * self._constant and loss >= _BACK * self._constant:
+            yield self._finding(
+                "fell back",
+                record.step,
+                f"the training loss is back at {loss:.3g}, that of a constant answer being {self._constant:.3g}; it "
+                f"had been {self._least:.3g}",
+            )
+        late = record.step >= max(_LATE_STEPS, _LATE_SHARE * self._steps)
+        if late and self._least >= _LEARNED * self._constant and loss > _WORSE * self._constant:
+            yield self._not_learned(record.step)
+
+    def _at_the_end(self) -> Iterator[Finding]:
+        if self._constant is None or len(self._window) < _WINDOW or self._least < _LEARNED * self._constant:
+            return
+        if self._loss >= _BACK * self._constant:
+            yield self._not_learned(self._window[-1].step)
+
+    def _not_learned(self, step: int) -> Finding:
+        text = f"the training loss is {self._loss:.3g}, no better than the {self._constant:.3g} of a constant answer"
+        return self._finding("constant answer", step, text)
+
+    def _accuracy(self, which: str, step: int, correct: int, rows: int) -> Iterator[Finding]:
+        if self._chance is None:
+            return
+        rows *= self._positions
+        accuracy = correct / rows
+        best, at = self._best.setdefault(which, (accuracy, step))
+        if accuracy > best:
+            self._best[which] = accuracy, step
+        error = math.sqrt(self._chance * (1 - self._chance) / rows)
+        above = best - self._chance
+        if above > max(_CLEARLY, _SIGMAS * error) and accuracy - self._chance < (1 - _LOST) * above:
+            yield self._finding(
+                "chance",
+                step,
+                f"{which} accuracy is {accuracy:.1%}, near the {self._chance:.1%} of always the same answer; at step "
+                f"{at} it was {best:.1%}",
+            )
+
+    def _layer(self, record: ProbeRecord, layer: LayerAlignment) -> Iterator[Finding]:
+        index, hidden = layer.layer, layer.layer < len(record.layers)
+        active: float | None = getattr(layer, "active", None)
+        if hidden and active is not None and active < _ACTIVE:
+            text = f"{active:.1%} of its outputs are other than zero for any row of the batch: the layer is dead"
+            yield self._finding("dead", record.step, text, index)
+        if not self._loss_is_high:
+            self._low[index] = 0
+            return
+        if hidden and not layer.update_norm and record.layers[-1].update_norm:
+            yield self._finding("stopped", record.step, "its update is zero, so that it no longer learns", index)
+            return
+        peak = self._peak[index] = max(self._peak.get(index, 0.0), layer.cosine)
+        low = self._follows_gradient and peak >= _WAS_ALIGNED and layer.cosine < min(_ALIGNED, 0.1 * peak)
+        self._low[index] = self._low.get(index, 0) + 1 if low else 0
+        if self._low[index] == 2:
+            way = (
+                "points against the gradient" if layer.cosine < -_ALIGNED else "has nothing of the gradient's direction"
+            )
+            text = f"its update {way}: cosine {layer.cosine:.3f}, at best {peak:.2f}"
+            yield self._finding("misaligned", record.step, text, index)
+
+    @property
+    def _loss(self) -> float:
+        rows = sum(record.rows for record in self._window)
+        return sum(record.loss * record.rows for record in self._window) / rows
+
+    @property
+    def _loss_is_high(self) -> bool:
+        usual = self._constant or self._first
+        return bool(self._window) and self._loss >= _HIGH * usual
+
+    def _finding(self, kind: str, step: int, text: str, layer: int | None = None) -> Finding:
+        return Finding(finding=kind, step=step, text=text, advice=self._advice, layer=layer)
