@@ -99,7 +99,8 @@ class RayEngine:
     """Layer actors on a Ray cluster."""
 
     def __init__(self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, given: Given) -> None:
-        from distfa.runtime.actors import ClusterConfig, RayRun, Resources  # so that serial runs need no Ray
+        from distfa.runtime.actors import RayRun  # here, so that serial runs need no Ray
+        from distfa.runtime.placement import ClusterConfig, Resources
 
         layers = len(job.recipe.network)
         if strangers := [layer for layer in spec.ray.layers if not 1 <= layer <= layers]:
