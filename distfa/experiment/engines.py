@@ -147,13 +147,14 @@ class RayEngine:
         return boundary_bytes(self.coordinator.traffic(), self._job.recipe.network.boundaries)
 
     def facts(self) -> dict[str, object]:
-        """How the wire was secured, and how long each layer waited."""
+        """How the wire was secured, where each layer was, and how long it waited."""
         return {
             "security": self._run.security,
             "bytes_apart": bytes_apart(self.coordinator.traffic()),
             "layers": [
                 {
                     "layer": layer,
+                    "node": self._run.places[layer - 1][1],
                     "busy_seconds": round(status.busy_seconds, 3),
                     "wait_seconds": round(status.wait_seconds, 3),
                 }

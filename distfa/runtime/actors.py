@@ -112,6 +112,10 @@ class RayRun:
         inputs: For the first layer.
         targets: For the layers that read labels.
         given: What each layer starts from, for ``init: given``.
+
+    Attributes:
+        security: How the wire is secured: ``tls`` or ``insecure``.
+        places: (node's id, node's address) per layer, once they are known.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class RayRun:
         self._group: PlacementGroup | None = None
         self._handles: list[ActorHandle] = []
         self.security = "insecure"
+        self.places: list[tuple[str, str]] = []
 
     def __enter__(self) -> Coordinator:
         """Start everything; returns the coordinator of the connected layers.
@@ -165,10 +170,10 @@ class RayRun:
         bundles, device = placement.bundles(self._cluster.resources, cluster.nodes(), self._job.device)
         job = dataclasses.replace(self._job, device=device)
         self._group = reserve(bundles, self._cluster.placement, run_id=job.run_id, limit_seconds=limit)
-        places = self._survey(bundles, self._group, limit)
+        self.places = self._survey(bundles, self._group, limit)
         self._handles = self._create(bundles, self._group)
         self._build(job, limit)
-        addresses = self._listen(wire_up(job.wire.host, self._cluster.security, places), limit)
+        addresses = self._listen(wire_up(job.wire.host, self._cluster.security, self.places), limit)
         coordinator = Coordinator(self._handles, deadline_seconds=job.wire.deadline_seconds, lossy=lossy(job))
         coordinator.connect(addresses, limit)
         return coordinator
