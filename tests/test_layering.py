@@ -20,7 +20,7 @@ LAYERS = [  # lowest first; a package imports from its own line and the lines ab
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HOMES = {
-    "ray": {"runtime/actors.py"},
+    "ray": {p.relative_to(ROOT).as_posix() for p in (ROOT / "runtime").glob("*.py")},
     "grpc": {"transport/grpc_transport.py"},
     "grpc_health": {"transport/grpc_transport.py"},
     "google": {"transport/serde.py"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _UP = "Ray runtime started"
 _ENVIRONMENT = {
-    "RAY_AUTH_MODE": "disabled",
+    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's default of 15 starves layers beside other work
 }
@@ -29,7 +30,8 @@ _ENVIRONMENT = {
 class RayNodes:
     """One Ray node per network node; a context manager that leaves no process and no file.
 
-    Every node has a custom resource ``node1``, ``node2``, ..., so that a layer can be put on it.
+    They ask for a token, which ``environment`` holds. Every node has a custom resource ``node1``,
+    ``node2``, ..., so that a layer can be put on it.
     """
 
     def __init__(self, nodes: Nodes, count: int) -> None:
@@ -37,7 +39,7 @@ class RayNodes:
         self._count = count
         self._running: list[subprocess.Popen[bytes]] = []
         self._folder = Path()
-        self.environment = {**os.environ, **_ENVIRONMENT}
+        self.environment = {**os.environ, **_ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
     @property
     def address(self) -> str:

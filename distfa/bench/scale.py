@@ -23,8 +23,7 @@ from distfa.core.records import StepRecord
 from distfa.core.serial import SerialTrainer
 from distfa.errors import BenchError
 from distfa.experiment.spec import RunSpec, parse
-from distfa.runtime.actors import start_ray, stop_ray
-from distfa.core.routes import links
+from distfa.runtime.cluster import LOCAL, start_ray, stop_ray
 
 _COLUMNS = {
     "layers": "layers",
@@ -87,7 +86,7 @@ def run(settings: Settings, say: Say) -> Outcome:
     bare, raw = _bare_bytes(), []
     with tempfile.TemporaryDirectory() as folder:
         specs = list(_specs(settings, Path(folder)))
-        start_ray(None)
+        start_ray(LOCAL)
         try:
             for number in range(1, settings.rounds + 1):
                 for depth, count, spec in specs:

@@ -17,7 +17,7 @@ from distfa.bench.products import RULES, Product, bound, products
 from distfa.bench.work import Work
 from distfa.errors import BenchError
 from distfa.experiment.spec import RunSpec, parse
-from distfa.runtime.actors import start_ray, stop_ray
+from distfa.runtime.cluster import LOCAL, start_ray, stop_ray
 
 _COLUMNS = {
     "configuration": "configuration",
@@ -89,7 +89,7 @@ def run(settings: Settings, say: Say) -> Outcome:
         work = Work.of(spec)
         made = {rule: products(replace(work.recipe, rule=rule)) for rule in settings.rules}
         contest, times = Contest(seed=settings.seed, say=say), []
-        start_ray(None)
+        start_ray(LOCAL)
         try:
             chosen = contest.search(_entrants(settings, spec, work))
             for number in range(1, settings.rounds + 1):

@@ -25,15 +25,25 @@ _MEMORY_MIB_PER_LAYER = 400
 
 @dataclass(frozen=True, kw_only=True)
 class _Finding:
+    """``good`` is False where training will not work; a warning has a fix although it will."""
+
     good: bool
     text: str
     fix: str = ""
+
+    def shown(self) -> str:
+        """With its mark in colour, and its fix below."""
+        mark = "[red]mend[/]  " if not self.good else "[yellow]warn[/]  " if self.fix else "[green]ok[/]    "
+        return f"{mark}{escape(self.text)}" + (f"\n      fix: {escape(self.fix)}" if self.fix else "")
 
 
 def doctor(
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster to look at, host:port or auto; without it, one is started here."),
+        typer.Option(
+            help="Ray cluster to look at, host:port or auto; without it the one RAY_ADDRESS names, or else one that is "
+            "started here."
+        ),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let the two layers talk in plain text even across machines.")
@@ -55,16 +65,12 @@ def doctor(
         for check in checks:
             for finding in _carried_out(check):
                 good = good and finding.good
-                console.print(
-                    f"[green]ok[/]    {escape(finding.text)}"
-                    if finding.good
-                    else (f"[red]mend[/]  {escape(finding.text)}\n      fix: {escape(finding.fix)}")
-                )
+                console.print(finding.shown())
             if not good:
                 break
     finally:
         if "ray" in sys.modules:
-            from distfa.runtime.actors import stop_ray
+            from distfa.runtime.cluster import stop_ray
 
             stop_ray()
     console.print("training will work" if good else "mend the above, then run 'distfa doctor' again")
@@ -115,7 +121,9 @@ def _machine() -> list[_Finding]:
             good=memory > 2 * _MEMORY_MIB_PER_LAYER,
             text=f"room for about {memory // _MEMORY_MIB_PER_LAYER} layer processes of some "
             f"{_MEMORY_MIB_PER_LAYER} MiB beside their weights",
-            fix="free memory, or attach to a larger cluster with --address",
+            fix=""
+            if memory > 2 * _MEMORY_MIB_PER_LAYER
+            else "free memory, or attach to a larger cluster with --address",
         ),
     ]
     shared = Path("/dev/shm")
@@ -131,15 +139,31 @@ def _machine() -> list[_Finding]:
 
 
 def _cluster(address: str | None) -> list[_Finding]:
-    from distfa.runtime.actors import cluster_facts, start_ray
+    from distfa.runtime import cluster
 
     began = time.monotonic()
-    start_ray(address)
-    nodes = cluster_facts()
-    what = f"attached to Ray at {address}" if address else "started Ray here"
+    cluster.start_ray(address)
+    nodes = cluster.cluster_facts()
+    where = cluster.chosen(address)
+    what = "started Ray here" if where == cluster.LOCAL else f"attached to Ray at {where}"
     return [
         _Finding(good=True, text=f"{what} in {time.monotonic() - began:.1f} s: {len(nodes)} node(s)"),
         *(_Finding(good=True, text=f"node {ip}: {resources}") for ip, resources in nodes),
+        *_doors(cluster.open_to_others()),
+    ]
+
+
+def _doors(addresses: list[str]) -> list[_Finding]:
+    """Who may use the cluster."""
+    if not addresses:
+        return [_Finding(good=True, text="Ray is for this machine only, or for those who have its token")]
+    return [
+        _Finding(
+            good=True,
+            text=f"Ray asks for no token: whoever reaches {', '.join(addresses)} runs code there as its user",
+            fix="keep its ports behind a firewall, or start every node with RAY_AUTH_MODE=token and one token ('ray "
+            "get-auth-token --generate'); see docs/clusters.md",
+        )
     ]
 
 
@@ -183,6 +207,6 @@ def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:
             text="their weights equal the serial engine's, bit for bit"
             if same
             else "their weights differ from the serial engine's",
-            fix="use nodes with the same kind of processor and the same torch build",
+            fix="" if same else "use nodes with the same kind of processor and the same torch build",
         ),
     ]

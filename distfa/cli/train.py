@@ -85,7 +85,8 @@ def train(
     address: Annotated[
         str | None,
         typer.Option(
-            help="Ray cluster to attach to, host:port or auto; without it, one is started here.",
+            help="Ray cluster to attach to, host:port or auto; without it the one RAY_ADDRESS names (as inside 'ray "
+            "job submit'), or else one that is started here; local: always start one here.",
             rich_help_panel=_RUN,
         ),
     ] = None,

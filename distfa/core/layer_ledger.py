@@ -123,7 +123,8 @@ class LayerLedger:
         """
         if self._due and self._lower:
             self._drift = sum(
-                (self._rows(drift(now, old)) for now, old in zip(parameters, self._before, strict=True)), self._nothing()
+                (self._rows(drift(now, old)) for now, old in zip(parameters, self._before, strict=True)),
+                self._nothing(),
             )
 
     def around(

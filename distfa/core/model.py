@@ -172,7 +172,8 @@ class Network:
             (
                 str(number),
                 ", ".join(f"{name} {kind}" for name, kind in layer.modules),
-                f"{layer.parameters:,}" + ("" if layer.trainable == layer.parameters else f" ({layer.trainable:,} trained)"),
+                f"{layer.parameters:,}"
+                + ("" if layer.trainable == layer.parameters else f" ({layer.trainable:,} trained)"),
                 _shape(layer.input_shape),
                 _shape(layer.output_shape),
                 f"{4 * layer.outputs:,}" if number < last else "-",
@@ -180,7 +181,9 @@ class Network:
             for number, layer in enumerate(self.layers, start=1)
         ]
         widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)
+        ]
         return "\n".join(line.rstrip() for line in lines)
 
 

@@ -100,7 +100,8 @@ class RayEngine:
     """Layer actors on a Ray cluster."""
 
     def __init__(self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules) -> None:
-        from distfa.runtime.actors import ClusterConfig, RayRun, Resources  # so that serial runs need no Ray
+        from distfa.runtime.actors import RayRun  # here, so that serial runs need no Ray
+        from distfa.runtime.placement import ClusterConfig, Resources
 
         layers = len(job.recipe.network)
         if strangers := [layer for layer in spec.ray.layers if not 1 <= layer <= layers]:
@@ -147,13 +148,14 @@ class RayEngine:
         return boundary_bytes(self.coordinator.traffic(), self._job.recipe.network.boundaries)
 
     def facts(self) -> dict[str, object]:
-        """How the wire was secured, and how long each layer waited."""
+        """How the wire was secured, where each layer was, and how long it waited."""
         return {
             "security": self._run.security,
             "bytes_apart": bytes_apart(self.coordinator.traffic()),
             "layers": [
                 {
                     "layer": layer,
+                    "node": self._run.places[layer - 1][1],
                     "busy_seconds": round(status.busy_seconds, 3),
                     "wait_seconds": round(status.wait_seconds, 3),
                 }

@@ -17,6 +17,7 @@ from distfa.core.model import Network
 from distfa.core.recipe import INITS, SCHEDULES, Recipe
 from distfa.errors import SpecError
 from distfa.runtime.job import Job
+from distfa.transport.address import port_range
 from distfa.transport.base import WireConfig
 
 
@@ -36,6 +37,12 @@ def _one_of(names: Sequence[str]) -> BeforeValidator:
 def _named(value: object) -> object:
     """``adam`` is short for ``{name: adam}``."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def _port_range(value: object) -> str:
+    """One port may be written as a number."""
+    port_range(text := str(value))
+    return text
 
 
 class _Part(BaseModel):
@@ -149,14 +156,18 @@ class ProbeSpec(_Part):
 class WireSpec(_Part):
     """How layers talk."""
 
-    host: str = Field("", description="listen here; empty: loopback, or each node's address across nodes")
-    port: int = Field(0, ge=0, le=65535, description="port of layer 1, counting up; 0: the system chooses")
+    host: str = Field(
+        "", description="listen here; empty: loopback, or each node's address across nodes; 0.0.0.0: on all, by TLS"
+    )
+    ports: Annotated[str, BeforeValidator(_port_range)] = Field(
+        "", description="range the layers listen in, as 20000-20100, for firewalls; empty: the system chooses"
+    )
     window: int = Field(4, ge=1, description="signals that may wait at each end of a boundary")
     max_message_mib: int = Field(256, ge=1, le=2047, description="longest message, both ends")
     deadline_seconds: float = Field(20.0, gt=0, description="longest wait for one signal")
     checksum: bool = Field(True, description="CRC-32C on every payload")
     security: Literal["auto", "tls", "insecure"] = Field(
-        "auto", description="auto: plain text on one machine, mutual TLS across machines"
+        "auto", description="auto: plain text on loopback, mutual TLS wherever others can reach a layer"
     )
 
 
@@ -171,7 +182,9 @@ class ResourcesSpec(_Part):
 class RaySpec(_Part):
     """Which Ray cluster, and where on it."""
 
-    address: str | None = Field(None, description="host:port or auto; null: start Ray on this machine")
+    address: str | None = Field(
+        None, description="host:port or auto; local: start Ray on this machine; null: RAY_ADDRESS, or else local"
+    )
     placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
     resources: ResourcesSpec = ResourcesSpec()
     layers: dict[int, ResourcesSpec] = Field({}, description="resources of single layers, counted from 1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from distfa.errors import PlanError
+from distfa.runtime.placement import share as even_share
 
 EXAMPLE = """\
 nodes:                              # a number, or groups of equal nodes
@@ -162,10 +163,3 @@ def place(cluster: Cluster, layers: int, placement: str, cpus: float | None) -> 
         return tuple(node for node, slots in enumerate(room) for _ in range(slots))[:layers]
     turns = ((turn, node) for node, slots in enumerate(room) for turn in range(slots))
     return tuple(node for _, node in sorted(turns))[:layers]
-
-
-def even_share(cores: Sequence[float], layers: int) -> float:
-    """The share of a core each layer reserves where the spec names none."""
-    from distfa.runtime.actors import share  # here, because it brings Ray
-
-    return share(cores, layers)

@@ -78,9 +78,7 @@ class WirePorts:
         """Take in signals by ``transport``; returns this layer's address."""
         wire, job = self._job.wire, self._job
         for link in self._incoming:
-            inbox = Inbox(
-                link, run_id=job.run_id, window=wire.window, max_payload_bytes=wire.max_payload_bytes
-            )
+            inbox = Inbox(link, run_id=job.run_id, window=wire.window, max_payload_bytes=wire.max_payload_bytes)
             self._in[link] = InPort(
                 link=link,
                 run_id=job.run_id,

@@ -60,7 +60,7 @@ class WireConfig:
 
     Attributes:
         host: Address to listen on; empty in a spec until it is known where the layers are.
-        port: Port of layer 1, counting up with the layers; 0 lets the system choose.
+        ports: Range the layers listen in, ``20000-20100``; empty lets the system choose.
         window: Signals that may wait at each end of a link.
         max_message_mib: Longest message, in MiB, enforced at both ends.
         deadline_seconds: Longest wait for any one signal.
@@ -68,7 +68,7 @@ class WireConfig:
     """
 
     host: str = "127.0.0.1"
-    port: int = 0
+    ports: str = ""
     window: int = 4
     max_message_mib: int = 256
     deadline_seconds: float = 20.0

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from distfa.errors import DeadlineExceeded, DistfaError, MessageRefused, PeerLost, TransportError
+from distfa.transport.address import holders, is_here, is_wildcard, joined, port_range
 from distfa.transport.base import WireConfig
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Link
@@ -38,24 +40,38 @@ _LINK_KEY, _RUN_KEY = "distfa-link", "distfa-run"
 class Credentials:
     """PEM texts for mutual TLS: this layer's key and certificate, and the run's authority."""
 
-    key: bytes
+    key: bytes = field(repr=False)
     certificate: bytes
     authority: bytes
-    server_name: str
+
+
+def peer_name(layer: int) -> str:
+    """The name a layer's certificate carries, and by which other layers know it."""
+    return f"layer-{layer}.distfa"
 
 
 class GrpcTransport:
     """One layer's server and its streams to other layers.
 
     Args:
-        wire: Host, port, limits and deadlines.
+        wire: Host, ports, limits and deadlines.
         run_id: The run; streams of other runs are refused.
         layer: Whose end this is.
         credentials: For mutual TLS; None for plain text.
+        advertised: The host other layers connect to; empty for the one listened on, or loopback where that is all.
     """
 
-    def __init__(self, wire: WireConfig, *, run_id: str, layer: int, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        wire: WireConfig,
+        *,
+        run_id: str,
+        layer: int,
+        credentials: Credentials | None = None,
+        advertised: str = "",
+    ) -> None:
         self._wire = wire
+        self._advertised = advertised or ("127.0.0.1" if is_wildcard(wire.host) else wire.host)
         self._run_id = run_id
         self._layer = layer
         self._credentials = credentials
@@ -68,10 +84,10 @@ class GrpcTransport:
         self._health = health.HealthServicer()
 
     def listen(self, inboxes: list[Inbox]) -> str:
-        """Start the server; returns host:port.
+        """Start the server; returns the host:port that other layers connect to.
 
         Raises:
-            TransportError: The address cannot be listened on.
+            TransportError: The host is not this machine's, or no port of the range is free.
         """
         self._inboxes = {_key(inbox.link): inbox for inbox in inboxes}
         self._pool = ThreadPoolExecutor(len(inboxes) + _SPARE_THREADS, thread_name_prefix=self._thread_name)
@@ -84,18 +100,11 @@ class GrpcTransport:
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {_PUSH: push}),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        port = self._wire.port + self._layer - 1 if self._wire.port else 0
-        try:
-            port = self._bind(server, f"{self._wire.host}:{port}")
-        except RuntimeError as exc:
-            raise TransportError(
-                f"layer {self._layer} cannot listen on {self._wire.host}:{port}: the port is in use or the address "
-                "is not this machine's; set wire.port to a free range, or to 0 to let the system choose"
-            ) from exc
+        port = self._bind(server)
         server.start()
         self._server = server
         self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        return f"{self._wire.host}:{port}"
+        return joined(self._advertised, port)
 
     def connect(self, link: Link, address: str, deadline_seconds: float) -> GrpcSender:
         """Open the stream of ``link``.
@@ -103,7 +112,7 @@ class GrpcTransport:
         Raises:
             DeadlineExceeded: Nobody answered there in time.
         """
-        channel = self._open(address)
+        channel = self._open(address, link.receiver)
         self._channels.append(channel)
         ready = grpc.channel_ready_future(channel)
         try:
@@ -148,26 +157,54 @@ class GrpcTransport:
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ]
 
-    def _bind(self, server: grpc.Server, address: str) -> int:
+    def _bind(self, server: grpc.Server) -> int:
+        """Listen on the first free port of the range, each layer trying another one first; returns it."""
+        ports = port_range(self._wire.ports)
+        host = self._wire.host or "0.0.0.0"
+        turn = (self._layer - 1) % len(ports) if ports else 0
+        for port in [*ports[turn:], *ports[:turn]] if ports else [0]:
+            with contextlib.suppress(RuntimeError):  # grpc's word for a port that is taken
+                return self._listen_on(server, joined(host, port))
+        if not is_here(host):
+            raise TransportError(
+                f"layer {self._layer} cannot listen on {host}: that is not an address of this machine "
+                f"({socket.gethostname()}); leave wire.host empty, and each layer listens on its own node's address"
+            )
+        if ports is None:
+            raise TransportError(f"layer {self._layer} cannot listen on {host}: this machine has no port left to give")
+        raise TransportError(
+            f"layer {self._layer} found no free port in wire.ports {self._wire.ports} on {host} "
+            f"({socket.gethostname()}): held are {holders(ports)}; end those, or give a wider range: every "
+            "layer on a node takes one port"
+        )
+
+    def _listen_on(self, server: grpc.Server, place: str) -> int:
         if self._credentials is None:
-            return int(server.add_insecure_port(address))
+            return int(server.add_insecure_port(place))
         mine = self._credentials
         mutual = grpc.ssl_server_credentials(
             [(mine.key, mine.certificate)], root_certificates=mine.authority, require_client_auth=True
         )
-        return int(server.add_secure_port(address, mutual))
+        return int(server.add_secure_port(place, mutual))
 
-    def _open(self, address: str) -> grpc.Channel:
+    def _open(self, address: str, receiver: int) -> grpc.Channel:
         options: list[tuple[str, int | str]] = [*self._limits(), ("grpc.enable_http_proxy", 0)]
         if self._credentials is None:
             return grpc.insecure_channel(address, options=options)
         mine = self._credentials
-        options.append(("grpc.ssl_target_name_override", mine.server_name))
+        options.append(("grpc.ssl_target_name_override", peer_name(receiver)))
         return grpc.secure_channel(
             address,
             grpc.ssl_channel_credentials(mine.authority, mine.key, mine.certificate),
             options=options,
         )
+
+    def _is_sender(self, inbox: Inbox, context: grpc.ServicerContext) -> bool:
+        """Whether the caller's certificate, where there are any, is that of the layer the stream is from."""
+        if self._credentials is None:
+            return True
+        names = context.auth_context().get("x509_common_name", [])
+        return [name.decode() for name in names] == [peer_name(inbox.link.sender)]
 
     def _push(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> layer_pb2.PushResponse:
         """Serve one stream: everything it brings goes into the link's inbox."""
@@ -177,6 +214,10 @@ class GrpcTransport:
             _refuse(
                 context,
                 f"layer {self._layer} takes no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}",
+            )
+        if not self._is_sender(inbox, context):
+            _refuse(
+                context, f"layer {self._layer} takes stream {told.get(_LINK_KEY)} from layer {inbox.link.sender} only"
             )
         messages = 0
         try:

@@ -111,15 +111,15 @@ def load(data: bytes) -> Message:
             "one of them: run the same version on every node"
         ) from exc
     if not 2 <= len(tensor.shape) <= _MOST_AXES:
-        raise MessageRefused(f"{who}: shape {tuple(tensor.shape)} is not (rows, columns, ...) of 2 to {_MOST_AXES} axes")
+        raise MessageRefused(
+            f"{who}: shape {tuple(tensor.shape)} is not (rows, columns, ...) of 2 to {_MOST_AXES} axes"
+        )
     given = tensor.crc32c if tensor.HasField("crc32c") else None
     if given is not None and (found := checksum(payload)) != given:
         raise MessageRefused(
             f"{who}: the payload's CRC-32C is {found:08x} but the sender wrote {given:08x}; it was altered on the way"
         )
-    return Message(
-        identity=who, dtype=dtype, shape=tuple(tensor.shape), codec=codec, checksum=given, payload=payload
-    )
+    return Message(identity=who, dtype=dtype, shape=tuple(tensor.shape), codec=codec, checksum=given, payload=payload)
 
 
 class _Field(NamedTuple):

@@ -1,23 +1,60 @@
-"""Certificates for one run: an authority that lives as long as the run signs one pair per layer.
+"""Certificates for one run: keys are made where they are used, and never travel.
 
-A layer talks only to holders of a certificate of its own run; keys stay in memory and travel to the
-actors through Ray.
+    layer l                                    the run's authority, beside the coordinator
+    KeyPair()             --- request(l) --->  sign(request, l)
+    credentials(signed)   <----- Signed -----
+
+A layer talks only to holders of a certificate of its own run, and knows by name which layer that is.
 """
 
 from __future__ import annotations
 
 import datetime
+from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from distfa.transport.grpc_transport import Credentials
+from distfa.errors import TransportError
+from distfa.transport.grpc_transport import Credentials, peer_name
 
 _LIFETIME = datetime.timedelta(days=30)
 _CLOCK_SKEW = datetime.timedelta(hours=1)
-SERVER_NAME = "layer.distfa"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signed:
+    """What the authority gives back, as PEM texts: nothing in it is secret.
+
+    Attributes:
+        certificate: For the layer that asked.
+        authority: The run's own certificate, by which to know the others.
+    """
+
+    certificate: bytes
+    authority: bytes
+
+
+class KeyPair:
+    """A layer's own key, which stays in the process that made it."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+
+    def request(self, layer: int) -> bytes:
+        """A certificate signing request, as PEM text."""
+        builder = x509.CertificateSigningRequestBuilder().subject_name(_name(peer_name(layer)))
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def credentials(self, signed: Signed) -> Credentials:
+        """What the transport of this layer shows and trusts."""
+        key = self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return Credentials(key=key, certificate=signed.certificate, authority=signed.authority)
 
 
 class Authority:
@@ -36,26 +73,44 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def issue(self, name: str) -> Credentials:
-        """A key and certificate for both ends of a stream, under the name every layer expects."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def sign(self, request: bytes, layer: int) -> Signed:
+        """A certificate for both ends of a stream, under the name of ``layer``, whatever the request says.
+
+        Args:
+            request: PEM text of a certificate signing request.
+            layer: Who asked; the caller knows.
+
+        Raises:
+            TransportError: It is no request, or its sender does not hold the key it names.
+        """
+        key = _requested_key(request, layer)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
-            _builder(_name(name), self._name, key.public_key())
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
+            _builder(_name(peer_name(layer)), self._name, key)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(peer_name(layer))]), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        return Credentials(
-            key=key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ),
+        return Signed(
             certificate=certificate.public_bytes(serialization.Encoding.PEM),
             authority=self._certificate.public_bytes(serialization.Encoding.PEM),
-            server_name=SERVER_NAME,
         )
+
+
+def _requested_key(request: bytes, layer: int) -> ec.EllipticCurvePublicKey:
+    """The key a request asks a certificate for, once its sender has shown that it holds the other half."""
+    try:
+        parsed = x509.load_pem_x509_csr(request)
+        held, key = parsed.is_signature_valid, parsed.public_key()
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as exc:
+        raise TransportError(f"layer {layer} sent no certificate signing request ({exc}); start the run again") from exc
+    if not held or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise TransportError(
+            f"layer {layer} asks for a certificate for a key that is not its own, or not of P-256; it was altered on "
+            "its way: look at that node"
+        )
+    return key
 
 
 def _name(common_name: str) -> x509.Name:

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
+import ray
 import torch
+from ray.util.placement_group import placement_group, remove_placement_group
 from runs import assert_same_bits, blobs, recipe
 
 from distfa.core.rules import RULES
@@ -13,7 +16,7 @@ from distfa.data import from_arrays
 from distfa.errors import ClusterError, LayerLost, TransportError
 from distfa.experiment.run import run
 from distfa.experiment.spec import parse
-from distfa.runtime.actors import share, start_ray, stop_ray
+from distfa.runtime.cluster import start_ray, stop_ray
 
 ROWS = 75
 
@@ -137,9 +140,9 @@ def test_a_stopped_layer_ends_the_run_within_thirty_seconds_by_name(train):
 def test_a_port_in_use_is_named_and_leaves_no_run_directory(train, tmp_path, unused_port):
     with (
         unused_port as port,
-        pytest.raises(TransportError, match=rf"layer 1 cannot listen on 127\.0\.0\.1:{port}: the port is in use"),
+        pytest.raises(TransportError, match=rf"found no free port in wire.ports {port} on 127\.0\.0\.1 .*{port} by "),
     ):
-        train("ray", wire={"port": port})
+        train("ray", wire={"ports": port})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -158,25 +161,43 @@ def unused_port():
 
 
 def test_resources_the_cluster_does_not_have_are_named(train):
-    with pytest.raises(ClusterError, match=r"could not place 3 layers .*'accelerator_of_dreams': 1"):
-        train("ray", ray={"resources": {"custom": {"accelerator_of_dreams": 1}}, "startup_seconds": 2})
+    began = time.monotonic()
+    with pytest.raises(
+        ClusterError,
+        match=r"cannot place 3 layers \(pack\): layer 1 asks for CPU .*, accelerator_of_dreams 1, and no node has that "
+        r"\(accelerator_of_dreams 1 more is missing\); the cluster has node 127\.0\.0\.1: CPU \d+",
+    ):
+        train("ray", ray={"resources": {"custom": {"accelerator_of_dreams": 1}}})
+    assert time.monotonic() - began < 15
 
 
-@pytest.mark.parametrize(
-    ("nodes", "layers", "expected"),
-    [
-        ([2.0], 4, 0.5),
-        ([2.0], 32, 0.0625),
-        ([1.0, 1.0, 1.0], 4, 0.5),
-        ([8.0], 4, 1.0),
-        ([0.0], 4, 0.0),
-        ([2.0], 3, 0.6666),
-    ],
-)
-def test_an_even_share_lets_every_layer_fit(nodes, layers, expected):
-    assert share(nodes, layers) == expected
-    if expected:
-        assert sum(int(node / expected + 1e-9) for node in nodes) >= layers
+def test_cuda_on_a_cluster_without_gpus_says_so_at_once(train):
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match=r"device is 'cuda', but no node of the cluster has a GPU \(node 127"):
+        train("ray", device="cuda")
+    assert time.monotonic() - began < 5
+
+
+def test_a_busy_cluster_is_waited_for_with_a_word_on_who_holds_it(train, caplog):
+    busy = placement_group([{"CPU": ray.cluster_resources()["CPU"]}], name="somebody else")
+    assert busy.wait(10)
+    threading.Timer(3.0, remove_placement_group, [busy]).start()
+    _, weights = train("ray", epochs=2)
+    assert_same_bits(weights, train("serial", epochs=2)[1])
+    assert "waiting for room on the Ray cluster" in caplog.text
+    assert "held by placement groups: 'somebody else' CPU" in caplog.text
+
+
+def test_a_cluster_that_stays_busy_is_given_up_with_who_holds_it(train):
+    busy = placement_group([{"CPU": ray.cluster_resources()["CPU"]}], name="somebody else")
+    assert busy.wait(10)
+    with pytest.raises(
+        ClusterError,
+        match=r"could not place 3 layers \(pack\) within 2 s: the layers ask for CPU .* together, free are CPU 0 of "
+        r".*; held by placement groups: 'somebody else' CPU",
+    ):
+        train("ray", ray={"startup_seconds": 2})
+    remove_placement_group(busy)
 
 
 def test_a_seed_makes_a_run_repeatable(train):

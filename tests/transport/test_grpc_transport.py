@@ -1,6 +1,7 @@
 """The wire itself: big messages, limits, deadlines, strangers, lost peers, TLS, health."""
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -8,12 +9,14 @@ import time
 import grpc
 import pytest
 import torch
+import wires
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from distfa.codecs import resolve
 from distfa.errors import DeadlineExceeded, MessageRefused, NonFiniteError, PeerLost, TransportError
+from distfa.transport.address import is_here
 from distfa.transport.base import WireConfig
-from distfa.transport.grpc_transport import SERVICE, GrpcTransport
+from distfa.transport.grpc_transport import SERVICE, GrpcTransport, peer_name
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Direction, Kind, Link
 from distfa.transport.port import GRPC_FRAME_BYTES, InPort, OutPort, Waiting
@@ -187,12 +190,66 @@ def test_a_sender_that_goes_away_is_a_lost_peer(pair):
         p.receive(3, step=1)
 
 
-def test_a_port_in_use_is_named():
+def test_where_no_port_of_the_range_is_free_their_holder_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        transport = GrpcTransport(WireConfig(port=port), run_id="run", layer=1)
-        with pytest.raises(TransportError, match=f"layer 1 cannot listen on 127.0.0.1:{port}: the port is in use"):
+        transport = GrpcTransport(WireConfig(ports=f"{port}"), run_id="run", layer=1)
+        with pytest.raises(
+            TransportError,
+            match=rf"layer 1 found no free port in wire.ports {port} on 127.0.0.1 .*{port} by .*\(pid {os.getpid()}\)",
+        ):
             transport.listen([])
+
+
+def free_range(count):
+    """The first of ``count`` free ports in a row."""
+    while True:
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            for port in range(first + 1, first + count):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+
+
+def test_layers_of_one_node_take_free_ports_within_the_range():
+    first = free_range(4)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(socket.create_server(("127.0.0.1", first + 1)))
+        made = [
+            GrpcTransport(WireConfig(ports=f"{first}-{first + 3}"), run_id="run", layer=layer) for layer in (1, 2, 3)
+        ]
+        for transport in made:
+            stack.callback(transport.close)
+        ports = [int(transport.listen([]).rpartition(":")[2]) for transport in made]
+    assert ports == [first, first + 2, first + 3]
+
+
+def test_a_host_that_is_not_this_machines_is_named():
+    transport = GrpcTransport(WireConfig(host="192.0.2.77"), run_id="run", layer=1)
+    with pytest.raises(TransportError, match=r"cannot listen on 192\.0\.2\.77: that is not an address of this machine"):
+        transport.listen([])
+
+
+@pytest.mark.parametrize(("advertised", "expected"), [("", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])
+def test_every_address_is_listened_on_but_never_advertised(advertised, expected):
+    transport = GrpcTransport(WireConfig(host="0.0.0.0"), run_id="run", layer=2, advertised=advertised)
+    address = transport.listen([])
+    assert address.rpartition(":")[0] == expected
+    other = GrpcTransport(WIRE, run_id="run", layer=1)
+    other.connect(link(), address, 5.0)
+    other.close()
+    transport.close()
+
+
+@pytest.mark.skipif(not is_here("::1"), reason="this machine has no IPv6")
+def test_ipv6_addresses_are_bracketed_and_work():
+    transport = GrpcTransport(WireConfig(host="::1"), run_id="run", layer=2)
+    address = transport.listen([])
+    assert address.startswith("[::1]:")
+    other = GrpcTransport(WIRE, run_id="run", layer=1)
+    other.connect(link(), address, 5.0)
+    other.close()
+    transport.close()
 
 
 def test_nobody_at_the_address_is_named_within_the_deadline():
@@ -215,15 +272,15 @@ def test_health_is_served_and_reflection_is_not(pair):
 
 def test_layers_of_one_run_talk_over_mutual_tls(pair):
     authority = Authority("run")
-    p = pair(credentials=(authority.issue("layer-1"), authority.issue("layer-2")))
+    p = pair(credentials=(wires.issue(authority, 1), wires.issue(authority, 2)))
     p.send(torch.ones(3, 6))
     assert p.receive(3).sum() == 18
 
 
 @pytest.mark.parametrize("who", ["plain text", "another run's certificate"])
 def test_nobody_else_talks_to_a_layer_under_tls(pair, who):
-    mine = Authority("run").issue("layer-2")
-    theirs = None if who == "plain text" else Authority("run").issue("layer-1")
+    mine = wires.issue(Authority("run"), 2)
+    theirs = None if who == "plain text" else wires.issue(Authority("run"), 1)
     p = pair(credentials=(theirs, mine), connect=False)
     with pytest.raises(DeadlineExceeded, match="layer 1 could not reach layer 2"):
         p.sender.connect(p.link, p.address, 1.0)
@@ -231,11 +288,11 @@ def test_nobody_else_talks_to_a_layer_under_tls(pair, who):
 
 def test_a_layer_under_tls_wants_a_certificate_of_its_caller():
     authority = Authority("run")
-    credentials = authority.issue("layer-2")
+    credentials = wires.issue(authority, 2)
     receiver = GrpcTransport(WIRE, run_id="run", layer=2, credentials=credentials)
     address = receiver.listen([])
     no_certificate = grpc.ssl_channel_credentials(credentials.authority)
-    options = [("grpc.ssl_target_name_override", credentials.server_name)]
+    options = [("grpc.ssl_target_name_override", peer_name(2))]
     with grpc.secure_channel(address, no_certificate, options=options) as channel, pytest.raises(grpc.RpcError):
         health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=3)
     receiver.close()

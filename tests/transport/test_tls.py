@@ -1,6 +1,7 @@
 """Under TLS a layer answers holders of a certificate of its own run, and no one else."""
 
 import contextlib
+import time
 
 import grpc
 import pytest
@@ -12,11 +13,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from wires import RUN, UP
 
-from distfa.errors import DeadlineExceeded
+from distfa.errors import DeadlineExceeded, MessageRefused, TransportError
 from distfa.transport import serde
 from distfa.transport.base import WireConfig
-from distfa.transport.grpc_transport import SERVICE, GrpcTransport
-from distfa.transport.tls import Authority
+from distfa.transport.grpc_transport import SERVICE, GrpcTransport, peer_name
+from distfa.transport.tls import Authority, KeyPair
 
 OURS = Authority(RUN)
 
@@ -43,16 +44,16 @@ def ask(address, channel_credentials, server_name):
 
 
 def test_a_layer_answers_its_run_and_no_client_without_a_certificate_or_with_a_foreign_one(transport):
-    mine, foreign = OURS.issue("layer 2"), Authority(RUN).issue("layer 2")  # same name, other key
-    address = transport(3, OURS.issue("layer 3")).listen([])
+    mine, foreign = wires.issue(OURS, 2), wires.issue(Authority(RUN), 2)  # same name, other key
+    address = transport(3, wires.issue(OURS, 3)).listen([])
     with_certificate = grpc.ssl_channel_credentials(mine.authority, mine.key, mine.certificate)
-    assert ask(address, with_certificate, mine.server_name) == health_pb2.HealthCheckResponse.SERVING
+    assert ask(address, with_certificate, peer_name(3)) == health_pb2.HealthCheckResponse.SERVING
     for stranger in (
         grpc.ssl_channel_credentials(mine.authority),
         grpc.ssl_channel_credentials(mine.authority, foreign.key, foreign.certificate),
     ):
         with pytest.raises(grpc.RpcError, match="UNAVAILABLE|DEADLINE_EXCEEDED"):
-            ask(address, stranger, mine.server_name)
+            ask(address, stranger, peer_name(3))
 
 
 def signed_by(layer):
@@ -78,10 +79,10 @@ def signed_by(layer):
 
 
 def test_a_layers_key_signs_no_certificates(transport):
-    layer = OURS.issue("layer 2")
-    address = transport(3, OURS.issue("layer 3")).listen([])
+    layer = wires.issue(OURS, 2)
+    address = transport(3, wires.issue(OURS, 3)).listen([])
     with pytest.raises(grpc.RpcError, match="UNAVAILABLE|DEADLINE_EXCEEDED"):
-        ask(address, grpc.ssl_channel_credentials(layer.authority, *signed_by(layer)), layer.server_name)
+        ask(address, grpc.ssl_channel_credentials(layer.authority, *signed_by(layer)), peer_name(3))
 
 
 @pytest.mark.parametrize(
@@ -91,22 +92,79 @@ def test_a_layers_key_signs_no_certificates(transport):
 )
 def test_layers_that_do_not_share_an_authority_never_connect(transport, client, server):
     box = wires.inbox()
-    address = transport(3, server and server.issue("layer 3")).listen([box])
+    address = transport(3, server and wires.issue(server, 3)).listen([box])
     with pytest.raises(DeadlineExceeded, match=f"layer 2 could not reach layer 3 at {address}"):
-        transport(2, client and client.issue("layer 2")).connect(UP, address, 0.7)
+        transport(2, client and wires.issue(client, 2)).connect(UP, address, 0.7)
     # The same server takes its own: what failed was the certificate, not the address.
-    sender = transport(2, server and server.issue("layer 2")).connect(UP, address, 10.0)
+    sender = transport(2, server and wires.issue(server, 2)).connect(UP, address, 10.0)
     sender.send(serde.dump(wires.message(step=1)), 10.0)
     assert box.take(10.0, "signal").identity.step == 1
 
 
 def test_every_layer_has_a_key_of_its_own_and_one_authority():
-    one, two = OURS.issue("layer 1"), OURS.issue("layer 2")
-    assert one.authority == two.authority != Authority(RUN).issue("layer 1").authority
+    one, two = wires.issue(OURS, 1), wires.issue(OURS, 2)
+    assert one.authority == two.authority != wires.issue(Authority(RUN), 1).authority
     assert one.key != two.key
     assert one.certificate != two.certificate
 
 
 def test_a_long_run_id_still_makes_certificates():
     """A common name ends at 64 characters (RFC 5280, ub-common-name)."""
-    assert Authority("r" * 200).issue("layer " + "9" * 200).certificate.startswith(b"-----BEGIN CERTIFICATE-----")
+    assert wires.issue(Authority("r" * 200), 9).certificate.startswith(b"-----BEGIN CERTIFICATE-----")
+
+
+def test_nothing_that_travels_holds_a_private_key():
+    keys = KeyPair()
+    request = keys.request(2)
+    signed = OURS.sign(request, 2)
+    secret = keys.credentials(signed).key
+    assert b"PRIVATE" in secret
+    for text in (request, signed.certificate, signed.authority):
+        assert b"PRIVATE" not in text
+        assert secret not in text
+    assert "PRIVATE" not in repr(keys.credentials(signed))
+
+
+def test_the_authority_names_the_layer_whatever_the_request_says():
+    signed = OURS.sign(KeyPair().request(1), 2)
+    certificate = x509.load_pem_x509_certificate(signed.certificate)
+    assert certificate.subject.rfc4514_string() == "CN=layer-2.distfa"
+
+
+def altered(request):
+    """A request in which one byte of the key is another."""
+    parsed = x509.load_pem_x509_csr(request).public_bytes(serialization.Encoding.DER)
+    point = x509.load_pem_x509_csr(KeyPair().request(1)).public_key().public_numbers()
+    mine = x509.load_pem_x509_csr(request).public_key().public_numbers()
+    other = parsed.replace(
+        mine.x.to_bytes(32, "big") + mine.y.to_bytes(32, "big"),
+        point.x.to_bytes(32, "big") + point.y.to_bytes(32, "big"),
+    )
+    return x509.load_der_x509_csr(other).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (altered, "layer 1 asks for a certificate for a key that is not its own"),
+        (lambda request: b"no request", "layer 1 sent no certificate signing request"),
+        (lambda request: request[:-100], "layer 1 sent no certificate signing request"),
+    ],
+    ids=["another's key", "no request", "torn"],
+)
+def test_a_request_that_does_not_hold_together_is_refused(spoil, message):
+    with pytest.raises(TransportError, match=message):
+        OURS.sign(spoil(KeyPair().request(1)), 1)
+
+
+def test_a_layer_cannot_pass_for_another_layer_of_its_run(transport):
+    """Its certificate is the run's, but not the sender's of that stream."""
+    box = wires.inbox()
+    address = transport(3, wires.issue(OURS, 3)).listen([box])
+    stream = transport(4, wires.issue(OURS, 4)).connect(UP, address, 10.0)
+    with pytest.raises(MessageRefused, match="layer 3 takes stream up-2 from layer 2 only"):
+        for _ in range(100):
+            stream.send(serde.dump(wires.message(step=1)), 10.0)
+            time.sleep(0.05)
+    with pytest.raises(DeadlineExceeded, match="layer 2 could not reach layer 3"):
+        transport(2, wires.issue(OURS, 2)).connect(UP, transport(4, wires.issue(OURS, 4)).listen([]), 0.7)

@@ -10,9 +10,11 @@ import torch
 from distfa.codecs import CODECS
 from distfa.transport import serde
 from distfa.transport.base import WireConfig
+from distfa.transport.grpc_transport import Credentials
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Direction, Identity, Kind, Link, Message
 from distfa.transport.port import InPort, OutPort, Waiting
+from distfa.transport.tls import Authority, KeyPair
 
 RUN = "run-1"
 UP = Link(boundary=2, direction=Direction.UP, sender=2, receiver=3, shape=(5,))
@@ -110,3 +112,9 @@ class Background:
         if self._error is not None:
             raise self._error
         return self._outcome
+
+
+def issue(authority: Authority, layer: int) -> Credentials:
+    """What a layer has once the authority has signed for its key."""
+    keys = KeyPair()
+    return keys.credentials(authority.sign(keys.request(layer), layer))

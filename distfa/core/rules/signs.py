@@ -69,7 +69,9 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
     def refresh(self, boundary: int, step: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """|M_t|, in the shape of each weight, for this step."""
         gain = self.network[boundary + 1].activation.gain * self.recipe.gain
-        return {name: self._fresh(w, boundary, step, number).mul_(gain) for number, (name, w) in enumerate(weights.items())}
+        return {
+            name: self._fresh(w, boundary, step, number).mul_(gain) for number, (name, w) in enumerate(weights.items())
+        }
 
     def _fresh(self, weight: Tensor, boundary: int, step: int, number: int) -> Tensor:
         drawn = matrix(

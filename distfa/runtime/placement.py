@@ -1,0 +1,210 @@
+"""What layers ask for and whether nodes can hold it: plain arithmetic, without Ray.
+
+bundle   what one layer reserves, as {"CPU": 1.0, "GPU": 0.5, "my_resource": 1.0}
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from distfa.errors import ClusterError
+
+Bundle = dict[str, float]
+_LEAST = 1e-4  # Ray counts resources in ten-thousandths
+_ROUND = 1e-9
+_TRIALS = 20_000
+_NODES_SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What Ray reserves for one layer's actor.
+
+    Attributes:
+        cpus: Processors; None for an even share of the cluster, at most 1.
+        gpus: GPUs; None for an even share where the run uses CUDA.
+        custom: Ray custom resources.
+    """
+
+    cpus: float | None = None
+    gpus: float | None = None
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Which Ray cluster a run uses, and where on it.
+
+    Attributes:
+        address: ``host:port`` or ``auto`` to attach to a running cluster; ``local`` to start one here; None for the
+            one RAY_ADDRESS names, or else ``local``.
+        placement: Ray's strategy for the layers' bundles.
+        resources: Per layer.
+        security: ``auto``: plain text on loopback, mutual TLS everywhere else; ``tls``; ``insecure``.
+        startup_seconds: Longest wait for placement, and for the actors to start.
+    """
+
+    address: str | None = None
+    placement: str = "pack"
+    resources: tuple[Resources, ...]
+    security: str = "auto"
+    startup_seconds: float = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node of the cluster.
+
+    Attributes:
+        address: Its address.
+        total: Everything it has that layers may ever get.
+    """
+
+    address: str
+    total: Mapping[str, float]
+
+
+def share(per_node: Sequence[float], layers: int) -> float:
+    """The largest equal share, at most 1, by which ``layers`` layers fit on nodes of these sizes.
+
+    Ray counts resources in ten-thousandths, so the share is rounded down to four digits; 0 where the
+    nodes have nothing.
+    """
+    candidates = {min(1.0, size / parts) for size in per_node if size > 0 for parts in range(1, layers + 1)}
+    for candidate in sorted(candidates, reverse=True):
+        rounded = int(candidate * 10_000) / 10_000
+        if rounded > 0 and sum(int(size / rounded + _ROUND) for size in per_node) >= layers:
+            return rounded
+    return 0.0
+
+
+def bundles(resources: Sequence[Resources], nodes: Sequence[Node], device: str) -> tuple[list[Bundle], str]:
+    """What to reserve for every layer, shares filled in, and the device the layers use.
+
+    Args:
+        resources: Per layer, as asked.
+        nodes: Of the cluster.
+        device: ``cpu``, ``cuda`` or ``auto``.
+
+    Returns:
+        Bundles, and ``cpu`` or ``cuda``.
+
+    Raises:
+        ClusterError: CUDA is asked for where there is no GPU, or for a layer that is to have none.
+    """
+    layers = len(resources)
+    gpus = [node.total.get("GPU", 0.0) for node in nodes]
+    if device == "cuda" and not any(gpus):
+        raise ClusterError(
+            f"device is 'cuda', but no node of the cluster has a GPU ({_described(nodes)}); use device: auto or cpu, "
+            "or attach to a cluster that has GPUs ('ray start --num-gpus' where Ray does not find them by itself)"
+        )
+    cpu_share = share([node.total.get("CPU", 0.0) for node in nodes], layers)
+    gpu_share = share(gpus, layers) if device != "cpu" else 0.0
+    found = []
+    for wanted in resources:
+        cpu = cpu_share if wanted.cpus is None else wanted.cpus
+        gpu = gpu_share if wanted.gpus is None else wanted.gpus
+        bundle = {"CPU": cpu, "GPU": gpu, **wanted.custom}
+        found.append({key: value for key, value in bundle.items() if value > 0} or {"CPU": 0.001})
+    without = [layer for layer, bundle in enumerate(found, start=1) if not bundle.get("GPU", 0.0)]
+    if device == "cuda" and without:
+        raise ClusterError(
+            f"device is 'cuda', but layer {without[0]} is to have 0 GPUs; leave ray.resources.gpus out for an "
+            "even share"
+        )
+    if device == "auto":
+        device = "cpu" if without else "cuda"
+    return found, device
+
+
+def fits(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) -> bool:
+    """Whether empty nodes can hold all bundles; True too where that would take too long to find out."""
+    if placement == "strict_pack":
+        together = Counter[str]()
+        for bundle in bundles:
+            together.update(bundle)
+        return any(_holds(node.total, together) for node in nodes)
+    room = [dict(node.total) for node in nodes]
+    order = sorted(bundles, key=lambda bundle: (len(bundle), sum(bundle.values())), reverse=True)
+    return _packed(order, room, placement == "strict_spread", set())
+
+
+def shortfall(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) -> str:
+    """Why these nodes can never hold all bundles, in words: what is asked, what is there, what is missing."""
+    has = f"the cluster has {_described(nodes)}"
+    for layer, bundle in enumerate(bundles, start=1):
+        if not any(_holds(node.total, bundle) for node in nodes):
+            lacking = min((_lacking(node.total, bundle) for node in nodes), key=len, default=dict(bundle))
+            missing = in_words(lacking)
+            return f"layer {layer} asks for {in_words(bundle)}, and no node has that ({missing} more is missing); {has}"
+    together = Counter[str]()
+    for bundle in bundles:
+        together.update(bundle)
+    if placement == "strict_spread" and len(bundles) > len(nodes):
+        return f"strict_spread wants {len(bundles)} nodes for {len(bundles)} layers, {has}"
+    if placement == "strict_pack":
+        return f"strict_pack wants all {len(bundles)} layers, {in_words(together)}, on one node, {has}"
+    return (
+        f"{len(bundles)} layers ask for {in_words(together)} together, at most {in_words(_greatest(bundles))} each, "
+        f"and do not fit side by side; {has}"
+    )
+
+
+def in_words(resources: Mapping[str, float]) -> str:
+    """``CPU 2, memory 1,024 MiB``."""
+    units = {"memory": 2**20, "object_store_memory": 2**20}
+    return (
+        ", ".join(
+            f"{name} {_number(amount / units.get(name, 1))}{' MiB' if name in units else ''}"
+            for name, amount in sorted(resources.items())
+            if not name.startswith("node:")
+        )
+        or "nothing"
+    )
+
+
+def _packed(bundles: Sequence[Bundle], room: list[dict[str, float]], apart: bool, failed: set[object]) -> bool:
+    """Put the first bundle on each node it fits on, and the others after it; what failed is not tried twice."""
+    if not bundles or len(failed) >= _TRIALS:
+        return True
+    state = (len(bundles), tuple(sorted(tuple(sorted(free.items())) for free in room)))
+    if state in failed:
+        return False
+    for i, free in enumerate(room):
+        if free in room[:i] or not _holds(free, bundles[0]):
+            continue
+        left = {key: round(value - bundles[0].get(key, 0.0), 6) for key, value in free.items()}
+        rest = [*room[:i], *([] if apart else [left]), *room[i + 1 :]]
+        if _packed(bundles[1:], rest, apart, failed):
+            return True
+    failed.add(state)
+    return False
+
+
+def _holds(free: Mapping[str, float], bundle: Mapping[str, float]) -> bool:
+    return not _lacking(free, bundle)
+
+
+def _lacking(free: Mapping[str, float], bundle: Mapping[str, float]) -> dict[str, float]:
+    return {k: v - free.get(k, 0.0) for k, v in bundle.items() if v - free.get(k, 0.0) > _LEAST / 2}
+
+
+def _greatest(bundles: Sequence[Bundle]) -> Bundle:
+    return {key: max(bundle.get(key, 0.0) for bundle in bundles) for bundle in bundles for key in bundle}
+
+
+def _described(nodes: Sequence[Node]) -> str:
+    """What layers can ask of each node; memory is left aside."""
+    shown = [
+        f"node {node.address}: {in_words({k: v for k, v in node.total.items() if 'memory' not in k})}"
+        for node in nodes[:_NODES_SHOWN]
+    ]
+    more = len(nodes) - len(shown)
+    return ("; ".join(shown) or "no node") + (f"; and {more} more nodes" if more else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"

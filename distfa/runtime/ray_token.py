@@ -1,0 +1,51 @@
+"""A token for the cluster that a run starts for itself: made in memory, gone with the cluster, no file left.
+
+Ray (2.52 and later) reads token and mode from the environment, which its own processes inherit, and keeps what it
+read; so the environment is set before Ray starts, and put back afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import ray
+
+_MODE, _TOKEN, _PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+_TOKEN_BYTES = 32
+
+
+class PrivateToken:
+    """Switches tokens on for the Ray that this process starts next; what the user has set himself stands."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str | None] | None = None
+        if not hasattr(ray._raylet, "AuthenticationTokenLoader") or os.environ.get(_MODE):
+            return
+        self._before = {name: os.environ.get(name) for name in (_MODE, _TOKEN)}
+        os.environ[_MODE] = "token"
+        if not (os.environ.get(_TOKEN) or os.environ.get(_PATH)):
+            os.environ[_TOKEN] = secrets.token_hex(_TOKEN_BYTES)
+        _read_again()
+
+    def withdraw(self) -> None:
+        """Put the environment back; the token is of no use any more."""
+        if self._before is None:
+            return
+        for name, value in self._before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        self._before = None
+        _read_again()
+
+
+def tokens_in_use() -> bool:
+    """Whether this process shows Ray a token, and Ray asks for one."""
+    mode = getattr(ray._raylet, "get_authentication_mode", None)
+    return mode is not None and bool(mode() != ray._raylet.AuthenticationMode.DISABLED)
+
+
+def _read_again() -> None:
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()

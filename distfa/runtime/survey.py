@@ -1,0 +1,71 @@
+"""What decides a run's bits on a node: Python, the libraries, and distfa's own code.
+
+The function that finds out is sent to every node as code, not by name: a node that imports another distfa must
+still answer, and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from distfa.errors import ClusterError
+
+Facts = dict[str, str]
+_AGREE = ("python", "torch", "numpy", "distfa")
+
+
+def surveyor() -> Callable[[], Facts]:
+    """A function of its own, which needs nothing but Python's library where it runs."""
+
+    def survey() -> Facts:
+        import hashlib
+        import importlib.metadata
+        import importlib.util
+        import pathlib
+        import platform
+
+        facts = {"python": ".".join(platform.python_version_tuple()[:2])}
+        for package in ("torch", "numpy"):
+            try:
+                facts[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                facts[package] = "not installed"
+        spec = importlib.util.find_spec("distfa")
+        if spec is None or not spec.submodule_search_locations:
+            return {**facts, "distfa": "not installed", "path": ""}
+        folder = pathlib.Path(next(iter(spec.submodule_search_locations))).resolve()
+        digest = hashlib.sha256()
+        for file in sorted(folder.rglob("*.py"), key=lambda file: file.relative_to(folder).as_posix()):
+            text = file.read_bytes()
+            digest.update(f"{file.relative_to(folder).as_posix()} {len(text)} ".encode() + text)
+        return {**facts, "distfa": f"code {digest.hexdigest()[:12]}", "path": str(folder)}
+
+    return survey
+
+
+def require_same(mine: Facts, theirs: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+    """Refuse nodes on which a run would compute other bits.
+
+    Args:
+        mine: Of this process.
+        theirs: (node's address, facts) per layer.
+
+    Raises:
+        ClusterError: A layer's node differs; both sides are named.
+    """
+    for layer, (address, facts) in enumerate(theirs, start=1):
+        apart = [key for key in _AGREE if facts.get(key) != mine[key]]
+        if not apart:
+            continue
+        if apart == ["distfa"]:
+            raise ClusterError(
+                f"layer {layer} on node {address} imports distfa from {facts.get('path') or 'nowhere'} "
+                f"({facts.get('distfa')}), this process from {mine['path']} ({mine['distfa']}); install the same "
+                "distfa on every node, and start runs in a directory without a folder named distfa: weights would "
+                "not be reproducible"
+            )
+        here, there = (", ".join(f"{key} {side.get(key)}" for key in apart) for side in (mine, facts))
+        raise ClusterError(
+            f"layer {layer} on node {address} runs {there}, this process {here}; install the same versions on every "
+            "node: weights would not be reproducible"
+        )

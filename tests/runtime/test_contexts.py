@@ -1,0 +1,248 @@
+"""Runs where Ray is used in unusual ways: they work, or end in one clear error within seconds."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+from torch import nn
+
+import distfa
+from distfa.errors import ClusterError
+from distfa.runtime.cluster import start_ray, stop_ray
+
+
+def train(folder, **changes):
+    """The weights of a small run."""
+    model = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5))
+    x = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(64) % 5
+    distfa.Trainer(model, epochs=1, run_dir=str(folder), **changes).fit((x, y))
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def users_own():
+    """A Ray session that the user made, before distfa was called."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # with tokens, Ray would leave one in the home directory
+        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("serial") / "run", engine="serial")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_users_own_session_is_used_and_left_as_it_was(tmp_path, expected):
+    job = ray.get_runtime_context().get_job_id()
+    assert same(train(tmp_path / "run"), expected)
+    assert ray.is_initialized()
+    assert ray.get_runtime_context().get_job_id() == job
+
+
+def test_another_cluster_than_the_one_in_use_is_refused(tmp_path):
+    used = ray.get_runtime_context().gcs_address
+    with pytest.raises(
+        ClusterError, match=rf"already uses the Ray cluster at {used}, and the run asks for 127\.0\.0\.1:9;"
+    ):
+        train(tmp_path / "run", ray__address="127.0.0.1:9")
+    start_ray(used)  # the same one by name is welcome
+    stop_ray()
+    assert ray.is_initialized()
+
+
+def test_two_runs_in_two_threads_share_a_session(tmp_path, expected):
+    found = {}
+
+    def one(name):
+        found[name] = train(tmp_path / name)
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert same(found["a"], expected)
+    assert same(found["b"], expected)
+
+
+def test_inside_a_ray_task_the_layers_take_what_the_task_leaves(tmp_path, expected):
+    folder = str(tmp_path / "run")
+    source = textwrap.dedent(
+        """
+        import torch, distfa
+        from torch import nn
+        def go(folder):
+            model = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5))
+            x = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
+            distfa.Trainer(model, epochs=1, run_dir=folder, ray__startup_seconds=60).fit((x, torch.arange(64) % 5))
+            return {key: value.numpy() for key, value in model.state_dict().items()}
+        """
+    )
+
+    def inside(source, folder):
+        names = {}
+        exec(source, names)
+        return names["go"](folder)
+
+    weights = ray.get(ray.remote(num_cpus=1)(inside).remote(source, folder), timeout=120)
+    assert same({key: torch.from_numpy(value.copy()) for key, value in weights.items()}, expected)
+
+
+def in_a_forked_child(work):
+    """What ``work`` returns in a forked child, as text; the child is given 30 seconds."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            said = str(work())
+        except BaseException as exc:
+            said = f"{type(exc).__name__}: {exc}"
+        os.write(write, said.encode())
+        os._exit(0)
+    os.close(write)
+    ready, _, _ = select.select([read], [], [], 30.0)
+    if not ready:
+        os.kill(child, 9)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as text:
+        return text.read() if ready else "hung"
+
+
+def test_a_forked_child_is_told_so_at_once_and_its_parent_goes_on(tmp_path, expected):
+    began = time.monotonic()
+    said = in_a_forked_child(lambda: train(tmp_path / "child"))
+    assert time.monotonic() - began < 10
+    assert "ClusterError: this process" in said
+    assert "was forked from one that uses Ray" in said
+    assert "'spawn'" in said
+    assert same(train(tmp_path / "parent"), expected)
+
+
+def program(text, folder, *, cwd=None, **environment):
+    """A finished Python program; ``text`` has train() at hand. Without ``cwd`` it looks as if 'uv run' started it."""
+    head = """
+        import json, os, sys, threading, time, psutil, torch, distfa
+        from torch import nn
+        def train(folder, **changes):
+            model = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5))
+            x = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
+            distfa.Trainer(model, epochs=1, run_dir=folder, **changes).fit((x, torch.arange(64) % 5))
+            return {key: value.tolist() for key, value in model.state_dict().items()}
+    """
+    script = folder / "run"
+    script.write_text(
+        f"import subprocess, sys\nif sys.argv[-1] != 'inner':\n"
+        f"    sys.exit(subprocess.run([{sys.executable!r}, {str(script)!r}, 'inner']).returncode)\n"
+        + textwrap.dedent(head)
+        + textwrap.dedent(text)
+    )
+    return subprocess.run(
+        [sys.executable, script] if cwd else ["uv", "run"],  # Ray looks at the names of its parents
+        executable=sys.executable,
+        cwd=cwd or folder,
+        env={key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+        | {"PYTHONPATH": str(Path(distfa.__file__).parents[1]), **environment},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def last(done):
+    """What a program printed last."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_cluster_of_our_own_is_on_loopback_behind_a_token_and_leaves_nothing(tmp_path, expected):
+    """In a program that 'uv run' started, from a second thread, twice."""
+    home = tmp_path / "home"
+    home.mkdir()
+    done = program(
+        """
+        import ray
+        def listening():
+            mine = {p.pid for p in psutil.Process().children(recursive=True)} | {os.getpid()}
+            return sorted({c.laddr.ip for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.pid in mine})
+        seen = {}
+        def look(progress):
+            seen.setdefault("open", listening())
+            seen.setdefault("mode", os.environ.get("RAY_AUTH_MODE"))
+            seen.setdefault("address", ray.get_runtime_context().gcs_address)
+        def work():
+            model = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5))
+            x = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
+            distfa.Trainer(model, epochs=1, run_dir="a").fit((x, torch.arange(64) % 5), observer=look)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        after = [os.environ.get("RAY_AUTH_MODE"), os.environ.get("RAY_AUTH_TOKEN"), ray.is_initialized()]
+        print(json.dumps({"weights": train("b"), "after": after, **seen}))
+        """,
+        tmp_path,
+        HOME=str(home),
+    )
+    said = last(done)
+    assert {key: torch.tensor(value).equal(expected[key]) for key, value in said["weights"].items()} == dict.fromkeys(
+        expected, True
+    )
+    assert {address.removeprefix("::ffff:") for address in said["open"]} == {"127.0.0.1"}
+    assert said["mode"] == "token"
+    assert said["after"] == [None, None, False]
+    assert list(home.rglob("*")) == []
+
+
+def test_a_layer_that_would_import_another_distfa_is_refused_with_both_paths(tmp_path):
+    """Ray puts the directory a run is started in before everything else on its workers' path."""
+    other, scripts = tmp_path / "distfa", tmp_path / "scripts"
+    other.mkdir()
+    scripts.mkdir()
+    (other / "__init__.py").write_text("raise RuntimeError('another distfa was imported')\n")
+    done = program(
+        """
+        try:
+            train("run-dir")
+        except distfa.errors.ClusterError as exc:
+            print(json.dumps([str(exc), os.path.dirname(distfa.__file__)]))
+        """,
+        scripts,
+        cwd=tmp_path,
+    )
+    said, mine = last(done)
+    assert f"imports distfa from {other} (code " in said
+    assert f"this process from {mine} (code " in said
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
+        ("http://127.0.0.1:8265", "RAY_ADDRESS .* that is the address of its dashboard"),
+        ("ray://127.0.0.1:10001", "RAY_ADDRESS .* Ray Client carries no layers"),
+    ],
+)
+def test_ray_address_counts(monkeypatch, tmp_path, address, message):
+    """In a process without a session, as a program is; this one has one, so the session is put out of sight."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match=message):
+        start_ray(None)
+    assert time.monotonic() - began < 10

@@ -1,0 +1,71 @@
+"""A real cluster: three Ray nodes on one machine, each in a network namespace with an address of its own.
+
+It is made and removed here. Where the rights for it are missing, the tests are skipped, and pytest's summary and a
+warning say so.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distfa.bench.namespaces import Nodes, obstacle
+from distfa.bench.ray_nodes import RayNodes
+
+WHY_NOT = obstacle()
+if WHY_NOT is not None:
+    warnings.warn(f"THE CLUSTER OF THREE NODES IS NOT TESTED HERE: {WHY_NOT}", stacklevel=1)
+pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"NOT TESTED, no network namespaces here: {WHY_NOT}")
+RUN = [sys.executable, "-m", "distfa", "train"]
+COMMON = ["--hidden", "16,12", "--epochs", "2", "--data", "digits", "--json", "--lr", "1e-3"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """(network nodes, Ray nodes), up."""
+    with Nodes(3) as nodes, RayNodes(nodes, 3) as rays:
+        yield nodes, rays
+
+
+def train(folder, *options, prefix=(), environment=None):
+    """(result, weights, stderr) of a run in a process of its own."""
+    command = [*prefix, *RUN, *COMMON, "--run-dir", str(folder), *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=environment or {**os.environ}, check=False
+    )
+    if done.returncode:
+        return None, None, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), load_file(folder / "weights.safetensors"), done.stderr
+
+
+def pinned():
+    """Layer l on node l, by the resource each node has."""
+    layers = {layer: {"cpus": 0.5, "custom": {f"node{layer}": 1}} for layer in (1, 2, 3)}
+    return ["--set", f"ray.layers={json.dumps(layers)}"]
+
+
+@pytest.mark.timeout(180)
+def test_layers_on_three_nodes_equal_serial_under_mutual_tls_within_a_range_of_ports(cluster, tmp_path):
+    nodes, rays = cluster
+    on_head = {"prefix": nodes.command(1), "environment": {**rays.environment, "RAY_ADDRESS": rays.address}}
+    result, weights, stderr = train(
+        tmp_path / "three", *pinned(), "--set", "wire.ports=20000-20002", **on_head
+    )  # no --address: RAY_ADDRESS counts
+    assert result is not None, stderr
+    assert [layer["node"] for layer in result["facts"]["layers"]] == [nodes.address(n) for n in (1, 2, 3)]
+    assert result["facts"]["security"] == "tls"
+    _, expected, stderr = train(tmp_path / "serial", "--engine", "serial")
+    assert expected is not None, stderr
+    assert weights.keys() == expected.keys()
+    for key in weights:
+        assert torch.equal(weights[key], expected[key]), key
+    _, _, stderr = train(tmp_path / "four", "--set", "ray.placement=strict_spread", "--hidden", "16,12,8", **on_head)
+    assert "strict_spread wants 4 nodes for 4 layers, the cluster has node 198.18.0." in stderr
+    stranger = {**rays.environment, "RAY_AUTH_TOKEN": "0" * 64}
+    _, _, stderr = train(tmp_path / "no", "--address", rays.address, prefix=nodes.command(1), environment=stranger)
+    assert f"the Ray cluster at {rays.address} asks for a token" in stderr
