@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from distfa.bench.outcome import Outcome
-from distfa.bench.work import Work
-from distfa.codecs import Codec, resolve, timing
+from distfa.bench.task import Task, metered
+from distfa.codecs import resolve, timing
 from distfa.codecs.floats import FP32
-from distfa.core.serial import Carry, SerialTrainer
+from distfa.core.serial import SerialTrainer
 from distfa.errors import BenchError, NonFiniteError
 from distfa.experiment.result import Tally
 from distfa.experiment.spec import RunSpec, parse
@@ -63,20 +62,20 @@ def measure(
         DistfaError: A run failed; one that diverged is a row without accuracy and a note instead.
     """
     specs = [_spec(base, rule, pair) for rule in dict.fromkeys(names) for pair in dict.fromkeys((_EXACT, *pairs))]
-    work = Work.of(base)
-    hidden = work.recipe.network.sizes[1:-1]
-    if not hidden or not len(work.inputs.test):
+    task = Task.of(base)
+    hidden = task.recipe.network.sizes[1:-1]
+    if not hidden or not len(task.inputs.test):
         raise BenchError(
-            f"there is nothing to send or nothing to test: {len(hidden)} hidden layers and {len(work.inputs.test)} "
+            f"there is nothing to send or nothing to test: {len(hidden)} hidden layers and {len(task.inputs.test)} "
             "test samples; take a hidden layer and a data set with a test set"
         )
     raw = []
     for spec in specs:
         for seed in range(base.seed, base.seed + seeds):
-            raw.append(_one(spec.model_copy(update={"seed": seed}), work))
+            raw.append(_one(spec.model_copy(update={"seed": seed}), task))
             say(f"{spec.rule} {_name(spec)}, seed {seed}: {raw[-1].get('test_accuracy', math.nan):.2f} %")
     exact = {(run["rule"], run["seed"]): run.get("test_accuracy") for run in raw if run["codecs"] == "/".join(_EXACT)}
-    bp_bytes = 2 * FP32.max_payload_bytes(1, sum(hidden), work.recipe.dtype)
+    bp_bytes = 2 * FP32.max_payload_bytes(1, sum(hidden), task.recipe.dtype)
     times = {pair: _times(pair, base.batch_size, max(hidden)) for pair in map(_pair, specs)}
     rows = []
     for spec in specs:
@@ -96,16 +95,16 @@ def _spec(base: RunSpec, rule: str, pair: Pair) -> RunSpec:
     return parse({**base.model_dump(mode="json"), **changes, **off})
 
 
-def _one(spec: RunSpec, work: Work) -> dict[str, Any]:
+def _one(spec: RunSpec, task: Task) -> dict[str, Any]:
     """The figures of one run, on one thread as a layer has it."""
     torch.set_num_threads(1)
     sent: list[int] = []
-    recipe = spec.recipe(work.recipe.network)
-    up, down = (_counted(resolve(name, recipe.signal_dtype), sent) for name in _pair(spec))
+    recipe = spec.recipe(task.recipe.network)
+    up, down = metered(spec, recipe.signal_dtype, sent)
     tally = Tally(classification=True)
     run: dict[str, Any] = {"rule": spec.rule, "codecs": _name(spec), "seed": spec.seed}
     try:
-        for record in SerialTrainer(recipe, *work.splits(), carry_activation=up, carry_error=down).run():
+        for record in SerialTrainer(recipe, *task.splits(), carry_activation=up, carry_error=down).run():
             tally.add(record)
     except NonFiniteError as exc:
         return run | {"diverged": str(exc).splitlines()[0]}
@@ -113,17 +112,6 @@ def _one(spec: RunSpec, work: Work) -> dict[str, Any]:
         "test_accuracy": 100 * (tally.test_accuracy or 0.0),
         "bytes_per_sample": sum(sent) / tally.train_rows,
     }
-
-
-def _counted(codec: Codec, sent: list[int]) -> Carry:
-    """What the receiver sees of a signal; the length of its payload is appended to ``sent``."""
-
-    def carry(signal: Tensor) -> Tensor:
-        payload, (rows, columns) = codec.encode(signal), signal.shape
-        sent.append(payload.nbytes)
-        return codec.decode(payload, rows, columns, signal.dtype)
-
-    return carry
 
 
 def _figures(

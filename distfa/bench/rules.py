@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from distfa import data
 from distfa.bench.outcome import Outcome
+from distfa.bench.task import read
 from distfa.core import rules
 from distfa.core.activations import Activation
 from distfa.core.ledger import LedgerRecord
@@ -41,9 +41,6 @@ _READ = (
     "alignment with the true gradient and dominance are the last probe's, 'least' is the least dominance of all; "
     "degrees are the mean over boundaries at the last ledger entry"
 )
-_DRTP = (
-    "drtp: where its hidden layers saturate their gradients vanish, and what alignment is left is the output layer's"
-)
 
 
 def takes_init(rule: str) -> bool:
@@ -70,7 +67,7 @@ def measure(
         BenchError: No test set.
         DistfaError: A run failed; one that diverged is a row without figures and a note instead.
     """
-    dataset = data.load(base.data.name, directory=base.data.dir, limit=base.data.limit, hub=base.data.hub)
+    dataset = read(base)
     if not len(dataset.test_x):
         raise BenchError(f"data set {dataset.name!r} has no test samples, which test accuracy needs; name another")
     configurations = [
@@ -79,7 +76,8 @@ def measure(
         for init in (("aligned", "random") if takes_init(rule) else ("aligned",))
     ]
     rows, raw = [], []
-    notes = [_READ, _DRTP] if any(spec.rule == "drtp" for spec in configurations) else [_READ]
+    cautions = [rules.RULES[name].caution for name in dict.fromkeys(spec.rule for spec in configurations)]
+    notes = [_READ, *filter(None, cautions)]
     for spec in configurations:
         runs = []
         for seed in range(base.seed, base.seed + seeds):

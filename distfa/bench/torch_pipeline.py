@@ -1,6 +1,4 @@
-"""The peer in several processes: torch.distributed.pipelining over gloo, one stage of the network per process.
-
-    python -m distfa.bench.torch_pipeline --spec JSON --pipeline JSON --rank R --meeting FILE ...
+"""torch in several processes: torch.distributed.pipelining over gloo, one stage of the network per process.
 
 Every process reads the data set and follows the run's seeded order, as distfa's layers do; stages send activations
 up and gradients down. The processes meet through a file, so no port has to be free, and processes in different
@@ -9,11 +7,7 @@ network namespaces of one machine find each other; gloo then listens on the inte
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from distfa.bench.machine import cores
-from distfa.bench.peers import launch
-from distfa.bench.steady import Steady
+from distfa.bench.steady_state import Steady
+from distfa.bench.subprocesses import command, launch
 from distfa.errors import BenchError
 from distfa.experiment.spec import RunSpec, parse
 
@@ -37,7 +31,7 @@ class Pipeline:
         processes: Stages; layers are shared among them in order, as evenly as can be.
         schedule: ``gpipe`` or ``1f1b``.
         micro_batches: Equal parts of a batch.
-        interfaces: Network interface of every process, or one for all.
+        interface: Network interface of every process.
         prefixes: What to put before the command of every process, such as ``("ip", "netns", "exec", "n0")``;
             empty for nothing.
     """
@@ -45,7 +39,7 @@ class Pipeline:
     processes: int
     schedule: str = "gpipe"
     micro_batches: int = 1
-    interfaces: Sequence[str] = ("lo",)
+    interface: str = "lo"
     prefixes: Sequence[Sequence[str]] = field(default=())
 
     @property
@@ -71,40 +65,19 @@ class PipelineRun:
     Attributes:
         steps: Updates made.
         losses: Before every update.
-        evaluations: ``step``, ``loss`` and ``accuracy`` on the test set, and ``seconds`` of training until then,
-            evaluations left out.
-        payload_bytes: Of the numbers in the activations and gradients sent in training, both ways over all
-            boundaries, by their shapes.
-        steady: From the end of the warm-up; None for a run to a target, which stops to evaluate.
+        payload_bytes: Of the numbers in the activations and gradients sent, both ways over all boundaries, by their
+            shapes.
+        steady: From the end of the warm-up.
     """
 
     steps: int
     losses: list[float]
-    evaluations: list[dict[str, float]]
     payload_bytes: int
-    steady: Steady | None
-
-    def measured(self) -> Steady:
-        """The steady state, of a run that was not to a target.
-
-        Raises:
-            BenchError: It was.
-        """
-        if self.steady is None:
-            raise BenchError("a run to a target accuracy has no steady state; leave target_accuracy out to measure one")
-        return self.steady
+    steady: Steady
 
 
-def run(
-    spec: RunSpec,
-    pipeline: Pipeline,
-    *,
-    warmup: int = 1,
-    target_accuracy: float | None = None,
-    deadline_seconds: float,
-    environment: Mapping[str, str] = os.environ,
-) -> PipelineRun:
-    """Train by the spec, one process per stage.
+def run(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline_seconds: float) -> PipelineRun:
+    """Train by the spec to the end, one process per stage.
 
     Batches of fewer than ``spec.batch_size`` rows are left out: a pipeline's shapes are fixed.
 
@@ -112,33 +85,23 @@ def run(
         spec: Its rule, engine and micro-batches are not used: this is backpropagation by ``pipeline``.
         pipeline: The processes.
         warmup: Steps before the measurement begins, at least 1.
-        target_accuracy: Stop at the first evaluation that reaches it; the test set is then evaluated where the spec
-            says. None to train to the end and never evaluate.
         deadline_seconds: For the whole run.
-        environment: Of the processes.
 
     Raises:
         BenchError: It cannot be run so, failed, or did not end in time.
     """
     check(spec, pipeline)
     with tempfile.TemporaryDirectory() as folder:
-        commands = []
-        for rank in range(pipeline.processes):
-            prefix = pipeline.prefixes[rank] if pipeline.prefixes else ()
-            command = [*prefix, sys.executable, "-m", "distfa.bench.torch_pipeline", "--rank", str(rank)]
-            command += ["--spec", spec.model_dump_json(), "--pipeline", json.dumps(asdict(pipeline))]
-            command += ["--meeting", str(Path(folder) / "meeting"), "--warmup", str(warmup)]
-            command += ["--deadline", str(deadline_seconds)]
-            command += [] if target_accuracy is None else ["--target", str(target_accuracy)]
-            commands.append(command)
-        reports = launch(pipeline.name, commands, environment=environment, deadline_seconds=deadline_seconds)
-    last = reports[-1]
+        common = {"spec": spec.model_dump(mode="json"), "pipeline": asdict(pipeline), "warmup": warmup}
+        common |= {"meeting": str(Path(folder) / "meeting"), "deadline_seconds": deadline_seconds}
+        prefixes = pipeline.prefixes or [()] * pipeline.processes
+        commands = [[*prefix, *command(_stage, rank=rank, **common)] for rank, prefix in enumerate(prefixes)]
+        reports = launch(pipeline.name, commands, deadline_seconds=deadline_seconds)
     return PipelineRun(
-        steps=last["steps"],
-        losses=last["losses"],
-        evaluations=last["evaluations"],
+        steps=reports[-1]["steps"],
+        losses=reports[-1]["losses"],
         payload_bytes=sum(report["payload_bytes"] for report in reports),
-        steady=None if last["steady"] is None else _together([report["steady"] for report in reports]),
+        steady=_together([report["steady"] for report in reports]),
     )
 
 
@@ -146,7 +109,7 @@ def check(spec: RunSpec, pipeline: Pipeline) -> None:
     """Refuse what cannot be run.
 
     Raises:
-        BenchError: The processes, micro-batches, interfaces or prefixes do not fit the network or each other.
+        BenchError: The processes, micro-batches or prefixes do not fit the network or each other.
     """
     layers, processes = len(spec.model.hidden) + 1, pipeline.processes
     if pipeline.schedule not in SCHEDULES:
@@ -165,8 +128,6 @@ def check(spec: RunSpec, pipeline: Pipeline) -> None:
             f"a batch of {spec.batch_size} rows has no {pipeline.micro_batches} equal parts, which a pipeline needs; "
             "choose micro-batches that divide the batch size"
         )
-    if len(pipeline.interfaces) not in (1, processes):
-        raise BenchError(f"{len(pipeline.interfaces)} interfaces for {processes} processes; give one, or one for each")
     if pipeline.prefixes and len(pipeline.prefixes) != processes:
         raise BenchError(f"{len(pipeline.prefixes)} command prefixes for {processes} processes; give one for each")
 
@@ -184,30 +145,8 @@ def _together(parts: Sequence[Mapping[str, float]]) -> Steady:
     )
 
 
-def main() -> None:
-    """Be one stage, as the arguments say; one JSON object on stdout."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--spec", required=True)
-    parser.add_argument("--pipeline", required=True)
-    parser.add_argument("--rank", type=int, required=True)
-    parser.add_argument("--meeting", required=True)
-    parser.add_argument("--warmup", type=int, required=True)
-    parser.add_argument("--target", type=float)
-    parser.add_argument("--deadline", type=float, required=True)
-    given = parser.parse_args()
+def _stage(*, spec: dict[str, Any], pipeline: dict[str, Any], **rest: Any) -> dict[str, Any]:
+    """In a process of its own."""
     from distfa.bench import torch_stage  # loads torch's pipelining, which a parent does not need
 
-    report: dict[str, Any] = torch_stage.run(
-        parse(json.loads(given.spec)),
-        Pipeline(**json.loads(given.pipeline)),
-        rank=given.rank,
-        meeting=given.meeting,
-        warmup=given.warmup,
-        target_accuracy=given.target,
-        deadline_seconds=given.deadline,
-    )
-    print(json.dumps(report))
-
-
-if __name__ == "__main__":
-    main()
+    return torch_stage.run(parse(spec), Pipeline(**pipeline), **rest)

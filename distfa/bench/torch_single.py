@@ -1,24 +1,18 @@
-"""The peer in one process: torch's own autograd and SGD on the whole network.
-
-python -m distfa.bench.torch_single --spec JSON --threads N --warmup STEPS
-"""
+"""torch in one process: its own autograd and SGD on the whole network."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from distfa.bench import steady
-from distfa.bench.peers import launch
-from distfa.bench.steady import Steady
-from distfa.bench.work import Work, loss_part, modules, set_rate, torch_optimizer
+from distfa.bench import steady_state
+from distfa.bench.steady_state import Steady
+from distfa.bench.subprocesses import command, launch
+from distfa.bench.task import Task, loss_part, modules, set_rate, torch_optimizer
 from distfa.core import order
 from distfa.experiment.spec import RunSpec, parse
 
@@ -43,16 +37,23 @@ def run(spec: RunSpec, *, threads: int, warmup: int, deadline_seconds: float) ->
     Raises:
         BenchError: It failed, or did not end in time.
     """
-    command = [sys.executable, "-m", "distfa.bench.torch_single", "--spec", spec.model_dump_json()]
-    command += ["--threads", str(threads), "--warmup", str(warmup)]
     name = f"torch in one process ({threads} threads)"
-    report = launch(name, [command], environment=os.environ, deadline_seconds=deadline_seconds)[0]
+    here = command(_train, spec=spec.model_dump(mode="json"), threads=threads, warmup=warmup)
+    (report,) = launch(name, [here], deadline_seconds=deadline_seconds)
     return SingleRun(losses=report["losses"], steady=Steady(**report["steady"]))
 
 
-def train(work: Work, losses: list[float]) -> Iterator[int]:
-    """Train to the end; yields the rows of every step, and appends its loss to ``losses``."""
-    recipe, (samples, _) = work.recipe, work.splits()
+def _train(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]:
+    """In a process of its own: train to the end."""
+    torch.set_num_threads(threads)
+    losses: list[float] = []
+    found = steady_state.watch(_steps(Task.of(parse(spec)), losses), warmup=warmup)
+    return {"losses": losses, "steady": found.as_dict()}
+
+
+def _steps(task: Task, losses: list[float]) -> Iterator[int]:
+    """Yields the rows of every step, and appends its loss to ``losses``."""
+    recipe, (samples, _) = task.recipe, task.splits()
     model = modules(recipe, range(1, len(recipe.network) + 1))
     optimizer = torch_optimizer(recipe.optimizer, list(model.parameters()))
     for batch in order.batches(recipe, len(samples.inputs)):
@@ -64,21 +65,3 @@ def train(work: Work, losses: list[float]) -> Iterator[int]:
         optimizer.step()
         losses.append(loss.item())
         yield len(rows)
-
-
-def main() -> None:
-    """Train as the arguments say; one JSON object on stdout."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--spec", required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--warmup", type=int, required=True)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    losses: list[float] = []
-    steps = train(Work.of(parse(json.loads(given.spec))), losses)
-    found = steady.watch(steps, warmup=given.warmup)
-    print(json.dumps({"losses": losses, "steady": found.as_dict()}))
-
-
-if __name__ == "__main__":
-    main()

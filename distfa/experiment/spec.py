@@ -220,10 +220,12 @@ class RunSpec(_Part):
 
     @model_validator(mode="after")
     def _fanout_needs_one_error_for_all(self) -> RunSpec:
-        if self.feedback.fanout is not None and (self.rule != "dfa" or self.feedback.rank is not None):
+        rule = rules.RULES[self.rule]
+        if self.feedback.fanout is not None and not (rule.takes_fanout and self.feedback.rank is None):
+            able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_fanout)
             raise ValueError(
-                "feedback.fanout goes with rule dfa at full rank, where every layer gets the same error, not with rule "
-                f"{self.rule!r}, rank {self.feedback.rank}; leave it out"
+                f"feedback.fanout goes with rule {able} at full rank, where every layer gets the same error, not with "
+                f"rule {self.rule!r}, rank {self.feedback.rank}; leave it out"
             )
         return self
 

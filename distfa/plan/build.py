@@ -7,19 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+from distfa.bench import arithmetic
+from distfa.bench.arithmetic import Effort
+from distfa.bench.layer_memory import training_links
 from distfa.codecs import Codec
 from distfa.core import rules
-from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
 from distfa.errors import PlanError
-from distfa.plan import effort, stream
+from distfa.plan import layer_schedule
 from distfa.plan.calibration import Calibration, MessageCost, Speed
 from distfa.plan.cluster import Cluster
-from distfa.plan.effort import Effort
-from distfa.plan.parts import Channel, Stage
-from distfa.plan.wires import Line, Wires
-from distfa.runtime.job import Job, links
-from distfa.transport.message import Direction, Link
+from distfa.plan.queues import Line, Wires
+from distfa.plan.stages import Channel, Stage
+from distfa.runtime.job import Job
+from distfa.transport.message import Direction
 
 MESSAGE_BYTES = 72  # identity, shape, checksum and frame around a payload, about
 
@@ -51,7 +52,7 @@ class Setting:
     @cached_property
     def rows(self) -> tuple[int, ...]:
         """Of every micro-batch of a step, as ``core.order`` splits it."""
-        return stream.rows(self.job.recipe)
+        return layer_schedule.rows(self.job.recipe)
 
     def speed(self, layer: int) -> Speed:
         """Of a layer's node."""
@@ -76,28 +77,30 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
         PlanError: ``fanout`` with a rule that sends nobody the same message twice.
     """
     recipe, rule = setting.job.recipe, setting.rule
-    if setting.fanout is not None and not (rule.is_direct and recipe.rank is None):
+    if setting.fanout is not None and not (rule.takes_fanout and recipe.rank is None):
+        able = ", ".join(name for name, known in rules.RULES.items() if known.takes_fanout)
         raise PlanError(
-            f"broadcast by relay or tree goes with rule dfa at full rank, which sends every layer the same error; "
+            f"broadcast by relay or tree goes with rule {able} at full rank, which sends every layer the same error; "
             f"this run has rule {recipe.rule!r}, rank {recipe.rank}"
         )
 
     stages = [
         Stage(
             node=setting.nodes[l - 1],
-            operations=partial(stream.operations, recipe, l),
-            forward=setting.timed(l, partial(effort.forward, recipe, l)),
-            learn=setting.timed(l, partial(effort.teach, recipe, rule, l)),
-            after=setting.timed(l, partial(effort.accumulate, recipe, rule, l)),
-            update=setting.speed(l).seconds(effort.update(recipe, rule, l)),
+            operations=partial(layer_schedule.operations, recipe, l),
+            forward=setting.timed(l, partial(arithmetic.forward, recipe, l)),
+            learn=setting.timed(l, partial(arithmetic.teach, recipe, rule, l)),
+            after=setting.timed(l, partial(arithmetic.accumulate, recipe, rule, l)),
+            update=setting.speed(l).seconds(arithmetic.update(recipe, rule, l)),
         )
         for l in range(1, len(recipe.network) + 1)
     ]
+    passing = rule if setting.fanout is None else rules.build(replace(recipe, fanout=setting.fanout))
     channels = []
     for link in training_links(recipe):
         up = link.direction is Direction.UP
-        sender = link.sender if up else _passed_on_by(setting, link.receiver, link.sender)
-        emit = partial(effort.emit, recipe, rule, link.boundary)
+        sender = link.sender if up else passing.origin(link.receiver) or link.sender
+        emit = partial(arithmetic.emit, recipe, rule, link.boundary)
         channels.append(
             channel(
                 setting,
@@ -115,19 +118,6 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
         if c.relayed:
             by_receiver[c.sender].onward.append(c)
     return stages, channels
-
-
-def training_links(recipe: Recipe) -> tuple[Link, ...]:
-    """The links of a run, without those of probes."""
-    return links(replace(recipe, probe_every=0))
-
-
-def _passed_on_by(setting: Setting, receiver: int, origin: int) -> int:
-    """Who sends a layer its error message: layers in order from the output down are a tree."""
-    if setting.fanout is None:
-        return origin
-    last = len(setting.job.recipe.network)
-    return last - (last - receiver - 1) // setting.fanout
 
 
 def channel(
@@ -152,7 +142,7 @@ def channel(
 
     def receive(n: int) -> float:
         decoded = c.receive.of(codec.max_payload_bytes(n, columns, recipe.signal_dtype)) + cost.decode * n * columns
-        return decoded + check(effort.check(recipe, n, columns))
+        return decoded + check(arithmetic.check(recipe, n, columns))
 
     sent = tuple(a + b for a, b in zip(emitted, setting.by_part(send), strict=True))
     return Channel(

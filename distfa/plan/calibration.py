@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from distfa.bench.arithmetic import Effort, Product
+from distfa.bench.outcome import write_whole
 from distfa.errors import PlanError
 from distfa.plan.cluster import NodeGroup
-from distfa.plan.effort import Effort, Product
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +98,15 @@ class Calibration:
 
     def product_seconds(self, product: Product) -> float:
         """Of one core: measured for this shape, else at the rate of the measured shape most like it."""
-        if (known := self._by_shape.get(product)) is not None:
+        if (known := self._by_shape.get(product.shape)) is not None:
             return known
         if not self._by_shape:
             return product.flops / self.flops_per_second
         nearest = min(
-            self._by_shape, key=lambda other: sum(abs(math.log(a / b)) for a, b in zip(product, other, strict=True))
+            self._by_shape,
+            key=lambda other: sum(abs(math.log(a / b)) for a, b in zip(product.shape, other, strict=True)),
         )
-        return self._by_shape[nearest] * product.flops / nearest.flops
+        return self._by_shape[nearest] * product.flops / Product(*nearest).flops
 
     def slowed(self, factor: float) -> Calibration:
         """Everything that takes processor time takes so many times as long."""
@@ -125,8 +126,8 @@ class Calibration:
         )
 
     @cached_property
-    def _by_shape(self) -> dict[Product, float]:
-        return {Product(rows, inner, columns): seconds for rows, inner, columns, seconds in self.products}
+    def _by_shape(self) -> dict[tuple[int, int, int], float]:
+        return {(rows, inner, columns): seconds for rows, inner, columns, seconds in self.products}
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all.
@@ -134,12 +135,9 @@ class Calibration:
         Raises:
             PlanError: It cannot be written.
         """
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            partial.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
-            os.replace(partial, path)
+            write_whole(path, asdict(self))
         except OSError as exc:
-            partial.unlink(missing_ok=True)
             raise PlanError(f"cannot write {path}: {exc.strerror}") from exc
 
     @staticmethod

@@ -24,6 +24,9 @@ _ALL: tuple[type[Rule], ...] = (
 
 RULES: dict[str, type[Rule]] = {rule.name: rule for rule in _ALL}
 
+BASELINE = Backpropagation.name
+"""The rule that others are compared with."""
+
 
 def build(recipe: Recipe) -> Rule:
     """The rule the recipe names, for its network and seed."""

@@ -7,6 +7,7 @@ B of boundary l has the shape of W_{l+1} for rules that go hop by hop, (C, d_l) 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from distfa.core.draw import Purpose, initial_weight, matrix
 from distfa.core.recipe import Recipe
+from distfa.core.rules.cost import Cost
 
 
 class Rule(ABC):
@@ -22,11 +24,13 @@ class Rule(ABC):
     Attributes:
         name: What the spec calls it.
         equation: The teaching signal s_l, in theory.md's symbols.
-        cost: Numbers on the wire per sample and boundary, on the way down.
+        sends: Numbers on the wire per sample and boundary, on the way down.
         potential: The feedback potential Phi_{l+1}[i], in symbols; empty for a rule without one, for
             which there is no conservation law.
         source: Where the rule comes from.
+        caution: What a reader of its figures must know; empty for nothing.
         takes_rank: Whether B can be of low rank.
+        takes_fanout: Whether messages at full rank are all alike, so that layers can pass them on (recipe.fanout).
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
         is_direct: Whether B_l leads straight from the output to layer l.
         learns_feedback: Whether the layer that learns updates its B as the layer above updates W.
@@ -34,10 +38,12 @@ class Rule(ABC):
 
     name: ClassVar[str]
     equation: ClassVar[str]
-    cost: ClassVar[str]
+    sends: ClassVar[str]
     potential: ClassVar[str]
     source: ClassVar[str]
+    caution: ClassVar[str] = ""
     takes_rank: ClassVar[bool] = False
+    takes_fanout: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
     is_direct: ClassVar[bool] = False
     learns_feedback: ClassVar[bool] = False
@@ -129,3 +135,31 @@ class Rule(ABC):
         u, s, vh = torch.linalg.svd(full, full_matrices=False)
         rank = self.recipe.rank or len(s)
         return (u[:, :rank] * s[:rank]).contiguous(), vh[:rank].contiguous()
+
+    def cost(self, boundary: int) -> Cost:
+        """What ``boundary`` asks of its ends; here of a learner that applies a matrix (width, d_l) to what it gets."""
+        numbers = self.width(boundary) * self.network.sizes[boundary]
+        return Cost(learner_multiplies=True, learner_keeps=numbers, books_keep=numbers)
+
+    def delay(self, layer: int) -> int:
+        """Micro-batches until an error is back at ``layer`` in a pipe without gaps: here one per layer above."""
+        return len(self.network) - layer
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether no error goes through other layers on its way down."""
+        return False
+
+    @cached_property
+    def sent_by(self) -> dict[int, list[int]]:
+        """For every origin the boundaries it sends errors across, upwards, in which order it sends."""
+        found: dict[int, list[int]] = {}
+        for boundary in self.network.boundaries:
+            if (origin := self.origin(boundary)) is not None:
+                found.setdefault(origin, []).append(boundary)
+        return found
+
+    @property
+    def errors_in_order(self) -> list[int]:
+        """The boundaries in the order in which their errors are sent, from the top origin down."""
+        return [boundary for origin in sorted(self.sent_by, reverse=True) for boundary in self.sent_by[origin]]

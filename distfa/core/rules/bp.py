@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distfa.core.rules.base import Rule
+from distfa.core.rules.cost import Cost
 
 
 class Backpropagation(Rule):
@@ -15,7 +16,7 @@ class Backpropagation(Rule):
 
     name = "bp"
     equation = "delta_{l+1} W_{l+1}"
-    cost = "d_l"
+    sends = "d_l"
     potential = "1/2 ||W[:,i]||^2"
     source = "Rumelhart et al. 1986"
 
@@ -30,3 +31,7 @@ class Backpropagation(Rule):
     def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
         """delta_{l+1} W_{l+1}, shape (N, d_l)."""
         return delta @ weight
+
+    def cost(self, boundary: int) -> Cost:
+        """The owner of W multiplies; nothing is kept."""
+        return Cost(origin_multiplies=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from distfa.core.rules.base import Rule
+from distfa.core.rules.cost import Cost
 
 
 class DirectFeedbackAlignment(Rule):
@@ -17,10 +20,11 @@ class DirectFeedbackAlignment(Rule):
 
     name = "dfa"
     equation = "e B_l"
-    cost = "C, straight from the output; or r"
+    sends = "C, straight from the output; or r"
     potential = "<B_l[:,i], V_l[:,i]>, V_l the shadow readout"
     source = "Nokland 2016"
     takes_rank = True
+    takes_fanout = True
     is_direct = True
 
     def origin(self, boundary: int) -> int | None:
@@ -42,3 +46,18 @@ class DirectFeedbackAlignment(Rule):
     def _low(self, boundary: int) -> bool:
         rank = self.recipe.rank
         return rank is not None and rank < min(self.network.sizes[boundary], self.network.sizes[-1])
+
+    def cost(self, boundary: int) -> Cost:
+        """B_l at the layer that learns; or a factor at each end."""
+        outputs, low, whole = self.network.sizes[-1], self._low(boundary), super().cost(boundary)
+        kept, full = outputs * self.width(boundary), outputs * self.network.sizes[boundary]
+        return replace(whole, origin_multiplies=low, origin_keeps=kept if low else 0, books_keep=full)
+
+    def delay(self, layer: int) -> int:
+        """Two thirds of a micro-batch per layer above: half of one on the way up, and what messages add."""
+        return (2 * super().delay(layer) + 1) // 3
+
+    @property
+    def is_straight(self) -> bool:
+        """Unless layers pass the error on."""
+        return self.recipe.fanout is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distfa.core.rules.base import Rule
+from distfa.core.rules.cost import Cost
 
 
 class DirectRandomTargetProjection(Rule):
@@ -19,8 +20,12 @@ class DirectRandomTargetProjection(Rule):
 
     name = "drtp"
     equation = "onehot(y) B_l / N"
-    cost = "0"
+    sends = "0"
     potential = ""
+    caution = (
+        "drtp: where its hidden layers saturate their gradients vanish, and what alignment is left is the output "
+        "layer's"
+    )
     source = "Frenkel et al. 2021"
     reads_labels = True
 
@@ -35,3 +40,16 @@ class DirectRandomTargetProjection(Rule):
     def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
         """B_l, shape (C, d_l), at the layer that learns."""
         return None if sender else self.direct_feedback(boundary).neg_()
+
+    def cost(self, boundary: int) -> Cost:
+        """B_l, (C, d_l), at the layer that learns."""
+        return Cost(learner_multiplies=True, learner_keeps=self.network.sizes[-1] * self.network.sizes[boundary])
+
+    def delay(self, layer: int) -> int:
+        """None: labels are there at once."""
+        return 0
+
+    @property
+    def is_straight(self) -> bool:
+        """No error travels."""
+        return True

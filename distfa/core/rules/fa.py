@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distfa.core.rules.base import Rule
+from distfa.core.rules.cost import Cost
 
 
 class FeedbackAlignment(Rule):
@@ -19,7 +20,7 @@ class FeedbackAlignment(Rule):
 
     name = "fa"
     equation = "delta_{l+1} B_{l+1}"
-    cost = "min(d_l, d_{l+1}), or r"
+    sends = "min(d_l, d_{l+1}), or r"
     potential = "<B[:,i], W[:,i]>"
     source = "Lillicrap et al. 2016"
     takes_rank = True
@@ -43,3 +44,16 @@ class FeedbackAlignment(Rule):
         if self.recipe.rank is not None and self.recipe.rank < min(below, above):
             return self.factors(self.hop_feedback(boundary))[0 if sender else 1]
         return self.hop_feedback(boundary) if sender == (below < above) else None
+
+    def cost(self, boundary: int) -> Cost:
+        """B at the end that applies it; or a factor at each."""
+        below, above = self.network.sizes[boundary : boundary + 2]
+        low, width = self.width(boundary) < min(below, above), self.width(boundary)
+        at_origin, at_learner = low or below < above, low or below >= above
+        return Cost(
+            origin_multiplies=at_origin,
+            learner_multiplies=at_learner,
+            origin_keeps=above * width if at_origin else 0,
+            learner_keeps=width * below if at_learner else 0,
+            books_keep=below * above,
+        )

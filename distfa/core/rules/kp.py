@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from distfa.core.rules.base import Rule
+from distfa.core.rules.cost import Cost
 
 
 class KolenPollack(Rule):
@@ -18,7 +21,7 @@ class KolenPollack(Rule):
 
     name = "kp"
     equation = "delta_{l+1} B_{l+1}, dB = dW"
-    cost = "d_{l+1}"
+    sends = "d_{l+1}"
     potential = "1/2 ||B[:,i]||^2"
     source = "Kolen & Pollack 1994"
     learns_feedback = True
@@ -30,3 +33,8 @@ class KolenPollack(Rule):
     def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
         """B_{l+1} as it starts, shape (d_{l+1}, d_l), at the layer that learns."""
         return None if sender else self.hop_feedback(boundary)
+
+    def cost(self, boundary: int) -> Cost:
+        """B at the layer that learns, which also learns B."""
+        whole = super().cost(boundary)
+        return replace(whole, learned=whole.learner_keeps)

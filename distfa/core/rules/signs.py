@@ -6,11 +6,14 @@ Source: Liao, Leibo & Poggio, "How important is weight symmetry in backpropagati
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from distfa.core.draw import Purpose, matrix
 from distfa.core.rules.base import Rule
+from distfa.core.rules.cost import Cost
 
 _SOURCE = "Liao et al. 2016"
 
@@ -20,7 +23,7 @@ class FixedMagnitudeSignFeedback(Rule):
 
     name = "frsf"
     equation = "delta_{l+1} (|B| * sign W_{l+1})"
-    cost = "d_l"
+    sends = "d_l"
     potential = "<|B[:,i]|, |W[:,i]|>"
     source = _SOURCE
 
@@ -43,6 +46,12 @@ class FixedMagnitudeSignFeedback(Rule):
     def emit(self, delta: Tensor, weight: Tensor, feedback: Tensor | None) -> Tensor:
         """delta_{l+1} (|B| * sign W_{l+1})."""
         return delta @ self.field(weight, feedback)
+
+    def cost(self, boundary: int) -> Cost:
+        """|B| at the owner of W, which forms |B| * sign W and multiplies."""
+        below, above = self.network.sizes[boundary : boundary + 2]
+        numbers = below * above
+        return Cost(origin_multiplies=True, formed=numbers, origin_keeps=numbers, books_keep=numbers)
 
 
 class UniformSignFeedback(FixedMagnitudeSignFeedback):
@@ -81,3 +90,8 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
             distribution="normal",
         )
         return drawn.abs_().mul_(above.activation.gain * self.recipe.gain)
+
+    def cost(self, boundary: int) -> Cost:
+        """As with fixed magnitudes, and all of them drawn in each step."""
+        whole = super().cost(boundary)
+        return replace(whole, drawn=whole.origin_keeps)

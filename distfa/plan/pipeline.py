@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from distfa.bench import arithmetic
+from distfa.bench.arithmetic import Effort, Product
 from distfa.core import rules
-from distfa.plan import effort, stream
+from distfa.plan import layer_schedule
 from distfa.plan.build import Setting, carried
 from distfa.plan.calibration import MessageCost
-from distfa.plan.effort import Effort, Product
-from distfa.plan.parts import Channel, Stage
-from distfa.plan.wires import Wires
+from distfa.plan.queues import Wires
+from distfa.plan.stages import Channel, Stage
 
 _OWN = MessageCost(seconds=50e-6, seconds_per_byte=0.0)
 _CARRY = MessageCost(seconds=60e-6, seconds_per_byte=0.48e-9)  # gloo: a MiB takes about 1 ms at both ends together
@@ -23,26 +24,26 @@ _CARRY = MessageCost(seconds=60e-6, seconds_per_byte=0.48e-9)  # gloo: a MiB tak
 
 def build(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple[list[Stage], list[Channel]]:
     """The stages and channels of a pipeline."""
-    recipe = replace(setting.job.recipe, rule="bp", rank=None, schedule="sync", check_finite=False)
+    recipe = replace(setting.job.recipe, rule=rules.BASELINE, rank=None, schedule="sync", check_finite=False)
     rule, rows, last = rules.build(recipe), setting.rows, len(recipe.network)
 
     def backward(layer: int, n: int) -> Effort:
         shape = recipe.network[layer]
-        down = (Product(n, shape.outputs, shape.inputs),) if layer > 1 else ()
+        down = (Product(n, shape.outputs, shape.inputs, "down"),) if layer > 1 else ()
         return (
-            effort.teach(recipe, rule, layer, n)
-            + effort.accumulate(recipe, rule, layer, n)
+            arithmetic.teach(recipe, rule, layer, n)
+            + arithmetic.accumulate(recipe, rule, layer, n)
             + Effort(products=down, calls=4)
         )
 
     stages = [
         Stage(
             node=setting.nodes[l - 1],
-            operations=partial(stream.operations, recipe, l, gpipe=gpipe),
-            forward=setting.timed(l, partial(effort.forward, recipe, l)),
+            operations=partial(layer_schedule.operations, recipe, l, gpipe=gpipe),
+            forward=setting.timed(l, partial(arithmetic.forward, recipe, l)),
             learn=setting.timed(l, partial(backward, l)),
             after=(0.0,) * len(rows),
-            update=setting.speed(l).seconds(effort.update(recipe, rule, l)),
+            update=setting.speed(l).seconds(arithmetic.update(recipe, rule, l)),
         )
         for l in range(1, last + 1)
     ]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distfa.bench import layers, random_data
-from distfa.bench.work import Work
+from distfa.bench import random_data, ray_run
+from distfa.bench.task import Task
 from distfa.core.network import Network
 from distfa.experiment.spec import RunSpec, parse
 from distfa.runtime.job import RawInputs, RawTargets
@@ -20,7 +20,7 @@ _RATE = 1e-6  # of learning, where there is nothing to learn
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class ShortRun:
     """What a run came to, without what a plan leaves out: ledger, probes, evaluation.
 
     Attributes:
@@ -35,7 +35,7 @@ class Trial:
     steps: int
 
 
-def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float) -> Trial:
+def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float) -> ShortRun:
     """Train on random samples of the right shape.
 
     Args:
@@ -53,16 +53,16 @@ def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float)
     raw |= {"max_steps": total, "epochs": total, "sync_epochs": 0}
     raw |= {"ledger": {"every": 0}, "probe": {"every": 0}, "optimizer": raw["optimizer"] | {"lr": _RATE}}
     bare = parse(raw)
-    found = layers.run(bare, _work(bare, network), warmup=warmup)
-    return Trial(step_seconds=found.step_seconds, core_seconds=found.cpu_seconds * len(network), steps=steps)
+    found = ray_run.run(bare, _task(bare, network), warmup=warmup)
+    return ShortRun(step_seconds=found.step_seconds, core_seconds=found.cpu_seconds * len(network), steps=steps)
 
 
-def _work(spec: RunSpec, network: Network) -> Work:
+def _task(spec: RunSpec, network: Network) -> Task:
     recipe, outputs = spec.recipe(network), network.sizes[-1]
     rows = recipe.batch_size * _BATCHES
     inputs, labels = random_data.samples(rows=rows, features=network.sizes[0], classes=outputs, seed=0)
     targets = labels if recipe.loss == "cross_entropy" else np.eye(outputs, dtype=np.float32)[labels]
-    return Work(
+    return Task(
         recipe=recipe,
         inputs=RawInputs(train=inputs, test=inputs[:0], mean=np.array([127.5]), std=np.array([73.6])),
         targets=RawTargets(train=targets, test=targets[:0]),
