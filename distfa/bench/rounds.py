@@ -56,16 +56,6 @@ class Shot:
     entrant: Entrant
     steady: Steady
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        entrant = self.entrant
-        return {
-            "round": self.round,
-            "configuration": entrant.family,
-            "micro_batches": entrant.micro_batches,
-            **self.steady.as_dict(),
-        }
-
 
 class Contest:
     """Measures entrants round by round.

@@ -44,21 +44,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure.
-
-    Attributes:
-        layers: Depths L.
-        micro_batches: Numbers M.
-        width: Of every layer but the last, and of the inputs.
-        rule: Feedback rule.
-        schedule: ``sync`` or ``async``.
-        batch_size: Rows of a step.
-        warmup: Steps before each measurement, at least 1.
-        steps: Steps measured with the most layers; with fewer more in proportion, so that all take time enough.
-        rounds: How often everything is measured; rows are medians.
-        startup_seconds: Longest wait for the layers of one run to start.
-        seed: Of weights and data.
-    """
+    """What to measure, as the options of ``distfa bench scale`` say it."""
 
     layers: Sequence[int]
     micro_batches: Sequence[int]

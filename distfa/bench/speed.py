@@ -39,26 +39,7 @@ _RATE_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure.
-
-    Attributes:
-        rules: Of distfa.
-        schedules: Of distfa.
-        processes: Sizes of torch's pipelines.
-        micro_batches: Numbers to try; each family goes on with its best.
-        hidden: Widths of the hidden layers.
-        batch_size: Rows of a step.
-        lr: Of SGD.
-        dtype: As a run spec's; with ``bfloat16`` torch's engines compute by autocast.
-        warmup: Steps before each measurement, at least 1.
-        steps: Steps measured.
-        rounds: How often everything is measured.
-        books_every: Steps between distfa's ledger entries and probes; 0 for none.
-        data: Name of a data set; None for random numbers of MNIST's shape.
-        data_dir: Its directory.
-        seed: Of weights, data and the order of measurements.
-        deadline_seconds: For one measurement of a peer.
-    """
+    """What to measure, as the options of ``distfa bench speed`` say it; ``data`` None for random numbers."""
 
     rules: Sequence[str]
     schedules: Sequence[str]
@@ -113,7 +94,15 @@ def run(settings: Settings, say: Say) -> Outcome:
         columns=_COLUMNS,
         rows=_compared([row for entrant in chosen if (row := contest.row(entrant)) is not None], bounds),
         notes=[*_notes(settings, seconds, bounds), *contest.failures],
-        raw=[shot.as_dict() for shot in contest.shots],
+        raw=[
+            {
+                "round": shot.round,
+                "configuration": shot.entrant.family,
+                "micro_batches": shot.entrant.micro_batches,
+                **asdict(shot.steady),
+            }
+            for shot in contest.shots
+        ],
     )
 
 

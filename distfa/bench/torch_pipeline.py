@@ -98,7 +98,7 @@ def run(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline_seconds:
         commands = [[*prefix, *command(_stage, rank=rank, **common)] for rank, prefix in enumerate(prefixes)]
         reports = launch(pipeline.name, commands, deadline_seconds=deadline_seconds)
     return PipelineRun(
-        steps=reports[-1]["steps"],
+        steps=len(reports[-1]["losses"]),
         losses=reports[-1]["losses"],
         payload_bytes=sum(report["payload_bytes"] for report in reports),
         steady=_together([report["steady"] for report in reports]),

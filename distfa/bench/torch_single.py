@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def _train(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]
     torch.set_num_threads(threads)
     losses: list[float] = []
     found = steady_state.watch(_steps(Task.of(parse(spec)), losses), warmup=warmup)
-    return {"losses": losses, "steady": found.as_dict()}
+    return {"losses": losses, "steady": asdict(found)}
 
 
 def _steps(task: Task, losses: list[float]) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +37,7 @@ def run(
         meeting: A file, none yet, by which the processes find each other.
 
     Returns:
-        ``steps``, ``losses``, ``payload_bytes`` this stage sent, ``steady``.
+        ``losses``, ``payload_bytes`` this stage sent, ``steady``.
     """
     torch.set_num_threads(pipeline.threads)
     os.environ["GLOO_SOCKET_IFNAME"] = pipeline.interface
@@ -47,64 +48,38 @@ def run(
         world_size=pipeline.processes,
         timeout=timedelta(seconds=deadline_seconds),
     )
-    stage = _Stage(Task.of(spec), pipeline, rank)
-    found = steady_state.watch(stage.steps(), warmup=warmup)
+    task, losses = Task.of(spec), list[float]()
+    found = steady_state.watch(_steps(task, pipeline, rank, losses), warmup=warmup)
     dist.barrier()  # nobody leaves while a neighbour still reads
     dist.destroy_process_group()
-    return {
-        "steps": stage.done,
-        "losses": stage.losses,
-        "payload_bytes": stage.payload_bytes,
-        "steady": found.as_dict(),
-    }
+    layers, network = pipeline.stages(len(task.recipe.network))[rank], task.recipe.network
+    columns = (network[layers[0]].inputs if rank else 0) + (
+        network[layers[-1]].outputs if layers[-1] < len(network) else 0
+    )
+    sent = len(losses) * task.recipe.batch_size * columns * task.recipe.signal_dtype.itemsize
+    return {"losses": losses, "payload_bytes": sent, "steady": asdict(found)}
 
 
-class _Stage:
-    """The layers of one process and what they have done so far."""
-
-    def __init__(self, task: Task, pipeline: Pipeline, rank: int) -> None:
-        self._recipe, (self._train, _) = task.recipe, task.splits()
-        self._first, self._last = rank == 0, rank == pipeline.processes - 1
-        layers = pipeline.stages(len(task.recipe.network))[rank]
-        self._inputs = task.recipe.network[layers[0]].inputs
-        self._outputs = task.recipe.network[layers[-1]].outputs
-        self._module = modules(task.recipe, layers)
-        self._optimizer = torch_optimizer(task.recipe.optimizer, list(self._module.parameters()))
-        make = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[pipeline.schedule]
-        rows = task.recipe.batch_size
-        self._schedule = make(
-            PipelineStage(self._module, rank, pipeline.processes, torch.device("cpu")),
-            n_microbatches=pipeline.micro_batches,
-            loss_fn=lambda output, target: loss_part(output, target, rows),
-            scale_grads=False,  # loss_part already is a share of the batch's mean
-        )
-        self.done = 0
-        self.losses: list[float] = []
-
-    @property
-    def payload_bytes(self) -> int:
-        """Activations up and gradients down that this stage has sent."""
-        columns = (0 if self._last else self._outputs) + (0 if self._first else self._inputs)
-        return self.done * self._recipe.batch_size * columns * self._recipe.signal_dtype.itemsize
-
-    def steps(self) -> Iterator[int]:
-        """Train to the end; yields the rows of every step."""
-        for batch in order.batches(self._recipe, len(self._train.inputs)):
-            if batch.rows == self._recipe.batch_size:
-                self._step(batch)
-                yield batch.rows
-
-    def _step(self, batch: order.Batch) -> None:
-        rows = np.concatenate(batch.parts)
-        self._optimizer.zero_grad()
-        if self._first:
-            self._schedule.step(self._train.inputs.read(rows), return_outputs=False)
-        elif self._last:
-            parts: list[Tensor] = []
-            self._schedule.step(target=self._train.targets.read(rows), losses=parts, return_outputs=False)
-            self.losses.append(sum(part.item() for part in parts))
-        else:
-            self._schedule.step(return_outputs=False)
-        set_rate(self._optimizer, self._recipe, batch.step, len(self._train.inputs))
-        self._optimizer.step()
-        self.done += 1
+def _steps(task: Task, pipeline: Pipeline, rank: int, losses: list[float]) -> Iterator[int]:
+    """Yields the rows of every step; its loss, known to the last stage only, goes to ``losses``."""
+    recipe, (train, _), is_last = task.recipe, task.splits(), rank == pipeline.processes - 1
+    module = modules(recipe, pipeline.stages(len(recipe.network))[rank])
+    optimizer = torch_optimizer(recipe.optimizer, list(module.parameters()))
+    schedule = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[pipeline.schedule](
+        PipelineStage(module, rank, pipeline.processes, torch.device("cpu")),
+        n_microbatches=pipeline.micro_batches,
+        loss_fn=lambda output, target: loss_part(output, target, recipe.batch_size),
+        scale_grads=False,  # loss_part already is a share of the batch's mean
+    )
+    for batch in order.batches(recipe, len(train.inputs)):
+        if batch.rows != recipe.batch_size:
+            continue
+        rows, parts = np.concatenate(batch.parts), list[Tensor]()
+        optimizer.zero_grad()
+        inputs = [train.inputs.read(rows)] if rank == 0 else []
+        last: dict[str, Any] = {"target": train.targets.read(rows), "losses": parts} if is_last else {}
+        schedule.step(*inputs, **last, return_outputs=False)
+        set_rate(optimizer, recipe, batch.step, len(train.inputs))
+        optimizer.step()
+        losses.append(sum(part.item() for part in parts))
+        yield batch.rows

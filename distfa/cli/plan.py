@@ -166,7 +166,7 @@ def _print_check(spec: RunSpec, setting: Setting, steps: int) -> None:
     found = short_run.run(spec, setting.job.recipe.network, steps=steps, expected_seconds=steady.step_seconds)
     _console().print(
         f"check: a step of {_seconds(steady.step_seconds)} is predicted, {_seconds(found.step_seconds)} is the mean of "
-        f"{found.steps} measured, ratio {steady.step_seconds / found.step_seconds:.2f}"
+        f"{steps} measured, ratio {steady.step_seconds / found.step_seconds:.2f}"
     )
     if found.core_seconds:
         _console().print(

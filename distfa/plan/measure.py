@@ -189,11 +189,11 @@ def _messages(job: Job) -> tuple[MessageCost, MessageCost, MessageCost]:
     size = resolve("fp32", torch.float32).max_payload_bytes(_LARGE_ROWS, _LARGE_COLUMNS, torch.float32)
     codec = _codec("fp32")
     beside = (codec.encode, codec.decode, 0.0)
-    costs = []
-    for less, more, known in zip(small, large, beside, strict=True):
-        rest = more - known * _LARGE_ROWS * _LARGE_COLUMNS
-        costs.append(MessageCost(seconds=less, seconds_per_byte=max(0.0, rest - less) / size))
-    return costs[0], costs[1], costs[2]
+    send, receive, carry = (
+        MessageCost(seconds=less, seconds_per_byte=max(0.0, more - known * _LARGE_ROWS * _LARGE_COLUMNS - less) / size)
+        for less, more, known in zip(small, large, beside, strict=True)
+    )
+    return send, receive, carry
 
 
 def _stream(job: Job, *, rows: int, columns: int) -> tuple[float, float, float]:

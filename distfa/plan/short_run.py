@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,20 +19,17 @@ _BATCHES = 8
 _RATE = 1e-6  # of learning, where there is nothing to learn
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShortRun:
+class ShortRun(NamedTuple):
     """What a run came to, without what a plan leaves out: ledger, probes, evaluation.
 
     Attributes:
         step_seconds: Of the clock, the mean over its steps; some to warm up are left out of everything.
         core_seconds: Of processor time of all layers' processes, per step; 0 where they are not on this machine, or the
             run took less than a second.
-        steps: How many were timed.
     """
 
     step_seconds: float
     core_seconds: float
-    steps: int
 
 
 def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float) -> ShortRun:
@@ -54,7 +51,7 @@ def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float)
     raw |= {"ledger": {"every": 0}, "probe": {"every": 0}, "optimizer": raw["optimizer"] | {"lr": _RATE}}
     bare = parse(raw)
     found = ray_run.run(bare, _task(bare, network), warmup=warmup)
-    return ShortRun(step_seconds=found.step_seconds, core_seconds=found.cpu_seconds * len(network), steps=steps)
+    return ShortRun(found.step_seconds, found.cpu_seconds * len(network))
 
 
 def _task(spec: RunSpec, network: Network) -> Task:

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+import torch
 from runs import recipe
 
 from distfa.core import rules
@@ -36,6 +37,13 @@ def test_what_is_kept_drawn_and_learned_is_what_the_matrices_hold(name, rank):
         assert cost.learner_multiplies == (learner is not None)
         assert cost.drawn == numbers(fresh)
         assert cost.learned == (numbers(learner) if rule.learns_feedback else 0)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_knows_whether_its_feedback_depends_on_init(name):
+    aligned, random = (rules.build(recipe(SIZES, rule=name, init=init)) for init in ("aligned", "random"))
+    pairs = [(aligned.feedback(1, sender=end), random.feedback(1, sender=end)) for end in (True, False)]
+    assert any(a is not None and not torch.equal(a, b) for a, b in pairs) == aligned.takes_init
 
 
 def test_errors_are_sent_from_the_top_origin_down_and_by_one_origin_upwards():

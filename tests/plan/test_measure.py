@@ -34,7 +34,6 @@ def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
 def test_a_short_run_makes_the_run_and_times_it(changes):
     spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [16]}} | changes)
     found = short_run.run(spec, setup.job(spec, (64, 10), None).recipe.network, steps=500, expected_seconds=0.004)
-    assert found.steps == 500
     assert found.step_seconds > 0
     assert found.core_seconds > 0
 
@@ -49,7 +48,7 @@ def test_a_calibration_is_fitted_to_a_run_of_as_many_layers_as_the_machine_takes
         assert spec.ray.address is None
         assert spec.device == "cpu"
         assert steps * expected_seconds >= 0.1
-        return ShortRun(step_seconds=2 * expected_seconds, core_seconds=0.01, steps=steps)
+        return ShortRun(step_seconds=2 * expected_seconds, core_seconds=0.01)
 
     monkeypatch.setattr(short_run, "run", run)
     elsewhere = {"ray": {"address": "head:6379"}, "device": "cuda"}

@@ -29,6 +29,7 @@ class Rule(ABC):
             which there is no conservation law.
         source: Where the rule comes from.
         caution: What a reader of its figures must know; empty for nothing.
+        takes_init: Whether its feedback depends on ``init``.
         takes_rank: Whether B can be of low rank.
         takes_fanout: Whether messages at full rank are all alike, so that layers can pass them on (recipe.fanout).
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
@@ -42,6 +43,7 @@ class Rule(ABC):
     potential: ClassVar[str]
     source: ClassVar[str]
     caution: ClassVar[str] = ""
+    takes_init: ClassVar[bool] = True
     takes_rank: ClassVar[bool] = False
     takes_fanout: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False

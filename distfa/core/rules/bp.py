@@ -19,6 +19,7 @@ class Backpropagation(Rule):
     sends = "d_l"
     potential = "1/2 ||W[:,i]||^2"
     source = "Rumelhart et al. 1986"
+    takes_init = False
 
     def width(self, boundary: int) -> int:
         """d_l."""

@@ -60,6 +60,7 @@ class UniformSignFeedback(FixedMagnitudeSignFeedback):
     name = "usf"
     equation = "delta_{l+1} (s sign W_{l+1})"
     potential = "s ||W[:,i]||_1"
+    takes_init = False
 
     def fixed(self, boundary: int) -> Tensor | None:
         """s in every place."""
@@ -73,6 +74,7 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
     name = "brsf"
     equation = "delta_{l+1} (|M_t| * sign W_{l+1})"
     potential = ""
+    takes_init = False
 
     def feedback(self, boundary: int, *, sender: bool) -> Tensor | None:
         """None until a step begins."""
