@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
 from distfa.errors import BenchError
+from distfa.experiment.run_dir import processor
 from distfa.version import __version__
 
 _BARE_SECONDS = 120.0
@@ -30,7 +30,7 @@ def cores() -> int:
 def describe() -> dict[str, Any]:
     """Processor, memory and versions."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -39,16 +39,6 @@ def describe() -> dict[str, Any]:
         "torch": torch.__version__,
         "distfa": __version__,
     }
-
-
-def _processor() -> str:
-    """The model's name, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 @dataclass

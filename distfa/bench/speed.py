@@ -108,6 +108,8 @@ def run(settings: Settings, say: Say) -> Outcome:
 
 def _spec(settings: Settings, folder: Path) -> RunSpec:
     """The task as the spec of a run by the baseline rule, with batches of equal size."""
+    if not settings.rules:
+        raise BenchError("no rule is named, so nothing of distfa's can be measured; name one, as --rules dfa")
     data: dict[str, Any] = {"name": settings.data, "dir": settings.data_dir}
     if settings.data is None:
         rows = _RANDOM_BATCHES * settings.batch_size

@@ -47,9 +47,9 @@ def speed(
     settings = Settings(
         rules=options.words(rules),
         schedules=options.words(schedules),
-        processes=options.numbers("--processes", processes),
+        processes=options.numbers("--processes", processes, may_be_none=True),
         micro_batches=options.numbers("--micro-batches", micro_batches),
-        hidden=options.numbers("--hidden", hidden),
+        hidden=options.numbers("--hidden", hidden, may_be_none=True),
         batch_size=batch_size,
         lr=lr,
         dtype=dtype,

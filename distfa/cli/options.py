@@ -36,14 +36,15 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def numbers(option: str, text: str, count: int | None = None) -> tuple[int, ...]:
+def numbers(option: str, text: str, count: int | None = None, *, may_be_none: bool = False) -> tuple[int, ...]:
     """``1,2,4`` as numbers.
 
     Raises:
-        UsageError: A part is no whole number above 0, or there are not ``count`` of them.
+        UsageError: A part is no whole number above 0, or there are not ``count`` of them, or none where some must be.
     """
     parts = words(text)
-    if not all(part.isdecimal() and int(part) > 0 for part in parts) or (count and len(parts) != count):
+    right_count = len(parts) == count if count else parts or may_be_none
+    if not right_count or not all(part.isdecimal() and int(part) > 0 for part in parts):
         wanted = f"{count} whole numbers above 0" if count else "whole numbers above 0"
         raise UsageError(f"{option} is {text!r}; it takes {wanted}, with commas between")
     return tuple(map(int, parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Container, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -165,28 +166,29 @@ def _alignment_line(alignment: dict[str, Any]) -> str:
 
 
 def _bytes_table(result: Result) -> Table:
-    table = Table(
-        title="training bytes between layers: activations up, errors down",
-        title_justify="left",
-        title_style="italic",
-    )
-    for heading in ("layers", "up", "down", "total", "framing", "bp would send"):
-        table.add_column(heading, justify="left" if heading == "layers" else "right", no_wrap=True)
+    title = "training bytes between layers: activations up, errors down"
+    made = table(title, ("layers", "up", "down", "total", "framing", "bp would send"), words=("layers",))
     rows = [(f"{row['boundary']}-{row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]
     for name, row in [*rows, ("all", result.bytes["total"])]:
         payload = row["up_payload"] + row["down_payload"]
         message = row["up_message"] + row["down_message"]
         if name == "all":
-            table.add_section()
-        table.add_row(
+            made.add_section()
+        made.add_row(
             name,
-            human_bytes(row["up_payload"]),
-            human_bytes(row["down_payload"]),
-            human_bytes(payload),
+            *map(human_bytes, (row["up_payload"], row["down_payload"], payload)),
             f"{(message - payload) / payload:.1%}" if payload else "-",
             f"{human_bytes(row['bp_payload'])} ({row['bp_payload'] / payload:.2f}x)" if payload else "-",
         )
-    return table
+    return made
+
+
+def table(title: str, headings: Iterable[str], *, words: Container[str] = (), wraps: Container[str] = ()) -> Table:
+    """An empty table: columns of words to the left, of figures to the right."""
+    made = Table(title=title, title_justify="left", title_style="italic")
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading in words else "right", no_wrap=heading not in wraps)
+    return made
 
 
 def _percent(value: float | None) -> str:

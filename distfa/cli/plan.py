@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distfa.cli import options
-from distfa.cli.output import human_bytes
+from distfa.cli.output import human_bytes, table
 
 if TYPE_CHECKING:
     from distfa.experiment.spec import RunSpec
@@ -149,12 +149,10 @@ def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([{"layers": n, "comparison": [asdict(p) for p in found]} for n, found in rows]))
         return
-    table = Table("layers", title="step time by depth", title_justify="left", title_style="italic")
-    for prediction in rows[0][1]:
-        table.add_column(prediction.name, justify="right")
+    made = table("step time by depth", ("layers", *(one.name for one in rows[0][1])), words=("layers",))
     for count, found in rows:
-        table.add_row(f"{count:,}", *(_seconds(prediction.step_seconds) for prediction in found))
-    _console().print(table)
+        made.add_row(f"{count:,}", *(_seconds(prediction.step_seconds) for prediction in found))
+    _console().print(made)
 
 
 def _print_check(spec: RunSpec, setting: Setting, steps: int) -> None:
@@ -185,49 +183,35 @@ def _memory_notes(setting: Setting, found: Prediction) -> list[str]:
 
 
 def _nodes(found: Prediction) -> Table:
-    table = _table("nodes: bytes of a step by the network card; memory of its layers")
-    for heading in ("node", "layers", "in", "out", "memory"):
-        table.add_column(heading, justify="right")
+    title = "nodes: bytes of a step by the network card; memory of its layers"
+    made = table(title, ("node", "layers", "in", "out", "memory"))
     for node in _ends(found.nodes):
         sizes = (human_bytes(node[key]) for key in ("in", "out", "memory"))
-        table.add_row(str(node["node"]), str(node["layers"]), *sizes)
-    return table
+        made.add_row(str(node["node"]), str(node["layers"]), *sizes)
+    return made
 
 
 def _layers(found: Prediction) -> Table:
-    table = _table("layers: payload of a step across the boundary above; share of time; memory")
-    for heading in ("layer", "up", "down", "compute", "wire", "weights+", "kept", "window", "all"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    last = len(found.memory)
+    title = "layers: payload of a step across the boundary above; share of time; memory"
+    made = table(title, ("layer", "up", "down", "compute", "wire", "weights+", "kept", "window", "all"))
     for i, memory in _ends(list(enumerate(found.memory))):
         held = memory.weights + memory.gradients + memory.optimizer + memory.feedback + memory.ledger
-        above = found.boundaries[i] if i < last - 1 else None
-        table.add_row(
-            str(i + 1),
-            human_bytes(above["up"]) if above else "",
-            human_bytes(above["down"]) if above else "",
-            f"{found.steady.compute[i]:.0%}",
-            f"{found.steady.wire[i]:.0%}",
-            *(human_bytes(size) for size in (held, memory.kept, memory.window, memory.total)),
+        above = (
+            [human_bytes(found.boundaries[i][way]) for way in ("up", "down")] if i < len(found.boundaries) else ["", ""]
         )
-    return table
+        shares = (f"{found.steady.compute[i]:.0%}", f"{found.steady.wire[i]:.0%}")
+        made.add_row(str(i + 1), *above, *shares, *map(human_bytes, (held, memory.kept, memory.window, memory.total)))
+    return made
 
 
 def _compared(others: list[Prediction]) -> Table:
-    table = _table("comparison")
-    for heading in ("", "step", "samples/s", "payload", "bottleneck"):
-        table.add_column(
-            heading, justify="left" if heading in ("", "bottleneck") else "right", no_wrap=heading != "bottleneck"
-        )
+    headings = ("", "step", "samples/s", "payload", "bottleneck")
+    made = table("comparison", headings, words=("", "bottleneck"), wraps=("bottleneck",))
     for other in others:
         moved = sum(row["up"] + row["down"] for row in other.boundaries)
         figures = (_seconds(other.step_seconds), f"{other.samples_per_second:,.0f}", human_bytes(moved))
-        table.add_row(other.name, *figures, other.bottleneck)
-    return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="italic")
+        made.add_row(other.name, *figures, other.bottleneck)
+    return made
 
 
 def _ends(rows: Any) -> list[Any]:

@@ -10,8 +10,8 @@ from functools import cached_property, partial
 from distfa.bench import arithmetic
 from distfa.bench.arithmetic import Effort
 from distfa.bench.layer_memory import training_links
-from distfa.codecs import Codec
 from distfa.core import rules
+from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
 from distfa.errors import PlanError
 from distfa.plan import layer_schedule
@@ -20,8 +20,9 @@ from distfa.plan.cluster import Cluster
 from distfa.plan.queues import Line, Wires
 from distfa.plan.stages import Channel, Stage
 from distfa.runtime.job import Job
-from distfa.transport.message import Direction
+from distfa.transport.message import Direction, Link
 
+Work = Callable[[Recipe, Rule, int, int], Effort]
 MESSAGE_BYTES = 72  # identity, shape, checksum and frame around a payload, about
 
 
@@ -85,34 +86,14 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
         )
 
     stages = [
-        Stage(
-            node=setting.nodes[l - 1],
-            operations=partial(layer_schedule.operations, recipe, l),
-            forward=setting.timed(l, partial(arithmetic.forward, recipe, l)),
-            learn=setting.timed(l, partial(arithmetic.teach, recipe, rule, l)),
-            after=setting.timed(l, partial(arithmetic.accumulate, recipe, rule, l)),
-            update=setting.speed(l).seconds(arithmetic.update(recipe, rule, l)),
-        )
+        stage(setting, rule, l, learn=arithmetic.teach, after=arithmetic.accumulate)
         for l in range(1, len(recipe.network) + 1)
     ]
     passing = rule if setting.fanout is None else rules.build(replace(recipe, fanout=setting.fanout))
     channels = []
     for link in training_links(recipe):
-        up = link.direction is Direction.UP
-        sender = link.sender if up else passing.origin(link.receiver) or link.sender
-        emit = partial(arithmetic.emit, recipe, rule, link.boundary)
-        channels.append(
-            channel(
-                setting,
-                wires,
-                ends=(sender, link.receiver),
-                up=up,
-                columns=link.columns,
-                codec=setting.job.codec(link.direction),
-                emitted=setting.by_part(lambda n: 0.0) if up else setting.timed(link.sender, emit),
-                relayed=sender != link.sender,
-            )
-        )
+        passed_on = link.direction is Direction.DOWN and passing.origin(link.receiver)
+        channels.append(_channel(setting, wires, link, sender=passed_on or link.sender))
     by_receiver = {c.receiver: c for c in channels if not c.up}
     for c in channels:
         if c.relayed:
@@ -120,37 +101,44 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
     return stages, channels
 
 
-def channel(
-    setting: Setting,
-    wires: Wires,
-    *,
-    ends: tuple[int, int],
-    up: bool,
-    columns: int,
-    codec: Codec,
-    emitted: tuple[float, ...],
-    relayed: bool,
-) -> Channel:
+def stage(setting: Setting, rule: Rule, layer: int, *, learn: Work, after: Work | None, gpipe: bool = False) -> Stage:
+    """A layer, by what it does from the error message to what it sends on, and after that."""
+    recipe = rule.recipe
+    return Stage(
+        node=setting.nodes[layer - 1],
+        operations=partial(layer_schedule.operations, recipe, layer, gpipe=gpipe),
+        forward=setting.timed(layer, partial(arithmetic.forward, recipe, layer)),
+        learn=setting.timed(layer, partial(learn, recipe, rule, layer)),
+        after=setting.timed(layer, partial(after, recipe, rule, layer)) if after else (0.0,) * len(setting.rows),
+        update=setting.speed(layer).seconds(arithmetic.update(recipe, rule, layer)),
+    )
+
+
+def _channel(setting: Setting, wires: Wires, link: Link, *, sender: int) -> Channel:
     """One of distfa's links: its codec, its threads, its window."""
-    c, recipe = setting.calibration, setting.job.recipe
-    cost, check = c.codec(codec.name), setting.speed(ends[1]).seconds
-    sizes = tuple(codec.max_payload_bytes(n, columns, recipe.signal_dtype) + MESSAGE_BYTES for n in setting.rows)
-    route = wires.route(*(setting.nodes[layer - 1] for layer in ends))
+    c, recipe, codec = setting.calibration, setting.job.recipe, setting.job.codec(link.direction)
+    up, columns, relayed = link.direction is Direction.UP, link.columns, sender != link.sender
+    cost = c.codec(codec.name)
+    origin, receiver = setting.speed(link.sender).seconds, setting.speed(link.receiver).seconds
+
+    def payload(n: int) -> int:
+        return codec.max_payload_bytes(n, columns, recipe.signal_dtype)
 
     def send(n: int) -> float:
-        return c.send.of(codec.max_payload_bytes(n, columns, recipe.signal_dtype)) + cost.encode * n * columns
+        emitted = 0.0 if up else origin(arithmetic.emit(recipe, setting.rule, link.boundary, n))
+        return 0.0 if relayed else emitted + c.send.of(payload(n)) + cost.encode * n * columns
 
     def receive(n: int) -> float:
-        decoded = c.receive.of(codec.max_payload_bytes(n, columns, recipe.signal_dtype)) + cost.decode * n * columns
-        return decoded + check(arithmetic.check(recipe, n, columns))
+        return c.receive.of(payload(n)) + cost.decode * n * columns + receiver(arithmetic.check(recipe, n, columns))
 
-    sent = tuple(a + b for a, b in zip(emitted, setting.by_part(send), strict=True))
+    sizes = tuple(payload(n) + MESSAGE_BYTES for n in setting.rows)
+    route = wires.route(setting.nodes[sender - 1], setting.nodes[link.receiver - 1])
     return Channel(
-        sender=ends[0],
-        receiver=ends[1],
+        sender=sender,
+        receiver=link.receiver,
         up=up,
         sizes=sizes,
-        send=setting.by_part(lambda n: 0.0) if relayed else sent,
+        send=setting.by_part(send),
         receive=setting.by_part(receive),
         carry=carried(c.carry, sizes),
         limit=2 * setting.job.wire.window + _under_way(route, min(sizes)),

@@ -106,7 +106,7 @@ def _simulate(setting: Setting, pipeline: Pipeline | None) -> tuple[list[Channel
     if pipeline is None:
         stages, channels = ours.build(setting, wires)
     else:
-        stages, channels = torch_pipeline.build(setting, wires, gpipe=pipeline == "GPipe")
+        stages, channels = torch_pipeline.stages_and_channels(setting, wires, gpipe=pipeline == "GPipe")
     return channels, Simulation(stages, channels, wires).run()
 
 

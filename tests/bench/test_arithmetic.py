@@ -13,13 +13,17 @@ from distfa.core.rules import RULES, build
 from distfa.core.serial import SerialTrainer, Split
 
 N = 6
-CASES = [(rule, None) for rule in RULES] + [("fa", 3), ("dfa", 3)]
+CASES = [{"rule": rule} for rule in RULES] + [
+    {"rule": "fa", "rank": 3},
+    {"rule": "dfa", "rank": 3},
+    {"rule": "dfa", "fanout": 2},
+]
 SIZES = (12, 17, 9, 9, 23, 5)  # wider and narrower upward, so that fa applies B at either end
 
 
-@pytest.mark.parametrize(("rule", "rank"), CASES)
-def test_products_are_those_torch_counts(rule, rank):
-    r = recipe(SIZES, rule=rule, rank=rank, batch_size=N)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_products_are_those_torch_counts(case):
+    r = recipe(SIZES, **case, batch_size=N)
     rule = build(r)
     for l in range(1, len(r.network) + 1):
         layer, shape = Layer(r, l), r.network[l]
@@ -47,9 +51,9 @@ def test_products_are_those_torch_counts(rule, rank):
         assert flops == arithmetic.accumulate(r, rule, l, N).flops
 
 
-@pytest.mark.parametrize(("rule", "rank"), CASES)
-def test_a_step_has_the_products_the_serial_engine_makes(rule, rank):
-    made = recipe(SIZES, rule=rule, rank=rank, batch_size=64, epochs=1)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_step_has_the_products_the_serial_engine_makes(case):
+    made = recipe(SIZES, **case, batch_size=64, epochs=1)
     inputs, targets = raw(made, rows=64, test_rows=0)
     readers = zip(inputs.readers(made.dtype, "cpu"), targets.readers(made.dtype, "cpu"), strict=True)
     trainer = SerialTrainer(made, *(Split(inputs=x, targets=y) for x, y in readers))

@@ -8,15 +8,19 @@ from distfa.core.optim import OptimizerConfig
 from distfa.core.rules import RULES
 from distfa.runtime.job import Job
 
-CASES = [(rule, None) for rule in RULES] + [("fa", 3), ("dfa", 3)]
+CASES = [{"rule": rule} for rule in RULES] + [
+    {"rule": "fa", "rank": 3},
+    {"rule": "dfa", "rank": 3},
+    {"rule": "dfa", "fanout": 2},
+]
 SIZES = (12, 17, 9, 9, 23, 5)
 
 
 @pytest.mark.parametrize("optimizer", [("sgd", 0.0), ("sgd", 0.9), ("adam", 0.0)])
-@pytest.mark.parametrize(("rule", "rank"), CASES)
-def test_memory_is_that_of_a_layers_tensors(rule, rank, optimizer):
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_memory_is_that_of_a_layers_tensors(case, optimizer):
     config = OptimizerConfig(name=optimizer[0], lr=0.01, momentum=optimizer[1])
-    r = recipe(SIZES, rule=rule, rank=rank, optimizer=config, ledger_every=2, max_steps=1)
+    r = recipe(SIZES, **case, optimizer=config, ledger_every=2, max_steps=1)
     _, _, trainer = run_serial(r)
     job = Job(run_id="plan", recipe=r, train_rows=1)
     for layer in trainer.layers:

@@ -12,7 +12,11 @@ from distfa.core.rules import RULES
 
 PACKAGE = Path(rules.__file__).parents[2]
 SIZES = (12, 17, 9, 9, 23, 5)
-CASES = [(rule, None) for rule in RULES] + [("fa", 3), ("dfa", 3)]
+CASES = [{"rule": rule} for rule in RULES] + [
+    {"rule": "fa", "rank": 3},
+    {"rule": "dfa", "rank": 3},
+    {"rule": "dfa", "fanout": 2},
+]
 DEFAULTS = {  # of specs and options
     ("core/recipe.py", "dfa"),
     ("experiment/spec.py", "dfa"),
@@ -24,9 +28,9 @@ DEFAULTS = {  # of specs and options
 }
 
 
-@pytest.mark.parametrize(("name", "rank"), CASES)
-def test_what_is_kept_drawn_and_learned_is_what_the_matrices_hold(name, rank):
-    rule = rules.build(recipe(SIZES, rule=name, rank=rank))
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_kept_drawn_and_learned_is_what_the_matrices_hold(case):
+    rule = rules.build(recipe(SIZES, **case))
     for boundary in rule.network.boundaries:
         cost = rule.cost(boundary)
         fresh = rule.refresh(boundary, 0)
