@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 
-from distfa.bench import ray_run, torch_pipeline, torch_single
+from distfa.bench import ray_run, torch_engines
 from distfa.bench.machine import cores
 from distfa.bench.rounds import Entrant
 from distfa.bench.task import Task
-from distfa.bench.torch_pipeline import Pipeline
+from distfa.bench.torch_engines import Pipeline
 from distfa.core.schedule import flows
 from distfa.experiment.spec import RunSpec, parse
 
@@ -38,7 +38,7 @@ def distfa(
 
 def single(spec: RunSpec, *, warmup: int, deadline_seconds: float) -> Iterator[Entrant]:
     """torch in one process, on one thread and on as many as there are cores."""
-    run = partial(torch_single.run, spec, warmup=warmup, deadline_seconds=deadline_seconds)
+    run = partial(torch_engines.run_single, spec, warmup=warmup, deadline_seconds=deadline_seconds)
     for threads in sorted({1, cores()}):
         yield Entrant(
             family=f"torch one process, {threads} thread{'s' if threads > 1 else ''}",
@@ -52,14 +52,16 @@ def pipelines(
     spec: RunSpec, *, processes: Sequence[int], counts: Sequence[int], warmup: int, deadline_seconds: float
 ) -> Iterator[Entrant]:
     """torch's pipelines of every size and schedule with every number of micro-batches it takes."""
-    for size, schedule, count in product(processes, torch_pipeline.SCHEDULES, counts):
+    for size, schedule, count in product(processes, torch_engines.SCHEDULES, counts):
         if schedule == "1f1b" and count < size:
             continue  # torch refuses it
         pipeline = Pipeline(processes=size, schedule=schedule, micro_batches=count)
-        torch_pipeline.check(spec, pipeline)
+        torch_engines.check(spec, pipeline)
         yield Entrant(
             family=f"torch {schedule}, {size} processes",
             micro_batches=count,
-            measure=partial(torch_pipeline.run, spec, pipeline, warmup=warmup, deadline_seconds=deadline_seconds),
+            measure=partial(
+                torch_engines.run_pipeline, spec, pipeline, warmup=warmup, deadline_seconds=deadline_seconds
+            ),
             about={"kind": "pipeline"},
         )

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distfa.bench import namespaces, torch_pipeline
+from distfa.bench import namespaces, torch_engines
 from distfa.bench.namespaces import INTERFACE, Nodes
 from distfa.bench.ray_nodes import RayNodes
 from distfa.bench.subprocesses import command, launch
 from distfa.bench.task import read
-from distfa.bench.torch_pipeline import Pipeline
+from distfa.bench.torch_engines import Pipeline
 from distfa.core.records import StepRecord
 from distfa.experiment.run import Progress, network_for
 from distfa.experiment.run import run as train
@@ -108,11 +108,11 @@ def pipelines(spec: RunSpec, layers: int) -> list[tuple[str, int]]:
 
 def _pipeline(spec: RunSpec, pipeline: Pipeline, nodes: Nodes | None, warmup: int) -> Passage:
     before = nodes.sent_bytes() if nodes else {}
-    found = torch_pipeline.run(spec, pipeline, warmup=warmup, deadline_seconds=_DEADLINE_SECONDS)
+    found = torch_engines.run_pipeline(spec, pipeline, warmup=warmup, deadline_seconds=_DEADLINE_SECONDS)
     sent = {node: count - before[node] for node, count in nodes.sent_bytes().items()} if nodes else {}
     return Passage(
         name=pipeline.name,
-        steps=found.steps,
+        steps=len(found.losses),
         payload_bytes=found.payload_bytes,
         interface_bytes=sum(sent.values()) or None,
         samples_per_second=found.steady.samples_per_second if nodes else None,

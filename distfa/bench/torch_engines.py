@@ -1,8 +1,8 @@
-"""torch in several processes: torch.distributed.pipelining over gloo, one stage of the network per process.
+"""torch's own engines beside distfa's: one process, or a pipeline of stages (torch.distributed.pipelining over gloo).
 
 Every process reads the data set and follows the run's seeded order, as distfa's layers do; stages send activations
-up and gradients down. The processes meet through a file, so no port has to be free, and processes in different
-network namespaces of one machine find each other; gloo then listens on the interface it is given.
+up and gradients down. They meet through a file, so no port has to be free, and processes in different network
+namespaces of one machine find each other; gloo then listens on the interface it is given.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
+from distfa.bench import torch_training
 from distfa.bench.machine import cores
 from distfa.bench.steady_state import Steady
 from distfa.bench.subprocesses import command, launch
 from distfa.errors import BenchError
-from distfa.experiment.spec import RunSpec, parse
+from distfa.experiment.spec import RunSpec
 
 SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b")
 
@@ -47,36 +46,42 @@ class Pipeline:
         """For tables and messages."""
         return f"torch {self.schedule}, {self.processes} processes, M={self.micro_batches}"
 
-    @property
-    def threads(self) -> int:
-        """Of every process: an even share of the cores, at least 1."""
-        return max(1, cores() // self.processes)
-
-    def stages(self, layers: int) -> list[range]:
-        """The layers of every process, counted from 1."""
-        ends = [1 + layers * i // self.processes for i in range(self.processes + 1)]
-        return [range(start, end) for start, end in itertools.pairwise(ends)]
-
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineRun:
-    """What a run of a pipeline came to.
+class TorchRun:
+    """What a run came to.
 
     Attributes:
-        steps: Updates made.
         losses: Before every update.
+        steady: From the end of the warm-up.
         payload_bytes: Of the numbers in the activations and gradients sent, both ways over all boundaries, by their
             shapes.
-        steady: From the end of the warm-up.
     """
 
-    steps: int
     losses: list[float]
-    payload_bytes: int
     steady: Steady
+    payload_bytes: int = 0
 
 
-def run(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline_seconds: float) -> PipelineRun:
+def run_single(spec: RunSpec, *, threads: int, warmup: int, deadline_seconds: float) -> TorchRun:
+    """Train by the spec in one process.
+
+    Args:
+        spec: Its rule and engine are not used: this is backpropagation.
+        threads: Of torch.
+        warmup: Steps before the measurement begins, at least 1.
+        deadline_seconds: For the whole run.
+
+    Raises:
+        BenchError: It failed, or did not end in time.
+    """
+    name = f"torch in one process ({threads} threads)"
+    line = command(torch_training.single, spec=spec.model_dump(mode="json"), threads=threads, warmup=warmup)
+    (report,) = launch(name, [line], deadline_seconds=deadline_seconds)
+    return TorchRun(losses=report["losses"], steady=Steady(**report["steady"]))
+
+
+def run_pipeline(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline_seconds: float) -> TorchRun:
     """Train by the spec to the end, one process per stage.
 
     Batches of fewer than ``spec.batch_size`` rows are left out: a pipeline's shapes are fixed.
@@ -91,17 +96,26 @@ def run(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline_seconds:
         BenchError: It cannot be run so, failed, or did not end in time.
     """
     check(spec, pipeline)
+    processes, layers = pipeline.processes, len(spec.model.hidden) + 1
+    ends = [1 + layers * i // processes for i in range(processes + 1)]
+    stages = [list(range(start, end)) for start, end in itertools.pairwise(ends)]
+    common: dict[str, object] = {
+        "schedule": pipeline.schedule,
+        "micro_batches": pipeline.micro_batches,
+        "interface": pipeline.interface,
+    }
+    common |= {"spec": spec.model_dump(mode="json"), "processes": processes, "threads": max(1, cores() // processes)}
     with tempfile.TemporaryDirectory() as folder:
-        common = {"spec": spec.model_dump(mode="json"), "pipeline": asdict(pipeline), "warmup": warmup}
-        common |= {"meeting": str(Path(folder) / "meeting"), "deadline_seconds": deadline_seconds}
-        prefixes = pipeline.prefixes or [()] * pipeline.processes
-        commands = [[*prefix, *command(_stage, rank=rank, **common)] for rank, prefix in enumerate(prefixes)]
+        common |= {"meeting": f"{folder}/meeting", "warmup": warmup, "deadline_seconds": deadline_seconds}
+        commands = [
+            [*prefix, *command(torch_training.stage, rank=rank, layers=stages[rank], **common)]
+            for rank, prefix in enumerate(pipeline.prefixes or [()] * processes)
+        ]
         reports = launch(pipeline.name, commands, deadline_seconds=deadline_seconds)
-    return PipelineRun(
-        steps=len(reports[-1]["losses"]),
+    return TorchRun(
         losses=reports[-1]["losses"],
-        payload_bytes=sum(report["payload_bytes"] for report in reports),
         steady=_together([report["steady"] for report in reports]),
+        payload_bytes=sum(report["payload_bytes"] for report in reports),
     )
 
 
@@ -143,10 +157,3 @@ def _together(parts: Sequence[Mapping[str, float]]) -> Steady:
         busy=last["busy"],
         others=max(0.0, last["others"] - siblings / cores()),
     )
-
-
-def _stage(*, spec: dict[str, Any], pipeline: dict[str, Any], **rest: Any) -> dict[str, Any]:
-    """In a process of its own."""
-    from distfa.bench import torch_stage  # loads torch's pipelining, which a parent does not need
-
-    return torch_stage.run(parse(spec), Pipeline(**pipeline), **rest)
