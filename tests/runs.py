@@ -13,10 +13,10 @@ from distfa.core.model import mlp
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.core.records import Record, TimelineRecord
-from distfa.core.serial import SerialTrainer
-from distfa.core.steps import Split
-from distfa.runtime.coordinator import Coordinator
 from distfa.core.routes import reads_labels
+from distfa.core.samples import Split
+from distfa.core.serial import SerialTrainer
+from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
 from distfa.runtime.threads import ThreadHandle
 from distfa.runtime.worker import LayerWorker

@@ -28,7 +28,7 @@ HOMES = {
     "typer": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
     "rich": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
     "pydantic": {"experiment/spec.py", "plan/cluster.py"},
-    "simpy": {"plan/parts.py", "plan/simulate.py"},
+    "simpy": {"plan/stages.py", "plan/simulate.py"},
 }
 
 

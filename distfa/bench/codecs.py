@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
 
 import torch
-from torch import Tensor
 
+from distfa.bench import over_seeds
 from distfa.bench.outcome import Outcome
-from distfa.bench.work import Work
-from distfa.codecs import Codec, resolve, timing
+from distfa.bench.task import Task, metered
+from distfa.codecs import resolve, timing
 from distfa.codecs.floats import FP32
-from distfa.core.serial import Carry, SerialTrainer
-from distfa.errors import BenchError, NonFiniteError
+from distfa.core.serial import SerialTrainer
+from distfa.errors import BenchError
 from distfa.experiment.result import Tally
 from distfa.experiment.spec import RunSpec, parse
 
@@ -63,30 +61,33 @@ def measure(
         DistfaError: A run failed; one that diverged is a row without accuracy and a note instead.
     """
     specs = [_spec(base, rule, pair) for rule in dict.fromkeys(names) for pair in dict.fromkeys((_EXACT, *pairs))]
-    work = Work.of(base)
-    hidden = work.recipe.network.sizes[1:-1]
-    if not hidden or not len(work.inputs.test):
+    task = Task.of(base)
+    hidden = task.recipe.network.sizes[1:-1]
+    if not hidden or not len(task.inputs.test):
         raise BenchError(
-            f"there is nothing to send or nothing to test: {len(hidden)} hidden layers and {len(work.inputs.test)} "
+            f"there is nothing to send or nothing to test: {len(hidden)} hidden layers and {len(task.inputs.test)} "
             "test samples; take a hidden layer and a data set with a test set"
         )
-    raw = []
-    for spec in specs:
-        for seed in range(base.seed, base.seed + seeds):
-            raw.append(_one(spec.model_copy(update={"seed": seed}), work))
-            say(f"{spec.rule} {_name(spec)}, seed {seed}: {raw[-1].get('test_accuracy', math.nan):.2f} %")
+    about = [{"rule": spec.rule, "codecs": "/".join(_pair(spec))} for spec in specs]
+    trained = [
+        over_seeds.train(spec, each, seeds, partial(_one, task=task), say)
+        for spec, each in zip(specs, about, strict=True)
+    ]
+    raw = [run for runs in trained for run in runs]
     exact = {(run["rule"], run["seed"]): run.get("test_accuracy") for run in raw if run["codecs"] == "/".join(_EXACT)}
-    bp_bytes = 2 * FP32.max_payload_bytes(1, sum(hidden), work.recipe.dtype)
+    bp_bytes = 2 * FP32.max_payload_bytes(1, sum(hidden), task.recipe.dtype)
     times = {pair: _times(pair, base.batch_size, max(hidden)) for pair in map(_pair, specs)}
-    rows = []
-    for spec in specs:
-        row = {"rule": spec.rule, "codecs": _name(spec)}
-        runs = [run for run in raw if row.items() <= run.items()]
-        rows.append({**row, **_figures(runs, exact, bp_bytes), **times[_pair(spec)]})
-    columns = {key: heading for key, heading in COLUMNS.items() if key != "spread" or seeds > 1}
-    settings = {"seeds": seeds, **base.model_dump(mode="json", exclude_defaults=True)}
-    notes = _notes(raw, seeds, message=f"{base.batch_size} x {max(hidden)}")
-    return Outcome(name="codecs", settings=settings, columns=columns, rows=rows, notes=notes, raw=raw)
+    rows = [
+        {**each, **_figures(runs, exact, bp_bytes), **times[_pair(spec)]}
+        for spec, each, runs in zip(specs, about, trained, strict=True)
+    ]
+    notes = [
+        _READ,
+        f"times are of two messages of {base.batch_size} x {max(hidden)}, half of the activations zero and no error: "
+        "'codec' is to encode and decode both on one thread, 'saved' what the wire takes for the bytes by which they "
+        "are shorter",
+    ]
+    return over_seeds.outcome("codecs", base, seeds, columns=COLUMNS, notes=notes, rows=rows, raw=raw)
 
 
 def _spec(base: RunSpec, rule: str, pair: Pair) -> RunSpec:
@@ -96,51 +97,28 @@ def _spec(base: RunSpec, rule: str, pair: Pair) -> RunSpec:
     return parse({**base.model_dump(mode="json"), **changes, **off})
 
 
-def _one(spec: RunSpec, work: Work) -> dict[str, Any]:
+def _one(spec: RunSpec, *, task: Task) -> dict[str, float]:
     """The figures of one run, on one thread as a layer has it."""
     torch.set_num_threads(1)
     sent: list[int] = []
-    recipe = spec.recipe(work.recipe.network)
-    up, down = (_counted(resolve(name, recipe.signal_dtype), sent) for name in _pair(spec))
+    recipe = spec.recipe(task.recipe.network)
+    up, down = metered(spec, recipe.signal_dtype, sent)
     tally = Tally(classification=True)
-    run: dict[str, Any] = {"rule": spec.rule, "codecs": _name(spec), "seed": spec.seed}
-    try:
-        for record in SerialTrainer(recipe, *work.splits(), carry_activation=up, carry_error=down).run():
-            tally.add(record)
-    except NonFiniteError as exc:
-        return run | {"diverged": str(exc).splitlines()[0]}
-    return run | {
-        "test_accuracy": 100 * (tally.test_accuracy or 0.0),
-        "bytes_per_sample": sum(sent) / tally.train_rows,
-    }
-
-
-def _counted(codec: Codec, sent: list[int]) -> Carry:
-    """What the receiver sees of a signal; the length of its payload is appended to ``sent``."""
-
-    def carry(signal: Tensor) -> Tensor:
-        payload, (rows, columns) = codec.encode(signal), signal.shape
-        sent.append(payload.nbytes)
-        return codec.decode(payload, rows, columns, signal.dtype)
-
-    return carry
+    for record in SerialTrainer(recipe, *task.splits(), carry_activation=up, carry_error=down).run():
+        tally.add(record)
+    return {"test_accuracy": 100 * (tally.test_accuracy or 0.0), "bytes_per_sample": sum(sent) / tally.train_rows}
 
 
 def _figures(
-    runs: list[dict[str, Any]], exact: Mapping[tuple[str, int], float | None], bp_bytes: int
-) -> dict[str, float]:
-    """Means over the seeds of a row, without those that diverged."""
-    done = [run for run in runs if "diverged" not in run]
-    if not done:
-        return {}
-    accuracy, sent = ([run[key] for run in done] for key in ("test_accuracy", "bytes_per_sample"))
-    row = {"test_accuracy": statistics.fmean(accuracy), "bytes_per_sample": statistics.fmean(sent)}
-    row["fewer"] = bp_bytes / row["bytes_per_sample"]
-    peers = [(run["test_accuracy"], exact[run["rule"], run["seed"]]) for run in done]
+    runs: list[over_seeds.Figures], exact: Mapping[tuple[str, int], float | None], bp_bytes: int
+) -> over_seeds.Figures:
+    """Means over the seeds of a row, and what they are beside others."""
+    row = over_seeds.means(runs, "test_accuracy", "bytes_per_sample")
+    peers = [(run["test_accuracy"], exact[run["rule"], run["seed"]]) for run in over_seeds.succeeded(runs)]
+    if peers:
+        row["fewer"] = bp_bytes / row["bytes_per_sample"]
     if changes := [mine - other for mine, other in peers if other is not None]:
-        row["change"] = statistics.fmean(changes)
-    if len(done) > 1:
-        row["spread"] = statistics.stdev(accuracy)
+        row["change"] = over_seeds.mean(changes)
     return row
 
 
@@ -155,19 +133,5 @@ def _times(pair: Pair, rows: int, columns: int) -> dict[str, float]:
     }
 
 
-def _notes(raw: list[dict[str, Any]], seeds: int, *, message: str) -> list[str]:
-    return [
-        _READ,
-        f"times are of two messages of {message}, half of the activations zero and no error: 'codec' is to encode and "
-        "decode both on one thread, 'saved' what the wire takes for the bytes by which they are shorter",
-        *(f"{r['rule']} {r['codecs']}, seed {r['seed']}, diverged: {r['diverged']}" for r in raw if "diverged" in r),
-        *(["one seed: small differences of accuracy mean nothing"] if seeds == 1 else []),
-    ]
-
-
 def _pair(spec: RunSpec) -> Pair:
     return spec.codec.activations, spec.codec.errors
-
-
-def _name(spec: RunSpec) -> str:
-    return "/".join(_pair(spec))

@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from distfa.bench import curve, shaped
-from distfa.bench.curve import Curve
+from distfa.bench import accuracy_curve, link_runs
+from distfa.bench.accuracy_curve import Curve
+from distfa.bench.link_runs import Passage
 from distfa.bench.namespaces import Nodes, obstacle
 from distfa.bench.outcome import Outcome
-from distfa.bench.shaped import Passage
-from distfa.bench.work import Work
+from distfa.bench.task import Task
 from distfa.core import order
+from distfa.core.rules import BASELINE
 from distfa.errors import BenchError
 from distfa.experiment.spec import RunSpec, parse
 
@@ -72,7 +73,7 @@ class Plan:
         common = self.base.model_dump(mode="json")
         return [
             parse({**common, "rule": rule, "codec": {"activations": up, "errors": down}})
-            for rule in dict.fromkeys(("bp", *self.rules))
+            for rule in dict.fromkeys((BASELINE, *self.rules))
             for up, down in dict.fromkeys((_EXACT, *self.codecs))
         ]
 
@@ -88,59 +89,60 @@ def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Ou
         BenchError: It cannot be measured as asked, or a run failed.
         SpecError: A rule or codec that does not exist, or settings that do not fit it.
     """
-    specs, work = plan.specs(), Work.of(plan.base)
-    _check(plan, work)
-    layers, notes = len(work.recipe.network), [_READ]
-    nodes = _nodes(plan, layers, notes)
+    specs, task = plan.specs(), Task.of(plan.base)
+    _check(plan, task)
+    layers = len(task.recipe.network)
+    nodes, why = _nodes(plan, layers)
     say(f"accuracy of {len(specs)} configurations side by side, until {plan.target:.2%}")
-    curves = curve.measure(specs, every=plan.evaluate_every, target=plan.target, deadline_seconds=_CURVES_SECONDS)
+    curves = accuracy_curve.measure(
+        specs, every=plan.evaluate_every, target=plan.target, deadline_seconds=_CURVES_SECONDS
+    )
     steps = plan.warmup + plan.link_steps
-    passages = shaped.passages(
+    passages = link_runs.passages(
         [spec.model_copy(update={"max_steps": steps, "epochs": steps}) for spec in specs],
-        shaped.pipelines(plan.base, layers),
+        link_runs.pipelines(plan.base, layers),
         layers=layers,
         nodes=nodes,
         warmup=plan.warmup,
         say=say,
     )
-    rows, raw = _rows(work, specs, curves, list(passages))
+    rows, raw = _rows(task, specs, curves, list(passages))
     return Outcome(
         name="comm",
         settings=_settings(plan),
         columns=COLUMNS,
         rows=rows,
-        notes=notes + _notes(plan, specs, curves, linked=nodes is not None),
+        notes=[_READ, *([why] if why else []), *_notes(plan, specs, curves, linked=nodes is not None)],
         raw=raw,
     )
 
 
-def _check(plan: Plan, work: Work) -> None:
-    layers, tests = len(work.recipe.network), len(work.inputs.test)
+def _check(plan: Plan, task: Task) -> None:
+    layers, tests = len(task.recipe.network), len(task.inputs.test)
     if layers < 2 or not tests:
         raise BenchError(
             f"there is nothing to send or nothing to test: {layers} layers and {tests} test samples; take a hidden "
             "layer and a data set with a test set"
         )
-    if plan.evaluate_every > order.steps(work.recipe, len(work.inputs.train)):
+    if plan.evaluate_every > order.steps(task.recipe, len(task.inputs.train)):
         raise BenchError(
             f"an evaluation every {plan.evaluate_every} steps is more than the run has; evaluate more often, or allow "
             "more steps"
         )
 
 
-def _nodes(plan: Plan, layers: int, notes: list[str]) -> Nodes | None:
-    """The nodes, not yet made; None, and a note, where there can be none."""
+def _nodes(plan: Plan, layers: int) -> tuple[Nodes | None, str]:
+    """The nodes, not yet made; or None, and why there can be none where they are asked for."""
     if plan.megabits_per_second is None:
-        return None
+        return None, ""
     nodes = Nodes(layers, megabits_per_second=plan.megabits_per_second)
     if (why := obstacle()) is None:
-        return nodes
-    notes.append(f"no shaped links here, so no times and no bytes of interfaces: {why}")
-    return None
+        return nodes, ""
+    return None, f"no shaped links here, so no times and no bytes of interfaces: {why}"
 
 
 def _rows(
-    work: Work, specs: Sequence[RunSpec], curves: Sequence[Curve], passages: Sequence[Passage]
+    task: Task, specs: Sequence[RunSpec], curves: Sequence[Curve], passages: Sequence[Passage]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The table, torch's pipelines first, which learn as lossless bp does; and what is behind it."""
     peers = len(passages) - len(specs)
@@ -148,12 +150,13 @@ def _rows(
     per_step = {_key(spec): passage.payload_bytes for spec, passage in zip(specs, passages[peers:], strict=True)}
     rows, raw = [], []
     for (spec, found), passage in zip(described, passages, strict=True):
-        row = _row(work, spec, found, passage)
-        row["same_codec"] = passage.payload_bytes / per_step["bp", row["codec"]]
+        row = _row(task, spec, found, passage)
+        row["same_codec"] = passage.payload_bytes / per_step[BASELINE, row["codec"]]
         rows.append(row)
         raw.append({**asdict(passage), "codec": row["codec"], "curve": asdict(found)})
-    rows.insert(peers, _weight_transport(work, curves[0], rows[peers]))
-    bp = [row for row, (spec, _) in zip(rows[:peers] + rows[peers + 1 :], described, strict=True) if spec.rule == "bp"]
+    rows.insert(peers, _weight_transport(task, curves[0], rows[peers]))
+    measured = zip(rows[:peers] + rows[peers + 1 :], described, strict=True)
+    bp = [row for row, (spec, _) in measured if spec.rule == BASELINE]
     for key, best in (("payload_mb", "best_bytes"), ("seconds", "best_seconds")):
         least = min((row[key] for row in bp if row.get(key)), default=None)
         for row in rows:
@@ -161,7 +164,7 @@ def _rows(
     return rows, raw
 
 
-def _row(work: Work, spec: RunSpec, found: Curve, passage: Passage) -> dict[str, Any]:
+def _row(task: Task, spec: RunSpec, found: Curve, passage: Passage) -> dict[str, Any]:
     """One configuration, not yet compared with others."""
 
     def per_step(count: int | None) -> float | None:
@@ -178,28 +181,28 @@ def _row(work: Work, spec: RunSpec, found: Curve, passage: Passage) -> dict[str,
         "steps": steps,
         "payload_mb": found.payload_bytes[-1] / 1e6 if steps else None,
         "samples_per_second": rate,
-        "seconds": _samples(work, steps) / rate if steps and rate else None,
+        "seconds": _samples(task, steps) / rate if steps and rate else None,
     }
 
 
-def _weight_transport(work: Work, found: Curve, bp: dict[str, Any]) -> dict[str, Any]:
+def _weight_transport(task: Task, found: Curve, bp: dict[str, Any]) -> dict[str, Any]:
     """By closed form: bp whose layers send delta_{l+1} and, having no feedback matrix, W_{l+1} down in every step."""
-    sizes, width = work.recipe.network.sizes, work.recipe.signal_dtype.itemsize
-    pairs = [sizes[l : l + 2] for l in work.recipe.network.boundaries]
+    sizes, width = task.recipe.network.sizes, task.recipe.signal_dtype.itemsize
+    pairs = [sizes[l : l + 2] for l in task.recipe.network.boundaries]
     per_row, per_step = width * sum(map(sum, pairs)), width * sum(below * above for below, above in pairs)
-    step = per_row * work.recipe.batch_size + per_step
+    step = per_row * task.recipe.batch_size + per_step
     row = {"name": "weight transport, computed", "codec": bp["codec"], "steps": bp["steps"]}
     row |= {"payload_kb": step / 1000, "same_codec": step / 1000 / bp["payload_kb"]}
     if found.reached:
-        row["payload_mb"] = (per_row * _samples(work, bp["steps"]) + per_step * bp["steps"]) / 1e6
+        row["payload_mb"] = (per_row * _samples(task, bp["steps"]) + per_step * bp["steps"]) / 1e6
     return row
 
 
-def _samples(work: Work, steps: int) -> int:
+def _samples(task: Task, steps: int) -> int:
     """Rows of so many steps; the last batch of an epoch may be short."""
-    total = len(work.inputs.train)
-    epochs, rest = divmod(steps, order.steps_per_epoch(work.recipe, total))
-    return epochs * total + rest * work.recipe.batch_size
+    total = len(task.inputs.train)
+    epochs, rest = divmod(steps, order.steps_per_epoch(task.recipe, total))
+    return epochs * total + rest * task.recipe.batch_size
 
 
 def _key(spec: RunSpec) -> tuple[str, str]:

@@ -39,17 +39,12 @@ def _speed(outcome: Outcome) -> Figure:
 
 
 def _scale(outcome: Outcome) -> Figure:
-    rows = _with(outcome.rows, "overhead_ms")
-    counts = sorted({row["micro_batches"] for row in rows})
-    traces = []
-    for index, count in enumerate(counts, start=1):
-        shown = [row for row in rows if row["micro_batches"] == count]
-        x, y = [row["layers"] for row in shown], [row["overhead_ms"] for row in shown]
-        traces.append(line(x, y, f"M={count}", colour(index, len(counts))))
+    rows = sorted(_with(outcome.rows, "overhead_ms"), key=lambda row: row["micro_batches"])
+    traces = _lines(rows, "micro_batches", "layers", "overhead_ms", "M={}")
     layout = panels(["overhead per layer and step, CPU ms"], columns=1, x_title="layers")
     layout["yaxis"]["rangemode"] = "tozero"
     see = "What a layer's step costs beside its own arithmetic; a flat line means that it does not grow with the depth."
-    return _figure("scale", "Overhead per layer", see, traces, layout)
+    return Figure(name="scale", title="Overhead per layer", see=see, traces=traces, layout=layout)
 
 
 def _bytes(outcome: Outcome) -> Figure:
@@ -66,7 +61,7 @@ def _bytes(outcome: Outcome) -> Figure:
     see = (
         "Each line ends where it first meets the target, dotted; the further left, the fewer bytes. The scale is a log."
     )
-    return _figure("bytes", "Accuracy against bytes", see, traces, layout)
+    return Figure(name="bytes", title="Accuracy against bytes", see=see, traces=traces, layout=layout)
 
 
 def _time(outcome: Outcome) -> Figure:
@@ -95,43 +90,48 @@ def _rules(outcome: Outcome) -> Figure:
         traces[0]["error_y"] = {"type": "data", "array": [row.get("spread") for row in rows], "color": MUTED}
     layout = panels(["test accuracy, %", "alignment with the true gradient"], columns=1, x_title="")
     see = "Alignment 1 is backpropagation's own direction; whiskers, where there are any, are deviations over seeds."
-    return _figure("rules", "Accuracy and alignment", see, traces if rows else [], layout)
+    return Figure(name="rules", title="Accuracy and alignment", see=see, traces=traces if rows else [], layout=layout)
 
 
 def _codecs(outcome: Outcome) -> Figure:
-    rows = _with(outcome.rows, "test_accuracy")
-    names = list(dict.fromkeys(row["rule"] for row in rows))
-    traces = []
-    for index, name in enumerate(names, start=1):
-        shown = sorted((row for row in rows if row["rule"] == name), key=lambda row: row["bytes_per_sample"])
-        x, y = [row["bytes_per_sample"] for row in shown], [row["test_accuracy"] for row in shown]
-        trace = line(x, y, name, colour(index, len(names)), mode="lines+markers")
-        trace["text"] = [row["codecs"] for row in shown]
-        traces.append(trace | {"hovertemplate": "%{text}: %{y:.2f} %, %{x:,.0f} bytes"})
+    rows = sorted(_with(outcome.rows, "test_accuracy"), key=lambda row: row["bytes_per_sample"])
+    names = list(dict.fromkeys(row["rule"] for row in outcome.rows))
+    traces = _lines(rows, "rule", "bytes_per_sample", "test_accuracy", order=names)
+    for trace in traces:
+        trace["text"] = [row["codecs"] for row in rows if row["rule"] == trace["name"]]
+        trace["hovertemplate"] = "%{text}: %{y:.2f} %, %{x:,.0f} bytes"
     layout = panels(["test accuracy, %"], columns=1, x_title="payload bytes per sample")
     layout["xaxis"]["type"] = "log"
     see = "Each marker is a pair of codecs, named where it is pointed at; further left are fewer bytes, on a log scale."
-    return _figure("codecs", "Accuracy against bytes per sample", see, traces, layout)
+    return Figure(name="codecs", title="Accuracy against bytes per sample", see=see, traces=traces, layout=layout)
 
 
 def _drift(outcome: Outcome) -> Figure:
-    names = list(dict.fromkeys(row["rule"] for row in outcome.rows))
-    traces = []
-    for index, name in enumerate(names, start=1):
-        shown = [row for row in outcome.rows if row["rule"] == name]
-        x, y = [row["lr"] for row in shown], [row["drift"] for row in shown]
-        traces.append(line(x, y, name, colour(index, len(names)), mode="lines+markers"))
+    traces = _lines(outcome.rows, "rule", "lr", "drift")
     layout = panels(["sum over boundaries of |Q(T) - Q(0)|"], columns=1, x_title="learning rate")
     layout["xaxis"]["type"] = layout["yaxis"]["type"] = "log"
     see = (
         "Drift of the conserved quantity over equal training time: on these logarithmic scales a line of slope 1 is "
         "drift in proportion to the learning rate, and so none in the limit of gradient flow."
     )
-    return _figure("drift", "Drift against the learning rate", see, traces, layout)
+    return Figure(name="drift", title="Drift against the learning rate", see=see, traces=traces, layout=layout)
 
 
 def _with(rows: list[Row], key: str) -> list[Row]:
     return [row for row in rows if row.get(key) is not None]
+
+
+def _lines(rows: list[Row], by: str, x: str, y: str, label: str = "{}", order: list[Any] | None = None) -> list[Trace]:
+    """A line with markers for every value of a column, in their order or one that is given."""
+    values = [
+        value for value in order or dict.fromkeys(row[by] for row in rows) if any(row[by] == value for row in rows)
+    ]
+    traces = []
+    for index, value in enumerate(values, start=1):
+        mine = [row for row in rows if row[by] == value]
+        points = [row[x] for row in mine], [row[y] for row in mine]
+        traces.append(line(*points, label.format(value), colour(index, len(values)), mode="lines+markers"))
+    return traces
 
 
 def _bars(name: str, title: str, see: str, names: list[str], bar: Trace, *, x_title: str) -> Figure:
@@ -140,11 +140,7 @@ def _bars(name: str, title: str, see: str, names: list[str], bar: Trace, *, x_ti
     layout = panels([""], columns=1, x_title=x_title) | {"bargap": 0.35}
     layout["yaxis"]["autorange"] = "reversed"
     layout["height"] = 130 + _BAR_PIXELS * len(names)
-    return _figure(name, title, see, [trace] if names else [], layout)
-
-
-def _figure(name: str, title: str, see: str, traces: list[Trace], layout: dict[str, Any]) -> Figure:
-    return Figure(name=name, title=title, see=see, traces=traces, layout=layout)
+    return Figure(name=name, title=title, see=see, traces=[trace] if names else [], layout=layout)
 
 
 _DRAWN: Mapping[str, tuple[Callable[[Outcome], Figure], ...]] = MappingProxyType(

@@ -1,17 +1,25 @@
-"""The machine a figure was made on, and how busy it was with other things."""
+"""The machine a figure was made on, how busy it was, and what the processes of a distfa run use of it."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from distfa.errors import BenchError
+from distfa.experiment.run_dir import processor
 from distfa.version import __version__
+
+_BARE_SECONDS = 120.0
+_BARE = "import torch, ray, distfa.runtime.actors, psutil; print(psutil.Process().memory_info().rss)"
+_LAYER = "ray::LayerActor"  # what Ray makes the title of a layer actor's process
 
 
 def cores() -> int:
@@ -22,7 +30,7 @@ def cores() -> int:
 def describe() -> dict[str, Any]:
     """Processor, memory and versions."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -31,16 +39,6 @@ def describe() -> dict[str, Any]:
         "torch": torch.__version__,
         "distfa": __version__,
     }
-
-
-def _processor() -> str:
-    """The model's name, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 @dataclass
@@ -71,3 +69,56 @@ class Load:
             idle += change if name in ("idle", "iowait") else 0.0
         self.cpu_seconds = total - idle
         self.busy = self.cpu_seconds / total if total else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """One process at one moment.
+
+    Attributes:
+        is_layer: Whether it is a layer actor's.
+        cpu_seconds: Since it began.
+        rss_bytes: Memory it holds.
+    """
+
+    is_layer: bool
+    cpu_seconds: float
+    rss_bytes: int
+
+
+def snapshot() -> dict[int, Usage]:
+    """This process and all below it, by process id."""
+    me = psutil.Process()
+    found = {}
+    for process in (me, *me.children(recursive=True)):
+        try:
+            with process.oneshot():
+                times = process.cpu_times()
+                found[process.pid] = Usage(
+                    is_layer=" ".join(process.cmdline()).startswith(_LAYER),
+                    cpu_seconds=times.user + times.system,
+                    rss_bytes=process.memory_info().rss,
+                )
+        except psutil.Error:  # it ended between the list and the look
+            continue
+    return found
+
+
+def cpu_between(before: Mapping[int, Usage], after: Mapping[int, Usage], *, layers_only: bool = False) -> float:
+    """CPU seconds spent between two snapshots by processes alive at the second."""
+    return sum(
+        usage.cpu_seconds - (before[pid].cpu_seconds if pid in before else 0.0)
+        for pid, usage in after.items()
+        if usage.is_layer or not layers_only
+    )
+
+
+def bare_layer_bytes() -> int:
+    """Memory of a process that has loaded what a layer's has, and does nothing."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _BARE], capture_output=True, text=True, check=True, timeout=_BARE_SECONDS
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
+        raise BenchError(f"a process that only imports torch, ray and distfa did not task: {exc}") from exc
+    return int(done.stdout)

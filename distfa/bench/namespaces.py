@@ -50,7 +50,7 @@ class Nodes:
         self._nodes = range(1, count + 1)
         self._rate = megabits_per_second
         self.owner = os.getpid()
-        self.name = f"dfa{secrets.token_hex(3)}"
+        self.name = f"node{secrets.token_hex(3)}"
 
     def __enter__(self) -> Nodes:
         """Make them.

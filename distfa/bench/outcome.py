@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,10 @@ class Outcome:
         Raises:
             BenchError: It cannot be written.
         """
-        partial = path.with_name(f".{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
-            os.replace(partial, path)
+            write_whole(path, asdict(self))
         except OSError as exc:
-            partial.unlink(missing_ok=True)
             raise BenchError(f"cannot write {path}: {exc.strerror}") from exc
 
     @staticmethod
@@ -62,3 +59,26 @@ class Outcome:
             raise BenchError(f"cannot read {path}: {exc.strerror}") from exc
         except (ValueError, TypeError) as exc:
             raise BenchError(f"{path} is no result of distfa bench: {exc}") from exc
+
+
+def write_whole(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def cell(value: object) -> str:
+    """A figure for reading."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distfa.bench.figures import figures
-from distfa.bench.outcome import Outcome
+from distfa.bench.outcome import Outcome, cell
 from distfa.errors import BenchError
 from distfa.experiment.report.page import box, definitions, document, section, write_page
 
@@ -58,7 +58,7 @@ def render(outcome: Outcome, path: Path) -> str:
 def _table(outcome: Outcome) -> str:
     heads = "".join(f"<th{_side(outcome, key)}>{html.escape(head)}</th>" for key, head in outcome.columns.items())
     rows = [
-        "".join(f"<td{_side(outcome, key)}>{html.escape(_cell(row.get(key)))}</td>" for key in outcome.columns)
+        "".join(f"<td{_side(outcome, key)}>{html.escape(cell(row.get(key)))}</td>" for key in outcome.columns)
         for row in outcome.rows
     ]
     return f"<table><tr>{heads}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
@@ -67,14 +67,6 @@ def _table(outcome: Outcome) -> str:
 def _side(outcome: Outcome, key: str) -> str:
     """Words to the left, figures to the right."""
     return ' class="text"' if any(isinstance(row.get(key), str) for row in outcome.rows) else ""
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _words(values: Mapping[str, Any]) -> dict[str, str]:

@@ -52,7 +52,7 @@ class RayNodes:
         Raises:
             BenchError: A node did not start.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="dfa"))
+        self._folder = Path(tempfile.mkdtemp(prefix="nodes"))
         try:
             self._start(1, "--head", f"--port={_PORT}", "--include-dashboard=false")
             self._wait([1])

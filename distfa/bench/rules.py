@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from distfa import data
+from distfa.bench import over_seeds
 from distfa.bench.outcome import Outcome
+from distfa.bench.task import read
 from distfa.core import rules
-from distfa.core.activations import Activation
 from distfa.core.ledger import LedgerRecord
-from distfa.core.model import mlp
 from distfa.core.recipe import Recipe
-from distfa.data import Dataset
-from distfa.errors import BenchError, NonFiniteError
-from distfa.experiment.run import Progress, run
-from distfa.experiment.subject import network_for
-from distfa.experiment.spec import RunSpec, parse
 from distfa.core.routes import links
+from distfa.data import Dataset
+from distfa.errors import BenchError
+from distfa.experiment.run import Progress, run
+from distfa.experiment.spec import RunSpec, parse
+from distfa.experiment.subject import network_for
 from distfa.transport.message import Direction
 
 COLUMNS = {
@@ -38,21 +35,11 @@ COLUMNS = {
     "ledger_entries": "ledger entries",
     "ledger_violations": "broken",
 }
+_MEANS = ("test_accuracy", "alignment", "dominance", "min_dominance", "angle_degrees", "kb_per_sample")
 _READ = (
     "alignment with the true gradient and dominance are the last probe's, 'least' is the least dominance of all; "
     "degrees are the mean over boundaries at the last ledger entry"
 )
-_DRTP = (
-    "drtp: where its hidden layers saturate their gradients vanish, and what alignment is left is the output layer's"
-)
-
-
-def takes_init(rule: str) -> bool:
-    """Whether a rule's feedback depends on ``init``; bp, usf and brsf have none of their own that could."""
-    network = mlp((3, 3, 3), activation=Activation(name="relu"))
-    aligned, random = (rules.build(Recipe(network=network, rule=rule, init=init)) for init in ("aligned", "random"))
-    pairs = [(aligned.feedback(1, sender=end), random.feedback(1, sender=end)) for end in (True, False)]
-    return any(a is not None and b is not None and not torch.equal(a, b) for a, b in pairs)
 
 
 def measure(
@@ -71,35 +58,22 @@ def measure(
         BenchError: No test set.
         DistfaError: A run failed; one that diverged is a row without figures and a note instead.
     """
-    dataset = data.load(base.data.name, directory=base.data.dir, limit=base.data.limit, hub=base.data.hub)
+    dataset = read(base)
     if not len(dataset.test_x):
         raise BenchError(f"data set {dataset.name!r} has no test samples, which test accuracy needs; name another")
-    configurations = [
-        base.model_copy(update={"rule": rule, "init": init})
-        for rule in (parse({"rule": name}).rule for name in names)
-        for init in (("aligned", "random") if takes_init(rule) else ("aligned",))
-    ]
     rows, raw = [], []
-    notes = [_READ, _DRTP] if any(spec.rule == "drtp" for spec in configurations) else [_READ]
-    for spec in configurations:
-        runs = []
-        for seed in range(base.seed, base.seed + seeds):
-            try:
-                runs.append(_one(spec.model_copy(update={"seed": seed}), dataset))
-            except NonFiniteError as exc:
-                runs.append({"rule": spec.rule, "init": spec.init, "seed": seed})
-                notes.append(f"{spec.rule} {spec.init}, seed {seed}, diverged: {str(exc).splitlines()[0]}")
-            say(f"{spec.rule} {spec.init}, seed {seed}: {runs[-1].get('test_accuracy', float('nan')):.2f} %")
-        raw += runs
-        rows.append(_row(spec, runs))
-    if seeds == 1:
-        notes.append("one seed: small differences of accuracy between rules mean nothing")
-    columns = {key: heading for key, heading in COLUMNS.items() if key != "spread" or seeds > 1}
-    settings = {"seeds": seeds, **base.model_dump(mode="json", exclude_defaults=True)}
-    return Outcome(name="rules", settings=settings, columns=columns, rows=rows, notes=notes, raw=raw)
+    used = dict.fromkeys(rules.RULES[parse({"rule": name}).rule] for name in names)
+    for rule in used:
+        for init in ("aligned", "random") if rule.takes_init else ("aligned",):
+            spec, about = base.model_copy(update={"rule": rule.name, "init": init}), {"rule": rule.name, "init": init}
+            runs = over_seeds.train(spec, about, seeds, partial(_one, dataset=dataset), say)
+            raw += runs
+            rows.append({"rule": rule.name, "init": init if rule.takes_init else "any", **_row(runs)})
+    notes = [_READ, *(rule.caution for rule in used if rule.caution)]
+    return over_seeds.outcome("rules", base, seeds, columns=COLUMNS, notes=notes, rows=rows, raw=raw)
 
 
-def _one(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
+def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
     """The figures of one run, in a run directory that is not kept."""
     angles: dict[int, float] = {}
 
@@ -115,14 +89,11 @@ def _one(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
     alignment, counted = result.alignment or {}, result.bytes["total"]
     sent = (counted["up_payload"] + counted["down_payload"]) / (result.epochs * len(dataset.train_x))
     return {
-        "rule": spec.rule,
-        "init": spec.init,
-        "seed": spec.seed,
         "test_accuracy": 100 * (result.test_accuracy or 0.0),
         "alignment": alignment.get("cosine"),
         "dominance": alignment.get("dominance"),
         "min_dominance": alignment.get("min_dominance"),
-        "angle_degrees": _mean(angles.values()),
+        "angle_degrees": over_seeds.mean(angles.values()),
         "kb_per_sample": (sent or _bytes_per_sample(spec.recipe(network))) / 1000,
         "ledger_entries": result.ledger["entries"],
         "ledger_violations": result.ledger["violations"],
@@ -135,22 +106,7 @@ def _bytes_per_sample(recipe: Recipe) -> int:
     return columns * recipe.signal_dtype.itemsize
 
 
-def _row(spec: RunSpec, runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(runs: list[over_seeds.Figures]) -> over_seeds.Figures:
     """Means over the seeds of a configuration; counts are sums."""
-    done = [found for found in runs if "test_accuracy" in found]
-    row: dict[str, Any] = {"rule": spec.rule, "init": spec.init if takes_init(spec.rule) else "any"}
-    if not done:
-        return row
-    for key in ("test_accuracy", "alignment", "dominance", "min_dominance", "angle_degrees", "kb_per_sample"):
-        row[key] = _mean(found[key] for found in done)
-    for key in ("ledger_entries", "ledger_violations"):
-        row[key] = sum(found[key] for found in done)
-    if len(done) > 1:
-        row["spread"] = statistics.stdev(found["test_accuracy"] for found in done)
-    return row
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Of the values there are; None of none."""
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+    row, done = over_seeds.means(runs, *_MEANS), over_seeds.succeeded(runs)
+    return row | {key: sum(run[key] for run in done) for key in ("ledger_entries", "ledger_violations") if done}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,17 +11,17 @@ from typing import Any
 
 import torch
 
-from distfa.bench import layers, random_data, steady
-from distfa.bench.contest import Say
-from distfa.bench.machine import cores
+from distfa.bench import random_data, ray_run, steady_state
+from distfa.bench.layer_memory import memory_by_layer
+from distfa.bench.machine import bare_layer_bytes, cores
 from distfa.bench.outcome import Outcome
-from distfa.bench.work import Work
-from distfa.core import rules, schedule
+from distfa.bench.rounds import Say
+from distfa.bench.task import Task
+from distfa.core.recipe import Recipe
 from distfa.core.records import StepRecord
 from distfa.core.serial import SerialTrainer
-from distfa.errors import BenchError
 from distfa.experiment.spec import RunSpec, parse
-from distfa.runtime.cluster import LOCAL, start_ray, stop_ray
+from distfa.runtime.cluster import start_ray, stop_ray
 
 _COLUMNS = {
     "layers": "layers",
@@ -41,40 +39,24 @@ _COLUMNS = {
 _COUNTED = ("layers", "micro_batches", "payload_bytes", "messages")
 _BATCHES = 20
 _LR = 1e-3
-_BARE_SECONDS = 120.0
-_BARE = "import torch, ray, distfa.runtime.actors, psutil; print(psutil.Process().memory_info().rss)"
 _MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure.
+    """What to measure, as the options of ``distfa bench scale`` say it."""
 
-    Attributes:
-        layers: Depths L.
-        micro_batches: Numbers M.
-        width: Of every layer but the last, and of the inputs.
-        rule: Feedback rule.
-        schedule: ``sync`` or ``async``.
-        batch_size: Rows of a step.
-        warmup: Steps before each measurement, at least 1.
-        steps: Steps measured with the most layers; with fewer more in proportion, so that all take time enough.
-        rounds: How often everything is measured; rows are medians.
-        startup_seconds: Longest wait for the layers of one run to start.
-        seed: Of weights and data.
-    """
-
-    layers: Sequence[int] = (2, 4, 8, 16, 32)
-    micro_batches: Sequence[int] = (1, 4)
-    width: int = 256
-    rule: str = "dfa"
-    schedule: str = "sync"
-    batch_size: int = 256
-    warmup: int = 20
-    steps: int = 200
-    rounds: int = 3
-    startup_seconds: float = 300.0
-    seed: int = 0
+    layers: Sequence[int]
+    micro_batches: Sequence[int]
+    width: int
+    rule: str
+    schedule: str
+    batch_size: int
+    warmup: int
+    steps: int
+    rounds: int
+    startup_seconds: float
+    seed: int
 
 
 def run(settings: Settings, say: Say) -> Outcome:
@@ -83,10 +65,10 @@ def run(settings: Settings, say: Say) -> Outcome:
     Raises:
         DistfaError: A run failed, or Ray is not to be had.
     """
-    bare, raw = _bare_bytes(), []
+    bare, raw = bare_layer_bytes(), []
     with tempfile.TemporaryDirectory() as folder:
         specs = list(_specs(settings, Path(folder)))
-        start_ray(LOCAL)
+        start_ray(None)
         try:
             for number in range(1, settings.rounds + 1):
                 for depth, count, spec in specs:
@@ -131,10 +113,10 @@ def _specs(settings: Settings, folder: Path) -> Iterator[tuple[int, int, RunSpec
 
 def _measure(spec: RunSpec, settings: Settings, bare_bytes: int) -> dict[str, float]:
     """One run on Ray and one in this process, side by side."""
-    work = Work.of(spec)
-    wired = layers.run(spec, work, warmup=settings.warmup)
-    depth = len(work.recipe.network)
-    serial_seconds = _serial_cpu_seconds(spec, work, settings.warmup)
+    task = Task.of(spec)
+    wired = ray_run.run(spec, task, warmup=settings.warmup)
+    depth = len(task.recipe.network)
+    serial_seconds = _serial_cpu_seconds(spec, task, settings.warmup)
     overhead = wired.cpu_seconds - serial_seconds / depth
     return {
         "step_ms": 1000 * wired.step_seconds,
@@ -145,45 +127,28 @@ def _measure(spec: RunSpec, settings: Settings, bare_bytes: int) -> dict[str, fl
         "overhead_us_per_message": 1e6 * overhead * depth / wired.messages,
         "busy_overhead_ms": 1000 * (wired.busy_seconds - serial_seconds / depth),
         "memory_mib": (wired.rss_bytes - bare_bytes) / _MIB,
-        "arrays_mib": _array_bytes(spec, work) / _MIB,
+        "arrays_mib": _array_bytes(spec, task.recipe) / _MIB,
         "busy": wired.steady.busy,
         "others": wired.steady.others,
     }
 
 
-def _serial_cpu_seconds(spec: RunSpec, work: Work, warmup: int) -> float:
+def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
     """CPU time of a step of the same run in this process on one thread: the layers' own work, nothing between them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        records = SerialTrainer(work.recipe, *work.splits()).run()
+        records = SerialTrainer(task.recipe, *task.splits()).run()
         rows = (record.rows for record in records if isinstance(record, StepRecord))
-        return steady.watch(rows, warmup=warmup).cpu_seconds * spec.batch_size / 1000
+        return steady_state.watch(rows, warmup=warmup).cpu_seconds * spec.batch_size / 1000
     finally:
         torch.set_num_threads(threads)
 
 
-def _bare_bytes() -> int:
-    """Memory of a process that has loaded what a layer's has, and does nothing."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _BARE], capture_output=True, text=True, check=True, timeout=_BARE_SECONDS
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
-        raise BenchError(f"a process that only imports torch, ray and distfa did not work: {exc}") from exc
-    return int(done.stdout)
-
-
-def _array_bytes(spec: RunSpec, work: Work) -> int:
+def _array_bytes(spec: RunSpec, recipe: Recipe) -> int:
     """What a layer in the middle must hold: W, G and B, its kept forwards, and full windows at each of its streams."""
-    recipe, layer = work.recipe, (len(work.recipe.network) + 1) // 2
-    shape, rule = recipe.network[layer], rules.build(recipe)
-    kept = min(recipe.micro_batches, schedule.ahead(recipe, layer) + 1) * (shape.inputs + 2 * shape.outputs)
-    waiting = spec.wire.window * sum(link.columns for link in links(recipe) if layer in (link.sender, link.receiver))
-    feedback = rule.feedback(layer, sender=False) if layer < len(recipe.network) else None
-    numbers = 2 * (shape.inputs + 1) * shape.outputs + (0 if feedback is None else feedback.numel())
-    numbers += (kept + waiting) * recipe.batch_size // recipe.micro_batches
-    return numbers * recipe.dtype.itemsize
+    job = spec.job(recipe.network, run_id="", train_rows=spec.batch_size, test_rows=0)
+    return memory_by_layer(job, base=0)[(len(recipe.network) - 1) // 2].total
 
 
 def _median(shots: Sequence[dict[str, Any]]) -> dict[str, Any]:

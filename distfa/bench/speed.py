@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from distfa.bench import entrants, random_data, rate
-from distfa.bench.contest import Contest, Entrant, Say
+from distfa.bench import arithmetic, engines, matrix_rate, random_data
+from distfa.bench.arithmetic import Product
 from distfa.bench.machine import cores
 from distfa.bench.outcome import Outcome
-from distfa.bench.products import RULES, Product, bound, products
-from distfa.bench.work import Work
+from distfa.bench.rounds import Contest, Entrant, Say
+from distfa.bench.task import Task
+from distfa.core.rules import BASELINE
 from distfa.errors import BenchError
 from distfa.experiment.spec import RunSpec, parse
 from distfa.runtime.cluster import LOCAL, start_ray, stop_ray
@@ -38,43 +39,24 @@ _RATE_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure.
+    """What to measure, as the options of ``distfa bench speed`` say it; ``data`` None for random numbers."""
 
-    Attributes:
-        rules: Of distfa.
-        schedules: Of distfa.
-        processes: Sizes of torch's pipelines.
-        micro_batches: Numbers to try; each family goes on with its best.
-        hidden: Widths of the hidden layers.
-        batch_size: Rows of a step.
-        lr: Of SGD.
-        dtype: As a run spec's; with ``bfloat16`` torch's engines compute by autocast.
-        warmup: Steps before each measurement, at least 1.
-        steps: Steps measured.
-        rounds: How often everything is measured.
-        books_every: Steps between distfa's ledger entries and probes; 0 for none.
-        data: Name of a data set; None for random numbers of MNIST's shape.
-        data_dir: Its directory.
-        seed: Of weights, data and the order of measurements.
-        deadline_seconds: For one measurement of a peer.
-    """
-
-    rules: Sequence[str] = RULES
-    schedules: Sequence[str] = ("sync", "async")
-    processes: Sequence[int] = (2, 4)
-    micro_batches: Sequence[int] = (1, 2, 4, 8)
-    hidden: Sequence[int] = (1024, 1024, 1024)
-    batch_size: int = 256
-    lr: float = 0.01
-    dtype: str = "float32"
-    warmup: int = 20
-    steps: int = 100
-    rounds: int = 5
-    books_every: int = 0
-    data: str | None = None
-    data_dir: str | None = None
-    seed: int = 0
-    deadline_seconds: float = 300.0
+    rules: Sequence[str]
+    schedules: Sequence[str]
+    processes: Sequence[int]
+    micro_batches: Sequence[int]
+    hidden: Sequence[int]
+    batch_size: int
+    lr: float
+    dtype: str
+    warmup: int
+    steps: int
+    rounds: int
+    books_every: int
+    data: str | None
+    data_dir: str | None
+    seed: int
+    deadline_seconds: float
 
 
 def run(settings: Settings, say: Say) -> Outcome:
@@ -86,31 +68,48 @@ def run(settings: Settings, say: Say) -> Outcome:
     """
     with tempfile.TemporaryDirectory() as folder:
         spec = _spec(settings, Path(folder))
-        work = Work.of(spec)
-        made = {rule: products(replace(work.recipe, rule=rule)) for rule in settings.rules}
+        task = Task.of(spec)
+        entrants = _entrants(settings, spec, task)
+        made = {rule: arithmetic.step(replace(task.recipe, rule=parse({"rule": rule}).rule)) for rule in settings.rules}
+        products = [product for layers in made.values() for layer in layers for product in layer]
+        rate: dict[str, Any] = {
+            "dtype": settings.dtype,
+            "seconds": _RATE_SECONDS,
+            "deadline_seconds": settings.deadline_seconds,
+        }
         contest, times = Contest(seed=settings.seed, say=say), []
         start_ray(LOCAL)
         try:
-            chosen = contest.search(_entrants(settings, spec, work))
+            chosen = contest.search(entrants)
             for number in range(1, settings.rounds + 1):
                 contest.round(number, chosen)
-                times.append(_times(made, settings))
+                times.append(matrix_rate.run(products, **rate))
         finally:
             stop_ray()
     seconds = {product: median(one[product] for one in times) for product in times[0]}
-    bounds = {rule: settings.batch_size / bound(layers, seconds, cores()) for rule, layers in made.items()}
+    bounds = {rule: settings.batch_size / matrix_rate.bound(layers, seconds, cores()) for rule, layers in made.items()}
     return Outcome(
         name="speed",
         settings=asdict(settings),
         columns=_COLUMNS,
         rows=_compared([row for entrant in chosen if (row := contest.row(entrant)) is not None], bounds),
         notes=[*_notes(settings, seconds, bounds), *contest.failures],
-        raw=[shot.as_dict() for shot in contest.shots],
+        raw=[
+            {
+                "round": shot.round,
+                "configuration": shot.entrant.family,
+                "micro_batches": shot.entrant.micro_batches,
+                **asdict(shot.steady),
+            }
+            for shot in contest.shots
+        ],
     )
 
 
 def _spec(settings: Settings, folder: Path) -> RunSpec:
-    """The task as the spec of a bp run, with batches of equal size."""
+    """The task as the spec of a run by the baseline rule, with batches of equal size."""
+    if not settings.rules:
+        raise BenchError("no rule is named, so nothing of distfa's can be measured; name one, as --rules dfa")
     data: dict[str, Any] = {"name": settings.data, "dir": settings.data_dir}
     if settings.data is None:
         rows = _RANDOM_BATCHES * settings.batch_size
@@ -118,7 +117,7 @@ def _spec(settings: Settings, folder: Path) -> RunSpec:
     raw = {
         "data": data,
         "model": {"hidden": list(settings.hidden)},
-        "rule": "bp",
+        "rule": BASELINE,
         "batch_size": settings.batch_size,
         "optimizer": {"name": "sgd", "lr": settings.lr},
         "dtype": settings.dtype,
@@ -129,7 +128,7 @@ def _spec(settings: Settings, folder: Path) -> RunSpec:
         "seed": settings.seed,
         "sync_epochs": 0,
     }
-    rows = len(Work.of(parse(raw)).inputs.train)
+    rows = len(Task.of(parse(raw)).inputs.train)
     if rows < settings.batch_size:
         raise BenchError(
             f"the data set has {rows} rows, not even one batch of {settings.batch_size}; take smaller ones"
@@ -137,20 +136,14 @@ def _spec(settings: Settings, folder: Path) -> RunSpec:
     return parse({**raw, "data": {**data, "limit": rows // settings.batch_size * settings.batch_size}})
 
 
-def _entrants(settings: Settings, spec: RunSpec, work: Work) -> list[Entrant]:
+def _entrants(settings: Settings, spec: RunSpec, task: Task) -> list[Entrant]:
     warmup, deadline, counts = settings.warmup, settings.deadline_seconds, settings.micro_batches
+    rules, schedules, sizes = settings.rules, settings.schedules, settings.processes
     return [
-        *entrants.distfa(spec, work, rules=settings.rules, schedules=settings.schedules, counts=counts, warmup=warmup),
-        *entrants.single(spec, warmup=warmup, deadline_seconds=deadline),
-        *entrants.pipelines(
-            spec, processes=settings.processes, counts=counts, warmup=warmup, deadline_seconds=deadline
-        ),
+        *engines.distfa(spec, task, rules=rules, schedules=schedules, counts=counts, warmup=warmup),
+        *engines.single(spec, warmup=warmup, deadline_seconds=deadline),
+        *engines.pipelines(spec, processes=sizes, counts=counts, warmup=warmup, deadline_seconds=deadline),
     ]
-
-
-def _times(made: dict[str, dict[int, list[Product]]], settings: Settings) -> dict[Product, float]:
-    every = [product for layers in made.values() for layer in layers.values() for product in layer]
-    return rate.run(every, dtype=settings.dtype, seconds=_RATE_SECONDS, deadline_seconds=settings.deadline_seconds)
 
 
 def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[str, Any]]:

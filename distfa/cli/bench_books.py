@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from distfa.cli import options
 from distfa.cli.bench import show
 
 _RATES = (0.05, 0.025, 0.0125)
@@ -14,12 +15,12 @@ _TIME = 2.5
 
 
 def books(
-    data: Annotated[str, typer.Option(help="As for 'distfa train'.")] = "digits",
-    data_dir: Annotated[str | None, typer.Option(help="As for 'distfa train'.")] = None,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
     hidden: Annotated[
         str, typer.Option(metavar="N,N,...", help="Widths of the hidden layers; drift has a sixteenth of each.")
     ] = "1024,1024,1024",
-    batch_size: Annotated[int, typer.Option()] = 256,
+    batch_size: int = 256,
     steps: Annotated[int, typer.Option(help="Steps of each run whose cost is measured.")] = 200,
     rounds: Annotated[int, typer.Option(help="Pairs of runs, with and without books.")] = 5,
     only: Annotated[str, typer.Option("--rules", metavar="RULE,...", help="Rules with a potential.")] = "dfa,fa",
@@ -33,28 +34,20 @@ def books(
     in float64, three learning rates over equal training time; by the conservation law it halves with the rate.
     """
     from distfa import data as datasets
-    from distfa.bench import books as measure
-    from distfa.experiment import spec as specs
+    from distfa.bench import ledger
 
-    changes: list[tuple[str, Any]] = [
-        ("data.name", data),
-        ("data.dir", data_dir),
-        ("batch_size", batch_size),
-        ("optimizer.lr", 3e-4),
-        ("epochs", 10**6),
-        ("max_steps", steps),
-        ("engine", "serial"),
+    flags: dict[str, Any] = {"data.name": data, "data.dir": data_dir, "batch_size": batch_size, "optimizer.lr": 3e-4}
+    flags |= {"epochs": 10**6, "max_steps": steps, "engine": "serial"}
+    wide = [options.bench_spec(hidden, {**flags, "rule": rule}) for rule in options.words(only)]
+    narrow = [
+        options.bench_spec(
+            ",".join(str(max(1, width // 16)) for width in spec.model.hidden), {**flags, "rule": spec.rule}
+        )
+        for spec in wide
     ]
-    wide = specs.parse_change(f"model.hidden=[{hidden}]")
-    narrow = ("model.hidden", [max(1, width // 16) for width in wide[1]])
-    rules = [name.strip() for name in only.split(",") if name.strip()]
-    each = {
-        kind: [specs.load(None, [*changes, ("rule", rule), shape]) for rule in rules]
-        for kind, shape in (("wide", wide), ("narrow", narrow))
-    }
     dataset, few = (datasets.load(data, directory=data_dir, limit=limit) for limit in (None, 500))
-    show(measure.cost(each["wide"], dataset, rounds=rounds), out / "bench-books-cost.json", as_json=as_json)
-    for spec in each["wide"]:
-        show(measure.faults(spec, dataset), out / f"bench-books-faults-{spec.rule}.json", as_json=as_json)
-    drift = measure.drift(each["narrow"], few, rates=_RATES, total_time=_TIME)
+    show(ledger.cost(wide, dataset, rounds=rounds), out / "bench-books-cost.json", as_json=as_json)
+    for spec in wide:
+        show(ledger.faults(spec, dataset), out / f"bench-books-faults-{spec.rule}.json", as_json=as_json)
+    drift = ledger.drift(narrow, few, rates=_RATES, total_time=_TIME)
     show(drift, out / "bench-books-drift.json", as_json=as_json)

@@ -2,62 +2,40 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from distfa.cli import options
+from distfa.cli.bench import quiet, say, show
 
-from distfa.cli.bench import numbers, show, words
+_who, _task = options.panel("Who takes part"), options.panel("The task")
+_how = options.panel("How it is measured")
 
-_WHO, _TASK, _HOW = "Who takes part", "The task", "How it is measured"
+DType = Annotated[str, _task(help="float32, float64, or bfloat16: mixed, torch's engines by autocast.")]
+Data = Annotated[str | None, _task(help="A data set, as for train; default: random numbers of MNIST's shape.")]
+Counts = Annotated[str, _who(metavar="N,N,...", help="Numbers to try; the best of each goes on.")]
+BooksEvery = Annotated[int, _how(min=0, help="Steps between distfa's ledger entries and probes; 0: none.")]
 
 
 def speed(
-    rules: Annotated[
-        str, typer.Option(metavar="R,R,...", help="Rules of distfa: bp, fa, dfa.", rich_help_panel=_WHO)
-    ] = "bp,fa,dfa",
-    schedules: Annotated[
-        str, typer.Option(metavar="S,S,...", help="Schedules of distfa: sync, async.", rich_help_panel=_WHO)
-    ] = "sync,async",
-    processes: Annotated[
-        str,
-        typer.Option(metavar="N,N,...", help="Sizes of torch's pipelines; '' for none.", rich_help_panel=_WHO),
-    ] = "2,4",
-    micro_batches: Annotated[
-        str,
-        typer.Option(metavar="N,N,...", help="Numbers to try; the best of each goes on.", rich_help_panel=_WHO),
-    ] = "1,2,4,8",
-    hidden: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Widths of the hidden layers.", rich_help_panel=_TASK)
-    ] = "1024,1024,1024",
-    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_TASK)] = 256,
-    lr: Annotated[float, typer.Option(help="Of SGD.", rich_help_panel=_TASK)] = 0.01,
-    dtype: Annotated[
-        str,
-        typer.Option(help="float32, float64, or bfloat16: mixed, torch's engines by autocast.", rich_help_panel=_TASK),
-    ] = "float32",
-    data: Annotated[
-        str | None,
-        typer.Option(help="A data set, as for train; default: random numbers of MNIST's shape.", rich_help_panel=_TASK),
-    ] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Its directory.", rich_help_panel=_TASK)] = None,
-    seed: Annotated[int, typer.Option(min=0, rich_help_panel=_TASK)] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of a measurement.", rich_help_panel=_HOW)] = 100,
-    warmup: Annotated[int, typer.Option(min=1, help="Steps before it.", rich_help_panel=_HOW)] = 20,
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each.", rich_help_panel=_HOW)] = 5,
-    books_every: Annotated[
-        int,
-        typer.Option(min=0, help="Steps between distfa's ledger entries and probes; 0: none.", rich_help_panel=_HOW),
-    ] = 0,
-    deadline: Annotated[
-        float, typer.Option(help="Seconds that one measurement of a peer may take.", rich_help_panel=_HOW)
-    ] = 300.0,
-    out: Annotated[Path, typer.Option(help="Where to write all measurements.", rich_help_panel=_HOW)] = Path(
-        "bench-speed.json"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the JSON, no table.", rich_help_panel=_HOW)] = False,
+    rules: Annotated[str, _who(metavar="R,R,...", help="Rules of distfa: bp, fa, dfa.")] = "bp,fa,dfa",
+    schedules: Annotated[str, _who(metavar="S,S,...", help="Schedules of distfa: sync, async.")] = "sync,async",
+    processes: Annotated[str, _who(metavar="N,N,...", help="Sizes of torch's pipelines; '' for none.")] = "2,4",
+    micro_batches: Counts = "1,2,4,8",
+    hidden: Annotated[str, _task(metavar="N,N,...", help="Widths of the hidden layers.")] = "1024,1024,1024",
+    batch_size: Annotated[int, _task(min=1)] = 256,
+    lr: Annotated[float, _task(help="Of SGD.")] = 0.01,
+    dtype: DType = "float32",
+    data: Data = None,
+    data_dir: Annotated[str | None, _task(help="Its directory.")] = None,
+    seed: Annotated[int, _task(min=0)] = 0,
+    steps: Annotated[int, _how(min=1, help="Steps of a measurement.")] = 100,
+    warmup: Annotated[int, _how(min=1, help="Steps before it.")] = 20,
+    rounds: Annotated[int, _how(min=1, help="Measurements of each.")] = 5,
+    books_every: BooksEvery = 0,
+    deadline: Annotated[float, _how(help="Seconds that one measurement of a peer may take.")] = 300.0,
+    out: Annotated[Path, _how(help="Where to write all measurements.")] = Path("bench-speed.json"),
+    as_json: Annotated[bool, _how("--json", help="Print the JSON, no table.")] = False,
 ) -> None:
     """Race distfa against torch in one process and torch's pipelines, at the same task.
 
@@ -67,11 +45,11 @@ def speed(
     from distfa.bench.speed import Settings, run
 
     settings = Settings(
-        rules=words(rules),
-        schedules=words(schedules),
-        processes=numbers("--processes", processes),
-        micro_batches=numbers("--micro-batches", micro_batches),
-        hidden=numbers("--hidden", hidden),
+        rules=options.words(rules),
+        schedules=options.words(schedules),
+        processes=options.numbers("--processes", processes, may_be_none=True),
+        micro_batches=options.numbers("--micro-batches", micro_batches),
+        hidden=options.numbers("--hidden", hidden, may_be_none=True),
         batch_size=batch_size,
         lr=lr,
         dtype=dtype,
@@ -84,6 +62,6 @@ def speed(
         seed=seed,
         deadline_seconds=deadline,
     )
-    with redirect_stdout(io.StringIO()):  # Ray may speak up on stdout, which belongs to the result
-        outcome = run(settings, say=lambda line: typer.echo(line, err=True))
+    with quiet():
+        outcome = run(settings, say=say())
     show(outcome, out, as_json=as_json)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from distfa.cli import options
+
 
 def evaluate(
-    run_dir: Annotated[Path, typer.Argument(help="Run directory, as 'distfa train' prints it.")],
+    run_dir: options.RunDir,
     split: Annotated[str, typer.Option(help="test or train.")] = "test",
     data_dir: Annotated[
         str | None, typer.Option(help="Where the data set lies now, if elsewhere than during the run.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: options.JsonObject = False,
 ) -> None:
     """Loss and accuracy of a finished run's saved weights, on the data set it was trained on."""
     from distfa.errors import UsageError

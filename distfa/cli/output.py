@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Container, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.table import Table
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
-from distfa.core.records import EvalRecord, TimelineRecord
+from distfa.core.records import AuditRecord, EvalRecord, TimelineRecord
 from distfa.experiment.collapse import Finding
 from distfa.experiment.result import Result
 from distfa.experiment.run import Progress as RunProgress
@@ -85,7 +86,7 @@ class ProgressBar:
         if isinstance(record, LedgerRecord | DigestRecord):
             self._warn(progress.tally.violations)
             return
-        if self._task is None or record is None or isinstance(record, ProbeRecord | TimelineRecord):
+        if self._task is None or record is None or isinstance(record, ProbeRecord | TimelineRecord | AuditRecord):
             return
         now = time.monotonic()
         if now - self._shown < _REFRESH_SECONDS and progress.tally.steps < progress.steps:
@@ -174,28 +175,29 @@ def _alignment_line(alignment: dict[str, Any]) -> str:
 
 
 def _bytes_table(result: Result) -> Table:
-    table = Table(
-        title="training bytes between layers: activations up, errors down",
-        title_justify="left",
-        title_style="italic",
-    )
-    for heading in ("layers", "up", "down", "total", "framing", "bp would send"):
-        table.add_column(heading, justify="left" if heading == "layers" else "right", no_wrap=True)
+    title = "training bytes between layers: activations up, errors down"
+    made = table(title, ("layers", "up", "down", "total", "framing", "bp would send"), words=("layers",))
     rows = [(f"{row['boundary']}-{row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]
     for name, row in [*rows, ("all", result.bytes["total"])]:
         payload = row["up_payload"] + row["down_payload"]
         message = row["up_message"] + row["down_message"]
         if name == "all":
-            table.add_section()
-        table.add_row(
+            made.add_section()
+        made.add_row(
             name,
-            human_bytes(row["up_payload"]),
-            human_bytes(row["down_payload"]),
-            human_bytes(payload),
+            *map(human_bytes, (row["up_payload"], row["down_payload"], payload)),
             f"{(message - payload) / payload:.1%}" if payload else "-",
             f"{human_bytes(row['bp_payload'])} ({row['bp_payload'] / payload:.2f}x)" if payload else "-",
         )
-    return table
+    return made
+
+
+def table(title: str, headings: Iterable[str], *, words: Container[str] = (), wraps: Container[str] = ()) -> Table:
+    """An empty table: columns of words to the left, of figures to the right."""
+    made = Table(title=title, title_justify="left", title_style="italic")
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading in words else "right", no_wrap=heading not in wraps)
+    return made
 
 
 def _percent(value: float | None) -> str:

@@ -12,83 +12,63 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from distfa.cli.output import human_bytes
+from distfa.cli import options
+from distfa.cli.output import human_bytes, table
 
 if TYPE_CHECKING:
     from distfa.experiment.spec import RunSpec
     from distfa.plan.build import Setting
     from distfa.plan.predict import Prediction
 
-_WHAT, _CLUSTER, _ELSE = "Run", "Cluster", "Instead of a plan"
+_what, _cluster, _else = options.panel("Run"), options.panel("Cluster"), options.panel("Instead of a plan")
 _SHOWN = 8
 _WIDTH = 110  # where there is no terminal
 
 
+SpecPath = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="YAML run spec, as 'distfa train' takes it.")]
+ClusterPath = Annotated[
+    Path | None, _cluster("--cluster", metavar="FILE", help="YAML description; --example prints one.")
+]
+Changes = Annotated[
+    list[str] | None, _what("--set", metavar="KEY=VALUE", help="Any key of the spec, e.g. --set rule=fa.")
+]
+Sizes = Annotated[str | None, _what(metavar="IN,OUT", help="Features and classes, so that no data set is read.")]
+Layers = Annotated[
+    str | None,
+    _what(metavar="N,N,...", help="Plan for so many layers, the last hidden width repeated; several: one line each."),
+]
+Broadcast = Annotated[
+    str, _what(help="How dfa's error reaches the layers: direct, relay, or tree:K (each passes it on to K).")
+]
+Peer = Annotated[bool, _cluster("--peer", help="Compare with torch's 1F1B and GPipe pipelines too.")]
+Example = Annotated[bool, _else("--example", help="Print a cluster description.")]
+CalibrateFile = Annotated[
+    Path | None,
+    _else(metavar="FILE", help="Measure this machine for the run, by its parts and by a short run; about a minute."),
+]
+CheckSteps = Annotated[
+    int,
+    _else(
+        "--check",
+        metavar="STEPS",
+        min=0,
+        help="Also make the run here on Ray for so many steps, on random samples, and hold the plan against it.",
+    ),
+]
+
+
 def plan(
-    spec_path: Annotated[
-        Path | None, typer.Argument(metavar="[SPEC]", help="YAML run spec, as 'distfa train' takes it.")
-    ] = None,
-    cluster_path: Annotated[
-        Path | None,
-        typer.Option(
-            "--cluster", metavar="FILE", help="YAML description; --example prints one.", rich_help_panel=_CLUSTER
-        ),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any key of the spec, e.g. --set rule=fa.", rich_help_panel=_WHAT
-        ),
-    ] = None,
-    sizes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="IN,OUT",
-            help="Features and classes, so that no data set is read.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N,...",
-            help="Plan for so many layers, the last hidden width repeated; several: one line each.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    broadcast: Annotated[
-        str,
-        typer.Option(
-            help="How dfa's error reaches the layers: direct, relay, or tree:K (each passes it on to K).",
-            rich_help_panel=_WHAT,
-        ),
-    ] = "direct",
-    peer: Annotated[
-        bool,
-        typer.Option("--peer", help="Compare with torch's 1F1B and GPipe pipelines too.", rich_help_panel=_CLUSTER),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    example: Annotated[
-        bool, typer.Option("--example", help="Print a cluster description.", rich_help_panel=_ELSE)
-    ] = False,
-    calibrate: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Measure this machine for the run, by its parts and by a short run; about a minute.",
-            rich_help_panel=_ELSE,
-        ),
-    ] = None,
-    check_steps: Annotated[
-        int,
-        typer.Option(
-            "--check",
-            metavar="STEPS",
-            min=0,
-            help="Also make the run here on Ray for so many steps, on random samples, and hold the plan against it.",
-            rich_help_panel=_ELSE,
-        ),
-    ] = 0,
+    spec_path: SpecPath = None,
+    cluster_path: ClusterPath = None,
+    changes: Changes = None,
+    sizes: Sizes = None,
+    layers: Layers = None,
+    broadcast: Broadcast = "direct",
+    peer: Peer = False,
+    as_json: options.JsonObject = False,
+    example: Example = False,
+    calibrate: CalibrateFile = None,
+    check_steps: CheckSteps = 0,
 ) -> None:
     """Predict step time, bytes, memory and the bottleneck of a run on a described cluster.
 
@@ -104,8 +84,8 @@ def plan(
     from distfa.plan import setup
 
     spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
-    ends = setup.ends(spec, _numbers(sizes, "--sizes", 2) if sizes else None)
-    depths: list[int | None] = [*_numbers(layers, "--layers")] if layers else [None]
+    ends = setup.ends(spec, options.numbers("--sizes", sizes, 2) if sizes else None)
+    depths: list[int | None] = [*options.numbers("--layers", layers)] if layers else [None]
     if calibrate is not None:
         _calibrate(calibrate, spec, ends, depths[0])
         return
@@ -126,11 +106,11 @@ def _calibrate(path: Path, spec: RunSpec, ends: tuple[int, int], layers: int | N
     """Measure this machine, into a file."""
     from distfa.bench.machine import describe
     from distfa.errors import PlanError
-    from distfa.plan import fit
+    from distfa.plan import calibrate
 
     if not path.absolute().parent.is_dir():
         raise PlanError(f"--calibrate is {path}, but there is no folder {path.parent}; make it first")
-    found = fit.calibrate(spec, ends, layers, describe())
+    found = calibrate.calibrate(spec, ends, layers, describe())
     found.save(path)
     typer.echo(
         f"{path}: a run takes {found.run_factor:.2f} times the processor time of its parts; a message waits "
@@ -169,24 +149,22 @@ def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([{"layers": n, "comparison": [asdict(p) for p in found]} for n, found in rows]))
         return
-    table = Table("layers", title="step time by depth", title_justify="left", title_style="italic")
-    for prediction in rows[0][1]:
-        table.add_column(prediction.name, justify="right")
+    made = table("step time by depth", ("layers", *(one.name for one in rows[0][1])), words=("layers",))
     for count, found in rows:
-        table.add_row(f"{count:,}", *(_seconds(prediction.step_seconds) for prediction in found))
-    _console().print(table)
+        made.add_row(f"{count:,}", *(_seconds(prediction.step_seconds) for prediction in found))
+    _console().print(made)
 
 
 def _print_check(spec: RunSpec, setting: Setting, steps: int) -> None:
     """The same run, made here."""
-    from distfa.plan import trial
+    from distfa.plan import short_run
     from distfa.plan.predict import predict
 
     steady = predict(setting).steady
-    found = trial.run(spec, setting.job.recipe.network, steps=steps, expected_seconds=steady.step_seconds)
+    found = short_run.run(spec, setting.job.recipe.network, steps=steps, expected_seconds=steady.step_seconds)
     _console().print(
         f"check: a step of {_seconds(steady.step_seconds)} is predicted, {_seconds(found.step_seconds)} is the mean of "
-        f"{found.steps} measured, ratio {steady.step_seconds / found.step_seconds:.2f}"
+        f"{steps} measured, ratio {steady.step_seconds / found.step_seconds:.2f}"
     )
     if found.core_seconds:
         _console().print(
@@ -205,49 +183,35 @@ def _memory_notes(setting: Setting, found: Prediction) -> list[str]:
 
 
 def _nodes(found: Prediction) -> Table:
-    table = _table("nodes: bytes of a step by the network card; memory of its layers")
-    for heading in ("node", "layers", "in", "out", "memory"):
-        table.add_column(heading, justify="right")
+    title = "nodes: bytes of a step by the network card; memory of its layers"
+    made = table(title, ("node", "layers", "in", "out", "memory"))
     for node in _ends(found.nodes):
         sizes = (human_bytes(node[key]) for key in ("in", "out", "memory"))
-        table.add_row(str(node["node"]), str(node["layers"]), *sizes)
-    return table
+        made.add_row(str(node["node"]), str(node["layers"]), *sizes)
+    return made
 
 
 def _layers(found: Prediction) -> Table:
-    table = _table("layers: payload of a step across the boundary above; share of time; memory")
-    for heading in ("layer", "up", "down", "compute", "wire", "weights+", "kept", "window", "all"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    last = len(found.memory)
+    title = "layers: payload of a step across the boundary above; share of time; memory"
+    made = table(title, ("layer", "up", "down", "compute", "wire", "weights+", "kept", "window", "all"))
     for i, memory in _ends(list(enumerate(found.memory))):
         held = memory.weights + memory.gradients + memory.optimizer + memory.feedback + memory.ledger
-        above = found.boundaries[i] if i < last - 1 else None
-        table.add_row(
-            str(i + 1),
-            human_bytes(above["up"]) if above else "",
-            human_bytes(above["down"]) if above else "",
-            f"{found.steady.compute[i]:.0%}",
-            f"{found.steady.wire[i]:.0%}",
-            *(human_bytes(size) for size in (held, memory.kept, memory.window, memory.total)),
+        above = (
+            [human_bytes(found.boundaries[i][way]) for way in ("up", "down")] if i < len(found.boundaries) else ["", ""]
         )
-    return table
+        shares = (f"{found.steady.compute[i]:.0%}", f"{found.steady.wire[i]:.0%}")
+        made.add_row(str(i + 1), *above, *shares, *map(human_bytes, (held, memory.kept, memory.window, memory.total)))
+    return made
 
 
 def _compared(others: list[Prediction]) -> Table:
-    table = _table("comparison")
-    for heading in ("", "step", "samples/s", "payload", "bottleneck"):
-        table.add_column(
-            heading, justify="left" if heading in ("", "bottleneck") else "right", no_wrap=heading != "bottleneck"
-        )
+    headings = ("", "step", "samples/s", "payload", "bottleneck")
+    made = table("comparison", headings, words=("", "bottleneck"), wraps=("bottleneck",))
     for other in others:
         moved = sum(row["up"] + row["down"] for row in other.boundaries)
         figures = (_seconds(other.step_seconds), f"{other.samples_per_second:,.0f}", human_bytes(moved))
-        table.add_row(other.name, *figures, other.bottleneck)
-    return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="italic")
+        made.add_row(other.name, *figures, other.bottleneck)
+    return made
 
 
 def _ends(rows: Any) -> list[Any]:
@@ -257,17 +221,6 @@ def _ends(rows: Any) -> list[Any]:
 
 def _seconds(value: float) -> str:
     return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:,.2f} ms"
-
-
-def _numbers(text: str, option: str, count: int | None = None) -> list[int]:
-    """``4,16`` as [4, 16]."""
-    from distfa.errors import PlanError
-
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) > 0 for part in parts) or (count and len(parts) != count):
-        wanted = f"{count} whole numbers above 0" if count else "whole numbers above 0"
-        raise PlanError(f"{option} is {text!r}; it takes {wanted}, with commas between")
-    return [int(part) for part in parts]
 
 
 def _console() -> Console:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from distfa.cli import options
+
 
 def rules(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: options.JsonObject = False,
 ) -> None:
     """List the feedback rules: what layer l learns from, what that costs on the wire, its potential.
 
@@ -23,7 +24,7 @@ def rules(
 
     columns = ("rule", "teaching signal s_l", "numbers sent down", "potential", "source")
     rows = [
-        (rule.name, rule.equation, rule.cost, rule.potential or "none, so no conservation law", rule.source)
+        (rule.name, rule.equation, rule.sends, rule.potential or "none, so no conservation law", rule.source)
         for rule in RULES.values()
     ]
     if as_json:

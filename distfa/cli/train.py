@@ -5,20 +5,65 @@ from __future__ import annotations
 import io
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from distfa.cli import options
 from distfa.cli.output import ProgressBar, result_table
 
-_RUN, _MODEL, _HOW = "Run", "Network and data", "Training"
+if TYPE_CHECKING:
+    from distfa.experiment.spec import RunSpec
+
+_MODEL = "Network and data"
+_run, _model, _how = options.panel("Run"), options.panel(_MODEL), options.panel("Training")
+
+SpecPath = Annotated[
+    Path | None, typer.Argument(metavar="[SPEC]", help="YAML run spec; 'distfa spec' prints one with every key.")
+]
+Model = Annotated[
+    str | None,
+    _model(
+        help="mlp (default), residual_mlp, lenet, convnet, resnet20, transformer, or package.module:function for a "
+        "function that returns your own nn.Sequential."
+    ),
+]
+Hidden = Annotated[str | None, _model(metavar="N,N,...", help="mlp only: widths of the hidden layers; '' for none.")]
+Rule = Annotated[
+    str | None, _how(help="Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them.")
+]
+Init = Annotated[
+    str | None, _how(help="aligned (default): feedback starts on the weights; random: the classical setting.")
+]
+MicroBatches = Annotated[int | None, _how(help="Parts a batch is split into, so that layers work at the same time.")]
+Schedule = Annotated[
+    str | None,
+    _how(
+        help="sync (default), or async: the next step's forwards go on while errors are under way; needs "
+        "--micro-batches 2 or more."
+    ),
+]
+Optimizer = Annotated[str | None, _how(help="sgd, adam (default) or adamw.")]
+Engine = Annotated[str | None, _run(help="ray (default), or serial: the same bits in one process, without Ray.")]
+Address = Annotated[
+    str | None, _run(help="Ray cluster to attach to, host:port or auto; without it, one is started here.")
+]
+Insecure = Annotated[
+    bool,
+    _run("--insecure", help="Plain text between machines; without it, runs that span machines use mutual TLS."),
+]
+Changes = Annotated[
+    list[str] | None,
+    _run(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of the spec, e.g. --set codec.activations=int8; may be repeated.",
+    ),
+]
 
 
 def train(
-    spec_path: Annotated[
-        Path | None,
-        typer.Argument(metavar="[SPEC]", help="YAML run spec; 'distfa spec' prints one with every key."),
-    ] = None,
+    spec_path: SpecPath = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -31,90 +76,23 @@ def train(
         str | None,
         typer.Option(help="Directory with the official files, or an .npz.", rich_help_panel=_MODEL),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="mlp (default), residual_mlp, lenet, convnet, resnet20, transformer, or package.module:function for a "
-            "function that returns your own nn.Sequential.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    hidden: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N,...",
-            help="mlp only: widths of the hidden layers; '' for none.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(
-            help="Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them.",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            help="aligned (default): feedback starts on the weights; random: the classical setting.",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(rich_help_panel=_HOW)] = None,
-    batch_size: Annotated[int | None, typer.Option(rich_help_panel=_HOW)] = None,
-    micro_batches: Annotated[
-        int | None,
-        typer.Option(help="Parts a batch is split into, so that layers work at the same time.", rich_help_panel=_HOW),
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            help="sync (default), or async: the next step's forwards go on while errors are under way; needs "
-            "--micro-batches 2 or more.",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam (default) or adamw.", rich_help_panel=_HOW)] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_HOW)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, feedback and data order.", rich_help_panel=_HOW)] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(help="ray (default), or serial: the same bits in one process, without Ray.", rich_help_panel=_RUN),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="Ray cluster to attach to, host:port or auto; without it the one RAY_ADDRESS names (as inside 'ray "
-            "job submit'), or else one that is started here; local: always start one here.",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    insecure: Annotated[
-        bool,
-        typer.Option(
-            "--insecure",
-            help="Plain text between machines; without it, runs that span machines use mutual TLS.",
-            rich_help_panel=_RUN,
-        ),
-    ] = False,
-    run_dir: Annotated[
-        str | None,
-        typer.Option(help="Where to keep the run; default: a new one under runs/.", rich_help_panel=_RUN),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any key of the spec, e.g. --set codec.activations=int8; may be repeated.",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="End with one JSON object on stdout.", rich_help_panel=_RUN),
-    ] = False,
+    model: Model = None,
+    hidden: Hidden = None,
+    rule: Rule = None,
+    init: Init = None,
+    epochs: Annotated[int | None, _how()] = None,
+    batch_size: Annotated[int | None, _how()] = None,
+    micro_batches: MicroBatches = None,
+    schedule: Schedule = None,
+    optimizer: Optimizer = None,
+    lr: Annotated[float | None, _how(help="Learning rate.")] = None,
+    seed: Annotated[int | None, _how(help="Of weights, feedback and data order.")] = None,
+    engine: Engine = None,
+    address: Address = None,
+    insecure: Insecure = False,
+    run_dir: Annotated[str | None, _run(help="Where to keep the run; default: a new one under runs/.")] = None,
+    changes: Changes = None,
+    as_json: Annotated[bool, _run("--json", help="End with one JSON object on stdout.")] = False,
 ) -> None:
     """Train a network, each layer an actor of its own.
 
@@ -122,11 +100,7 @@ def train(
     the spec file. Shows progress on stderr; ends with what was reached, what went over each boundary,
     and what bp would have sent.
     """
-    from distfa import data as datasets
     from distfa.experiment import spec as specs
-    from distfa.experiment import strict_json
-    from distfa.experiment.run import run
-    from distfa.experiment.subject import subject_for
 
     flags = {
         "data.name": data,
@@ -149,6 +123,15 @@ def train(
     }
     given: list[tuple[str, Any]] = [(key, value) for key, value in flags.items() if value is not None]
     spec = specs.load(spec_path, [*given, *(specs.parse_change(change) for change in changes or [])])
+    _run_and_tell(spec, as_json=as_json)
+
+
+def _run_and_tell(spec: RunSpec, *, as_json: bool) -> None:
+    from distfa import data as datasets
+    from distfa.experiment import strict_json
+    from distfa.experiment.run import run
+    from distfa.experiment.subject import subject_for
+
     dataset = datasets.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
     subject = subject_for(spec, dataset)
     network = subject.network

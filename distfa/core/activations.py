@@ -125,14 +125,19 @@ class Activation:
 
 
 def from_module(module: nn.Module) -> Activation | None:
-    """The activation a torch module computes, or None where it is none that the fast path knows."""
-    kind = type(module)  # exactly: a subclass may compute something else
-    if kind is nn.ReLU:
-        return Activation(name="relu")
-    if kind is nn.LeakyReLU:
-        return Activation(name="leaky_relu", slope=float(module.negative_slope))
-    if kind is nn.Tanh:
-        return Activation(name="tanh")
-    if kind is nn.GELU and module.approximate == "none":
-        return Activation(name="gelu")
-    return Activation() if kind is nn.Identity else None
+    """The activation a torch module computes, or None where it is none that the fast path knows.
+
+    By its exact class: a subclass may compute something else.
+    """
+    match module:
+        case nn.ReLU() if type(module) is nn.ReLU:
+            return Activation(name="relu")
+        case nn.LeakyReLU() if type(module) is nn.LeakyReLU:
+            return Activation(name="leaky_relu", slope=float(module.negative_slope))
+        case nn.Tanh() if type(module) is nn.Tanh:
+            return Activation(name="tanh")
+        case nn.GELU(approximate="none") if type(module) is nn.GELU:
+            return Activation(name="gelu")
+        case nn.Identity() if type(module) is nn.Identity:
+            return Activation()
+    return None

@@ -27,7 +27,7 @@ def require_sequential(model: nn.Module) -> nn.Sequential:
     if not isinstance(model, nn.Sequential):
         raise ModelError(
             f"the model is a {type(model).__name__}; distfa splits an nn.Sequential into layers: "
-            "write the model as nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with modules of your own in it as you like"
+            "write the model as nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with any modules of your own in it"
         )
     if type(model).forward is not nn.Sequential.forward or "forward" in vars(model):
         raise ModelError(
@@ -110,9 +110,9 @@ def _require_apart(groups: Sequence[Group]) -> None:
                 first, owner = owners.setdefault(tensor.untyped_storage().data_ptr(), (layer, name))
                 if first != layer:
                     raise ModelError(
-                        f"{name!r} of layer {layer} is {owner!r} of layer {first}: tied, or one module used twice. Each "
-                        "layer trains its own numbers; give each its own, or put both into one module, which is one "
-                        "layer"
+                        f"{name!r} of layer {layer} is {owner!r} of layer {first}: tied, or one module used twice. "
+                        "Each layer trains its own numbers; give each its own, or put both into one module, which is "
+                        "one layer"
                     )
 
 
@@ -125,7 +125,8 @@ def require_tensor(output: object, where: str) -> torch.Tensor:
     if not isinstance(output, torch.Tensor):
         kind = "packed sequence" if isinstance(output, PackedSequence) else type(output).__name__
         raise ModelError(
-            f"{where} gives a {kind}, and only one tensor can go to the next layer; wrap it in a module that returns one"
+            f"{where} gives a {kind}, and only one tensor can go to the next layer; wrap it in a module that returns "
+            "one"
         )
     if not output.is_floating_point():
         raise ModelError(f"{where} gives {output.dtype}, and signals between layers are floating-point numbers")

@@ -387,7 +387,8 @@ class Layer:
         below = self.index - 1
         if not below or self.rule.keeps_potential(below) != self.index:
             return None
-        if self.rule.is_direct:
+        fixed: Tensor
+        if isinstance(self.rule, rules.DirectRule):
             fixed = self.rule.direct_feedback(below)
         elif not self.spec.linear_in:
             return None
@@ -418,11 +419,15 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
     """
     spec = recipe.network[index]
     drawn = recipe.network.seeded and recipe.init != "given"
-    if module is None and not drawn:
-        raise ModelError(f"layer {index} starts from the model's own weights, and none was given")
+    if drawn:
+        weight = initial_weight(recipe, index).to(device, recipe.dtype)
+        bias = torch.zeros(spec.outputs, dtype=recipe.dtype, device=device) if spec.bias else None
+        return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype)
+    if not isinstance(module, nn.Sequential):
+        raise ModelError(f"layer {index} starts from the model's own modules, and they were not given")
     if not spec.plain:
         return ModuleBlock(
-            nn.Sequential(module) if not isinstance(module, nn.Sequential) else module,
+            module,
             trained=spec.trained,
             dtype=recipe.dtype,
             signals=recipe.signal_dtype,
@@ -431,13 +436,9 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
             random=spec.random,
             device=device,
         )
-    if drawn or module is None:
-        weight = initial_weight(recipe, index).to(device, recipe.dtype)
-        bias = torch.zeros(spec.outputs, dtype=recipe.dtype, device=device) if spec.bias else None
-    else:
-        given = module.state_dict()
-        weight = given[f"{spec.key}.weight"].detach().to(device, recipe.dtype, copy=True)
-        bias = given[f"{spec.key}.bias"].detach().to(device, recipe.dtype, copy=True) if spec.bias else None
+    given = module.state_dict()
+    weight = given[f"{spec.key}.weight"].detach().to(device, recipe.dtype, copy=True)
+    bias = given[f"{spec.key}.bias"].detach().to(device, recipe.dtype, copy=True) if spec.bias else None
     return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype)
 
 

@@ -95,7 +95,7 @@ class LayerLedger:
             self._sums.square += self._by_neuron(square)
 
     def sent(self, message: Tensor, h_in: Tensor) -> None:
-        """Add one micro-batch of what this layer sent down and got from below: the boundary's pairing, seen from above."""
+        """Add one micro-batch of what this layer sent down and got from below: the pairing, seen from above."""
         if self._due and self._pairs_only:
             product = message.double() * h_in.double()
             self._sent[0] += product.sum().item()

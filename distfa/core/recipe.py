@@ -27,8 +27,8 @@ class Recipe:
         distribution: Of W(0) and B: ``orthogonal``, ``normal`` or ``uniform`` (``distfa.core.draw``).
         rank: Of the feedback matrices of fa and dfa; None for full.
         fanout: dfa at full rank: how many layers the error is sent to by any one layer; None: the output sends all.
-        inside: Through what a layer's own gradient goes back, in a layer of several weights under a rule that goes hop by
-            hop: ``exact``, its weights, since nothing crosses a wire there; ``feedback``, its feedback too.
+        inside: Through what a layer's own gradient goes back, in a layer of several weights under a rule that goes hop
+            by hop: ``exact``, its weights, since nothing crosses a wire there; ``feedback``, its feedback too.
         gain: Scale of the feedback matrices, beside the weights' own.
         loss: Name of the loss (``distfa.core.losses.LOSSES``).
         optimizer: The local optimizer of every layer.
@@ -46,8 +46,8 @@ class Recipe:
         ledger_neurons: Whether entries also keep every neuron's share.
         ledger_exact: Whether both ends of every link also report digests of the signals of those steps.
         probe_every: Steps between probes of gradient alignment; 0 for none.
-        audit_rows: So many training samples go up the trained layers at the end, for the user's model to be held against;
-            0 for none.
+        audit_rows: So many training samples go up the trained layers at the end, for the user's model to be held
+            against; 0 for none.
         check_finite: Whether NaN or infinity in a signal or the loss ends the run.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,3 +68,11 @@ class Targets:
     def read(self, rows: NDArray[np.int64]) -> Tensor:
         """The rows, shape (n,), (n, T) or (n, C)."""
         return torch.from_numpy(self._raw[rows]).to(self._device).to(self._dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Inputs and targets of one half of a data set, row by row."""
+
+    inputs: Inputs
+    targets: Targets

@@ -71,15 +71,14 @@ Operation = Forward | Begin | Backward | Update | Evaluate
 def delay(recipe: Recipe, layer: int) -> int:
     """By how many micro-batches the backwards of ``layer`` come after their forwards, beyond its step's own.
 
-    0 under ``sync``. Under ``async`` as many as an error takes to come back in a pipe without gaps: for rules
-    that go hop by hop one for each layer above; two thirds of that where errors come straight from the output (the
-    way up takes half a micro-batch's time per layer, and messages add to it); none where labels stand in for errors.
+    0 under ``sync``. Under ``async`` as many as an error takes to come back in a pipe without gaps, which the rule
+    knows (``Rule.delay``): one for each layer above where errors go hop by hop, fewer where they do not.
     Always less than a step's micro-batches, since delays of a step and more cost accuracy (theory.md, aligned
     initialisation): with one micro-batch ``async`` is ``sync``.
     """
     if recipe.schedule == "sync":
         return 0
-    return min(_full_delay(recipe, layer), _most_delay(recipe))
+    return min(rules.build(recipe).delay(layer), _most_delay(recipe))
 
 
 def flows(recipe: Recipe) -> bool:
@@ -88,14 +87,8 @@ def flows(recipe: Recipe) -> bool:
     Where errors go through other layers on their way down, each must be later than the one it comes from: where
     ``delay`` had to be cut for both alike, every micro-batch would wait for a round trip through them.
     """
-    rule = rules.RULES[recipe.rule]
-    straight = rule.reads_labels or (rule.is_direct and recipe.fanout is None)
-    return recipe.schedule == "sync" or straight or _full_delay(recipe, 1) <= _most_delay(recipe)
-
-
-def _full_delay(recipe: Recipe, layer: int) -> int:
-    above, rule = len(recipe.network) - layer, rules.RULES[recipe.rule]
-    return 0 if rule.reads_labels else (2 * above + 1) // 3 if rule.is_direct else above
+    rule = rules.build(recipe)
+    return recipe.schedule == "sync" or rule.is_straight or rule.delay(1) <= _most_delay(recipe)
 
 
 def _most_delay(recipe: Recipe) -> int:

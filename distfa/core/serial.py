@@ -19,7 +19,8 @@ from distfa.core.layer import Layer
 from distfa.core.recipe import Recipe
 from distfa.core.records import Record
 from distfa.core.routes import Direction, Kind, Link
-from distfa.core.steps import Score, Split, Steps
+from distfa.core.samples import Split
+from distfa.core.steps import Score, Share, Steps
 
 Carry = Callable[[Tensor], Tensor]
 
@@ -104,7 +105,7 @@ class SerialTrainer:
             NonFiniteError: A signal or the loss is NaN or infinite.
         """
         self._steps = self._at_work(time.monotonic())
-        samples = _count(self._train)
+        samples = len(self._train.inputs)
         for batch in order.batches(self.recipe, samples, first=self._first):
             for m in range(len(batch.parts)):
                 for steps in self._steps:
@@ -115,7 +116,7 @@ class SerialTrainer:
             while batch.drains and any(self._waiting.values()):
                 if self._backwards(drain=True):
                     yield from self._entered()
-            if batch.evaluate and _count(self._test):
+            if batch.evaluate and len(self._test.inputs):
                 self._evaluate(batch)
             if batch.last and len(rows := order.audit(self.recipe, samples)):
                 for steps in self._steps:
@@ -143,8 +144,8 @@ class SerialTrainer:
                 self.recipe,
                 layer,
                 self._ports,
-                train=self._train,
-                test=self._test,
+                train=Share(inputs=self._train.inputs, targets=self._train.targets),
+                test=Share(inputs=self._test.inputs, targets=self._test.targets),
                 enter=self._entries.append,
                 started=started,
             )
@@ -183,7 +184,7 @@ class SerialTrainer:
                 steps.probe_down(batch, m)
 
     def _evaluate(self, batch: order.Batch) -> None:
-        score = Score(_count(self._test))
+        score = Score(len(self._test.inputs))
         for number, rows in enumerate(order.evaluation(self.recipe, score.rows)):
             for steps in self._steps:
                 steps.evaluate_part(batch.step, number, rows, score)
@@ -198,16 +199,10 @@ class SerialTrainer:
 
 def evaluate(recipe: Recipe, layers: list[Layer], test: Split) -> tuple[float, int, int]:
     """(mean loss, rows classified right, rows) over a whole split, signals exact between layers."""
-    score = Score(_count(test))
-    if test.inputs is None or test.targets is None:
-        return score.loss, score.correct, score.rows
+    score = Score(len(test.inputs))
     for rows in order.evaluation(recipe, score.rows):
         h = test.inputs.read(rows)
         for layer in layers:
             h = layer.infer(h)
         score.add(layers[-1].score(h, test.targets.read(rows), score.rows))
     return score.loss, score.correct, score.rows
-
-
-def _count(split: Split) -> int:
-    return 0 if split.inputs is None else len(split.inputs)

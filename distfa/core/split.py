@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distfa.core.activations import Activation, from_module
 from distfa.core.admit import Group, admit, require_sequential, require_tensor
@@ -60,7 +60,8 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
     Raises:
         ModelError: It cannot be trained as it is; the message names the module and the way out.
     """
-    groups = group(require_sequential(model))
+    model = require_sequential(model)
+    groups = group(model)
     admit(model, groups)
     first = _plain(groups[0], None)
     if first is not None and (sample is None or math.prod(sample) == first.inputs):
@@ -129,9 +130,11 @@ def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | N
     parts = [(name, module) for name, module in leaves(group) if type(module) is not nn.Identity]
     if shape is None and parts and type(parts[0][1]) is nn.Flatten and parts[0][1].start_dim == 1:
         parts = parts[1:]
-    if not parts or type(parts[0][1]) is not nn.Linear or len(parts) > 2:
+    if not parts or len(parts) > 2:
         return None
     (key, linear), rest = parts[0], parts[1:]
+    if not isinstance(linear, nn.Linear) or type(linear) is not nn.Linear:
+        return None
     activation = from_module(rest[0][1]) if rest else Activation()
     if activation is None or not all(p.requires_grad for p in linear.parameters()):
         return None
@@ -196,7 +199,9 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
         unreached=trial.unreached,
         random=trial.random,
     )
-    return replace(spec, **_lawfulness(parts, spec))
+    lawful, linear_in = _lawfulness(parts, spec)
+    neurons = spec.weights[0].rows if lawful else 1
+    return replace(spec, lawful=lawful, neurons=neurons, linear_in=linear_in)
 
 
 def _try(module: nn.Sequential, where: str, shape: Shape, weights: tuple[str, ...], *, tokens: bool) -> _Trial:
@@ -215,8 +220,8 @@ def _try(module: nn.Sequential, where: str, shape: Shape, weights: tuple[str, ..
         raise ModelError(f"{where} changes its input in place, and others read it too; use inplace=False")
     if output.dim() < 1 or len(output) != _ROWS:
         raise ModelError(
-            f"{where} makes {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay that "
-            "of samples"
+            f"{where} makes {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay "
+            "that of samples"
         )
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
     wanted = [*trainable.values(), *([] if tokens else [x])]
@@ -240,22 +245,16 @@ def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
                 yield f"{prefix}.{name}", weight
 
 
-def _lawfulness(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> dict[str, object]:
-    """``lawful``, ``neurons`` and ``linear_in`` of a chain of known modules around one Linear or Conv."""
+def _lawfulness(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> tuple[bool, bool]:
+    """``lawful`` and ``linear_in`` of a chain of known modules around one Linear or Conv."""
     at = [i for i, (_, module) in enumerate(parts) if type(module) in _PRODUCTS]
     if len(at) != 1 or len(spec.weights) != 1 or not all(type(m) in _RESHAPING for _, m in parts[: at[0]]):
-        return {}
+        return False, False
     name, product = parts[at[0]]
     own = {f"{name}.{inner}" for inner, _ in product.named_parameters()}
-    lawful = own == set(spec.trained) == {n for n in spec.trained} and all(
-        type(m) in _HOMOGENEOUS for _, m in parts[at[0] + 1 :]
-    )
+    homogeneous = all(type(m) in _HOMOGENEOUS for _, m in parts[at[0] + 1 :])
     chain = all(type(m).__module__.startswith("torch.nn.") for _, m in parts)
-    return {
-        "lawful": lawful,
-        "neurons": spec.weights[0].rows if lawful else 1,
-        "linear_in": chain and not spec.unreached,
-    }
+    return homogeneous and own == set(spec.trained), chain and not spec.unreached
 
 
 def _one_line(error: Exception) -> str:

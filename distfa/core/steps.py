@@ -27,15 +27,14 @@ from distfa.core.routes import Direction, Kind, Link, links
 from distfa.core.samples import Inputs, Targets
 from distfa.errors import LayerError
 
-
 T = TypeVar("T")
 
 AUDIT = 2**31  # number of the audit's message among those of an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
-    """Inputs and targets of one half of a data set, row by row; None for what a layer does not read."""
+class Share:
+    """What a layer reads of one half of a data set: inputs, targets, or neither."""
 
     inputs: Inputs | None
     targets: Targets | None
@@ -76,8 +75,8 @@ class Steps:
         layer: Layer,
         ports: Ports,
         *,
-        train: Split,
-        test: Split,
+        train: Share,
+        test: Share,
         enter: Callable[[Entry], None],
         started: float,
     ) -> None:
@@ -196,12 +195,12 @@ class Steps:
 
     # -- parts ----------------------------------------------------------------------------------
 
-    def _inferred(self, split: Split, step: int, number: int, rows: NDArray[np.int64]) -> Tensor | None:
+    def _inferred(self, share: Share, step: int, number: int, rows: NDArray[np.int64]) -> Tensor | None:
         """Samples up the layer in evaluation; at the output what came of them, below it goes on."""
         if Direction.UP in self._in:
             h_in = self._ports.take(self._in[Direction.UP], Kind.EVALUATION, step, number, len(rows))
         else:
-            h_in = _given(split.inputs).read(rows)
+            h_in = _given(share.inputs).read(rows)
         h = self.layer.infer(h_in)
         if self.layer.is_output:
             return h

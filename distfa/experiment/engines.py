@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from distfa import codecs
 from distfa.core.records import Record
+from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
-from distfa.core.steps import Split
 from distfa.errors import SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart

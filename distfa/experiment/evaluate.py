@@ -11,8 +11,8 @@ from torch import nn
 from distfa import data
 from distfa.core.layer import Layer
 from distfa.core.model import Network
+from distfa.core.samples import Split
 from distfa.core.serial import evaluate
-from distfa.core.steps import Split
 from distfa.errors import DataError, RunDirError
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.run import check, raw_samples
@@ -85,7 +85,7 @@ def evaluate_run(
         inputs=inputs.readers(recipe.dtype, layers[0].device)[which],
         targets=targets.readers(recipe.dtype, layers[0].device)[which],
     )
-    if samples.inputs is None or not len(samples.inputs):
+    if not len(samples.inputs):
         raise DataError(f"data set {dataset.name!r} has no {wanted} samples; evaluate the other split")
     loss, correct, rows = evaluate(recipe, layers, samples)
     accuracy = correct / (rows * dataset.positions) if dataset.classification else None

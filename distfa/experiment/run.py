@@ -187,8 +187,8 @@ def check_rule(spec: RunSpec, network: Network) -> None:
     if spec.feedback.rank is not None and not network.seeded:
         number = next(n for n in range(1, len(network) + 1) if not network[n].plain)
         raise SpecError(
-            f"feedback.rank is {spec.feedback.rank}, for networks whose layers are one Linear each, and layer {number} is "
-            "not; leave it out"
+            f"feedback.rank is {spec.feedback.rank}, for networks whose layers are one Linear each, and layer {number} "
+            "is not; leave it out"
         )
     if rule.is_direct:
         places = network.positions
@@ -203,9 +203,9 @@ def check_rule(spec: RunSpec, network: Network) -> None:
     for number in range(2, len(network) + 1):
         if (unreached := network[number].unreached) and rule.stands_in:
             raise SpecError(
-                f"rule {spec.rule!r} puts feedback in the place of every weight on the way back, and {unreached[0]!r} of "
-                f"layer {number} is not used as it is (its module makes another tensor of it); use bp or a direct rule, "
-                "or let the module use the weight itself"
+                f"rule {spec.rule!r} puts feedback in the place of every weight on the way back, and {unreached[0]!r} "
+                f"of layer {number} is not used as it is (its module makes another tensor of it); use bp or a direct "
+                "rule, or let the module use the weight itself"
             )
 
 

@@ -199,8 +199,8 @@ class RunSpec(_Part):
     rule: Annotated[str, _one_of(tuple(rules.RULES))] = Field("dfa", description="feedback rule")
     init: Annotated[str, _one_of(INITS)] = Field(
         "aligned",
-        description="aligned: feedback starts on the weights; random: the classical setting; given: as random, and a network "
-        "of plain layers starts from the model's own weights too (Python only)",
+        description="aligned: feedback starts on the weights; random: the classical setting; given: as random, and a "
+        "network of plain layers starts from the model's own weights too (Python only)",
     )
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
         "orthogonal", description="of the weights at the start, and of feedback matrices"
@@ -246,10 +246,12 @@ class RunSpec(_Part):
 
     @model_validator(mode="after")
     def _fanout_needs_one_error_for_all(self) -> RunSpec:
-        if self.feedback.fanout is not None and (self.rule != "dfa" or self.feedback.rank is not None):
+        rule = rules.RULES[self.rule]
+        if self.feedback.fanout is not None and not (rule.takes_fanout and self.feedback.rank is None):
+            able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_fanout)
             raise ValueError(
-                "feedback.fanout goes with rule dfa at full rank, where every layer gets the same error, not with rule "
-                f"{self.rule!r}, rank {self.feedback.rank}; leave it out"
+                f"feedback.fanout goes with rule {able} at full rank, where every layer gets the same error, not with "
+                f"rule {self.rule!r}, rank {self.feedback.rank}; leave it out"
             )
         return self
 

@@ -23,8 +23,9 @@ class Trainer:
 
     Args:
         model: An ``nn.Sequential`` of any modules. A layer is a module with parameters and what follows it without any;
-            ``distfa.split(model, sample_shape)`` shows them. Training starts from the model's own weights; a network of
-            nothing but Linears and activations has its weights drawn from the spec's seed, unless ``init`` is ``given``.
+            ``distfa.split(model, sample_shape)`` shows them. Training starts from the model's own weights; a network
+            of nothing but Linears and activations has its weights drawn from the spec's seed, unless ``init`` is
+            ``given``.
         spec: A ``RunSpec``, the path of a YAML spec, or None for the defaults.
         settings: Keys of the spec, dots written as double underscores: ``optimizer__lr=0.01``; or whole
             parts as dictionaries: ``optimizer={"name": "sgd", "lr": 0.01}``.

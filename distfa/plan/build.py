@@ -7,21 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from distfa.codecs import Codec
+from distfa.bench import arithmetic
+from distfa.bench.arithmetic import Effort
+from distfa.bench.layer_memory import training_links
 from distfa.core import rules
 from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
 from distfa.errors import PlanError
-from distfa.plan import effort, stream
+from distfa.plan import layer_schedule
 from distfa.plan.calibration import Calibration, MessageCost, Speed
 from distfa.plan.cluster import Cluster
-from distfa.plan.effort import Effort
-from distfa.plan.parts import Channel, Stage
-from distfa.plan.wires import Line, Wires
-from distfa.core.routes import links
+from distfa.plan.queues import Line, Wires
+from distfa.plan.stages import Channel, Stage
 from distfa.runtime.job import Job
 from distfa.transport.message import Direction, Link
 
+Work = Callable[[Recipe, Rule, int, int], Effort]
 MESSAGE_BYTES = 72  # identity, shape, checksum and frame around a payload, about
 
 
@@ -52,7 +53,7 @@ class Setting:
     @cached_property
     def rows(self) -> tuple[int, ...]:
         """Of every micro-batch of a step, as ``core.order`` splits it."""
-        return stream.rows(self.job.recipe)
+        return layer_schedule.rows(self.job.recipe)
 
     def speed(self, layer: int) -> Speed:
         """Of a layer's node."""
@@ -77,40 +78,22 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
         PlanError: ``fanout`` with a rule that sends nobody the same message twice.
     """
     recipe, rule = setting.job.recipe, setting.rule
-    if setting.fanout is not None and not (rule.is_direct and recipe.rank is None):
+    if setting.fanout is not None and not (rule.takes_fanout and recipe.rank is None):
+        able = ", ".join(name for name, known in rules.RULES.items() if known.takes_fanout)
         raise PlanError(
-            f"broadcast by relay or tree goes with rule dfa at full rank, which sends every layer the same error; "
+            f"broadcast by relay or tree goes with rule {able} at full rank, which sends every layer the same error; "
             f"this run has rule {recipe.rule!r}, rank {recipe.rank}"
         )
 
     stages = [
-        Stage(
-            node=setting.nodes[l - 1],
-            operations=partial(stream.operations, recipe, l),
-            forward=setting.timed(l, partial(effort.forward, recipe, l)),
-            learn=setting.timed(l, partial(effort.teach, recipe, rule, l)),
-            after=setting.timed(l, partial(effort.accumulate, recipe, rule, l)),
-            update=setting.speed(l).seconds(effort.update(recipe, rule, l)),
-        )
+        stage(setting, rule, l, learn=arithmetic.teach, after=arithmetic.accumulate)
         for l in range(1, len(recipe.network) + 1)
     ]
+    passing = rule if setting.fanout is None else rules.build(replace(recipe, fanout=setting.fanout))
     channels = []
     for link in training_links(recipe):
-        up = link.direction is Direction.UP
-        sender = link.sender if up else _passed_on_by(setting, link.receiver, link.sender)
-        emit = partial(effort.emit, recipe, rule, link.boundary)
-        channels.append(
-            channel(
-                setting,
-                wires,
-                ends=(sender, link.receiver),
-                up=up,
-                columns=link.columns,
-                codec=setting.job.codec(link.direction),
-                emitted=setting.by_part(lambda n: 0.0) if up else setting.timed(link.sender, emit),
-                relayed=sender != link.sender,
-            )
-        )
+        passed_on = link.direction is Direction.DOWN and passing.origin(link.receiver)
+        channels.append(_channel(setting, wires, link, sender=passed_on or link.sender))
     by_receiver = {c.receiver: c for c in channels if not c.up}
     for c in channels:
         if c.relayed:
@@ -118,50 +101,44 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
     return stages, channels
 
 
-def training_links(recipe: Recipe) -> tuple[Link, ...]:
-    """The links of a run, without those of probes."""
-    return links(replace(recipe, probe_every=0))
+def stage(setting: Setting, rule: Rule, layer: int, *, learn: Work, after: Work | None, gpipe: bool = False) -> Stage:
+    """A layer, by what it does from the error message to what it sends on, and after that."""
+    recipe = rule.recipe
+    return Stage(
+        node=setting.nodes[layer - 1],
+        operations=partial(layer_schedule.operations, recipe, layer, gpipe=gpipe),
+        forward=setting.timed(layer, partial(arithmetic.forward, recipe, layer)),
+        learn=setting.timed(layer, partial(learn, recipe, rule, layer)),
+        after=setting.timed(layer, partial(after, recipe, rule, layer)) if after else (0.0,) * len(setting.rows),
+        update=setting.speed(layer).seconds(arithmetic.update(recipe, rule, layer)),
+    )
 
 
-def _passed_on_by(setting: Setting, receiver: int, origin: int) -> int:
-    """Who sends a layer its error message: layers in order from the output down are a tree."""
-    if setting.fanout is None:
-        return origin
-    last = len(setting.job.recipe.network)
-    return last - (last - receiver - 1) // setting.fanout
-
-
-def channel(
-    setting: Setting,
-    wires: Wires,
-    *,
-    ends: tuple[int, int],
-    up: bool,
-    columns: int,
-    codec: Codec,
-    emitted: tuple[float, ...],
-    relayed: bool,
-) -> Channel:
+def _channel(setting: Setting, wires: Wires, link: Link, *, sender: int) -> Channel:
     """One of distfa's links: its codec, its threads, its window."""
-    c, recipe = setting.calibration, setting.job.recipe
-    cost, check = c.codec(codec.name), setting.speed(ends[1]).seconds
-    sizes = tuple(codec.max_payload_bytes(n, columns, recipe.signal_dtype) + MESSAGE_BYTES for n in setting.rows)
-    route = wires.route(*(setting.nodes[layer - 1] for layer in ends))
+    c, recipe, codec = setting.calibration, setting.job.recipe, setting.job.codec(link.direction)
+    up, columns, relayed = link.direction is Direction.UP, link.columns, sender != link.sender
+    cost = c.codec(codec.name)
+    origin, receiver = setting.speed(link.sender).seconds, setting.speed(link.receiver).seconds
+
+    def payload(n: int) -> int:
+        return codec.max_payload_bytes(n, columns, recipe.signal_dtype)
 
     def send(n: int) -> float:
-        return c.send.of(codec.max_payload_bytes(n, columns, recipe.signal_dtype)) + cost.encode * n * columns
+        emitted = 0.0 if up else origin(arithmetic.emit(recipe, setting.rule, link.boundary, n))
+        return 0.0 if relayed else emitted + c.send.of(payload(n)) + cost.encode * n * columns
 
     def receive(n: int) -> float:
-        decoded = c.receive.of(codec.max_payload_bytes(n, columns, recipe.signal_dtype)) + cost.decode * n * columns
-        return decoded + check(effort.check(recipe, n, columns))
+        return c.receive.of(payload(n)) + cost.decode * n * columns + receiver(arithmetic.check(recipe, n, columns))
 
-    sent = tuple(a + b for a, b in zip(emitted, setting.by_part(send), strict=True))
+    sizes = tuple(payload(n) + MESSAGE_BYTES for n in setting.rows)
+    route = wires.route(setting.nodes[sender - 1], setting.nodes[link.receiver - 1])
     return Channel(
-        sender=ends[0],
-        receiver=ends[1],
+        sender=sender,
+        receiver=link.receiver,
         up=up,
         sizes=sizes,
-        send=setting.by_part(lambda n: 0.0) if relayed else sent,
+        send=setting.by_part(send),
         receive=setting.by_part(receive),
         carry=carried(c.carry, sizes),
         limit=2 * setting.job.wire.window + _under_way(route, min(sizes)),

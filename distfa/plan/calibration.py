@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from distfa.bench.arithmetic import Effort, Product
+from distfa.bench.outcome import write_whole
 from distfa.errors import PlanError
 from distfa.plan.cluster import NodeGroup
-from distfa.plan.effort import Effort, Product
+
+
+class _Slowable:
+    """Figures that are all of processor time."""
+
+    def slowed(self, factor: float) -> Self:
+        """So many times as dear."""
+        return type(self)(**{name: seconds * factor for name, seconds in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
-class MessageCost:
+class MessageCost(_Slowable):
     """Processor seconds of one message at one place: a part per message and a part per byte."""
 
     seconds: float
@@ -27,23 +35,16 @@ class MessageCost:
         """Of a message of this size."""
         return self.seconds + self.seconds_per_byte * size_bytes
 
-    def slowed(self, factor: float) -> MessageCost:
-        """So many times as dear."""
-        return MessageCost(seconds=self.seconds * factor, seconds_per_byte=self.seconds_per_byte * factor)
-
 
 @dataclass(frozen=True, kw_only=True)
-class CodecCost:
+class CodecCost(_Slowable):
     """Seconds per number to write a signal, and to read it."""
 
     encode: float
     decode: float
 
-    def slowed(self, factor: float) -> CodecCost:
-        """So many times as dear."""
-        return CodecCost(encode=self.encode * factor, decode=self.decode * factor)
 
-
+_PLACES = ("send", "receive", "carry")
 _TYPICAL_CODECS = {
     "fp32": CodecCost(encode=0.0, decode=2e-10),
     "fp64": CodecCost(encode=0.0, decode=4e-10),
@@ -98,35 +99,32 @@ class Calibration:
 
     def product_seconds(self, product: Product) -> float:
         """Of one core: measured for this shape, else at the rate of the measured shape most like it."""
-        if (known := self._by_shape.get(product)) is not None:
+        if (known := self._by_shape.get(product.shape)) is not None:
             return known
         if not self._by_shape:
             return product.flops / self.flops_per_second
         nearest = min(
-            self._by_shape, key=lambda other: sum(abs(math.log(a / b)) for a, b in zip(product, other, strict=True))
+            self._by_shape,
+            key=lambda other: sum(abs(math.log(a / b)) for a, b in zip(product.shape, other, strict=True)),
         )
-        return self._by_shape[nearest] * product.flops / nearest.flops
+        return self._by_shape[nearest] * product.flops / Product(*nearest).flops
 
     def slowed(self, factor: float) -> Calibration:
         """Everything that takes processor time takes so many times as long."""
+        rates = ("flops_per_second", "memory_bytes_per_second", "update_bytes_per_second")
+        times = ("call_seconds", "update_seconds", "draw_seconds")
         return replace(
             self,
-            flops_per_second=self.flops_per_second / factor,
             products=tuple((m, k, n, seconds * factor) for m, k, n, seconds in self.products),
-            memory_bytes_per_second=self.memory_bytes_per_second / factor,
-            update_bytes_per_second=self.update_bytes_per_second / factor,
-            call_seconds=self.call_seconds * factor,
-            update_seconds=self.update_seconds * factor,
-            draw_seconds=self.draw_seconds * factor,
-            send=self.send.slowed(factor),
-            receive=self.receive.slowed(factor),
-            carry=self.carry.slowed(factor),
             codecs={name: cost.slowed(factor) for name, cost in self.codecs.items()},
+            **{name: getattr(self, name) / factor for name in rates},
+            **{name: getattr(self, name) * factor for name in times},
+            **{name: getattr(self, name).slowed(factor) for name in _PLACES},
         )
 
     @cached_property
-    def _by_shape(self) -> dict[Product, float]:
-        return {Product(rows, inner, columns): seconds for rows, inner, columns, seconds in self.products}
+    def _by_shape(self) -> dict[tuple[int, int, int], float]:
+        return {(rows, inner, columns): seconds for rows, inner, columns, seconds in self.products}
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all.
@@ -134,12 +132,9 @@ class Calibration:
         Raises:
             PlanError: It cannot be written.
         """
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            partial.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
-            os.replace(partial, path)
+            write_whole(path, asdict(self))
         except OSError as exc:
-            partial.unlink(missing_ok=True)
             raise PlanError(f"cannot write {path}: {exc.strerror}") from exc
 
     @staticmethod
@@ -154,7 +149,7 @@ class Calibration:
             unknown = set(raw) - {f.name for f in fields(Calibration)}
             if unknown:
                 raise ValueError(f"unknown key {min(unknown)!r}")
-            for place in ("send", "receive", "carry"):
+            for place in _PLACES:
                 raw[place] = MessageCost(**raw[place])
             raw["codecs"] = {name: CodecCost(**cost) for name, cost in raw["codecs"].items()}
             raw["products"] = tuple((int(m), int(k), int(n), float(s)) for m, k, n, s in raw["products"])

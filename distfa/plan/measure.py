@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,16 +17,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from distfa.bench import arithmetic
+from distfa.bench.arithmetic import Product
+from distfa.bench.machine import bare_layer_bytes
 from distfa.codecs import CODECS, resolve
 from distfa.core import optim, rules
 from distfa.core.activations import Activation
+from distfa.core.draw import Purpose, matrix
 from distfa.core.layer import Layer
 from distfa.core.model import mlp
 from distfa.core.recipe import Recipe
-from distfa.plan import effort
+from distfa.plan.background import layers_at_once, layers_at_work
 from distfa.plan.calibration import Calibration, CodecCost, MessageCost
-from distfa.plan.effort import Effort, Product
-from distfa.plan.neighbour import layers_at_once, neighbours
 from distfa.runtime.job import Job
 from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import GrpcTransport
@@ -58,7 +58,7 @@ def parts(job: Job, machine: dict[str, object]) -> Calibration:
     rows, width = -(-recipe.batch_size // recipe.micro_batches), max(recipe.network.sizes[1:])
     torch.set_num_threads(1)
     try:
-        with neighbours(layers_at_once(len(recipe.network)) - 1, rows=rows, width=width, dtype=recipe.signal_dtype):
+        with layers_at_work(layers_at_once(len(recipe.network)) - 1, rows=rows, width=width, dtype=recipe.signal_dtype):
             return _measured(job, machine)
     finally:
         torch.set_num_threads(threads)
@@ -80,7 +80,7 @@ def _measured(job: Job, machine: dict[str, object]) -> Calibration:
         receive=receive,
         carry=carry,
         codecs={name: _codec(name) for name in CODECS},
-        process_bytes=_process(),
+        process_bytes=bare_layer_bytes(),
         dtype=str(job.recipe.signal_dtype).removeprefix("torch."),
         machine=machine,
     )
@@ -104,29 +104,21 @@ def _seconds(work: Callable[..., object], *operands: Tensor) -> float:
 
 
 def _products(job: Job) -> tuple[tuple[int, int, int, float], ...]:
-    """Every product of the run; those of gradients add to what is there, as layers do."""
-    recipe, rule = job.recipe, rules.build(job.recipe)
-    n = -(-recipe.batch_size // recipe.micro_batches)
-    backprop = rules.RULES["bp"](recipe)
-    forwards, gradients = set[Product](), set[Product]()
-    for layer in range(1, len(recipe.network) + 1):
-        work: list[Effort] = [effort.forward(recipe, layer, n), effort.teach(recipe, rule, layer, n)]
-        work += [effort.emit(recipe, r, layer - 1, n) for r in (rule, backprop) if layer > 1]
-        forwards.update(product for part in work for product in part.products)
-        gradients.update(effort.accumulate(recipe, rule, layer, n).products)
-    timed = {product: _product(product, recipe.signal_dtype, gradient=False) for product in forwards - gradients}
-    timed |= {product: _product(product, recipe.signal_dtype, gradient=True) for product in gradients}
-    return tuple((*product, seconds) for product, seconds in sorted(timed.items()))
+    """Every product of the run and of its baseline; those of gradients add to what is there, as layers do."""
+    recipe = replace(job.recipe, batch_size=-(-job.recipe.batch_size // job.recipe.micro_batches))
+    made = [*arithmetic.step(recipe), *arithmetic.step(replace(recipe, rule=rules.BASELINE, rank=None, fanout=None))]
+    ordered = sorted({product for layer in made for product in layer}, key=lambda product: product.kind == "gradient")
+    timed = {product.shape: _product(product, recipe.signal_dtype) for product in ordered}
+    return tuple((*shape, seconds) for shape, seconds in sorted(timed.items()))
 
 
-def _product(product: Product, dtype: torch.dtype, *, gradient: bool) -> float:
-    rows, inner, columns = product
-    if gradient:
-        total = torch.zeros(rows, columns, dtype=dtype)
-        left, right = torch.randn(inner, rows, dtype=dtype), torch.randn(inner, columns, dtype=dtype)
-        return _seconds(lambda g, a, b: g.addmm_(a.t(), b), total, left, right)
-    x, weight = torch.randn(rows, inner, dtype=dtype), torch.randn(columns, inner, dtype=dtype)
-    return _seconds(torch.nn.functional.linear, x, weight)
+def _product(product: Product, dtype: torch.dtype) -> float:
+    left, right = product.factors(dtype)
+    if product.kind == "gradient":
+        return _seconds(
+            lambda g, a, b: g.addmm_(a, b), torch.zeros(product.rows, product.columns, dtype=dtype), left, right
+        )
+    return _seconds(torch.mm, left, right)
 
 
 def _memory() -> float:
@@ -137,14 +129,14 @@ def _memory() -> float:
 def _update(job: Job) -> float:
     """Of the run's optimizer on its largest layer."""
     recipe = job.recipe
-    largest = max(range(1, len(recipe.network) + 1), key=lambda layer: effort.parameters(recipe, layer))
+    largest = max(range(1, len(recipe.network) + 1), key=lambda layer: arithmetic.parameters(recipe, layer))
     shape = recipe.network[largest]
     weights = [torch.randn(shape.outputs, shape.inputs, dtype=recipe.dtype) for _ in range(_UPDATED)]
     for weight in weights:
         weight.grad = torch.randn_like(weight)
     optimizers = itertools.cycle([optim.Optimizer(recipe.optimizer, [weight]) for weight in weights])
     seconds = _seconds(lambda: next(optimizers).step(recipe.optimizer.lr))
-    return effort.touched(recipe.optimizer) * weights[0].nbytes / seconds
+    return arithmetic.touched(recipe.optimizer) * weights[0].nbytes / seconds
 
 
 def _fixed(job: Job) -> tuple[float, float]:
@@ -157,7 +149,7 @@ def _fixed(job: Job) -> tuple[float, float]:
         layer.accumulate(layer.hidden_delta(one, (0, 0)), (0, 0))
 
     rule, recipe = layer.rule, replace(job.recipe, network=network)
-    calls = 4 + effort.teach(recipe, rule, 1, 1).calls + effort.accumulate(recipe, rule, 1, 1).calls
+    calls = 4 + arithmetic.teach(recipe, rule, 1, 1).calls + arithmetic.accumulate(recipe, rule, 1, 1).calls
     return _cold(once) / calls, _cold(lambda: layer.update(0, job.recipe.optimizer.lr))
 
 
@@ -174,9 +166,10 @@ def _cold(work: Callable[[], object]) -> float:
 
 def _draw() -> float:
     """Of one number of a fresh feedback matrix."""
-    recipe = Recipe(network=mlp((8, 256, 256), activation=Activation(name="relu")), rule="brsf")
-    rule = rules.build(recipe)
-    return _seconds(lambda: rule.refresh(1, 0)) / 256**2
+    return (
+        _seconds(lambda: matrix(256, 256, seed=0, purpose=Purpose.MAGNITUDE, index=0, distribution="normal").abs_())
+        / 256**2
+    )
 
 
 def _codec(name: str) -> CodecCost:
@@ -196,11 +189,11 @@ def _messages(job: Job) -> tuple[MessageCost, MessageCost, MessageCost]:
     size = resolve("fp32", torch.float32).max_payload_bytes(_LARGE_ROWS, _LARGE_COLUMNS, torch.float32)
     codec = _codec("fp32")
     beside = (codec.encode, codec.decode, 0.0)
-    costs = []
-    for less, more, known in zip(small, large, beside, strict=True):
-        rest = more - known * _LARGE_ROWS * _LARGE_COLUMNS
-        costs.append(MessageCost(seconds=less, seconds_per_byte=max(0.0, rest - less) / size))
-    return costs[0], costs[1], costs[2]
+    send, receive, carry = (
+        MessageCost(seconds=less, seconds_per_byte=max(0.0, more - known * _LARGE_ROWS * _LARGE_COLUMNS - less) / size)
+        for less, more, known in zip(small, large, beside, strict=True)
+    )
+    return send, receive, carry
 
 
 def _stream(job: Job, *, rows: int, columns: int) -> tuple[float, float, float]:
@@ -208,7 +201,7 @@ def _stream(job: Job, *, rows: int, columns: int) -> tuple[float, float, float]:
 
     One message at a time, so that every thread on its way has to wake up for it, as in a run.
     """
-    link = Link(boundary=1, direction=Direction.UP, sender=1, receiver=2, columns=columns)
+    link = Link(boundary=1, direction=Direction.UP, sender=1, receiver=2, shape=(columns,))
     wire, codec, run_id = WireConfig(checksum=job.wire.checksum), CODECS["fp32"], "calibration"
     inbox = Inbox(link, run_id=run_id, window=job.wire.window, max_payload_bytes=wire.max_payload_bytes)
     sender, receiver = (GrpcTransport(wire, run_id=run_id, layer=layer) for layer in (1, 2))
@@ -234,7 +227,6 @@ def _stream(job: Job, *, rows: int, columns: int) -> tuple[float, float, float]:
             device=torch.device("cpu"),
             wire=wire,
             waiting=Waiting(),
-            check_finite=False,
         )
         signal = torch.randn(rows, columns)
 
@@ -260,9 +252,3 @@ def _stream(job: Job, *, rows: int, columns: int) -> tuple[float, float, float]:
         receiver.close()
     send, receive, carry = (max(0.0, spent[place]) / _MESSAGES for place in ("send", "receive", "carry"))
     return send, receive, carry
-
-
-def _process() -> int:
-    """Resident bytes of a process that has loaded what a layer's actor loads."""
-    code = "import distfa.runtime.actors, psutil; print(psutil.Process().memory_info().rss)"
-    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

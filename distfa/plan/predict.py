@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from distfa.bench.layer_memory import LayerMemory, memory_by_layer, training_links
 from distfa.codecs import LOSSLESS
+from distfa.core.rules import BASELINE
 from distfa.plan import build as ours
-from distfa.plan import peer, stream
+from distfa.plan import layer_schedule
+from distfa.plan import pipeline as torch_pipeline
 from distfa.plan.bottleneck import bottleneck
-from distfa.plan.build import Setting, training_links
-from distfa.plan.memory import LayerMemory, layer_memory
-from distfa.plan.parts import Channel
+from distfa.plan.build import Setting
+from distfa.plan.queues import Wires
 from distfa.plan.simulate import Simulation, Steady
-from distfa.plan.wires import Wires
+from distfa.plan.stages import Channel
 
 Pipeline = Literal["1F1B", "GPipe"]
 
@@ -60,7 +62,7 @@ def predict(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool 
     def seconds_if(other: Setting) -> float:
         return _simulate(other, pipeline)[1].step_seconds
 
-    memory = _memory(setting) if pipeline is None else ()
+    memory = () if pipeline else memory_by_layer(setting.job, base=setting.calibration.process_bytes)
     return Prediction(
         name=_name(setting, pipeline),
         step_seconds=steady.step_seconds,
@@ -82,10 +84,10 @@ def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) 
         with_peer: Whether with the pipelines.
     """
     recipe = setting.job.recipe
-    able = [name for name in ("sync", "async") if name == "sync" or len(stream.rows(recipe)) > 1]
+    able = [name for name in ("sync", "async") if name == "sync" or len(layer_schedule.rows(recipe)) > 1]
     rows = [found if name == recipe.schedule else predict(_changed(setting, schedule=name)) for name in able]
-    baseline = replace(_changed(setting, rule="bp", rank=None, schedule="sync"), fanout=None)
-    if recipe.rule != "bp":
+    baseline = replace(_changed(setting, rule=BASELINE, rank=None, schedule="sync"), fanout=None)
+    if recipe.rule != BASELINE:
         rows.append(predict(baseline))
     if with_peer:
         plain = replace(baseline, job=replace(baseline.job, activations=LOSSLESS, errors=LOSSLESS))
@@ -104,31 +106,16 @@ def _simulate(setting: Setting, pipeline: Pipeline | None) -> tuple[list[Channel
     if pipeline is None:
         stages, channels = ours.build(setting, wires)
     else:
-        stages, channels = peer.build(setting, wires, gpipe=pipeline == "GPipe")
+        stages, channels = torch_pipeline.stages_and_channels(setting, wires, gpipe=pipeline == "GPipe")
     return channels, Simulation(stages, channels, wires).run()
 
 
 def _name(setting: Setting, pipeline: Pipeline | None) -> str:
     if pipeline is not None:
-        return f"{pipeline} pipeline, bp"
+        return f"{pipeline} pipeline, {BASELINE}"
     recipe = setting.job.recipe
     how = {None: "", 1: ", relay"}.get(setting.fanout, f", tree:{setting.fanout}")
     return f"{recipe.rule}, {recipe.schedule}{how}"
-
-
-def _memory(setting: Setting) -> tuple[LayerMemory, ...]:
-    recipe, rule, every = setting.job.recipe, setting.rule, training_links(setting.job.recipe)
-    return tuple(
-        layer_memory(
-            setting.job,
-            rule,
-            layer,
-            in_flight=stream.in_flight(recipe, layer),
-            links=every,
-            base=setting.calibration.process_bytes,
-        )
-        for layer in range(1, len(recipe.network) + 1)
-    )
 
 
 def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from distfa import data
+from distfa.bench.task import read
 from distfa.core.activations import Activation
 from distfa.core.model import mlp
-from distfa.data import Dataset
 from distfa.errors import PlanError
 from distfa.experiment.spec import RunSpec
 from distfa.plan.build import Setting
@@ -16,16 +16,11 @@ from distfa.plan.cluster import Cluster, place
 from distfa.runtime.job import Job
 
 
-def dataset(spec: RunSpec) -> Dataset:
-    """The run's data."""
-    return data.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
-
-
-def ends(spec: RunSpec, sizes: list[int] | None) -> tuple[int, int]:
+def ends(spec: RunSpec, sizes: Sequence[int] | None) -> tuple[int, int]:
     """(features, outputs): as given, or as the data set has them."""
     if sizes is not None:
         return sizes[0], sizes[1]
-    found = dataset(spec)
+    found = read(spec)
     return found.features, found.outputs
 
 

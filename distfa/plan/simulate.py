@@ -16,8 +16,8 @@ import simpy
 
 from distfa.core.schedule import Backward, Forward, Update
 from distfa.errors import PlanError
-from distfa.plan.parts import Channel, Stage
-from distfa.plan.wires import Line, Node, Wires
+from distfa.plan.queues import Line, Node, Wires
+from distfa.plan.stages import Channel, Stage
 
 _STEADY = 5e-3  # steps that differ by no more than this are alike
 _ALIKE = 3

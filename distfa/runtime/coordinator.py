@@ -175,7 +175,7 @@ class Coordinator:
             )
 
     def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
-        """After a failure: a moment for every layer to report what it still can, twice: the poll under way, one after."""
+        """After a failure: a moment for every layer to report what it can: the poll under way, and one after."""
         give_up = time.monotonic() + _GRACE_SECONDS
         for _ in range(2):
             wait([*self._polls.values()], timeout=max(0.0, give_up - time.monotonic()))

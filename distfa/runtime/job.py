@@ -91,7 +91,7 @@ class RawInputs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawTargets:
-    """Targets of both splits, (N,) or (N, T) labels or (N, C) floats: only layers that ``routes.reads_labels`` names get them."""
+    """Targets of both splits, (N,) or (N, T) labels or (N, C) floats: for the layers ``routes.reads_labels`` names."""
 
     train: NDArray[Any]
     test: NDArray[Any]

@@ -18,7 +18,7 @@ from distfa.core import order, schedule
 from distfa.core.books import Entry
 from distfa.core.layer import Layer
 from distfa.core.routes import Direction, Kind, Link, links
-from distfa.core.steps import Score, Split, Steps
+from distfa.core.steps import Score, Share, Steps
 from distfa.errors import DistfaError, LayerError
 from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.runtime.timeline import Timeline
@@ -158,7 +158,7 @@ class LayerWorker:
         self._layer = Layer(recipe, layer, device=device, module=module)
         x = inputs.readers(recipe.dtype, device) if inputs else (None, None)
         y = targets.readers(recipe.dtype, device) if targets else (None, None)
-        self._train, self._test = (Split(inputs=i, targets=t) for i, t in zip(x, y, strict=True))
+        self._train, self._test = (Share(inputs=i, targets=t) for i, t in zip(x, y, strict=True))
         self._waiting = Waiting()
         self._ports = WirePorts(job, layer, device, self._waiting, tap)
         self._transport: Transport | None = None

@@ -13,7 +13,7 @@ from distfa.bench.codecs import measure
 from distfa.bench.figures import figures
 from distfa.bench.outcome import Outcome
 from distfa.bench.page import render
-from distfa.bench.work import Work
+from distfa.bench.task import Task
 from distfa.cli import app
 from distfa.errors import BenchError, SpecError
 from distfa.experiment.spec import parse
@@ -58,11 +58,11 @@ def test_packed_sends_fewer_bytes_and_learns_the_same(tiny):
 
 def test_layers_that_talk_send_the_bytes_that_were_counted(tiny):
     _, rows = tiny
-    work = Work.of(parse({**TINY, "rule": "dfa"}))
-    data = work.inputs, work.targets
-    with ThreadRun(work.recipe, data, transport="loopback", activations="packed", errors="fp32") as run:
+    task = Task.of(parse({**TINY, "rule": "dfa"}))
+    data = task.inputs, task.targets
+    with ThreadRun(task.recipe, data, transport="loopback", activations="packed", errors="fp32") as run:
         run.train()
-        table = boundary_bytes(run.coordinator.traffic(), work.recipe.network.boundaries)
+        table = boundary_bytes(run.coordinator.traffic(), task.recipe.network.boundaries)
     sent = sum(row["up_payload"] + row["down_payload"] for row in table)
     assert sent / (2 * 200) == rows["dfa", "packed/fp32"]["bytes_per_sample"]
 

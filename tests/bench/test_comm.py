@@ -4,11 +4,11 @@ import pytest
 from runs import ThreadRun
 from test_namespaces import needs_rights
 
-from distfa.bench import shaped
+from distfa.bench import link_runs
+from distfa.bench.accuracy_curve import Curve, MeteredRun
 from distfa.bench.comm import Plan, measure
-from distfa.bench.curve import Curve, Trial
-from distfa.bench.shaped import Passage
-from distfa.bench.work import Work
+from distfa.bench.link_runs import Passage
+from distfa.bench.task import Task
 from distfa.core.records import EvalRecord
 from distfa.errors import BenchError
 from distfa.experiment.spec import parse
@@ -36,11 +36,11 @@ def plan(**changes):
 @pytest.mark.parametrize("codec", ["lossless", "int8"])
 def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec):
     spec = parse({**TINY, "rule": "dfa", "epochs": 3, "codec": {"activations": codec, "errors": codec}})
-    found = Trial(spec, every=10, target=1.1).run()  # an epoch has 10 steps
-    work = Work.of(spec)
-    with ThreadRun(work.recipe, (work.inputs, work.targets), activations=codec, errors=codec) as run:
+    found = MeteredRun(spec, every=10, target=1.1).train()  # an epoch has 10 steps
+    task = Task.of(spec)
+    with ThreadRun(task.recipe, (task.inputs, task.targets), activations=codec, errors=codec) as run:
         _, records = run.train()
-        (sent,) = boundary_bytes(run.coordinator.traffic(), work.recipe.network.boundaries)
+        (sent,) = boundary_bytes(run.coordinator.traffic(), task.recipe.network.boundaries)
     assert found.steps == [10, 20, 30]
     assert found.accuracy == [r.correct / r.rows for r in records if isinstance(r, EvalRecord)]
     assert found.payload_bytes[-1] == sent["up_payload"] + sent["down_payload"]
@@ -48,7 +48,7 @@ def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec):
 
 
 def test_a_curve_ends_where_it_first_meets_the_target():
-    found = Trial(parse(TINY), every=3, target=0.7).run()
+    found = MeteredRun(parse(TINY), every=3, target=0.7).train()
     assert found.reached
     assert found.accuracy[-1] >= 0.7 > max(found.accuracy[:-1])
 
@@ -75,8 +75,8 @@ def test_equal_codecs_and_equal_accuracy_are_compared_apart(monkeypatch):
                 name=spec.rule, steps=8, payload_bytes=8_000_000 * size, samples_per_second=BATCH * 16.0 / size
             )
 
-    monkeypatch.setattr("distfa.bench.curve.measure", curves)
-    monkeypatch.setattr("distfa.bench.shaped.passages", passages)
+    monkeypatch.setattr("distfa.bench.accuracy_curve.measure", curves)
+    monkeypatch.setattr("distfa.bench.link_runs.passages", passages)
     outcome = measure(plan(codecs=[("int8", "int8")], target=0.85))
     rows = {(row["name"], row["codec"]): row for row in outcome.rows}
     torch, transport = rows["torch", "lossless/lossless"], rows["weight transport, computed", "lossless/lossless"]
@@ -114,9 +114,9 @@ def test_over_shaped_links_every_byte_is_counted_and_everything_is_timed():
 
 
 def test_pipelines_are_those_the_micro_batches_allow():
-    assert shaped.pipelines(parse({**TINY, "micro_batches": 4}), 3) == [("gpipe", 4), ("1f1b", 4)]
-    assert shaped.pipelines(parse(TINY), 3) == [("gpipe", 2)]
-    assert shaped.pipelines(parse({**TINY, "micro_batches": 3}), 3) == []
+    assert link_runs.pipelines(parse({**TINY, "micro_batches": 4}), 3) == [("gpipe", 4), ("1f1b", 4)]
+    assert link_runs.pipelines(parse(TINY), 3) == [("gpipe", 2)]
+    assert link_runs.pipelines(parse({**TINY, "micro_batches": 3}), 3) == []
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_runs():

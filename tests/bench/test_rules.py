@@ -3,17 +3,13 @@
 import numpy as np
 import pytest
 
-from distfa.bench.rules import measure, takes_init
+from distfa.bench.rules import measure
 from distfa.core.rules import RULES
 from distfa.errors import BenchError, SpecError
 from distfa.experiment.spec import parse
 
 TINY = {"model": {"hidden": [12, 8]}, "epochs": 2, "data": {"name": "digits", "limit": 200}, "engine": "serial"}
 TINY |= {"ledger": {"every": 5}, "probe": {"every": 5}}
-
-
-def test_init_has_a_meaning_for_the_rules_with_a_matrix_of_their_own():
-    assert [rule for rule in RULES if not takes_init(rule)] == ["bp", "usf", "brsf"]
 
 
 def test_every_rule_and_init_is_a_row_with_its_bytes_and_alignment():

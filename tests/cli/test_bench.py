@@ -63,9 +63,11 @@ def test_scale_counts_what_layers_send_and_hold(tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("speed", "--micro-batches", "two"), "--micro-batches 'two' holds 'two'; write numbers of at least 1"),
+        (("speed", "--micro-batches", "two"), "--micro-batches is 'two'; it takes whole numbers above 0"),
         (("speed", "--processes", "5"), "a pipeline of 5 processes cannot be made of 4 layers"),
-        (("speed", "--rules", "kp"), "products of rule 'kp' are not counted"),
+        (("speed", "--rules", "kpp"), "did you mean 'kp'"),
+        (("speed", "--rules", ""), "no rule is named"),
+        (("scale", "--layers", ""), "--layers is ''; it takes whole numbers above 0"),
         (("scale", "--schedule", "async"), "schedule is 'async' but a step has one micro-batch"),
     ],
 )

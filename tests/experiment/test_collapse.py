@@ -16,8 +16,9 @@ from distfa.core.records import EvalRecord, StepRecord
 from distfa.experiment.collapse import Watcher
 from distfa.experiment.constant_answer import constant_loss
 from distfa.experiment.report import write_report
-from distfa.experiment.run import network_for, run
+from distfa.experiment.run import run
 from distfa.experiment.spec import parse
+from distfa.experiment.subject import network_for
 
 LN10 = math.log(10)
 

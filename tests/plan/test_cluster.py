@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from distfa.bench.arithmetic import Effort, Product
 from distfa.errors import PlanError
 from distfa.plan.calibration import Calibration, Speed
 from distfa.plan.cluster import EXAMPLE, load, parse, place
-from distfa.plan.effort import Effort, Product
 
 
 def test_the_example_file_loads_as_it_is_printed(tmp_path):

@@ -6,10 +6,10 @@ import torch
 from plans import setting
 
 from distfa.experiment import spec as specs
-from distfa.plan import fit, measure, setup, trial
+from distfa.plan import calibrate, measure, setup, short_run
+from distfa.plan.background import layers_at_work
 from distfa.plan.calibration import Calibration
-from distfa.plan.neighbour import neighbours
-from distfa.plan.trial import Trial
+from distfa.plan.short_run import ShortRun
 
 
 def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
@@ -31,16 +31,15 @@ def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "changes", [{}, {"loss": "mse", "rule": "bp"}, {"rule": "fa", "schedule": "async", "micro_batches": 4}]
 )
-def test_a_trial_makes_the_run_and_times_it(changes):
+def test_a_short_run_makes_the_run_and_times_it(changes):
     spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [16]}} | changes)
-    found = trial.run(spec, setup.job(spec, (64, 10), None).recipe.network, steps=500, expected_seconds=0.004)
-    assert found.steps == 500
+    found = short_run.run(spec, setup.job(spec, (64, 10), None).recipe.network, steps=500, expected_seconds=0.004)
     assert found.step_seconds > 0
     assert found.core_seconds > 0
 
 
 def test_a_calibration_is_fitted_to_a_run_of_as_many_layers_as_the_machine_takes(monkeypatch):
-    monkeypatch.setattr(fit, "_SECONDS", 0.1)
+    monkeypatch.setattr(calibrate, "_SECONDS", 0.1)
     monkeypatch.setattr(measure, "parts", lambda job, machine: Calibration(machine=machine))
     made = []
 
@@ -49,22 +48,22 @@ def test_a_calibration_is_fitted_to_a_run_of_as_many_layers_as_the_machine_takes
         assert spec.ray.address is None
         assert spec.device == "cpu"
         assert steps * expected_seconds >= 0.1
-        return Trial(step_seconds=2 * expected_seconds, core_seconds=0.01, steps=steps)
+        return ShortRun(step_seconds=2 * expected_seconds, core_seconds=0.01)
 
-    monkeypatch.setattr(trial, "run", run)
+    monkeypatch.setattr(short_run, "run", run)
     elsewhere = {"ray": {"address": "head:6379"}, "device": "cuda"}
     spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [24, 16]}, **elsewhere})
-    found = fit.calibrate(spec, (64, 10), 500, {"cores": 1})
+    found = calibrate.calibrate(spec, (64, 10), 500, {"cores": 1})
     layers = 2 * psutil.cpu_count()
     assert made == [(64, 24, *[16] * (layers - 2), 10)]
     assert found.machine == {"cores": 1}
     assert found.run_factor > 0
 
 
-def test_neighbours_are_at_work_as_long_as_they_are_wanted_and_no_longer():
+def test_layers_in_the_background_are_at_work_as_long_as_they_are_wanted_and_no_longer():
     before = set(psutil.Process().children())
-    with neighbours(2, rows=8, width=16, dtype=torch.bfloat16):
+    with layers_at_work(2, rows=8, width=16, dtype=torch.bfloat16):
         mine = set(psutil.Process().children()) - before
         assert len(mine) == 2
-        assert all(process.is_running() and "distfa.plan.neighbour" in process.cmdline() for process in mine)
+        assert all(process.is_running() and "distfa.plan.background" in process.cmdline() for process in mine)
     assert not any(process.is_running() for process in mine)

@@ -12,11 +12,11 @@ from runs import recipe as small_recipe
 
 from distfa.core.rules import RULES
 from distfa.errors import PlanError
-from distfa.plan import peer as peers
+from distfa.plan import pipeline as torch_pipeline
 from distfa.plan.build import MESSAGE_BYTES, build
 from distfa.plan.calibration import MessageCost
 from distfa.plan.predict import comparison, predict
-from distfa.plan.wires import Wires
+from distfa.plan.queues import Wires
 from distfa.runtime.coordinator import boundary_bytes
 
 EXACTLY = 1e-6  # nothing that is meant to be free costs more
@@ -107,8 +107,8 @@ def test_async_hides_the_fill_that_sync_pays_for():
 
 
 def test_a_pipeline_sends_the_error_only_after_the_gradient_of_the_weights(monkeypatch):
-    monkeypatch.setattr(peers, "_OWN", FREE)
-    monkeypatch.setattr(peers, "_CARRY", FREE)
+    monkeypatch.setattr(torch_pipeline, "_OWN", FREE)
+    monkeypatch.setattr(torch_pipeline, "_CARRY", FREE)
     p = product(32, 32, 32)
     ours, peer = seconds(), seconds(pipeline="1F1B")
     assert ours == pytest.approx(4 * p, rel=EXACTLY)  # F F E and then both layers' G at the same time

@@ -10,8 +10,8 @@ from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial, run_threa
 
 from distfa.core.activations import NAMES
 from distfa.core.optim import OptimizerConfig
-from distfa.core.rules import RULES
 from distfa.core.routes import links
+from distfa.core.rules import RULES
 from distfa.transport.base import WireConfig
 from distfa.transport.message import Direction, Kind
 

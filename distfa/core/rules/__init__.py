@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from distfa.core.recipe import Recipe
-from distfa.core.rules.base import Rule
+from distfa.core.rules.base import DirectRule, HopRule, Rule
 from distfa.core.rules.bp import Backpropagation
 from distfa.core.rules.dfa import DirectFeedbackAlignment
 from distfa.core.rules.drtp import DirectRandomTargetProjection
 from distfa.core.rules.fa import FeedbackAlignment
 from distfa.core.rules.kp import KolenPollack
 from distfa.core.rules.signs import FixedMagnitudeSignFeedback, FreshMagnitudeSignFeedback, UniformSignFeedback
+
+__all__ = ["BASELINE", "RULES", "DirectRule", "HopRule", "Rule", "build"]
 
 _ALL: tuple[type[Rule], ...] = (
     Backpropagation,
@@ -23,6 +25,9 @@ _ALL: tuple[type[Rule], ...] = (
 )
 
 RULES: dict[str, type[Rule]] = {rule.name: rule for rule in _ALL}
+
+BASELINE = Backpropagation.name
+"""The rule that others are compared with."""
 
 
 def build(recipe: Recipe) -> Rule:

@@ -1,8 +1,8 @@
 """What a feedback rule is: which error signal is sent to a layer, by whom, and what the layer reads in it.
 
-A rule is pure functions and explicit state at each end. The state of the *origin* of a message is ``at_origin``, tensors
-by the name of the weight in whose place they stand on the way back; that of the layer that learns is ``teacher``, one
-matrix. The layers hold these, renew them and train them where the rule says so.
+A rule is pure functions and explicit state at each end. The state of the *origin* of a message is ``at_origin``,
+tensors by the name of the weight in whose place they stand on the way back; that of the layer that learns is
+``teacher``, one matrix. The layers hold these, renew them and train them where the rule says so.
 
 Shapes: delta_l as the layer's block starts its way back (``distfa.core.block``); a message (N, *shape(l));
 s_l (N, *shape of h_l). A teacher has (numbers of a message, d_l); where a sequence has an answer at every position, the
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from distfa.core.draw import Purpose, initial_weight, matrix
 from distfa.core.model import Shape
 from distfa.core.recipe import Recipe
+from distfa.core.rules.cost import Cost
 
 Back = Callable[[Mapping[str, Tensor]], Tensor]
 """The way back through a layer from its delta, with tensors in place of weights: (N, *shape of h_{l-1})."""
@@ -33,22 +35,28 @@ class Rule(ABC):
     Attributes:
         name: What the spec calls it.
         equation: The teaching signal s_l, in theory.md's symbols.
-        cost_in_words: Numbers on the wire per sample and boundary, on the way down.
+        sends: Numbers on the wire per sample and boundary, on the way down.
         potential: The feedback potential Phi_{l+1}[i], in symbols; empty for a rule without one, for
             which there is no conservation law.
         source: Where the rule comes from.
         takes_rank: Whether B can be of low rank.
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
+        caution: What a reader of its figures must know; empty for nothing.
+        takes_init: Whether its feedback depends on ``init``.
+        takes_fanout: Whether messages at full rank are all alike, so that layers can pass them on (recipe.fanout).
         is_direct: Whether B_l leads straight from the output to layer l.
         stands_in: Whether feedback stands in place of the weights on the way back through a layer.
     """
 
     name: ClassVar[str]
     equation: ClassVar[str]
-    cost_in_words: ClassVar[str]
+    sends: ClassVar[str]
     potential: ClassVar[str]
     source: ClassVar[str]
+    caution: ClassVar[str] = ""
     takes_rank: ClassVar[bool] = False
+    takes_init: ClassVar[bool] = True
+    takes_fanout: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
     is_direct: ClassVar[bool] = False
     stands_in: ClassVar[bool] = False
@@ -74,6 +82,34 @@ class Rule(ABC):
     def width(self, boundary: int) -> int:
         """Numbers in one sample's message to layer ``boundary``."""
         return math.prod(self.shape(boundary)) if self.origin(boundary) is not None else 0
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether no error goes through other layers on its way down."""
+        return False
+
+    @cached_property
+    def sent_by(self) -> dict[int, list[int]]:
+        """For every origin the boundaries it sends errors across, upwards, in which order it sends."""
+        found: dict[int, list[int]] = {}
+        for boundary in self.network.boundaries:
+            if (origin := self.origin(boundary)) is not None:
+                found.setdefault(origin, []).append(boundary)
+        return found
+
+    @property
+    def errors_in_order(self) -> list[int]:
+        """The boundaries in the order in which their errors are sent, from the top origin down."""
+        return [boundary for origin in sorted(self.sent_by, reverse=True) for boundary in self.sent_by[origin]]
+
+    def delay(self, layer: int) -> int:
+        """Micro-batches until an error is back at ``layer`` in a pipe without gaps: here one per layer above."""
+        return len(self.network) - layer
+
+    def cost(self, boundary: int) -> Cost:
+        """What ``boundary`` asks of its ends; here of a learner that applies a matrix (width, d_l) to what it gets."""
+        numbers = self.width(boundary) * self.network.sizes[boundary]
+        return Cost(learner_multiplies=True, learner_keeps=numbers, books_keep=numbers)
 
     def renews(self, step: int) -> bool:
         """Whether feedback is made anew at the start of ``step``, by rows sent down the layers."""

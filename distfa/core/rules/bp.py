@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distfa.core.rules.base import HopRule
+from distfa.core.rules.cost import Cost
 
 
 class Backpropagation(HopRule):
@@ -15,10 +16,15 @@ class Backpropagation(HopRule):
 
     name = "bp"
     equation = "delta_{l+1} W_{l+1}"
-    cost_in_words = "d_l"
+    sends = "d_l"
     potential = "1/2 ||W[:,i]||^2"
     source = "Rumelhart et al. 1986"
     stands_in = False
+    takes_init = False
+
+    def cost(self, boundary: int) -> Cost:
+        """The owner of W multiplies; nothing is kept."""
+        return Cost(origin_multiplies=True)
 
     def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
         """1/2 ||W[:,i]||^2."""

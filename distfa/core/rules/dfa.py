@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from distfa.core.model import Shape
 from distfa.core.rules.base import Back, DirectRule, factors
+from distfa.core.rules.cost import Cost
 
 _PROJECTION = "e"  # the error has no weight to stand in for
 
@@ -25,10 +27,11 @@ class DirectFeedbackAlignment(DirectRule):
 
     name = "dfa"
     equation = "e B_l"
-    cost_in_words = "C, straight from the output; or r"
+    sends = "C, straight from the output; or r"
     potential = "<B_l[:,i], V_l[:,i]>, V_l the shadow readout"
     source = "Nokland 2016"
     takes_rank = True
+    takes_fanout = True
 
     def origin(self, boundary: int) -> int | None:
         """The output layer L, or whoever passes its error on to layer ``boundary``."""
@@ -58,6 +61,21 @@ class DirectFeedbackAlignment(DirectRule):
     def keeps_potential(self, boundary: int) -> int:
         """As for every direct rule; with a low rank the output's W does not move as the shadow readout."""
         return boundary if self._rank(boundary) is not None else super().keeps_potential(boundary)
+
+    def cost(self, boundary: int) -> Cost:
+        """B_l at the layer that learns; or a factor at each end."""
+        outputs, low, whole = self.network.sizes[-1], self._rank(boundary) is not None, super().cost(boundary)
+        kept, full = outputs * self.width(boundary), outputs * self.network.sizes[boundary]
+        return replace(whole, origin_multiplies=low, origin_keeps=kept if low else 0, books_keep=full)
+
+    def delay(self, layer: int) -> int:
+        """Two thirds of a micro-batch per layer above: half of one on the way up, and what messages add."""
+        return (2 * super().delay(layer) + 1) // 3
+
+    @property
+    def is_straight(self) -> bool:
+        """Unless layers pass the error on."""
+        return self.recipe.fanout is None
 
     def _rank(self, boundary: int) -> int | None:
         """The rank, where it is lower than full."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from distfa.core.model import Shape
 from distfa.core.rules.base import Back, DirectRule
+from distfa.core.rules.cost import Cost
 
 _SATURATING = ("tanh",)
 
@@ -28,10 +29,14 @@ class DirectRandomTargetProjection(DirectRule):
 
     name = "drtp"
     equation = "onehot(y) B_l / N"
-    cost_in_words = "0"
+    sends = "0"
     potential = ""
     source = "Frenkel et al. 2021"
     reads_labels = True
+    caution = (
+        "drtp: where its hidden layers saturate their gradients vanish, and what alignment is left is the output "
+        "layer's"
+    )
 
     def condition(self) -> tuple[str, str] | None:
         """Hidden activations that do not saturate."""
@@ -54,6 +59,19 @@ class DirectRandomTargetProjection(DirectRule):
     def shape(self, boundary: int) -> Shape:
         """That of the targets, which the layer reads for itself."""
         return self.network.shapes[-1]
+
+    def cost(self, boundary: int) -> Cost:
+        """B_l, (C, d_l), at the layer that learns."""
+        return Cost(learner_multiplies=True, learner_keeps=self.network.sizes[-1] * self.network.sizes[boundary])
+
+    def delay(self, layer: int) -> int:
+        """None: labels are there at once."""
+        return 0
+
+    @property
+    def is_straight(self) -> bool:
+        """No error travels."""
+        return True
 
     def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
         """Not called: nobody sends."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from distfa.core.model import Shape
 from distfa.core.rules.base import Back, HopRule
+from distfa.core.rules.cost import Cost
 
 
 class KolenPollack(HopRule):
@@ -25,7 +27,7 @@ class KolenPollack(HopRule):
 
     name = "kp"
     equation = "delta_{l+1} B_{l+1}, dB = dW"
-    cost_in_words = "d_{l+1}"
+    sends = "d_{l+1}"
     potential = "1/2 ||B[:,i]||^2"
     source = "Kolen & Pollack 1994"
 
@@ -52,6 +54,11 @@ class KolenPollack(HopRule):
     def learns_at_learner(self, boundary: int) -> bool:
         """Where the layer below keeps B."""
         return self.network.seeded
+
+    def cost(self, boundary: int) -> Cost:
+        """B at the layer that learns, which also learns B."""
+        whole = super().cost(boundary)
+        return replace(whole, learned=whole.learner_keeps)
 
     def keeps_potential(self, boundary: int) -> int:
         """Whoever keeps B."""

@@ -7,12 +7,14 @@ Source: Liao, Leibo & Poggio, "How important is weight symmetry in backpropagati
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from distfa.core.draw import Purpose, matrix
 from distfa.core.rules.base import HopRule
+from distfa.core.rules.cost import Cost
 
 _SOURCE = "Liao et al. 2016"
 
@@ -22,7 +24,7 @@ class FixedMagnitudeSignFeedback(HopRule):
 
     name = "frsf"
     equation = "delta_{l+1} (|B| * sign W_{l+1})"
-    cost_in_words = "d_l"
+    sends = "d_l"
     potential = "<|B[:,i]|, |W[:,i]|>"
     source = _SOURCE
 
@@ -38,6 +40,12 @@ class FixedMagnitudeSignFeedback(HopRule):
         """|B| * sign W_{l+1}."""
         return weight.sign() if fixed is None else weight.sign().mul_(fixed)
 
+    def cost(self, boundary: int) -> Cost:
+        """|B| at the owner of W, which forms |B| * sign W and multiplies."""
+        below, above = self.network.sizes[boundary : boundary + 2]
+        numbers = below * above
+        return Cost(origin_multiplies=True, formed=numbers, origin_keeps=numbers, books_keep=numbers)
+
 
 class UniformSignFeedback(FixedMagnitudeSignFeedback):
     """s_l = delta_{l+1} (s sign W_{l+1}), s = gain sqrt(2 / (fan_in + fan_out)) everywhere."""
@@ -45,6 +53,7 @@ class UniformSignFeedback(FixedMagnitudeSignFeedback):
     name = "usf"
     equation = "delta_{l+1} (s sign W_{l+1})"
     potential = "s ||W[:,i]||_1"
+    takes_init = False
 
     def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """s in every place; for a convolution fans count every place of the kernel."""
@@ -61,6 +70,7 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
     name = "brsf"
     equation = "delta_{l+1} (|M_t| * sign W_{l+1})"
     potential = ""
+    takes_init = False
 
     def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Nothing until a step begins."""
@@ -72,6 +82,11 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
         return {
             name: self._fresh(w, boundary, step, number).mul_(gain) for number, (name, w) in enumerate(weights.items())
         }
+
+    def cost(self, boundary: int) -> Cost:
+        """As with fixed magnitudes, and all of them drawn in each step."""
+        whole = super().cost(boundary)
+        return replace(whole, drawn=whole.origin_keeps)
 
     def _fresh(self, weight: Tensor, boundary: int, step: int, number: int) -> Tensor:
         drawn = matrix(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+from distfa.core.rules import RULES
 from distfa.experiment.report.plots import MUTED, RED, Figure, Trace, axes, colour, line, panels, thin
 from distfa.experiment.report.records import Row, Run
 
@@ -37,7 +38,7 @@ def law_figures(run: Run) -> list[Figure]:
 
 
 def _no_entries(run: Run) -> str:
-    if run.rule in ("drtp", "brsf"):
+    if run.rule in RULES and not RULES[run.rule].potential:
         return f"Rule {run.rule} has no potential, so no conservation law, and no ledger is kept."
     if not (run.spec.get("ledger") or {}).get("every", 1):
         return "The ledger was off (ledger.every: 0), so there are no entries."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distfa.core.rules import BASELINE
 from distfa.experiment.report.plots import INK, MUTED, Figure, Trace, axes, colour, line, panels, thin
 from distfa.experiment.report.records import Row, Run
 
@@ -96,7 +97,7 @@ def traffic(run: Run) -> Figure:
     for key, name, hue, group in (
         ("up_payload", "activations up", _BLUE, "sent"),
         ("down_payload", "errors down", _ORANGE, "sent"),
-        ("bp_payload", "what bp would send", "#B8C1CC", "bp"),
+        ("bp_payload", "what bp would send", "#B8C1CC", BASELINE),
     ):
         y = [row[key] for row in rows]
         traces.append({"type": "bar", "name": name, "x": names, "y": y, "marker": {"color": hue}, "offsetgroup": group})

@@ -1,23 +1,19 @@
-"""A layer at work, so that another can be measured beside it: neighbours share caches, memory and the clock.
-
-    python -m distfa.plan.neighbour --rows N --width D --dtype float32
-
-It prints a line when it is at work, and ends when its standard input does.
-"""
+"""Layers at work in the background, so that another can be measured beside them: they share the machine."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import NoReturn
 
 import torch
 
 from distfa.bench.machine import cores
+from distfa.bench.subprocesses import command
 from distfa.core.activations import Activation
 from distfa.core.layer import Layer
 from distfa.core.model import mlp
@@ -32,7 +28,7 @@ def layers_at_once(layers: int) -> int:
 
 
 @contextmanager
-def neighbours(count: int, *, rows: int, width: int, dtype: torch.dtype) -> Iterator[None]:
+def layers_at_work(count: int, *, rows: int, width: int, dtype: torch.dtype) -> Iterator[None]:
     """So many layers at work for as long as the context lasts.
 
     Args:
@@ -44,23 +40,24 @@ def neighbours(count: int, *, rows: int, width: int, dtype: torch.dtype) -> Iter
     Raises:
         PlanError: One did not start.
     """
-    command = [sys.executable, "-m", "distfa.plan.neighbour", "--rows", str(rows), "--width", str(width)]
-    command += ["--dtype", str(dtype).removeprefix("torch.")]
+    line = command(_work, rows=rows, width=width, dtype=str(dtype).removeprefix("torch."))
     with ExitStack() as stack:
         processes = []
         for _ in range(count):
             process = stack.enter_context(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
             stack.callback(process.kill)
             processes.append(process)
         for process in processes:
             if process.stdout is None or not process.stdout.readline():
-                raise PlanError(f"a layer to calibrate beside did not start: {' '.join(command)}; run that to see why")
+                raise PlanError(f"a layer to calibrate beside did not start: {' '.join(line)}; run that to see why")
         yield
 
 
-def _work(rows: int, width: int, dtype: str) -> None:
+def _work(*, rows: int, width: int, dtype: str) -> NoReturn:
+    """In a process of its own: say so when at work, and end when standard input does."""
+    threading.Thread(target=_end_with_input, daemon=True).start()
     torch.set_num_threads(1)
     recipe = Recipe(
         network=mlp((width, width, width), activation=Activation(name="relu")),
@@ -81,18 +78,3 @@ def _work(rows: int, width: int, dtype: str) -> None:
 def _end_with_input() -> None:
     sys.stdin.read()
     os._exit(0)
-
-
-def main() -> None:
-    """Be a neighbour, as the arguments say."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, required=True)
-    parser.add_argument("--width", type=int, required=True)
-    parser.add_argument("--dtype", required=True)
-    given = parser.parse_args()
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    _work(given.rows, given.width, given.dtype)
-
-
-if __name__ == "__main__":
-    main()

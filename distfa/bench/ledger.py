@@ -13,18 +13,16 @@ import torch
 from torch import Tensor
 
 from distfa.bench.outcome import Outcome
-from distfa.core import order
+from distfa.bench.task import Task
+from distfa.core import order, rules
 from distfa.core.ledger import LedgerRecord
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.core.records import Record, StepRecord
-from distfa.core.rules import RULES
-from distfa.core.serial import SerialTrainer
-from distfa.core.steps import Split
+from distfa.core.serial import Carry, SerialTrainer
 from distfa.data import Dataset
-from distfa.experiment.subject import network_for
 from distfa.experiment.spec import RunSpec
-from distfa.runtime.job import RawInputs, RawTargets
+from distfa.experiment.subject import network_for
 
 _SETTLED = 20  # steps before a fault is planted: the first ones are unlike the rest
 _SIZES = tuple(d * 10.0**-e for e in range(7, -1, -1) for d in (1, 3))
@@ -86,7 +84,7 @@ def faults(spec: RunSpec, dataset: Dataset) -> Outcome:
         recipe, ledger_every=1, probe_every=0, micro_batches=1, epochs=10**6, max_steps=_SETTLED + len(plan)
     )
     planted = {_SETTLED + i: fault for i, fault in enumerate(plan)}
-    hops = boundaries if RULES[recipe.rule].is_direct else boundaries[::-1]  # the order in which errors are sent
+    hops = rules.build(recipe).errors_in_order
     trainer = _trainer(recipe, dataset, _Tamper(planted, boundaries, "up"), _Tamper(planted, hops, "down"))
     caught: dict[tuple[int, str, str], list[bool]] = {}
     strays = 0
@@ -200,23 +198,14 @@ def _smallest(sizes: tuple[float, ...], caught: list[bool]) -> float | None:
     return sizes[missed + 1] if caught and missed + 1 < len(caught) else None
 
 
-def _trainer(recipe: Recipe, dataset: Dataset, up: _Tamper | None = None, down: _Tamper | None = None) -> SerialTrainer:
-    torch.set_num_threads(1)
-    cpu = torch.device("cpu")
-    inputs = RawInputs(train=dataset.train_x, test=dataset.test_x[:0], mean=dataset.mean, std=dataset.std)
-    targets = RawTargets(train=dataset.train_y, test=dataset.test_y[:0])
-    x, y = inputs.readers(recipe.dtype, cpu), targets.readers(recipe.dtype, cpu)
-    return SerialTrainer(
-        recipe,
-        Split(inputs=x[0], targets=y[0]),
-        Split(inputs=x[1], targets=y[1]),
-        carry_activation=up or _as_it_is,
-        carry_error=down or _as_it_is,
-    )
-
-
 def _as_it_is(signal: Tensor) -> Tensor:
     return signal
+
+
+def _trainer(recipe: Recipe, dataset: Dataset, up: Carry = _as_it_is, down: Carry = _as_it_is) -> SerialTrainer:
+    torch.set_num_threads(1)
+    train, test = Task.on(dataset, recipe).without_test().splits()
+    return SerialTrainer(recipe, train, test, carry_activation=up, carry_error=down)
 
 
 def _cpu_seconds(kept: Recipe, plain: Recipe, dataset: Dataset) -> tuple[float, float]:

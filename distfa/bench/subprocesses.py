@@ -1,12 +1,18 @@
-"""Peers: other engines run as processes of their own, each ending with one JSON object on stdout."""
+"""Functions in processes of their own, side by side, each ending with one JSON object on stdout.
+
+python -m distfa.bench.subprocesses MODULE FUNCTION ARGUMENTS
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import IO, Any
 
@@ -15,17 +21,23 @@ from distfa.errors import BenchError
 _POLL_SECONDS = 0.05
 
 
+def command(function: Callable[..., Mapping[str, Any]], **arguments: object) -> list[str]:
+    """The command line that prints what a module's function returns; arguments and answer are what JSON can hold."""
+    module = [sys.executable, "-m", "distfa.bench.subprocesses", function.__module__, function.__qualname__]
+    return [*module, json.dumps(arguments)]
+
+
 def launch(
     name: str,
     commands: Sequence[Sequence[str]],
     *,
-    environment: Mapping[str, str],
+    environment: Mapping[str, str] = os.environ,
     deadline_seconds: float,
 ) -> list[dict[str, Any]]:
-    """Run the processes of one peer side by side; what each reported, in order.
+    """Run commands side by side; what each reported, in order.
 
     Args:
-        name: What errors call the peer.
+        name: What errors call them.
         commands: One per process.
         environment: Of all of them.
         deadline_seconds: For all of them together; those left over are killed.
@@ -34,25 +46,20 @@ def launch(
         BenchError: A process failed, reported nothing, or did not end in time.
     """
     with ExitStack() as stack:
-        streams = [
-            (stack.enter_context(tempfile.TemporaryFile()), stack.enter_context(tempfile.TemporaryFile()))
-            for _ in commands
-        ]
         running: list[subprocess.Popen[bytes]] = []
+        streams: list[tuple[IO[bytes], IO[bytes]]] = []
         stack.callback(_end, running)
-        for command, (out, err) in zip(commands, streams, strict=True):
-            running.append(_start(name, command, out, err, environment))
+        for line in commands:
+            out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+            streams.append((out, err))
+            try:
+                running.append(
+                    subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=dict(environment))
+                )
+            except OSError as exc:
+                raise BenchError(f"cannot start {name}: {line[0]!r}: {exc.strerror}") from exc
         _wait(name, running, streams, deadline_seconds)
         return [_report(name, out, err) for out, err in streams]
-
-
-def _start(
-    name: str, command: Sequence[str], out: IO[bytes], err: IO[bytes], environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=dict(environment))
-    except OSError as exc:
-        raise BenchError(f"cannot start {name}: {command[0]!r}: {exc.strerror}") from exc
 
 
 def _wait(
@@ -96,3 +103,12 @@ def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+def _main() -> None:
+    module, function, arguments = sys.argv[1:]
+    print(json.dumps(getattr(importlib.import_module(module), function)(**json.loads(arguments))))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,4 +1,4 @@
-"""A contest between configurations on a machine that is never quite still: several rounds, in shuffled order.
+"""Measuring configurations on a machine that is never quite still: several rounds, in shuffled order.
 
 Where a family of configurations differs in the number of micro-batches only, a search round measures them all, and
 the best goes on to the rounds that count; its figures there are not those it was chosen by.
@@ -7,15 +7,23 @@ the best goes on to the rounds that count; its figures there are not those it wa
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
-from distfa.bench.steady import Steady
+from distfa.bench.steady_state import Steady
 from distfa.errors import DistfaError
 
 Say = Callable[[str], None]
+
+
+class Measured(Protocol):
+    """What a run comes to, and with it its steady state."""
+
+    @property
+    def steady(self) -> Steady: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +39,7 @@ class Entrant:
 
     family: str
     micro_batches: int | None
-    measure: Callable[[], Steady]
+    measure: Callable[[], Measured]
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -47,16 +55,6 @@ class Shot:
     round: int
     entrant: Entrant
     steady: Steady
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        entrant = self.entrant
-        return {
-            "round": self.round,
-            "configuration": entrant.family,
-            "micro_batches": entrant.micro_batches,
-            **self.steady.as_dict(),
-        }
 
 
 class Contest:
@@ -75,9 +73,7 @@ class Contest:
 
     def search(self, entrants: Sequence[Entrant]) -> list[Entrant]:
         """The best of every family, in the order given; one round for the families that have several."""
-        counts: dict[str, int] = {}
-        for entrant in entrants:
-            counts[entrant.family] = counts.get(entrant.family, 0) + 1
+        counts = Counter(entrant.family for entrant in entrants)
         self.round(0, [entrant for entrant in entrants if counts[entrant.family] > 1])
         best: dict[str, Entrant] = {entrant.family: entrant for entrant in entrants if counts[entrant.family] == 1}
         for shot in sorted(self.shots, key=lambda shot: shot.steady.samples_per_second):
@@ -89,7 +85,7 @@ class Contest:
         for entrant in self._random.sample(entrants, len(entrants)):
             where = f"round {number}" if number else "search"
             try:
-                shot = Shot(round=number, entrant=entrant, steady=entrant.measure())
+                shot = Shot(round=number, entrant=entrant, steady=entrant.measure().steady)
             except DistfaError as exc:
                 self.failures.append(f"{entrant.name}, {where}: {exc}")
                 self._say(f"{where}: {entrant.name}: failed: {exc}")

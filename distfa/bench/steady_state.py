@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from distfa.bench.machine import Load
 
@@ -24,10 +24,6 @@ class Steady:
     cpu_seconds: float
     busy: float
     others: float
-
-    def as_dict(self) -> dict[str, float]:
-        """For JSON."""
-        return asdict(self)
 
 
 def of(samples: int, seconds: float, own_cpu_seconds: float, load: Load) -> Steady:

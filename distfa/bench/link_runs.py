@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from distfa.bench import link_run, torch_pipeline
+from distfa.bench import namespaces, torch_engines
 from distfa.bench.namespaces import INTERFACE, Nodes
 from distfa.bench.ray_nodes import RayNodes
-from distfa.bench.torch_pipeline import Pipeline
+from distfa.bench.subprocesses import command, launch
+from distfa.bench.task import read
+from distfa.bench.torch_engines import Pipeline
+from distfa.core.records import StepRecord
+from distfa.experiment.run import Progress
+from distfa.experiment.run import run as train
 from distfa.experiment.spec import RunSpec, parse
+from distfa.experiment.subject import network_for
 
 _DEADLINE_SECONDS = 900.0  # of one configuration
+_SETTLE_SECONDS = 0.5  # from the output layer's last step until the lowest layer has had its errors
 _PARTS = ("payload", "message")
 
 
@@ -73,7 +85,7 @@ def passages(
                 processes=layers,
                 schedule=schedule,
                 micro_batches=parts,
-                interfaces=(INTERFACE if nodes else "lo",),
+                interface=INTERFACE if nodes else "lo",
                 prefixes=prefixes,
             )
             say(pipeline.name)
@@ -97,14 +109,14 @@ def pipelines(spec: RunSpec, layers: int) -> list[tuple[str, int]]:
 
 def _pipeline(spec: RunSpec, pipeline: Pipeline, nodes: Nodes | None, warmup: int) -> Passage:
     before = nodes.sent_bytes() if nodes else {}
-    found = torch_pipeline.run(spec, pipeline, warmup=warmup, deadline_seconds=_DEADLINE_SECONDS)
+    found = torch_engines.run_pipeline(spec, pipeline, warmup=warmup, deadline_seconds=_DEADLINE_SECONDS)
     sent = {node: count - before[node] for node, count in nodes.sent_bytes().items()} if nodes else {}
     return Passage(
         name=pipeline.name,
-        steps=found.steps,
+        steps=len(found.losses),
         payload_bytes=found.payload_bytes,
         interface_bytes=sum(sent.values()) or None,
-        samples_per_second=found.measured().samples_per_second if nodes else None,
+        samples_per_second=found.steady.samples_per_second if nodes else None,
         sent_bytes=sent,
     )
 
@@ -117,16 +129,60 @@ def _distfa(spec: RunSpec, nodes: Nodes | None, rays: RayNodes | None, layers: i
             "layers": {layer: {"custom": {f"node{layer}": 1}} for layer in range(1, layers + 1)},
         }
         spec = parse({**spec.model_dump(mode="json"), "ray": spread})
-    more = {"environment": rays.environment} if rays else {}
-    found = link_run.run(spec, warmup=warmup, nodes=nodes, deadline_seconds=_DEADLINE_SECONDS, **more)
-    total = {part: sum(row[f"up_{part}"] + row[f"down_{part}"] for row in found.boundaries) for part in _PARTS}
+    name = f"distfa {spec.rule}, {spec.codec.activations}/{spec.codec.errors}"
+    counters = (nodes.name, nodes.owner) if nodes else None
+    with tempfile.TemporaryDirectory() as scratch:  # here, so that it goes even if the driver has to be killed
+        kept = spec.model_dump(mode="json") | {"run_dir": str(Path(scratch) / "run")}
+        driver = command(_drive, spec=kept, warmup=warmup, counters=counters)
+        (report,) = launch(
+            name,
+            [[*nodes.command(1), *driver] if nodes else driver],
+            environment=rays.environment if rays else os.environ,
+            deadline_seconds=_DEADLINE_SECONDS,
+        )
+    boundaries, sent = report["boundaries"], {int(node): count for node, count in report["sent_bytes"].items()}
+    payload, message = (sum(row[f"up_{part}"] + row[f"down_{part}"] for row in boundaries) for part in _PARTS)
     return Passage(
         name=f"distfa {spec.rule}",
-        steps=found.steps,
-        payload_bytes=total["payload"],
-        message_bytes=total["message"],
-        interface_bytes=sum(found.sent_bytes.values()) or None,
-        samples_per_second=found.samples_per_second if nodes else None,
-        boundaries=found.boundaries,
-        sent_bytes=found.sent_bytes,
+        steps=report["steps"],
+        payload_bytes=payload,
+        message_bytes=message,
+        interface_bytes=sum(sent.values()) or None,
+        samples_per_second=report["samples_per_second"] if nodes else None,
+        boundaries=boundaries,
+        sent_bytes=sent,
     )
+
+
+def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int] | None) -> dict[str, Any]:
+    """The driver of a run, in a process of its own, on the first node if there are any; the test set is left out.
+
+    So nothing but training crosses the links from the first step to the last.
+
+    Args:
+        spec: Its ``max_steps`` is above ``warmup``.
+        warmup: Steps before the measurement of speed begins.
+        counters: What ``namespaces.sent_bytes`` takes; None without nodes.
+    """
+    task = parse(spec)
+    loaded = read(task)
+    dataset = replace(loaded, test_x=loaded.test_x[:0], test_y=loaded.test_y[:0])
+    steps: list[StepRecord] = []
+    counted: list[dict[int, int]] = []
+
+    def watch(progress: Progress) -> None:
+        if isinstance(progress.record, StepRecord):
+            steps.append(progress.record)
+        is_last = isinstance(progress.record, StepRecord) and len(steps) == progress.steps
+        if counters and (progress.record is None or is_last):
+            time.sleep(_SETTLE_SECONDS if is_last else 0.0)
+            counted.append(namespaces.sent_bytes(*counters))
+
+    result, _ = train(task, network_for(task, dataset), dataset, observer=watch)
+    measured = steps[warmup:]
+    return {
+        "steps": result.steps,
+        "samples_per_second": sum(step.rows for step in measured) / (measured[-1].seconds - steps[warmup - 1].seconds),
+        "boundaries": result.bytes["boundaries"],
+        "sent_bytes": {node: total - counted[0][node] for node, total in counted[1].items()} if counted else {},
+    }

@@ -23,16 +23,7 @@ def rows(recipe: Recipe) -> tuple[int, ...]:
 
 def operations(recipe: Recipe, layer: int, *, gpipe: bool = False) -> Iterator[schedule.Operation]:
     """Every operation of ``layer``."""
-    return schedule.operations(_batches(recipe), _ahead(recipe, layer, gpipe))
-
-
-def in_flight(recipe: Recipe, layer: int, *, gpipe: bool = False) -> int:
-    """Micro-batches a layer keeps at most, from forward to backward."""
-    return min(_ahead(recipe, layer, gpipe) + 1, len(rows(recipe)))
-
-
-def _ahead(recipe: Recipe, layer: int, gpipe: bool) -> int:
-    return recipe.micro_batches if gpipe else schedule.ahead(recipe, layer)
+    return schedule.operations(_batches(recipe), recipe.micro_batches if gpipe else schedule.ahead(recipe, layer))
 
 
 def _batches(recipe: Recipe) -> Iterator[Batch]:

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from distfa.bench import torch_pipeline, torch_single
-from distfa.bench.peers import launch
-from distfa.bench.torch_pipeline import Pipeline
-from distfa.bench.work import Work
+from distfa.bench import torch_engines
+from distfa.bench.subprocesses import launch
+from distfa.bench.task import Task
+from distfa.bench.torch_engines import Pipeline
 from distfa.core.serial import SerialTrainer
 from distfa.errors import BenchError
 from distfa.experiment.spec import parse
@@ -35,13 +35,13 @@ def spec(tmp_path_factory):
 
 
 def serial_losses(raw, **changes):
-    work = Work.of(parse({**raw, **changes}))
-    train, test = work.splits()
-    return [r.loss for r in SerialTrainer(work.recipe, train, test).run() if hasattr(r, "epoch") and r.rows < 40]
+    task = Task.of(parse({**raw, **changes}))
+    train, test = task.splits()
+    return [r.loss for r in SerialTrainer(task.recipe, train, test).run() if hasattr(r, "epoch") and r.rows < 40]
 
 
 def test_one_process_has_the_losses_of_serial_bp(spec):
-    found = torch_single.run(parse(spec), threads=1, warmup=2, deadline_seconds=SECONDS)
+    found = torch_engines.run_single(parse(spec), threads=1, warmup=2, deadline_seconds=SECONDS)
     assert len(found.losses) == 7
     np.testing.assert_allclose(found.losses, serial_losses(spec), rtol=2e-6)  # a few float32 roundings of the loss
     assert found.steady.samples_per_second > 0
@@ -52,10 +52,10 @@ def test_one_process_has_the_losses_of_serial_bp(spec):
 def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedule):
     raw = {**spec, "dtype": "bfloat16", "max_steps": 6}
     if schedule is None:
-        losses = torch_single.run(parse(raw), threads=1, warmup=2, deadline_seconds=SECONDS).losses
+        losses = torch_engines.run_single(parse(raw), threads=1, warmup=2, deadline_seconds=SECONDS).losses
     else:
         pipeline = Pipeline(processes=2, schedule=schedule, micro_batches=1)
-        found = torch_pipeline.run(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
+        found = torch_engines.run_pipeline(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
         losses = found.losses
         assert found.payload_bytes == 6 * 32 * 2 * 2 * 9
     np.testing.assert_allclose(losses, serial_losses(raw), rtol=5e-4)  # torch rounds gradients of biases too
@@ -65,31 +65,16 @@ def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedu
 def test_pipelines_have_the_losses_of_serial_bp(spec, schedule, processes, micro_batches):
     raw = {**spec, "max_steps": 6}
     pipeline = Pipeline(processes=processes, schedule=schedule, micro_batches=micro_batches)
-    found = torch_pipeline.run(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
+    found = torch_engines.run_pipeline(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
     np.testing.assert_allclose(found.losses, serial_losses(raw), rtol=2e-6)
     columns = {2: 9, 3: 17 + 9}[processes]  # widths of the boundaries between processes
     assert found.payload_bytes == 6 * 32 * 4 * 2 * columns
     assert found.steady.samples_per_second > 0
 
 
-def test_a_pipeline_trains_to_a_target_and_says_when_it_got_there(spec):
-    raw = {**spec, "epochs": 40}
-    found = torch_pipeline.run(
-        parse(raw), Pipeline(processes=2, micro_batches=2), target_accuracy=0.9, deadline_seconds=SECONDS
-    )
-    *before, last = found.evaluations
-    assert last["accuracy"] >= 0.9
-    assert all(entry["accuracy"] < 0.9 for entry in before)
-    assert found.steps == 6 * len(found.evaluations) < 6 * 40
-    assert found.steady is None
-    seconds = [entry["seconds"] for entry in found.evaluations]
-    assert seconds == sorted(seconds)
-    assert seconds[0] > 0
-
-
 def test_a_peer_that_does_not_end_is_killed_and_named(spec):
     with pytest.raises(BenchError, match=r"torch gpipe, 2 processes, M=1 did not end within 1 s \(process 0, 1\)"):
-        torch_pipeline.run(parse(spec), Pipeline(processes=2), deadline_seconds=1)
+        torch_engines.run_pipeline(parse(spec), Pipeline(processes=2), deadline_seconds=1)
 
 
 def test_a_peer_that_fails_is_named_with_what_it_said():
@@ -111,4 +96,4 @@ def test_a_peer_that_fails_is_named_with_what_it_said():
 )
 def test_pipelines_that_cannot_be(spec, pipeline, message):
     with pytest.raises(BenchError, match=message):
-        torch_pipeline.run(parse(spec), pipeline, deadline_seconds=SECONDS)
+        torch_engines.run_pipeline(parse(spec), pipeline, deadline_seconds=SECONDS)

@@ -1,4 +1,4 @@
-"""distfa itself under measurement: layer actors on Ray, in the steady state.
+"""distfa itself under measurement: a run of layer actors on Ray, in the steady state.
 
 The coordinator hears of steps in bursts, and processes are looked at when it does. So a run goes on for a while after
 the last step that counts: its last burst would take idle time in.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 
-from distfa.bench import steady
-from distfa.bench.machine import Load
-from distfa.bench.processes import cpu_between, snapshot
-from distfa.bench.steady import Steady
-from distfa.bench.work import Work
+from distfa.bench import steady_state
+from distfa.bench.machine import Load, cpu_between, snapshot
+from distfa.bench.steady_state import Steady
+from distfa.bench.task import Task
 from distfa.core.order import steps
 from distfa.core.records import Record, StepRecord
 from distfa.experiment.engines import RayEngine
@@ -51,22 +50,21 @@ class LayersRun:
     rss_bytes: int
 
 
-def run(spec: RunSpec, work: Work, *, warmup: int) -> LayersRun:
+def run(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
     """Train on Ray by the spec; the test set is left out.
 
     Args:
         spec: The run, of more than twice ``warmup`` steps; batches are to be of equal size.
-        work: The spec's data and network.
+        task: The spec's data and network.
         warmup: Steps that do not count at the beginning, and as many at the end; at least 1.
 
     Raises:
         DistfaError: The run failed.
     """
-    inputs = replace(work.inputs, test=work.inputs.test[:0])
-    targets = replace(work.targets, test=work.targets.test[:0])
-    rows, total = len(inputs.train), steps(work.recipe, len(inputs.train))
-    job = spec.job(work.recipe.network, run_id=uuid.uuid4().hex, train_rows=rows, test_rows=0)
-    with RayEngine(spec, job, inputs, targets, {}) as engine:
+    task = task.without_test()
+    rows, total = len(task.inputs.train), steps(task.recipe, len(task.inputs.train))
+    job = spec.job(task.recipe.network, run_id=uuid.uuid4().hex, train_rows=rows, test_rows=0)
+    with RayEngine(spec, job, task.inputs, task.targets, {}) as engine:
         records = _steps(engine.records())
         first = next(islice(records, warmup - 1, None))
         with Load() as load:
@@ -78,9 +76,9 @@ def run(spec: RunSpec, work: Work, *, warmup: int) -> LayersRun:
         traffic = [counted for (_, kind), counted in engine.coordinator.traffic().items() if kind.is_training]
     done, seconds = last.step - first.step, last.seconds - first.seconds
     step_seconds = seconds / done
-    layers = len(work.recipe.network)
+    layers = len(task.recipe.network)
     return LayersRun(
-        steady=steady.of(done * work.recipe.batch_size, seconds, cpu_between(before, after), load),
+        steady=steady_state.of(done * task.recipe.batch_size, seconds, cpu_between(before, after), load),
         step_seconds=step_seconds,
         payload_bytes=sum(counted.payload_bytes for counted in traffic) / total,
         message_bytes=sum(counted.message_bytes for counted in traffic) / total,

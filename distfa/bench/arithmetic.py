@@ -1,8 +1,7 @@
 """What a layer computes: which products and passes over memory, for one micro-batch of n rows.
 
-Where a rule's products happen decides what it costs: bp and the sign rules multiply at the owner of W,
-fa at whichever end makes the message narrower, dfa, kp and drtp at the layer that learns; low rank at
-both. ``distfa.core.layer`` is what this must agree with, and a test counts its FLOPs.
+Forward z = h W^T and gradient G = delta^T h at every layer; on the way down what the rule says (``Rule.cost``).
+``distfa.core.layer`` is what this must agree with, and a test counts its FLOPs.
 """
 
 from __future__ import annotations
@@ -10,20 +9,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+
+from distfa.core import rules
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
+from distfa.core.rules.cost import Cost
 
-_APPLIED_BY_THE_OWNER_OF_W = ("bp", "usf", "frsf", "brsf")
-_BY_SIGNS = ("usf", "frsf", "brsf")
+_NOTHING = Cost()
 
 
 class Product(NamedTuple):
-    """(rows, inner) times (inner, columns)."""
+    """(rows, inner) times (inner, columns).
+
+    Attributes:
+        kind: How the factors lie in memory: ``forward``: h by W^T; ``gradient``: delta^T by h; ``down``: as they are.
+    """
 
     rows: int
     inner: int
     columns: int
+    kind: str = "forward"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(rows, inner, columns)."""
+        return self.rows, self.inner, self.columns
 
     @property
     def flops(self) -> int:
@@ -35,10 +47,21 @@ class Product(NamedTuple):
         """Of both factors and the result."""
         return self.rows * self.inner + self.inner * self.columns + self.rows * self.columns
 
+    def factors(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random ones, as they lie in memory."""
+        generator = torch.Generator().manual_seed(0)
+
+        def drawn(rows: int, columns: int, *, turned: bool) -> torch.Tensor:
+            matrix = torch.randn(*((columns, rows) if turned else (rows, columns)), generator=generator, dtype=dtype)
+            return matrix.t() if turned else matrix
+
+        left = drawn(self.rows, self.inner, turned=self.kind == "gradient")
+        return left, drawn(self.inner, self.columns, turned=self.kind == "forward")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """Work that can be added up.
+    """Task that can be added up.
 
     Attributes:
         products: Matrix products.
@@ -94,12 +117,11 @@ def check(recipe: Recipe, n: int, columns: int) -> Effort:
 
 def teach(recipe: Recipe, rule: Rule, layer: int, n: int) -> Effort:
     """delta_l = s_l * phi'(z_l), s_l from the message: at the learner."""
-    shape, products = recipe.network[layer], tuple[Product, ...]()
+    shape, cost, products = recipe.network[layer], _above(rule, layer), tuple[Product, ...]()
     calls, passes = 2, 3 * n * shape.outputs
-    if layer < len(recipe.network):
-        columns = recipe.network.sizes[-1] if rule.reads_labels else rule.width(layer)
-        if at_learner(rule, layer):
-            products, calls = (Product(n, columns, shape.outputs),), calls + 1
+    if cost.learner_multiplies:
+        columns = cost.learner_keeps // shape.outputs
+        products, calls = (Product(n, columns, shape.outputs, "down"),), calls + 1
         if rule.reads_labels:
             passes, calls = passes + 2 * n * columns, calls + 4
     return Effort(products=products, passed_bytes=passes * recipe.signal_dtype.itemsize, calls=calls)
@@ -107,20 +129,20 @@ def teach(recipe: Recipe, rule: Rule, layer: int, n: int) -> Effort:
 
 def emit(recipe: Recipe, rule: Rule, boundary: int, n: int) -> Effort:
     """The message across ``boundary``: at its origin."""
-    origin = rule.origin(boundary)
-    if origin is None or not at_origin(rule, boundary):
+    origin, cost = rule.origin(boundary), rule.cost(boundary)
+    if origin is None or not cost.origin_multiplies:
         return Effort(calls=1)
-    inner, columns = recipe.network.sizes[origin], rule.width(boundary)
-    weights = 6 * inner * columns * recipe.signal_dtype.itemsize if rule.name in _BY_SIGNS else 0  # |B| * sign W
-    return Effort(products=(Product(n, inner, columns),), passed_bytes=weights, calls=4 if weights else 2)
+    product = Product(n, recipe.network.sizes[origin], rule.width(boundary), "down")
+    formed = 6 * cost.formed * recipe.signal_dtype.itemsize
+    return Effort(products=(product,), passed_bytes=formed, calls=4 if formed else 2)
 
 
 def accumulate(recipe: Recipe, rule: Rule, layer: int, n: int) -> Effort:
     """G = delta^T h_in; and that of B, where the layer learns it."""
     shape = recipe.network[layer]
-    products = [Product(shape.outputs, n, shape.inputs)]
-    if rule.learns_feedback and layer < len(recipe.network):
-        products.append(Product(rule.width(layer), n, shape.outputs))
+    products = [Product(shape.outputs, n, shape.inputs, "gradient")]
+    if learned := _above(rule, layer).learned:
+        products.append(Product(learned // shape.outputs, n, shape.outputs, "gradient"))
     return Effort(
         products=tuple(products), passed_bytes=n * shape.outputs * recipe.signal_dtype.itemsize, calls=3 + len(products)
     )
@@ -128,27 +150,30 @@ def accumulate(recipe: Recipe, rule: Rule, layer: int, n: int) -> Effort:
 
 def update(recipe: Recipe, rule: Rule, layer: int) -> Effort:
     """The optimizer's pass over the layer's parameters, their copies for products, what the rule draws for a step."""
-    fresh = recipe.network[layer].outputs * recipe.network[layer].inputs if rule.name == "brsf" and layer > 1 else 0
-    numbers = parameters(recipe, layer) + learned(recipe, rule, layer)
+    learned = _above(rule, layer).learned
+    numbers = parameters(recipe, layer) + learned
     return Effort(
         passed_bytes=numbers * (recipe.dtype.itemsize + recipe.signal_dtype.itemsize) if recipe.mixed else 0,
         updated_bytes=touched(recipe.optimizer) * numbers * recipe.dtype.itemsize,
-        drawn=fresh,
-        updates=2 if learned(recipe, rule, layer) else 1,
+        drawn=sum(rule.cost(boundary).drawn for boundary in rule.sent_by.get(layer, ())),
+        updates=2 if learned else 1,
     )
+
+
+def step(recipe: Recipe) -> list[list[Product]]:
+    """What every layer multiplies in one step of ``recipe.batch_size`` rows, layer 1 first."""
+    rule, n, made = rules.build(recipe), recipe.batch_size, []
+    for layer in range(1, len(recipe.network) + 1):
+        efforts = [forward(recipe, layer, n), teach(recipe, rule, layer, n), accumulate(recipe, rule, layer, n)]
+        efforts += [emit(recipe, rule, boundary, n) for boundary in rule.sent_by.get(layer, ())]
+        made.append([product for effort in efforts for product in effort.products])
+    return made
 
 
 def parameters(recipe: Recipe, layer: int) -> int:
     """Numbers in W_l and b_l."""
     shape = recipe.network[layer]
     return shape.outputs * (shape.inputs + (1 if shape.bias else 0))
-
-
-def learned(recipe: Recipe, rule: Rule, layer: int) -> int:
-    """Numbers in the feedback matrix that layer l updates as it does its weights."""
-    if not rule.learns_feedback or layer == len(recipe.network):
-        return 0
-    return rule.width(layer) * recipe.network[layer].outputs
 
 
 def state_numbers(optimizer: OptimizerConfig) -> int:
@@ -163,23 +188,6 @@ def touched(optimizer: OptimizerConfig) -> int:
     return 3 + 2 * state_numbers(optimizer)
 
 
-def at_origin(rule: Rule, boundary: int) -> bool:
-    """Whether the origin of ``boundary`` multiplies before it sends."""
-    if rule.name in _APPLIED_BY_THE_OWNER_OF_W:
-        return True
-    below, above = _ends(rule, boundary)
-    return rule.takes_rank and (rule.width(boundary) < min(below, above) or (not rule.is_direct and below < above))
-
-
-def at_learner(rule: Rule, boundary: int) -> bool:
-    """Whether the layer that learns multiplies what it received."""
-    if rule.name in _APPLIED_BY_THE_OWNER_OF_W:
-        return False
-    below, above = _ends(rule, boundary)
-    return rule.is_direct or not rule.takes_rank or rule.width(boundary) < min(below, above) or below >= above
-
-
-def _ends(rule: Rule, boundary: int) -> tuple[int, int]:
-    """Width of layer ``boundary``, and of the layer its message comes from."""
-    sizes, origin = rule.network.sizes, rule.origin(boundary)
-    return sizes[boundary], sizes[-1 if origin is None else origin]
+def _above(rule: Rule, layer: int) -> Cost:
+    """Of the boundary above a layer; the output layer has none."""
+    return rule.cost(layer) if layer < len(rule.network) else _NOTHING

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from distfa.bench import layers, random_data
-from distfa.bench.work import Work
+from distfa.bench import random_data, ray_run
+from distfa.bench.task import Task
 from distfa.core.model import Network
 from distfa.experiment.spec import RunSpec, parse
 from distfa.runtime.job import RawInputs, RawTargets
@@ -19,23 +19,20 @@ _BATCHES = 8
 _RATE = 1e-6  # of learning, where there is nothing to learn
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
+class ShortRun(NamedTuple):
     """What a run came to, without what a plan leaves out: ledger, probes, evaluation.
 
     Attributes:
         step_seconds: Of the clock, the mean over its steps; some to warm up are left out of everything.
         core_seconds: Of processor time of all layers' processes, per step; 0 where they are not on this machine, or the
             run took less than a second.
-        steps: How many were timed.
     """
 
     step_seconds: float
     core_seconds: float
-    steps: int
 
 
-def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float) -> Trial:
+def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float) -> ShortRun:
     """Train on random samples of the right shape.
 
     Args:
@@ -53,16 +50,16 @@ def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float)
     raw |= {"max_steps": total, "epochs": total, "sync_epochs": 0}
     raw |= {"ledger": {"every": 0}, "probe": {"every": 0}, "optimizer": raw["optimizer"] | {"lr": _RATE}}
     bare = parse(raw)
-    found = layers.run(bare, _work(bare, network), warmup=warmup)
-    return Trial(step_seconds=found.step_seconds, core_seconds=found.cpu_seconds * len(network), steps=steps)
+    found = ray_run.run(bare, _task(bare, network), warmup=warmup)
+    return ShortRun(found.step_seconds, found.cpu_seconds * len(network))
 
 
-def _work(spec: RunSpec, network: Network) -> Work:
+def _task(spec: RunSpec, network: Network) -> Task:
     recipe, outputs = spec.recipe(network), network.sizes[-1]
     rows = recipe.batch_size * _BATCHES
     inputs, labels = random_data.samples(rows=rows, features=network.sizes[0], classes=outputs, seed=0)
     targets = labels if recipe.loss == "cross_entropy" else np.eye(outputs, dtype=np.float32)[labels]
-    return Work(
+    return Task(
         recipe=recipe,
         inputs=RawInputs(train=inputs, test=inputs[:0], mean=np.array([127.5]), std=np.array([73.6])),
         targets=RawTargets(train=targets, test=targets[:0]),

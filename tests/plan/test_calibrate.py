@@ -6,11 +6,11 @@ import pytest
 from plans import setting
 
 from distfa.errors import PlanError
+from distfa.plan.calibrate import agree
 from distfa.plan.calibration import Calibration
-from distfa.plan.fit import agree
 from distfa.plan.predict import predict
-from distfa.plan.trial import Trial
-from distfa.plan.wires import Pool
+from distfa.plan.queues import Pool
+from distfa.plan.short_run import ShortRun
 
 PARTS = Calibration(wake_seconds=0.0)
 
@@ -35,7 +35,7 @@ def test_a_fit_finds_the_factor_and_the_wait_of_the_run(factor, wait):
     planned = crowded()
     truth = replace(PARTS.slowed(factor), wake_seconds=wait)
     steady = predict(replace(planned, calibration=truth)).steady
-    found = agree(planned, Trial(step_seconds=steady.step_seconds, core_seconds=steady.core_seconds, steps=1))
+    found = agree(planned, ShortRun(step_seconds=steady.step_seconds, core_seconds=steady.core_seconds))
     assert found.run_factor == pytest.approx(factor, rel=1e-6)
     assert found.flops_per_second == pytest.approx(truth.flops_per_second, rel=1e-6)
     again = predict(replace(planned, calibration=found)).steady
@@ -47,13 +47,13 @@ def test_a_fit_finds_the_factor_and_the_wait_of_the_run(factor, wait):
 
 def test_without_processor_time_there_is_no_fit():
     with pytest.raises(PlanError, match="processor time of the layers' processes cannot be seen"):
-        agree(crowded(), Trial(step_seconds=1.0, core_seconds=0.0, steps=1))
+        agree(crowded(), ShortRun(step_seconds=1.0, core_seconds=0.0))
 
 
 def test_where_the_wait_changes_nothing_it_is_none():
     planned = crowded(cores=64)
     steady = predict(planned).steady
-    found = agree(planned, Trial(step_seconds=steady.step_seconds, core_seconds=steady.core_seconds, steps=1))
+    found = agree(planned, ShortRun(step_seconds=steady.step_seconds, core_seconds=steady.core_seconds))
     assert found.wake_seconds == 0.0
 
 

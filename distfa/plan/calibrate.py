@@ -14,13 +14,13 @@ from distfa.bench.machine import cores
 from distfa.errors import PlanError
 from distfa.experiment.spec import RaySpec, RunSpec
 from distfa.plan import cluster as clusters
-from distfa.plan import measure, setup, trial
+from distfa.plan import measure, setup, short_run
+from distfa.plan.background import layers_at_once
 from distfa.plan.build import Setting
 from distfa.plan.calibration import Calibration
-from distfa.plan.neighbour import layers_at_once
 from distfa.plan.predict import predict
+from distfa.plan.short_run import ShortRun
 from distfa.plan.simulate import Steady
-from distfa.plan.trial import Trial
 
 _SECONDS = 8.0
 _LEAST_STEPS = 10
@@ -48,10 +48,10 @@ def calibrate(spec: RunSpec, ends: tuple[int, int], layers: int | None, machine:
     setting = Setting(job=some, cluster=here, nodes=(0,) * len(network), calibration=parts)
     expected = predict(setting).step_seconds
     steps = max(_LEAST_STEPS, math.ceil(_SECONDS / expected))
-    return agree(setting, trial.run(spec, network, steps=steps, expected_seconds=expected))
+    return agree(setting, short_run.run(spec, network, steps=steps, expected_seconds=expected))
 
 
-def agree(setting: Setting, found: Trial) -> Calibration:
+def agree(setting: Setting, found: ShortRun) -> Calibration:
     """The setting's calibration, so changed that its plan is what was found.
 
     The factor follows from processor time, the wait from the clock. A run that leaves cores free does not depend on

@@ -1,0 +1,107 @@
+"""Accuracy by steps and bytes: what a configuration needs to reach a target.
+
+The serial engine has the very bits of a distributed run, so its accuracy after a step is the distributed run's, and
+so are the payloads, encoded here as they are on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distfa.bench.subprocesses import command, launch
+from distfa.bench.task import Task, metered
+from distfa.core.records import StepRecord
+from distfa.core.serial import SerialTrainer, evaluate
+from distfa.experiment.spec import RunSpec, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Test accuracy, evaluated every so many steps until it reaches a target.
+
+    Attributes:
+        steps: Updates made before each evaluation.
+        payload_bytes: Sent before each evaluation, up and down over all boundaries.
+        accuracy: 0 to 1.
+        reached: Whether the last evaluation met the target.
+    """
+
+    steps: list[int]
+    payload_bytes: list[int]
+    accuracy: list[float]
+    reached: bool
+
+
+def measure(specs: Sequence[RunSpec], *, every: int, target: float, deadline_seconds: float) -> list[Curve]:
+    """Train every spec until it meets the target or ends, side by side in processes of their own.
+
+    Args:
+        specs: Configurations, with schedule ``sync``.
+        every: Steps between evaluations.
+        target: Test accuracy, 0 to 1.
+        deadline_seconds: For all of them together.
+
+    Raises:
+        BenchError: One failed, or they did not end in time.
+    """
+    commands = [command(_one, spec=spec.model_dump(mode="json"), every=every, target=target) for spec in specs]
+    return [Curve(**report) for report in launch("accuracy by steps", commands, deadline_seconds=deadline_seconds)]
+
+
+def _one(*, spec: dict[str, Any], every: int, target: float) -> dict[str, Any]:
+    return asdict(MeteredRun(parse(spec), every=every, target=target).train())
+
+
+class MeteredRun:
+    """One training run in this process, on one thread as a layer does; its wire is metered.
+
+    Args:
+        spec: As ``measure`` takes it.
+        every: Steps between evaluations.
+        target: Accuracy that ends it.
+    """
+
+    def __init__(self, spec: RunSpec, *, every: int, target: float) -> None:
+        torch.set_num_threads(1)
+        task = Task.of(spec)
+        train, self._test = task.splits()
+        self._sent: list[int] = []
+        self._up, down = metered(spec, task.recipe.signal_dtype, self._sent)
+        self._trainer = SerialTrainer(task.recipe, train, self._test, carry_activation=self._carry_up, carry_error=down)
+        self._every, self._target = every, target
+        self._done, self._due = 0, False
+        self._curve = Curve(steps=[], payload_bytes=[], accuracy=[], reached=False)
+
+    def train(self) -> Curve:
+        """Until the target or the end."""
+        for record in self._trainer.run():
+            if self._reached:
+                break
+            if isinstance(record, StepRecord):
+                self._done = record.step + 1
+                self._due = self._done % self._every == 0
+        if self._due:
+            self._evaluate()
+        return replace(self._curve, reached=self._reached)
+
+    @property
+    def _reached(self) -> bool:
+        return bool(self._curve.accuracy) and self._curve.accuracy[-1] >= self._target
+
+    def _carry_up(self, signal: Tensor) -> Tensor:
+        """The first activation of a step finds every layer's update of the step before made, and none of its own."""
+        if self._due:
+            self._evaluate()
+        return self._up(signal)
+
+    def _evaluate(self) -> None:
+        _, correct, rows = evaluate(self._trainer.recipe, self._trainer.layers, self._test)
+        self._curve.steps.append(self._done)
+        self._curve.payload_bytes.append(sum(self._sent))
+        self._curve.accuracy.append(correct / rows)
+        self._due = False

@@ -1,0 +1,67 @@
+"""The engines of ``distfa bench speed``: distfa by rule and schedule, torch in one process, torch's pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+from distfa.bench import ray_run, torch_engines
+from distfa.bench.machine import cores
+from distfa.bench.rounds import Entrant
+from distfa.bench.task import Task
+from distfa.bench.torch_engines import Pipeline
+from distfa.core.schedule import flows
+from distfa.experiment.spec import RunSpec, parse
+
+
+def distfa(
+    spec: RunSpec, task: Task, *, rules: Sequence[str], schedules: Sequence[str], counts: Sequence[int], warmup: int
+) -> Iterator[Entrant]:
+    """distfa on Ray, by every rule and schedule with every number of micro-batches."""
+    raw = spec.model_dump()
+    raw |= {key: raw[key] + warmup for key in ("epochs", "max_steps")}  # ray_run leaves them out at the end
+    for rule, schedule, count in product(rules, schedules, counts):
+        if schedule == "async" and count < 2:
+            continue  # a layer has nothing to go on with while its only micro-batch is under way
+        mine = parse({**raw, "rule": rule, "schedule": schedule, "micro_batches": count})
+        own = replace(task, recipe=mine.recipe(task.recipe.network))
+        if flows(own.recipe):  # else there are fewer micro-batches than layers, which do not fill the pipe
+            yield Entrant(
+                family=f"distfa {rule} {schedule}",
+                micro_batches=count,
+                measure=partial(ray_run.run, mine, own, warmup=warmup),
+                about={"kind": "distfa", "rule": rule},
+            )
+
+
+def single(spec: RunSpec, *, warmup: int, deadline_seconds: float) -> Iterator[Entrant]:
+    """torch in one process, on one thread and on as many as there are cores."""
+    run = partial(torch_engines.run_single, spec, warmup=warmup, deadline_seconds=deadline_seconds)
+    for threads in sorted({1, cores()}):
+        yield Entrant(
+            family=f"torch one process, {threads} thread{'s' if threads > 1 else ''}",
+            micro_batches=None,
+            measure=partial(run, threads=threads),
+            about={"kind": "single", "threads": threads},
+        )
+
+
+def pipelines(
+    spec: RunSpec, *, processes: Sequence[int], counts: Sequence[int], warmup: int, deadline_seconds: float
+) -> Iterator[Entrant]:
+    """torch's pipelines of every size and schedule with every number of micro-batches it takes."""
+    for size, schedule, count in product(processes, torch_engines.SCHEDULES, counts):
+        if schedule == "1f1b" and count < size:
+            continue  # torch refuses it
+        pipeline = Pipeline(processes=size, schedule=schedule, micro_batches=count)
+        torch_engines.check(spec, pipeline)
+        yield Entrant(
+            family=f"torch {schedule}, {size} processes",
+            micro_batches=count,
+            measure=partial(
+                torch_engines.run_pipeline, spec, pipeline, warmup=warmup, deadline_seconds=deadline_seconds
+            ),
+            about={"kind": "pipeline"},
+        )

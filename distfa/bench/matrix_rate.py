@@ -1,0 +1,74 @@
+"""How fast this machine multiplies matrices: every product of a step, one thread per process, one process per core."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distfa.bench.arithmetic import Product
+from distfa.bench.machine import cores
+from distfa.bench.subprocesses import command, launch
+
+_MEET_SECONDS = 0.001
+
+
+def run(products: Iterable[Product], *, dtype: str, seconds: float, deadline_seconds: float) -> dict[Product, float]:
+    """Time every product while each core does the same; CPU seconds per product, the mean over the processes.
+
+    Args:
+        products: Repeated ones are timed once.
+        dtype: ``float32``, ``float64`` or ``bfloat16``.
+        seconds: To spend on all of them together.
+        deadline_seconds: For everything.
+
+    Raises:
+        BenchError: A process failed, or did not end in time.
+    """
+    distinct, processes = sorted(set(products)), cores()
+    with tempfile.TemporaryDirectory() as folder:
+        common = {"products": distinct, "dtype": dtype, "seconds": seconds, "folder": folder, "processes": processes}
+        commands = [command(_timed_beside_others, rank=rank, **common) for rank in range(processes)]
+        reports = launch("matrix rate", commands, deadline_seconds=deadline_seconds)
+    return {product: sum(report["seconds"][i] for report in reports) / processes for i, product in enumerate(distinct)}
+
+
+def bound(layers: Sequence[Sequence[Product]], seconds: dict[Product, float], cores: int) -> float:
+    """The least seconds of a step: its products spread evenly over the cores, but no layer over several.
+
+    Args:
+        layers: As ``arithmetic.step`` gives them.
+        seconds: Of each product on one core, the others busy alike.
+        cores: How many there are.
+    """
+    each = [sum(seconds[product] for product in layer) for layer in layers]
+    return max(sum(each) / cores, max(each))
+
+
+def timed(products: Sequence[Product], *, dtype: torch.dtype, seconds: float) -> list[float]:
+    """CPU seconds of every product on this thread, taken in turns: what it costs where no other program disturbs."""
+    factors = [product.factors(dtype) for product in products]
+    results = [torch.mm(*pair) for pair in factors]  # warm caches and allocator
+    spent, rounds, began = [0.0] * len(products), 0, time.perf_counter()
+    while rounds == 0 or time.perf_counter() - began < seconds:
+        for i, pair in enumerate(factors):
+            before = time.thread_time()
+            torch.mm(*pair, out=results[i])
+            spent[i] += time.thread_time() - before
+        rounds += 1
+    return [total / rounds for total in spent]
+
+
+def _timed_beside_others(
+    *, products: list[list[Any]], dtype: str, seconds: float, folder: str, rank: int, processes: int
+) -> dict[str, list[float]]:
+    """In a process of its own: wait until every process is ready, so that none is timed while cores are idle."""
+    torch.set_num_threads(1)
+    (Path(folder) / str(rank)).touch()
+    while len(list(Path(folder).iterdir())) < processes:
+        time.sleep(_MEET_SECONDS)
+    return {"seconds": timed([Product(*each) for each in products], dtype=getattr(torch, dtype), seconds=seconds)}

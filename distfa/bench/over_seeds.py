@@ -1,0 +1,78 @@
+"""Configurations trained once per seed: their runs, the means over them, and what a reader must know of them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from distfa.bench.outcome import Outcome
+from distfa.errors import NonFiniteError
+from distfa.experiment.spec import RunSpec
+
+Figures = dict[str, Any]
+
+
+def train(
+    spec: RunSpec, about: dict[str, str], seeds: int, run: Callable[[RunSpec], Figures], say: Callable[[str], None]
+) -> list[Figures]:
+    """The figures of one run per seed, from the spec's own on; of one that diverged the reason.
+
+    Args:
+        spec: Of the configuration.
+        about: Its names, column by column.
+        seeds: How many.
+        run: Trains by a spec; gives ``test_accuracy`` in percent, and more.
+        say: Told as each run ends.
+    """
+    runs = []
+    for seed in range(spec.seed, spec.seed + seeds):
+        found: Figures = {**about, "seed": seed}
+        try:
+            found |= run(spec.model_copy(update={"seed": seed}))
+        except NonFiniteError as exc:
+            found["diverged"] = str(exc).splitlines()[0]
+        say(f"{_name(found)}: {found.get('test_accuracy', math.nan):.2f} %")
+        runs.append(found)
+    return runs
+
+
+def succeeded(runs: Iterable[Figures]) -> list[Figures]:
+    """Those that did not diverge."""
+    return [run for run in runs if "diverged" not in run]
+
+
+def means(runs: Sequence[Figures], *keys: str) -> Figures:
+    """Of some figures, and the sample deviation of the accuracy, over the runs that succeeded; nothing of none."""
+    done = succeeded(runs)
+    row: Figures = {key: mean(run[key] for run in done) for key in keys} if done else {}
+    if len(done) > 1:
+        row["spread"] = statistics.stdev(run["test_accuracy"] for run in done)
+    return row
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Of the values there are; None of none."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def outcome(name: str, base: RunSpec, seeds: int, *, columns: dict[str, str], notes: list[str], **rest: Any) -> Outcome:
+    """With ``rows`` and ``raw`` as in ``Outcome``; without the column of deviations where there is one seed."""
+    return Outcome(
+        name=name,
+        settings={"seeds": seeds, **base.model_dump(mode="json", exclude_defaults=True)},
+        columns={key: heading for key, heading in columns.items() if key != "spread" or seeds > 1},
+        notes=[
+            *notes,
+            *(f"{_name(run)}, diverged: {run['diverged']}" for run in rest["raw"] if "diverged" in run),
+            *(["one seed: small differences of accuracy mean nothing"] if seeds == 1 else []),
+        ],
+        **rest,
+    )
+
+
+def _name(run: Figures) -> str:
+    first, second, *_ = run.values()
+    return f"{first} {second}, seed {run['seed']}"

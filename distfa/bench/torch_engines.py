@@ -1,0 +1,159 @@
+"""torch's own engines beside distfa's: one process, or a pipeline of stages (torch.distributed.pipelining over gloo).
+
+Every process reads the data set and follows the run's seeded order, as distfa's layers do; stages send activations
+up and gradients down. They meet through a file, so no port has to be free, and processes in different network
+namespaces of one machine find each other; gloo then listens on the interface it is given.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from distfa.bench import torch_training
+from distfa.bench.machine import cores
+from distfa.bench.steady_state import Steady
+from distfa.bench.subprocesses import command, launch
+from distfa.errors import BenchError
+from distfa.experiment.spec import RunSpec
+
+SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """How a network is spread and worked through.
+
+    Attributes:
+        processes: Stages; layers are shared among them in order, as evenly as can be.
+        schedule: ``gpipe`` or ``1f1b``.
+        micro_batches: Equal parts of a batch.
+        interface: Network interface of every process.
+        prefixes: What to put before the command of every process, such as ``("ip", "netns", "exec", "n0")``;
+            empty for nothing.
+    """
+
+    processes: int
+    schedule: str = "gpipe"
+    micro_batches: int = 1
+    interface: str = "lo"
+    prefixes: Sequence[Sequence[str]] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """For tables and messages."""
+        return f"torch {self.schedule}, {self.processes} processes, M={self.micro_batches}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchRun:
+    """What a run came to.
+
+    Attributes:
+        losses: Before every update.
+        steady: From the end of the warm-up.
+        payload_bytes: Of the numbers in the activations and gradients sent, both ways over all boundaries, by their
+            shapes.
+    """
+
+    losses: list[float]
+    steady: Steady
+    payload_bytes: int = 0
+
+
+def run_single(spec: RunSpec, *, threads: int, warmup: int, deadline_seconds: float) -> TorchRun:
+    """Train by the spec in one process.
+
+    Args:
+        spec: Its rule and engine are not used: this is backpropagation.
+        threads: Of torch.
+        warmup: Steps before the measurement begins, at least 1.
+        deadline_seconds: For the whole run.
+
+    Raises:
+        BenchError: It failed, or did not end in time.
+    """
+    name = f"torch in one process ({threads} threads)"
+    line = command(torch_training.single, spec=spec.model_dump(mode="json"), threads=threads, warmup=warmup)
+    (report,) = launch(name, [line], deadline_seconds=deadline_seconds)
+    return TorchRun(losses=report["losses"], steady=Steady(**report["steady"]))
+
+
+def run_pipeline(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline_seconds: float) -> TorchRun:
+    """Train by the spec to the end, one process per stage.
+
+    Batches of fewer than ``spec.batch_size`` rows are left out: a pipeline's shapes are fixed.
+
+    Args:
+        spec: Its rule, engine and micro-batches are not used: this is backpropagation by ``pipeline``.
+        pipeline: The processes.
+        warmup: Steps before the measurement begins, at least 1.
+        deadline_seconds: For the whole run.
+
+    Raises:
+        BenchError: It cannot be run so, failed, or did not end in time.
+    """
+    check(spec, pipeline)
+    processes, layers = pipeline.processes, len(spec.model.hidden) + 1
+    ends = [1 + layers * i // processes for i in range(processes + 1)]
+    stages = [list(range(start, end)) for start, end in itertools.pairwise(ends)]
+    common: dict[str, object] = {
+        "schedule": pipeline.schedule,
+        "micro_batches": pipeline.micro_batches,
+        "interface": pipeline.interface,
+    }
+    common |= {"spec": spec.model_dump(mode="json"), "processes": processes, "threads": max(1, cores() // processes)}
+    with tempfile.TemporaryDirectory() as folder:
+        common |= {"meeting": f"{folder}/meeting", "warmup": warmup, "deadline_seconds": deadline_seconds}
+        commands = [
+            [*prefix, *command(torch_training.stage, rank=rank, layers=stages[rank], **common)]
+            for rank, prefix in enumerate(pipeline.prefixes or [()] * processes)
+        ]
+        reports = launch(pipeline.name, commands, deadline_seconds=deadline_seconds)
+    return TorchRun(
+        losses=reports[-1]["losses"],
+        steady=_together([report["steady"] for report in reports]),
+        payload_bytes=sum(report["payload_bytes"] for report in reports),
+    )
+
+
+def check(spec: RunSpec, pipeline: Pipeline) -> None:
+    """Refuse what cannot be run.
+
+    Raises:
+        BenchError: The processes, micro-batches or prefixes do not fit the network or each other.
+    """
+    layers, processes = len(spec.model.hidden) + 1, pipeline.processes
+    if pipeline.schedule not in SCHEDULES:
+        raise BenchError(f"schedule {pipeline.schedule!r} is not one of {', '.join(SCHEDULES)}")
+    if not 2 <= processes <= layers:
+        raise BenchError(
+            f"a pipeline of {processes} processes cannot be made of {layers} layers; take 2 to {layers} processes"
+        )
+    if pipeline.schedule == "1f1b" and pipeline.micro_batches < processes:
+        raise BenchError(
+            f"torch's 1f1b needs at least as many micro-batches as processes, not {pipeline.micro_batches} for "
+            f"{processes}; take more micro-batches or gpipe"
+        )
+    if spec.batch_size % pipeline.micro_batches:
+        raise BenchError(
+            f"a batch of {spec.batch_size} rows has no {pipeline.micro_batches} equal parts, which a pipeline needs; "
+            "choose micro-batches that divide the batch size"
+        )
+    if pipeline.prefixes and len(pipeline.prefixes) != processes:
+        raise BenchError(f"{len(pipeline.prefixes)} command prefixes for {processes} processes; give one for each")
+
+
+def _together(parts: Sequence[Mapping[str, float]]) -> Steady:
+    """The pipeline's steady state from its stages': the last one's clock, everyone's CPU time."""
+    last = parts[-1]
+    own = sum(part["cpu_seconds"] for part in parts)
+    siblings = (own - last["cpu_seconds"]) * last["samples_per_second"] / 1000  # cores that the other stages took
+    return Steady(
+        samples_per_second=last["samples_per_second"],
+        cpu_seconds=own,
+        busy=last["busy"],
+        others=max(0.0, last["others"] - siblings / cores()),
+    )

@@ -1,0 +1,171 @@
+"""torch's own training loop, in a process by itself: of a whole network, or of one stage of torch's pipelining."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distfa.bench import steady_state
+from distfa.bench.task import Task
+from distfa.core import optim, order
+from distfa.core.draw import initial_weight
+from distfa.core.recipe import Recipe
+from distfa.experiment.spec import parse
+
+
+def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]:
+    """The whole network, by autograd; ``losses`` and ``steady``."""
+    torch.set_num_threads(threads)
+    task = Task.of(parse(spec))
+    (train, _), losses = task.splits(), list[float]()
+    model = modules(task.recipe, range(1, len(task.recipe.network) + 1))
+
+    def backward(rows: NDArray[np.int64]) -> float:
+        loss = loss_part(model(train.inputs.read(rows)), train.targets.read(rows), len(rows))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    found = steady_state.watch(_steps(task, model, backward, losses), warmup=warmup)
+    return {"losses": losses, "steady": asdict(found)}
+
+
+def stage(
+    *,
+    spec: dict[str, Any],
+    layers: list[int],
+    schedule: str,
+    micro_batches: int,
+    interface: str,
+    threads: int,
+    rank: int,
+    processes: int,
+    meeting: str,
+    warmup: int,
+    deadline_seconds: float,
+) -> dict[str, Any]:
+    """One stage of a pipeline, the others in processes of their own, over gloo.
+
+    Args:
+        spec: The run.
+        layers: Of this stage, counted from 1.
+        schedule: As ``torch_engines.Pipeline`` has it, like micro-batches and interface.
+        micro_batches: Equal parts of a batch.
+        interface: Of the network.
+        threads: Of torch.
+        rank: Counted from 0 at the inputs.
+        processes: How many stages.
+        meeting: A file, none yet, by which the processes find each other.
+        warmup: Steps before the measurement begins.
+        deadline_seconds: For the whole run.
+
+    Returns:
+        ``losses``, which the last stage alone knows, ``payload_bytes`` this stage sent, ``steady``.
+    """
+    from torch import distributed as dist  # here, because a parent needs neither
+    from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
+
+    torch.set_num_threads(threads)
+    os.environ["GLOO_SOCKET_IFNAME"], timeout = interface, timedelta(seconds=deadline_seconds)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes, timeout=timeout)
+    task = Task.of(parse(spec))
+    recipe, (train, _), losses = task.recipe, task.splits(), list[float]()
+    module, is_last = modules(recipe, range(layers[0], layers[-1] + 1)), rank == processes - 1
+    worked = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[schedule](
+        PipelineStage(module, rank, processes, torch.device("cpu")),
+        n_microbatches=micro_batches,
+        loss_fn=lambda output, target: loss_part(output, target, recipe.batch_size),
+        scale_grads=False,  # loss_part already is a share of the batch's mean
+    )
+
+    def backward(rows: NDArray[np.int64]) -> float:
+        parts: list[Tensor] = []
+        last: dict[str, Any] = {"target": train.targets.read(rows), "losses": parts} if is_last else {}
+        worked.step(*([] if rank else [train.inputs.read(rows)]), **last, return_outputs=False)
+        return sum(part.item() for part in parts)
+
+    found = steady_state.watch(_steps(task, module, backward, losses, whole_batches=True), warmup=warmup)
+    dist.barrier()  # nobody leaves while a neighbour still reads
+    dist.destroy_process_group()
+    columns = (recipe.network[layers[0]].inputs if rank else 0) + (0 if is_last else recipe.network[layers[-1]].outputs)
+    sent = len(losses) * recipe.batch_size * columns * recipe.signal_dtype.itemsize
+    return {"losses": losses, "payload_bytes": sent, "steady": asdict(found)}
+
+
+def _steps(
+    task: Task,
+    model: nn.Module,
+    backward: Callable[[NDArray[np.int64]], float],
+    losses: list[float],
+    *,
+    whole_batches: bool = False,
+) -> Iterator[int]:
+    """Yields the rows of every step, after its update; what ``backward`` says is its loss goes to ``losses``."""
+    recipe, samples = task.recipe, len(task.inputs.train)
+    optimizer = torch_optimizer(recipe.optimizer, list(model.parameters()))
+    for batch in order.batches(recipe, samples):
+        if whole_batches and batch.rows != recipe.batch_size:
+            continue
+        optimizer.zero_grad()
+        losses.append(backward(np.concatenate(batch.parts)))
+        for group in optimizer.param_groups:
+            group["lr"] = optim.rate(recipe.optimizer, batch.step, order.steps(recipe, samples))
+        optimizer.step()
+        yield batch.rows
+
+
+class _Mixed(nn.Sequential):
+    """As ``Sequential``, its products in bfloat16 by torch's own autocast."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What the modules make of the input."""
+        with torch.autocast(input.device.type, torch.bfloat16):
+            for module in self:
+                input = module(input)
+        return input
+
+
+def modules(recipe: Recipe, layers: range) -> nn.Sequential:
+    """Some layers of the network as torch modules, starting on the weights distfa would give them.
+
+    In a mixed run they compute by torch's autocast, so that what a stage sends is bfloat16 too.
+
+    Args:
+        recipe: What is trained.
+        layers: Which layers, counted from 1.
+    """
+    built: list[nn.Module] = []
+    for l in layers:
+        shape = recipe.network[l]
+        linear = nn.Linear(shape.inputs, shape.outputs, bias=shape.bias, dtype=recipe.dtype)
+        with torch.no_grad():
+            linear.weight.copy_(initial_weight(recipe, l))
+            if shape.bias:
+                linear.bias.zero_()
+        built.append(linear)
+        if shape.activation.name != "identity":
+            built.append(shape.activation.module())
+    return _Mixed(*built) if recipe.mixed else nn.Sequential(*built)
+
+
+def torch_optimizer(config: optim.OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """torch's own optimizer class, fused, with the settings distfa has."""
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, **common)
+    adam: type[torch.optim.Adam] = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return adam(parameters, betas=config.betas, eps=config.eps, **common)
+
+
+def loss_part(output: Tensor, target: Tensor, rows: int) -> Tensor:
+    """A micro-batch's share of the mean loss over a batch of ``rows`` rows, so that shares and gradients just add."""
+    wide = output.to(torch.promote_types(output.dtype, torch.float32))
+    return F.cross_entropy(wide, target, reduction="sum") / rows

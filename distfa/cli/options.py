@@ -1,0 +1,62 @@
+"""Options that several commands have, and what is written in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from distfa.errors import UsageError
+
+if TYPE_CHECKING:
+    from distfa.experiment.spec import RunSpec
+
+Data = Annotated[str, typer.Option(help="As for 'distfa train'.")]
+DataDir = Annotated[str | None, typer.Option(help="As for 'distfa train'.")]
+Hidden = Annotated[str, typer.Option(metavar="N,N,...", help="Widths of the hidden layers.")]
+Optimizer = Annotated[str, typer.Option(help="sgd, adam or adamw.")]
+LearningRate = Annotated[float, typer.Option(help="Learning rate.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Runs per row; means, and the accuracy's deviation.")]
+Out = Annotated[Path, typer.Option(help="Where the figures go.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The file's text on stdout, no table.")]
+JsonObject = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+RunDir = Annotated[Path, typer.Argument(help="Run directory, as 'distfa train' prints it.")]
+
+
+def panel(name: str) -> Callable[..., Any]:
+    """``typer.Option`` for options that stand under a heading of their own."""
+    return partial(typer.Option, rich_help_panel=name)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """``bp,fa`` as its parts."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers(option: str, text: str, count: int | None = None, *, may_be_none: bool = False) -> tuple[int, ...]:
+    """``1,2,4`` as numbers.
+
+    Raises:
+        UsageError: A part is no whole number above 0, or there are not ``count`` of them, or none where some must be.
+    """
+    parts = words(text)
+    right_count = len(parts) == count if count else parts or may_be_none
+    if not right_count or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        wanted = f"{count} whole numbers above 0" if count else "whole numbers above 0"
+        raise UsageError(f"{option} is {text!r}; it takes {wanted}, with commas between")
+    return tuple(map(int, parts))
+
+
+def codec_pairs(text: str) -> list[tuple[str, str]]:
+    """``int8,int8/bf16`` as (activations, errors)."""
+    return [(up, down or up) for up, _, down in (pair.partition("/") for pair in words(text))]
+
+
+def bench_spec(hidden: str, flags: dict[str, Any]) -> RunSpec:
+    """The spec of a benchmark's task, from the widths as they are written and what differs from the defaults."""
+    from distfa.experiment import spec as specs
+
+    return specs.load(None, [specs.parse_change(f"model.hidden=[{hidden}]"), *flags.items()])

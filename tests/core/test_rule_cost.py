@@ -1,0 +1,79 @@
+"""A rule's own word on its cost, against its matrices; and that nobody else asks which rule it is."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+from runs import recipe
+
+from distfa.core import rules
+from distfa.core.rules import RULES
+
+PACKAGE = Path(rules.__file__).parents[2]
+SIZES = (12, 17, 9, 9, 23, 5)
+CASES = [{"rule": rule} for rule in RULES] + [
+    {"rule": "fa", "rank": 3},
+    {"rule": "dfa", "rank": 3},
+    {"rule": "dfa", "fanout": 2},
+]
+DEFAULTS = {  # of specs and options
+    ("core/recipe.py", "dfa"),
+    ("experiment/spec.py", "dfa"),
+    ("cli/bench_books.py", "dfa,fa"),
+    ("cli/bench_codecs.py", "bp,fa,dfa"),
+    ("cli/bench_comm.py", "fa,dfa"),
+    ("cli/bench_scale.py", "dfa"),
+    ("cli/bench_speed.py", "bp,fa,dfa"),
+}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_kept_drawn_and_learned_is_what_the_matrices_hold(case):
+    rule = rules.build(recipe(SIZES, **case))
+    for boundary in rule.network.boundaries:
+        cost = rule.cost(boundary)
+        fresh = rule.refresh(boundary, 0)
+        sender = rule.feedback(boundary, sender=True) if fresh is None else fresh
+        learner = rule.feedback(boundary, sender=False)
+        assert cost.origin_keeps == numbers(sender)
+        assert cost.learner_keeps == numbers(learner)
+        assert cost.learner_multiplies == (learner is not None)
+        assert cost.drawn == numbers(fresh)
+        assert cost.learned == (numbers(learner) if rule.learns_feedback else 0)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_knows_whether_its_feedback_depends_on_init(name):
+    aligned, random = (rules.build(recipe(SIZES, rule=name, init=init)) for init in ("aligned", "random"))
+    pairs = [(aligned.feedback(1, sender=end), random.feedback(1, sender=end)) for end in (True, False)]
+    assert any(a is not None and not torch.equal(a, b) for a, b in pairs) == aligned.takes_init
+
+
+def test_errors_are_sent_from_the_top_origin_down_and_by_one_origin_upwards():
+    def sent(**changes):
+        return rules.build(recipe((4, 4, 4, 4, 4), **changes)).errors_in_order
+
+    assert sent(rule="bp") == sent(rule="kp") == [3, 2, 1]
+    assert sent(rule="dfa") == [1, 2, 3]
+    assert sent(rule="dfa", fanout=2) == [2, 3, 1]  # layer 4 sends to 2 and 3, layer 3 to 1
+
+
+def test_no_other_package_compares_a_rules_name():
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        file = path.relative_to(PACKAGE).as_posix()
+        if file.startswith("core/rules/"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and set(node.value.split(",")) <= {*RULES}
+            ):
+                found.add((file, node.value))
+    assert found == DEFAULTS
+
+
+def numbers(matrix):
+    return 0 if matrix is None else matrix.numel()
