@@ -32,7 +32,7 @@ def pairs(*axes: Iterable[Any]) -> list[tuple[Any, ...]]:
                 new = [sum(_pair(chosen, axis, i, a) in missing for a in chosen) for i in range(len(values[axis]))]
                 # Where no choice helps more, take turns, so that other axes do not always meet the first value.
                 turn = len(cases) % len(new)
-                chosen[axis] = max(range(len(new)), key=lambda i: (new[i], i == turn))  # noqa: B023
+                chosen[axis] = max(range(len(new)), key=lambda i: (new[i], i == turn))
         missing -= {tuple(sorted(pair)) for pair in combinations(chosen.items(), 2)}
         cases.append(tuple(values[axis][chosen[axis]] for axis in range(len(values))))
     return cases
