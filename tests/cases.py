@@ -51,4 +51,6 @@ def label(value: Any) -> str | None:
     """What a case is called; None leaves it to pytest."""
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
-    return f"{value.name}-{value.momentum}" if isinstance(value, OptimizerConfig) else None
+    if isinstance(value, OptimizerConfig):
+        return f"{value.name}-{value.momentum}"
+    return "-".join(map(str, value)) if isinstance(value, tuple) else None

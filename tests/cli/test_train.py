@@ -161,7 +161,10 @@ def leftovers(session):
     return found
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 130, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
+)
 def test_an_ended_driver_leaves_no_process_behind(tmp_path, monkeypatch, how, code):
     session = f"{tmp_path.name}-{os.getpid()}"
     monkeypatch.setenv("DISTFA_TEST_SESSION", session)
