@@ -170,6 +170,7 @@ def test_an_ended_driver_leaves_no_process_behind(tmp_path, monkeypatch, how, co
     monkeypatch.setenv("DISTFA_TEST_SESSION", session)
     process = started(tmp_path)
     monkeypatch.delenv("DISTFA_TEST_SESSION")
+    assert sum("LayerActor" in text for text in leftovers(session)) == 3  # so that it would see them
     process.send_signal(how)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == code

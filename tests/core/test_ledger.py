@@ -170,6 +170,7 @@ def test_the_law_holds_neuron_by_neuron(rule, activation, schedule):
         ledger_neurons=True,
         optimizer=OPTIMIZERS[2],
     )
+    assert len(found) == 3 * 15
     for entry in found:
         shares = dataclasses.asdict(entry.neurons)
         assert {len(values) for values in shares.values()} == {trainer.recipe.network.sizes[entry.boundary]}
@@ -193,7 +194,9 @@ def test_a_neurons_share_is_the_change_of_its_own_q():
 
 
 def test_rules_without_a_potential_keep_no_ledger():
-    for rule in sorted(set(RULES) - set(LAWFUL)):
+    lawless = set(RULES) - set(LAWFUL)
+    assert "drtp" in lawless
+    for rule in sorted(lawless):
         assert books(rule, max_steps=3)[0] == []
 
 
