@@ -16,4 +16,4 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """A process per core for all of the tests; those asked for by name run in this one, where a debugger works."""
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return 0
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    return min(_MOST_WORKERS, os.cpu_count() or 1)
