@@ -1,7 +1,19 @@
 """For all tests."""
 
+import os
 import signal
+
+import pytest
 
 # A shell starts background jobs with SIGINT ignored, and what they start inherits that: tests that interrupt
 # a child would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_MOST_WORKERS = 4
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process per core for all of the tests; those asked for by name run in this one, where a debugger works."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return 0
+    return min(_MOST_WORKERS, os.cpu_count() or 1)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from test_train import distfa
+from commands import here
 
 from distfa.core.rules import RULES
 
@@ -15,21 +15,21 @@ def run(tmp_path_factory):
     """A finished run on Ray, long enough to have rates."""
     where = tmp_path_factory.mktemp("runs")
     options = ["--rule", "fa", "--hidden", "24,16", "--epochs", "25", "--set", "ledger.every=10", "--run-dir", "run"]
-    distfa("train", *options, cwd=where)
+    here("train", *options, cwd=where)
     return where / "run"
 
 
 def test_rules_lists_every_rule_with_its_cost_and_potential(tmp_path):
-    table = json.loads(distfa("rules", "--json", cwd=tmp_path).stdout)
+    table = json.loads(here("rules", "--json", cwd=tmp_path).stdout)
     assert list(table) == list(RULES)
     assert table["drtp"]["potential"] == "none, so no conservation law"
     assert table["kp"]["numbers sent down"] == "d_{l+1}"
-    text = distfa("rules", cwd=tmp_path).stdout
+    text = here("rules", cwd=tmp_path).stdout
     assert all(name in text for name in RULES)
 
 
 def test_watch_shows_the_stack_with_the_law_alignment_and_rates(run):
-    out = distfa("watch", run, "--once", cwd=run).stdout
+    out = here("watch", run, "--once", cwd=run).stdout
     assert re.search(r"fa \(aligned\), finished, step 1124, epoch 25, loss 0\.\d+", out)
     assert re.search(r"3 +16 to 10 +\d+% +\+1\.00", out)
     assert len(re.findall(r"\d+\.\d° +holds \(-?\de-\d\d\)", out)) == 2
@@ -37,7 +37,7 @@ def test_watch_shows_the_stack_with_the_law_alignment_and_rates(run):
 
 
 def test_report_writes_one_page_and_says_where(run):
-    out = distfa("report", run, cwd=run).stdout.strip()
+    out = here("report", run, cwd=run).stdout.strip()
     assert out.endswith("report.html")
     assert "<html" in (run / "report.html").read_text()[:200]
 
@@ -57,13 +57,13 @@ def test_metrics_hold_every_kind_of_record_and_the_result_sums_them_up(run):
 
 def test_a_run_with_nothing_there_is_refused(tmp_path):
     for command in ("watch", "report"):
-        done = distfa(command, "nowhere", cwd=tmp_path, check=False)
+        done = here(command, "nowhere", cwd=tmp_path, check=False)
         assert (done.returncode, "nowhere is no run directory" in done.stderr) == (2, True)
 
 
 def test_spec_prints_a_whole_spec_that_train_takes(tmp_path):
-    text = distfa("spec", "--set", "rule=fa", "--set", "feedback.rank=3", cwd=tmp_path).stdout
+    text = here("spec", "--set", "rule=fa", "--set", "feedback.rank=3", cwd=tmp_path).stdout
     assert yaml.safe_load(text)["feedback"] == {"rank": 3, "gain": 1.0, "fanout": None}
-    done = distfa("spec", "--set", "rule=kp", "--set", "feedback.rank=3", cwd=tmp_path, check=False)
+    done = here("spec", "--set", "rule=kp", "--set", "feedback.rank=3", cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "feedback.rank goes with fa, dfa, not with rule 'kp'" in done.stderr

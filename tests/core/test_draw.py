@@ -5,6 +5,7 @@ import torch
 from runs import recipe
 
 from distfa.core.draw import DISTRIBUTIONS, Purpose, initial_weight, matrix
+from distfa.core.layer import Layer
 
 
 def draw(rows, columns, distribution="normal", seed=3, purpose=Purpose.WEIGHT, index=1):
@@ -44,6 +45,10 @@ def test_the_largest_seed_of_a_spec_draws():
     assert draw(2, 2, seed=2**63 - 1).isfinite().all()
 
 
-def test_float32_weights_are_float64_weights_rounded():
-    r = recipe()
-    assert torch.equal(initial_weight(r, 2).float(), initial_weight(r, 2).to(torch.float32))
+def test_float32_layers_start_on_the_float64_numbers_rounded():
+    drawn = initial_weight(recipe(), 2)
+    narrow, wide = (Layer(recipe(dtype=dtype), 2).weight for dtype in (torch.float32, torch.float64))
+    assert not torch.equal(drawn.float().double(), drawn)  # there is something to round
+    assert torch.equal(wide, drawn)
+    assert (narrow.dtype, wide.dtype) == (torch.float32, torch.float64)
+    assert torch.equal(narrow, drawn.float())

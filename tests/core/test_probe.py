@@ -62,7 +62,10 @@ def test_a_probe_measures_against_autograds_gradient(rule, micro_batches, activa
 
 
 def test_backpropagation_is_aligned_with_itself():
-    for probe in probes(run_serial(recipe(rule="bp", dtype=F64, probe_every=3, epochs=3))[1]):
+    found = probes(run_serial(recipe(rule="bp", dtype=F64, probe_every=3, epochs=3))[1])
+    assert [probe.step for probe in found] == [0, 3, 6, 9, 12]
+    for probe in found:
+        assert len(probe.layers) == 4
         assert probe.cosine == pytest.approx(1, rel=1e-12)
         assert probe.dominance == pytest.approx(1, rel=1e-12)
         assert all(layer.cosine == pytest.approx(1, rel=1e-12) for layer in probe.layers)

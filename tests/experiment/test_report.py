@@ -5,10 +5,10 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 
 import plotly.graph_objects as go
 import pytest
+from commands import here
 
 from distfa.errors import RunDirError
 from distfa.experiment.report import write_report
@@ -109,8 +109,7 @@ def test_a_whole_run_has_every_figure_and_plotly_takes_each_of_them(tmp_path):
 
 def test_what_train_really_writes_has_every_figure_of_a_one_process_run(tmp_path):
     small = ["--hidden", "24,16", "--epochs", "1", "--set", "data.limit=200", "--engine", "serial", "--rule", "fa"]
-    command = [sys.executable, "-m", "distfa", "train", *small, "--set", "ledger.every=1", "--set", "probe.every=2"]
-    subprocess.run([*command, "--run-dir", tmp_path / "run"], check=True, capture_output=True, timeout=120)
+    here("train", *small, "--set", "ledger.every=1", "--set", "probe.every=2", "--run-dir", "run", cwd=tmp_path)
     page, found = report(tmp_path / "run")
     assert [name for name, figure in found.items() if not figure.traces] == ["traffic", "time", "timeline"]
     assert "fa (aligned), 64-24-16-10: test accuracy" in page

@@ -1,15 +1,18 @@
 """Layer workers over a wire equal the serial oracle, bit for bit."""
 
 from dataclasses import replace
+from itertools import cycle, repeat
 
 import pytest
 import torch
+from cases import label, pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial, run_threads
 
 from distfa.core.activations import NAMES
 from distfa.core.optim import OptimizerConfig
+from distfa.core.records import StepRecord
 from distfa.core.routes import links
 from distfa.core.rules import RULES
 from distfa.transport.base import WireConfig
@@ -17,6 +20,7 @@ from distfa.transport.message import Direction, Kind
 
 MANY = (12, 5, 17, 9, 3, 14, 6, 8, 10, 11, 12, 13, 4, 15, 7, 3, 5)
 DTYPES = [torch.float32, torch.float64]
+SCHEDULES = [("sync", 1), ("sync", 4), ("async", 4)]
 
 
 def by_kind(records):
@@ -24,36 +28,59 @@ def by_kind(records):
     return sorted(records, key=lambda r: (type(r).__name__, r.step, getattr(r, "boundary", 0)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("schedule", "micro_batches"), [("sync", 1), ("sync", 4), ("async", 4)])
-@pytest.mark.parametrize("rule", RULES)
-def test_two_hundred_steps_over_grpc(rule, schedule, micro_batches, dtype):
+def assert_wired_equals_serial(r, **options):
+    """Weights and records, bit for bit."""
+    serial, serial_records, _ = run_serial(r)
+    wired, wired_records = run_threads(r, **options)
+    assert_same_bits(serial, wired)
+    assert serial_records == wired_records
+    return serial_records
+
+
+@pairwise(rule=RULES, how=SCHEDULES, dtype=DTYPES)
+def test_forty_steps_over_grpc(rule, how, dtype):
+    """Every rule by every schedule, the two dtypes in turn."""
+    schedule, micro_batches = how
+    r = recipe(rule=rule, schedule=schedule, micro_batches=micro_batches, dtype=dtype, epochs=8, eval_every=3)
+    records = assert_wired_equals_serial(r)
+    # 75 rows in batches of 16: the last batch has 11 rows, which 4 does not divide
+    assert sum(isinstance(record, StepRecord) for record in records) == 40
+
+
+@pytest.mark.parametrize(
+    ("rule", "how", "dtype"),
+    [
+        ("bp", ("sync", 4), torch.float64),
+        ("fa", ("sync", 1), torch.float32),
+        ("dfa", ("async", 4), torch.float32),
+        ("kp", ("async", 4), torch.float64),
+    ],
+    ids=label,
+)
+def test_two_hundred_steps_over_grpc(rule, how, dtype):
+    schedule, micro_batches = how
     r = recipe(rule=rule, schedule=schedule, micro_batches=micro_batches, dtype=dtype, epochs=40, eval_every=13)
-    assert r.epochs * 5 == 200  # 75 rows in batches of 16: the last batch has 11 rows, which 4 does not divide
-    serial, serial_records, _ = run_serial(r)
-    wired, wired_records = run_threads(r)
-    assert_same_bits(serial, wired)
-    assert serial_records == wired_records
+    records = assert_wired_equals_serial(r)
+    assert sum(isinstance(record, StepRecord) for record in records) == 200
 
 
-@pytest.mark.parametrize("sizes", [(12, 5), MANY], ids=["1 layer", "16 layers"])
-@pytest.mark.parametrize("schedule", ["sync", "async"])
-@pytest.mark.parametrize("rule", RULES)
-def test_one_layer_and_sixteen_of_unequal_widths(sizes, schedule, rule):
+@pairwise(rule=RULES, sizes=[(12, 5), MANY], schedule=["sync", "async"])
+def test_one_layer_and_sixteen_of_unequal_widths(rule, sizes, schedule):
     adam = OptimizerConfig(name="adam", lr=1e-3, schedule="cosine", warmup_steps=3)
-    r = recipe(sizes, rule=rule, schedule=schedule, micro_batches=6, optimizer=adam, max_steps=12)
-    serial, serial_records, _ = run_serial(r)
-    wired, wired_records = run_threads(r)
-    assert_same_bits(serial, wired)
-    assert serial_records == wired_records
+    assert_wired_equals_serial(
+        recipe(sizes, rule=rule, schedule=schedule, micro_batches=6, optimizer=adam, max_steps=12)
+    )
 
 
-@pytest.mark.parametrize(("activations", "errors"), [("lossless", "lossless"), ("int8", "int4sr"), ("packed", "fp32")])
-@pytest.mark.parametrize(("schedule", "micro_batches"), [("sync", 1), ("async", 4)])
-@pytest.mark.parametrize("rule", RULES)
-def test_mixed_runs_send_bfloat16_and_keep_float32(rule, schedule, micro_batches, activations, errors):
+@pairwise(
+    rule=RULES,
+    codecs=[("lossless", "lossless"), ("int8", "int4sr"), ("packed", "fp32")],
+    how=[("sync", 1), ("async", 4)],
+)
+def test_mixed_runs_send_bfloat16_and_keep_float32(rule, codecs, how):
+    (activations, errors), (schedule, micro_batches) = codecs, how
     r = recipe(
-        rule=rule, schedule=schedule, micro_batches=micro_batches, mixed=True, epochs=6, ledger_every=3, probe_every=5
+        rule=rule, schedule=schedule, micro_batches=micro_batches, mixed=True, epochs=3, ledger_every=3, probe_every=5
     )
     serial, serial_records, _ = run_serial(r, activations=activations, errors=errors)
     with ThreadRun(r, activations=activations, errors=errors) as run:
@@ -63,7 +90,7 @@ def test_mixed_runs_send_bfloat16_and_keep_float32(rule, schedule, micro_batches
     assert by_kind(serial_records) == by_kind(wired_records)
     assert all(weight.dtype == torch.float32 for weight in wired.values())
     if activations == "lossless":
-        assert up.payload_bytes == 6 * 75 * 2 * r.network.sizes[1]
+        assert up.payload_bytes == 3 * 75 * 2 * r.network.sizes[1]
 
 
 @pytest.mark.parametrize("codec", ["bf16", "int8", "fp32"])
@@ -74,17 +101,21 @@ def test_lossy_codecs_lose_the_same_bits_in_both(codec):
     )
 
 
-@pytest.mark.parametrize("schedule", ["sync", "async"])
-@pytest.mark.parametrize("rule", RULES)
-def test_a_window_of_one_signal_is_enough(rule, schedule):
-    r = recipe(MANY, rule=rule, schedule=schedule, micro_batches=24, batch_size=24, max_steps=6, probe_every=2)
+@pytest.mark.parametrize(
+    ("rule", "schedule", "sizes"),
+    [*zip(RULES, cycle(["async", "sync"]), repeat(MANY[:9])), ("bp", "async", MANY), ("dfa", "sync", MANY)],
+    ids=lambda value: f"{len(value) - 1} layers" if isinstance(value, tuple) else None,
+)
+def test_a_window_of_one_signal_is_enough(rule, schedule, sizes):
+    """Who waits for whom follows from the routes: hop by hop, broadcast, or none."""
+    r = recipe(sizes, rule=rule, schedule=schedule, micro_batches=24, batch_size=24, max_steps=3, probe_every=2)
     assert_same_bits(run_serial(r)[0], run_threads(r, wire=WireConfig(window=1, deadline_seconds=10))[0])
 
 
 @pytest.mark.parametrize("schedule", ["sync", "async"])
 @pytest.mark.parametrize("fanout", [1, 2, 5])
 def test_an_error_passed_on_by_a_tree_of_layers_is_the_error_sent_straight(fanout, schedule):
-    r = recipe(MANY, rule="dfa", schedule=schedule, micro_batches=12, max_steps=8, probe_every=3)
+    r = recipe(MANY, rule="dfa", schedule=schedule, micro_batches=12, max_steps=4, probe_every=3)
     tree = replace(r, fanout=fanout)
     straight, _, _ = run_serial(r)
     assert_same_bits(run_serial(tree)[0], straight)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cases import pairwise
 from runs import ThreadRun, assert_same_bits, recipe, run_serial
 from test_failures import Meddler
 
@@ -30,15 +31,17 @@ def ledger(r, **options):
         return entries(run.train()[1])
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("schedule", ["sync", "async"])
-@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.potential])
+@pairwise(
+    rule=[name for name, rule in RULES.items() if rule.potential],
+    schedule=["sync", "async"],
+    dtype=[torch.float64, torch.float32],
+)
 def test_distributed_books_equal_serial_ones_bit_for_bit(rule, schedule, dtype):
     r = recipe(
-        rule=rule, schedule=schedule, dtype=dtype, ledger_every=1, ledger_neurons=True, micro_batches=3, epochs=4
+        rule=rule, schedule=schedule, dtype=dtype, ledger_every=1, ledger_neurons=True, micro_batches=3, epochs=2
     )
     expected = entries(run_serial(r)[1])
-    assert len(expected) == 20 * 3
+    assert len(expected) == 10 * 3
     assert ledger(r) == expected
 
 
@@ -54,7 +57,7 @@ def test_distributed_probes_equal_serial_ones_bit_for_bit_and_are_counted_apart(
     assert len(expected) == 5
     assert bytes_apart(traffic)["probe"] > 0
     plain = recipe(rule=rule, schedule=schedule, micro_batches=3, epochs=2)
-    with ThreadRun(plain, wire=WIRE) as run:
+    with ThreadRun(plain, wire=WIRE, transport="loopback") as run:
         unprobed, _ = run.train()
         boundaries = plain.network.boundaries
         assert boundary_bytes(run.coordinator.traffic(), boundaries) == boundary_bytes(traffic, boundaries)
@@ -133,7 +136,8 @@ def test_feedback_matrices_that_differ_between_the_two_ends_are_found_from_the_f
 def test_a_declared_lossy_codec_is_entered_as_transport_and_is_no_violation():
     r = recipe(rule="fa", ledger_every=1, max_steps=5)
     found = ledger(r, activations="int8")
-    assert all(entry.holds for entry in found)
+    assert [entry.transport_tolerance for entry in found] == [float("inf")] * 15
+    assert all(abs(entry.residual) <= entry.tolerance < 1e-3 for entry in found)
     assert any(abs(entry.transport) > 1e-6 for entry in found)
     assert found == entries(run_serial(r, activations="int8")[1])
 

@@ -1,5 +1,7 @@
 """What goes over the wire: as many bytes as theory says, and never a weight or a feedback matrix."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -44,15 +46,19 @@ def test_payload_bytes_are_the_closed_form(rule, activations, errors):
 def test_no_weight_and_no_feedback_matrix_crosses_the_wire(rule, init):
     r = recipe(rule=rule, init=init, dtype=torch.float64, micro_batches=2)
     seen = []
+    with ThreadRun(r, transport="loopback") as fresh:
+        initial = [row for handle in fresh.handles for row in secrets(handle.worker._layer)]
     with ThreadRun(r, tap=lambda link, data: seen.append(serde.load(data))) as run:
         weights, _ = run.train()
-        initial = [row for worker in ThreadRun(r).handles for row in secrets(worker.worker._layer)]
-    messages = len({str(message.identity) for message in seen})
-    assert messages == len(seen) > 0
+    assert len({message.identity for message in seen}) == len(seen)  # no message was seen twice
+    parts = STEPS * 2 * 3  # two halves of every batch, three boundaries
+    expected = {Kind.ACTIVATION: parts, Kind.ERROR: parts, Kind.EVALUATION: 2 * 3}
+    assert Counter(message.identity.kind for message in seen) == Counter(expected) - Counter(
+        {Kind.ERROR: parts if rule == "drtp" else 0}
+    )
     secret = {row.tobytes() for row in [*initial, *(row for w in weights.values() for row in rows_of(w))]}
-    assert secret
+    assert len(secret) > 2 * sum(SIZES[1:])  # rows of two sets of weights, and more
     for message in seen:
-        assert message.identity.kind in Kind
         signal = CODECS[message.codec].decode(message.payload, *message.shape, message.dtype)
         assert message.shape[0] in (8, 6, 5, 20)  # rows of samples: halves of 16 and 11, and the test set
         for line in (*rows_of(signal), *rows_of(signal.t())):
