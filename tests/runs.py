@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from distfa import codecs
-from distfa.core import order
 from distfa.core.activations import Activation
 from distfa.core.model import mlp
 from distfa.core.optim import OptimizerConfig
@@ -97,6 +96,8 @@ class ThreadRun:
         errors: str = "lossless",
         tap: Tap | None = None,
         modules=None,
+        span: tuple[int, int | None] = (0, None),
+        resume=None,
         wrap_transport=lambda layer, transport: transport,
     ) -> None:
         torch.set_num_threads(1)
@@ -110,6 +111,8 @@ class ThreadRun:
             errors=errors,
             train_rows=len(inputs.train),
             test_rows=len(inputs.test),
+            first=span[0],
+            stop=span[1],
         )
         switchboard = Switchboard()
         self.handles = [
@@ -121,6 +124,7 @@ class ThreadRun:
                     inputs=inputs if l == 1 else None,
                     targets=targets if reads_labels(recipe, l) else None,
                     module=(modules or {}).get(l),
+                    resume=(resume or {}).get(l),
                     tap=tap,
                 ),
             )
@@ -130,7 +134,7 @@ class ThreadRun:
             self.handles,
             deadline_seconds=wire.deadline_seconds,
             lossy=lossy(self.job),
-            steps=order.steps(recipe, len(inputs.train)),
+            steps=self.job.steps,
         )
         self.addresses = {}
         for handle in self.handles:

@@ -6,7 +6,7 @@ without its other end: what is, was lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from distfa.core.digest import Digest, compare
 from distfa.core.ledger import Half, join
@@ -53,6 +53,14 @@ class Books:
                 yield compare(other, entry)
         else:
             yield entry
+
+    def state_dict(self) -> dict[str, float]:
+        """What they carry from step to step, where nothing is unmatched: the least dominance so far."""
+        return {"least_dominance": self._alignments.least}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self._alignments.least = state["least_dominance"]
 
     def unmatched(self) -> list[str]:
         """What has no other end, in words."""

@@ -317,10 +317,13 @@ class Layer:
             found |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
         for name, operand in self._learned.items():
             found[f"learned.{name}"] = operand.master
-            state = self._feedback_optimizer.state[operand.master]
-            found |= {f"learned_optimizer.{name}.{key}": value for key, value in state.items()}
-        if self._teacher is not None and not self._learned:
+            kept = self._feedback_optimizer.state[operand.master]
+            found |= {f"learned_optimizer.{name}.{key}": value for key, value in kept.items()}
+        if self._teacher is not None and "" not in self._learned:
             found["teacher"] = self._teacher
+        for boundary, state in self._origin.items():
+            held = {name: value for name, value in state.items() if name not in self._learned}
+            found |= {f"origin.{boundary}.{name}": value for name, value in held.items()}
         if self._ledger is not None:
             found |= {f"ledger.{name}": value for name, value in self._ledger.state_dict().items()}
         found["updates"] = torch.tensor(self._updates)
@@ -340,9 +343,12 @@ class Layer:
             operand.follow()
             held = _under(f"learned_optimizer.{name}.", state, self.device)
             self._feedback_optimizer.state[operand.master] = held
-        if self._teacher is not None and not self._learned:
+        if self._teacher is not None and "" not in self._learned:
             self._teacher.copy_(state["teacher"])
+        for boundary, held in self._origin.items():
+            held |= _under(f"origin.{boundary}.", state, self.device)
         if self._ledger is not None:
+            self._ledger.matrix = self._matrix_of_the_law()
             self._ledger.load_state_dict(_under("ledger.", state, self.device))
         self._updates = int(state["updates"])
 
@@ -393,8 +399,7 @@ class Layer:
         elif not self.spec.linear_in:
             return None
         else:
-            name, state = self.spec.weights[0].name, self.rule.at_origin(below, self.block.weights())
-            held = self.rule.fixed(below, name, state)
+            held = self.rule.fixed(below, self.spec.weights[0].name, self._origin.get(below, {}))
             if held is None:
                 return None
             fixed = held.reshape(len(held), -1)

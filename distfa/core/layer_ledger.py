@@ -43,6 +43,9 @@ class LayerLedger:
         matrix: What the potential of the boundary below is measured with, as a matrix of the rows of this layer's
             weight, float64; None where the weight itself says it, or this layer keeps none.
         device: Where the layer computes.
+
+    Attributes:
+        matrix: As given.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class LayerLedger:
         self._lower = any(end == "lower" for _, end in duties)
         self._local = any(end == "upper" and b == layer for b, end in duties)
         self._upper = next((b for b, end in duties if end == "upper" and b < layer), None)
-        self._matrix = matrix
+        self.matrix = matrix
         self._pairs_only = self._upper is not None and not rule.is_direct and not self._spec.linear_in
         self._shadow: Tensor | None = None  # V_l, once it has moved, float64
         self._read: Tensor | None = None  # e^T h_l of this step so far
@@ -262,7 +265,7 @@ class LayerLedger:
         w, total = updates[name], self._nothing_yet(fold)
         for block in w.blocks():
             before = block.before.view(block.shape[0], -1)
-            fixed = None if self._matrix is None else self._matrix[block.rows]
+            fixed = None if self.matrix is None else self.matrix[block.rows]
             if rule.is_direct and fixed is not None:
                 total.add_product(block, lr, fixed.flatten())
                 continue
@@ -355,8 +358,8 @@ class LayerLedger:
         """V moves by -lr e^T h, whatever the optimizer makes of the gradient; at the output layer that is G."""
         if not self._rule.is_direct:
             return
-        if self._matrix is not None:
-            self._feedback, self._read = self._matrix, gradient_of(trained[self._spec.weights[0].name]).double()
+        if self.matrix is not None:
+            self._feedback, self._read = self.matrix, gradient_of(trained[self._spec.weights[0].name]).double()
         if self._read is not None:
             moved = self._read * -lr
             self._shadow = moved if self._shadow is None else self._shadow.add_(moved)
@@ -369,9 +372,9 @@ class LayerLedger:
 
     def _alignment(self, weight: Tensor) -> tuple[float | None, float | None]:
         """(angle in degrees, ||B|| / ||W||) between vec(W) and what stands in its place, to W's precision."""
-        if self._matrix is None:
+        if self.matrix is None:
             return None, None
-        feedback = self._rule.field(weight.view(len(weight), -1), self._matrix.to(weight.dtype)).flatten()
+        feedback = self._rule.field(weight.view(len(weight), -1), self.matrix.to(weight.dtype)).flatten()
         norms = (weight.norm() * feedback.norm()).item()
         cosine = (weight.flatten() @ feedback).item() / norms if norms else 0.0
         ratio = (feedback.norm() / weight.norm()).item() if norms else 0.0

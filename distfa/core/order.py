@@ -62,29 +62,39 @@ def steps_per_epoch(recipe: Recipe, samples: int) -> int:
     return -(-samples // recipe.batch_size)
 
 
-def batches(recipe: Recipe, samples: int, *, first: int = 0) -> Iterator[Batch]:
+def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = None) -> Iterator[Batch]:
     """Every batch of the run from step ``first`` on, in order: each epoch a permutation of all samples.
 
     Args:
         recipe: Gives seed, epochs, batch size and micro-batches.
         samples: Rows of the training set.
         first: Where to begin.
+        stop: Before which step to end; None for the end of the run.
+
+    Raises:
+        ValueError: Under ``async`` the pipe is not empty before ``stop``, so that the rest could not be the same.
     """
     per_epoch, total = steps_per_epoch(recipe, samples), steps(recipe, samples)
     permutation = np.empty(0, dtype=np.int64)
-    for step in range(first, total):
+    for step in range(first, total if stop is None else min(stop, total)):
         epoch, position = divmod(step, per_epoch)
         if position == 0 or step == first:
             permutation = generator(recipe.seed, Purpose.ORDER, epoch).permutation(samples)
         rows = permutation[position * recipe.batch_size : (position + 1) * recipe.batch_size]
         ends_epoch, last = position == per_epoch - 1, step == total - 1
+        drains = last or ends_epoch or recipe.schedule == "sync" or epoch < recipe.sync_epochs
+        if stop is not None and step == stop - 1 and not drains:
+            raise ValueError(
+                f"step {stop} is within an epoch that runs asynchronously, where micro-batches of the step before are "
+                f"still under way; stop at the end of an epoch, after a multiple of {per_epoch} steps"
+            )
         yield Batch(
             step=step,
             epoch=epoch,
             parts=tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))),
             evaluate=last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0),
             probe=bool(recipe.probe_every) and step % recipe.probe_every == 0,
-            drains=last or ends_epoch or recipe.schedule == "sync" or epoch < recipe.sync_epochs,
+            drains=drains,
             lr=optim.rate(recipe.optimizer, step, total),
             last=last,
         )

@@ -132,10 +132,14 @@ def _blocks(tensor: Tensor | None) -> Iterator[Tensor]:
 
 
 class Alignments:
-    """Puts the layers' probes together, and remembers the least dominance."""
+    """Puts the layers' probes together.
+
+    Attributes:
+        least: The least dominance so far.
+    """
 
     def __init__(self) -> None:
-        self._least = float("inf")
+        self.least = float("inf")
 
     def add(self, probes: Sequence[LayerProbe]) -> ProbeRecord:
         """The record of one step from the probes of all its layers."""
@@ -144,12 +148,12 @@ class Alignments:
         gradient = sum(probe.gradient_square for probe in ordered)
         update = sum(probe.update_square for probe in ordered)
         dominance = a / gradient if gradient else 0.0
-        self._least = min(self._least, dominance)
+        self.least = min(self.least, dominance)
         return ProbeRecord(
             step=ordered[0].step,
             cosine=_cosine(a, gradient, update),
             dominance=dominance,
-            min_dominance=self._least,
+            min_dominance=self.least,
             loss_fall=a,
             layers=tuple(
                 LayerAlignment(

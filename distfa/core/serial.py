@@ -95,8 +95,10 @@ class SerialTrainer:
         self._steps: list[Steps] = []
         self._first = 0
 
-    def run(self) -> Iterator[Record]:
-        """Train; yields a record per step, once every layer has made its update, and per evaluation, and the books.
+    def run(self, *, stop: int | None = None) -> Iterator[Record]:
+        """Train, to the end or before step ``stop``.
+
+        Yields a record per step, once every layer has made its update, and per evaluation, and the books.
 
         Every micro-batch goes up through all layers; then every layer, from the top, makes the backward that
         is due: under ``sync`` of that micro-batch, under ``async`` of the one its delay before.
@@ -106,7 +108,7 @@ class SerialTrainer:
         """
         self._steps = self._at_work(time.monotonic())
         samples = len(self._train.inputs)
-        for batch in order.batches(self.recipe, samples, first=self._first):
+        for batch in order.batches(self.recipe, samples, first=self._first, stop=stop):
             for m in range(len(batch.parts)):
                 for steps in self._steps:
                     steps.forward(batch, m)
@@ -130,11 +132,13 @@ class SerialTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the run needs to go on from here, between two steps of a pipe that has run empty."""
-        return {"step": self._first, "layers": {layer.index: layer.state_dict() for layer in self.layers}}
+        layers = {layer.index: layer.state_dict() for layer in self.layers}
+        return {"step": self._first, "layers": layers, "books": self._books.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken, bit for bit."""
         self._first = state["step"]
+        self._books.load_state_dict(state["books"])
         for layer in self.layers:
             layer.load_state_dict(state["layers"][layer.index])
 

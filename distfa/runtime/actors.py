@@ -18,7 +18,6 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor, nn
 
-from distfa.core import order
 from distfa.core.routes import reads_labels
 from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime import cluster, placement
@@ -177,7 +176,7 @@ class RayRun:
             self._handles,
             deadline_seconds=job.wire.deadline_seconds,
             lossy=lossy(job),
-            steps=order.steps(job.recipe, job.train_rows),
+            steps=job.steps,
         )
         coordinator.connect(addresses, limit)
         return coordinator

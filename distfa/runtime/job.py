@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from distfa.codecs import LOSSLESS, Codec, resolve
+from distfa.core import order
 from distfa.core.recipe import Recipe
 from distfa.core.routes import Direction
 from distfa.core.samples import Inputs, Targets
@@ -29,6 +30,8 @@ class Job:
         train_rows: Size of the training set.
         test_rows: Size of the test set; 0 for none.
         device: ``cpu`` or ``cuda``.
+        first: The step to begin with.
+        stop: The step to end before; None for the end of the run.
     """
 
     run_id: str
@@ -39,6 +42,14 @@ class Job:
     train_rows: int
     test_rows: int = 0
     device: str = "cpu"
+    first: int = 0
+    stop: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Updates that it makes."""
+        last = order.steps(self.recipe, self.train_rows)
+        return (last if self.stop is None else min(self.stop, last)) - self.first
 
     def codec(self, direction: Direction) -> Codec:
         """The codec of training signals that travel this way."""

@@ -140,6 +140,7 @@ class LayerWorker:
         inputs: For the first layer.
         targets: For the layers that read labels (``routes.reads_labels``).
         module: The layer as the user gave it, where it starts from that.
+        resume: Its ``state_dict`` before step ``job.first``.
         tap: Sees every message this worker sends.
     """
 
@@ -151,11 +152,14 @@ class LayerWorker:
         inputs: RawInputs | None = None,
         targets: RawTargets | None = None,
         module: nn.Module | None = None,
+        resume: Mapping[str, Tensor] | None = None,
         tap: Tap | None = None,
     ) -> None:
         recipe, device = job.recipe, torch.device(job.device)
         self._job = job
         self._layer = Layer(recipe, layer, device=device, module=module)
+        if resume is not None:
+            self._layer.load_state_dict(resume)
         x = inputs.readers(recipe.dtype, device) if inputs else (None, None)
         y = targets.readers(recipe.dtype, device) if targets else (None, None)
         self._train, self._test = (Share(inputs=i, targets=t) for i, t in zip(x, y, strict=True))
@@ -207,9 +211,10 @@ class LayerWorker:
             started=self._started,
         )
         try:
-            timeline = Timeline(layer.index, order.steps(recipe, samples), self._waiting)
+            timeline = Timeline(layer.index, self._job.steps, self._waiting)
             ahead = schedule.ahead(recipe, layer.index)
-            for operation in schedule.operations(order.batches(recipe, samples), ahead):
+            batches = order.batches(recipe, samples, first=self._job.first, stop=self._job.stop)
+            for operation in schedule.operations(batches, ahead):
                 self._step = operation.batch.step
                 with timeline.span(operation):
                     self._carry_out(steps, operation)
@@ -247,6 +252,10 @@ class LayerWorker:
     def state(self) -> dict[str, Tensor]:
         """The layer's parameters and buffers, on the CPU, under the keys of the user's model."""
         return {key: value.cpu() for key, value in self._layer.state().items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that the layer needs to go on, on the CPU; once ``run`` has ended."""
+        return {name: value.cpu() for name, value in self._layer.state_dict().items()}
 
     def close(self) -> None:
         """Drop every stream, at once."""
