@@ -22,7 +22,7 @@ from ray._private import ray_constants
 from distfa.errors import ClusterError
 from distfa.runtime.placement import Node, in_words
 from distfa.runtime.ray_errors import in_our_terms, told
-from distfa.runtime.ray_token import PrivateToken, tokens_in_use
+from distfa.runtime.ray_token import PrivateToken
 from distfa.transport.address import is_loopback, split
 
 LOCAL = "local"
@@ -125,10 +125,16 @@ def cluster_facts() -> list[tuple[str, str]]:
 
 
 def open_to_others() -> list[str]:
-    """Addresses at which others on the network may use this cluster without a token."""
-    if tokens_in_use():
+    """Addresses at which others on the network may use this cluster without a token; Ray is asked without one."""
+    exposed = [node.address for node in nodes() if not is_loopback(node.address)]
+    if not exposed:
         return []
-    return [node.address for node in nodes() if not is_loopback(node.address)]
+    stranger = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+    try:
+        answer = _ask(ray.get_runtime_context().gcs_address, {**stranger, "RAY_AUTH_MODE": "disabled"})
+    except subprocess.TimeoutExpired:
+        return []
+    return [] if answer.returncode else exposed
 
 
 def _held_by_this_task() -> tuple[str, dict[str, float]]:
@@ -261,9 +267,8 @@ def _reach(address: str) -> None:
         socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
     except OSError as exc:
         raise ClusterError(f"no Ray cluster answers at {address}: {exc}; {fix}") from exc
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
-        answer = subprocess.run(ask, capture_output=True, text=True, timeout=_HEALTH_SECONDS, check=False)
+        answer = _ask(address, dict(os.environ))
     except subprocess.TimeoutExpired as exc:
         raise ClusterError(
             f"something listens at {address}, but no Ray cluster answers there within {_HEALTH_SECONDS:.0f} s; {fix}"
@@ -275,3 +280,9 @@ def _reach(address: str) -> None:
         )
     if answer.returncode:
         raise ClusterError(f"no healthy Ray cluster (version {ray.__version__}) answers at {address}; {fix}")
+
+
+def _ask(address: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Ray's own health check, in a process that can be given up."""
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    return subprocess.run(ask, capture_output=True, text=True, timeout=_HEALTH_SECONDS, check=False, env=environment)
