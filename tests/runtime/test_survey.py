@@ -67,7 +67,9 @@ def test_any_other_copy_is_refused_with_both_paths_and_never_imported(tmp_path, 
 def test_other_versions_are_refused_by_name(what):
     mine = surveyor()()
     theirs = {**mine, what: "0.1"}
-    with pytest.raises(ClusterError, match=f"layer 1 on node n runs {what} 0.1, this process {what} {re.escape(mine[what])}"):
+    with pytest.raises(
+        ClusterError, match=f"layer 1 on node n runs {what} 0.1, this process {what} {re.escape(mine[what])}"
+    ):
         require_same(mine, [("n", theirs)])
 
 
