@@ -8,7 +8,7 @@
     |   +-- RunDirError              a run directory that cannot be read or written
     |   +-- BenchError               a measurement that cannot be made as asked
     |   +-- PlanError                a cluster that is described wrongly, or too small for the run
-    +-- ClusterError                 Ray cannot be reached, or cannot place the layers
+    +-- ClusterError                 Ray cannot be reached or place the layers, or its nodes differ
     +-- Interrupted                  exit code 130: Ctrl-C
     +-- LayerError                   what went wrong at one layer
         +-- NonFiniteError           NaN or infinity in a signal or the loss
@@ -63,7 +63,7 @@ class PlanError(UsageError):
 
 
 class ClusterError(DistfaError):
-    """Ray cannot be reached, or cannot place the layers."""
+    """Ray cannot be reached or place the layers, or its nodes differ."""
 
 
 class Interrupted(DistfaError):

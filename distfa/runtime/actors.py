@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
@@ -127,7 +128,7 @@ class RayRun:
     ) -> None:
         self._job, self._cluster = job, cluster
         self._inputs, self._targets, self._modules = inputs, targets, modules or {}
-        self._in_session = False
+        self._process = 0  # that holds a share of the Ray session; a forked child does not
         self._group: PlacementGroup | None = None
         self._handles: list[ActorHandle] = []
         self.security = "insecure"
@@ -148,9 +149,9 @@ class RayRun:
             raise
 
     def __exit__(self, *exc: object) -> None:
-        if not self._in_session:
+        if self._process != os.getpid():
             return
-        self._in_session = False
+        self._process = 0
         try:
             with contextlib.suppress(ray.exceptions.RayError):  # a cluster that is gone has nothing to free
                 for handle in self._handles:
@@ -163,7 +164,7 @@ class RayRun:
     def _start(self) -> Coordinator:
         room = sum(a.nbytes for a in (self._inputs.train, self._inputs.test, self._targets.train))
         cluster.start_ray(self._cluster.address, store_bytes=_STORE_FLOOR_BYTES + 2 * room)
-        self._in_session = True
+        self._process = os.getpid()
         limit = self._cluster.startup_seconds
         bundles, device = placement.bundles(self._cluster.resources, cluster.nodes(), self._job.device)
         job = dataclasses.replace(self._job, device=device)

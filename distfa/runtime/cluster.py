@@ -8,9 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -22,13 +19,12 @@ from ray._private import ray_constants
 from distfa.errors import ClusterError
 from distfa.runtime.placement import Node, in_words
 from distfa.runtime.ray_errors import in_our_terms, told
-from distfa.runtime.ray_token import PrivateToken, tokens_in_use
-from distfa.transport.address import is_loopback, split
+from distfa.runtime.ray_token import PrivateToken
+from distfa.runtime.reach import lets_strangers_in, require_cluster, same_place
+from distfa.transport.address import is_loopback
 
 LOCAL = "local"
 _STORE_FLOOR_BYTES = 128 * 2**20
-_REACH_SECONDS = 5.0
-_HEALTH_SECONDS = 20.0
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -67,7 +63,6 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
         ClusterError: Nothing answers at the address, Ray does not start, this process is a forked child, or it
             uses another cluster already.
     """
-    address = chosen(address)
     if _SESSION.process not in (0, os.getpid()) or (ray.is_initialized() and _forked()):
         raise ClusterError(
             f"this process ({os.getpid()}) was forked from one that uses Ray, and Ray does not survive a fork; start "
@@ -75,10 +70,11 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
         )
     with _SESSION.lock:
         if ray.is_initialized():
-            _require_same_cluster(address)
+            if address not in (None, LOCAL, "auto"):
+                _require_same_cluster(address)
         else:
             _SESSION.users, _SESSION.ours = 0, True
-            _initialise(address, store_bytes)
+            _initialise(chosen(address), store_bytes)
         _SESSION.process = os.getpid()
         _SESSION.users += 1
 
@@ -125,10 +121,9 @@ def cluster_facts() -> list[tuple[str, str]]:
 
 
 def open_to_others() -> list[str]:
-    """Addresses at which others on the network may use this cluster without a token."""
-    if tokens_in_use():
-        return []
-    return [node.address for node in nodes() if not is_loopback(node.address)]
+    """Addresses at which others on the network may use this cluster without a token; Ray is asked without one."""
+    exposed = [node.address for node in nodes() if not is_loopback(node.address)]
+    return exposed if exposed and lets_strangers_in(ray.get_runtime_context().gcs_address) else []
 
 
 def _held_by_this_task() -> tuple[str, dict[str, float]]:
@@ -153,23 +148,13 @@ def _forked() -> bool:
 
 def _require_same_cluster(address: str) -> None:
     """Refuse to run on another cluster than the one asked for."""
-    if address in (LOCAL, "auto"):
-        return
-    asked, used = _host_port(address), ray.get_runtime_context().gcs_address
-    host, port = split(used)
-    if asked[1] == port and (asked[0] == host or _numbers(asked[0]) & _numbers(host)):
+    used = ray.get_runtime_context().gcs_address
+    if same_place(address, used):
         return
     raise ClusterError(
         f"this process already uses the Ray cluster at {used}, and the run asks for {address}; call ray.shutdown() "
         "first, or leave the address out to use the cluster it has"
     )
-
-
-def _numbers(host: str) -> set[str]:
-    """A host's addresses as numbers; those of loopback are this machine's."""
-    with contextlib.suppress(OSError):
-        return {str(place[0]) for *_, place in socket.getaddrinfo(host, None)}
-    return set()
 
 
 def _initialise(address: str, store_bytes: int) -> None:
@@ -180,7 +165,7 @@ def _initialise(address: str, store_bytes: int) -> None:
             _start_here(store_bytes)
         else:
             if address != "auto":
-                _reach(address)
+                require_cluster(address)
             ray.init(address=address, **_QUIET)
     except ClusterError:
         raise
@@ -227,51 +212,3 @@ def _on_loopback() -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(ray_constants, name, value)
-
-
-def _host_port(address: str) -> tuple[str, int]:
-    """Of a cluster's address.
-
-    Raises:
-        ClusterError: It is none.
-    """
-    try:
-        return split(address)
-    except ValueError as exc:
-        source = "RAY_ADDRESS" if address == os.environ.get("RAY_ADDRESS") else "address"
-        hint = ""
-        if address.startswith(("http://", "https://")):
-            hint = "; that is the address of its dashboard: send the run there with 'ray job submit', or leave it out"
-        elif address.startswith("ray://"):
-            hint = "; Ray Client carries no layers: run on a node of the cluster, or send the run by 'ray job submit'"
-        raise ClusterError(f"{source} {exc} (Ray's port is 6379 by default), nor 'auto', nor 'local'{hint}") from exc
-
-
-def _reach(address: str) -> None:
-    """Ray retries an address that does not answer for minutes; ask first whether a cluster is there.
-
-    Ray's own health check asks, in a process that can be given up.
-
-    Raises:
-        ClusterError: Nobody listens there, no Ray cluster does, or it asks for a token.
-    """
-    host, port = _host_port(address)
-    fix = f"start one there with 'ray start --head --port={port}', or take --address local to start one on this machine"
-    try:
-        socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
-    except OSError as exc:
-        raise ClusterError(f"no Ray cluster answers at {address}: {exc}; {fix}") from exc
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        answer = subprocess.run(ask, capture_output=True, text=True, timeout=_HEALTH_SECONDS, check=False)
-    except subprocess.TimeoutExpired as exc:
-        raise ClusterError(
-            f"something listens at {address}, but no Ray cluster answers there within {_HEALTH_SECONDS:.0f} s; {fix}"
-        ) from exc
-    if "AuthenticationError" in answer.stderr or "InvalidAuthToken" in answer.stderr:
-        raise ClusterError(
-            f"the Ray cluster at {address} asks for a token; set RAY_AUTH_MODE=token, with the cluster's token in "
-            "~/.ray/auth_token or RAY_AUTH_TOKEN ('ray get-auth-token' prints it on the head node)"
-        )
-    if answer.returncode:
-        raise ClusterError(f"no healthy Ray cluster (version {ray.__version__}) answers at {address}; {fix}")

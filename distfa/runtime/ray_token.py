@@ -40,12 +40,6 @@ class PrivateToken:
         _read_again()
 
 
-def tokens_in_use() -> bool:
-    """Whether this process shows Ray a token, and Ray asks for one."""
-    mode = getattr(ray._raylet, "get_authentication_mode", None)
-    return mode is not None and bool(mode() != ray._raylet.AuthenticationMode.DISABLED)
-
-
 def _read_again() -> None:
     ray._raylet.Config.initialize("")
     ray._raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import textwrap
@@ -55,14 +56,16 @@ def test_the_users_own_session_is_used_and_left_as_it_was(tmp_path, expected):
     assert ray.get_runtime_context().get_job_id() == job
 
 
-def test_another_cluster_than_the_one_in_use_is_refused(tmp_path):
+def test_another_cluster_than_the_one_in_use_is_refused(tmp_path, monkeypatch):
     used = ray.get_runtime_context().gcs_address
     with pytest.raises(
         ClusterError, match=rf"already uses the Ray cluster at {used}, and the run asks for 127\.0\.0\.1:9;"
     ):
         train(tmp_path / "run", ray__address="127.0.0.1:9")
-    start_ray(used)  # the same one by name is welcome
-    stop_ray()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")  # says where to go, to a process that is nowhere yet
+    for welcome in (used, used.replace(used.split(":")[0], socket.gethostname()), "auto", "local", None):
+        start_ray(welcome)
+        stop_ray()
     assert ray.is_initialized()
 
 

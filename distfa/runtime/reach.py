@@ -1,0 +1,93 @@
+"""Whether a Ray cluster answers at an address, asked before Ray itself does: it would retry for minutes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+
+import ray
+
+from distfa.errors import ClusterError
+from distfa.transport.address import is_here, is_loopback, split
+
+_REACH_SECONDS = 5.0
+_HEALTH_SECONDS = 20.0
+
+
+def host_port(address: str) -> tuple[str, int]:
+    """Of a cluster's address.
+
+    Raises:
+        ClusterError: It is none.
+    """
+    try:
+        return split(address)
+    except ValueError as exc:
+        source = "RAY_ADDRESS" if address == os.environ.get("RAY_ADDRESS") else "address"
+        hint = ""
+        if address.startswith(("http://", "https://")):
+            hint = "; that is the address of its dashboard: send the run there with 'ray job submit', or leave it out"
+        elif address.startswith("ray://"):
+            hint = "; Ray Client carries no layers: run on a node of the cluster, or send the run by 'ray job submit'"
+        raise ClusterError(f"{source} {exc} (Ray's port is 6379 by default), nor 'auto', nor 'local'{hint}") from exc
+
+
+def require_cluster(address: str) -> None:
+    """See that a healthy Ray cluster is there, and lets this process in.
+
+    Raises:
+        ClusterError: Nobody listens there, no Ray cluster does, or it asks for a token.
+    """
+    host, port = host_port(address)
+    fix = f"start one there with 'ray start --head --port={port}', or take --address local to start one on this machine"
+    try:
+        socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
+    except OSError as exc:
+        raise ClusterError(f"no Ray cluster answers at {address}: {exc}; {fix}") from exc
+    try:
+        answer = _ask(address, dict(os.environ))
+    except subprocess.TimeoutExpired as exc:
+        raise ClusterError(
+            f"something listens at {address}, but no Ray cluster answers there within {_HEALTH_SECONDS:.0f} s; {fix}"
+        ) from exc
+    if "AuthenticationError" in answer.stderr or "InvalidAuthToken" in answer.stderr:
+        raise ClusterError(
+            f"the Ray cluster at {address} asks for a token; set RAY_AUTH_MODE=token, with the cluster's token in "
+            "~/.ray/auth_token or RAY_AUTH_TOKEN ('ray get-auth-token' prints it on the head node)"
+        )
+    if answer.returncode:
+        raise ClusterError(f"no healthy Ray cluster (version {ray.__version__}) answers at {address}; {fix}")
+
+
+def lets_strangers_in(address: str) -> bool:
+    """Whether the cluster answers one who shows no token."""
+    stranger = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+    try:
+        return _ask(address, {**stranger, "RAY_AUTH_MODE": "disabled"}).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two addresses are one: equal, or names of one host, or both this machine's."""
+    (host, port), (other_host, other_port) = host_port(one), host_port(other)
+    if port != other_port:
+        return False
+    mine, theirs = _numbers(host), _numbers(other_host)
+    return host == other_host or bool(mine & theirs) or (any(map(is_loopback, mine)) and is_here(other_host))
+
+
+def _numbers(host: str) -> set[str]:
+    """A host's addresses as numbers."""
+    with contextlib.suppress(OSError):
+        return {str(place[0]) for *_, place in socket.getaddrinfo(host, None)}
+    return set()
+
+
+def _ask(address: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Ray's own health check, in a process that can be given up."""
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    return subprocess.run(ask, capture_output=True, text=True, timeout=_HEALTH_SECONDS, check=False, env=environment)
