@@ -164,8 +164,8 @@ def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int] | Non
         warmup: Steps before the measurement of speed begins.
         counters: What ``namespaces.sent_bytes`` takes; None without nodes.
     """
-    task = parse(spec)
-    loaded = read(task)
+    parsed = parse(spec)
+    loaded = read(parsed)
     dataset = replace(loaded, test_x=loaded.test_x[:0], test_y=loaded.test_y[:0])
     steps: list[StepRecord] = []
     counted: list[dict[int, int]] = []
@@ -178,7 +178,7 @@ def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int] | Non
             time.sleep(_SETTLE_SECONDS if is_last else 0.0)
             counted.append(namespaces.sent_bytes(*counters))
 
-    result, _ = train(task, network_for(task, dataset), dataset, observer=watch)
+    result, _ = train(parsed, network_for(parsed, dataset), dataset, observer=watch)
     measured = steps[warmup:]
     return {
         "steps": result.steps,

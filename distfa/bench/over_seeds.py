@@ -58,7 +58,16 @@ def mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def outcome(name: str, base: RunSpec, seeds: int, *, columns: dict[str, str], notes: list[str], **rest: Any) -> Outcome:
+def outcome(
+    name: str,
+    base: RunSpec,
+    seeds: int,
+    *,
+    columns: dict[str, str],
+    notes: list[str],
+    of: str = "accuracy",
+    **rest: Any,
+) -> Outcome:
     """With ``rows`` and ``raw`` as in ``Outcome``; without the column of deviations where there is one seed."""
     return Outcome(
         name=name,
@@ -67,7 +76,7 @@ def outcome(name: str, base: RunSpec, seeds: int, *, columns: dict[str, str], no
         notes=[
             *notes,
             *(f"{_name(run)}, diverged: {run['diverged']}" for run in rest["raw"] if "diverged" in run),
-            *(["one seed: small differences of accuracy mean nothing"] if seeds == 1 else []),
+            *([f"one seed: small differences of {of} mean nothing"] if seeds == 1 else []),
         ],
         **rest,
     )

@@ -70,7 +70,8 @@ def measure(
             raw += runs
             rows.append({"rule": rule.name, "init": init if rule.takes_init else "any", **_row(runs)})
     notes = [_READ, *(rule.caution for rule in used if rule.caution)]
-    return over_seeds.outcome("rules", base, seeds, columns=COLUMNS, notes=notes, rows=rows, raw=raw)
+    of = "accuracy between rules"
+    return over_seeds.outcome("rules", base, seeds, columns=COLUMNS, notes=notes, of=of, rows=rows, raw=raw)
 
 
 def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
