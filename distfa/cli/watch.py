@@ -44,14 +44,14 @@ def watch(
 
 def _picture(run: Run) -> Group:
     """The headline, and the stack with the output on top, as signals see it."""
-    layers = run.about.get("network") or []
+    sizes = run.sizes
     table = Table("layer", "width", "idle", "cos", "angle", "law", "up", "down", box=None, pad_edge=False)
     probe = {layer["layer"]: layer for layer in run.probes[-1]["layers"]} if run.probes else {}
     idle, rates = _rates(run)
-    for index in range(len(layers), 0, -1):
+    for index in range(len(sizes) - 1, 0, -1):
         table.add_row(
             f"{index}",
-            f"{layers[index - 1]['inputs']} to {layers[index - 1]['outputs']}",
+            f"{sizes[index - 1]} to {sizes[index]}",
             f"{idle[index]:.0%}" if index in idle else "-",
             f"{probe[index]['cosine']:+.2f}" if index in probe else "-",
         )

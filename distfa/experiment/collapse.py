@@ -72,12 +72,11 @@ def of_settings(rule: Rule) -> list[Finding]:
 def watch(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> Watcher:
     """A watcher for a run on a data set."""
     targets = dataset.train_y
-    positions = math.prod(targets.shape[1:]) if dataset.classification else 1
     return Watcher(
         steps=steps,
         lr=lr,
-        positions=positions,
-        constant=constant_loss(loss, targets, rule.network.sizes[-1] // positions),
+        positions=dataset.positions,
+        constant=constant_loss(loss, targets, rule.network.outputs),
         chance=float(shares(targets).max()) if dataset.classification else None,
         follows_gradient=not rule.reads_labels,
     )
@@ -199,9 +198,8 @@ class Watcher:
 
     def _layer(self, record: ProbeRecord, layer: LayerAlignment) -> Iterator[Finding]:
         index, hidden = layer.layer, layer.layer < len(record.layers)
-        active: float | None = getattr(layer, "active", None)
-        if hidden and active is not None and active < _ACTIVE:
-            text = f"{active:.1%} of its outputs are other than zero for any row of the batch: the layer is dead"
+        if hidden and layer.active is not None and layer.active < _ACTIVE:
+            text = f"{layer.active:.1%} of its outputs are other than zero for any row of the batch: the layer is dead"
             yield self._finding("dead", record.step, text, index)
         if not self._loss_is_high:
             self._low[index] = 0

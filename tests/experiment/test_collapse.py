@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,16 +37,9 @@ def losses(*values, accuracy=0.5, rows=32, start=0):
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layer(LayerAlignment):
-    """A layer of a probe that also counted its outputs."""
-
-    active: float | None = None
-
-
 def probe(step, *cosines, **changes):
     """A probe whose layers have these cosines; ``changes`` are layer 1's."""
-    layer = Layer(layer=1, cosine=0.0, gradient_norm=1.0, update_norm=1.0, a=1.0)
+    layer = LayerAlignment(layer=1, cosine=0.0, gradient_norm=1.0, update_norm=1.0, a=1.0)
     layers = [replace(layer, layer=index, cosine=cosine) for index, cosine in enumerate(cosines, 1)]
     layers[0] = replace(layers[0], **changes)
     return ProbeRecord(step=step, cosine=0.5, dominance=0.5, min_dominance=0.5, loss_fall=1.0, layers=tuple(layers))

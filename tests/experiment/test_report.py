@@ -31,7 +31,7 @@ def about(**changes):
         "ledger": {"entries": 2 * STEPS, "violations": 0, "first_violation": None},
         "facts": {"layers": [{"layer": l, "busy_seconds": 1.0, "wait_seconds": 2.0} for l in (1, 2, 3)]},
     }
-    network = [{"inputs": i, "outputs": o} for i, o in ((64, 32), (32, 16), (16, 10))]
+    network = {"layers": [{"input_shape": [i], "output_shape": [o]} for i, o in ((64, 32), (32, 16), (16, 10))]}
     host = {"processor": "<b>Some & Sons</b>", "cpus": 2, "load_average": [1, 2, 3], "command": ["distfa", "train"]}
     return {"status": "finished", "network": network, "data": "digits", "host": host, "result": result, **changes}
 

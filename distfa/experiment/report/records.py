@@ -86,9 +86,12 @@ class Run:
 
     @property
     def sizes(self) -> list[int]:
-        """(d_0, ..., d_L)."""
-        layers = self.about.get("network") or []
-        return [layers[0]["inputs"], *(layer["outputs"] for layer in layers)] if layers else []
+        """(d_0, ..., d_L): numbers in a sample of the input and of every layer's output; empty if not known."""
+        network = self.about.get("network")
+        if not isinstance(network, dict) or not network.get("layers"):
+            return []
+        layers = network["layers"]
+        return [math.prod(shape) for shape in (layers[0]["input_shape"], *(layer["output_shape"] for layer in layers))]
 
     @property
     def boundaries(self) -> dict[int, list[Row]]:
