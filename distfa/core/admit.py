@@ -14,7 +14,10 @@ from distfa.errors import ModelError
 Group = list[tuple[str, nn.Module]]
 """The modules of one layer, with their names in the model."""
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
 _MODES = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
 
 
@@ -93,13 +96,25 @@ def _admit_module(name: str, module: nn.Module) -> None:
         raise ModelError(
             f"{name} ({kind}) has had its forward replaced on the object; make it a class with a forward of its own"
         )
-    if any(p.is_meta for p in module.parameters(recurse=False)):
-        raise ModelError(f"{name} ({kind}) is on the meta device, without numbers; make it on the CPU")
+    if type(module).get_extra_state is not nn.Module.get_extra_state:
+        raise ModelError(f"{name} ({kind}) has extra state that is no tensor, which runs do not keep; make it a buffer")
+    for p in module.parameters(recurse=False):
+        if p.is_meta:
+            raise ModelError(f"{name} ({kind}) is on the meta device, without numbers; make it on the CPU")
+        if not p.is_floating_point() or p.layout is not torch.strided:
+            raise ModelError(
+                f"{name} ({kind}) has a parameter of {p.dtype}, {p.layout}; distfa trains dense floating-point numbers: "
+                "keep complex or integer ones as pairs of those, or as buffers"
+            )
 
 
 def _require_apart(groups: Sequence[Group]) -> None:
-    """No parameter and no buffer may belong to two layers, by itself, in a module used twice, or by its memory."""
+    """No parameter and no buffer may belong to two layers, by itself, in a module used twice, or by its memory.
+
+    Nor may two tensors of one layer lie in the same memory, of which a layer's copy would make two.
+    """
     owners: dict[int, tuple[int, str]] = {}
+    inside: dict[int, list[tuple[str, torch.Tensor]]] = {}
     for layer, group in enumerate(groups, start=1):
         for prefix, module in group:
             tensors = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
@@ -107,13 +122,36 @@ def _require_apart(groups: Sequence[Group]) -> None:
                 if not tensor.numel():
                     continue
                 name = f"{prefix}.{inner}"
-                first, owner = owners.setdefault(tensor.untyped_storage().data_ptr(), (layer, name))
+                place = tensor.untyped_storage().data_ptr()
+                first, owner = owners.setdefault(place, (layer, name))
                 if first != layer:
                     raise ModelError(
                         f"{name!r} of layer {layer} is {owner!r} of layer {first}: tied, or one module used twice. "
                         "Each layer trains its own numbers; give each its own, or put both into one module, which is "
                         "one layer"
                     )
+                for known, other in inside.setdefault(place, []):
+                    if other is not tensor and _overlap(other, tensor):
+                        raise ModelError(
+                            f"{name!r} lies in the memory of {known!r}, and they are two objects; a layer's copy would make "
+                            "them two. Use the one object in both places, or give each its own numbers"
+                        )
+                inside[place].append((name, tensor))
+
+
+def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two views of one storage have numbers in common."""
+    if not (isinstance(a, nn.Parameter) or isinstance(b, nn.Parameter)):
+        return False  # copying keeps buffers together
+    (a_start, a_end), (b_start, b_end) = _extent(a), _extent(b)
+    return a_start < b_end and b_start < a_end
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """Bytes of its storage from its first number to behind its last."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = tensor.storage_offset()
+    return start * tensor.element_size(), (start + last + 1) * tensor.element_size()
 
 
 def require_tensor(output: object, where: str) -> torch.Tensor:

@@ -203,7 +203,7 @@ class ModuleTape:
     out: Tensor
     h_in: Tensor
     h: Tensor
-    own: list[Tensor] = field(default_factory=list)  # the layer's gradient, where the way back has made it already
+    own: list[Tensor] = field(default_factory=list)  # the layer's gradient, where the first way back has made it
 
 
 class ModuleBlock:
@@ -232,16 +232,20 @@ class ModuleBlock:
         random: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._module = copy.deepcopy(module).to(device, dtype)
+        self._module = to_dtype(copy.deepcopy(module), dtype, device)
         self._modes = {name: part.training for name, part in self._module.named_modules()}
         self._signals, self._positions, self._random = signals, positions, random
         kept = {name: p.detach().clone() for name, p in self._module.named_parameters()}
+        self._given = {name: b.clone() for name, b in self._module.named_buffers()} if signals != dtype else {}
         if signals != dtype:
             for part in self._module.modules():
                 if not isinstance(part, _KEEPS_ITS_NUMBERS):
-                    for parameter in part.parameters(recurse=False):
-                        parameter.data = parameter.data.to(signals)
+                    for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                        tensor.data = tensor.data.to(signals) if tensor.is_floating_point() else tensor.data
         self._parameters = dict(self._module.named_parameters())
+        first = {id(p): name for name, p in self._parameters.items()}
+        every = self._module.named_parameters(remove_duplicate=False)
+        self._names = {name: first[id(p)] for name, p in every}  # one used twice in a layer has two names
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in trained)
         self._kept = {n: p.data if p.dtype == dtype else kept[n] for n, p in self._parameters.items()}
@@ -274,7 +278,7 @@ class ModuleBlock:
 
     def back(self, delta: Tensor, tape: ModuleTape, stand_in: Stand, *, inside: bool = False) -> Tensor:
         with self._swap.standing_in(stand_in):
-            if stand_in and not inside:
+            if tape.own or (stand_in and not inside):
                 (down,) = torch.autograd.grad(tape.out, [tape.x], delta, retain_graph=True)
                 return _whole(down)
             down, *tape.own = self._differentiate(delta, tape, [tape.x, *self._trained_now()])
@@ -311,13 +315,21 @@ class ModuleBlock:
                 self._parameters[name].data.copy_(kept)
 
     def state(self) -> dict[str, Tensor]:
-        buffers = {name: b for name, b in self._module.state_dict().items() if name not in self._kept}
-        return {**self._kept, **buffers}
+        parameters = {name: self._kept[first] for name, first in self._names.items()}
+        own = self._module.state_dict().items()
+        return {**parameters, **{name: self._in_full(name, b) for name, b in own if name not in parameters}}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        for name, own in self.state().items():
-            own.copy_(state[name])
+        for name, own in self._module.state_dict().items():
+            (self._kept[self._names[name]] if name in self._names else own).copy_(state[name])
         self.follow()
+
+    def _in_full(self, name: str, buffer: Tensor) -> Tensor:
+        """A buffer in the run's dtype: as it was given, where a mixed run only rounded it for its products."""
+        given = self._given.get(name, buffer)
+        if given.dtype == buffer.dtype:
+            return buffer
+        return given if torch.equal(given.to(buffer.dtype), buffer) else buffer.to(given.dtype)
 
     def _trained_now(self) -> list[Tensor]:
         return [self._parameters[name] for name in self.trained]
@@ -326,7 +338,21 @@ class ModuleBlock:
         if not wanted:
             return []
         found = torch.autograd.grad(tape.out, wanted, delta, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
+        return [_dense(g, like=w) for w, g in zip(wanted, found, strict=True)]
+
+
+def to_dtype(module: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
+    """The module with its floating-point numbers in a dtype; integers stay, and complex buffers, of which ``Module.to``
+    would keep the real part.
+    """
+    return module._apply(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
+
+
+def _dense(gradient: Tensor | None, *, like: Tensor) -> Tensor:
+    """A gradient in full: of what was not used in this forward zeros, of a sparse embedding every row."""
+    if gradient is None:
+        return torch.zeros_like(like)
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def _whole(signal: Tensor) -> Tensor:

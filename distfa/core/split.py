@@ -66,6 +66,7 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
     first = _plain(groups[0], None)
     if first is not None and (sample is None or math.prod(sample) == first.inputs):
         sample = first.input_shape  # a leading Flatten, or images for a Linear: inputs come flat
+    along = first is not None and sample is not None and len(sample) > 1 and sample[-1] == first.inputs
     if sample is None:
         raise ModelError(
             f"the first module, {groups[0][0][0]!r}, does not say the shape of a sample; give it: "
@@ -74,11 +75,15 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
     layers: list[LayerSpec] = []
     shape, key_before = tuple(sample), ""
     for modules in groups:
-        spec = _plain(modules, shape if layers else None, key_before)
+        spec = _plain(modules, shape if layers or along else None, key_before)
         if spec is None:
             spec = _tried(modules, len(layers) + 1, shape, tokens=tokens and not layers)
         layers.append(spec)
         shape, key_before = spec.output_shape, spec.key
+    if not any(layer.trained for layer in layers):
+        raise ModelError(
+            "every parameter of the model is frozen, so there is nothing to train; set requires_grad on some"
+        )
     if not shape:
         raise ModelError("the last layer gives one number a sample without an axis; let it give (1,) or more")
     return Network(tuple(layers), tokens=tokens)
@@ -92,7 +97,7 @@ def group(model: nn.Sequential) -> list[Group]:
     """
     groups: list[Group] = [[]]
     opened = False
-    for name, module in model.named_children():
+    for name, module in _children(model):
         opens = any(True for _ in module.parameters()) and not isinstance(module, _JOINING)
         if opens and opened:
             groups.append([])
@@ -101,6 +106,11 @@ def group(model: nn.Sequential) -> list[Group]:
     if not any(True for _ in model.parameters()):
         raise ModelError("the model has no module with parameters, so there is nothing to train; add at least one")
     return groups
+
+
+def _children(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """Its modules as its forward takes them; ``named_children`` leaves out one that comes a second time."""
+    return [(name, module) for name, module in model._modules.items() if module is not None]
 
 
 def layer_module(group: Group) -> nn.Sequential:
@@ -113,7 +123,7 @@ def leaves(group: Group) -> list[tuple[str, nn.Module]]:
     found: list[tuple[str, nn.Module]] = []
     for name, module in group:
         if type(module) is nn.Sequential:
-            found += leaves([(f"{name}.{inner}", part) for inner, part in module.named_children()])
+            found += leaves([(f"{name}.{inner}", part) for inner, part in _children(module)])
         else:
             found.append((name, module))
     return found
@@ -199,9 +209,8 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
         unreached=trial.unreached,
         random=trial.random,
     )
-    lawful, linear_in = _lawfulness(parts, spec)
-    neurons = spec.weights[0].rows if lawful else 1
-    return replace(spec, lawful=lawful, neurons=neurons, linear_in=linear_in)
+    lawful, linear_in, neurons = _lawfulness(parts, spec)
+    return replace(spec, lawful=lawful, neurons=neurons if lawful else 1, linear_in=linear_in)
 
 
 def _try(module: nn.Sequential, where: str, shape: Shape, weights: tuple[str, ...], *, tokens: bool) -> _Trial:
@@ -212,22 +221,30 @@ def _try(module: nn.Sequential, where: str, shape: Shape, weights: tuple[str, ..
         torch.manual_seed(0)
         x = torch.zeros(_ROWS, *shape, dtype=torch.int64) if tokens else torch.randn(_ROWS, *shape).to(dtype)
         x.requires_grad_(not tokens)
-        before, swap = torch.random.get_rng_state(), Swap(parameters)
+        before, swap, given = torch.random.get_rng_state(), Swap(parameters), x.clone()
         with swap.recording():
-            output = require_tensor(module(x), where)
+            output = require_tensor(module(given), where)
         random = not torch.equal(before, torch.random.get_rng_state())
-    if x._version:
+    if given._version or not torch.equal(given, x):
         raise ModelError(f"{where} changes its input in place, and others read it too; use inplace=False")
+    if changed := next((name for name, p in parameters.items() if p._version), None):
+        raise ModelError(
+            f"{where} changes its parameter {changed!r} in its forward (as max_norm of an Embedding does), and distfa "
+            "trains by the optimizer alone; leave that out"
+        )
     if output.dim() < 1 or len(output) != _ROWS:
         raise ModelError(
             f"{where} makes {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay "
             "that of samples"
         )
+    unreached: tuple[str, ...] = ()
+    if not tokens:  # first the way back alone: what only a gradient reads is not met on it
+        torch.autograd.grad(output, [x], torch.ones_like(output), retain_graph=True, allow_unused=True)
+        unreached = tuple(name for name in weights if name not in swap.used)
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-    wanted = [*trainable.values(), *([] if tokens else [x])]
+    wanted = list(trainable.values())
     found = torch.autograd.grad(output, wanted, torch.ones_like(output), allow_unused=True) if wanted else ()
-    trained = frozenset(name for name, gradient in zip(trainable, found, strict=False) if gradient is not None)
-    unreached = () if tokens else tuple(name for name in weights if name not in swap.used)
+    trained = frozenset(name for name, gradient in zip(trainable, found, strict=True) if gradient is not None)
     return _Trial(output_shape=tuple(output.shape[1:]), trained=trained, random=random, unreached=unreached)
 
 
@@ -245,16 +262,27 @@ def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
                 yield f"{prefix}.{name}", weight
 
 
-def _lawfulness(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> tuple[bool, bool]:
-    """``lawful`` and ``linear_in`` of a chain of known modules around one Linear or Conv."""
+def _lawfulness(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> tuple[bool, bool, int]:
+    """``lawful``, ``linear_in`` and ``neurons`` of a chain of known modules around one Linear or Conv."""
     at = [i for i, (_, module) in enumerate(parts) if type(module) in _PRODUCTS]
     if len(at) != 1 or len(spec.weights) != 1 or not all(type(m) in _RESHAPING for _, m in parts[: at[0]]):
-        return False, False
+        return False, False, 1
     name, product = parts[at[0]]
     own = {f"{name}.{inner}" for inner, _ in product.named_parameters()}
     homogeneous = all(type(m) in _HOMOGENEOUS for _, m in parts[at[0] + 1 :])
     chain = all(type(m).__module__.startswith("torch.nn.") for _, m in parts)
-    return homogeneous and own == set(spec.trained), chain and not spec.unreached
+    neurons = spec.weights[0].rows if _apart(product, parts[at[0] + 1 :], spec) else 1
+    return homogeneous and own == set(spec.trained), chain and not spec.unreached, neurons
+
+
+def _apart(product: nn.Module, after: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> bool:
+    """Whether the numbers of h_l lie neuron after neuron, or channel after channel."""
+    rows, shape = spec.weights[0].rows, spec.output_shape
+    if isinstance(product, nn.Linear):
+        return shape == (rows,)
+    kinds = [type(module) for _, module in after if type(module) in _RESHAPING]
+    flat = nn.Flatten in kinds and kinds.index(nn.Flatten) == len(kinds) - 1 and spec.outputs % rows == 0
+    return shape[0] == rows or flat
 
 
 def _one_line(error: Exception) -> str:

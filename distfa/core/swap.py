@@ -46,7 +46,8 @@ class Swap:
     @contextmanager
     def standing_in(self, stand_in: Mapping[str, Tensor]) -> Iterator[None]:
         """Around a differentiation: tensors, by the weights' names and in their shapes, that take their place."""
-        self._stand_in, self.used = stand_in, set()
+        self._stand_in = {name: _laid_like(self._parameters[name], instead) for name, instead in stand_in.items()}
+        self.used = set()
         try:
             yield
         finally:
@@ -65,3 +66,10 @@ class Swap:
         instead = self._stand_in.get(kept.name)
         source = self._parameters[kept.name] if instead is None else instead
         return source.as_strided(kept.size, kept.stride, kept.offset)
+
+
+def _laid_like(parameter: Tensor, instead: Tensor) -> Tensor:
+    """The same numbers in the parameter's order in memory, for the strides in a note: channels_last has others."""
+    if instead.stride() == parameter.stride() and not instead.storage_offset():
+        return instead
+    return torch.empty_like(parameter, dtype=instead.dtype).copy_(instead)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distfa import models
 from distfa.core.activations import Activation
 from distfa.core.admit import require_dtype
+from distfa.core.block import to_dtype
 from distfa.core.model import Network, mlp
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord
@@ -57,7 +58,7 @@ class Subject:
         """
         if self.model is None:
             return
-        own = copy.deepcopy(self.model).cpu().to(recipe.dtype)
+        own = to_dtype(copy.deepcopy(self.model), recipe.dtype)
         own.load_state_dict(dict(weights), strict=self.network.seeded is False)
         own.eval()
         with torch.no_grad():
