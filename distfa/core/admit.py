@@ -103,8 +103,8 @@ def _admit_module(name: str, module: nn.Module) -> None:
             raise ModelError(f"{name} ({kind}) is on the meta device, without numbers; make it on the CPU")
         if not p.is_floating_point() or p.layout is not torch.strided:
             raise ModelError(
-                f"{name} ({kind}) has a parameter of {p.dtype}, {p.layout}; distfa trains dense floating-point numbers: "
-                "keep complex or integer ones as pairs of those, or as buffers"
+                f"{name} ({kind}) has a parameter of {p.dtype}, {p.layout}; distfa trains dense floating-point "
+                "numbers: keep complex or integer ones as pairs of those, or as buffers"
             )
 
 
@@ -133,8 +133,8 @@ def _require_apart(groups: Sequence[Group]) -> None:
                 for known, other in inside.setdefault(place, []):
                     if other is not tensor and _overlap(other, tensor):
                         raise ModelError(
-                            f"{name!r} lies in the memory of {known!r}, and they are two objects; a layer's copy would make "
-                            "them two. Use the one object in both places, or give each its own numbers"
+                            f"{name!r} lies in the memory of {known!r}, and they are two objects; a layer's copy would "
+                            "make them two. Use the one object in both places, or give each its own numbers"
                         )
                 inside[place].append((name, tensor))
 
@@ -149,8 +149,8 @@ def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     """Bytes of its storage from its first number to behind its last."""
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    start = tensor.storage_offset()
+    last = sum(int((size - 1) * stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = int(tensor.storage_offset())
     return start * tensor.element_size(), (start + last + 1) * tensor.element_size()
 
 

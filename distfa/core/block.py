@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -345,7 +345,8 @@ def to_dtype(module: nn.Module, dtype: torch.dtype, device: torch.device | str =
     """The module with its floating-point numbers in a dtype; integers stay, and complex buffers, of which ``Module.to``
     would keep the real part.
     """
-    return module._apply(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
+    apply: Callable[[Callable[[Tensor], Tensor]], nn.Module] = module._apply
+    return apply(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
 
 
 def _dense(gradient: Tensor | None, *, like: Tensor) -> Tensor:

@@ -95,6 +95,7 @@ def test_equal_codecs_and_equal_accuracy_are_compared_apart(monkeypatch):
     assert any("dfa with codecs int8/int8 did not reach 85.00% in 20 steps" in note for note in outcome.notes)
 
 
+@pytest.mark.slow
 @needs_rights
 def test_over_shaped_links_every_byte_is_counted_and_everything_is_timed():
     outcome = measure(plan(base=parse({**TINY, "micro_batches": 1}), megabits_per_second=20.0))

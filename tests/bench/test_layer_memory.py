@@ -26,16 +26,16 @@ def test_memory_is_that_of_a_layers_tensors(case, optimizer):
     for layer in trainer.layers:
         found = memory_by_layer(job, base=0)[layer.index - 1]
         parameters = [*layer.parameters]
-        if layer._feedback_optimizer is not None:
-            parameters.append(layer._learns_with)
-        optimizers = [o for o in (layer.optimizer, layer._feedback_optimizer) if o is not None]
+        parameters += [operand.master for operand in layer._learned.values()]
+        optimizers = [layer.optimizer, layer._feedback_optimizer]
         states = [v for o in optimizers for s in o.state.values() for v in s.values() if v is not None and v.dim()]
-        feedback = [m for m in (*layer._emits_with.values(), layer._learns_with) if m is not None]
+        held = [m for state in layer._origin.values() for m in state.values()]
+        feedback = [m for m in (*held, layer._teacher) if m is not None]
         assert found.weights == weigh(layer.parameters)
         assert found.gradients == weigh([p.grad for p in parameters])
         assert found.optimizer == weigh(states)
         assert found.feedback == weigh(feedback), layer.index
-        matrix = layer._ledger._matrix if layer._ledger is not None else None
+        matrix = layer._ledger.matrix if layer._ledger is not None else None
         assert found.ledger == weigh([] if matrix is None else [matrix]), layer.index
 
 

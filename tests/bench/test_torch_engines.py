@@ -48,7 +48,7 @@ def test_one_process_has_the_losses_of_serial_bp(spec):
     assert found.steady.cpu_seconds > 0
 
 
-@pytest.mark.parametrize("schedule", [None, "gpipe"])
+@pytest.mark.parametrize("schedule", [None, pytest.param("gpipe", marks=pytest.mark.slow)])
 def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedule):
     raw = {**spec, "dtype": "bfloat16", "max_steps": 6}
     if schedule is None:
@@ -61,6 +61,7 @@ def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedu
     np.testing.assert_allclose(losses, serial_losses(raw), rtol=5e-4)  # torch rounds gradients of biases too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "processes", "micro_batches"), [("gpipe", 2, 4), ("1f1b", 3, 4)])
 def test_pipelines_have_the_losses_of_serial_bp(spec, schedule, processes, micro_batches):
     raw = {**spec, "max_steps": 6}

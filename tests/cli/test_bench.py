@@ -20,6 +20,7 @@ def distfa(*args, cwd):
 TINY = ("--batch-size", 8, "--steps", 6, "--warmup", 2, "--rounds", 1)
 
 
+@pytest.mark.slow
 def test_speed_races_distfa_against_torch(tmp_path):
     done = distfa(
         *("bench", "speed", "--rules", "dfa", "--schedules", "sync,async", "--processes", 2, "--micro-batches", 2),
@@ -45,6 +46,7 @@ def test_speed_races_distfa_against_torch(tmp_path):
     assert "compute bound, samples/s: dfa" in done.stdout
 
 
+@pytest.mark.slow
 def test_scale_counts_what_layers_send_and_hold(tmp_path):
     done = distfa(
         "bench", "scale", "--layers", "2,3", "--micro-batches", 2, "--width", 16, *TINY, "--json", cwd=tmp_path

@@ -126,7 +126,7 @@ def test_the_shadow_readouts_of_dfas_other_boundaries_move_by_the_errors_and_the
     r, data = trainer.recipe, raw(trainer.recipe)
     x, y = (side.readers(torch.float64, torch.device("cpu"))[0] for side in data)
     layers = [Layer(r, l) for l in (1, 2, 3, 4)]
-    feedback = {l: layers[l - 1].rule.feedback(l, sender=False) for l in (1, 2, 3)}
+    feedback = {l: layers[l - 1].rule.teacher(l) for l in (1, 2, 3)}
     shadow = {l: torch.zeros_like(feedback[l]) for l in (1, 2)}
     for batch in order.batches(r, len(x)):
         rows = np.concatenate(batch.parts)

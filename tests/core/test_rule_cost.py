@@ -8,6 +8,7 @@ import torch
 from runs import recipe
 
 from distfa.core import rules
+from distfa.core.layer import Layer
 from distfa.core.rules import RULES
 
 PACKAGE = Path(rules.__file__).parents[2]
@@ -33,21 +34,29 @@ def test_what_is_kept_drawn_and_learned_is_what_the_matrices_hold(case):
     rule = rules.build(recipe(SIZES, **case))
     for boundary in rule.network.boundaries:
         cost = rule.cost(boundary)
-        fresh = rule.refresh(boundary, 0)
-        sender = rule.feedback(boundary, sender=True) if fresh is None else fresh
-        learner = rule.feedback(boundary, sender=False)
-        assert cost.origin_keeps == numbers(sender)
+        origin = rule.origin(boundary)
+        weights = {} if origin is None else Layer(rule.recipe, origin).block.weights()
+        fresh = rule.refresh(boundary, 0, weights)
+        sender = rule.at_origin(boundary, weights) if fresh is None else fresh
+        learner = rule.teacher(boundary)
+        assert cost.origin_keeps == sum(map(numbers, sender.values()))
         assert cost.learner_keeps == numbers(learner)
         assert cost.learner_multiplies == (learner is not None)
-        assert cost.drawn == numbers(fresh)
-        assert cost.learned == (numbers(learner) if rule.learns_feedback else 0)
+        assert cost.drawn == sum(map(numbers, (fresh or {}).values()))
+        assert cost.learned == (numbers(learner) if rule.learns_at_learner(boundary) else 0)
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_knows_whether_its_feedback_depends_on_init(name):
     aligned, random = (rules.build(recipe(SIZES, rule=name, init=init)) for init in ("aligned", "random"))
-    pairs = [(aligned.feedback(1, sender=end), random.feedback(1, sender=end)) for end in (True, False)]
-    assert any(a is not None and not torch.equal(a, b) for a, b in pairs) == aligned.takes_init
+
+    def held(rule):
+        origin = rule.origin(1)
+        weights = {} if origin is None else Layer(rule.recipe, origin).block.weights()
+        return [*rule.at_origin(1, weights).values(), *([] if rule.teacher(1) is None else [rule.teacher(1)])]
+
+    pairs = zip(held(aligned), held(random), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs) == aligned.takes_init
 
 
 def test_errors_are_sent_from_the_top_origin_down_and_by_one_origin_upwards():

@@ -29,7 +29,12 @@ def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"loss": "mse", "rule": "bp"}, {"rule": "fa", "schedule": "async", "micro_batches": 4}]
+    "changes",
+    [
+        {"rule": "fa", "schedule": "async", "micro_batches": 4},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"loss": "mse", "rule": "bp"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_short_run_makes_the_run_and_times_it(changes):
     spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [16]}} | changes)

@@ -13,7 +13,7 @@ import wires
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from distfa.codecs import resolve
-from distfa.errors import DeadlineExceeded, MessageRefused, NonFiniteError, PeerLost, TransportError
+from distfa.errors import DeadlineExceeded, MessageRefused, PeerLost, TransportError
 from distfa.transport.address import is_here
 from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import SERVICE, GrpcTransport, peer_name
@@ -129,18 +129,6 @@ def test_another_dtype_codec_or_a_missing_checksum_is_refused(pair):
         p.send(torch.zeros(3, 6, dtype=torch.float64 if change == "dtype" else F32))
         with pytest.raises(MessageRefused, match=message):
             p.receive(3)
-
-
-def test_not_a_number_is_refused_unless_the_run_takes_it(pair):
-    p = pair()
-    x = torch.zeros(3, 6)
-    x[1, 1] = float("nan")
-    p.send(x)
-    with pytest.raises(NonFiniteError, match="layer 2, step 0: the activation from layer 1 holds 1 NaN"):
-        p.receive(3)
-    p.into.check_finite = False
-    p.send(x)
-    assert torch.isnan(p.receive(3)).sum() == 1
 
 
 def test_a_message_of_another_run_is_refused_and_this_run_goes_on(pair):

@@ -236,7 +236,8 @@ def sound():
         ({"codec": tensor_pb2.CODEC_UNSPECIFIED}, "codec 0; this version of distfa does not know"),
         ({"codec": 77}, "codec 77"),
         ({"dtype": tensor_pb2.DTYPE_UNSPECIFIED}, "dtype 0"),
-        ({"shape": [1, 2, 3]}, r"shape \(1, 2, 3\) is not \(rows, columns\)"),
+        ({"shape": [1]}, r"shape \(1,\) is not \(rows, columns, \.\.\.\) of 2 to 8 axes"),
+        ({"shape": [1] * 9}, r"of 2 to 8 axes"),
     ],
 )
 def test_what_this_version_does_not_know_is_refused(change, message):
