@@ -27,7 +27,7 @@ HOMES = {
     "cryptography": {"transport/tls.py"},
     "typer": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
     "rich": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
-    "pydantic": {"experiment/spec.py", "plan/cluster.py"},
+    "pydantic": {"experiment/spec.py", "experiment/run_dir.py", "plan/cluster.py"},
     "simpy": {"plan/stages.py", "plan/simulate.py"},
 }
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from distfa.core import order, schedule
 from distfa.core.books import Books, Entry
 from distfa.core.layer import Layer
+from distfa.core.ledger import LedgerRecord
 from distfa.core.recipe import Recipe
 from distfa.core.records import Record
 from distfa.core.routes import Direction, Kind, Link
@@ -195,10 +196,10 @@ class SerialTrainer:
         self._steps[-1].evaluated(batch, score)
 
     def _entered(self) -> Iterator[Record]:
-        """What the layers have reported, put together."""
+        """What the layers have reported, put together: the ledger's entries last, from the first boundary up."""
         entries, self._entries[:] = list(self._entries), []
-        for entry in entries:
-            yield from self._books.add(entry)
+        records = [record for entry in entries for record in self._books.add(entry)]
+        yield from sorted(records, key=lambda r: (r.step, r.boundary) if isinstance(r, LedgerRecord) else (-1, 0))
 
 
 def evaluate(recipe: Recipe, layers: list[Layer], test: Split) -> tuple[float, int, int]:

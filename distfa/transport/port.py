@@ -86,13 +86,14 @@ class OutPort:
         """
         who = identity(self.link, self.run_id, kind, step, micro_batch)
         codec = self.exact_codec if kind.is_exact else self.codec
-        rows, columns = len(signal), self.link.columns
+        flat = signal.flatten(1)
+        rows, columns = flat.shape
         if (length := codec.max_payload_bytes(rows, columns, signal.dtype)) > self.wire.max_payload_bytes:
             raise MessageRefused(
                 f"layer {self.link.sender} cannot send the {who}: its payload may have {length} bytes, more than "
                 f"the {self.wire.max_payload_bytes} allowed; raise wire.max_message_mib or use more micro-batches"
             )
-        payload = codec.encode(signal.view(rows, columns))
+        payload = codec.encode(flat)
         data = serde.dump(
             Message(
                 identity=who,
@@ -106,10 +107,8 @@ class OutPort:
         if self.tap is not None:
             self.tap(self.link, data)
         self.waiting.begin(f"room to send the {who}", self.link.receiver)
-        try:
-            self.sender.send(data, self.wire.deadline_seconds)
-        finally:
-            self.waiting.end()
+        self.sender.send(data, self.wire.deadline_seconds)
+        self.waiting.end()  # a wait that failed goes on, so that it can be seen for whom
         traffic = self.traffic[kind]
         traffic.messages += 1
         traffic.payload_bytes += payload.nbytes
@@ -118,10 +117,8 @@ class OutPort:
     def close(self) -> None:
         """Wait until everything was received, then end the stream."""
         self.waiting.begin(f"layer {self.link.receiver} to take the last signal {self.link}", self.link.receiver)
-        try:
-            self.sender.close(self.wire.deadline_seconds)
-        finally:
-            self.waiting.end()
+        self.sender.close(self.wire.deadline_seconds)
+        self.waiting.end()
 
 
 @dataclass(kw_only=True)
@@ -153,8 +150,7 @@ class InPort:
         except DeadlineExceeded as exc:
             exc.order = self._order(step)
             raise
-        finally:
-            self.waiting.end()
+        self.waiting.end()
         codec, shape = self.exact_codec if kind.is_exact else self.codec, (rows, *self.link.shape)
         self._refuse_other(message, expected, codec, shape)
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, distfa, here
 
-from distfa.runtime import actors
+from distfa.runtime import reach
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
@@ -87,8 +87,8 @@ def test_doctor_says_what_to_mend(tmp_path):
 
 
 def test_something_that_is_no_ray_cluster_is_given_up(tmp_path, monkeypatch):
-    assert actors._HEALTH_SECONDS <= 30
-    monkeypatch.setattr(actors, "_HEALTH_SECONDS", 1.0)  # less than Ray takes to ask
+    assert reach._HEALTH_SECONDS <= 30
+    monkeypatch.setattr(reach, "_HEALTH_SECONDS", 1.0)  # less than Ray takes to ask
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         done = here("train", "--address", address, cwd=tmp_path, check=False)

@@ -136,8 +136,9 @@ def test_the_shadow_readouts_of_dfas_other_boundaries_move_by_the_errors_and_the
         e = (torch.softmax(h[4], 1) - torch.nn.functional.one_hot(y.read(rows), 5)) / len(rows)
         deltas = {4: e} | {l: (e @ feedback[l]) * (h[l] > 0) for l in (1, 2, 3)}
         for l, delta in deltas.items():
-            layers[l - 1].weight -= 0.05 * delta.t() @ h[l - 1]
-            layers[l - 1].bias -= 0.05 * delta.sum(0)
+            weight, bias = layers[l - 1].parameters
+            weight -= 0.05 * delta.t() @ h[l - 1]
+            bias -= 0.05 * delta.sum(0)
         for l, readout in shadow.items():
             readout -= 0.05 * e.t() @ h[l]
             (booked,) = (entry for entry in found if (entry.step, entry.boundary) == (batch.step, l))

@@ -55,7 +55,7 @@ def test_a_run_that_never_began_leaves_no_thread(before):
 
 def test_a_stream_that_nobody_answers_leaves_no_thread(before):
     transport = GrpcTransport(WireConfig(), run_id="run-1", layer=1)
-    link = Link(boundary=1, direction=Direction.UP, sender=1, receiver=2, columns=5)
+    link = Link(boundary=1, direction=Direction.UP, sender=1, receiver=2, shape=(5,))
     with pytest.raises(DeadlineExceeded, match="layer 1 could not reach layer 2"):
         transport.connect(link, "127.0.0.1:9", 0.3)
     transport.close()

@@ -161,7 +161,7 @@ def test_a_signal_that_is_not_finite_arrives_as_such_whatever_the_codec(codec, b
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (4, 1)])
 def test_a_signal_keeps_its_shape(shape):
     link = replace(wires.UP, shape=shape)
-    out, into = connected(link, out={"codec": "int8"}, into={"codec": "int8", "link": link})
+    out, into = connected(link, out={"codec": "int8"}, into={"codec": "int8"})
     signal = torch.randn(3, *shape)
     send(out, signal)
     assert receive(into).shape == signal.shape
