@@ -16,8 +16,8 @@ Group = list[tuple[str, nn.Module]]
 
 _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
-    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
-)
+    *("_state_dict_hooks", "_state_dict_pre_hooks"),
+)  # those of load_state_dict may stay: the audit loads, too, and removed parametrisations leave one behind
 _MODES = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
 
 
@@ -30,7 +30,7 @@ def require_sequential(model: nn.Module) -> nn.Sequential:
     if not isinstance(model, nn.Sequential):
         raise ModelError(
             f"the model is a {type(model).__name__}; distfa splits an nn.Sequential into layers: "
-            "write the model as nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with modules of your own in it as you like"
+            "write it as nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with modules of your own in it as you like"
         )
     if type(model).forward is not nn.Sequential.forward or "forward" in vars(model):
         raise ModelError(
@@ -103,8 +103,8 @@ def _admit_module(name: str, module: nn.Module) -> None:
             raise ModelError(f"{name} ({kind}) is on the meta device, without numbers; make it on the CPU")
         if not p.is_floating_point() or p.layout is not torch.strided:
             raise ModelError(
-                f"{name} ({kind}) has a parameter of {p.dtype}, {p.layout}; distfa trains dense floating-point numbers: "
-                "keep complex or integer ones as pairs of those, or as buffers"
+                f"{name} ({kind}) has a parameter of {p.dtype}, {p.layout}; distfa trains dense floating-point "
+                "numbers: keep complex or integer ones as pairs of those, or as buffers"
             )
 
 
@@ -126,15 +126,15 @@ def _require_apart(groups: Sequence[Group]) -> None:
                 first, owner = owners.setdefault(place, (layer, name))
                 if first != layer:
                     raise ModelError(
-                        f"{name!r} of layer {layer} is {owner!r} of layer {first}: tied, or one module used twice. Each "
-                        "layer trains its own numbers; give each its own, or put both into one module, which is one "
-                        "layer"
+                        f"{name!r} of layer {layer} is {owner!r} of layer {first}: tied, or one module used twice. "
+                        "Each layer trains its own numbers; give each its own, or put both into one module, which is "
+                        "one layer"
                     )
                 for known, other in inside.setdefault(place, []):
                     if other is not tensor and _overlap(other, tensor):
                         raise ModelError(
-                            f"{name!r} lies in the memory of {known!r}, and they are two objects; a layer's copy would make "
-                            "them two. Use the one object in both places, or give each its own numbers"
+                            f"{name!r} lies in the memory of {known!r}, two objects, of which a layer's "
+                            "copy makes two sets. Use one object in both places, or give each its own numbers"
                         )
                 inside[place].append((name, tensor))
 
@@ -148,10 +148,9 @@ def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """Bytes of its storage from its first number to behind its last."""
+    """Bytes of memory from its first number to behind its last."""
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    start = tensor.storage_offset()
-    return start * tensor.element_size(), (start + last + 1) * tensor.element_size()
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def require_tensor(output: object, where: str) -> torch.Tensor:
@@ -163,7 +162,8 @@ def require_tensor(output: object, where: str) -> torch.Tensor:
     if not isinstance(output, torch.Tensor):
         kind = "packed sequence" if isinstance(output, PackedSequence) else type(output).__name__
         raise ModelError(
-            f"{where} gives a {kind}, and only one tensor can go to the next layer; wrap it in a module that returns one"
+            f"{where} gives a {kind}, and only one tensor can go to the next layer; wrap it in a module that returns "
+            "one"
         )
     if not output.is_floating_point():
         raise ModelError(f"{where} gives {output.dtype}, and signals between layers are floating-point numbers")

@@ -315,7 +315,10 @@ class ModuleBlock:
                 self._parameters[name].data.copy_(kept)
 
     def state(self) -> dict[str, Tensor]:
-        parameters = {name: self._kept[first] for name, first in self._names.items()}
+        parameters = {  # a second name has memory of its own: a file of weights takes none twice
+            name: self._kept[first] if name == first else self._kept[first].clone()
+            for name, first in self._names.items()
+        }
         own = self._module.state_dict().items()
         return {**parameters, **{name: self._in_full(name, b) for name, b in own if name not in parameters}}
 
@@ -345,7 +348,8 @@ def to_dtype(module: nn.Module, dtype: torch.dtype, device: torch.device | str =
     """The module with its floating-point numbers in a dtype; integers stay, and complex buffers, of which ``Module.to``
     would keep the real part.
     """
-    return module._apply(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
+    module._apply(lambda t: t.to(device, dtype if t.is_floating_point() else None))  # type: ignore[no-untyped-call]
+    return module
 
 
 def _dense(gradient: Tensor | None, *, like: Tensor) -> Tensor:

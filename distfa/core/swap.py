@@ -57,7 +57,7 @@ class Swap:
         name = self._names.get(kept.untyped_storage().data_ptr()) if kept.layout is torch.strided else None
         if name is None:
             return kept
-        return _Note(name, kept.size(), kept.stride(), kept.storage_offset())
+        return _Note(name, kept.size(), kept.stride(), int(kept.storage_offset()))
 
     def _unpack(self, kept: Tensor | _Note) -> Tensor:
         if isinstance(kept, Tensor):

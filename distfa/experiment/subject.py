@@ -69,8 +69,8 @@ class Subject:
         if outputs.shape != layers.shape or not bool(((outputs - layers).abs() <= tolerance * scale).all()):
             apart = (outputs - layers).abs().max().item() if outputs.shape == layers.shape else float("nan")
             raise LayerError(
-                f"the model with the trained weights does not give what the layers of the run give: {apart:.3g} apart on "
-                f"{found.rows} samples, where round-off is below {tolerance * float(scale):.1g}. Its forward does "
+                f"the model with the trained weights does not give what the layers of the run give: {apart:.3g} apart "
+                f"on {found.rows} samples, where round-off is below {tolerance * float(scale):.1g}. Its forward does "
                 "something that its modules, one after the other, do not do; the weights are not to be trusted for it"
             )
 
