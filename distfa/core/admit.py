@@ -16,8 +16,8 @@ Group = list[tuple[str, nn.Module]]
 
 _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
-    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
-)
+    *("_state_dict_hooks", "_state_dict_pre_hooks"),
+)  # those of load_state_dict may stay: the audit loads, too, and removed parametrisations leave one behind
 _MODES = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
 
 
@@ -30,7 +30,7 @@ def require_sequential(model: nn.Module) -> nn.Sequential:
     if not isinstance(model, nn.Sequential):
         raise ModelError(
             f"the model is a {type(model).__name__}; distfa splits an nn.Sequential into layers: "
-            "write the model as nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with any modules of your own in it"
+            "write it as nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with modules of your own in it as you like"
         )
     if type(model).forward is not nn.Sequential.forward or "forward" in vars(model):
         raise ModelError(
@@ -133,8 +133,8 @@ def _require_apart(groups: Sequence[Group]) -> None:
                 for known, other in inside.setdefault(place, []):
                     if other is not tensor and _overlap(other, tensor):
                         raise ModelError(
-                            f"{name!r} lies in the memory of {known!r}, and they are two objects; a layer's copy would "
-                            "make them two. Use the one object in both places, or give each its own numbers"
+                            f"{name!r} lies in the memory of {known!r}, two objects, of which a layer's "
+                            "copy makes two sets. Use one object in both places, or give each its own numbers"
                         )
                 inside[place].append((name, tensor))
 
@@ -148,10 +148,9 @@ def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """Bytes of its storage from its first number to behind its last."""
-    last = sum(int((size - 1) * stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    start = int(tensor.storage_offset())
-    return start * tensor.element_size(), (start + last + 1) * tensor.element_size()
+    """Bytes of memory from its first number to behind its last."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def require_tensor(output: object, where: str) -> torch.Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -315,7 +315,10 @@ class ModuleBlock:
                 self._parameters[name].data.copy_(kept)
 
     def state(self) -> dict[str, Tensor]:
-        parameters = {name: self._kept[first] for name, first in self._names.items()}
+        parameters = {  # a second name has memory of its own: a file of weights takes none twice
+            name: self._kept[first] if name == first else self._kept[first].clone()
+            for name, first in self._names.items()
+        }
         own = self._module.state_dict().items()
         return {**parameters, **{name: self._in_full(name, b) for name, b in own if name not in parameters}}
 
@@ -345,8 +348,8 @@ def to_dtype(module: nn.Module, dtype: torch.dtype, device: torch.device | str =
     """The module with its floating-point numbers in a dtype; integers stay, and complex buffers, of which ``Module.to``
     would keep the real part.
     """
-    apply: Callable[[Callable[[Tensor], Tensor]], nn.Module] = module._apply
-    return apply(lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
+    module._apply(lambda t: t.to(device, dtype if t.is_floating_point() else None))  # type: ignore[no-untyped-call]
+    return module
 
 
 def _dense(gradient: Tensor | None, *, like: Tensor) -> Tensor:

@@ -60,9 +60,9 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
     Raises:
         ModelError: It cannot be trained as it is; the message names the module and the way out.
     """
-    model = require_sequential(model)
-    groups = group(model)
-    admit(model, groups)
+    sequential = require_sequential(model)
+    groups = group(sequential)
+    admit(sequential, groups)
     first = _plain(groups[0], None)
     if first is not None and (sample is None or math.prod(sample) == first.inputs):
         sample = first.input_shape  # a leading Flatten, or images for a Linear: inputs come flat
@@ -143,7 +143,7 @@ def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | N
     if not parts or len(parts) > 2:
         return None
     (key, linear), rest = parts[0], parts[1:]
-    if not isinstance(linear, nn.Linear) or type(linear) is not nn.Linear:
+    if not isinstance(linear, nn.Linear) or type(linear) is not nn.Linear:  # a subclass may compute something else
         return None
     activation = from_module(rest[0][1]) if rest else Activation()
     if activation is None or not all(p.requires_grad for p in linear.parameters()):
@@ -209,8 +209,7 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
         unreached=trial.unreached,
         random=trial.random,
     )
-    lawful, linear_in, neurons = _lawfulness(parts, spec)
-    return replace(spec, lawful=lawful, neurons=neurons if lawful else 1, linear_in=linear_in)
+    return _with_law(parts, spec)
 
 
 def _try(module: nn.Sequential, where: str, shape: Shape, weights: tuple[str, ...], *, tokens: bool) -> _Trial:
@@ -262,17 +261,18 @@ def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
                 yield f"{prefix}.{name}", weight
 
 
-def _lawfulness(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> tuple[bool, bool, int]:
-    """``lawful``, ``linear_in`` and ``neurons`` of a chain of known modules around one Linear or Conv."""
+def _with_law(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> LayerSpec:
+    """With ``lawful``, ``neurons`` and ``linear_in`` of a chain of known modules around one Linear or Conv."""
     at = [i for i, (_, module) in enumerate(parts) if type(module) in _PRODUCTS]
     if len(at) != 1 or len(spec.weights) != 1 or not all(type(m) in _RESHAPING for _, m in parts[: at[0]]):
-        return False, False, 1
+        return spec
     name, product = parts[at[0]]
     own = {f"{name}.{inner}" for inner, _ in product.named_parameters()}
-    homogeneous = all(type(m) in _HOMOGENEOUS for _, m in parts[at[0] + 1 :])
+    lawful = own == set(spec.trained) and all(type(m) in _HOMOGENEOUS for _, m in parts[at[0] + 1 :])
     chain = all(type(m).__module__.startswith("torch.nn.") for _, m in parts)
-    neurons = spec.weights[0].rows if _apart(product, parts[at[0] + 1 :], spec) else 1
-    return homogeneous and own == set(spec.trained), chain and not spec.unreached, neurons
+    neurons = spec.weights[0].rows if lawful and _apart(product, parts[at[0] + 1 :], spec) else 1
+    held = not spec.unreached and spec.weights[0].name in spec.trained  # a frozen weight has no update to enter
+    return replace(spec, lawful=lawful, neurons=neurons, linear_in=chain and held)
 
 
 def _apart(product: nn.Module, after: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> bool:

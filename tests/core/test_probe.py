@@ -5,6 +5,7 @@ import pytest
 import torch
 from runs import raw, recipe, run_serial
 from torch import nn
+from zoo import made
 
 from distfa.core import order
 from distfa.core.activations import NAMES
@@ -107,3 +108,13 @@ def test_dominance_remembers_its_minimum_and_a_layer_that_pulls_against_the_rest
     assert (first.dominance, second.dominance, second.min_dominance) == (1.0, 0.25, 0.25)
     assert [layer.a for layer in second.layers] == [-0.5, 1.0]
     assert (third.cosine, third.layers[0].cosine) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("rule", ["fa", "kp", "usf"])
+def test_probes_change_no_weight_where_feedback_stands_inside_layers_too(rule):
+    """Once the probe's exact way back left its own gradient for the update."""
+    found = []
+    for every in (0, 1):
+        r, modules, data = made("residual_mlp", rule=rule, inside="feedback", init="random", probe_every=every)
+        found.append(run_serial(r, data, modules=modules)[0])
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])

@@ -1,0 +1,113 @@
+"""Networks of any modules: bp is plain torch, and renewed feedback is the mean Jacobian."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from runs import run_serial
+from torch import nn
+from zoo import NETWORKS, made, prepared
+
+from distfa.core import order
+from distfa.core.layer import RENEWAL_ROWS
+from distfa.core.optim import OptimizerConfig
+
+F64 = torch.float64
+CPU = torch.device("cpu")
+OPTIMIZERS = [
+    OptimizerConfig(name="sgd", lr=0.02, momentum=0.9, weight_decay=1e-3),
+    OptimizerConfig(name="adam", lr=1e-3, weight_decay=1e-3),
+]
+
+
+def without_dropout(modules):
+    for module in modules.values():
+        for part in module.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
+    return modules
+
+
+def whole(modules):
+    """The model of these layers, under its own names."""
+    return nn.Sequential(OrderedDict(pair for n in sorted(modules) for pair in modules[n].named_children()))
+
+
+def plain_torch(r, model, data):
+    """Autograd and one joint optimizer; gradients of micro-batches are added.
+
+    BatchNorm's statistics in training are each micro-batch's own, and its running statistics follow every micro-batch
+    in order: what torch does when it accumulates gradients.
+    """
+    x, y = (side.readers(F64, CPU)[0] for side in data)
+    c = r.optimizer
+    shared = {"lr": c.lr, "weight_decay": c.weight_decay, "foreach": False}
+    if c.name == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), momentum=c.momentum, **shared)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), **shared)
+    for batch in order.batches(r, len(x)):
+        optimizer.zero_grad()
+        for rows in batch.parts:
+            out = model(x.read(rows))
+            target = y.read(rows)
+            loss = F.cross_entropy(out.reshape(-1, out.shape[-1]), target.reshape(-1), reduction="sum")
+            (loss / (batch.rows * target[0].numel())).backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_bp_is_plain_torch_running_statistics_included(network, micro_batches, optimizer):
+    settings = {"dtype": F64, "optimizer": optimizer, "micro_batches": micro_batches, "epochs": 10, "max_steps": 30}
+    r, modules, data = made(network, rule="bp", rows=24, **settings)
+    weights, _, _ = run_serial(r, data, modules=without_dropout(modules))
+    expected = plain_torch(r, whole(modules), data)
+    assert weights.keys() == expected.keys()
+    for key, value in expected.items():
+        # Adam divides by sqrt(v) + eps: round-off in a gradient near zero is amplified by up to 1/eps
+        torch.testing.assert_close(weights[key], value, rtol=1e-6, atol=1e-7, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.parametrize("network", ["lenet", "residual_mlp", "transformer"])
+def test_renewed_feedback_is_the_mean_jacobian_layer_by_layer(network):
+    """B_l = B_{l+1} mean(dh_{l+1}/dh_l), over the first micro-batch's first rows and all positions."""
+    r, modules, data = made(
+        network, rule="dfa", dtype=F64, rows=RENEWAL_ROWS + 8, batch_size=RENEWAL_ROWS + 8, max_steps=1
+    )
+    trainer = run_serial(r, data, modules=without_dropout(modules))[2]
+    x = data[0].readers(F64, CPU)[0]
+    h = x.read(next(order.batches(r, len(x))).parts[0])[:RENEWAL_ROWS]
+    inputs = {}
+    for number in sorted(modules):
+        inputs[number] = h
+        h = modules[number](h)
+    feedback, places = torch.eye(r.network.outputs, dtype=F64), len(r.network.positions)
+    for number in range(len(modules), 1, -1):
+        h_in = inputs[number].detach()
+        inner = h_in.shape[1 + places :].numel()
+        # the rows, at every position of the output, back to the input: the mean over samples and positions
+
+        def rows_of(given, number=number, feedback=feedback):
+            out = modules[number](given)
+            flat = out.reshape(*out.shape[: 1 + places], -1)
+            return (flat @ feedback.t()).sum(tuple(range(1 + places)))
+
+        jacobian = torch.autograd.functional.jacobian(rows_of, h_in)  # (C, n, *positions, *inner)
+        feedback = jacobian.reshape(len(feedback), -1, inner).mean(1)
+        torch.testing.assert_close(trainer.layers[number - 2]._teacher, feedback, rtol=1e-10, atol=1e-13)
+
+
+def test_in_a_linear_network_renewed_dfa_starts_as_backpropagation():
+    found = []
+    for rule in ("dfa", "bp"):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5)).to(F64)
+        settings = {"dtype": F64, "optimizer": OptimizerConfig(name="sgd", lr=0.1), "max_steps": 1}
+        r, modules, data = prepared(model, (2, 6, 6), 5, rule=rule, **settings)
+        found.append(run_serial(r, data, modules=modules)[0])
+    for key, value in found[1].items():
+        torch.testing.assert_close(found[0][key], value, rtol=1e-10, atol=1e-13)

@@ -1,0 +1,112 @@
+"""The books of networks of any modules: exact in float64, the law where it holds, planted faults at their place."""
+
+import numpy as np
+import pytest
+import torch
+from runs import ThreadRun, assert_same_bits, run_serial
+from test_failures import Meddler
+from test_ledger_wire import altering
+from torch import nn
+from zoo import NETWORKS, made, prepared
+
+from distfa.core.digest import DigestRecord
+from distfa.core.layer import Layer
+from distfa.core.ledger import LedgerRecord, verdict
+from distfa.core.optim import OptimizerConfig
+from distfa.core.rules import RULES
+from distfa.transport.message import Kind
+
+F64 = torch.float64
+LAWFUL = [name for name, rule in RULES.items() if rule.potential]
+SETTINGS = {"dtype": F64, "ledger_every": 1, "rows": 24, "max_steps": 6}
+
+
+def entries(records):
+    return [record for record in records if isinstance(record, LedgerRecord)]
+
+
+@pytest.mark.parametrize(("schedule", "micro_batches"), [("sync", 2), ("async", 8)])
+@pytest.mark.parametrize("rule", LAWFUL)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_cause_adds_up_to_round_off(network, rule, schedule, micro_batches):
+    r, modules, data = made(network, rule=rule, schedule=schedule, micro_batches=micro_batches, **SETTINGS)
+    found = entries(run_serial(r, data, modules=modules)[1])
+    assert len(found) == 6 * (len(r.network) - 1)
+    for entry in found:
+        scale = max(1.0, abs(entry.incoming), abs(entry.potential or 0.0))
+        assert abs(entry.residual) <= 1e-12 * scale
+        assert abs(entry.transport) <= 1e-12 * scale
+        assert verdict(entry) is None
+
+
+def convolutions():
+    parts = [nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    more = [nn.Conv2d(4, 5, 3, bias=False), nn.LeakyReLU(0.1), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(5, 3)]
+    return nn.Sequential(*parts, *more).to(F64)
+
+
+@pytest.mark.parametrize("rule", ["bp", "fa", "kp", "dfa"])
+def test_convolutions_obey_the_law_so_that_drift_falls_with_the_rate(rule):
+    drifts = []
+    for lr in (0.02, 0.01):
+        torch.manual_seed(2)
+        settings = {"rule": rule, "dtype": F64, "ledger_every": 1, "batch_size": 22, "epochs": round(1 / lr)}
+        sgd = OptimizerConfig(name="sgd", lr=lr)
+        r, modules, data = prepared(convolutions(), (2, 8, 8), 3, optimizer=sgd, **settings)
+        assert [layer.lawful for layer in r.network.layers] == [True, True, True]
+        assert [layer.neurons for layer in r.network.layers] == [4, 5, 3]
+        found = entries(run_serial(r, data, modules=modules)[1])
+        assert all(entry.nonhomogeneity == 0 or abs(entry.nonhomogeneity) < 1e-14 for entry in found)
+        drifts.append(sum(abs(sum(e.change for e in found if e.boundary == b)) for b in (1, 2)))
+    assert drifts[0] / drifts[1] == pytest.approx(2, rel=0.15)
+
+
+def wired(network, meddle, layer, rule, **settings):
+    r, modules, data = made(network, rule=rule, **{**SETTINGS, **settings})
+
+    def wrap(index, transport):
+        return Meddler(transport, meddle) if index == layer else transport
+
+    with ThreadRun(r, data, modules=modules, transport="loopback", wrap_transport=wrap) as run:
+        weights, records = run.train()
+    return records, weights, run_serial(r, data, modules=modules)[0]
+
+
+@pytest.mark.parametrize(("kind", "boundary"), [(Kind.ACTIVATION, 2), (Kind.ERROR, 1)])
+@pytest.mark.parametrize("rule", ["bp", "fa", "usf"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_one_number_altered_on_the_wire_is_found_at_its_boundary_and_step(network, rule, kind, boundary):
+    records, weights, unaltered = wired(network, altering(kind, 3, 1 + 1e-6, np.float64), 2, rule)
+    broken = {(e.step, e.boundary) for e in entries(records) if not e.holds}
+    if broken:
+        assert broken == {(3, boundary)}
+    else:  # an error to a ReLU that is off changes nothing, and so is rightly not found
+        assert kind is Kind.ERROR
+        assert_same_bits(weights, unaltered)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_under_dfa_digests_name_the_boundary(network):
+    found, _, _ = wired(network, altering(Kind.ACTIVATION, 3, 1 + 1e-6, np.float64), 2, "dfa", ledger_exact=True)
+    broken = [r for r in found if isinstance(r, DigestRecord) and not r.holds]
+    assert {(r.step, r.boundary, r.direction) for r in broken} == {(3, 2, "up")}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_an_update_made_twice_is_found_at_its_layer_and_step(monkeypatch, network):
+    plain, count = Layer._descend, [0]
+
+    def descend(self, lr):
+        plain(self, lr)
+        if self.index == 2:
+            count[0] += 1
+            if count[0] == 4:
+                self.optimizer.step(lr)
+                self.block.follow()
+
+    monkeypatch.setattr(Layer, "_descend", descend)
+    r, modules, data = made(network, rule="fa", **SETTINGS)
+    broken = [e for e in entries(run_serial(r, data, modules=modules)[1]) if not e.holds]
+    assert (3, 2) in {(e.step, e.boundary) for e in broken}
+    assert {(e.step, e.boundary) for e in broken} <= {(3, 1), (3, 2)}  # 1 where layer 2 holds its potential
+    assert all("within layer 2" in verdict(e) for e in broken)
