@@ -130,7 +130,9 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool) -> None:
     from distfa import data as datasets
     from distfa.experiment import strict_json
     from distfa.experiment.run import run
-    from distfa.experiment.subject import subject_for
+    from distfa.experiment.subject import require_from_spec, subject_for
+
+    require_from_spec(spec)
 
     dataset = datasets.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
     subject = subject_for(spec, dataset)

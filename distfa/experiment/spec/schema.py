@@ -17,6 +17,8 @@ from distfa.runtime.job import Job
 from distfa.transport.address import port_range
 from distfa.transport.base import WireConfig
 
+MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two of runs from Python
+
 
 def _one_of(names: Sequence[str]) -> BeforeValidator:
     """A validator that accepts one of ``names`` and, failing that, names the nearest."""
@@ -49,7 +51,7 @@ class _Part(BaseModel):
 class DataSpec(_Part):
     """Where samples come from."""
 
-    name: Annotated[str, _one_of((*data.NAMES, "arrays"))] = Field(
+    name: Annotated[str, _one_of((*data.NAMES, ARRAYS))] = Field(
         "digits",
         description="digits and stdlib (characters of Python's own library) need no file; mnist, fashion_mnist, "
         "cifar10, cifar100, npz need dir; hub downloads by Hugging Face datasets",
@@ -57,9 +59,6 @@ class DataSpec(_Part):
     dir: str | None = Field(None, description="directory with the data set's official files, or an .npz")
     limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
     hub: str | None = Field(None, description="for name: hub, the data set's name there")
-
-
-MLP, GIVEN = "mlp", "given"
 
 
 class ModelSpec(_Part):
