@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from distfa.core import optim, rules
-from distfa.core.block import Block, add_product
+from distfa.core.block import Block
+from distfa.core.linear_block import add_product
 from distfa.core.recipe import Recipe
 
 _TEACHER = ""  # its name among learned feedback, beside the names of weights

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from distfa.core import optim, rules
-from distfa.core.block import Block, LinearBlock, ModuleBlock
+from distfa.core.block import Block
 from distfa.core.draw import initial_weight, micro_batch_seed
 from distfa.core.ends import Ends, under
 from distfa.core.layer_ledger import LayerLedger
 from distfa.core.ledger import Half
+from distfa.core.linear_block import LinearBlock
 from distfa.core.losses import LOSSES, Scored
+from distfa.core.module_block import ModuleBlock
 from distfa.core.probe import LayerProbe, measure, row_cosines
 from distfa.core.recipe import Recipe
 from distfa.errors import ModelError

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from distfa import models
 from distfa.core.activations import Activation
 from distfa.core.admit import require_dtype
-from distfa.core.block import to_dtype
 from distfa.core.model import Network, mlp
+from distfa.core.module_block import to_dtype
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord
 from distfa.core.split import group, layer_module, split
