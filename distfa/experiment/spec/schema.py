@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 import torch
@@ -20,12 +20,12 @@ from distfa.transport.base import WireConfig
 MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two of runs from Python
 
 
-def _one_of(names: Sequence[str]) -> BeforeValidator:
+def _one_of(names: Collection[str]) -> BeforeValidator:
     """A validator that accepts one of ``names`` and, failing that, names the nearest."""
 
     def check(value: object) -> object:
         if value not in names:
-            near = difflib.get_close_matches(str(value), names, n=1)
+            near = difflib.get_close_matches(str(value), list(names), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"is not one of {', '.join(names)}{hint}")
         return value
@@ -192,7 +192,7 @@ class RunSpec(_Part):
 
     data: Annotated[DataSpec, BeforeValidator(named)] = DataSpec()
     model: Annotated[ModelSpec, BeforeValidator(named)] = ModelSpec()
-    rule: Annotated[str, _one_of(tuple(rules.RULES))] = Field("dfa", description="feedback rule")
+    rule: Annotated[str, _one_of(rules.RULES)] = Field("dfa", description="feedback rule")
     init: Annotated[str, _one_of(INITS)] = Field(
         "aligned",
         description="aligned: feedback starts on the weights; random: the classical setting; given: as random, and a "
