@@ -59,6 +59,8 @@ class LayerSpec:
         trained: Names of its trained parameters: not frozen, and used.
         weights: Of its Linears, Convs and attentions.
         unreached: Of those, where nothing can stand in on the way back, since the module makes another tensor of them.
+        transported: Names of its other parameters that mix numbers on the way back (an LSTM's, a matrix of its own):
+            nothing stands in for them. Normalisations and scales, which keep numbers apart, are none.
         random: Whether its forward draws random numbers in training (dropout).
         lawful: Whether the conservation law holds for it: its trained parameters are one Linear's or Conv's, and all
             that follows is homogeneous of degree 1.
@@ -79,6 +81,7 @@ class LayerSpec:
     trained: tuple[str, ...] = ()
     weights: tuple[Weight, ...] = ()
     unreached: tuple[str, ...] = ()
+    transported: tuple[str, ...] = ()
     random: bool = False
     lawful: bool = False
     neurons: int = 1

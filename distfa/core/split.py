@@ -176,7 +176,7 @@ class _Trial:
     output_shape: Shape
     trained: frozenset[str]
     random: bool
-    unreached: tuple[str, ...]
+    met: frozenset[str]  # parameters that the way back to the input reads
 
 
 def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpec:
@@ -185,7 +185,7 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
     module = copy.deepcopy(layer_module(group))
     weights = {name: Weight(name=name, shape=tuple(p.shape)) for name, p in weights_of(module)}
     try:
-        trial = _try(module, where, shape, tuple(weights), tokens=tokens)
+        trial = _try(module, where, shape, tokens=tokens)
     except ModelError:
         raise
     except Exception as exc:
@@ -206,13 +206,14 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
         trained=tuple(name for name in parameters if name in trial.trained),
         activation=last or Activation(),
         weights=tuple(weights.values()),
-        unreached=trial.unreached,
+        unreached=() if tokens else tuple(name for name in weights if name not in trial.met),
+        transported=tuple(name for name in parameters if name in trial.met - weights.keys() - _keeping_apart(module)),
         random=trial.random,
     )
     return _with_law(parts, spec)
 
 
-def _try(module: nn.Sequential, where: str, shape: Shape, weights: tuple[str, ...], *, tokens: bool) -> _Trial:
+def _try(module: nn.Sequential, where: str, shape: Shape, *, tokens: bool) -> _Trial:
     """One forward and backward in training mode; torch's random state is left as it was."""
     dtype = next(module.parameters()).dtype
     parameters = dict(module.named_parameters())
@@ -236,15 +237,24 @@ def _try(module: nn.Sequential, where: str, shape: Shape, weights: tuple[str, ..
             f"{where} makes {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay "
             "that of samples"
         )
-    unreached: tuple[str, ...] = ()
+    met: frozenset[str] = frozenset()
     if not tokens:  # first the way back alone: what only a gradient reads is not met on it
         torch.autograd.grad(output, [x], torch.ones_like(output), retain_graph=True, allow_unused=True)
-        unreached = tuple(name for name in weights if name not in swap.used)
+        met = frozenset(swap.used)
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
     wanted = list(trainable.values())
     found = torch.autograd.grad(output, wanted, torch.ones_like(output), allow_unused=True) if wanted else ()
     trained = frozenset(name for name, gradient in zip(trainable, found, strict=True) if gradient is not None)
-    return _Trial(output_shape=tuple(output.shape[1:]), trained=trained, random=random, unreached=unreached)
+    return _Trial(output_shape=tuple(output.shape[1:]), trained=trained, random=random, met=met)
+
+
+def _keeping_apart(module: nn.Module) -> set[str]:
+    """Parameters that only scale numbers: a normalisation's, and any that is long in one axis at most."""
+    found = {name for name, p in module.named_parameters() if sum(size > 1 for size in p.shape) <= 1}
+    for prefix, part in module.named_modules():
+        if isinstance(part, _JOINING):
+            found |= {f"{prefix}.{name}" for name, _ in part.named_parameters(recurse=False)}
+    return found
 
 
 def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from distfa.core import rules, schedule
-from distfa.core.layer import build_block
 from distfa.core.model import Network
 from distfa.data import Dataset
-from distfa.errors import DataError, ModelError, SpecError
+from distfa.errors import DataError, SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.experiment.subject import Subject
 
@@ -25,7 +22,8 @@ def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
     network = subject.network
     check_data(spec, network, dataset)
     check_rule(spec, network)
-    check_mixed(spec, subject)
+    if spec.dtype == "bfloat16":
+        subject.try_mixed()
     if not schedule.flows(spec.recipe(network)):
         raise SpecError(
             f"schedule is 'async' with rule {spec.rule!r}, whose errors go from layer to layer, but a step of "
@@ -99,44 +97,15 @@ def check_rule(spec: RunSpec, network: Network) -> None:
                 )
         return
     for number in range(2, len(network) + 1):
-        if rule.stands_in and not network[number].weights:
-            names = ", ".join(f"{name} {kind}" for name, kind in network[number].modules)
-            raise SpecError(
-                f"rule {spec.rule!r} puts feedback in the place of Linear and convolution weights on the way back, and "
-                f"layer {number} ({names}) has none, so that its true weights would carry the error; use bp or a "
-                "direct rule, or build the layer of Linears and convolutions"
-            )
         if (unreached := network[number].unreached) and rule.stands_in:
             raise SpecError(
                 f"rule {spec.rule!r} puts feedback in the place of every weight on the way back, and {unreached[0]!r} "
                 f"of layer {number} is not used as it is (its module makes another tensor of it); use bp or a direct "
                 "rule, or let the module use the weight itself"
             )
-
-
-def check_mixed(spec: RunSpec, subject: Subject) -> None:
-    """Try the layers of a bfloat16 run once in bfloat16.
-
-    Raises:
-        ModelError: A layer makes numbers of another type in its forward.
-    """
-    recipe = spec.recipe(subject.network)
-    if not recipe.mixed:
-        return
-    for number, module in subject.modules.items():
-        layer = subject.network[number]
-        if layer.plain:
-            continue
-        tokens = number == 1 and subject.network.tokens
-        shape = (2, *layer.input_shape)
-        x = torch.zeros(shape, dtype=torch.int64) if tokens else torch.zeros(shape, dtype=recipe.signal_dtype)
-        try:
-            made = build_block(recipe, number, torch.device("cpu"), module).forward(x).h.dtype
-        except RuntimeError as exc:
-            made = " ".join(str(exc).split())
-        if made != recipe.signal_dtype:
-            names = ", ".join(f"{name} {kind}" for name, kind in layer.modules)
-            raise ModelError(
-                f"layer {number} ({names}) does not compute in bfloat16 throughout ({made}); let its forward make new "
-                "numbers in the type of its input (x.new_zeros(...), dtype=x.dtype), or use dtype: float32"
+        if (others := network[number].transported) and rule.stands_in:
+            raise SpecError(
+                f"rule {spec.rule!r} puts feedback in the place of the weights of Linears, Convs and attentions on the "
+                f"way back, and {others[0]!r} of layer {number} is none of those: its error would go back by the "
+                "parameter itself, as in bp; use bp or a direct rule"
             )

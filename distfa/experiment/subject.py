@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from distfa import models
 from distfa.core.activations import Activation
 from distfa.core.admit import require_dtype
-from distfa.core.model import Network, mlp
-from distfa.core.module_block import to_dtype
+from distfa.core.model import LayerSpec, Network, mlp
+from distfa.core.module_block import ModuleBlock, to_dtype
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord
 from distfa.core.split import group, layer_module, split
@@ -38,11 +38,31 @@ class Subject:
     model: nn.Sequential | None = None
 
     @property
-    def modules(self) -> dict[int, nn.Module]:
+    def modules(self) -> Mapping[int, nn.Sequential]:
         """Every layer's own modules, by its number."""
         if self.model is None:
             return {}
         return {number: layer_module(part) for number, part in enumerate(group(self.model), start=1)}
+
+    def try_mixed(self) -> None:
+        """Run every layer once as a mixed run does, with signals in bfloat16.
+
+        Raises:
+            ModelError: A layer cannot; names it, and the way out.
+        """
+        for number, module in self.modules.items():
+            spec = self.network[number]
+            if spec.plain:
+                continue
+            try:
+                _once_in_bfloat16(module, spec, tokens=self.network.tokens and number == 1)
+            except Exception as exc:
+                kinds = ", ".join(f"{name} {kind}" for name, kind in spec.modules)
+                raise ModelError(
+                    f"layer {number} ({kinds}) cannot run with dtype: bfloat16, in which signals and products are "
+                    f"bfloat16: {type(exc).__name__}: {' '.join(str(exc).split())}. Let its forward make new tensors "
+                    "in the type of its input (dtype=x.dtype), or use dtype: float32"
+                ) from exc
 
     def audit(self, recipe: Recipe, weights: Mapping[str, Tensor], inputs: Tensor, found: AuditRecord) -> None:
         """Refuse an end in which the user's own model, with the trained weights, does not give what the layers give.
@@ -130,6 +150,24 @@ def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:
         raise ModelError("a model that was split is an nn.Sequential")
     require_dtype(model, _dtype(spec))
     return Subject(network=network, model=model)
+
+
+def _once_in_bfloat16(module: nn.Sequential, spec: LayerSpec, *, tokens: bool) -> None:
+    """A forward, its gradient and an evaluation of two samples; torch's random state is left as it was."""
+    signals, shape = torch.bfloat16, (2, *spec.input_shape)
+    with torch.random.fork_rng(devices=[]):
+        block = ModuleBlock(
+            module,
+            trained=spec.trained,
+            dtype=torch.float32,
+            signals=signals,
+        )
+        x = torch.zeros(shape, dtype=torch.int64) if tokens else torch.randn(shape).to(signals)
+        tape = block.forward(x)
+        if tape.h.dtype != signals:
+            raise TypeError(f"its output is {tape.h.dtype}")
+        block.gradients(torch.ones_like(tape.h), tape)
+        block.infer(x)
 
 
 def _dtype(spec: RunSpec) -> torch.dtype:
