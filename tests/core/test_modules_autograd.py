@@ -12,6 +12,7 @@ from zoo import NETWORKS, made, prepared
 from distfa.core import order
 from distfa.core.layer import RENEWAL_ROWS
 from distfa.core.optim import OptimizerConfig
+from distfa.core.rules import build
 
 F64 = torch.float64
 CPU = torch.device("cpu")
@@ -111,3 +112,34 @@ def test_in_a_linear_network_renewed_dfa_starts_as_backpropagation():
         found.append(run_serial(r, data, modules=modules)[0])
     for key, value in found[1].items():
         torch.testing.assert_close(found[0][key], value, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("network", ["lenet", "transformer"])
+def test_random_dfa_is_autograd_of_every_layer_with_the_error_through_its_matrix(network):
+    """s_l = e B_l in the shape of h_l, at every position; the layer's gradient is h_l's with that cotangent."""
+    sgd = OptimizerConfig(name="sgd", lr=0.1)
+    settings = {"dtype": F64, "optimizer": sgd, "max_steps": 1, "rows": 8, "batch_size": 8, "init": "random"}
+    r, modules, data = made(network, rule="dfa", **settings)
+    modules = without_dropout(modules)
+    trained = run_serial(r, data, modules=modules)[0]
+    x, y = (side.readers(F64, CPU)[0] for side in data)
+    rows = next(order.batches(r, len(x))).parts[0]
+    inputs, outputs, h = {}, {}, x.read(rows)
+    for number in sorted(modules):
+        inputs[number], outputs[number] = h, modules[number](h)
+        h = outputs[number].detach()
+    target = y.read(rows)
+    logits = h.requires_grad_()
+    loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), target.reshape(-1))
+    (e,) = torch.autograd.grad(loss, logits)
+    rule = build(r)
+    for number, module in modules.items():
+        out = outputs[number]
+        last = number == len(modules)
+        feedback = None if last else rule.direct_feedback(number)
+        assert last or feedback.shape == (e.shape[-1], out[0].numel() // target[0].numel())
+        s = e if last else (e @ feedback).reshape(out.shape)
+        parameters = dict(module.named_parameters())
+        found = torch.autograd.grad(out, list(parameters.values()), s)
+        for (name, before), gradient in zip(parameters.items(), found, strict=True):
+            torch.testing.assert_close(trained[name], before.detach() - 0.1 * gradient, rtol=1e-12, atol=1e-15)

@@ -14,6 +14,7 @@ from distfa.core.layer import Layer
 from distfa.core.ledger import LedgerRecord, verdict
 from distfa.core.optim import OptimizerConfig
 from distfa.core.rules import RULES
+from distfa.core.rules.fa import FeedbackAlignment
 from distfa.transport.message import Kind
 
 F64 = torch.float64
@@ -110,3 +111,44 @@ def test_an_update_made_twice_is_found_at_its_layer_and_step(monkeypatch, networ
     assert (3, 2) in {(e.step, e.boundary) for e in broken}
     assert {(e.step, e.boundary) for e in broken} <= {(3, 1), (3, 2)}  # 1 where layer 2 holds its potential
     assert all("within layer 2" in verdict(e) for e in broken)
+
+
+def emitting_another(monkeypatch, boundary):
+    """From step 3 on the sender of a boundary applies 1.01 B."""
+    plain, steps = FeedbackAlignment.emit, [0]
+    begin = Layer.begin_step
+
+    def begin_step(self, step, **options):
+        steps[0], self.rule.sender = step, self.index
+        begin(self, step, **options)
+
+    def emit(self, delta, state, weights, back):
+        if self.sender == boundary + 1 and steps[0] >= 3:
+            state = {name: 1.01 * b for name, b in state.items()}
+        return plain(self, delta, state, weights, back)
+
+    monkeypatch.setattr(Layer, "begin_step", begin_step)
+    monkeypatch.setattr(FeedbackAlignment, "emit", emit)
+
+
+def test_another_feedback_than_the_books_hold_is_found_below_a_layer_of_one_convolution_or_linear(monkeypatch):
+    """Layer 5, a Linear behind nothing: the books have its B, and <B, G_5> is not what layer 4 got."""
+    r, modules, data = made("resnet", rule="fa", **SETTINGS)
+    last = len(r.network) - 1
+    assert r.network[last + 1].linear_in
+    emitting_another(monkeypatch, last)
+    broken = {(e.step, e.boundary) for e in entries(run_serial(r, data, modules=modules)[1]) if not e.holds}
+    assert broken == {(step, last) for step in (3, 4, 5)}
+
+
+def test_below_a_block_only_the_pairing_is_kept_so_that_another_feedback_is_not_found(monkeypatch):
+    """A block of several convolutions has no potential in one weight: both ends report the message that was sent,
+    whichever B made it. What it does to the weights is in the alignment that probes show, not in the books.
+    """
+    r, modules, data = made("resnet", rule="fa", **SETTINGS)
+    assert not r.network[3].linear_in
+    unaltered = run_serial(r, data, modules=modules)[0]
+    emitting_another(monkeypatch, 2)
+    weights, records, _ = run_serial(r, data, modules=modules)
+    assert any(not torch.equal(weights[key], value) for key, value in unaltered.items())
+    assert all(entry.holds for entry in entries(records))
