@@ -46,7 +46,11 @@ Schedule = Annotated[
 Optimizer = Annotated[str | None, _how(help="sgd, adam (default) or adamw.")]
 Engine = Annotated[str | None, _run(help="ray (default), or serial: the same bits in one process, without Ray.")]
 Address = Annotated[
-    str | None, _run(help="Ray cluster to attach to, host:port or auto; without it, one is started here.")
+    str | None,
+    _run(
+        help="Ray cluster to attach to, host:port or auto; without it the one RAY_ADDRESS names, or else one "
+        "that is started here."
+    ),
 ]
 Insecure = Annotated[
     bool,
@@ -128,10 +132,17 @@ def train(
 
 def _run_and_tell(spec: RunSpec, *, as_json: bool) -> None:
     from distfa import data as datasets
+    from distfa.errors import SpecError
+    from distfa.experiment import spec as specs
     from distfa.experiment import strict_json
     from distfa.experiment.run import run
     from distfa.experiment.subject import subject_for
 
+    if spec.data.name == specs.ARRAYS:
+        raise SpecError(
+            "the spec is of a run from Python on arrays, which are not saved; train it there with "
+            "distfa.Trainer(model, spec).fit((x, y)), or save them as an .npz and add --data npz --data-dir FILE.npz"
+        )
     dataset = datasets.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
     subject = subject_for(spec, dataset)
     network = subject.network

@@ -16,7 +16,7 @@ from distfa.core.serial import evaluate
 from distfa.errors import DataError, RunDirError
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.run import check, raw_samples
-from distfa.experiment.spec import RunSpec, load
+from distfa.experiment.spec import ARRAYS, RunSpec, load
 from distfa.experiment.subject import Subject, subject_for, subject_of
 
 
@@ -106,7 +106,7 @@ def _subject(spec: RunSpec, network: Network, dataset: data.Dataset, model: nn.M
 
 
 def _dataset(spec: RunSpec, data_dir: str | None) -> data.Dataset:
-    if spec.data.name == "arrays":
+    if spec.data.name == ARRAYS:
         raise DataError(
             "the run was trained on arrays from Python, which are not saved; evaluate it there with "
             "distfa.evaluate(run_dir, arrays=(x, y))"

@@ -25,7 +25,7 @@ class Result:
         rule: Feedback rule.
         init: Initialisation.
         layer_sizes: (d_0, ..., d_L).
-        epochs: Passes over the training set.
+        epochs: Passes over the training set; one that max_steps cut short counts.
         steps: Updates.
         train_loss: Mean over the rows of the last epoch, before each update.
         train_accuracy: Of the same rows; None for float targets.

@@ -49,10 +49,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"
+"""Of a model: the perceptron of the spec's own keys, and a module from Python; of data: arrays from Python."""
+
+
 class DataSpec(_Part):
     """Where samples come from."""
 
-    name: Annotated[str, _one_of((*data.NAMES, "arrays"))] = Field(
+    name: Annotated[str, _one_of((*data.NAMES, ARRAYS))] = Field(
         "digits",
         description="digits and stdlib (characters of Python's own library) need no file; mnist, fashion_mnist, "
         "cifar10, cifar100, npz need dir; hub downloads by Hugging Face datasets",
@@ -60,9 +64,6 @@ class DataSpec(_Part):
     dir: str | None = Field(None, description="directory with the data set's official files, or an .npz")
     limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
     hub: str | None = Field(None, description="for name: hub, the data set's name there")
-
-
-MLP, GIVEN = "mlp", "given"
 
 
 class ModelSpec(_Part):

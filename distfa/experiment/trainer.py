@@ -14,7 +14,7 @@ from distfa.core.split import group
 from distfa.errors import SpecError
 from distfa.experiment.result import Result
 from distfa.experiment.run import Observer, run
-from distfa.experiment.spec import GIVEN, RunSpec, load, parse
+from distfa.experiment.spec import ARRAYS, GIVEN, RunSpec, load, parse
 from distfa.experiment.subject import subject_of
 
 
@@ -72,7 +72,7 @@ class Trainer:
         if isinstance(train, data.Dataset) and test is not None:
             raise SpecError("train is a Dataset, which has a test split of its own; leave test out")
         dataset = train if isinstance(train, data.Dataset) else self._dataset(train, test)
-        described = {"name": dataset.name} if dataset.name in data.NAMES else {"name": "arrays"}
+        described = {"name": dataset.name} if dataset.name in data.NAMES else {"name": ARRAYS}
         spec = parse({**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}})
         subject = subject_of(self.model, spec, dataset)
         self.network = subject.network

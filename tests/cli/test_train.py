@@ -188,3 +188,8 @@ def remaining(session, name, *, within_seconds):
     while (left := [text for text in leftovers(session) if name in text]) and time.monotonic() < give_up:
         time.sleep(0.5)
     return left
+
+
+def test_a_run_cut_short_says_how_far_it_came(tmp_path):
+    options = ["--engine", "serial", "--set", "max_steps=10", "--set", "data.limit=200", "--epochs", "5"]
+    assert "10 steps, 2 epochs, " in here("train", *options, cwd=tmp_path).stdout
