@@ -97,7 +97,7 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
     if spec.model.name == GIVEN:
         raise SpecError(
             "the spec is of a run from Python, whose model was an object there: train it there with "
-            "distfa.Trainer(model, spec), or put its making into a function and set model: package.module:function"
+            "distfa.Trainer(model, spec), or write a function that returns it and set model: package.module:function"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
