@@ -201,7 +201,7 @@ class RunSpec(_Part):
     init: Annotated[str, _one_of(INITS)] = Field(
         "aligned",
         description="aligned: feedback starts on the weights; random: the classical setting; given: as random, and a "
-        "network of plain layers starts from the model's own weights too (Python only)",
+        "network of plain layers starts from the model's own weights too (not with model: mlp)",
     )
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
         "orthogonal", description="of the weights at the start, and of feedback matrices"
