@@ -20,9 +20,17 @@ def command(*args) -> list[str]:
     return [sys.executable, "-m", "distfa", *map(str, args)]
 
 
-def distfa(*args, cwd, check=True) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m distfa`` to its end."""
-    done = subprocess.run(command(*args), cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
+def distfa(*args, cwd, check=True, env=None) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m distfa`` to its end; ``env`` is added to this process's."""
+    done = subprocess.run(
+        command(*args),
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     return _checked(done, check)
 
 

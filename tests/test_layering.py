@@ -27,7 +27,11 @@ HOMES = {
     "cryptography": {"transport/tls.py"},
     "typer": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
     "rich": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
-    "pydantic": {"experiment/spec.py", "experiment/run_dir.py", "plan/cluster.py"},
+    "pydantic": {
+        *(f"experiment/spec/{name}.py" for name in ("schema", "loading", "explaining")),
+        "experiment/run_dir.py",
+        "plan/cluster.py",
+    },
     "simpy": {"plan/stages.py", "plan/simulate.py"},
 }
 

@@ -1,32 +1,36 @@
-"""Every feedback rule on one task: what it reaches, how near the true gradient it ends, what it sends."""
+"""Every feedback rule on one task, on any model: what it reaches, how near the true gradient it ends, what it sends."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distfa.bench import over_seeds
+from distfa.bench import over_seeds, plain_torch
 from distfa.bench.outcome import Outcome
 from distfa.bench.task import read
 from distfa.core import rules
 from distfa.core.ledger import LedgerRecord
+from distfa.core.order import batches
 from distfa.core.recipe import Recipe
 from distfa.core.routes import links
 from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.experiment.run import Progress, run
 from distfa.experiment.spec import RunSpec, parse
-from distfa.experiment.subject import network_for
+from distfa.experiment.subject import subject_for
 from distfa.transport.message import Direction
 
+_INITS = ("aligned", "random")
 COLUMNS = {
     "rule": "rule",
     "init": "init",
     "test_accuracy": "test accuracy, %",
     "spread": "+-",
+    "bits": "bits/character",
     "alignment": "alignment",
     "dominance": "dominance",
     "min_dominance": "least",
@@ -35,7 +39,17 @@ COLUMNS = {
     "ledger_entries": "ledger entries",
     "ledger_violations": "broken",
 }
-_MEANS = ("test_accuracy", "alignment", "dominance", "min_dominance", "angle_degrees", "kb_per_sample")
+_MEANS = (
+    "test_accuracy",
+    "test_loss",
+    "bits",
+    "alignment",
+    "dominance",
+    "min_dominance",
+    "angle_degrees",
+    "kb_per_sample",
+)
+_TORCH = "torch"
 _READ = (
     "alignment with the true gradient and dominance are the last probe's, 'least' is the least dominance of all; "
     "degrees are the mean over boundaries at the last ledger entry"
@@ -43,7 +57,13 @@ _READ = (
 
 
 def measure(
-    base: RunSpec, names: Sequence[str], *, seeds: int = 1, say: Callable[[str], None] = lambda line: None
+    base: RunSpec,
+    names: Sequence[str],
+    *,
+    seeds: int = 1,
+    inits: Sequence[str] = _INITS,
+    beside_torch: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Train with every rule and every init that has a meaning for it.
 
@@ -51,6 +71,8 @@ def measure(
         base: Everything but rule, init and seed, which count up from its own; its codecs are lossless.
         names: Rules.
         seeds: Runs per row; more than one gives means and the sample deviation of the accuracy.
+        inits: Of rules whose feedback depends on it.
+        beside_torch: Whether plain torch trains the same, in a row of its own beside bp.
         say: Told as each run ends.
 
     Raises:
@@ -64,14 +86,19 @@ def measure(
     rows, raw = [], []
     used = dict.fromkeys(rules.RULES[parse({"rule": name}).rule] for name in names)
     for rule in used:
-        for init in ("aligned", "random") if rule.takes_init else ("aligned",):
+        for init in inits if rule.takes_init else ("aligned",):
             spec, about = base.model_copy(update={"rule": rule.name, "init": init}), {"rule": rule.name, "init": init}
             runs = over_seeds.train(spec, about, seeds, partial(_one, dataset=dataset), say)
             raw += runs
             rows.append({"rule": rule.name, "init": init if rule.takes_init else "any", **_row(runs)})
-    notes = [_READ, *(rule.caution for rule in used if rule.caution)]
+    if beside_torch:
+        runs = over_seeds.train(base, {"rule": _TORCH, "init": "any"}, seeds, partial(_torch, dataset=dataset), say)
+        raw += runs
+        rows.insert(0, {"rule": _TORCH, "init": "any", **over_seeds.means(runs, "test_accuracy", "test_loss", "bits")})
+    notes = [_READ, *(rule.caution for rule in used if rule.caution), *_beside(raw)]
     of = "accuracy between rules"
-    return over_seeds.outcome("rules", base, seeds, columns=COLUMNS, notes=notes, of=of, rows=rows, raw=raw)
+    shown = {key: heading for key, heading in COLUMNS.items() if key != "bits" or dataset.tokens is not None}
+    return over_seeds.outcome("rules", base, seeds, columns=shown, notes=notes, of=of, rows=rows, raw=raw)
 
 
 def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
@@ -83,14 +110,18 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
         if isinstance(record, LedgerRecord) and record.angle_degrees is not None:
             angles[record.boundary] = record.angle_degrees
 
-    network = network_for(spec, dataset)
+    subject = subject_for(spec, dataset)
+    network = subject.network
     with tempfile.TemporaryDirectory() as scratch:
         kept = spec.model_copy(update={"run_dir": str(Path(scratch) / "run")})
-        result, _ = run(kept, network, dataset, observer=watch)
+        result, _ = run(kept, network, dataset, model=subject.model, observer=watch)
     alignment, counted = result.alignment or {}, result.bytes["total"]
-    sent = (counted["up_payload"] + counted["down_payload"]) / (result.epochs * len(dataset.train_x))
+    trained = sum(batch.rows for batch in batches(spec.recipe(network), len(dataset.train_x)))
+    sent = (counted["up_payload"] + counted["down_payload"]) / trained
     return {
         "test_accuracy": 100 * (result.test_accuracy or 0.0),
+        "test_loss": result.test_loss,
+        "bits": _bits(result.test_loss),
         "alignment": alignment.get("cosine"),
         "dominance": alignment.get("dominance"),
         "min_dominance": alignment.get("min_dominance"),
@@ -99,6 +130,27 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
         "ledger_entries": result.ledger["entries"],
         "ledger_violations": result.ledger["violations"],
     }
+
+
+def _torch(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
+    found = plain_torch.train(spec, dataset)
+    return found | {"bits": _bits(found["test_loss"])}
+
+
+def _bits(loss: float | None) -> float | None:
+    """Of a mean cross-entropy: bits for every label, in a text for every character."""
+    return None if loss is None else loss / math.log(2)
+
+
+def _beside(raw: list[over_seeds.Figures]) -> list[str]:
+    """How far plain torch and bp end apart, seed by seed, where both were trained."""
+    losses = {(run["rule"], run["seed"]): run["test_loss"] for run in over_seeds.succeeded(raw)}
+    apart = [
+        abs(loss - losses[rules.BASELINE, seed])
+        for (rule, seed), loss in losses.items()
+        if rule == _TORCH and (rules.BASELINE, seed) in losses
+    ]
+    return [f"plain torch and {rules.BASELINE} end at most {max(apart):.2g} apart in test loss"] if apart else []
 
 
 def _bytes_per_sample(recipe: Recipe) -> int:

@@ -14,13 +14,20 @@ from distfa.cli.bench import say, show
 def rules(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
+    model: Annotated[str, typer.Option(help="As for 'distfa train'.")] = "mlp",
     hidden: options.Hidden = "128,128",
     epochs: int = 20,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first samples of each split.")] = None,
     batch_size: int = 32,
     optimizer: options.Optimizer = "adam",
     lr: options.LearningRate = 1e-3,
     seeds: options.Seeds = 1,
     only: Annotated[str, typer.Option("--rules", metavar="RULE,RULE,...", help="A subset; all if not given.")] = "",
+    inits: Annotated[
+        str, typer.Option(metavar="INIT,...", help="aligned, random, or both, for rules whose feedback depends on it.")
+    ] = "aligned,random",
+    torch: Annotated[bool, typer.Option("--torch", help="Also plain torch: the same start, data and order.")] = False,
     engine: Annotated[str, typer.Option(help="serial (the same bits, no Ray) or ray.")] = "serial",
     out: options.Out = Path("bench-rules.json"),
     as_json: options.AsJson = False,
@@ -33,6 +40,8 @@ def rules(
     from distfa.core.rules import RULES
 
     flags: dict[str, Any] = {"data.name": data, "data.dir": data_dir, "epochs": epochs, "batch_size": batch_size}
-    flags |= {"optimizer.name": optimizer, "optimizer.lr": lr, "engine": engine}
-    names = options.words(only) or tuple(RULES)
-    show(measure(options.bench_spec(hidden, flags), names, seeds=seeds, say=say("rules: ")), out, as_json=as_json)
+    flags |= {"optimizer.name": optimizer, "optimizer.lr": lr, "engine": engine, "model.name": model}
+    flags |= {"max_steps": max_steps, "data.limit": limit}
+    spec, names = options.bench_spec(hidden, flags), options.words(only) or tuple(RULES)
+    found = measure(spec, names, seeds=seeds, inits=options.words(inits), beside_torch=torch, say=say("rules: "))
+    show(found, out, as_json=as_json)

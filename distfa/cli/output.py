@@ -133,7 +133,7 @@ def result_table(result: Result, *, stderr: bool) -> None:
     how = result.init if result.schedule == "sync" else f"{result.init}, {result.schedule}"
     loss = f", test loss {result.test_loss:.4f}" if result.test_loss is not None else ""
     console.print(
-        f"[bold]{result.rule}[/] ({how}), {'-'.join(map(str, result.layer_sizes))}, engine {result.engine}: "
+        f"[bold]{result.rule}[/] ({how}), {result.model}, engine {result.engine}: "
         f"{accuracy}train loss {result.train_loss:.4f}{loss}",
         highlight=False,
     )

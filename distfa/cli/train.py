@@ -132,17 +132,11 @@ def train(
 
 def _run_and_tell(spec: RunSpec, *, as_json: bool) -> None:
     from distfa import data as datasets
-    from distfa.errors import SpecError
-    from distfa.experiment import spec as specs
     from distfa.experiment import strict_json
     from distfa.experiment.run import run
-    from distfa.experiment.subject import subject_for
+    from distfa.experiment.subject import require_from_spec, subject_for
 
-    if spec.data.name == specs.ARRAYS:
-        raise SpecError(
-            "the spec is of a run from Python on arrays, which are not saved; train it there with "
-            "distfa.Trainer(model, spec).fit((x, y)), or save them as an .npz and add --data npz --data-dir FILE.npz"
-        )
+    require_from_spec(spec)
     dataset = datasets.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
     subject = subject_for(spec, dataset)
     network = subject.network

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from distfa.core import optim, rules
-from distfa.core.block import Block, LinearBlock, ModuleBlock, add_product
+from distfa.core.block import Block
 from distfa.core.draw import initial_weight, micro_batch_seed
+from distfa.core.ends import Ends, under
 from distfa.core.layer_ledger import LayerLedger
 from distfa.core.ledger import Half
+from distfa.core.linear_block import LinearBlock
 from distfa.core.losses import LOSSES, Scored
+from distfa.core.module_block import ModuleBlock
 from distfa.core.probe import LayerProbe, measure, row_cosines
 from distfa.core.recipe import Recipe
 from distfa.errors import ModelError
@@ -28,24 +31,6 @@ Part = tuple[int, int]
 """A micro-batch: (step, its number within the step)."""
 
 RENEWAL_ROWS = 32  # samples over which a renewal takes the mean
-
-
-class _Operand:
-    """A matrix that is updated, as products take it: itself, or a copy in the dtype of the signals.
-
-    Args:
-        master: Where updates are made.
-        dtype: Of the signals.
-    """
-
-    def __init__(self, master: Tensor, dtype: torch.dtype) -> None:
-        self.master = master
-        self.value = master.to(dtype)
-
-    def follow(self) -> None:
-        """Take over an update of the master."""
-        if self.value is not self.master:
-            self.value.copy_(self.master)
 
 
 @dataclass(kw_only=True)
@@ -85,17 +70,11 @@ class Layer:
         self._loss = LOSSES[recipe.loss]
         self.rule = rules.build(recipe)
         self.block: Block = build_block(recipe, index, self.device, module)
-        # The lowest boundary first: it is the first to need its error, for its next step's forward.
-        self.sends_to = tuple(b for b in recipe.network.boundaries if self.rule.origin(b) == index)
-        inside = recipe.inside == "feedback" and not self.rule.is_direct
-        self._inside = index - 1 if inside else None
-        self._origin = {b: self._at_origin(b) for b in {*self.sends_to, *([index - 1] if inside else [])}}
-        self._teacher = None if self.is_output else self._taught_by()
-        self._learned = self._learns()
+        self.ends = Ends(recipe, index, self.rule, self.block, self.device)
+        self.sends_to = self.ends.sends_to
         self.optimizer = optim.Optimizer(recipe.optimizer, list(self.block.trained.values()))
-        self._feedback_optimizer = optim.Optimizer(recipe.optimizer, [o.master for o in self._learned.values()])
         self._ledger = (
-            LayerLedger(recipe, index, self.rule, self._matrix_of_the_law(), self.device)
+            LayerLedger(recipe, index, self.rule, self.ends.matrix_of_the_law(), self.device)
             if recipe.ledger_every and self.rule.potential
             else None
         )
@@ -141,10 +120,7 @@ class Layer:
         self._cosines = []
         if self._ledger is not None:
             self._ledger.begin(step)
-        for boundary in self._origin:
-            fresh = self.rule.refresh(boundary, step, self.block.weights())
-            if fresh is not None:
-                self._origin[boundary] = self._signals(fresh)
+        self.ends.refresh(step)
 
     def infer(self, h_in: Tensor) -> Tensor:
         """h in evaluation, keeping nothing."""
@@ -169,17 +145,16 @@ class Layer:
     def hidden_delta(self, message: Tensor, part: Part) -> Tensor:
         """delta_l, from the rule's error message to this layer."""
         kept = self._kept[part]
-        if self._ledger is not None or self._learned:
-            kept.message = message
+        kept.message = message if self.ends.learned else None
         self._message = message
-        s = self.rule.teach(message, self._teacher).view(kept.tape.h.shape)
+        s = self.rule.teach(message, self.ends.teacher).view(kept.tape.h.shape)
         if self._probed:
             self._taught = s
         delta = self.block.start(s, kept.tape)
         if self._ledger is not None:
             self._ledger.observe(s, delta, kept.tape)
-            if self.rule.is_direct and self._teacher is not None:
-                self._ledger.read_out(message, kept.tape.h, self._teacher)
+            if self.rule.is_direct and self.ends.teacher is not None:
+                self._ledger.read_out(message, kept.tape.h, self.ends.teacher)
         return delta
 
     def label_message(self, target: Tensor, rows: int) -> Tensor:
@@ -199,9 +174,9 @@ class Layer:
         tape = None if part is None else self._kept[part].tape
         message = self.rule.emit(
             delta,
-            self._origin[boundary],
+            self.ends.origin[boundary],
             self.block.weights(),
-            lambda stand_in: self.block.back(delta, tape, stand_in, inside=self._inside is not None),
+            lambda stand_in: self.block.back(delta, tape, stand_in, inside=self.ends.inside is not None),
         )
         if self._ledger is not None and part is not None and not self.rule.is_direct:
             self._ledger.sent(message, self._kept[part].tape.h_in)
@@ -211,10 +186,9 @@ class Layer:
         """Add this micro-batch's gradient; forget its forward."""
         kept = self._kept.pop(part)
         first = not self._has_gradient
-        stand_in = None if self._inside is None else self._standing_in(self._inside)
-        self.block.accumulate(delta, kept.tape, first=first, stand_in=stand_in)
-        if "" in self._learned and kept.message is not None:
-            add_product(self._learned[""].master, kept.message, kept.tape.h, first=first)
+        self.block.accumulate(delta, kept.tape, first=first, stand_in=self.ends.standing_in())
+        if kept.message is not None:
+            self.ends.learn(kept.message, kept.tape.h, first=first)
         self._has_gradient = True
         if self._ledger is not None and kept.updates < self._updates:
             self._ledger.stale(self.parameters)
@@ -222,9 +196,7 @@ class Layer:
     def update(self, step: int, lr: float) -> list[Half]:
         """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""
         self._updates += 1
-        for name, operand in self._learned.items():
-            if name:
-                operand.master.grad = self.block.trained[name].grad
+        self.ends.share_gradients()
         if self._ledger is None:
             self._descend(lr)
             return []
@@ -234,8 +206,8 @@ class Layer:
             lambda: self._descend(lr),
             trained=self.block.trained,
             optimizer=self.optimizer,
-            learned={name: operand.master for name, operand in self._learned.items()},
-            feedback_optimizer=self._feedback_optimizer,
+            learned={name: operand.master for name, operand in self.ends.learned.items()},
+            feedback_optimizer=self.ends.optimizer,
         )
 
     # -- renewal --------------------------------------------------------------------------------
@@ -257,7 +229,7 @@ class Layer:
         Source: theory.md, Feedback that is renewed.
         """
         if not self.is_output:
-            self._teacher = self._signal(self.rule.renewed(feedback))
+            self.ends.renew(feedback)
         if self.index == 1:
             return None
         rows = self._kept[part].tape.h_in[:RENEWAL_ROWS]
@@ -315,15 +287,7 @@ class Layer:
         found = {f"model.{name}": value for name, value in self.block.state().items()}
         for name, parameter in self.block.trained.items():
             found |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
-        for name, operand in self._learned.items():
-            found[f"learned.{name}"] = operand.master
-            kept = self._feedback_optimizer.state[operand.master]
-            found |= {f"learned_optimizer.{name}.{key}": value for key, value in kept.items()}
-        if self._teacher is not None and "" not in self._learned:
-            found["teacher"] = self._teacher
-        for boundary, state in self._origin.items():
-            held = {name: value for name, value in state.items() if name not in self._learned}
-            found |= {f"origin.{boundary}.{name}": value for name, value in held.items()}
+        found |= self.ends.state_dict()
         if self._ledger is not None:
             found |= {f"ledger.{name}": value for name, value in self._ledger.state_dict().items()}
         found["updates"] = torch.tensor(self._updates)
@@ -337,73 +301,20 @@ class Layer:
         """
         self.block.load({name.removeprefix("model."): v for name, v in state.items() if name.startswith("model.")})
         for name, parameter in self.block.trained.items():
-            self.optimizer.state[parameter] = _under(f"optimizer.{name}.", state, self.device)
-        for name, operand in self._learned.items():
-            operand.master.copy_(state[f"learned.{name}"])
-            operand.follow()
-            held = _under(f"learned_optimizer.{name}.", state, self.device)
-            self._feedback_optimizer.state[operand.master] = held
-        if self._teacher is not None and "" not in self._learned:
-            self._teacher.copy_(state["teacher"])
-        for boundary, held in self._origin.items():
-            held |= _under(f"origin.{boundary}.", state, self.device)
+            self.optimizer.state[parameter] = under(f"optimizer.{name}.", state, self.device)
+        self.ends.load_state_dict(state)
         if self._ledger is not None:
-            self._ledger.matrix = self._matrix_of_the_law()
-            self._ledger.load_state_dict(_under("ledger.", state, self.device))
+            self._ledger.matrix = self.ends.matrix_of_the_law()
+            self._ledger.load_state_dict(under("ledger.", state, self.device))
         self._updates = int(state["updates"])
 
     # -- parts ----------------------------------------------------------------------------------
 
     def _descend(self, lr: float) -> None:
         self.optimizer.step(lr)
-        self._feedback_optimizer.step(lr)
         self.block.follow()
-        for operand in self._learned.values():
-            operand.follow()
+        self.ends.descend(lr)
         self._has_gradient = False
-
-    def _at_origin(self, boundary: int) -> dict[str, Tensor]:
-        return self._signals(self.rule.at_origin(boundary, self.block.weights()))
-
-    def _standing_in(self, boundary: int) -> Mapping[str, Tensor]:
-        return self.rule.stand_in(self._origin[boundary], self.block.weights())
-
-    def _taught_by(self) -> Tensor | None:
-        teacher = self.rule.teacher(self.index)
-        return None if teacher is None else teacher.to(self.device, self._signal_dtype)
-
-    def _learns(self) -> dict[str, _Operand]:
-        """Feedback that takes its weight's update, by the weight's name, and the teacher by none."""
-        learned: dict[str, _Operand] = {}
-        if not self.is_output and self.rule.learns_at_learner(self.index):
-            teacher = self.rule.teacher(self.index)
-            if teacher is not None:
-                learned[""] = _Operand(teacher.to(self.device, self._dtype), self._signal_dtype)
-                self._teacher = learned[""].value
-        for boundary, state in self._origin.items():
-            if self.rule.learns_at_origin(boundary):
-                drawn = self.rule.at_origin(boundary, self.block.weights())
-                for name in [name for name in state if name in self.block.trained]:
-                    learned[name] = _Operand(drawn[name].to(self.device, self._dtype), self._signal_dtype)
-                    state[name] = learned[name].value
-        return learned
-
-    def _matrix_of_the_law(self) -> Tensor | None:
-        """What the potential of the boundary below is measured with, float64, as products take it."""
-        below = self.index - 1
-        if not below or self.rule.keeps_potential(below) != self.index:
-            return None
-        fixed: Tensor
-        if isinstance(self.rule, rules.DirectRule):
-            fixed = self.rule.direct_feedback(below)
-        elif not self.spec.linear_in:
-            return None
-        else:
-            held = self.rule.fixed(below, self.spec.weights[0].name, self._origin.get(below, {}))
-            if held is None:
-                return None
-            fixed = held.reshape(len(held), -1)
-        return fixed.to(self.device, self._signal_dtype).double()
 
     def _seed(self, part: Part) -> int:
         return micro_batch_seed(self._recipe.seed, self.index, *part) if self.spec.random else 0
@@ -411,9 +322,6 @@ class Layer:
     def _signal(self, tensor: Tensor) -> Tensor:
         """In the dtype of signals; tokens stay what they are."""
         return tensor.to(self._signal_dtype) if tensor.is_floating_point() else tensor
-
-    def _signals(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.to(self.device, self._signal_dtype) for name, value in state.items()}
 
 
 def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Module | None) -> Block:
@@ -445,11 +353,3 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
     weight = given[f"{spec.key}.weight"].detach().to(device, recipe.dtype, copy=True)
     bias = given[f"{spec.key}.bias"].detach().to(device, recipe.dtype, copy=True) if spec.bias else None
     return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype)
-
-
-def _under(prefix: str, state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value.to(device, copy=True)
-        for name, value in state.items()
-        if name.startswith(prefix)
-    }

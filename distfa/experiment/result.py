@@ -24,7 +24,8 @@ class Result:
         engine: ``ray`` or ``serial``.
         rule: Feedback rule.
         init: Initialisation.
-        layer_sizes: (d_0, ..., d_L).
+        layer_sizes: (d_0, ..., d_L): numbers in one sample of the input and of every layer's output.
+        model: What was trained, in words: the sizes of plain layers, or the model's name and how many layers it has.
         epochs: Passes over the training set; one that max_steps cut short counts.
         steps: Updates.
         train_loss: Mean over the rows of the last epoch, before each update.
@@ -48,6 +49,7 @@ class Result:
     rule: str
     init: str
     layer_sizes: tuple[int, ...]
+    model: str
     epochs: int
     steps: int
     train_loss: float

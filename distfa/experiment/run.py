@@ -23,7 +23,7 @@ from distfa.errors import DataError, DistfaError, Interrupted, LayerError, Ledge
 from distfa.experiment import collapse, engines
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
-from distfa.experiment.spec import RunSpec, dump
+from distfa.experiment.spec import GIVEN, RunSpec, dump
 from distfa.experiment.subject import Subject
 from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.transport.message import Direction
@@ -388,6 +388,7 @@ class _Attempt:
             init=recipe.init,
             schedule=recipe.schedule,
             layer_sizes=recipe.network.sizes,
+            model=_in_words(self._spec, recipe.network),
             epochs=-(-tally.steps // steps_per_epoch(recipe, self._job.train_rows)),
             steps=tally.steps,
             train_loss=tally.train_loss,
@@ -408,3 +409,10 @@ class _Attempt:
             findings=[asdict(finding) for finding in tally.findings],
             facts=facts,
         )
+
+
+def _in_words(spec: RunSpec, network: Network) -> str:
+    if network.seeded:
+        return "-".join(map(str, network.sizes))
+    name = "your model" if spec.model.name == GIVEN else spec.model.name
+    return f"{name} in {len(network)} layer{'s' if len(network) > 1 else ''}"

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from distfa import models
 from distfa.core.activations import Activation
 from distfa.core.admit import require_dtype
-from distfa.core.block import to_dtype
 from distfa.core.model import Network, mlp
+from distfa.core.module_block import to_dtype
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord
 from distfa.core.split import group, layer_module, split
 from distfa.data import Dataset
 from distfa.errors import LayerError, ModelError, SpecError
-from distfa.experiment.spec import GIVEN, MLP, RunSpec
+from distfa.experiment.spec import ARRAYS, GIVEN, MLP, RunSpec
 
 _AUDIT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of round-off between one thread and several
 _MIXED_TOLERANCE = 0.1
@@ -94,15 +94,29 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
         activation = Activation(name=spec.model.activation, **slope)
         sizes = (dataset.features, *spec.model.hidden, dataset.outputs)
         return Subject(network=mlp(sizes, activation=activation, bias=spec.model.bias))
-    if spec.model.name == GIVEN:
-        raise SpecError(
-            "the spec is of a run from Python, whose model was an object there: train it there with "
-            "distfa.Trainer(model, spec), or write a function that returns it and set model: package.module:function"
-        )
+    require_from_spec(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         model = models.build(spec.model.name, dataset)
     return subject_of(model.to(_dtype(spec)), spec, dataset)
+
+
+def require_from_spec(spec: RunSpec) -> None:
+    """Refuse a spec that does not say all: of a run from Python.
+
+    Raises:
+        SpecError: Its model or its data were objects there.
+    """
+    if spec.model.name == GIVEN:
+        raise SpecError(
+            "the spec is of a run from Python, whose model was an object there: train it there with "
+            "distfa.Trainer(model, spec), or write a function that returns it and set model.name=package.module:function"
+        )
+    if spec.data.name == ARRAYS:
+        raise SpecError(
+            "the spec is of a run from Python, whose data were arrays there and are not saved: train it there with "
+            "distfa.Trainer(model, spec).fit((x, y)), or save them as an .npz file and set data.name=npz and data.dir"
+        )
 
 
 def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:

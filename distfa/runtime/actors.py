@@ -28,6 +28,7 @@ from distfa.runtime.placement import Bundle, ClusterConfig
 from distfa.runtime.ray_errors import in_our_terms, translate
 from distfa.runtime.reserve import reserve
 from distfa.runtime.survey import Facts, require_same, surveyor
+from distfa.runtime.user_code import sent_with_code
 from distfa.runtime.wiring import Wiring, wire_up
 from distfa.runtime.worker import LayerWorker, Status
 from distfa.transport.grpc_transport import GrpcTransport
@@ -208,16 +209,17 @@ class RayRun:
     def _build(self, job: Job, limit_seconds: float) -> None:
         """Give every layer its part of the run."""
         inputs, targets = ray.put(self._inputs), ray.put(self._targets)
-        asked = [
-            handle.call(
-                "build",
-                job,
-                inputs if handle.layer == 1 else None,
-                targets if reads_labels(job.recipe, handle.layer) else None,
-                self._modules.get(handle.layer),
-            )
-            for handle in self._handles
-        ]
+        with sent_with_code(self._modules.values()):
+            asked = [
+                handle.call(
+                    "build",
+                    job,
+                    inputs if handle.layer == 1 else None,
+                    targets if reads_labels(job.recipe, handle.layer) else None,
+                    self._modules.get(handle.layer),
+                )
+                for handle in self._handles
+            ]
         _all(asked, "start", limit_seconds)
 
     def _listen(self, wiring: Wiring, limit_seconds: float) -> dict[int, str]:

@@ -26,11 +26,10 @@ def test_memory_is_that_of_a_layers_tensors(case, optimizer):
     for layer in trainer.layers:
         found = memory_by_layer(job, base=0)[layer.index - 1]
         parameters = [*layer.parameters]
-        parameters += [operand.master for operand in layer._learned.values()]
-        optimizers = [layer.optimizer, layer._feedback_optimizer]
+        parameters += [operand.master for operand in layer.ends.learned.values()]
+        optimizers = [layer.optimizer, layer.ends.optimizer]
         states = [v for o in optimizers for s in o.state.values() for v in s.values() if v is not None and v.dim()]
-        held = [m for state in layer._origin.values() for m in state.values()]
-        feedback = [m for m in (*held, layer._teacher) if m is not None]
+        feedback = list(layer.ends.tensors())
         assert found.weights == weigh(layer.parameters)
         assert found.gradients == weigh([p.grad for p in parameters])
         assert found.optimizer == weigh(states)

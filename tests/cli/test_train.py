@@ -9,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from commands import TINY, command, distfa, here
 from safetensors.torch import load_file
 from torch import nn
+
+from distfa.experiment.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +196,13 @@ def remaining(session, name, *, within_seconds):
 def test_a_run_cut_short_says_how_far_it_came(tmp_path):
     options = ["--engine", "serial", "--set", "max_steps=10", "--set", "data.limit=200", "--epochs", "5"]
     assert "10 steps, 2 epochs, " in here("train", *options, cwd=tmp_path).stdout
+
+
+def test_the_spec_of_a_run_from_python_says_what_it_needs(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    x, y = np.zeros((8, 4), np.float32), np.arange(8) % 3
+    Trainer(model, engine="serial", epochs=1, run_dir=str(tmp_path / "run")).fit((x, y))
+    done = here("train", str(tmp_path / "run" / "spec.yaml"), cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "the spec is of a run from Python, whose model was an object there" in done.stderr
+    assert "model.name=package.module:function" in done.stderr

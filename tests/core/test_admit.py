@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from distfa.core.admit import admit, require_dtype
-from distfa.core.block import ModuleBlock
+from distfa.core.module_block import ModuleBlock
 from distfa.core.split import group, split
 from distfa.errors import ModelError
 

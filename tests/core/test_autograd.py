@@ -181,7 +181,7 @@ def test_low_rank_feedback_is_the_full_one_on_drawn_directions_of_its_narrower_s
     delta = torch.randn(4, len(full), dtype=F64)
     message = sender.emit(1, delta)
     assert message.shape == (4, rank)
-    assert torch.allclose(low[0].rule.teach(message, low[0]._teacher), delta @ used, atol=1e-14)
+    assert torch.allclose(low[0].rule.teach(message, low[0].ends.teacher), delta @ used, atol=1e-14)
 
 
 def test_no_drawn_directions_of_an_orthogonal_matrix_are_worse_than_its_best_approximation():
@@ -211,7 +211,7 @@ def test_random_kp_with_weight_decay_drives_feedback_towards_the_weights():
     optimizer = OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.05)
     trainer = run_serial(recipe(rule="kp", init="random", optimizer=optimizer, epochs=200, dtype=F64))[2]
     below, above = trainer.layers[1], trainer.layers[2]
-    cosine = torch.cosine_similarity(below._teacher.flatten(), above.weight.flatten(), dim=0)
+    cosine = torch.cosine_similarity(below.ends.teacher.flatten(), above.weight.flatten(), dim=0)
     assert cosine > 0.99
 
 

@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import grad as conv_grad
 
 from distfa.core.activations import NAMES, Activation
-from distfa.core.block import LinearBlock, ModuleBlock
 from distfa.core.layer import build_block
+from distfa.core.linear_block import LinearBlock
+from distfa.core.module_block import ModuleBlock
 from distfa.core.split import split, weights_of
 from distfa.models import CausalAttention, ResidualBlock, TransformerBlock
 

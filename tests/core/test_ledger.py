@@ -105,7 +105,7 @@ def test_the_levels_are_the_two_sides_of_the_law(rule):
             "fa": lambda w=w, above=above, b=boundary: (above.rule.hop_feedback(b) * w).sum(),
             "usf": lambda w=w: (2 / sum(w.shape)) ** 0.5 * w.abs().sum(),
             "frsf": lambda w=w, above=above, b=boundary: (above.rule.hop_feedback(b).abs() * w.abs()).sum(),
-            "kp": lambda below=below: below._teacher.square().sum() / 2,
+            "kp": lambda below=below: below.ends.teacher.square().sum() / 2,
         }
         if rule in potential:
             assert mine[-1].potential == pytest.approx(potential[rule]().item(), rel=1e-12)

@@ -98,7 +98,7 @@ def test_renewed_feedback_is_the_mean_jacobian_layer_by_layer(network):
 
         jacobian = torch.autograd.functional.jacobian(rows_of, h_in)  # (C, n, *positions, *inner)
         feedback = jacobian.reshape(len(feedback), -1, inner).mean(1)
-        torch.testing.assert_close(trainer.layers[number - 2]._teacher, feedback, rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(trainer.layers[number - 2].ends.teacher, feedback, rtol=1e-10, atol=1e-13)
 
 
 def test_in_a_linear_network_renewed_dfa_starts_as_backpropagation():

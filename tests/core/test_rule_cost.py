@@ -20,7 +20,7 @@ CASES = [{"rule": rule} for rule in RULES] + [
 ]
 DEFAULTS = {  # of specs and options
     ("core/recipe.py", "dfa"),
-    ("experiment/spec.py", "dfa"),
+    ("experiment/spec/schema.py", "dfa"),
     ("cli/bench_books.py", "dfa,fa"),
     ("cli/bench_codecs.py", "bp,fa,dfa"),
     ("cli/bench_comm.py", "fa,dfa"),

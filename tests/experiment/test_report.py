@@ -317,3 +317,23 @@ def test_a_browser_draws_every_figure_without_a_network(tmp_path):
     for part in parts:
         assert "main-svg" in part
         assert re.search(lines, part), f"{part[:20]} has axes, but no line, dot or bar"
+
+
+def test_a_network_of_any_modules_says_where_the_law_has_no_other_side(tmp_path):
+    """Above every layer but the last hidden one stands a residual block; above that one the readout, a Linear."""
+    ours = ["--data", "digits", "--model", "residual_mlp", "--set", "data.limit=64", "--set", "max_steps=3"]
+    here("train", "--engine", "serial", "--rule", "fa", *ours, "--run-dir", str(tmp_path / "run"), cwd=tmp_path)
+    run = read_run(tmp_path / "run")
+    drawn, layers = {figure.name: figure for figure in figures(run)}, len(run.sizes) - 1
+    boundaries = range(1, layers - 1)
+    assert (
+        f"No dashed line at boundary {', '.join(map(str, boundaries))}: the layer above is no single Linear"
+        in drawn["law"].see
+    )
+    assert {name for t in drawn["law"].traces if (name := t["name"]).endswith(("incoming", "potential"))} == {
+        *(f"{boundary}: incoming" for boundary in boundaries),
+        f"{layers - 1}: incoming",
+        f"{layers - 1}: potential",
+    }
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert f"residual_mlp in {layers} layers: test accuracy" in page

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -172,12 +173,11 @@ def test_a_stopped_layer_ends_the_run_within_thirty_seconds_by_name(train):
     assert_just_ended(observer)
 
 
-def test_a_port_in_use_is_named_and_leaves_no_run_directory(train, tmp_path, unused_port):
-    with (
-        unused_port as port,
-        pytest.raises(TransportError, match=rf"found no free port in wire.ports {port} on 127\.0\.0\.1 .*{port} by "),
-    ):
-        train("ray", wire={"ports": port})
+def test_a_port_in_use_is_named_and_leaves_no_run_directory(train, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(TransportError, match=rf"found no free port in wire.ports {port} on 127.0.0.1 .*{port} by "):
+            train("ray", wire={"ports": port})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -72,8 +72,7 @@ def rows_of(matrix):
 
 def secrets(layer):
     """Rows and columns of a layer's initial weights and of its feedback matrices."""
-    held = [matrix for state in layer._origin.values() for matrix in state.values()]
-    matrices = [layer.weight, *held, *([] if layer._teacher is None else [layer._teacher])]
+    matrices = [layer.weight, *layer.ends.tensors()]
     return [row for matrix in matrices for row in (*rows_of(matrix), *rows_of(matrix.t()))]
 
 

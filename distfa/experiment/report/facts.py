@@ -7,7 +7,7 @@ from distfa.experiment.report.records import Run
 
 def title(run: Run) -> str:
     """Rule, init, layer sizes, and how it ended."""
-    sizes = "-".join(map(str, run.sizes))
+    sizes = run.result.get("model") or "-".join(map(str, run.sizes))
     accuracy = run.result.get("test_accuracy")
     end = f"test accuracy {accuracy:.2%}" if accuracy is not None else str(run.about.get("status", "status unknown"))
     return f"{run.rule} ({run.init}), {sizes}: {end}"

@@ -70,6 +70,8 @@ def _law(run: Run) -> Figure:
         shown = thin(rows)
         steps = [row["step"] for row in shown]
         for key, dash, width in (("incoming", "solid", 4), ("potential", "8px,5px", 2)):
+            if key not in rows[0]:
+                continue  # the law has no such side here
             growth = [row[key] - rows[0][key] for row in shown]
             name, hue = f"{boundary}: {key}", _hue(run, boundary)
             opacity = 0.5 if key == "incoming" else 1.0  # so that the dashes show on the line below them
@@ -81,6 +83,7 @@ def _law(run: Run) -> Figure:
         ):
             hue = _hue(run, boundary)
             traces.append(line(steps, y, f"{boundary}: {part}", hue, panel=1, showlegend=False, **style))
+    one_sided = [str(boundary) for boundary, rows in run.boundaries.items() if "potential" not in rows[0]]
     parts = "the gap between them is the drift shown next"
     if _moves(run, "optimizer"):
         parts = "here the optimizer, not being plain SGD, moves them apart lawfully, as the drift by cause shows"
@@ -90,9 +93,19 @@ def _law(run: Run) -> Figure:
         see="Left, solid: growth of ½(‖W‖² + ‖b‖²) of layer l since the first entry; dashed: growth of its feedback "
         f"potential Φ. Under gradient flow the two lie on each other; {parts}. Right: how Q, one less the "
         "other, changed in the step of each entry, solid as measured, dashed as lawful causes account for it: these "
-        "lie on each other under every optimizer, as long as layers and wire do what they should.",
+        "lie on each other under every optimizer, as long as layers and wire do what they should."
+        + _one_sided(one_sided),
         traces=traces,
         layout=panels(["growth since the first entry", "change of Q in one step"], columns=2),
+    )
+
+
+def _one_sided(boundaries: list[str]) -> str:
+    if not boundaries:
+        return ""
+    return (
+        f" No dashed line at boundary {', '.join(boundaries)}: the layer above is no single Linear or convolution, so "
+        "the law has no other side there; what is booked is the pairing <s, h>, which both ends must agree on."
     )
 
 

@@ -21,7 +21,7 @@ _NEEDED = {
     "step": ("step", "loss"),
     "eval": ("step", "loss"),
     "ledger": (
-        *("step", "boundary", "incoming", "potential", "change", "discretisation", "optimizer"),
+        *("step", "boundary", "incoming", "change", "discretisation", "optimizer"),
         *("nonhomogeneity", "staleness", "transport", "residual", "tolerance"),
     ),
     "probe": ("step", "cosine", "dominance", "min_dominance"),
@@ -29,7 +29,7 @@ _NEEDED = {
     "timeline": ("layer",),
     "finding": ("step",),
 }
-_OPTIONAL = ("accuracy", "transport_tolerance", "angle_degrees", "ratio", "loss_fall")
+_OPTIONAL = ("accuracy", "potential", "transport_tolerance", "angle_degrees", "ratio", "loss_fall")
 _OF_A_LAYER = ("layer", "cosine", "a")
 _OF_A_SPAN = ("step", "start", "end", "waited")
 

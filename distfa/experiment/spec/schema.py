@@ -1,32 +1,31 @@
-"""The run spec: everything a run can be told, validated; YAML in, YAML out."""
+"""The schema of the run spec: everything a run can be told, key by key, and the rules between keys."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Collection
+from typing import Annotated, Literal
 
 import torch
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from distfa import codecs, data, models
 from distfa.core import activations, draw, losses, optim, rules
 from distfa.core.model import Network
 from distfa.core.recipe import INITS, SCHEDULES, Recipe
-from distfa.errors import SpecError
 from distfa.runtime.job import Job
 from distfa.transport.address import port_range
 from distfa.transport.base import WireConfig
 
+MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two of runs from Python
 
-def _one_of(names: Sequence[str]) -> BeforeValidator:
+
+def _one_of(names: Collection[str]) -> BeforeValidator:
     """A validator that accepts one of ``names`` and, failing that, names the nearest."""
 
     def check(value: object) -> object:
-        if value not in names:
-            near = difflib.get_close_matches(str(value), names, n=1)
+        if value not in list(names):  # a value may be a list, which no table takes as a key
+            near = difflib.get_close_matches(str(value), list(names), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"is not one of {', '.join(names)}{hint}")
         return value
@@ -34,7 +33,7 @@ def _one_of(names: Sequence[str]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _named(value: object) -> object:
+def named(value: object) -> object:
     """``adam`` is short for ``{name: adam}``."""
     return {"name": value} if isinstance(value, str) else value
 
@@ -47,10 +46,6 @@ def _port_range(value: object) -> str:
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"
-"""Of a model: the perceptron of the spec's own keys, and a module from Python; of data: arrays from Python."""
 
 
 class DataSpec(_Part):
@@ -195,9 +190,9 @@ class RaySpec(_Part):
 class RunSpec(_Part):
     """A run. Every key has a default; ``distfa train`` with none trains on handwritten digits."""
 
-    data: Annotated[DataSpec, BeforeValidator(_named)] = DataSpec()
-    model: Annotated[ModelSpec, BeforeValidator(_named)] = ModelSpec()
-    rule: Annotated[str, _one_of(tuple(rules.RULES))] = Field("dfa", description="feedback rule")
+    data: Annotated[DataSpec, BeforeValidator(named)] = DataSpec()
+    model: Annotated[ModelSpec, BeforeValidator(named)] = ModelSpec()
+    rule: Annotated[str, _one_of(rules.RULES)] = Field("dfa", description="feedback rule")
     init: Annotated[str, _one_of(INITS)] = Field(
         "aligned",
         description="aligned: feedback starts on the weights; random: the classical setting; given: as random, and a "
@@ -208,7 +203,7 @@ class RunSpec(_Part):
     )
     feedback: FeedbackSpec = FeedbackSpec()
     loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = "cross_entropy"
-    optimizer: Annotated[OptimizerSpec, BeforeValidator(_named)] = OptimizerSpec()
+    optimizer: Annotated[OptimizerSpec, BeforeValidator(named)] = OptimizerSpec()
     epochs: int = Field(20, ge=1)
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
     batch_size: int = Field(32, ge=1)
@@ -309,168 +304,3 @@ class RunSpec(_Part):
             test_rows=test_rows,
             device=self.device,
         )
-
-
-def parse(raw: Mapping[str, Any]) -> RunSpec:
-    """Validate a spec.
-
-    Raises:
-        SpecError: An unknown key (names the nearest), or a value that breaks a rule.
-    """
-    try:
-        return RunSpec.model_validate(raw)
-    except ValidationError as exc:
-        raise SpecError(_explain(exc)) from exc
-
-
-def load(path: Path | None, changes: Sequence[tuple[str, Any]] = ()) -> RunSpec:
-    """A spec from a YAML file and changes on top of it.
-
-    Args:
-        path: The file; None for all defaults.
-        changes: (dotted key, value), applied in order.
-
-    Raises:
-        SpecError: The file cannot be read, or as ``parse``.
-    """
-    raw: dict[str, Any] = {} if path is None else _read(path)
-    for key, value in changes:
-        _put(raw, key, value)
-    return parse(raw)
-
-
-def parse_change(text: str) -> tuple[str, Any]:
-    """``codec.activations=int8`` as (key, value); the value is YAML.
-
-    Raises:
-        SpecError: There is no ``=`` in it, or the value is no YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise SpecError(f"--set {text!r} is not key=value; write for example --set optimizer.lr=0.01")
-    try:
-        return key.strip(), _numeric(yaml.safe_load(value))
-    except yaml.YAMLError as exc:
-        raise SpecError(f"--set {text!r}: the value is no YAML: {_one_line(exc)}") from exc
-
-
-def dump(spec: RunSpec, *, explain: bool = False) -> str:
-    """The resolved spec as YAML, every key with its value.
-
-    Args:
-        spec: What to write.
-        explain: Whether keys are followed by their meaning.
-    """
-    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
-    return _explained(text) if explain else text
-
-
-def _explained(text: str) -> str:
-    """Append each key's description to its line."""
-    meanings = _descriptions()
-    lines: list[str] = []
-    path: list[str] = []
-    for line in text.splitlines():
-        key = line.strip().partition(":")[0]
-        depth = (len(line) - len(line.lstrip())) // 2
-        path = [*path[:depth], key]
-        meaning = meanings.get(".".join(path)) if not line.lstrip().startswith("-") else None
-        lines.append(f"{line:<32}  # {meaning}" if meaning else line)
-    return "\n".join(lines) + "\n"
-
-
-def _descriptions(model: type[BaseModel] = RunSpec, prefix: str = "") -> dict[str, str]:
-    """What every dotted key means: the field's description, or its part's docstring."""
-    found = {}
-    for name, info in model.model_fields.items():
-        part = _part(info.annotation)
-        meaning = info.description or (part.__doc__ if part else None)
-        if meaning:
-            found[f"{prefix}{name}"] = meaning.strip().rstrip(".")
-        if part:
-            found |= _descriptions(part, f"{prefix}{name}.")
-    return found
-
-
-def _part(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise SpecError(f"cannot read the spec {path}: {exc.strerror}") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise SpecError(f"the spec {path} is no YAML: {_one_line(exc)}") from exc
-    if raw is None:
-        return {}
-    if not isinstance(raw, dict):
-        raise SpecError(f"the spec {path} holds a {type(raw).__name__}; it must hold keys and values, as 'rule: dfa'")
-    return dict(_numeric(raw))
-
-
-def _numeric(value: Any) -> Any:
-    """YAML 1.1 reads 3e-4 as text; people mean a number."""
-    if isinstance(value, dict):
-        return {key: _numeric(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_numeric(inner) for inner in value]
-    if isinstance(value, str) and value[:1] in "0123456789.+-":
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _put(raw: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set a dotted key; a short form on the way (``optimizer: adam``) becomes its long form."""
-    *path, last = dotted.split(".")
-    place = raw
-    for key in path:
-        inner = _named(place.get(key)) if place.get(key) is not None else {}
-        if not isinstance(inner, dict):
-            raise SpecError(f"--set {dotted}: {key!r} holds {place[key]!r}, which has no parts")
-        place[key] = inner = dict(inner)
-        place = inner
-    if isinstance(value, str) and isinstance(place.get(last), dict):
-        value = {**place[last], "name": value}
-    place[last] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """One line on the first problem, and how many more there are."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where, _keys(), n=1, cutoff=0.5) or difflib.get_close_matches(
-            where.rpartition(".")[2], [key.rpartition(".")[2] for key in _keys()], n=1, cutoff=0.5
-        )
-        hint = f"; did you mean {near[0]!r}?" if near else "; 'distfa spec' lists all keys"
-        text = f"unknown key {where!r} in the spec{hint}"
-    else:
-        message = first["msg"].removeprefix("Value error, ")
-        if isinstance(first["input"], dict):  # a rule between keys, which names them itself
-            text = f"{where}: {message}" if where else message
-        elif message.startswith("is "):
-            text = f"{where}: {first['input']!r} {message}"
-        else:
-            text = f"{where} is {first['input']!r}: {message[:1].lower()}{message[1:]}"
-    more = len(problems) - 1
-    return f"{text} (and {more} more)" if more else text
-
-
-def _keys(model: type[BaseModel] = RunSpec, prefix: str = "") -> list[str]:
-    """Every dotted key of the spec."""
-    keys = []
-    for name, info in model.model_fields.items():
-        keys.append(f"{prefix}{name}")
-        if part := _part(info.annotation):
-            keys.extend(_keys(part, f"{prefix}{name}."))
-    return keys
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

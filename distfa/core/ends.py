@@ -1,0 +1,170 @@
+"""A layer's ends of the rule: the state with which it sends errors down, and that with which it reads its own.
+
+The rule says what the state is and what is made of it; here it is kept, renewed, trained where the rule says so,
+and saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from distfa.core import optim, rules
+from distfa.core.block import Block
+from distfa.core.linear_block import add_product
+from distfa.core.recipe import Recipe
+
+_TEACHER = ""  # its name among learned feedback, beside the names of weights
+
+
+class Operand:
+    """A matrix that is updated, as products take it: itself, or a copy in the dtype of the signals.
+
+    Args:
+        master: Where updates are made.
+        dtype: Of the signals.
+    """
+
+    def __init__(self, master: Tensor, dtype: torch.dtype) -> None:
+        self.master = master
+        self.value = master.to(dtype)
+
+    def follow(self) -> None:
+        """Take over an update of the master."""
+        if self.value is not self.master:
+            self.value.copy_(self.master)
+
+
+class Ends:
+    """The rule's state at one layer.
+
+    Args:
+        recipe: The run's.
+        index: The layer, counted from 1.
+        rule: The run's.
+        block: The layer's inside, at its initial weights.
+        device: Where signals live.
+
+    Attributes:
+        origin: By boundary that the layer sends errors across (and its own, for feedback inside it), tensors by the
+            name of the weight in whose place they stand; in the dtype of signals.
+        teacher: What the layer multiplies the message to it by; None where the message is s_l itself.
+        learned: Of both, what takes an update at every step: by the weight's name, the teacher by the empty one.
+        optimizer: Of what is learned.
+    """
+
+    def __init__(self, recipe: Recipe, index: int, rule: rules.Rule, block: Block, device: torch.device) -> None:
+        self._recipe, self._index, self._rule, self._block, self._device = recipe, index, rule, block, device
+        is_output = index == len(recipe.network)
+        # The lowest boundary first: it is the first to need its error, for its next step's forward.
+        self.sends_to = tuple(b for b in recipe.network.boundaries if rule.origin(b) == index)
+        self.inside = index - 1 if recipe.inside == "feedback" and rule.stands_in else None
+        kept = {*self.sends_to, *([] if self.inside is None else [self.inside])}
+        self.origin = {b: self._signals(rule.at_origin(b, block.weights())) for b in kept}
+        teacher = None if is_output else rule.teacher(index)
+        self.teacher = None if teacher is None else self.signal(teacher)
+        self.learned: dict[str, Operand] = {}
+        if teacher is not None and rule.learns_at_learner(index):
+            self.learned[_TEACHER] = Operand(teacher.to(device, recipe.dtype), recipe.signal_dtype)
+            self.teacher = self.learned[_TEACHER].value
+        for boundary in (b for b in kept if rule.learns_at_origin(b)):
+            drawn = rule.at_origin(boundary, block.weights())
+            for name in [name for name in drawn if name in block.trained]:
+                self.learned[name] = Operand(drawn[name].to(device, recipe.dtype), recipe.signal_dtype)
+                self.origin[boundary][name] = self.learned[name].value
+        self.optimizer = optim.Optimizer(recipe.optimizer, [operand.master for operand in self.learned.values()])
+
+    def refresh(self, step: int) -> None:
+        """Draw what the rule draws anew for a step."""
+        for boundary in self.origin:
+            fresh = self._rule.refresh(boundary, step, self._block.weights())
+            if fresh is not None:
+                self.origin[boundary] = self._signals(fresh)
+
+    def renew(self, feedback: Tensor) -> None:
+        """Take rows of a renewal, mean dlogits/dh_l, as the new teacher."""
+        self.teacher = self.signal(self._rule.renewed(feedback))
+
+    def standing_in(self) -> Mapping[str, Tensor] | None:
+        """What stands in for the weights in the layer's own gradient; None where that is exact."""
+        if self.inside is None:
+            return None
+        return self._rule.stand_in(self.origin[self.inside], self._block.weights())
+
+    def learn(self, message: Tensor, h: Tensor, *, first: bool) -> None:
+        """Add one micro-batch's message^T h_l to the gradient of a learned teacher, or begin it."""
+        if _TEACHER in self.learned:
+            add_product(self.learned[_TEACHER].master, message, h, first=first)
+
+    def share_gradients(self) -> None:
+        """Give feedback that stands beside a weight that weight's gradient."""
+        for name, operand in self.learned.items():
+            if name != _TEACHER:
+                operand.master.grad = self._block.trained[name].grad
+
+    def descend(self, lr: float) -> None:
+        """The optimizer's step of what is learned."""
+        self.optimizer.step(lr)
+        for operand in self.learned.values():
+            operand.follow()
+
+    def matrix_of_the_law(self) -> Tensor | None:
+        """What the potential of the boundary below is measured with, as a matrix, float64, as products take it."""
+        below, spec = self._index - 1, self._recipe.network[self._index]
+        if not below or self._rule.keeps_potential(below) != self._index:
+            return None
+        fixed: Tensor | None = None
+        if isinstance(self._rule, rules.DirectRule):
+            fixed = self._rule.direct_feedback(below)
+        elif spec.linear_in:
+            fixed = self._rule.fixed(below, spec.weights[0].name, self.origin.get(below, {}))
+        return None if fixed is None else self.signal(fixed.reshape(len(fixed), -1)).double()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All of it, by names that say what each is."""
+        found = {}
+        for name, operand in self.learned.items():
+            found[f"learned.{name}"] = operand.master
+            kept = self.optimizer.state[operand.master]
+            found |= {f"learned_optimizer.{name}.{key}": value for key, value in kept.items()}
+        if self.teacher is not None and _TEACHER not in self.learned:
+            found["teacher"] = self.teacher
+        for boundary, state in self.origin.items():
+            fixed = {name: value for name, value in state.items() if name not in self.learned}
+            found |= {f"origin.{boundary}.{name}": value for name, value in fixed.items()}
+        return found
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        for name, operand in self.learned.items():
+            operand.master.copy_(state[f"learned.{name}"])
+            operand.follow()
+            self.optimizer.state[operand.master] = under(f"learned_optimizer.{name}.", state, self._device)
+        if self.teacher is not None and _TEACHER not in self.learned:
+            self.teacher.copy_(state["teacher"])
+        for boundary, held in self.origin.items():
+            held |= under(f"origin.{boundary}.", state, self._device)
+
+    def signal(self, tensor: Tensor) -> Tensor:
+        """In the dtype of signals, where they live."""
+        return tensor.to(self._device, self._recipe.signal_dtype)
+
+    def _signals(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.signal(value) for name, value in state.items()}
+
+    def tensors(self) -> Iterable[Tensor]:
+        """Every matrix held, as products take it."""
+        yield from (value for state in self.origin.values() for value in state.values())
+        if self.teacher is not None:
+            yield self.teacher
+
+
+def under(prefix: str, state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """What ``state`` holds under a prefix, copied, without it."""
+    return {
+        name.removeprefix(prefix): value.to(device, copy=True)
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,199 @@
+"""Any modules under autograd, with feedback in place of weights by ``Swap``; legend in ``block``."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from distfa.core.block import Stand
+from distfa.core.swap import Swap
+
+_RANDOM = threading.Lock()  # torch's random state is the process's: layers as threads take turns
+_KEEPS_ITS_NUMBERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(kw_only=True)
+class ModuleTape:
+    """A micro-batch's graph, from ``x`` to ``out``; ``h_in`` and ``h`` are their numbers."""
+
+    x: Tensor
+    out: Tensor
+    h_in: Tensor
+    h: Tensor
+    own: list[Tensor] = field(default_factory=list)  # the layer's gradient, where the first way back has made it
+
+
+class ModuleBlock:
+    """Any modules under autograd: the user's own, a copy of which is trained.
+
+    Args:
+        module: One layer, its state_dict keys the model's own.
+        trained: Names of the parameters to train; all others stay as they are, to the last bit.
+        dtype: Of parameters, gradients, optimizer.
+        signals: Of signals and products; normalisations keep ``dtype`` for their own numbers.
+        weights: Names of the weights that feedback can stand in for.
+        positions: How many axes of the output, after that of samples, are positions of a sequence.
+        random: Whether the forward draws random numbers.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self,
+        module: nn.Sequential,
+        *,
+        trained: tuple[str, ...],
+        dtype: torch.dtype,
+        signals: torch.dtype,
+        weights: tuple[str, ...] = (),
+        positions: int = 0,
+        random: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._module = to_dtype(copy.deepcopy(module), dtype, device)
+        self._modes = {name: part.training for name, part in self._module.named_modules()}
+        self._signals, self._positions, self._random = signals, positions, random
+        kept = {name: p.detach().clone() for name, p in self._module.named_parameters()}
+        self._given = {name: b.clone() for name, b in self._module.named_buffers()} if signals != dtype else {}
+        if signals != dtype:
+            for part in self._module.modules():
+                if not isinstance(part, _KEEPS_ITS_NUMBERS):
+                    for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                        tensor.data = tensor.data.to(signals) if tensor.is_floating_point() else tensor.data
+        self._parameters = dict(self._module.named_parameters())
+        first = {id(p): name for name, p in self._parameters.items()}
+        every = self._module.named_parameters(remove_duplicate=False)
+        self._names = {name: first[id(p)] for name, p in every}  # one used twice in a layer has two names
+        for name, parameter in self._parameters.items():
+            parameter.requires_grad_(name in trained)
+        self._kept = {n: p.data if p.dtype == dtype else kept[n] for n, p in self._parameters.items()}
+        self.trained = {name: self._kept[name] for name in trained}
+        self._weights = weights
+        self._swap = Swap(self._parameters)
+
+    def infer(self, h_in: Tensor) -> Tensor:
+        self._module.eval()
+        with torch.no_grad():
+            h = _whole(self._module(h_in))
+        for name, part in self._module.named_modules():
+            part.training = self._modes[name]
+        return h
+
+    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> ModuleTape:
+        x = h_in.detach()
+        if x.is_floating_point():
+            x.requires_grad_()
+        buffers = {name: b.clone() for name, b in self._module.named_buffers()} if aside else {}
+        with self._swap.recording(), _drawing_from(seed if self._random else None, h_in.device):
+            out = self._module(x)
+        for name, buffer in self._module.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
+        return ModuleTape(x=x, out=out, h_in=h_in, h=_whole(out.detach()))
+
+    def start(self, s: Tensor, tape: ModuleTape) -> Tensor:
+        return s.view(tape.out.shape)
+
+    def back(self, delta: Tensor, tape: ModuleTape, stand_in: Stand, *, inside: bool = False) -> Tensor:
+        with self._swap.standing_in(stand_in):
+            if tape.own or (stand_in and not inside):
+                (down,) = torch.autograd.grad(tape.out, [tape.x], delta, retain_graph=True)
+                return _whole(down)
+            down, *tape.own = self._differentiate(delta, tape, [tape.x, *self._trained_now()])
+        return _whole(down)
+
+    def accumulate(self, delta: Tensor, tape: ModuleTape, *, first: bool, stand_in: Stand | None = None) -> None:
+        if not tape.own:
+            with self._swap.standing_in(stand_in or {}):
+                tape.own = self._differentiate(delta, tape, self._trained_now())
+        for master, gradient in zip(self.trained.values(), tape.own, strict=True):
+            if master.grad is None:
+                master.grad = torch.empty_like(master)
+            master.grad.copy_(gradient) if first else master.grad.add_(gradient)
+
+    def gradients(self, delta: Tensor, tape: ModuleTape) -> list[Tensor]:
+        found = self._differentiate(delta, tape, self._trained_now())
+        return [g.to(master.dtype) for g, master in zip(found, self.trained.values(), strict=True)]
+
+    def pass_on(self, feedback: Tensor, tape: ModuleTape) -> Tensor:
+        rows, inner = [], tape.out.shape[1 + self._positions :]
+        over = tuple(range(1 + self._positions))
+        for row in feedback:
+            delta = row.view(inner).expand(tape.out.shape)
+            (down,) = torch.autograd.grad(tape.out, [tape.x], delta, retain_graph=True)
+            rows.append(down.mean(over).flatten())
+        return torch.stack(rows)
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: self._parameters[name].data for name in self._weights}
+
+    def follow(self) -> None:
+        for name, kept in self._kept.items():
+            if kept.dtype != self._parameters[name].dtype:
+                self._parameters[name].data.copy_(kept)
+
+    def state(self) -> dict[str, Tensor]:
+        parameters = {  # a second name has memory of its own: a file of weights takes none twice
+            name: self._kept[first] if name == first else self._kept[first].clone()
+            for name, first in self._names.items()
+        }
+        own = self._module.state_dict().items()
+        return {**parameters, **{name: self._in_full(name, b) for name, b in own if name not in parameters}}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        for name, own in self._module.state_dict().items():
+            (self._kept[self._names[name]] if name in self._names else own).copy_(state[name])
+        self.follow()
+
+    def _in_full(self, name: str, buffer: Tensor) -> Tensor:
+        """A buffer in the run's dtype: as it was given, where a mixed run only rounded it for its products."""
+        given = self._given.get(name, buffer)
+        if given.dtype == buffer.dtype:
+            return buffer
+        return given if torch.equal(given.to(buffer.dtype), buffer) else buffer.to(given.dtype)
+
+    def _trained_now(self) -> list[Tensor]:
+        return [self._parameters[name] for name in self.trained]
+
+    def _differentiate(self, delta: Tensor, tape: ModuleTape, wanted: list[Tensor]) -> list[Tensor]:
+        if not wanted:
+            return []
+        found = torch.autograd.grad(tape.out, wanted, delta, retain_graph=True, allow_unused=True)
+        return [_dense(g, like=w) for w, g in zip(wanted, found, strict=True)]
+
+
+def to_dtype(module: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
+    """The module with its floating-point numbers in a dtype; integers stay, and complex buffers, of which ``Module.to``
+    would keep the real part.
+    """
+    module._apply(lambda t: t.to(device, dtype if t.is_floating_point() else None))  # type: ignore[no-untyped-call]
+    return module
+
+
+def _dense(gradient: Tensor | None, *, like: Tensor) -> Tensor:
+    """A gradient in full: of what was not used in this forward zeros, of a sparse embedding every row."""
+    if gradient is None:
+        return torch.zeros_like(like)
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+def _whole(signal: Tensor) -> Tensor:
+    """The numbers in memory of their own, in order and aligned: BLAS may round differently on other alignments."""
+    signal = signal.contiguous()
+    return signal.clone() if signal.storage_offset() else signal
+
+
+@contextmanager
+def _drawing_from(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Let modules draw from a stream of this micro-batch's own; torch's random state is left as it was."""
+    if seed is None:
+        yield
+        return
+    with _RANDOM, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

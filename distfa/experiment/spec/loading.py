@@ -1,0 +1,104 @@
+"""A run spec from YAML, from the command line's changes, or from both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from distfa.errors import SpecError
+from distfa.experiment.spec.explaining import explain
+from distfa.experiment.spec.schema import RunSpec, named
+
+
+def parse(raw: Mapping[str, Any]) -> RunSpec:
+    """Validate a spec.
+
+    Raises:
+        SpecError: An unknown key (names the nearest), or a value that breaks a rule.
+    """
+    try:
+        return RunSpec.model_validate(raw)
+    except ValidationError as exc:
+        raise SpecError(explain(exc)) from exc
+
+
+def load(path: Path | None, changes: Sequence[tuple[str, Any]] = ()) -> RunSpec:
+    """A spec from a YAML file and changes on top of it.
+
+    Args:
+        path: The file; None for all defaults.
+        changes: (dotted key, value), applied in order.
+
+    Raises:
+        SpecError: The file cannot be read, or as ``parse``.
+    """
+    raw: dict[str, Any] = {} if path is None else _read(path)
+    for key, value in changes:
+        _put(raw, key, value)
+    return parse(raw)
+
+
+def parse_change(text: str) -> tuple[str, Any]:
+    """``codec.activations=int8`` as (key, value); the value is YAML.
+
+    Raises:
+        SpecError: There is no ``=`` in it, or the value is no YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise SpecError(f"--set {text!r} is not key=value; write for example --set optimizer.lr=0.01")
+    try:
+        return key.strip(), _numeric(yaml.safe_load(value))
+    except yaml.YAMLError as exc:
+        raise SpecError(f"--set {text!r}: the value is no YAML: {_one_line(exc)}") from exc
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise SpecError(f"cannot read the spec {path}: {exc.strerror}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise SpecError(f"the spec {path} is no YAML: {_one_line(exc)}") from exc
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise SpecError(f"the spec {path} holds a {type(raw).__name__}; it must hold keys and values, as 'rule: dfa'")
+    return dict(_numeric(raw))
+
+
+def _numeric(value: Any) -> Any:
+    """YAML 1.1 reads 3e-4 as text; people mean a number."""
+    if isinstance(value, dict):
+        return {key: _numeric(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numeric(inner) for inner in value]
+    if isinstance(value, str) and value[:1] in "0123456789.+-":
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _put(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a dotted key; a short form on the way (``optimizer: adam``) becomes its long form."""
+    *path, last = dotted.split(".")
+    place = raw
+    for key in path:
+        inner = named(place.get(key)) if place.get(key) is not None else {}
+        if not isinstance(inner, dict):
+            raise SpecError(f"--set {dotted}: {key!r} holds {place[key]!r}, which has no parts")
+        place[key] = inner = dict(inner)
+        place = inner
+    if isinstance(value, str) and isinstance(place.get(last), dict):
+        value = {**place[last], "name": value}
+    place[last] = value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,42 @@
+"""A user's own modules reach every node with their code: files of hers need not be installed there.
+
+Python ships objects by the name of their class, which the other end imports. That works for installed packages; for a
+file beside her script, or a notebook, the class itself is sent, by cloudpickle.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from ray import cloudpickle
+from torch import nn
+
+_OURS = "distfa"  # nodes must have the same code of it, and are asked (``survey``)
+
+
+@contextmanager
+def sent_with_code(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """While modules are sent: those of files that are not installed take their code with them."""
+    names = {type(part).__module__.partition(".")[0] for module in modules for part in module.modules()}
+    local = [sys.modules[name] for name in sorted(names) if name in sys.modules and _is_local(sys.modules[name])]
+    for module in local:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in local:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_local(module: ModuleType) -> bool:
+    """Whether it lies in no place where packages are installed; ``__main__`` travels with its code anyway."""
+    file = getattr(module, "__file__", None)
+    if file is None or module.__name__ in ("__main__", _OURS):
+        return False
+    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return not any(Path(file).is_relative_to(folder) for folder in installed)

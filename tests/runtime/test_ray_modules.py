@@ -1,0 +1,99 @@
+"""On a real Ray cluster: networks of any modules, with their own weights, equal the serial oracle bit for bit."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from runs import assert_same_bits
+from torch import nn
+from zoo import NETWORKS
+
+from distfa.core.rules import RULES
+from distfa.core.split import split
+from distfa.data import from_arrays
+from distfa.experiment.run import run
+from distfa.experiment.spec import parse
+from distfa.experiment.trainer import Trainer
+from distfa.runtime.cluster import start_ray, stop_ray
+
+ROWS, TEST = 22, 6
+HOW = {"sync": ("sync", 1), "parts": ("sync", 4), "async": ("async", 8)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _session():
+    """One Ray for the whole file; runs use the session the process has."""
+    start_ray(None)
+    yield
+    stop_ray()
+
+
+def trained(name, engine, rule, how, folder):
+    torch.manual_seed(3)
+    model, shape, outputs = NETWORKS[name]()
+    embeds = name == "transformer"
+    network = split(model, shape, tokens=embeds)
+    rng = np.random.default_rng(1)
+    rows = ROWS + TEST
+    x = rng.integers(0, outputs, (rows, *shape)) if embeds else rng.standard_normal((rows, *shape))
+    y = rng.integers(0, outputs, (rows, *network.positions))
+    dataset = from_arrays((x[:ROWS], y[:ROWS]), (x[ROWS:], y[ROWS:]), tokens=outputs if embeds else None)
+    schedule, micro_batches = HOW[how]
+    spec = parse(
+        {
+            "engine": engine,
+            "rule": rule,
+            "schedule": schedule,
+            "micro_batches": micro_batches,
+            "batch_size": 8,
+            "epochs": 3,
+            "optimizer": {"name": "adam", "lr": 3e-3},
+            "ledger": {"every": 1, "exact": True, "on_violation": "stop"},
+            "probe": {"every": 2},
+            "run_dir": str(folder / engine),
+        }
+    )
+    return run(spec, network, dataset, model=model)
+
+
+CASES = [
+    pytest.param(name, rule, how, marks=[] if (number + turn) % 8 == 0 else [pytest.mark.slow])
+    for turn, name in enumerate(NETWORKS)
+    for number, rule in enumerate(RULES)
+    for how in HOW
+    if list(HOW)[(turn + number) % 3] == how
+]
+
+
+@pytest.mark.parametrize(("name", "rule", "how"), CASES)
+def test_actors_equal_serial(name, rule, how, tmp_path):
+    result, weights = trained(name, "ray", rule, how, tmp_path)
+    oracle, expected = trained(name, "serial", rule, how, tmp_path)
+    assert_same_bits(weights, expected)
+    assert (result.train_loss, result.test_loss) == (oracle.train_loss, oracle.test_loss)
+    assert result.ledger == oracle.ledger
+    assert result.alignment == oracle.alignment
+
+
+class Doubled(nn.Module):
+    """A user's own: only this file knows it."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + torch.relu(self.inner(x)) * 2
+
+
+def test_a_users_own_module_comes_back_trained(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), Doubled(8), nn.Dropout(0.2), nn.Linear(8, 3))
+    twin, x = copy.deepcopy(model), np.random.default_rng(0).standard_normal((40, 6))
+    y = np.arange(40) % 3
+    for each, engine in ((model, "ray"), (twin, "serial")):
+        trainer = Trainer(each, rule="fa", engine=engine, epochs=3, run_dir=str(tmp_path / engine))
+        trainer.fit((x[:30], y[:30]), (x[30:], y[30:]))
+    assert isinstance(model[2], Doubled)
+    assert_same_bits(model.state_dict(), twin.state_dict())
