@@ -32,7 +32,8 @@ def require_sequential(model: nn.Module) -> nn.Sequential:
             f"the model is a {type(model).__name__}; distfa splits an nn.Sequential into layers: "
             "write it as nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with modules of your own in it as you like"
         )
-    if type(model).forward is not nn.Sequential.forward or "forward" in vars(model):
+    own = any(getattr(type(model), name) is not getattr(nn.Sequential, name) for name in ("forward", "__call__"))
+    if own or "forward" in vars(model):
         raise ModelError(
             f"the model is a {type(model).__name__} with a forward of its own, which splitting it into layers would "
             "leave out; put what it does into modules of an nn.Sequential"

@@ -15,7 +15,8 @@ from distfa.core.samples import Split
 from distfa.core.serial import evaluate
 from distfa.errors import DataError, RunDirError
 from distfa.experiment import run_dir as run_dirs
-from distfa.experiment.run import check, raw_samples
+from distfa.experiment.checks import check
+from distfa.experiment.run import raw_samples
 from distfa.experiment.spec import ARRAYS, RunSpec, load
 from distfa.experiment.subject import Subject, subject_for, subject_of
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distfa.core import rules, schedule
+from distfa.core import rules
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.model import Network
@@ -19,9 +19,10 @@ from distfa.core.order import audit, steps, steps_per_epoch
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, EvalRecord, Record, StepRecord, TimelineRecord
 from distfa.data import Dataset
-from distfa.errors import DataError, DistfaError, Interrupted, LayerError, LedgerViolation, SpecError
+from distfa.errors import DistfaError, Interrupted, LayerError, LedgerViolation
 from distfa.experiment import collapse, engines
 from distfa.experiment import run_dir as run_dirs
+from distfa.experiment.checks import check
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
 from distfa.experiment.spec import GIVEN, RunSpec, dump
 from distfa.experiment.subject import Subject
@@ -116,97 +117,6 @@ def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTarge
         tokens=network.tokens,
     )
     return inputs, RawTargets(train=dataset.train_y, test=dataset.test_y)
-
-
-def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
-    """Refuse what cannot work, before anything is started.
-
-    Raises:
-        DataError: The data does not fit the network or the loss.
-        SpecError: A setting does not fit the others.
-    """
-    network = subject.network
-    check_data(spec, network, dataset)
-    check_rule(spec, network)
-    if not schedule.flows(spec.recipe(network)):
-        raise SpecError(
-            f"schedule is 'async' with rule {spec.rule!r}, whose errors go from layer to layer, but a step of "
-            f"{min(spec.micro_batches, spec.batch_size)} micro-batches cannot keep {len(network)} layers busy; set "
-            f"micro_batches to {len(network)} or more (and batch_size no less), or use schedule: sync, or rule: dfa "
-            "without feedback.fanout"
-        )
-    if spec.init == "given" and subject.model is None:
-        raise SpecError(
-            "init is 'given' but there is no model to take weights from; it is for distfa.Trainer(model, ...) and "
-            "--model; use 'aligned' or 'random'"
-        )
-
-
-def check_data(spec: RunSpec, network: Network, dataset: Dataset) -> None:
-    """Refuse data that do not fit the network or the loss.
-
-    Raises:
-        DataError: They do not fit the network.
-        SpecError: They do not fit the loss.
-    """
-    outputs, positions = network.outputs, network.positions
-    if dataset.features != network.sizes[0]:
-        raise DataError(
-            f"data set {dataset.name!r} has {dataset.features} features per sample, but the first layer takes "
-            f"{network.sizes[0]}"
-        )
-    if (dataset.tokens is not None) != network.tokens:
-        takes, has = ("tokens", "numbers") if network.tokens else ("numbers", "tokens")
-        raise DataError(f"the first layer takes {takes}, and data set {dataset.name!r} has {has}; make them the same")
-    if dataset.classification and math.prod(positions) != dataset.positions:
-        raise DataError(
-            f"the network gives an answer at {math.prod(positions)} positions of a sample, and data set "
-            f"{dataset.name!r} has {dataset.positions} labels for one; make them equal (classes are the last axis)"
-        )
-    if dataset.classification and dataset.outputs > outputs:
-        raise DataError(
-            f"data set {dataset.name!r} has labels up to {dataset.outputs - 1}, but the last layer has {outputs} "
-            f"outputs, for labels 0..{outputs - 1}; give it at least {dataset.outputs}"
-        )
-    if not dataset.classification and spec.loss == "cross_entropy":
-        raise SpecError("loss is 'cross_entropy' but the targets are floats, not class labels; use loss: mse")
-    if not dataset.classification and (positions or dataset.outputs != outputs):
-        raise DataError(
-            f"targets have {dataset.outputs} columns, but the last layer has outputs of shape {network.shapes[-1]}; "
-            "make them equal"
-        )
-
-
-def check_rule(spec: RunSpec, network: Network) -> None:
-    """Refuse a rule that cannot teach the network.
-
-    Raises:
-        SpecError: Names the layer and the way out.
-    """
-    rule = rules.RULES[spec.rule]
-    if spec.feedback.rank is not None and not network.seeded:
-        number = next(n for n in range(1, len(network) + 1) if not network[n].plain)
-        raise SpecError(
-            f"feedback.rank is {spec.feedback.rank}, for networks whose layers are one Linear each, and layer {number} "
-            "is not; leave it out"
-        )
-    if rule.is_direct:
-        places = network.positions
-        for boundary in network.boundaries:
-            if network.shapes[boundary][: len(places)] != places:
-                raise SpecError(
-                    f"rule {spec.rule!r} sends the error of each of {math.prod(places)} positions to the same position "
-                    f"of every layer, and layer {boundary} gives {network.shapes[boundary]}; use a rule that goes hop "
-                    "by hop"
-                )
-        return
-    for number in range(2, len(network) + 1):
-        if (unreached := network[number].unreached) and rule.stands_in:
-            raise SpecError(
-                f"rule {spec.rule!r} puts feedback in the place of every weight on the way back, and {unreached[0]!r} "
-                f"of layer {number} is not used as it is (its module makes another tensor of it); use bp or a direct "
-                "rule, or let the module use the weight itself"
-            )
 
 
 class _Attempt:

@@ -146,6 +146,9 @@ def _forked() -> bool:
     return running <= {thread.native_id for thread in threading.enumerate()}
 
 
+_STARTS, _TOO_LATE = 3, "timed out during startup"
+
+
 def _require_same_cluster(address: str) -> None:
     """Refuse to run on another cluster than the one asked for."""
     used = ray.get_runtime_context().gcs_address
@@ -184,17 +187,40 @@ def _start_here(store_bytes: int) -> None:
     token = PrivateToken()
     try:
         with _on_loopback():
-            ray.init(
-                address=LOCAL,
-                include_dashboard=False,
-                object_store_memory=store_bytes,
-                _system_config={"worker_niceness": 0},  # Ray's default of 15 starves layers beside other work
-                **_QUIET,
-            )
+            for left in reversed(range(_STARTS)):
+                if _started(store_bytes, last=not left):
+                    break
     except BaseException:
         token.withdraw()
         raise
     _SESSION.token = token
+
+
+def _started(store_bytes: int, *, last: bool) -> bool:
+    """Start Ray; whether it did, on a machine too busy for it to start within the time that Ray gives itself.
+
+    Raises:
+        ClusterError: It did not, and this was the last try.
+    """
+    try:
+        ray.init(
+            address=LOCAL,
+            include_dashboard=False,
+            object_store_memory=store_bytes,
+            _system_config={"worker_niceness": 0},  # Ray's default of 15 starves layers beside other work
+            **_QUIET,
+        )
+    except Exception as exc:
+        if _TOO_LATE not in str(exc):  # Ray raises it as a bare Exception
+            raise
+        ray.shutdown()
+        if last:
+            raise ClusterError(
+                f"Ray did not start on this machine in {_STARTS} tries of 30 s, the time it gives itself; the load is "
+                f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores: wait until other work has ended, and start again"
+            ) from exc
+        return False
+    return True
 
 
 @contextlib.contextmanager

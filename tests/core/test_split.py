@@ -1,11 +1,14 @@
 """Splitting a Sequential into layers."""
 
+import re
 from collections import OrderedDict
 
 import pytest
 import torch
 from torch import nn
 
+import distfa
+from distfa import models
 from distfa.core.activations import Activation
 from distfa.core.model import mlp
 from distfa.core.split import split
@@ -57,3 +60,38 @@ def test_an_mlp_splits_back_into_itself():
 def test_what_cannot_be_split_is_refused_by_name(model, message):
     with pytest.raises(ModelError, match=message):
         split(model)
+
+
+def cells(network):
+    """The table's rows, cell by cell; columns are two blanks apart."""
+    header, *rows = [re.split(r" {2,}", line) for line in str(network).splitlines()]
+    assert header == ["layer", "modules", "parameters", "in", "out", "bytes up a sample"]
+    return rows
+
+
+def test_the_table_of_convolutions_and_a_residual_block():
+    """Conv2d 3*32*9 + 32 and BatchNorm 2*32; Linear 64*256*100 + 100; a signal has 4 bytes a number."""
+    first = nn.Conv2d(3, 32, 3, padding=1)
+    first.bias.requires_grad_(False)
+    block = models.ResidualBlock(32, 64)
+    stem = [first, nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)]
+    model = nn.Sequential(*stem, block, nn.Flatten(), nn.Linear(64 * 256, 100))
+    inside = sum(p.numel() for p in block.parameters())
+    modules = "0 Conv2d, 1 BatchNorm2d, 2 ReLU, 3 MaxPool2d"
+    assert cells(distfa.split(model, (3, 32, 32))) == [
+        ["1", modules, "960 (928 trained)", "3x32x32", "32x16x16", f"{4 * 32 * 16 * 16:,}"],
+        ["2", "4 ResidualBlock, 5 Flatten", f"{inside:,}", "32x16x16", "16384", f"{4 * 16384:,}"],
+        ["3", "6 Linear", f"{64 * 256 * 100 + 100:,}", "16384", "100", "-"],
+    ]
+
+
+def test_the_table_of_a_transformer():
+    """Tokens come in as numbers without an axis of their own; every later signal has one of width 8."""
+    model = models.transformer(11, 6, width=8, heads=2, depth=2)
+    counts = [sum(p.numel() for p in part.parameters()) for part in model]
+    assert cells(distfa.split(model, (6,), tokens=True)) == [
+        ["1", "0 TokenEmbedding", f"{(11 + 6) * 8}", "6", "6x8", f"{4 * 6 * 8}"],
+        ["2", "1 TransformerBlock", f"{counts[1]}", "6x8", "6x8", f"{4 * 6 * 8}"],
+        ["3", "2 TransformerBlock, 3 LayerNorm", f"{counts[2] + 2 * 8}", "6x8", "6x8", f"{4 * 6 * 8}"],
+        ["4", "4 Linear", f"{8 * 11 + 11}", "6x8", "6x11", "-"],
+    ]
