@@ -137,8 +137,9 @@ def result_table(result: Result, *, stderr: bool) -> None:
         f"{accuracy}train loss {result.train_loss:.4f}{loss}",
         highlight=False,
     )
+    epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
     console.print(
-        f"{result.steps:,} steps, {result.epochs} epochs, {result.samples_per_second:,.0f} samples/s, "
+        f"{result.steps:,} steps, {epochs}, {result.samples_per_second:,.0f} samples/s, "
         f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start",
         highlight=False,
     )

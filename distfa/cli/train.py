@@ -46,7 +46,11 @@ Schedule = Annotated[
 Optimizer = Annotated[str | None, _how(help="sgd, adam (default) or adamw.")]
 Engine = Annotated[str | None, _run(help="ray (default), or serial: the same bits in one process, without Ray.")]
 Address = Annotated[
-    str | None, _run(help="Ray cluster to attach to, host:port or auto; without it, one is started here.")
+    str | None,
+    _run(
+        help="Ray cluster to attach to, host:port or auto; without it the one RAY_ADDRESS names, or else one "
+        "that is started here."
+    ),
 ]
 Insecure = Annotated[
     bool,
@@ -133,7 +137,6 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool) -> None:
     from distfa.experiment.subject import require_from_spec, subject_for
 
     require_from_spec(spec)
-
     dataset = datasets.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
     subject = subject_for(spec, dataset)
     network = subject.network

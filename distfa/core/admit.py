@@ -56,7 +56,7 @@ def admit(model: nn.Sequential, groups: Sequence[Group]) -> None:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
             raise ModelError(
-                f"parameter {name!r} has a hook, which would not run where its layer does; remove it before training"
+                f"parameter {name!r} has a hook, which would not run in its layer's process; remove it before training"
             )
     _require_apart(groups)
     moded = [name for name, module in model.named_modules() if isinstance(module, _MODES)]
@@ -94,15 +94,17 @@ def _admit_module(name: str, module: nn.Module) -> None:
     for attribute in _HOOKS:
         if getattr(module, attribute, None):
             raise ModelError(
-                f"{name} ({kind}) has a hook ({attribute.strip('_').replace('_', ' ')}), which would not run where its "
-                "layer does; remove it before training (torch.nn.utils.remove_weight_norm for an old weight_norm)"
+                f"{name} ({kind}) has a hook ({attribute.strip('_').replace('_', ' ')}), which would not run in its "
+                "layer's process; remove it before training (torch.nn.utils.remove_weight_norm for an old weight_norm)"
             )
     if "forward" in vars(module):
         raise ModelError(
-            f"{name} ({kind}) has had its forward replaced on the object; make it a class with a forward of its own"
+            f"{name} ({kind}) has had its forward replaced on the object; make it a class with its own forward"
         )
     if type(module).get_extra_state is not nn.Module.get_extra_state:
-        raise ModelError(f"{name} ({kind}) has extra state that is no tensor, which runs do not keep; make it a buffer")
+        raise ModelError(
+            f"{name} ({kind}) has extra state beside its tensors, which a run does not keep; make it a buffer"
+        )
     for p in module.parameters(recurse=False):
         if p.is_meta:
             raise ModelError(f"{name} ({kind}) is on the meta device, without numbers; make it on the CPU")
@@ -116,7 +118,7 @@ def _admit_module(name: str, module: nn.Module) -> None:
 def _require_apart(groups: Sequence[Group]) -> None:
     """No parameter and no buffer may belong to two layers, by itself, in a module used twice, or by its memory.
 
-    Nor may two tensors of one layer lie in the same memory, of which a layer's copy would make two.
+    Nor may two tensors of one layer lie in the same memory: in a copy of the layer they would be apart.
     """
     owners: dict[int, tuple[int, str]] = {}
     inside: dict[int, list[tuple[str, torch.Tensor]]] = {}
@@ -138,8 +140,8 @@ def _require_apart(groups: Sequence[Group]) -> None:
                 for known, other in inside.setdefault(place, []):
                     if other is not tensor and _overlap(other, tensor):
                         raise ModelError(
-                            f"{name!r} lies in the memory of {known!r}, two objects, of which a layer's "
-                            "copy makes two sets. Use one object in both places, or give each its own numbers"
+                            f"{name!r} and {known!r} are two objects in the same memory, and a copy of the layer would "
+                            "have two separate sets of numbers. Use one object in both places, or give each its own"
                         )
                 inside[place].append((name, tensor))
 

@@ -226,15 +226,15 @@ def _try(module: nn.Sequential, where: str, shape: Shape, *, tokens: bool) -> _T
             output = require_tensor(module(given), where)
         random = not torch.equal(before, torch.random.get_rng_state())
     if given._version or not torch.equal(given, x):
-        raise ModelError(f"{where} changes its input in place, and others read it too; use inplace=False")
+        raise ModelError(f"{where} changes its input in place, which is also read elsewhere; use inplace=False")
     if changed := next((name for name, p in parameters.items() if p._version), None):
         raise ModelError(
-            f"{where} changes its parameter {changed!r} in its forward (as max_norm of an Embedding does), and distfa "
-            "trains by the optimizer alone; leave that out"
+            f"{where} changes its parameter {changed!r} in its forward (as max_norm of an Embedding does), and only "
+            "the optimizer may change parameters; leave that out"
         )
     if output.dim() < 1 or len(output) != _ROWS:
         raise ModelError(
-            f"{where} makes {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay "
+            f"{where} turns {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay "
             "that of samples"
         )
     met: frozenset[str] = frozenset()

@@ -52,8 +52,8 @@ def check_data(spec: RunSpec, network: Network, dataset: Dataset) -> None:
             f"{network.sizes[0]}"
         )
     if (dataset.tokens is not None) != network.tokens:
-        what = "tokens" if network.tokens else "numbers"
-        raise DataError(f"the first layer takes {what}, and data set {dataset.name!r} has the other kind")
+        takes, has = ("tokens", "numbers") if network.tokens else ("numbers", "tokens")
+        raise DataError(f"the first layer takes {takes}, and data set {dataset.name!r} has {has}; make them the same")
     if dataset.classification and math.prod(positions) != dataset.positions:
         raise DataError(
             f"the network gives an answer at {math.prod(positions)} positions of a sample, and data set "

@@ -26,7 +26,7 @@ class Result:
         init: Initialisation.
         layer_sizes: (d_0, ..., d_L): numbers in one sample of the input and of every layer's output.
         model: What was trained, in words: the sizes of plain layers, or the model's name and how many layers it has.
-        epochs: Passes over the training set.
+        epochs: Passes over the training set; one that max_steps cut short counts.
         steps: Updates.
         train_loss: Mean over the rows of the last epoch, before each update.
         train_accuracy: Of the same rows; None for float targets.

@@ -15,7 +15,7 @@ from distfa.core import rules
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.model import Network
-from distfa.core.order import audit, steps
+from distfa.core.order import audit, steps, steps_per_epoch
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, EvalRecord, Record, StepRecord, TimelineRecord
 from distfa.data import Dataset
@@ -299,7 +299,7 @@ class _Attempt:
             schedule=recipe.schedule,
             layer_sizes=recipe.network.sizes,
             model=_in_words(self._spec, recipe.network),
-            epochs=recipe.epochs,
+            epochs=-(-tally.steps // steps_per_epoch(recipe, self._job.train_rows)),
             steps=tally.steps,
             train_loss=tally.train_loss,
             train_accuracy=tally.train_accuracy,

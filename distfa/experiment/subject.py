@@ -130,7 +130,7 @@ def require_from_spec(spec: RunSpec) -> None:
     if spec.model.name == GIVEN:
         raise SpecError(
             "the spec is of a run from Python, whose model was an object there: train it there with "
-            "distfa.Trainer(model, spec), or put its making into a function and set model.name=package.module:function"
+            "distfa.Trainer(model, spec), or write a function that makes it and set model.name=package.module:function"
         )
     if spec.data.name == ARRAYS:
         raise SpecError(

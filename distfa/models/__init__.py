@@ -90,7 +90,7 @@ def _of_quantities(name: str, samples: Samples) -> tuple[tuple[int, ...], int]:
     if samples.tokens is not None or samples.positions > 1:
         what = f"tokens of {samples.tokens} kinds" if samples.tokens is not None else "sequences"
         raise SpecError(
-            f"model {name} gives one answer for a sample of quantities, and {samples.name} has {what} with "
+            f"model {name} reads samples of numbers with one label each, and {samples.name} has {what} with "
             f"{samples.positions} labels each; choose transformer for tokens, or give a model of your own"
         )
     return samples.shape, samples.outputs

@@ -92,7 +92,7 @@ TABLE = (
         fix=_MEMORY,
     ),
     Row(name="ActorDiedError", says="creation task", cause="its process could not be made", fix=_AGAIN),
-    Row(name="ActorDiedError", says="ray.kill", cause="its process was ended by ray.kill", fix="somebody ended it"),
+    Row(name="ActorDiedError", says="ray.kill", cause="its process was ended by ray.kill", fix="start the run again"),
     Row(name="ActorDiedError", cause="its process died", fix=_CRASH),
     Row(name="ActorUnavailableError", cause="its process cannot be reached", fix=_NODE),
     Row(name="RayActorError", cause="its process died", fix=_CRASH),
@@ -128,7 +128,9 @@ TABLE = (
     Row(name="RayDirectTransportError", cause="a transfer within Ray failed", fix=_AGAIN),
     Row(name="StreamingGeneratorReplayInconsistentError", cause="Ray repeated work with another outcome", fix=_AGAIN),
     Row(name="RaySystemError", cause="Ray itself failed", fix=_AGAIN, lost=False),
-    Row(name="RayError", cause="Ray reports an error this distfa does not know", fix=_AGAIN, lost=False),
+    Row(
+        name="RayError", cause="Ray reports an error that this version of distfa does not know", fix=_AGAIN, lost=False
+    ),
 )
 
 

@@ -20,6 +20,7 @@ BAD = [
     (["--data", "mnst"], 2, r"data.name: 'mnst' is not one of .*did you mean 'mnist'"),
     (["--data", "mnist"], 2, r"mnist.*--data-dir"),
     (["--data", "mnist", "--data-dir", "nowhere"], 2, r"nowhere"),
+    (["--set", "data.name=arrays"], 2, r"whose data were arrays there and are not saved: .*data.name=npz"),
     (["missing.yaml"], 2, r"cannot read the spec missing.yaml: No such file"),
     (["broken.yaml"], 2, r"the spec broken.yaml is no YAML"),
     (["--set", "ray.layers={7: {cpus: 1}}"], 2, r"ray.layers names layer 7, but the network has layers 1..3"),

@@ -193,6 +193,11 @@ def remaining(session, name, *, within_seconds):
     return left
 
 
+def test_a_run_cut_short_says_how_far_it_came(tmp_path):
+    options = ["--engine", "serial", "--set", "max_steps=10", "--set", "data.limit=200", "--epochs", "5"]
+    assert "10 steps, 2 epochs, " in here("train", *options, cwd=tmp_path).stdout
+
+
 def test_the_spec_of_a_run_from_python_says_what_it_needs(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(4, 3))
     x, y = np.zeros((8, 4), np.float32), np.arange(8) % 3

@@ -106,7 +106,7 @@ def test_numbers_shared_within_one_module_are_its_own():
 
 def test_two_objects_in_one_memory_are_refused_even_within_a_module():
     with pytest.raises(
-        ModelError, match=r"'2.transposed' lies in the memory of '2.weight', two objects.*Use one object"
+        ModelError, match=r"'2.transposed' and '2.weight' are two objects in the same memory.*Use one object"
     ):
         admitted(three(Memory()))
 

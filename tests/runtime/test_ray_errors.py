@@ -17,7 +17,7 @@ KINDS = {
 
 
 def test_every_error_of_ray_has_a_row_by_its_own_name():
-    """A class that a new version of Ray brings fails here, rather than under 'an error this distfa does not know'."""
+    """A class that a new version of Ray brings fails here, rather than as one that distfa does not know."""
     assert KINDS.keys() - {row.name for row in TABLE} == set()
 
 

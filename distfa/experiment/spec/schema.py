@@ -24,7 +24,7 @@ def _one_of(names: Collection[str]) -> BeforeValidator:
     """A validator that accepts one of ``names`` and, failing that, names the nearest."""
 
     def check(value: object) -> object:
-        if value not in names:
+        if value not in list(names):  # a value may be a list, which no table takes as a key
             near = difflib.get_close_matches(str(value), list(names), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"is not one of {', '.join(names)}{hint}")
@@ -196,7 +196,7 @@ class RunSpec(_Part):
     init: Annotated[str, _one_of(INITS)] = Field(
         "aligned",
         description="aligned: feedback starts on the weights; random: the classical setting; given: as random, and a "
-        "network of plain layers starts from the model's own weights too (Python only)",
+        "network of plain layers starts from the model's own weights too (not with model: mlp)",
     )
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
         "orthogonal", description="of the weights at the start, and of feedback matrices"
