@@ -220,7 +220,12 @@ class LayerLedger:
         else:
             nonhomogeneity = 0.0 if self._spec.lawful else s_h - total.exchange - staleness
         signals = self._product_rounding(lr * fold.vector(sums.magnitude), lr**2 * fold.vector(sums.square))
-        numbers = next((u.numbers for u in updates.values()), 1) if self._spec.plain else self._spec.trainable
+        numbers, alike = next((u.numbers for u in updates.values()), 1), 0.0
+        if not self._spec.plain:
+            # A normalisation starts as all ones, and Adam's first step moves all alike: their roundings do not cancel.
+            numbers = self._spec.trainable
+            vectors = [u.parameter.double() for u in updates.values() if u.parameter.dim() < 2]
+            alike = self._epsilon / 2 * sum(vector.square().sum().item() for vector in vectors)
         return Half(
             boundary=self._layer,
             step=step,
@@ -233,7 +238,7 @@ class LayerLedger:
             staleness=staleness,
             exchange=s_h,
             residual=total.change - total.second - total.optimizer - nonhomogeneity - staleness + s_h,
-            rounding=self._rounding(numbers, lr, total) + signals,
+            rounding=self._rounding(numbers, lr, total) + signals + alike,
             exchange_rounding=signals,
         )
 
