@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from torch import nn
 
 from distfa.bench.rules import measure
 from distfa.core.rules import RULES
@@ -36,6 +37,23 @@ def test_more_seeds_give_the_mean_and_the_deviation():
     assert row["spread"] == pytest.approx(abs(a - b) / 2**0.5)
     assert "spread" in outcome.columns
     assert not any("one seed" in note for note in outcome.notes)
+
+
+def small():
+    """A user's function for the table of rules."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh(), nn.LayerNorm(12), nn.Linear(12, 10))
+
+
+@pytest.mark.parametrize("model", [{"hidden": [12, 8]}, {"name": "test_rules:small"}])
+def test_plain_torch_beside_bp_is_equal_on_any_model(model):
+    spec = {**TINY, "model": model, "epochs": 20, "max_steps": 12}
+    outcome = measure(parse(spec), ["bp", "dfa"], seeds=2, inits=["aligned"], beside_torch=True)
+    by_bp, by_torch = ([run for run in outcome.raw if run["rule"] == name] for name in ("bp", "torch"))
+    assert [run["seed"] for run in by_torch] == [0, 1]
+    assert [run["test_accuracy"] for run in by_torch] == pytest.approx([run["test_accuracy"] for run in by_bp])
+    assert [run["test_loss"] for run in by_torch] == pytest.approx([run["test_loss"] for run in by_bp], rel=1e-5)
+    assert any(note.startswith("plain torch and bp end at most") for note in outcome.notes)
+    assert [(row["rule"], row["init"]) for row in outcome.rows] == [("torch", "any"), ("bp", "any"), ("dfa", "aligned")]
 
 
 def test_a_ray_run_counts_the_bytes_of_the_closed_form():
