@@ -56,7 +56,7 @@ class Swap:
     def _pack(self, kept: Tensor) -> Tensor | _Note:
         name = self._names.get(kept.untyped_storage().data_ptr()) if kept.layout is torch.strided else None
         if name is None:
-            return kept
+            return kept.detach()  # itself would hold the graph that holds it: a cycle nobody collects
         return _Note(name, kept.size(), kept.stride(), int(kept.storage_offset()))
 
     def _unpack(self, kept: Tensor | _Note) -> Tensor:

@@ -2,6 +2,7 @@
 
 import copy
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -421,3 +422,23 @@ def test_a_forward_aside_leaves_running_statistics_as_they_were():
     assert all(torch.equal(value, before[name]) for name, value in block.state().items())
     block.forward(torch.randn(5, 6, dtype=F64))
     assert not torch.equal(block.state()["0.1.running_mean"], before["0.1.running_mean"])
+
+
+def test_a_micro_batch_leaves_no_graph_behind():
+    """A hook that kept an output as it was held the graph that held it: 20 MB a micro-batch, until memory was full."""
+    layer = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Sigmoid())
+    block = ModuleBlock(
+        nn.Sequential(layer),
+        trained=tuple(name for name, _ in nn.Sequential(layer).named_parameters()),
+        dtype=torch.float32,
+        signals=torch.float32,
+        weights=("0.0.weight",),
+    )
+    x, stand_in, used = torch.randn(64, 3, 32, 32), {"0.0.weight": torch.randn(16, 3, 3, 3)}, []
+    for _ in range(30):
+        tape = block.forward(x)
+        delta = torch.ones_like(tape.out)
+        block.back(delta, tape, stand_in)
+        block.accumulate(delta, tape, first=True)
+        used.append(psutil.Process().memory_info().rss)
+    assert used[-1] - used[5] < 100e6  # 24 graphs of 16 MB of outputs would be 400 MB
