@@ -79,3 +79,15 @@ def prepared(model, shape, outputs, *, tokens=None, rows=22, test_rows=6, dtype=
     }
     modules = {number: layer_module(part) for number, part in enumerate(group(model), start=1)}
     return Recipe(network=network, **settings), modules, (inputs, RawTargets(train=y[:rows], test=y[rows:]))
+
+
+class Shared(nn.Module):
+    """One Linear used twice, within one module."""
+
+    def __init__(self):
+        super().__init__()
+        self.once = nn.Linear(6, 6)
+        self.again = self.once
+
+    def forward(self, x):
+        return self.again(torch.relu(self.once(x)))

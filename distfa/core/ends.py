@@ -62,7 +62,8 @@ class Ends:
         self.sends_to = tuple(b for b in recipe.network.boundaries if rule.origin(b) == index)
         self.inside = index - 1 if recipe.inside == "feedback" and rule.stands_in else None
         kept = {*self.sends_to, *([] if self.inside is None else [self.inside])}
-        self.origin = {b: self._signals(rule.at_origin(b, block.weights())) for b in kept}
+        drawn = {b: rule.at_origin(b, block.weights()) for b in kept}
+        self.origin = {b: self._signals(state) for b, state in drawn.items()}
         teacher = None if is_output else rule.teacher(index)
         self.teacher = None if teacher is None else self.signal(teacher)
         self.learned: dict[str, Operand] = {}
@@ -70,9 +71,10 @@ class Ends:
             self.learned[_TEACHER] = Operand(teacher.to(device, recipe.dtype), recipe.signal_dtype)
             self.teacher = self.learned[_TEACHER].value
         for boundary in (b for b in kept if rule.learns_at_origin(b)):
-            drawn = rule.at_origin(boundary, block.weights())
-            for name in [name for name in drawn if name in block.trained]:
-                self.learned[name] = Operand(drawn[name].to(device, recipe.dtype), recipe.signal_dtype)
+            for name, feedback in drawn[boundary].items():
+                if name not in block.trained:
+                    continue
+                self.learned[name] = Operand(feedback.to(device, recipe.dtype, copy=True), recipe.signal_dtype)
                 self.origin[boundary][name] = self.learned[name].value
         self.optimizer = optim.Optimizer(recipe.optimizer, [operand.master for operand in self.learned.values()])
 

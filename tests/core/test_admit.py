@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
+from zoo import Shared
 
 from distfa.core.admit import admit, require_dtype
 from distfa.core.module_block import ModuleBlock
@@ -74,18 +75,6 @@ def one_norm_twice():
 def test_numbers_of_two_layers_are_refused_with_both_names(make):
     with pytest.raises(ModelError, match=r"'\d.*' of layer \d is '\d.*' of layer \d: tied, or one .*put both into one"):
         admitted(make())
-
-
-class Shared(nn.Module):
-    """One Linear, used twice within one module."""
-
-    def __init__(self):
-        super().__init__()
-        self.once = nn.Linear(6, 6)
-        self.again = self.once
-
-    def forward(self, x):
-        return self.again(torch.relu(self.once(x)))
 
 
 class Memory(nn.Module):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from zoo import Shared
 
 import distfa
 from distfa.data import load
@@ -79,18 +80,6 @@ def assert_reported(model, result, data):
 
 
 # -- honoured --------------------------------------------------------------------------------------
-
-
-class Shared(nn.Module):
-    """One Linear used twice, within one module."""
-
-    def __init__(self):
-        super().__init__()
-        self.once = nn.Linear(6, 6)
-        self.again = self.once
-
-    def forward(self, x):
-        return self.again(torch.relu(self.once(x)))
 
 
 class Twice(nn.Linear):
