@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from distfa import codecs
 from distfa.core.activations import Activation
 from distfa.core.model import mlp
 from distfa.core.optim import OptimizerConfig
-from distfa.core.recipe import Recipe
+from distfa.core.recipe import FeedbackConfig, Recipe
 from distfa.core.records import Record, TimelineRecord
 from distfa.core.routes import reads_labels
 from distfa.core.samples import Split
@@ -27,6 +29,14 @@ from distfa.transport.message import Direction
 SIZES = (12, 17, 9, 23, 5)
 
 
+def grouped(changes: dict) -> dict:
+    """Fields of a Recipe, where those of its feedback may stand beside them."""
+    names = {field.name for field in dataclasses.fields(FeedbackConfig)}
+    inside = {name: value for name, value in changes.items() if name in names}
+    rest = {name: value for name, value in changes.items() if name not in names}
+    return rest | ({"feedback": FeedbackConfig(**inside)} if inside else {})
+
+
 def recipe(sizes=SIZES, *, activation="relu", **changes) -> Recipe:
     """A small recipe; any field may be given."""
     settings = {
@@ -34,7 +44,7 @@ def recipe(sizes=SIZES, *, activation="relu", **changes) -> Recipe:
         "epochs": 2,
         "batch_size": 16,
         "seed": 7,
-        **changes,
+        **grouped(changes),
     }
     slope = 0.1 if activation == "leaky_relu" else 0.0
     return Recipe(network=mlp(sizes, activation=Activation(name=activation, slope=slope)), **settings)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from runs import grouped
 from torch import nn
 
 from distfa import models
@@ -75,7 +76,7 @@ def prepared(model, shape, outputs, *, tokens=None, rows=22, test_rows=6, dtype=
         "batch_size": 8,
         "seed": 7,
         "dtype": dtype,
-        **changes,
+        **grouped(changes),
     }
     modules = {number: layer_module(part) for number, part in enumerate(group(model), start=1)}
     return Recipe(network=network, **settings), modules, (inputs, RawTargets(train=y[:rows], test=y[rows:]))

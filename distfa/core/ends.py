@@ -60,7 +60,7 @@ class Ends:
         is_output = index == len(recipe.network)
         # The lowest boundary first: it is the first to need its error, for its next step's forward.
         self.sends_to = tuple(b for b in recipe.network.boundaries if rule.origin(b) == index)
-        self.inside = index - 1 if recipe.inside == "feedback" and rule.stands_in else None
+        self.inside = index - 1 if recipe.feedback.inside == "feedback" and rule.stands_in else None
         kept = {*self.sends_to, *([] if self.inside is None else [self.inside])}
         drawn = {b: rule.at_origin(b, block.weights()) for b in kept}
         self.origin = {b: self._signals(state) for b, state in drawn.items()}

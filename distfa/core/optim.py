@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import torch
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+Name = Literal["sgd", "adam", "adamw"]
+Schedule = Literal["constant", "linear", "cosine"]
+NAMES: tuple[str, ...] = get_args(Name)
+_Beta = Annotated[float, Ge(0), Lt(1)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Which optimizer, and its settings; names and meanings are torch.optim's.
+    """The optimizer every layer runs for itself; names and meanings are torch.optim's.
 
     Attributes:
         name: ``sgd``, ``adam`` or ``adamw``.
@@ -25,22 +31,29 @@ class OptimizerConfig:
         betas: Adam and AdamW only.
         eps: Adam and AdamW only.
         weight_decay: L2 penalty (decoupled for AdamW).
-        schedule: How the learning rate goes from ``lr`` to ``final_lr`` over the run: ``constant`` (it does
-            not), ``linear`` or ``cosine`` (Loshchilov & Hutter, ICLR 2017).
-        final_lr: As a share of ``lr``.
-        warmup_steps: Over the first so many steps the rate grows linearly to ``lr``.
+        schedule: How the rate goes from ``lr`` to ``final_lr`` over the run: ``constant`` (it stays), ``linear``
+            or ``cosine`` (Loshchilov & Hutter, ICLR 2017).
+        final_lr: As a share of ``lr``; ``linear`` and ``cosine`` only.
+        warmup_steps: Steps over which the rate grows linearly to ``lr``.
+
+    Raises:
+        ValueError: ``nesterov`` without ``momentum``.
     """
 
-    name: str = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.0
+    name: Name = "adam"
+    lr: Annotated[float, Gt(0)] = 1e-3
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
     nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    final_lr: float = 0.0
-    warmup_steps: int = 0
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
+    eps: Annotated[float, Gt(0)] = 1e-8
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    schedule: Schedule = "constant"
+    final_lr: Annotated[float, Ge(0), Le(1)] = 0.0
+    warmup_steps: Annotated[int, Ge(0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0")
 
 
 def rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -83,10 +96,6 @@ def expected_update(config: OptimizerConfig, parameter: Tensor, gradient: Tensor
     denominator = second.addcmul_(g, g, value=1 - beta2).div_(1 - beta2**step).sqrt_().add_(config.eps)
     update: Tensor = first.div_(denominator).mul_(-config.lr / (1 - beta1**step))
     return update.sub_(parameter, alpha=config.lr * config.weight_decay) if decoupled else update
-
-
-NAMES: tuple[str, ...] = ("sgd", "adam", "adamw")
-SCHEDULES: tuple[str, ...] = ("constant", "linear", "cosine")
 
 
 class Optimizer:

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Gt
 
 from distfa.core.model import Network
 from distfa.core.optim import OptimizerConfig
 
 INITS: tuple[str, ...] = ("aligned", "random", "given")
 SCHEDULES: tuple[str, ...] = ("sync", "async")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackConfig:
+    """The feedback matrices.
+
+    Attributes:
+        rank: fa and dfa only: B of this rank; None: full.
+        inside: In a layer of several weights, rules that go hop by hop: its own gradient goes back through its weights,
+            since nothing crosses a wire there (``exact``), or through feedback too (``feedback``).
+        gain: Scale of B, beside the weights' own.
+        fanout: dfa at full rank: a layer sends the error to so many others, which pass it on (1: a relay); None: the
+            output layer sends to all; pays from some 64 layers on.
+    """
+
+    rank: Annotated[int, Ge(1)] | None = None
+    inside: Literal["exact", "feedback"] = "exact"
+    gain: Annotated[float, Gt(0)] = 1.0
+    fanout: Annotated[int, Ge(1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +46,7 @@ class Recipe:
             that any end can draw it; other networks start from the modules that were given. ``given``: W(0) is the
             user's model in any network, B as ``random``.
         distribution: Of W(0) and B: ``orthogonal``, ``normal`` or ``uniform`` (``distfa.core.draw``).
-        rank: Of the feedback matrices of fa and dfa; None for full.
-        fanout: dfa at full rank: how many layers the error is sent to by any one layer; None: the output sends all.
-        inside: Through what a layer's own gradient goes back, in a layer of several weights under a rule that goes hop
-            by hop: ``exact``, its weights, since nothing crosses a wire there; ``feedback``, its feedback too.
-        gain: Scale of the feedback matrices, beside the weights' own.
+        feedback: The feedback matrices.
         loss: Name of the loss (``distfa.core.losses.LOSSES``).
         optimizer: The local optimizer of every layer.
         epochs: Passes over the training set.
@@ -55,10 +72,7 @@ class Recipe:
     rule: str = "dfa"
     init: str = "aligned"
     distribution: str = "orthogonal"
-    rank: int | None = None
-    fanout: int | None = None
-    inside: str = "exact"
-    gain: float = 1.0
+    feedback: FeedbackConfig = FeedbackConfig()
     loss: str = "cross_entropy"
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: int = 1

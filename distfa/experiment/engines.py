@@ -101,26 +101,9 @@ class RayEngine:
 
     def __init__(self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules) -> None:
         from distfa.runtime.actors import RayRun  # here, so that serial runs need no Ray
-        from distfa.runtime.placement import ClusterConfig, Resources
 
-        layers = len(job.recipe.network)
-        if strangers := [layer for layer in spec.ray.layers if not 1 <= layer <= layers]:
-            raise SpecError(f"ray.layers names layer {strangers[0]}, but the network has layers 1..{layers}")
-        per_layer = [spec.ray.layers.get(layer, spec.ray.resources) for layer in range(1, layers + 1)]
         self._job = job
-        self._run = RayRun(
-            job,
-            ClusterConfig(
-                address=spec.ray.address,
-                placement=spec.ray.placement,
-                resources=tuple(Resources(**resources.model_dump()) for resources in per_layer),
-                security=spec.wire.security,
-                startup_seconds=spec.ray.startup_seconds,
-            ),
-            inputs=inputs,
-            targets=targets,
-            modules=modules,
-        )
+        self._run = RayRun(job, spec.ray, inputs=inputs, targets=targets, modules=modules)
         self._coordinator: Coordinator | None = None
 
     @property

@@ -78,18 +78,22 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
         PlanError: ``fanout`` with a rule that sends nobody the same message twice.
     """
     recipe, rule = setting.job.recipe, setting.rule
-    if setting.fanout is not None and not (rule.takes_fanout and recipe.rank is None):
+    if setting.fanout is not None and not (rule.takes_fanout and recipe.feedback.rank is None):
         able = ", ".join(name for name, known in rules.RULES.items() if known.takes_fanout)
         raise PlanError(
             f"broadcast by relay or tree goes with rule {able} at full rank, which sends every layer the same error; "
-            f"this run has rule {recipe.rule!r}, rank {recipe.rank}"
+            f"this run has rule {recipe.rule!r}, rank {recipe.feedback.rank}"
         )
 
     stages = [
         stage(setting, rule, l, learn=arithmetic.teach, after=arithmetic.accumulate)
         for l in range(1, len(recipe.network) + 1)
     ]
-    passing = rule if setting.fanout is None else rules.build(replace(recipe, fanout=setting.fanout))
+    passing = (
+        rule
+        if setting.fanout is None
+        else rules.build(replace(recipe, feedback=replace(recipe.feedback, fanout=setting.fanout)))
+    )
     channels = []
     for link in training_links(recipe):
         passed_on = link.direction is Direction.DOWN and passing.origin(link.receiver)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from distfa.bench.machine import cores
 from distfa.errors import PlanError
-from distfa.experiment.spec import RaySpec, RunSpec
+from distfa.experiment.spec import RunSpec
 from distfa.plan import cluster as clusters
 from distfa.plan import measure, setup, short_run
 from distfa.plan.background import layers_at_once
@@ -21,6 +21,7 @@ from distfa.plan.calibration import Calibration
 from distfa.plan.predict import predict
 from distfa.plan.short_run import ShortRun
 from distfa.plan.simulate import Steady
+from distfa.runtime.placement import ClusterConfig
 
 _SECONDS = 8.0
 _LEAST_STEPS = 10
@@ -40,7 +41,7 @@ def calibrate(spec: RunSpec, ends: tuple[int, int], layers: int | None, machine:
     Raises:
         DistfaError: The run failed.
     """
-    spec = spec.model_copy(update={"ray": RaySpec(), "device": "cpu"})
+    spec = spec.model_copy(update={"ray": ClusterConfig(), "device": "cpu"})
     job = setup.job(spec, ends, layers)
     parts = measure.parts(job, machine)
     some = setup.job(spec, ends, layers_at_once(len(job.recipe.network)))

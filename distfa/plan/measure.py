@@ -26,7 +26,7 @@ from distfa.core.activations import Activation
 from distfa.core.draw import Purpose, matrix
 from distfa.core.layer import Layer
 from distfa.core.model import mlp
-from distfa.core.recipe import Recipe
+from distfa.core.recipe import FeedbackConfig, Recipe
 from distfa.plan.background import layers_at_once, layers_at_work
 from distfa.plan.calibration import Calibration, CodecCost, MessageCost
 from distfa.runtime.job import Job
@@ -106,7 +106,7 @@ def _seconds(work: Callable[..., object], *operands: Tensor) -> float:
 def _products(job: Job) -> tuple[tuple[int, int, int, float], ...]:
     """Every product of the run and of its baseline; those of gradients add to what is there, as layers do."""
     recipe = replace(job.recipe, batch_size=-(-job.recipe.batch_size // job.recipe.micro_batches))
-    made = [*arithmetic.step(recipe), *arithmetic.step(replace(recipe, rule=rules.BASELINE, rank=None, fanout=None))]
+    made = [*arithmetic.step(recipe), *arithmetic.step(replace(recipe, rule=rules.BASELINE, feedback=FeedbackConfig()))]
     ordered = sorted({product for layer in made for product in layer}, key=lambda product: product.kind == "gradient")
     timed = {product.shape: _product(product, recipe.signal_dtype) for product in ordered}
     return tuple((*shape, seconds) for shape, seconds in sorted(timed.items()))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from distfa.bench import arithmetic
 from distfa.bench.arithmetic import Effort, Product
 from distfa.core import rules
-from distfa.core.recipe import Recipe
+from distfa.core.recipe import FeedbackConfig, Recipe
 from distfa.core.rules.base import Rule
 from distfa.plan import build
 from distfa.plan.build import Setting
@@ -25,7 +25,9 @@ _CARRY = MessageCost(seconds=60e-6, seconds_per_byte=0.48e-9)  # gloo: a MiB tak
 
 def stages_and_channels(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple[list[Stage], list[Channel]]:
     """The stages and channels of a pipeline."""
-    recipe = replace(setting.job.recipe, rule=rules.BASELINE, rank=None, schedule="sync", check_finite=False)
+    recipe = replace(
+        setting.job.recipe, rule=rules.BASELINE, feedback=FeedbackConfig(), schedule="sync", check_finite=False
+    )
     rule, rows = rules.build(recipe), setting.rows
     layers = range(1, len(recipe.network) + 1)
     stages = [build.stage(setting, rule, l, learn=_backward, after=None, gpipe=gpipe) for l in layers]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from distfa.bench.layer_memory import LayerMemory, memory_by_layer, training_links
 from distfa.codecs import LOSSLESS
+from distfa.core.recipe import FeedbackConfig
 from distfa.core.rules import BASELINE
 from distfa.plan import build as ours
 from distfa.plan import layer_schedule
@@ -86,7 +87,7 @@ def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) 
     recipe = setting.job.recipe
     able = [name for name in ("sync", "async") if name == "sync" or len(layer_schedule.rows(recipe)) > 1]
     rows = [found if name == recipe.schedule else predict(_changed(setting, schedule=name)) for name in able]
-    baseline = replace(_changed(setting, rule=BASELINE, rank=None, schedule="sync"), fanout=None)
+    baseline = replace(_changed(setting, rule=BASELINE, feedback=FeedbackConfig(), schedule="sync"), fanout=None)
     if recipe.rule != BASELINE:
         rows.append(predict(baseline))
     if with_peer:
@@ -96,7 +97,7 @@ def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) 
     return rows
 
 
-def _changed(setting: Setting, **changes: str | int | None) -> Setting:
+def _changed(setting: Setting, **changes: object) -> Setting:
     """The same with other values in its recipe."""
     return replace(setting, job=replace(setting.job, recipe=replace(setting.job.recipe, **changes)))  # type: ignore[arg-type]
 

@@ -128,6 +128,7 @@ class RayRun:
         modules: Mapping[int, nn.Module] | None = None,
     ) -> None:
         self._job, self._cluster = job, cluster
+        self._resources = cluster.per_layer(len(job.recipe.network))
         self._inputs, self._targets, self._modules = inputs, targets, modules or {}
         self._process = 0  # that holds a share of the Ray session; a forked child does not
         self._group: PlacementGroup | None = None
@@ -167,13 +168,13 @@ class RayRun:
         cluster.start_ray(self._cluster.address, store_bytes=_STORE_FLOOR_BYTES + 2 * room)
         self._process = os.getpid()
         limit = self._cluster.startup_seconds
-        bundles, device = placement.bundles(self._cluster.resources, cluster.nodes(), self._job.device)
+        bundles, device = placement.bundles(self._resources, cluster.nodes(), self._job.device)
         job = dataclasses.replace(self._job, device=device)
         self._group = reserve(bundles, self._cluster.placement, run_id=job.run_id, limit_seconds=limit)
         self.places = self._survey(bundles, self._group, limit)
         self._handles = self._create(bundles, self._group)
         self._build(job, limit)
-        addresses = self._listen(wire_up(job.wire.host, self._cluster.security, self.places), limit)
+        addresses = self._listen(wire_up(job.wire.host, job.wire.security, self.places), limit)
         coordinator = Coordinator(
             self._handles,
             deadline_seconds=job.wire.deadline_seconds,

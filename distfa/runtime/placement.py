@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from distfa.errors import ClusterError
+from annotated_types import Ge, Gt
+
+from distfa.errors import ClusterError, SpecError
 
 Bundle = dict[str, float]
 _LEAST = 1e-4  # Ray counts resources in ten-thousandths
@@ -20,17 +23,17 @@ _NODES_SHOWN = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What Ray reserves for one layer's actor.
+    """What Ray reserves for a layer.
 
     Attributes:
-        cpus: Processors; None for an even share of the cluster, at most 1.
-        gpus: GPUs; None for an even share where the run uses CUDA.
-        custom: Ray custom resources.
+        cpus: Processors; None: an even share of the cluster, at most 1.
+        gpus: GPUs; None: an even share where the run uses CUDA.
+        custom: Ray's custom resources.
     """
 
-    cpus: float | None = None
-    gpus: float | None = None
-    custom: Mapping[str, float] = field(default_factory=dict)
+    cpus: Annotated[float, Ge(0)] | None = None
+    gpus: Annotated[float, Ge(0)] | None = None
+    custom: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +41,29 @@ class ClusterConfig:
     """Which Ray cluster a run uses, and where on it.
 
     Attributes:
-        address: ``host:port`` or ``auto`` to attach to a running cluster; ``local`` to start one here; None for the
-            one RAY_ADDRESS names, or else ``local``.
-        placement: Ray's strategy for the layers' bundles.
-        resources: Per layer.
-        security: ``auto``: plain text on loopback, mutual TLS everywhere else; ``tls``; ``insecure``.
-        startup_seconds: Longest wait for placement, and for the actors to start.
+        address: ``host:port`` or ``auto`` for a running cluster; ``local``: start Ray on this machine; None:
+            RAY_ADDRESS, or else ``local``.
+        placement: Ray's strategy for the layers' reservations.
+        resources: Of every layer that ``layers`` does not name.
+        layers: Resources of single layers, counted from 1.
+        startup_seconds: Longest wait for the layers to start.
     """
 
     address: str | None = None
-    placement: str = "pack"
-    resources: tuple[Resources, ...]
-    security: str = "auto"
-    startup_seconds: float = 120.0
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
+    resources: Resources = field(default_factory=Resources)
+    layers: dict[int, Resources] = field(default_factory=dict)
+    startup_seconds: Annotated[float, Gt(0)] = 120.0
+
+    def per_layer(self, layers: int) -> tuple[Resources, ...]:
+        """What each of so many layers asks for.
+
+        Raises:
+            SpecError: ``layers`` names one that is not there.
+        """
+        if strangers := [layer for layer in self.layers if not 1 <= layer <= layers]:
+            raise SpecError(f"ray.layers names layer {strangers[0]}, but the network has layers 1..{layers}")
+        return tuple(self.layers.get(layer, self.resources) for layer in range(1, layers + 1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
+from annotated_types import Ge, Gt, Le
+
+from distfa.transport.address import port_range
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Link
 
@@ -59,20 +62,29 @@ class WireConfig:
     """How layers talk.
 
     Attributes:
-        host: Address to listen on; empty in a spec until it is known where the layers are.
-        ports: Range the layers listen in, ``20000-20100``; empty lets the system choose.
-        window: Signals that may wait at each end of a link.
-        max_message_mib: Longest message, in MiB, enforced at both ends.
-        deadline_seconds: Longest wait for any one signal.
+        host: Listen here; empty: loopback, or each node's address across nodes; 0.0.0.0: on all, by TLS.
+        ports: Range the layers listen in, as 20000-20100, for firewalls; empty: the system chooses.
+        window: Signals that may wait at each end of a boundary.
+        max_message_mib: Longest message in MiB, at both ends.
+        deadline_seconds: Longest wait for one signal.
         checksum: Whether payloads carry a CRC-32C.
+        security: ``auto``: plain text on loopback, mutual TLS wherever others can reach a layer; ``tls``;
+            ``insecure``.
+
+    Raises:
+        ValueError: ``ports`` is no range of ports.
     """
 
-    host: str = "127.0.0.1"
+    host: str = ""
     ports: str = ""
-    window: int = 4
-    max_message_mib: int = 256
-    deadline_seconds: float = 20.0
+    window: Annotated[int, Ge(1)] = 4
+    max_message_mib: Annotated[int, Ge(1), Le(2047)] = 256
+    deadline_seconds: Annotated[float, Gt(0)] = 20.0
     checksum: bool = True
+    security: Literal["auto", "tls", "insecure"] = "auto"
+
+    def __post_init__(self) -> None:
+        port_range(self.ports)
 
     @property
     def max_payload_bytes(self) -> int:

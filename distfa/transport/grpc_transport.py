@@ -160,7 +160,7 @@ class GrpcTransport:
     def _bind(self, server: grpc.Server) -> int:
         """Listen on the first free port of the range, each layer trying another one first; returns it."""
         ports = port_range(self._wire.ports)
-        host = self._wire.host or "0.0.0.0"
+        host = self._wire.host or "127.0.0.1"
         turn = (self._layer - 1) % len(ports) if ports else 0
         for port in [*ports[turn:], *ports[:turn]] if ports else [0]:
             with contextlib.suppress(RuntimeError):  # grpc's word for a port that is taken

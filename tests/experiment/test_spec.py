@@ -42,7 +42,7 @@ def test_a_short_form_keeps_what_was_said_before():
         ({"wire": {"deadline": 3}}, r"unknown key 'wire.deadline' .*'wire.deadline_seconds'"),
         ({"batch_size": 0, "epochs": 0}, r"epochs is 0: .* \(and 1 more\)"),
         ({"optimizer": {"nesterov": True}}, "nesterov needs momentum above 0"),
-        ({"dtype": "float16"}, r"dtype is 'float16': input should be 'float32', 'float64' or 'bfloat16'"),
+        ({"dtype": "float16"}, r"dtype: 'float16' is not one of float32, float64, bfloat16"),
         ({"seed": -1}, "seed is -1"),
         ({"schedule": "async"}, "^schedule is 'async' but a step has one micro-batch.*set micro_batches to 2 or more"),
         ({"schedule": "asinc"}, "'asinc' is not one of sync, async; did you mean 'async'"),

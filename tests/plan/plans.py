@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from runs import grouped
+
 from distfa.core.activations import Activation
 from distfa.core.model import mlp
 from distfa.core.optim import OptimizerConfig
@@ -54,7 +56,7 @@ def setting(
         run_id="plan",
         recipe=replace(
             Recipe(network=network, batch_size=32, optimizer=OptimizerConfig(name="sgd")),
-            **{"rule": "bp", **recipe},
+            **{"rule": "bp", **grouped(recipe)},
         ),
         train_rows=32,
     )

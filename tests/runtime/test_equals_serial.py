@@ -12,6 +12,7 @@ from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial, run_threa
 
 from distfa.core.activations import NAMES
 from distfa.core.optim import OptimizerConfig
+from distfa.core.recipe import FeedbackConfig
 from distfa.core.records import StepRecord
 from distfa.core.routes import links
 from distfa.core.rules import RULES
@@ -116,7 +117,7 @@ def test_a_window_of_one_signal_is_enough(rule, schedule, sizes):
 @pytest.mark.parametrize("fanout", [1, 2, 5])
 def test_an_error_passed_on_by_a_tree_of_layers_is_the_error_sent_straight(fanout, schedule):
     r = recipe(MANY, rule="dfa", schedule=schedule, micro_batches=12, max_steps=4, probe_every=3)
-    tree = replace(r, fanout=fanout)
+    tree = replace(r, feedback=FeedbackConfig(fanout=fanout))
     straight, _, _ = run_serial(r)
     assert_same_bits(run_serial(tree)[0], straight)
     with ThreadRun(tree, wire=WireConfig(window=1, deadline_seconds=10)) as run:

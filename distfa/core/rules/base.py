@@ -43,7 +43,7 @@ class Rule(ABC):
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
         caution: What a reader of its figures must know; empty for nothing.
         takes_init: Whether its feedback depends on ``init``.
-        takes_fanout: Whether messages at full rank are all alike, so that layers can pass them on (recipe.fanout).
+        takes_fanout: Whether messages at full rank are all alike, so that layers can pass them on (``fanout``).
         is_direct: Whether B_l leads straight from the output to layer l.
         stands_in: Whether feedback stands in place of the weights on the way back through a layer.
     """
@@ -209,16 +209,16 @@ class HopRule(Rule):
     def hop_feedback(self, boundary: int) -> Tensor:
         """B in the shape of W_{boundary+1} of a seeded network: on W(0) itself if aligned, else a draw like it."""
         purpose = Purpose.WEIGHT if self.recipe.init == "aligned" else Purpose.FEEDBACK
-        return initial_weight(self.recipe, boundary + 1, purpose).mul_(self.recipe.gain)
+        return initial_weight(self.recipe, boundary + 1, purpose).mul_(self.recipe.feedback.gain)
 
     def on_weights(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """B for every weight of layer ``boundary + 1``: on W(0) itself if aligned, else draws of W(0)'s scale."""
         if self.network.seeded:
             return {name: self.hop_feedback(boundary) for name in weights}
         if self.recipe.init == "aligned":
-            return {name: weight.double() * self.recipe.gain for name, weight in weights.items()}
+            return {name: weight.double() * self.recipe.feedback.gain for name, weight in weights.items()}
         return {
-            name: self._like(weight, boundary + 1, number).mul_(self.recipe.gain)
+            name: self._like(weight, boundary + 1, number).mul_(self.recipe.feedback.gain)
             for number, (name, weight) in enumerate(weights.items())
         }
 
@@ -248,7 +248,7 @@ class DirectRule(Rule):
 
     def renewed(self, feedback: Tensor) -> Tensor:
         """The rows, times the gain."""
-        return feedback * self.recipe.gain
+        return feedback * self.recipe.feedback.gain
 
     def teach(self, message: Tensor, teacher: Tensor | None) -> Tensor:
         """message B_l; with an answer at every position, position by position."""
@@ -281,13 +281,13 @@ class DirectRule(Rule):
                 index=boundary,
                 distribution=recipe.distribution,
             )
-            return drawn.t().contiguous().mul_(recipe.gain)
+            return drawn.t().contiguous().mul_(recipe.feedback.gain)
         if not network.seeded:
             return torch.zeros(network.outputs, columns, dtype=torch.float64)
         product = initial_weight(recipe, last)
         for above in range(last - 1, boundary, -1):
             product = product @ initial_weight(recipe, above).mul_(network[above].activation.mean_slope)
-        return product.mul_(recipe.gain)
+        return product.mul_(recipe.feedback.gain)
 
 
 def factors(recipe: Recipe, boundary: int, full: Tensor, rank: int) -> tuple[Tensor, Tensor]:

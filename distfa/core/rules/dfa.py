@@ -35,7 +35,7 @@ class DirectFeedbackAlignment(DirectRule):
 
     def origin(self, boundary: int) -> int | None:
         """The output layer L, or whoever passes its error on to layer ``boundary``."""
-        last, fanout = len(self.network), self.recipe.fanout
+        last, fanout = len(self.network), self.recipe.feedback.fanout
         return last if fanout is None else last - (last - boundary - 1) // fanout
 
     def shape(self, boundary: int) -> Shape:
@@ -75,9 +75,9 @@ class DirectFeedbackAlignment(DirectRule):
     @property
     def is_straight(self) -> bool:
         """Unless layers pass the error on."""
-        return self.recipe.fanout is None
+        return self.recipe.feedback.fanout is None
 
     def _rank(self, boundary: int) -> int | None:
         """The rank, where it is lower than full."""
-        rank, full = self.recipe.rank, min(self.network.sizes[boundary], self.network.sizes[-1])
+        rank, full = self.recipe.feedback.rank, min(self.network.sizes[boundary], self.network.sizes[-1])
         return rank if rank is not None and rank < full else None

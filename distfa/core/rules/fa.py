@@ -33,7 +33,7 @@ class FeedbackAlignment(HopRule):
         if not self.network.seeded:
             return super().shape(boundary)
         narrower = min(self.network.sizes[boundary : boundary + 2])
-        return (min(narrower, self.recipe.rank or narrower),)
+        return (min(narrower, self.recipe.feedback.rank or narrower),)
 
     def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """B_{l+1}, in the shape of each weight, at the end that applies it; or that end's factor."""
@@ -74,7 +74,7 @@ class FeedbackAlignment(HopRule):
 
     def _rank(self, boundary: int) -> int | None:
         """The rank, where it is lower than full."""
-        rank = self.recipe.rank
+        rank = self.recipe.feedback.rank
         return rank if rank is not None and rank < min(self.network.sizes[boundary : boundary + 2]) else None
 
     def _by_the_sender(self, boundary: int) -> bool:

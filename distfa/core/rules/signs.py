@@ -61,7 +61,7 @@ class UniformSignFeedback(FixedMagnitudeSignFeedback):
 
     def _scale(self, weight: Tensor) -> float:
         kernel = weight[0, 0].numel()
-        return self.recipe.gain * float((2.0 / ((weight.shape[0] + weight.shape[1]) * kernel)) ** 0.5)
+        return self.recipe.feedback.gain * float((2.0 / ((weight.shape[0] + weight.shape[1]) * kernel)) ** 0.5)
 
 
 class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
@@ -78,7 +78,7 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
 
     def refresh(self, boundary: int, step: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """|M_t|, in the shape of each weight, for this step."""
-        gain = self.network[boundary + 1].activation.gain * self.recipe.gain
+        gain = self.network[boundary + 1].activation.gain * self.recipe.feedback.gain
         return {
             name: self._fresh(w, boundary, step, number).mul_(gain) for number, (name, w) in enumerate(weights.items())
         }

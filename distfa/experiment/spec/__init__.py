@@ -2,6 +2,6 @@
 
 from distfa.experiment.spec.explaining import dump
 from distfa.experiment.spec.loading import load, parse, parse_change
-from distfa.experiment.spec.schema import ARRAYS, GIVEN, MLP, RaySpec, RunSpec
+from distfa.experiment.spec.schema import ARRAYS, GIVEN, MLP, RunSpec
 
-__all__ = ["ARRAYS", "GIVEN", "MLP", "RaySpec", "RunSpec", "dump", "load", "parse", "parse_change"]
+__all__ = ["ARRAYS", "GIVEN", "MLP", "RunSpec", "dump", "load", "parse", "parse_change"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from typing import Any
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from distfa.experiment.spec.schema import RunSpec
+from distfa.experiment.spec.schema import RunSpec, not_among
 
 
 def dump(spec: RunSpec, *, explain: bool = False) -> str:
@@ -27,7 +31,7 @@ def explain(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         near = difflib.get_close_matches(where, _keys(), n=1, cutoff=0.5) or difflib.get_close_matches(
             where.rpartition(".")[2], [key.rpartition(".")[2] for key in _keys()], n=1, cutoff=0.5
         )
@@ -35,6 +39,8 @@ def explain(error: ValidationError) -> str:
         text = f"unknown key {where!r} in the spec{hint}"
     else:
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "literal_error":
+            message = not_among(str(first["input"]), re.findall("'(.*?)'", first["ctx"]["expected"]))
         if isinstance(first["input"], dict):  # a rule between keys, which names them itself
             text = f"{where}: {message}" if where else message
         elif message.startswith("is "):
@@ -59,28 +65,43 @@ def _explained(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _descriptions(model: type[BaseModel] = RunSpec, prefix: str = "") -> dict[str, str]:
-    """What every dotted key means: the field's description, or its part's docstring."""
-    found = {}
-    for name, info in model.model_fields.items():
-        part = _part(info.annotation)
-        meaning = info.description or (part.__doc__ if part else None)
-        if meaning:
-            found[f"{prefix}{name}"] = meaning.strip().rstrip(".")
-        if part:
-            found |= _descriptions(part, f"{prefix}{name}.")
-    return found
+def _descriptions() -> dict[str, str]:
+    """What every dotted key means."""
+    return {key: _as_comment(meaning) for key, meaning in _walk(RunSpec) if meaning}
 
 
-def _keys(model: type[BaseModel] = RunSpec, prefix: str = "") -> list[str]:
+def _keys() -> list[str]:
     """Every dotted key of the spec."""
-    keys = []
-    for name, info in model.model_fields.items():
-        keys.append(f"{prefix}{name}")
-        if part := _part(info.annotation):
-            keys.extend(_keys(part, f"{prefix}{name}."))
-    return keys
+    return [key for key, _ in _walk(RunSpec)]
 
 
-def _part(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+def _walk(part: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, meaning) of a part of the spec and all parts in it; a part's meaning is its first line."""
+    for name, annotation, meaning in _fields(part):
+        inner = annotation if isinstance(annotation, type) and _has_fields(annotation) else None
+        yield f"{prefix}{name}", meaning or (str(inner.__doc__).partition("\n")[0] if inner else "")
+        if inner:
+            yield from _walk(inner, f"{prefix}{name}.")
+
+
+def _fields(part: Any) -> list[tuple[str, Any, str]]:
+    """(name, type, description): of a pydantic model, or of a dataclass that says them under Attributes."""
+    if issubclass(part, BaseModel):
+        return [(name, info.annotation, info.description or "") for name, info in part.model_fields.items()]
+    attributes = inspect.cleandoc(part.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    said = {
+        name: " ".join(text.replace("``", "").replace("None:", "null:").split())
+        for name, text in re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", attributes, flags=re.M | re.S)
+    }
+    hints = get_type_hints(part)
+    return [(field.name, hints[field.name], said.get(field.name, "")) for field in dataclasses.fields(part)]
+
+
+def _as_comment(meaning: str) -> str:
+    """Without capital and stop; an acronym stays."""
+    text = meaning.strip().rstrip(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def _has_fields(annotation: type) -> bool:
+    return issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)

@@ -10,11 +10,12 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from distfa import codecs, data, models
-from distfa.core import activations, draw, losses, optim, rules
+from distfa.core import activations, draw, losses, rules
 from distfa.core.model import Network
-from distfa.core.recipe import INITS, SCHEDULES, Recipe
+from distfa.core.optim import OptimizerConfig
+from distfa.core.recipe import INITS, SCHEDULES, FeedbackConfig, Recipe
 from distfa.runtime.job import Job
-from distfa.transport.address import port_range
+from distfa.runtime.placement import ClusterConfig
 from distfa.transport.base import WireConfig
 
 MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two of runs from Python
@@ -25,12 +26,16 @@ def _one_of(names: Collection[str]) -> BeforeValidator:
 
     def check(value: object) -> object:
         if value not in list(names):  # a value may be a list, which no table takes as a key
-            near = difflib.get_close_matches(str(value), list(names), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"is not one of {', '.join(names)}{hint}")
+            raise ValueError(not_among(value, names))
         return value
 
     return BeforeValidator(check)
+
+
+def not_among(value: object, names: Collection[str]) -> str:
+    """The rule a value breaks that is none of ``names``, with the nearest."""
+    near = difflib.get_close_matches(str(value), list(names), n=1)
+    return f"is not one of {', '.join(names)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def named(value: object) -> object:
@@ -38,14 +43,8 @@ def named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-def _port_range(value: object) -> str:
-    """One port may be written as a number."""
-    port_range(text := str(value))
-    return text
-
-
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class DataSpec(_Part):
@@ -73,48 +72,6 @@ class ModelSpec(_Part):
     activation: Annotated[str, _one_of(activations.NAMES)] = "relu"
     slope: float = Field(0.01, description="leaky_relu only: slope below zero")
     bias: bool = True
-
-
-class OptimizerSpec(_Part):
-    """The optimizer every layer runs for itself; names and meanings are torch.optim's."""
-
-    name: Annotated[str, _one_of(optim.NAMES)] = "adam"
-    lr: float = Field(1e-3, gt=0)
-    momentum: float = Field(0.0, ge=0, lt=1, description="sgd only")
-    nesterov: bool = Field(False, description="sgd only; needs momentum")
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Annotated[str, _one_of(optim.SCHEDULES)] = Field(
-        "constant",
-        description="how the rate goes from lr to final_lr over the run: constant (it stays), linear, cosine",
-    )
-    final_lr: float = Field(0.0, ge=0, le=1, description="as a share of lr; linear and cosine only")
-    warmup_steps: int = Field(0, ge=0, description="steps over which the rate grows to lr")
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> OptimizerSpec:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs momentum above 0")
-        return self
-
-
-class FeedbackSpec(_Part):
-    """The feedback matrices."""
-
-    rank: int | None = Field(None, ge=1, description="fa and dfa only: B of this rank; null: full")
-    inside: Literal["exact", "feedback"] = Field(
-        "exact",
-        description="in a layer of several weights, rules that go hop by hop: its own gradient goes back through its "
-        "weights, since nothing crosses a wire there, or through feedback too",
-    )
-    gain: float = Field(1.0, gt=0, description="scale of B, beside the weights' own")
-    fanout: int | None = Field(
-        None,
-        ge=1,
-        description="dfa at full rank: a layer sends the error to so many others, which pass it on (1: a relay); "
-        "null: the output layer sends to all; pays from some 64 layers on",
-    )
 
 
 class CodecSpec(_Part):
@@ -149,44 +106,6 @@ class ProbeSpec(_Part):
     every: int = Field(100, ge=0, description="steps between probes; 0: none")
 
 
-class WireSpec(_Part):
-    """How layers talk."""
-
-    host: str = Field(
-        "", description="listen here; empty: loopback, or each node's address across nodes; 0.0.0.0: on all, by TLS"
-    )
-    ports: Annotated[str, BeforeValidator(_port_range)] = Field(
-        "", description="range the layers listen in, as 20000-20100, for firewalls; empty: the system chooses"
-    )
-    window: int = Field(4, ge=1, description="signals that may wait at each end of a boundary")
-    max_message_mib: int = Field(256, ge=1, le=2047, description="longest message, both ends")
-    deadline_seconds: float = Field(20.0, gt=0, description="longest wait for one signal")
-    checksum: bool = Field(True, description="CRC-32C on every payload")
-    security: Literal["auto", "tls", "insecure"] = Field(
-        "auto", description="auto: plain text on loopback, mutual TLS wherever others can reach a layer"
-    )
-
-
-class ResourcesSpec(_Part):
-    """What Ray reserves for a layer."""
-
-    cpus: float | None = Field(None, ge=0, description="null: an even share of the cluster, at most 1")
-    gpus: float | None = Field(None, ge=0, description="null: an even share where the run uses CUDA")
-    custom: dict[str, Annotated[float, Field(gt=0)]] = {}
-
-
-class RaySpec(_Part):
-    """Which Ray cluster, and where on it."""
-
-    address: str | None = Field(
-        None, description="host:port or auto; local: start Ray on this machine; null: RAY_ADDRESS, or else local"
-    )
-    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
-    resources: ResourcesSpec = ResourcesSpec()
-    layers: dict[int, ResourcesSpec] = Field({}, description="resources of single layers, counted from 1")
-    startup_seconds: float = Field(120.0, gt=0, description="longest wait for the layers to start")
-
-
 class RunSpec(_Part):
     """A run. Every key has a default; ``distfa train`` with none trains on handwritten digits."""
 
@@ -201,9 +120,9 @@ class RunSpec(_Part):
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
         "orthogonal", description="of the weights at the start, and of feedback matrices"
     )
-    feedback: FeedbackSpec = FeedbackSpec()
+    feedback: FeedbackConfig = FeedbackConfig()
     loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = "cross_entropy"
-    optimizer: Annotated[OptimizerSpec, BeforeValidator(named)] = OptimizerSpec()
+    optimizer: Annotated[OptimizerConfig, BeforeValidator(named)] = OptimizerConfig()
     epochs: int = Field(20, ge=1)
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
     batch_size: int = Field(32, ge=1)
@@ -229,8 +148,8 @@ class RunSpec(_Part):
     engine: Literal["ray", "serial"] = Field("ray", description="serial: one process, the oracle")
     ledger: LedgerSpec = LedgerSpec()
     probe: ProbeSpec = ProbeSpec()
-    wire: WireSpec = WireSpec()
-    ray: RaySpec = RaySpec()
+    wire: WireConfig = WireConfig()
+    ray: ClusterConfig = ClusterConfig()
     run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
 
     @model_validator(mode="after")
@@ -267,12 +186,9 @@ class RunSpec(_Part):
             rule=self.rule,
             init=self.init,
             distribution=self.distribution,
-            rank=self.feedback.rank,
-            fanout=self.feedback.fanout,
-            gain=self.feedback.gain,
-            inside=self.feedback.inside,
+            feedback=self.feedback,
             loss=self.loss,
-            optimizer=optim.OptimizerConfig(**self.optimizer.model_dump()),
+            optimizer=self.optimizer,
             epochs=self.epochs,
             max_steps=self.max_steps,
             batch_size=self.batch_size,
@@ -293,11 +209,10 @@ class RunSpec(_Part):
 
     def job(self, network: Network, *, run_id: str, train_rows: int, test_rows: int, audit_rows: int = 0) -> Job:
         """What every layer is told."""
-        wire = self.wire.model_dump(exclude={"security"})
         return Job(
             run_id=run_id,
             recipe=self.recipe(network, audit_rows=audit_rows),
-            wire=WireConfig(**wire),
+            wire=self.wire,
             activations=self.codec.activations,
             errors=self.codec.errors,
             train_rows=train_rows,
