@@ -6,16 +6,30 @@ import torch
 from torch import Tensor
 
 from distfa.codecs.base import Codec, Payload
+from distfa.codecs.compressed import Compressed
 from distfa.codecs.dithered import DitheredInt4
 from distfa.codecs.floats import BF16, FP32, FP64
 from distfa.codecs.packed import Packed
 from distfa.codecs.scaled import Fp8, Int4, Int8
+from distfa.codecs.unsigned import Unsigned
 
 __all__ = ["CODECS", "LOSSLESS", "Codec", "Payload", "carry", "resolve"]
 
-_ALL: tuple[Codec, ...] = (FP32, FP64, BF16, Fp8(), Int8(), Int4(), DitheredInt4(), Packed())
+_ALL: tuple[Codec, ...] = (
+    FP32,
+    FP64,
+    BF16,
+    Fp8(),
+    Int8(),
+    Int4(),
+    DitheredInt4(),
+    Unsigned(8),
+    Unsigned(4),
+    Unsigned(2),
+    Packed(),
+)
 
-CODECS: dict[str, Codec] = {codec.name: codec for codec in _ALL}
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (*_ALL, *map(Compressed, _ALL))}
 
 LOSSLESS = "lossless"
 """In a spec: the codec that keeps every bit of the signals' dtype."""

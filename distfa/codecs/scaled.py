@@ -25,7 +25,7 @@ class RowScaled(ABC):
     error_bound: str
     fixed_length = True
     top: float
-    """The largest magnitude that x / scale may have."""
+    """The largest magnitude that x / scale may have in any row."""
 
     @abstractmethod
     def row_bytes(self, columns: int) -> int:
@@ -51,10 +51,11 @@ class RowScaled(ABC):
         """Scales and rows."""
         signal = signal.detach().to(torch.promote_types(signal.dtype, torch.float32))
         magnitude = signal.abs()
-        scale = magnitude.amax(dim=1, keepdim=True).float().div_(self.top)
-        step = torch.where(scale == 0, 1.0, scale)  # a row of zeros has no scale to divide by
+        tops = self.tops(signal)
+        scale = magnitude.amax(dim=1, keepdim=True).float().div_(tops)
+        step = torch.where(scale == 0, 1.0, scale.abs())  # a row of zeros has no scale to divide by
         # A subnormal scale is so coarse that a quotient may lie beyond the top.
-        scaled = torch.div(signal, step, out=magnitude).clamp_(-self.top, self.top)
+        scaled = torch.div(signal, step, out=magnitude).clamp_(-tops.abs(), tops.abs())
         return np.concatenate([to_bytes(scale), to_bytes(self.write(scaled))])
 
     def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
@@ -63,7 +64,15 @@ class RowScaled(ABC):
         scales, wide = _SCALE_BYTES * rows, torch.promote_types(dtype, torch.float32)
         scale = from_bytes(payload[:scales], rows, 1, torch.float32).to(wide)
         body = from_bytes(payload[scales:], rows, self.row_bytes(columns), torch.uint8)
-        return self.read(body, columns, wide).mul_(scale).to(dtype)
+        return self.numbers(body, columns, scale).to(dtype)
+
+    def numbers(self, body: Tensor, columns: int, scale: Tensor) -> Tensor:
+        """What was written in (n, row_bytes) uint8, times scale (n, 1), in its dtype."""
+        return self.read(body, columns, scale.dtype).mul_(scale)
+
+    def tops(self, signal: Tensor) -> Tensor:
+        """The largest magnitude that x / scale may have, by the row or for all; where negative, so is the scale."""
+        return torch.tensor(self.top, device=signal.device)
 
 
 class Int8(RowScaled):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from distfa.codecs import Codec
+from distfa.codecs.compressed import Compressed
 from distfa.core import digest, ledger
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
@@ -182,10 +183,11 @@ def bp_payload(recipe: Recipe, boundary: int, *, rows: int, up: Codec, down: Cod
         sent_up: Payload bytes the run has sent up; 0 where nothing travels.
 
     Returns:
-        None where it is not known: ``up`` makes messages of no fixed length, and the run has sent none.
+        None where it is not known: ``up`` makes messages of no fixed length, and the run has sent none, or ``down``
+        compresses them.
     """
     columns, dtype = recipe.network.sizes[boundary], recipe.signal_dtype
-    if not up.fixed_length and rows and not sent_up:
+    if rows and (isinstance(down, Compressed) or (not up.fixed_length and not sent_up)):
         return None
     activations = up.max_payload_bytes(rows, columns, dtype) if up.fixed_length else sent_up
     return activations + down.max_payload_bytes(rows, columns, dtype)

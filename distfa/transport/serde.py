@@ -47,10 +47,15 @@ _CODECS = {
     "int4sr": tensor_pb2.CODEC_INT4SR,
     "fp8": tensor_pb2.CODEC_FP8,
     "packed": tensor_pb2.CODEC_PACKED,
+    "uint8": tensor_pb2.CODEC_UINT8,
+    "uint4": tensor_pb2.CODEC_UINT4,
+    "uint2": tensor_pb2.CODEC_UINT2,
 }
+_COMPRESSIONS = {"zstd": tensor_pb2.COMPRESSION_ZSTD}
 _DTYPE_OF = {number: dtype for dtype, number in _DTYPES.items()}
 _KIND_OF = {number: kind for kind, number in _KINDS.items()}
 _CODEC_OF = {number: codec for codec, number in _CODECS.items()}
+_COMPRESSION_OF = {number: name for name, number in _COMPRESSIONS.items()}
 
 
 def checksum(payload: Payload) -> int:
@@ -71,10 +76,12 @@ def dump(message: Message) -> bytes:
             micro_batch=identity.micro_batch,
         )
     ).SerializeToString()
+    codec, _, compression = message.codec.partition("+")
     small = tensor_pb2.Tensor(
         dtype=_DTYPES[message.dtype],
         shape=message.shape,
-        codec=_CODECS[message.codec],
+        codec=_CODECS[codec],
+        compression=_COMPRESSIONS[compression] if compression else None,
         crc32c=message.checksum,
     ).SerializeToString()
     before_payload = small + _PAYLOAD_TAG + _varint(message.payload.nbytes)
@@ -104,11 +111,13 @@ def load(data: bytes) -> Message:
         )
         dtype = _DTYPE_OF[tensor.dtype]
         codec = _CODEC_OF[tensor.codec]
+        if tensor.HasField("compression"):
+            codec += "+" + _COMPRESSION_OF[tensor.compression]
     except KeyError as exc:
         raise MessageRefused(
             f"a message from layer {identity.sender} across boundary {identity.boundary}, step {identity.step}, has "
-            f"kind {identity.kind}, dtype {tensor.dtype}, codec {tensor.codec}; this version of distfa does not know "
-            "one of them: run the same version on every node"
+            f"kind {identity.kind}, dtype {tensor.dtype}, codec {tensor.codec}, compression {tensor.compression}; this "
+            "version of distfa does not know one of them: run the same version on every node"
         ) from exc
     if not 2 <= len(tensor.shape) <= _MOST_AXES:
         raise MessageRefused(

@@ -25,6 +25,14 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODEC_INT4SR: _ClassVar[Codec]
     CODEC_FP8: _ClassVar[Codec]
     CODEC_PACKED: _ClassVar[Codec]
+    CODEC_UINT8: _ClassVar[Codec]
+    CODEC_UINT4: _ClassVar[Codec]
+    CODEC_UINT2: _ClassVar[Codec]
+
+class Compression(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPRESSION_UNSPECIFIED: _ClassVar[Compression]
+    COMPRESSION_ZSTD: _ClassVar[Compression]
 DTYPE_UNSPECIFIED: Dtype
 DTYPE_FLOAT32: Dtype
 DTYPE_FLOAT64: Dtype
@@ -38,17 +46,24 @@ CODEC_INT4: Codec
 CODEC_INT4SR: Codec
 CODEC_FP8: Codec
 CODEC_PACKED: Codec
+CODEC_UINT8: Codec
+CODEC_UINT4: Codec
+CODEC_UINT2: Codec
+COMPRESSION_UNSPECIFIED: Compression
+COMPRESSION_ZSTD: Compression
 
 class Tensor(_message.Message):
-    __slots__ = ("dtype", "shape", "codec", "crc32c", "payload")
+    __slots__ = ("dtype", "shape", "codec", "crc32c", "compression", "payload")
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     CRC32C_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     dtype: Dtype
     shape: _containers.RepeatedScalarFieldContainer[int]
     codec: Codec
     crc32c: int
+    compression: Compression
     payload: bytes
-    def __init__(self, dtype: _Optional[_Union[Dtype, str]] = ..., shape: _Optional[_Iterable[int]] = ..., codec: _Optional[_Union[Codec, str]] = ..., crc32c: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, dtype: _Optional[_Union[Dtype, str]] = ..., shape: _Optional[_Iterable[int]] = ..., codec: _Optional[_Union[Codec, str]] = ..., crc32c: _Optional[int] = ..., compression: _Optional[_Union[Compression, str]] = ..., payload: _Optional[bytes] = ...) -> None: ...

@@ -12,7 +12,9 @@ def test_a_measurement_has_times_and_the_bytes_of_the_shape(codec):
     encode_seconds, decode_seconds, payload_bytes = measure(codec, 8, 21, zeros=0.0)
     assert encode_seconds > 0
     assert decode_seconds > 0
-    assert payload_bytes == codec.max_payload_bytes(8, 21, torch.float32)
+    longest = codec.max_payload_bytes(8, 21, torch.float32)
+    assert 0 < payload_bytes <= longest
+    assert payload_bytes == longest or not codec.fixed_length
 
 
 @pytest.mark.parametrize(("zeros", "share"), [(0.0, 1.0), (0.25, 0.75), (0.9, 0.1), (1.0, 0.0)])

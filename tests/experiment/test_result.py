@@ -25,6 +25,12 @@ def test_messages_of_no_fixed_length_are_the_runs_own_on_the_way_up_and_without_
     assert bp_payload(R, 2, rows=0, up=packed, down=packed, sent_up=0) == 0
 
 
+def test_what_zstd_would_make_of_errors_that_were_never_sent_is_not_known():
+    up, down = CODECS["int4+zstd"], CODECS["int8+zstd"]
+    assert bp_payload(R, 2, rows=100, up=up, down=down, sent_up=777) is None
+    assert bp_payload(R, 2, rows=100, up=up, down=CODECS["int8"], sent_up=777) == 777 + 100 * 13
+
+
 @pytest.mark.parametrize("codec", ["lossless", "int8"])
 def test_a_bp_run_would_have_sent_what_it_sent_and_a_serial_one_says_the_same(codec):
     """The 'up' half was missing where nothing travelled: 172,416 bytes in one engine and 344,832 in the other."""

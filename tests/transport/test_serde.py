@@ -55,7 +55,8 @@ def generated(message):
         tensor=tensor_pb2.Tensor(
             dtype=f"DTYPE_{str(message.dtype).removeprefix('torch.').upper()}",
             shape=message.shape,
-            codec=f"CODEC_{message.codec.upper()}",
+            codec=f"CODEC_{message.codec.removesuffix('+zstd').upper()}",
+            compression="COMPRESSION_ZSTD" if message.codec.endswith("+zstd") else None,
             crc32c=message.checksum,
             payload=message.payload.tobytes(),
         ),
@@ -122,7 +123,8 @@ def test_every_kind_dtype_and_codec_has_a_wire_number_of_its_name(codec, dtype, 
     message = wires.message(torch.ones(2, 3, dtype=dtype), codec=codec, kind=kind)
     parsed = layer_pb2.PushRequest.FromString(serde.dump(message))
     assert layer_pb2.Kind.Name(parsed.identity.kind) == f"KIND_{kind.name}"
-    assert tensor_pb2.Codec.Name(parsed.tensor.codec) == f"CODEC_{codec.upper()}"
+    assert tensor_pb2.Codec.Name(parsed.tensor.codec) == f"CODEC_{codec.removesuffix('+zstd').upper()}"
+    assert parsed.tensor.HasField("compression") == codec.endswith("+zstd")
     assert f"torch.{tensor_pb2.Dtype.Name(parsed.tensor.dtype).removeprefix('DTYPE_').lower()}" == str(dtype)
 
 
@@ -233,7 +235,7 @@ def sound():
     ("change", "message"),
     [
         ({"kind": layer_pb2.KIND_UNSPECIFIED}, "layer 3 across boundary 2, step 17, has kind 0"),
-        ({"codec": tensor_pb2.CODEC_UNSPECIFIED}, "codec 0; this version of distfa does not know"),
+        ({"codec": tensor_pb2.CODEC_UNSPECIFIED}, "codec 0, compression 0; this version of distfa does not know"),
         ({"codec": 77}, "codec 77"),
         ({"dtype": tensor_pb2.DTYPE_UNSPECIFIED}, "dtype 0"),
         ({"shape": [1]}, r"shape \(1,\) is not \(rows, columns, \.\.\.\) of 2 to 8 axes"),
