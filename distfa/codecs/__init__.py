@@ -13,7 +13,7 @@ from distfa.codecs.packed import Packed
 from distfa.codecs.scaled import Fp8, Int4, Int8
 from distfa.codecs.unsigned import Unsigned
 
-__all__ = ["CODECS", "LOSSLESS", "Codec", "Payload", "carry", "resolve"]
+__all__ = ["CODECS", "FP32", "LOSSLESS", "Codec", "Payload", "carry", "resolve"]
 
 _ALL: tuple[Codec, ...] = (
     FP32,

@@ -72,6 +72,11 @@ class Layer:
         self.block: Block = build_block(recipe, index, self.device, module)
         self.ends = Ends(recipe, index, self.rule, self.block, self.device)
         self.sends_to = self.ends.sends_to
+        self._active_only = (
+            {b for b in self.sends_to if recipe.network[b].rectified and self.rule.carries_teaching(b)}
+            if recipe.feedback.active_only
+            else set()
+        )
         self.optimizer = optim.Optimizer(recipe.optimizer, list(self.block.trained.values()))
         self._ledger = (
             LayerLedger(recipe, index, self.rule, self.ends.matrix_of_the_law(), self.device)
@@ -178,6 +183,9 @@ class Layer:
             self.block.weights(),
             lambda stand_in: self.block.back(delta, tape, stand_in, inside=self.ends.inside is not None),
         )
+        if part is not None and boundary in self._active_only:
+            h_in = self._kept[part].tape.h_in
+            message = torch.where(h_in == 0, 0.0, message.view(h_in.shape))
         if self._ledger is not None and part is not None and not self.rule.is_direct:
             self._ledger.sent(message, self._kept[part].tape.h_in)
         return message

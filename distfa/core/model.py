@@ -65,6 +65,7 @@ class LayerSpec:
         lawful: Whether the conservation law holds for it: its trained parameters are one Linear's or Conv's, and all
             that follows is homogeneous of degree 1.
         neurons: Of a lawful layer, its outputs or output channels; else 1, for the layer as a whole.
+        rectified: Whether a number of h_l that is 0 takes no error, since it lies behind a ReLU.
         linear_in: Whether its only weight meets its input with nothing but reshaping and pooling before it, so that
             the layer below finds its potential in that weight.
     """
@@ -85,6 +86,7 @@ class LayerSpec:
     random: bool = False
     lawful: bool = False
     neurons: int = 1
+    rectified: bool = False
     linear_in: bool = False
 
     @property
@@ -222,6 +224,7 @@ def plain_layer(
         weights=(Weight(name=f"{key}.weight", shape=(outputs, inputs)),),
         lawful=activation.homogeneous,
         neurons=outputs,
+        rectified=activation.name == "relu",
         linear_in=True,
     )
 

@@ -7,6 +7,7 @@ A nested Sequential, or any other module with parameters, is one layer, so users
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ _RESHAPING = (
     nn.ZeroPad2d,
 )
 _HOMOGENEOUS = (*_RESHAPING, nn.ReLU, nn.LeakyReLU, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+_KEEPING_ZEROS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.MaxPool1d, nn.MaxPool2d, nn.Dropout)
 _PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # bilinear in weight and input, outputs first
 _ROWS = 2  # of a trial: batch normalisation needs more than one
 
@@ -209,8 +211,15 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
         unreached=() if tokens else tuple(name for name in weights if name not in trial.met),
         transported=tuple(name for name in parameters if name in trial.met - weights.keys() - _keeping_apart(module)),
         random=trial.random,
+        rectified=_rectified([module for _, module in parts]),
     )
     return _with_law(parts, spec)
+
+
+def _rectified(parts: Sequence[nn.Module]) -> bool:
+    """Whether a ReLU comes last, but for modules whose zeros are zeros of all they are made of."""
+    behind = itertools.dropwhile(lambda module: type(module) in _KEEPING_ZEROS, reversed(parts))
+    return isinstance(next(behind, None), nn.ReLU)
 
 
 def _try(module: nn.Sequential, where: str, shape: Shape, *, tokens: bool) -> _Trial:

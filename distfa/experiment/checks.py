@@ -86,6 +86,14 @@ def check_rule(spec: RunSpec, network: Network) -> None:
             f"feedback.rank is {spec.feedback.rank}, for networks whose layers are one Linear each, and layer {number} "
             "is not; leave it out"
         )
+    if spec.feedback.active_only and not any(
+        network[boundary].rectified and rules.build(spec.recipe(network)).carries_teaching(boundary)
+        for boundary in network.boundaries
+    ):
+        raise SpecError(
+            "feedback.active_only is for layers that end in a ReLU, under a rule that sends their teaching signal "
+            f"(bp, usf, ...); rule {spec.rule!r} on this network has none; leave it out"
+        )
     if rule.is_direct:
         places = network.positions
         for boundary in network.boundaries:

@@ -153,6 +153,10 @@ class Rule(ABC):
         """The teacher that rows of a renewal make: mean dlogits/dh_l, (C, numbers of h_l at a position)."""
         return feedback
 
+    def carries_teaching(self, boundary: int) -> bool:
+        """Whether a message is s_l itself, number by number of h_l."""
+        return not self.is_direct and not self.reads_labels and self.teacher(boundary) is None
+
     def teach(self, message: Tensor, teacher: Tensor | None) -> Tensor:
         """The teaching signal s_l, from the message and the teacher."""
         return message if teacher is None else message @ teacher

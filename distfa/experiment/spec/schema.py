@@ -171,6 +171,15 @@ class RunSpec(_Part):
         return self
 
     @model_validator(mode="after")
+    def _what_is_left_out_needs_a_codec_that_leaves_it_out(self) -> RunSpec:
+        if self.feedback.active_only and codecs.CODECS.get(self.codec.errors, codecs.FP32).fixed_length:
+            raise ValueError(
+                f"feedback.active_only sends zeros, and codec.errors is {self.codec.errors!r}, which sends "
+                "them in full; set codec.errors to packed, or to a name with +zstd"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _async_needs_micro_batches(self) -> RunSpec:
         if self.schedule == "async" and min(self.micro_batches, self.batch_size) < 2:
             raise ValueError(
