@@ -16,6 +16,7 @@ from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial
 from torch import Tensor
 from zoo import made
 
+from distfa.bench.outcome import Outcome
 from distfa.core import rules
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
@@ -112,21 +113,37 @@ def test_benchmarks_and_plans_ask_it_for_its_cost(tmp_path):
 
 ROW = """
 import sys
-if any("default_worker" in word or word == "distfa" for word in sys.orig_argv):
+if any("default_worker" in word or word.startswith("distfa") for word in sys.orig_argv):
     import test_toy_rule
     from distfa.core import rules
     rules.RULES["toy"] = test_toy_rule.Toy
 """
 
 
+def with_its_row(folder):
+    """An environment in which every process of distfa has the row."""
+    (folder / "sitecustomize.py").write_text(ROW)
+    tests = Path(__file__).parent
+    return {"PYTHONPATH": ":".join(map(str, (folder, tests, tests.parent)))}
+
+
+@pytest.mark.slow
+def test_bench_comm_counts_its_bytes_and_steps_in_processes_of_their_own(tmp_path):
+    task = ("--hidden", 24, "--batch-size", 32, "--micro-batches", 1, "--lr", "3e-3", "--rules", "toy", "--codecs", "")
+    size = ("--target", 60, "--max-steps", 60, "--eval-steps", 20, "--mbit", 0, "--link-steps", 2, "--warmup", 1)
+    done = distfa("bench", "comm", *task, *size, cwd=tmp_path, env=with_its_row(tmp_path))
+    assert "distfa toy" in done.stdout
+    *_, bp, toy = Outcome.load(tmp_path / "bench-comm.json").rows
+    assert bp["payload_kb"] == toy["payload_kb"] == 2 * 24 * 32 * 4 / 1000
+    assert toy["same_codec"] == 1
+    assert toy["message_kb"] > toy["payload_kb"]
+
+
 @pytest.mark.slow
 def test_on_ray_it_needs_nothing_but_its_row_in_every_process(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(ROW)
-    tests = Path(__file__).parent
-    path = ":".join(map(str, (tmp_path, tests, tests.parent)))
     small = ("--rule", "toy", "--epochs", "2", "--set", "data.limit=64", "--set", "ledger.every=1", "--json")
     found = [
-        distfa("train", *small, "--engine", engine, "--run-dir", engine, cwd=tmp_path, env={"PYTHONPATH": path})
+        distfa("train", *small, "--engine", engine, "--run-dir", engine, cwd=tmp_path, env=with_its_row(tmp_path))
         for engine in ("ray", "serial")
     ]
     ray, serial = (json.loads(done.stdout.splitlines()[-1]) for done in found)
