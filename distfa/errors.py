@@ -6,6 +6,7 @@
     |   +-- ModelError               a module distfa cannot split into layers
     |   +-- DataError                a data set that is missing, malformed or out of range
     |   +-- RunDirError              a run directory that cannot be read or written
+    |   +-- CheckpointError          a checkpoint that cannot be read or written
     |   +-- BenchError               a measurement that cannot be made as asked
     |   +-- PlanError                a cluster that is described wrongly, or too small for the run
     +-- ClusterError                 Ray cannot be reached or place the layers, or its nodes differ
@@ -52,6 +53,10 @@ class DataError(UsageError):
 
 class RunDirError(UsageError):
     """A run directory cannot be read or written."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint cannot be written, or is not what was written; the message names it."""
 
 
 class BenchError(UsageError):

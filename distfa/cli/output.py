@@ -15,7 +15,7 @@ from rich.table import Table
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
-from distfa.core.records import AuditRecord, EvalRecord, TimelineRecord
+from distfa.core.records import AuditRecord, Cut, EvalRecord, TimelineRecord
 from distfa.experiment.collapse import Finding
 from distfa.experiment.result import Result
 from distfa.experiment.run import Progress as RunProgress
@@ -86,7 +86,7 @@ class ProgressBar:
         if isinstance(record, LedgerRecord | DigestRecord):
             self._warn(progress.tally.violations)
             return
-        if self._task is None or record is None or isinstance(record, ProbeRecord | TimelineRecord | AuditRecord):
+        if self._task is None or record is None or isinstance(record, ProbeRecord | TimelineRecord | AuditRecord | Cut):
             return
         now = time.monotonic()
         if now - self._shown < _REFRESH_SECONDS and progress.tally.steps < progress.steps:

@@ -11,6 +11,7 @@ import typer
 
 from distfa.cli import options
 from distfa.cli.output import ProgressBar, result_table
+from distfa.errors import SpecError
 
 if TYPE_CHECKING:
     from distfa.experiment.spec import RunSpec
@@ -56,6 +57,14 @@ Insecure = Annotated[
     bool,
     _run("--insecure", help="Plain text between machines; without it, runs that span machines use mutual TLS."),
 ]
+Resume = Annotated[
+    Path | None,
+    _run(
+        metavar="RUN_DIR",
+        help="Go on with a run that ended early, from its last checkpoint, on this or another cluster; alone, or with "
+        "what does not decide the weights (--engine, --address, --set ray.*).",
+    ),
+]
 Changes = Annotated[
     list[str] | None,
     _run(
@@ -95,6 +104,7 @@ def train(
     address: Address = None,
     insecure: Insecure = False,
     run_dir: Annotated[str | None, _run(help="Where to keep the run; default: a new one under runs/.")] = None,
+    resume: Resume = None,
     changes: Changes = None,
     as_json: Annotated[bool, _run("--json", help="End with one JSON object on stdout.")] = False,
 ) -> None:
@@ -126,11 +136,25 @@ def train(
         "run_dir": run_dir,
     }
     given: list[tuple[str, Any]] = [(key, value) for key, value in flags.items() if value is not None]
+    if resume is not None:
+        spec_path = _spec_of(resume, spec_path, run_dir)
     spec = specs.load(spec_path, [*given, *(specs.parse_change(change) for change in changes or [])])
-    _run_and_tell(spec, as_json=as_json)
+    _run_and_tell(spec, as_json=as_json, resume=resume)
 
 
-def _run_and_tell(spec: RunSpec, *, as_json: bool) -> None:
+def _spec_of(resume: Path, spec_path: Path | None, run_dir: str | None) -> Path:
+    """The spec of the run that goes on."""
+    from distfa.experiment import run_dir as run_dirs
+
+    if spec_path is not None or run_dir is not None:
+        raise SpecError(
+            f"--resume {resume} goes on with that run's own spec in its own directory; leave out "
+            + (f"the spec {spec_path}" if spec_path else f"--run-dir {run_dir}")
+        )
+    return run_dirs.located(resume) / run_dirs.SPEC
+
+
+def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     from distfa import data as datasets
     from distfa.experiment import strict_json
     from distfa.experiment.run import run
@@ -143,7 +167,7 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool) -> None:
     warns = spec.ledger.on_violation == "warn"
     # Ray tells its own story of a dead worker on stdout, which belongs to the result; ours is enough.
     with redirect_stdout(io.StringIO()), ProgressBar(_starting(spec.engine, len(network)), warns=warns) as bar:
-        result, _ = run(spec, network, dataset, model=subject.model, observer=bar)
+        result, _ = run(spec, network, dataset, model=subject.model, observer=bar, resume=resume)
     result_table(result, stderr=as_json)
     if as_json:
         typer.echo(strict_json.dumps(result.as_dict()))

@@ -60,7 +60,7 @@ class Books:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on where ``state_dict`` was taken."""
-        self._alignments.least = state["least_dominance"]
+        self._alignments.least = state.get("least_dominance", self._alignments.least)
 
     def unmatched(self) -> list[str]:
         """What has no other end, in words."""

@@ -30,8 +30,9 @@ class Batch:
         parts: Row numbers of each micro-batch, in order; none is empty.
         evaluate: Whether the test set is evaluated after this step.
         probe: Whether gradient alignment is probed in this step.
-        drains: Whether every backward of the step comes before any forward of the next: always under
-            ``sync`` and in the first ``sync_epochs``; else at the end of an epoch and before an evaluation.
+        cut: Whether the state of all layers can be kept after this step.
+        drains: Whether every backward of the step comes before any forward of the next: always under ``sync`` and in
+            the first ``sync_epochs``; else at the end of an epoch, before an evaluation, and at a cut.
         lr: Learning rate of the step's update.
         last: Whether it is the run's last.
     """
@@ -41,6 +42,7 @@ class Batch:
     parts: tuple[NDArray[np.int64], ...]
     evaluate: bool
     probe: bool
+    cut: bool
     drains: bool
     lr: float
     last: bool = False
@@ -82,11 +84,13 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
             permutation = generator(recipe.seed, Purpose.ORDER, epoch).permutation(samples)
         rows = permutation[position * recipe.batch_size : (position + 1) * recipe.batch_size]
         ends_epoch, last = position == per_epoch - 1, step == total - 1
-        drains = last or ends_epoch or recipe.schedule == "sync" or epoch < recipe.sync_epochs
+        cut = bool(recipe.checkpoint_every) and not last and (step + 1) % recipe.checkpoint_every == 0
+        drains = last or ends_epoch or cut or recipe.schedule == "sync" or epoch < recipe.sync_epochs
         if stop is not None and step == stop - 1 and not drains:
             raise ValueError(
                 f"step {stop} is within an epoch that runs asynchronously, where micro-batches of the step before are "
-                f"still under way; stop at the end of an epoch, after a multiple of {per_epoch} steps"
+                f"still under way; stop at the end of an epoch, after a multiple of {per_epoch} steps, or at "
+                "a cut (checkpoint.every)"
             )
         yield Batch(
             step=step,
@@ -94,6 +98,7 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
             parts=tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))),
             evaluate=last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0),
             probe=bool(recipe.probe_every) and step % recipe.probe_every == 0,
+            cut=cut,
             drains=drains,
             lr=optim.rate(recipe.optimizer, step, total),
             last=last,

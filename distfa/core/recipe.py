@@ -69,6 +69,8 @@ class Recipe:
         probe_every: Steps between probes of gradient alignment; 0 for none.
         audit_rows: So many training samples go up the trained layers at the end, for the user's model to be held
             against; 0 for none.
+        checkpoint_every: Steps between cuts, at which the state of all layers can be kept; 0 for none. Under ``async``
+            the pipe runs empty there, which is why it belongs to what decides the weights.
         check_finite: Whether NaN or infinity in a signal or the loss ends the run.
     """
 
@@ -94,6 +96,7 @@ class Recipe:
     ledger_neurons: bool = False
     probe_every: int = 0
     audit_rows: int = 0
+    checkpoint_every: int = 0
     check_finite: bool = True
 
     @property

@@ -84,4 +84,15 @@ class TimelineRecord:
     spans: tuple[Span, ...] = field(compare=False)
 
 
-Record = StepRecord | EvalRecord | AuditRecord | LedgerRecord | DigestRecord | ProbeRecord | TimelineRecord
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Everything before it is of steps before ``step``, and everything after it is not: where a run can go on.
+
+    Attributes:
+        step: The next one, counted from 0.
+    """
+
+    step: int
+
+
+Record = StepRecord | EvalRecord | AuditRecord | LedgerRecord | DigestRecord | ProbeRecord | TimelineRecord | Cut

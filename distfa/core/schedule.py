@@ -65,7 +65,13 @@ class Evaluate(NamedTuple):
     batch: Batch
 
 
-Operation = Forward | Begin | Backward | Update | Evaluate
+class Keep(NamedTuple):
+    """Keep all state: no micro-batch is under way."""
+
+    batch: Batch
+
+
+Operation = Forward | Begin | Backward | Update | Evaluate | Keep
 
 
 def delay(recipe: Recipe, layer: int) -> int:
@@ -120,6 +126,8 @@ def operations(batches: Iterable[Batch], ahead: int) -> Iterator[Operation]:
             yield from _backward(*waiting.popleft())
         if batch.evaluate:
             yield Evaluate(batch)
+        if batch.cut:
+            yield Keep(batch)
 
 
 def _backward(batch: Batch, micro_batch: int) -> Iterator[Operation]:

@@ -18,7 +18,7 @@ from distfa.core.books import Books, Entry
 from distfa.core.layer import Layer
 from distfa.core.ledger import LedgerRecord
 from distfa.core.recipe import Recipe
-from distfa.core.records import Record
+from distfa.core.records import Cut, Record
 from distfa.core.routes import Direction, Kind, Link
 from distfa.core.samples import Split
 from distfa.core.steps import Score, Share, Steps
@@ -96,18 +96,23 @@ class SerialTrainer:
         self._steps: list[Steps] = []
         self._first = 0
 
-    def run(self, *, stop: int | None = None) -> Iterator[Record]:
+    def run(self, *, stop: int | None = None, elapsed_seconds: float = 0.0) -> Iterator[Record]:
         """Train, to the end or before step ``stop``.
 
-        Yields a record per step, once every layer has made its update, and per evaluation, and the books.
+        Yields a record per step, once every layer has made its update, and per evaluation, and the books; and a cut
+        where ``state_dict`` may be taken.
 
         Every micro-batch goes up through all layers; then every layer, from the top, makes the backward that
         is due: under ``sync`` of that micro-batch, under ``async`` of the one its delay before.
 
+        Args:
+            stop: None for the end of the run.
+            elapsed_seconds: Of training before the step it goes on with.
+
         Raises:
             NonFiniteError: A signal or the loss is NaN or infinite.
         """
-        self._steps = self._at_work(time.monotonic())
+        self._steps = self._at_work(time.monotonic() - elapsed_seconds)
         samples = len(self._train.inputs)
         for batch in order.batches(self.recipe, samples, first=self._first, stop=stop):
             for m in range(len(batch.parts)):
@@ -126,6 +131,8 @@ class SerialTrainer:
                     steps.audit(batch, rows)
             yield from self._entered()
             self._first = batch.step + 1
+            if batch.cut:
+                yield Cut(step=self._first)
 
     def state(self) -> dict[str, Tensor]:
         """All weights, under the keys of the user's model."""

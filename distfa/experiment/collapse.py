@@ -17,9 +17,8 @@ Step figures are means over ``_WINDOW`` steps, so that one odd batch is no findi
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distfa.core.probe import LayerAlignment, ProbeRecord
 from distfa.core.records import EvalRecord, Record, StepRecord
@@ -82,6 +81,29 @@ def watch(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> 
     )
 
 
+@dataclass(kw_only=True)
+class Seen:
+    """What a watcher keeps of the records so far; plain figures, so that a checkpoint can hold it.
+
+    Attributes:
+        window: The last steps.
+        first: Loss of the first step.
+        least: Mean loss of a window.
+        best: Accuracy and its step, of training and of evaluations.
+        peak: Cosine by layer.
+        low: Probes in a row without alignment, by layer.
+        said: Findings and layers.
+    """
+
+    window: list[StepRecord] = field(default_factory=list)
+    first: float = math.nan
+    least: float = math.inf
+    best: dict[str, tuple[float, int]] = field(default_factory=dict)
+    peak: dict[int, float] = field(default_factory=dict)
+    low: dict[int, int] = field(default_factory=dict)
+    said: list[tuple[str, int | None]] = field(default_factory=list)
+
+
 class Watcher:
     """Looks at the records of a run as they come.
 
@@ -108,13 +130,7 @@ class Watcher:
         self._steps, self._constant, self._chance = steps, constant, chance
         self._follows_gradient = follows_gradient
         self._advice = f"try a lower rate (optimizer.lr {lr / 3:.1g} or less) or optimizer.warmup_steps"
-        self._window: deque[StepRecord] = deque(maxlen=_WINDOW)
-        self._first = math.nan
-        self._least = math.inf  # mean loss of a window
-        self._best: dict[str, tuple[float, int]] = {}  # accuracy and its step, of training and of evaluations
-        self._peak: dict[int, float] = {}  # cosine by layer
-        self._low: dict[int, int] = {}  # probes in a row without alignment, by layer
-        self._said: set[tuple[str, int | None]] = set()
+        self.seen = Seen()
 
     def add(self, record: Record) -> list[Finding]:
         """What is new with this record; everything is found once."""
@@ -132,47 +148,47 @@ class Watcher:
         return self._new(self._at_the_end())
 
     def _new(self, found: Iterator[Finding]) -> list[Finding]:
-        fresh = [finding for finding in found if (finding.finding, finding.layer) not in self._said]
-        self._said |= {(finding.finding, finding.layer) for finding in fresh}
+        fresh = [finding for finding in found if (finding.finding, finding.layer) not in self.seen.said]
+        self.seen.said += [(finding.finding, finding.layer) for finding in fresh]
         return fresh
 
     def _step(self, record: StepRecord) -> Iterator[Finding]:
         if not math.isfinite(record.loss):
             yield self._finding("not finite", record.step, f"the loss is {record.loss}")
             return
-        if math.isnan(self._first):
-            self._first = record.loss
-        self._window.append(record)
+        if math.isnan(self.seen.first):
+            self.seen.first = record.loss
+        self.seen.window = [*self.seen.window, record][-_WINDOW:]
         loss = self._loss
-        usual = max(self._first, self._constant or 0.0)
-        if min(row.loss for row in list(self._window)[-3:]) > _EXPLODED * usual:
+        usual = max(self.seen.first, self._constant or 0.0)
+        if min(row.loss for row in self.seen.window[-3:]) > _EXPLODED * usual:
             yield self._finding(
-                "exploded", record.step, f"the loss is {record.loss:.3g}, at the start {self._first:.3g}"
+                "exploded", record.step, f"the loss is {record.loss:.3g}, at the start {self.seen.first:.3g}"
             )
-        if len(self._window) < _WINDOW:
+        if len(self.seen.window) < _WINDOW:
             return
-        self._least = min(self._least, loss)
+        self.seen.least = min(self.seen.least, loss)
         if self._chance is not None:
-            correct, rows = (sum(getattr(row, name) for row in self._window) for name in ("correct", "rows"))
+            correct, rows = (sum(getattr(row, name) for row in self.seen.window) for name in ("correct", "rows"))
             yield from self._accuracy("training", record.step, correct, rows)
         if self._constant is None:
             return
-        if self._least < _LEARNED * self._constant and loss >= _BACK * self._constant:
+        if self.seen.least < _LEARNED * self._constant and loss >= _BACK * self._constant:
             yield self._finding(
                 "fell back",
                 record.step,
                 f"the training loss is back at {loss:.3g}, that of a constant answer being {self._constant:.3g}; it "
-                f"had been {self._least:.3g}",
+                f"had been {self.seen.least:.3g}",
             )
         late = record.step >= max(_LATE_STEPS, _LATE_SHARE * self._steps)
-        if late and self._least >= _LEARNED * self._constant and loss > _WORSE * self._constant:
+        if late and self.seen.least >= _LEARNED * self._constant and loss > _WORSE * self._constant:
             yield self._not_learned(record.step)
 
     def _at_the_end(self) -> Iterator[Finding]:
-        if self._constant is None or len(self._window) < _WINDOW or self._least < _LEARNED * self._constant:
+        if self._constant is None or len(self.seen.window) < _WINDOW or self.seen.least < _LEARNED * self._constant:
             return
         if self._loss >= _BACK * self._constant:
-            yield self._not_learned(self._window[-1].step)
+            yield self._not_learned(self.seen.window[-1].step)
 
     def _not_learned(self, step: int) -> Finding:
         text = f"the training loss is {self._loss:.3g}, no better than the {self._constant:.3g} of a constant answer"
@@ -183,9 +199,9 @@ class Watcher:
             return
         rows *= self._positions
         accuracy = correct / rows
-        best, at = self._best.setdefault(which, (accuracy, step))
+        best, at = self.seen.best.setdefault(which, (accuracy, step))
         if accuracy > best:
-            self._best[which] = accuracy, step
+            self.seen.best[which] = accuracy, step
         error = math.sqrt(self._chance * (1 - self._chance) / rows)
         above = best - self._chance
         if above > max(_CLEARLY, _SIGMAS * error) and accuracy - self._chance < (1 - _LOST) * above:
@@ -202,15 +218,15 @@ class Watcher:
             text = f"{layer.active:.1%} of its outputs are other than zero for any row of the batch: the layer is dead"
             yield self._finding("dead", record.step, text, index)
         if not self._loss_is_high:
-            self._low[index] = 0
+            self.seen.low[index] = 0
             return
         if hidden and not layer.update_norm and record.layers[-1].update_norm:
             yield self._finding("stopped", record.step, "its update is zero, so that it no longer learns", index)
             return
-        peak = self._peak[index] = max(self._peak.get(index, 0.0), layer.cosine)
+        peak = self.seen.peak[index] = max(self.seen.peak.get(index, 0.0), layer.cosine)
         low = self._follows_gradient and peak >= _WAS_ALIGNED and layer.cosine < min(_ALIGNED, 0.1 * peak)
-        self._low[index] = self._low.get(index, 0) + 1 if low else 0
-        if self._low[index] == 2:
+        self.seen.low[index] = self.seen.low.get(index, 0) + 1 if low else 0
+        if self.seen.low[index] == 2:
             way = (
                 "points against the gradient" if layer.cosine < -_ALIGNED else "has nothing of the gradient's direction"
             )
@@ -219,13 +235,13 @@ class Watcher:
 
     @property
     def _loss(self) -> float:
-        rows = sum(record.rows for record in self._window)
-        return sum(record.loss * record.rows for record in self._window) / rows
+        rows = sum(record.rows for record in self.seen.window)
+        return sum(record.loss * record.rows for record in self.seen.window) / rows
 
     @property
     def _loss_is_high(self) -> bool:
-        usual = self._constant or self._first
-        return bool(self._window) and self._loss >= _HIGH * usual
+        usual = self._constant or self.seen.first
+        return bool(self.seen.window) and self._loss >= _HIGH * usual
 
     def _finding(self, kind: str, step: int, text: str, layer: int | None = None) -> Finding:
         return Finding(finding=kind, step=step, text=text, advice=self._advice, layer=layer)

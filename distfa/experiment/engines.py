@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,13 @@ from distfa import codecs
 from distfa.core.records import Record
 from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
-from distfa.errors import SpecError
+from distfa.errors import CheckpointError, SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart
-from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
+from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
+from distfa.runtime.worker import Snapshot
 from distfa.transport.message import Direction
+from distfa.transport.port import Traffic
 
 T = TypeVar("T")
 Modules = Mapping[int, nn.Module]
@@ -42,16 +45,29 @@ class Engine(Protocol):
         """What training has put on the wire so far, one row per boundary."""
         ...
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """What else a reader of the result should know."""
+        ...
+
+    def snapshots(self, step: int) -> Iterable[Snapshot]:
+        """Of every layer in order, at the cut before ``step``, which has just come; may be taken later."""
+        ...
+
+    def books(self) -> dict[str, float]:
+        """The ``state_dict`` of the books, at a cut."""
+        ...
+
+    def again(self, job: Job, begin: Begin) -> None:
+        """Go on from another step, after layers, nodes or links were lost."""
         ...
 
 
 class SerialEngine:
     """The oracle, in this process, on one thread; nothing goes over a wire."""
 
-    def __init__(self, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules) -> None:
+    def __init__(self, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: Begin) -> None:
         recipe = job.recipe
+        self._job, self._begin = job, begin
         if job.device == "cuda" and not torch.cuda.is_available():
             raise SpecError("device is 'cuda' but torch sees no GPU here; use device: auto or cpu")
         device = torch.device("cpu" if job.device == "auto" else job.device)
@@ -74,6 +90,9 @@ class SerialEngine:
     def __enter__(self) -> SerialEngine:
         torch.set_num_threads(1)  # thread for thread what a layer actor does, initial weights included
         self._trainer = self._make()
+        if self._job.first:
+            begin = self._begin
+            self._trainer.load_state_dict({"step": self._job.first, "layers": begin.layers, "books": begin.books})
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -81,30 +100,54 @@ class SerialEngine:
 
     def records(self) -> Iterator[Record]:
         """Train."""
-        return entered(self._trainer).run()
+        return entered(self._trainer).run(elapsed_seconds=self._job.elapsed_seconds)
 
     def state(self) -> dict[str, Tensor]:
         """The weights, on the CPU."""
         return {key: value.cpu() for key, value in entered(self._trainer).state().items()}
 
     def boundary_bytes(self) -> list[dict[str, int]]:
-        """Zeros: nothing travels."""
-        return boundary_bytes({}, self._recipe.network.boundaries)
+        """Nothing travels; what had travelled before the step it goes on with."""
+        return boundary_bytes(self._begin.traffic, self._recipe.network.boundaries)
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """Nothing else."""
         return {}
+
+    def snapshots(self, step: int) -> Iterable[Snapshot]:
+        """Taken at once: what comes next changes the layers."""
+        state, traffic = entered(self._trainer).state_dict(), self._begin.traffic
+        return [
+            Snapshot(
+                step=step,
+                state={name: value.cpu() for name, value in layer.items()},
+                traffic={key: sent for key, sent in traffic.items() if key[0].sender == number},
+            )
+            for number, layer in state["layers"].items()
+        ]
+
+    def books(self) -> dict[str, float]:
+        """Of the trainer."""
+        found: dict[str, float] = entered(self._trainer).state_dict()["books"]
+        return found
+
+    def again(self, job: Job, begin: Begin) -> None:
+        """Nothing can be lost that leaves this process alive."""
+        raise NotImplementedError
 
 
 class RayEngine:
     """Layer actors on a Ray cluster."""
 
-    def __init__(self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules) -> None:
+    def __init__(
+        self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: Begin
+    ) -> None:
         from distfa.runtime.actors import RayRun  # here, so that serial runs need no Ray
 
         self._job = job
-        self._run = RayRun(job, spec.ray, inputs=inputs, targets=targets, modules=modules)
+        self._run = RayRun(job, spec.ray, inputs=inputs, targets=targets, modules=modules, begin=begin)
         self._coordinator: Coordinator | None = None
+        self._before = begin.traffic
 
     @property
     def coordinator(self) -> Coordinator:
@@ -126,11 +169,35 @@ class RayEngine:
         """The weights, gathered through Ray."""
         return self.coordinator.state()
 
+    def snapshots(self, step: int) -> Iterator[Snapshot]:
+        """Fetched from one layer after the other, as they are taken."""
+        coordinator, before = self.coordinator, self._before
+        for layer in range(1, len(self._job.recipe.network) + 1):
+            found = coordinator.snapshot(layer, step)
+            if found is None:
+                raise CheckpointError(
+                    f"the state of layer {layer} before step {step} is gone, a later one took its place"
+                )
+            earlier = {key: sent for key, sent in before.items() if key[0].sender == layer}
+            sums = {
+                key: earlier.get(key, Traffic()) + found.traffic.get(key, Traffic()) for key in earlier | found.traffic
+            }
+            yield replace(found, traffic=sums)
+
+    def books(self) -> dict[str, float]:
+        """Of the coordinator."""
+        return self.coordinator.books.state_dict()
+
+    def again(self, job: Job, begin: Begin) -> None:
+        """What died is replaced, what lives begins anew where it is."""
+        self._before = begin.traffic
+        self._coordinator = self._run.again(job, begin)
+
     def boundary_bytes(self) -> list[dict[str, int]]:
         """What the layers have sent so far."""
         return boundary_bytes(self.coordinator.traffic(), self._job.recipe.network.boundaries)
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """How the wire was secured, where each layer was, and how long it waited."""
         return {
             "security": self._run.security,
@@ -139,6 +206,10 @@ class RayEngine:
                 {
                     "layer": layer,
                     "node": self._run.places[layer - 1][1],
+                    "host": status.host,
+                    "pid": status.pid,
+                    "step": status.step,
+                    "waiting_for": status.waiting_for,
                     "busy_seconds": round(status.busy_seconds, 3),
                     "wait_seconds": round(status.wait_seconds, 3),
                 }
@@ -154,11 +225,11 @@ def entered(value: T | None) -> T:
     return value
 
 
-def build(spec: RunSpec, job: Job, *, inputs: RawInputs, targets: RawTargets, modules: Modules) -> Engine:
-    """The engine the spec names."""
+def build(spec: RunSpec, job: Job, *, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: Begin) -> Engine:
+    """The engine the spec names, at the step where it begins."""
     if spec.engine == "serial":
-        return SerialEngine(job, inputs, targets, modules)
-    return RayEngine(spec, job, inputs, targets, modules)
+        return SerialEngine(job, inputs, targets, modules, begin)
+    return RayEngine(spec, job, inputs, targets, modules, begin)
 
 
 class Clock:

@@ -12,7 +12,7 @@ from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
-from distfa.core.records import AuditRecord, EvalRecord, Record, StepRecord, TimelineRecord
+from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, StepRecord, TimelineRecord
 from distfa.experiment.collapse import Finding
 
 
@@ -42,6 +42,7 @@ class Result:
         ledger: Entries in the conservation ledger, signals compared by digest, how many broke the law, the first.
         alignment: The last probe; None without one.
         findings: What a reader must not miss: signs of collapse, settings that cannot go well (collapse.py).
+        recoveries: How often, where and why the run went back to a checkpoint.
         facts: What else the engine has to say.
     """
 
@@ -65,6 +66,7 @@ class Result:
     ledger: dict[str, Any] = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
     findings: list[dict[str, Any]] = field(default_factory=list)
+    recoveries: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,28 +74,41 @@ class Result:
         return asdict(self)
 
 
+@dataclass(kw_only=True)
 class Tally:
-    """Adds up records as they come.
+    """Adds up records as they come; plain figures, so that a checkpoint can hold it.
 
-    Args:
+    Attributes:
         classification: Whether rows can be right or wrong.
         positions: Labels of a sample.
+        steps: Updates so far.
+        train_rows: Rows so far.
+        train_seconds: Time of training so far, evaluation left out.
+        last_seconds: When the last record ended, since training began.
+        epoch: The steps of the current epoch.
+        test: The last evaluation.
+        probe: The last probe.
+        audit: What the trained layers give, at the end.
+        entries: In the ledger.
+        compared: Signals, by digest.
+        violations: What broke the law.
+        findings: Signs of collapse.
     """
 
-    def __init__(self, *, classification: bool, positions: int = 1) -> None:
-        self.classification, self.positions = classification, positions
-        self.audit: AuditRecord | None = None
-        self._epoch: list[StepRecord] = []
-        self._train_seconds = 0.0
-        self.train_rows = 0
-        self._last_seconds = 0.0
-        self.test: EvalRecord | None = None
-        self.probe: ProbeRecord | None = None
-        self.entries = 0
-        self.compared = 0
-        self.violations: list[str] = []
-        self.findings: list[Finding] = []
-        self.steps = 0
+    classification: bool
+    positions: int = 1
+    steps: int = 0
+    train_rows: int = 0
+    train_seconds: float = 0.0
+    last_seconds: float = 0.0
+    epoch: list[StepRecord] = field(default_factory=list)
+    test: EvalRecord | None = None
+    probe: ProbeRecord | None = None
+    audit: AuditRecord | None = None
+    entries: int = 0
+    compared: int = 0
+    violations: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
         """Take in one record."""
@@ -111,18 +126,18 @@ class Tally:
         if isinstance(record, AuditRecord):
             self.audit = record
             return
-        if isinstance(record, TimelineRecord):
+        if isinstance(record, TimelineRecord | Cut):
             return
         if isinstance(record, EvalRecord):
             self.test = record
         else:
-            if self._epoch and record.epoch != self._epoch[0].epoch:
-                self._epoch.clear()
-            self._epoch.append(record)
+            if self.epoch and record.epoch != self.epoch[0].epoch:
+                self.epoch.clear()
+            self.epoch.append(record)
             self.train_rows += record.rows
-            self._train_seconds += record.seconds - self._last_seconds
+            self.train_seconds += record.seconds - self.last_seconds
             self.steps += 1
-        self._last_seconds = record.seconds
+        self.last_seconds = record.seconds
 
     def _judge(self, broken: str | None) -> None:
         if broken is not None:
@@ -131,21 +146,21 @@ class Tally:
     @property
     def samples_per_second(self) -> float:
         """Training rows over training time so far."""
-        return self.train_rows / self._train_seconds if self._train_seconds else 0.0
+        return self.train_rows / self.train_seconds if self.train_seconds else 0.0
 
     @property
     def train_loss(self) -> float:
         """Mean over the rows of the current epoch."""
-        rows = sum(record.rows for record in self._epoch)
-        return sum(record.loss * record.rows for record in self._epoch) / rows if rows else float("nan")
+        rows = sum(record.rows for record in self.epoch)
+        return sum(record.loss * record.rows for record in self.epoch) / rows if rows else float("nan")
 
     @property
     def train_accuracy(self) -> float | None:
         """Of the rows of the current epoch."""
-        rows = sum(record.rows for record in self._epoch)
+        rows = sum(record.rows for record in self.epoch)
         if not rows or not self.classification:
             return None
-        return sum(record.correct for record in self._epoch) / (rows * self.positions)
+        return sum(record.correct for record in self.epoch) / (rows * self.positions)
 
     @property
     def test_loss(self) -> float | None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import logging
 import math
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from distfa.core import rules
@@ -17,17 +23,29 @@ from distfa.core.ledger import LedgerRecord
 from distfa.core.model import Network
 from distfa.core.order import audit, steps, steps_per_epoch
 from distfa.core.probe import ProbeRecord
-from distfa.core.records import AuditRecord, EvalRecord, Record, StepRecord, TimelineRecord
+from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, StepRecord, TimelineRecord
 from distfa.data import Dataset
-from distfa.errors import DistfaError, Interrupted, LayerError, LedgerViolation
+from distfa.errors import (
+    CheckpointError,
+    DistfaError,
+    Interrupted,
+    LayerError,
+    LayerLost,
+    LedgerViolation,
+    TransportError,
+)
 from distfa.experiment import collapse, engines
 from distfa.experiment import run_dir as run_dirs
+from distfa.experiment.checkpoint import Checkpoint, Store
 from distfa.experiment.checks import check
+from distfa.experiment.engines import entered
+from distfa.experiment.keeper import Keeper
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
-from distfa.experiment.spec import GIVEN, RunSpec, dump
+from distfa.experiment.spec import GIVEN, RunSpec, dump, flat
 from distfa.experiment.subject import Subject
-from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.runtime.job import Begin, Job, RawInputs, RawTargets
 from distfa.transport.message import Direction
+from distfa.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +57,23 @@ class Progress:
         record: What just happened; None when training is about to begin.
         tally: The figures so far.
         boundaries: Bytes so far, per boundary.
+        layers: Where each layer is, its process and how it fares; none where nothing is distributed.
     """
 
     steps: int
     record: Record | None
     tally: Tally
     boundaries: Callable[[], list[dict[str, Any]]]
+    layers: Callable[[], list[dict[str, Any]]]
 
 
+_TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(collapse.Seen)
 _AUDIT_ROWS = 8
 _TRAFFIC_SECONDS = 1.0  # between records of bytes and waiting
 
 Observer = Callable[[Progress], None]
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -60,6 +83,7 @@ def run(
     *,
     model: nn.Sequential | None = None,
     observer: Observer = lambda progress: None,
+    resume: Path | None = None,
 ) -> tuple[Result, dict[str, Tensor]]:
     """Carry out a run.
 
@@ -70,6 +94,7 @@ def run(
         model: The module that the network describes; its layers start from it, but for a network of plain layers, which
             does so with ``init: given``. It is left as it is.
         observer: Called as the run goes on.
+        resume: A run directory, whose run goes on from its last checkpoint, or from the start where it has none.
 
     Returns:
         The result, and the weights under the keys of the user's model.
@@ -86,23 +111,28 @@ def run(
         test_rows=len(dataset.test_x),
         audit_rows=0 if model is None else _AUDIT_ROWS,
     )
-    inputs, targets = raw_samples(network, dataset)
-    starts = {} if network.seeded and spec.init != "given" else subject.modules
-    engine = engines.build(spec, job, inputs=inputs, targets=targets, modules=starts)
-    about = {"run_id": job.run_id, "seed": spec.seed, "data": dataset.name}
-    run_dir = run_dirs.RunDir.create(
-        spec.run_dir, name=f"{spec.rule}-{spec.data.name}", spec_text=dump(spec), network=network, about=about
-    )
-    attempt = _Attempt(spec, job, subject, dataset, engine, run_dir, observer)
+    if resume is None:
+        about = {"run_id": job.run_id, "seed": spec.seed, "data": dataset.name}
+        run_dir = run_dirs.RunDir.create(
+            spec.run_dir, name=f"{spec.rule}-{spec.data.name}", spec_text=dump(spec), network=network, about=about
+        )
+    else:
+        run_dir = run_dirs.RunDir.reopen(resume)
+        job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
+    attempt = _Attempt(spec, job, subject, dataset, run_dir, observer)
     try:
+        if resume is not None:
+            attempt.go_on()
         return attempt.carry_out()
     except (Exception, KeyboardInterrupt, SystemExit) as exc:  # Ray turns SIGTERM into SystemExit
         done = attempt.tally.steps
         failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
         status = "interrupted" if isinstance(failure, Interrupted) else "failed"
-        run_dir.fail(status, str(failure), keep=done > 0)
+        kept = attempt.kept()
+        run_dir.fail(status, str(failure), keep=done > 0 or kept is not None or resume is not None)
         if isinstance(failure, DistfaError) and done:
-            failure = type(failure)(f"{failure}\n  the metrics of {done} steps are kept in {run_dir.path}")
+            where = f"\n  the metrics of {done} steps are kept in {run_dir.path}"
+            failure = type(failure)(f"{failure}{where}{_advice(kept, run_dir)}")
         raise failure from exc
 
 
@@ -119,6 +149,12 @@ def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTarge
     return inputs, RawTargets(train=dataset.train_y, test=dataset.test_y)
 
 
+def _advice(kept: int | None, run_dir: run_dirs.RunDir) -> str:
+    if kept is None:
+        return ""
+    return f"\n  its last checkpoint is of step {kept}; to go on from there: distfa train --resume {run_dir.path}"
+
+
 class _Attempt:
     """One run under way."""
 
@@ -128,12 +164,11 @@ class _Attempt:
         job: Job,
         subject: Subject,
         dataset: Dataset,
-        engine: engines.Engine,
         run_dir: run_dirs.RunDir,
         observer: Observer,
     ) -> None:
         self.tally = Tally(classification=dataset.classification, positions=dataset.positions)
-        self._spec, self._job, self._engine = spec, job, engine
+        self._spec, self._run_id = spec, job.run_id
         self._subject, self._dataset = subject, dataset
         self._run_dir, self._observer = run_dir, observer
         self._clock = engines.Clock()
@@ -141,24 +176,167 @@ class _Attempt:
         self._steps = steps(job.recipe, job.train_rows)
         self._rule = rules.build(job.recipe)
         self._watcher = collapse.watch(spec.loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
+        place = spec.checkpoint.dir or str(run_dir.path / run_dirs.CHECKPOINTS)
+        self._keeper = Keeper(
+            Store(place, keep=spec.checkpoint.keep), least_seconds=spec.checkpoint.seconds, tell=self._tell
+        )
+        self._job, self._begin = self._next_attempt(job), Begin()
+        self._recoveries: list[dict[str, Any]] = run_dir.about.setdefault("recoveries", [])
+        self._in_a_row, self._kept_before = 0, 0
+        self._engine: engines.Engine | None = None
+
+    def go_on(self) -> None:
+        """Take the last checkpoint of the run directory; the start where there is none.
+
+        Raises:
+            CheckpointError: It is of another run: another spec, network or data.
+        """
+        found = self._keeper.latest()
+        if found is not None:
+            self._require_same(found.notes)
+            self._go_back(found.notes, found)
+        else:
+            self._run_dir.rewind(0, 0)
 
     def carry_out(self) -> tuple[Result, dict[str, Tensor]]:
+        inputs, targets = raw_samples(self._job.recipe.network, self._dataset)
+        network = self._job.recipe.network
+        starts = {} if network.seeded and self._spec.init != "given" else self._subject.modules
+        self._engine = engines.build(
+            self._spec, self._job, inputs=inputs, targets=targets, modules=starts, begin=self._begin
+        )
         with self._engine as engine:
             self._clock.started()
-            self._note(collapse.of_settings(self._rule))
+            if not self._job.first:
+                self._note(collapse.of_settings(self._rule))
+            start = self._notes()
             self._show(None)
-            for record in engine.records():
-                self.tally.add(record)
-                self._log(record)
-                self._note(self._watcher.add(record))
-                self._show(record)
-            self._note(self._watcher.finish())
-            weights = engine.state()
+            try:
+                weights = self._trained(engine, start)
+            finally:
+                self._keeper.settle()  # while the layers are there to give their state
             self._audit(weights)
             boundaries, facts = self._boundaries(), engine.facts()
         result = self._result(boundaries, facts)
         self._run_dir.finish(weights, result.as_dict())
         return result, weights
+
+    def kept(self) -> int | None:
+        """The step of the last whole checkpoint."""
+        self._keeper.settle()
+        return next(iter(self._keeper.steps()), None)
+
+    def _trained(self, engine: engines.Engine, start: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The weights, after as many recoveries as it takes."""
+        while True:
+            try:
+                for record in engine.records():
+                    self._take(record)
+                self._note(self._watcher.finish())
+                return engine.state()
+            except DistfaError as exc:
+                self._recover(exc, engine, start)
+
+    def _take(self, record: Record) -> None:
+        self.tally.add(record)
+        self._log(record)
+        self._note(self._watcher.add(record))
+        if isinstance(record, Cut) and self._keeper.due:
+            notes = self._notes()
+            self._keeper.keep(record.step, entered(self._engine).snapshots(record.step), notes)
+        self._show(record)
+
+    # -- going on -------------------------------------------------------------------------------
+
+    def _notes(self) -> dict[str, Any]:
+        """All that this process knows of the run at a cut, as JSON can hold it."""
+        return {
+            "run_id": self._run_id,
+            "distfa": __version__,
+            "spec": self._spec.deciding(),
+            "network": _digest(repr(self._job.recipe.network)),
+            "data": self._dataset.digest,
+            "tally": _TALLY.dump_python(self.tally, mode="python"),
+            "seen": _SEEN.dump_python(self._watcher.seen, mode="python"),
+            "books": entered(self._engine).books(),
+            "metrics_bytes": self._run_dir.metrics_bytes,
+        }
+
+    def _require_same(self, notes: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint that this run cannot go on from.
+
+        Raises:
+            CheckpointError: Says what differs.
+        """
+        where, mine = self._run_dir.path, flat(self._spec.deciding())
+        theirs = flat(notes["spec"])
+        if other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
+            key = other[0]
+            raise CheckpointError(
+                f"{key} is {mine.get(key)!r} now and was {theirs.get(key)!r} when {where} was trained; it decides the "
+                "weights, so the run cannot go on with it: leave it as it was, or start a new run"
+            )
+        if notes["network"] != _digest(repr(self._job.recipe.network)):
+            raise CheckpointError(f"the model is not the one that {where} trained; give the same, or start a new run")
+        if notes["data"] != self._dataset.digest:
+            raise CheckpointError(
+                f"the data are not those of the run in {where} (their digests differ); give the same, or start a "
+                "new run"
+            )
+
+    def _go_back(self, notes: Mapping[str, Any], found: Checkpoint | None) -> None:
+        """Take up where the notes were made, with the layers of a checkpoint or as they start."""
+        step = found.step if found else 0
+        self.tally = _TALLY.validate_python(notes["tally"])
+        self._watcher.seen = _SEEN.validate_python(notes["seen"])
+        self._begin = Begin(
+            layers=found.layers if found else {}, books=notes["books"], traffic=found.traffic if found else {}
+        )
+        self._traffic_logged = self.tally.last_seconds
+        self._job = dataclasses.replace(self._job, first=step, elapsed_seconds=self.tally.last_seconds)
+        self._run_dir.rewind(notes["metrics_bytes"], step)
+
+    def _next_attempt(self, job: Job) -> Job:
+        """The same under the next attempt's number, which every message carries: what is older is refused."""
+        number = self._run_dir.about["attempt"] = self._run_dir.about.get("attempt", 0) + 1
+        return dataclasses.replace(job, run_id=f"{self._run_id}-{number}")
+
+    def _recover(self, failure: DistfaError, engine: engines.Engine, start: Mapping[str, Any]) -> None:
+        """Back to the last checkpoint and on, after something was lost that can be replaced.
+
+        Raises:
+            DistfaError: The failure itself, where it would only come again, or has come too often.
+        """
+        most = self._spec.ray.max_recoveries
+        if not most or not isinstance(failure, LayerLost | TransportError) or self._spec.engine == "serial":
+            raise failure
+        began, lost = time.monotonic(), self.tally.steps
+        found = self._keeper.latest()
+        self._in_a_row = 1 if self._keeper.written > self._kept_before else self._in_a_row + 1
+        self._kept_before = self._keeper.written
+        if self._in_a_row > most:
+            raise type(failure)(
+                f"{failure}; {most} recoveries since the last checkpoint did not help (ray.max_recoveries)"
+            ) from failure
+        self._go_back(found.notes if found else start, found)
+        self._job = self._next_attempt(self._job)
+        step = self._job.first
+        self._tell(f"{failure}; back to step {step} and on, attempt {self._run_dir.about['attempt']}")
+        engine.again(self._job, self._begin)
+        self._recoveries.append(
+            {
+                "cause": str(failure),
+                "failed_at": lost,
+                "step": step,
+                "attempt": self._run_dir.about["attempt"],
+                "seconds": round(time.monotonic() - began, 3),
+            }
+        )
+        self._run_dir.note()
+
+    def _tell(self, text: str) -> None:
+        """What an operator should know, now: a warning, which Python prints to stderr unless told otherwise."""
+        log.warning("%s", text)
 
     def _audit(self, weights: Mapping[str, Tensor]) -> None:
         """Hold the user's own model against what the layers gave.
@@ -182,7 +360,15 @@ class _Attempt:
             self._run_dir.log({"kind": "finding", **asdict(finding)})
 
     def _show(self, record: Record | None) -> None:
-        self._observer(Progress(steps=self._steps, record=record, tally=self.tally, boundaries=self._boundaries))
+        self._observer(
+            Progress(
+                steps=self._steps,
+                record=record,
+                tally=self.tally,
+                boundaries=self._boundaries,
+                layers=lambda: list(entered(self._engine).facts().get("layers", [])),
+            )
+        )
 
     def _boundaries(self) -> list[dict[str, Any]]:
         """Bytes per boundary so far, and what bp would have sent for the same rows."""
@@ -195,7 +381,7 @@ class _Attempt:
                     recipe, row["boundary"], rows=rows, up=up, down=down, sent_up=row["up_payload"]
                 )
             }
-            for row in self._engine.boundary_bytes()
+            for row in entered(self._engine).boundary_bytes()
         ]
 
     def _log(self, record: Record) -> None:
@@ -208,7 +394,7 @@ class _Attempt:
         if isinstance(record, DigestRecord):
             self._log_digest(record)
             return
-        if isinstance(record, AuditRecord):
+        if isinstance(record, AuditRecord | Cut):
             return
         if isinstance(record, TimelineRecord):
             self._run_dir.log({"kind": "timeline", **asdict(record)})
@@ -240,7 +426,7 @@ class _Attempt:
         """Bytes and waiting so far, now and then: what a watcher makes rates of."""
         if record.seconds - self._traffic_logged < _TRAFFIC_SECONDS:
             return
-        if layers := self._engine.facts().get("layers"):
+        if layers := entered(self._engine).facts().get("layers"):
             self._traffic_logged = record.seconds
             self._run_dir.log(
                 {
@@ -317,8 +503,13 @@ class _Attempt:
                 "first_violation": next(iter(tally.violations), None),
             },
             findings=[asdict(finding) for finding in tally.findings],
+            recoveries=self._recoveries,
             facts=facts,
         )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _in_words(spec: RunSpec, network: Network) -> str:

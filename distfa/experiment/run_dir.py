@@ -8,6 +8,10 @@ run.json             status, versions, host, network, and at the end the result 
 metrics.jsonl        one record per logged step and per evaluation
 events.out.tfevents  the same for TensorBoard
 weights.safetensors  under the keys of the user's own model
+checkpoints/         where the run can go on (checkpoint.py)
+
+Whoever drives a run holds a lock on metrics.jsonl, which the system takes back when that process ends in any way: so
+a run that nobody drives any more is seen to be one.
 
 All text is UTF-8; figures that are not finite are strings (strict_json.py).
 """
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import json
 import math
 import os
@@ -25,7 +30,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import safetensors.torch
@@ -39,6 +44,7 @@ from distfa.experiment import strict_json
 from distfa.version import __version__
 
 SPEC, RUN, METRICS, WEIGHTS = "spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors"
+CHECKPOINTS = "checkpoints"
 _MARGIN_BYTES = 2**20  # for the small files
 
 
@@ -53,9 +59,11 @@ class RunDir:
     def __init__(self, path: Path, *, made: bool) -> None:
         self.path = path
         self._made = made
-        self._about: dict[str, Any] = {}
-        self._metrics_bytes = 0
+        self.about: dict[str, Any] = {}
+        self.metrics_bytes = 0
         self._events: Any = None
+        self._events_from: int | None = None
+        self._lock: IO[bytes] | None = None
 
     @staticmethod
     def create(
@@ -82,10 +90,11 @@ class RunDir:
         try:
             _require_room(run_dir.path, network)
             run_dir._write(SPEC, spec_text.encode(errors="surrogateescape"))  # names of files may be any bytes
-            run_dir._about = {
+            run_dir.about = {
                 "status": "running",
                 "network": _describe(network),
                 **about,
+                **_driver(),
                 "host": host_facts(),
             }
             run_dir._write_about()
@@ -97,6 +106,47 @@ class RunDir:
             raise
         return run_dir
 
+    @staticmethod
+    def reopen(path: str | Path) -> RunDir:
+        """Take over the directory of a run that has ended, or that nobody drives any more.
+
+        Raises:
+            RunDirError: There is no run, it has finished, or somebody drives it.
+        """
+        run_dir = RunDir(located(path), made=False)
+        run_dir.about = read_about(run_dir.path)
+        if run_dir.about["status"] == "finished":
+            raise RunDirError(f"the run in {path} has finished, so that nothing is left to go on with; start a new one")
+        if not run_dir._take_lock():
+            raise RunDirError(
+                f"the run in {path} is driven by another process (pid {run_dir.about.get('pid')} on "
+                f"{run_dir.about.get('node')}); end that first"
+            )
+        run_dir.about |= {"status": "running", "error": None, **_driver(), "host": host_facts()}
+        run_dir._write_about()
+        return run_dir
+
+    def rewind(self, metrics_bytes: int, step: int) -> None:
+        """Drop the records from ``step`` on, which come again.
+
+        Raises:
+            RunDirError: It cannot be written.
+        """
+        try:
+            os.truncate(self.path / METRICS, metrics_bytes)
+        except OSError as exc:
+            raise _cannot("write", self.path / METRICS, exc) from exc
+        self.metrics_bytes, self._events_from = metrics_bytes, step
+        self._close_events()
+
+    def note(self) -> None:
+        """Write what ``about`` says now to run.json.
+
+        Raises:
+            RunDirError: It cannot be written.
+        """
+        self._write_about()
+
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one record to metrics.jsonl, whole or not at all.
 
@@ -107,16 +157,16 @@ class RunDir:
         path = self.path / METRICS
         try:
             with path.open("r+b") as file:
-                file.seek(self._metrics_bytes)
+                file.seek(self.metrics_bytes)
                 try:
                     file.write(line)
                     file.flush()
                 except OSError:
-                    os.truncate(path, self._metrics_bytes)
+                    os.truncate(path, self.metrics_bytes)
                     raise
         except OSError as exc:
             raise _cannot("write", path, exc) from exc
-        self._metrics_bytes += len(line)
+        self.metrics_bytes += len(line)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write values for TensorBoard.
@@ -128,7 +178,7 @@ class RunDir:
             if self._events is None:
                 from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, so only when used
 
-                self._events = SummaryWriter(str(self.path), flush_secs=5)
+                self._events = SummaryWriter(str(self.path), flush_secs=5, purge_step=self._events_from)
             for name, value in values.items():
                 if math.isfinite(value):  # the rest is a gap in a curve
                     self._events.add_scalar(name, value, step)
@@ -144,23 +194,35 @@ class RunDir:
         self._close_events()
         contiguous = {key: value.contiguous() for key, value in weights.items()}
         self._write(WEIGHTS, safetensors.torch.save(contiguous))
-        self._about |= {"status": "finished", "result": dict(result)}
+        self.about |= {"status": "finished", "result": dict(result)}
         self._write_about()
+        self._let_go()
 
     def fail(self, status: str, message: str, *, keep: bool) -> None:
         """Say in run.json how the run ended; with nothing to keep, remove what it made instead."""
         self._close_events()
+        self._let_go()
         if not keep:
             self._remove()
             return
-        self._about |= {"status": status, "error": message}
+        self.about |= {"status": status, "error": message}
         try:
             self._write_about()
         except RunDirError:
             return  # a full disk is why it ends; run.json then stays as it was
 
+    def _take_lock(self) -> bool:
+        """Whether nobody else drives the run."""
+        self._lock = _locked(self.path)
+        return self._lock is not None
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def _write_about(self) -> None:
-        self._write(RUN, strict_json.dumps(self._about, indent=2).encode())
+        self._write(RUN, strict_json.dumps(self.about, indent=2).encode())
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file beside its place, then move it there."""
@@ -243,7 +305,9 @@ def _claim(path: Path, *, fresh: bool = False) -> RunDir | None:
             f"the run directory {str(path)!a} has letters that this process cannot write, its encoding for file "
             f"names is {sys.getfilesystemencoding()}; set PYTHONUTF8=1, or name another"
         ) from exc
-    return RunDir(path, made=made)
+    run_dir = RunDir(path, made=made)
+    run_dir._take_lock()
+    return run_dir
 
 
 def _claim_new(name: str) -> RunDir:
@@ -256,8 +320,37 @@ def _claim_new(name: str) -> RunDir:
     return run_dir
 
 
+def _driver() -> dict[str, Any]:
+    """Who drives the run."""
+    return {"pid": os.getpid(), "node": platform.node()}
+
+
+def _locked(path: Path) -> IO[bytes] | None:
+    """The lock of whoever drives the run there; None while another process has it."""
+    file = (path / METRICS).open("r+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError:
+        return file  # a file system without locks
+    return file
+
+
+def is_driven(path: Path) -> bool:
+    """Whether a process drives the run there."""
+    try:
+        lock = _locked(path)
+    except OSError:
+        return False
+    if lock is not None:
+        lock.close()
+    return lock is None
+
+
 def read_about(path: Path) -> dict[str, Any]:
-    """run.json of a run directory.
+    """run.json of a run directory; a run that nobody drives any more has the status ``lost``.
 
     Raises:
         RunDirError: There is no run there, or it cannot be read.
@@ -270,6 +363,8 @@ def read_about(path: Path) -> dict[str, Any]:
         ) from exc
     except (OSError, ValueError) as exc:
         raise RunDirError(f"cannot read {path / RUN}: {exc}") from exc
+    if about.get("status") == "running" and not is_driven(path):
+        about["status"] = "lost"
     return about | {"result": strict_json.numbers(about.get("result"))}
 
 

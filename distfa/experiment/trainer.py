@@ -53,7 +53,14 @@ class Trainer:
             merged = load(None if spec is None else Path(spec), changes)
         self.spec = merged
 
-    def fit(self, train: Any, test: Any = None, *, observer: Observer = lambda progress: None) -> Result:
+    def fit(
+        self,
+        train: Any,
+        test: Any = None,
+        *,
+        observer: Observer = lambda progress: None,
+        resume: str | Path | None = None,
+    ) -> Result:
         """Train, and load the trained weights and running statistics into the model.
 
         Args:
@@ -62,6 +69,8 @@ class Trainer:
                 begins with an Embedding are its tokens.
             test: As ``train``; None where ``train`` is a Dataset, or for no evaluation.
             observer: Called as the run goes on.
+            resume: The directory of a run of this model on these data that ended early; it goes on from its last
+                checkpoint.
 
         Returns:
             The figures, and where the run is kept.
@@ -76,7 +85,14 @@ class Trainer:
         spec = parse({**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}})
         subject = subject_of(self.model, spec, dataset)
         self.network = subject.network
-        result, weights = run(spec, subject.network, dataset, model=subject.model, observer=observer)
+        result, weights = run(
+            spec,
+            subject.network,
+            dataset,
+            model=subject.model,
+            observer=observer,
+            resume=None if resume is None else Path(resume),
+        )
         self.model.load_state_dict(weights)
         return result
 

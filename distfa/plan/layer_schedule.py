@@ -36,6 +36,7 @@ def _batches(recipe: Recipe) -> Iterator[Batch]:
             parts=parts,
             evaluate=False,
             probe=False,
+            cut=False,
             drains=recipe.schedule == "sync",
             lr=recipe.optimizer.lr,
         )

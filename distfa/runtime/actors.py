@@ -23,18 +23,19 @@ from distfa.core.routes import reads_labels
 from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime import cluster, placement
 from distfa.runtime.coordinator import Coordinator
-from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
+from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
 from distfa.runtime.placement import Bundle, ClusterConfig
 from distfa.runtime.ray_errors import in_our_terms, translate
 from distfa.runtime.reserve import reserve
 from distfa.runtime.survey import Facts, require_same, surveyor
 from distfa.runtime.user_code import sent_with_code
 from distfa.runtime.wiring import Wiring, wire_up
-from distfa.runtime.worker import LayerWorker, Status
+from distfa.runtime.worker import LayerWorker, Snapshot, Status
 from distfa.transport.grpc_transport import GrpcTransport
 from distfa.transport.tls import Authority, KeyPair, Signed
 
-_CALLS_AT_ONCE = 4  # run, status, close, and one to spare
+_CALLS_AT_ONCE = 5  # run, status, snapshot, close, and one to spare
+_ANSWER_SECONDS = 3.0  # a layer that does not end its run within them is replaced
 _STORE_FLOOR_BYTES = 128 * 2**20
 
 
@@ -48,10 +49,17 @@ class LayerActor:
         self._job: Job | None = None
         self._worker: LayerWorker | None = None
 
-    def build(self, job: Job, inputs: RawInputs | None, targets: RawTargets | None, module: nn.Module | None) -> None:
+    def build(
+        self,
+        job: Job,
+        inputs: RawInputs | None,
+        targets: RawTargets | None,
+        module: nn.Module | None,
+        resume: dict[str, Tensor] | None,
+    ) -> None:
         """Make the layer; apart from the constructor, so that its errors are the layer's own."""
         self._job = job
-        self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module)
+        self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module, resume=resume)
 
     def request(self) -> bytes:
         """A signing request for the key that this process made and keeps."""
@@ -81,7 +89,11 @@ class LayerActor:
     def state(self) -> dict[str, Tensor]:
         return self._built()[1].state()
 
+    def snapshot(self, step: int) -> Snapshot | None:
+        return self._built()[1].snapshot(step)
+
     def close(self) -> None:
+        """Drop every stream, so that a run under way ends; ``build`` may then begin another."""
         if self._worker is not None:
             self._worker.close()
 
@@ -112,6 +124,7 @@ class RayRun:
         inputs: For the first layer.
         targets: For the layers that read labels.
         modules: The layers as the user gave them, for those that start from them.
+        begin: Where it goes on; as a whole run where it is left out.
 
     Attributes:
         security: How the wire is secured: ``tls`` or ``insecure``.
@@ -126,18 +139,22 @@ class RayRun:
         inputs: RawInputs,
         targets: RawTargets,
         modules: Mapping[int, nn.Module] | None = None,
+        begin: Begin | None = None,
     ) -> None:
         self._job, self._cluster = job, cluster
+        self._begin = begin or Begin()
         self._resources = cluster.per_layer(len(job.recipe.network))
         self._inputs, self._targets, self._modules = inputs, targets, modules or {}
         self._process = 0  # that holds a share of the Ray session; a forked child does not
         self._group: PlacementGroup | None = None
+        self._bundles: list[Bundle] = []
+        self._data: tuple[Any, Any] = (None, None)  # inputs and targets in Ray's store
         self._handles: list[ActorHandle] = []
         self.security = "insecure"
         self.places: list[tuple[str, str]] = []
 
     def __enter__(self) -> Coordinator:
-        """Start everything; returns the coordinator of the connected layers.
+        """Start everything from ``begin``; returns the coordinator of the connected layers.
 
         Raises:
             ClusterError: Ray cannot be reached or cannot place the layers, or a node runs other code.
@@ -145,10 +162,36 @@ class RayRun:
         """
         try:
             with in_our_terms():
-                return self._start()
+                self._reserve()
+                return self._connected()
         except BaseException:
             self.__exit__()
             raise
+
+    def again(self, job: Job, begin: Begin) -> Coordinator:
+        """Begin anew from another step: layers that answer are built anew where they are, the others replaced.
+
+        Args:
+            job: With a run id of its own, which every message carries, so that nothing of before is taken for news.
+            begin: Where to go on.
+
+        Raises:
+            ClusterError: Ray cannot place what was lost.
+            DistfaError: A layer could not start or connect.
+        """
+        self._job, self._begin = dataclasses.replace(job, device=self._job.device), begin
+        with in_our_terms():
+            closed = [handle.call("close") for handle in self._handles]
+            wait(closed, timeout=_ANSWER_SECONDS)
+            lost = [
+                handle.layer
+                for handle, done in zip(self._handles, closed, strict=True)
+                if not done.done() or done.exception() is not None
+            ]
+            for layer in lost:
+                ray.kill(self._handles[layer - 1].actor, no_restart=True)
+            self._place(lost)
+            return self._connected()
 
     def __exit__(self, *exc: object) -> None:
         if self._process != os.getpid():
@@ -163,16 +206,34 @@ class RayRun:
         finally:
             cluster.stop_ray()
 
-    def _start(self) -> Coordinator:
+    def _reserve(self) -> None:
+        """Reserve what the layers need, and start a process for each."""
         room = sum(a.nbytes for a in (self._inputs.train, self._inputs.test, self._targets.train))
         cluster.start_ray(self._cluster.address, store_bytes=_STORE_FLOOR_BYTES + 2 * room)
         self._process = os.getpid()
         limit = self._cluster.startup_seconds
-        bundles, device = placement.bundles(self._resources, cluster.nodes(), self._job.device)
-        job = dataclasses.replace(self._job, device=device)
-        self._group = reserve(bundles, self._cluster.placement, run_id=job.run_id, limit_seconds=limit)
-        self.places = self._survey(bundles, self._group, limit)
-        self._handles = self._create(bundles, self._group)
+        self._bundles, device = placement.bundles(self._resources, cluster.nodes(), self._job.device)
+        self._job = dataclasses.replace(self._job, device=device)
+        self._group = reserve(self._bundles, self._cluster.placement, run_id=self._job.run_id, limit_seconds=limit)
+        self._data = ray.put(self._inputs), ray.put(self._targets)
+        self._place(range(1, len(self._bundles) + 1))
+
+    def _place(self, layers: Sequence[int]) -> None:
+        """A process for each of these layers in its reservation, once its node runs the same code as this process."""
+        places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
+        look, remote = ray.remote(_surveyor()), ray.remote(LayerActor)
+        asked = {layer: _answer(look.options(**self._options(layer)).remote) for layer in layers}
+        found: dict[int, tuple[str, str, Facts]] = _all(asked, "start a process", self._cluster.startup_seconds)
+        require_same(surveyor()(), [(address, facts) for _, address, facts in found.values()])
+        for layer, (node, address, _) in found.items():
+            options = {"max_restarts": 0, "max_concurrency": _CALLS_AT_ONCE, **self._options(layer)}
+            places[layer], handles[layer] = (node, address), ActorHandle(layer, remote.options(**options).remote(layer))
+        self.places = [places[layer] for layer in sorted(places)]
+        self._handles = [handles[layer] for layer in sorted(handles)]
+
+    def _connected(self) -> Coordinator:
+        """The coordinator of the layers, built, listening and connected."""
+        job, limit = self._job, self._cluster.startup_seconds
         self._build(job, limit)
         addresses = self._listen(wire_up(job.wire.host, job.wire.security, self.places), limit)
         coordinator = Coordinator(
@@ -180,36 +241,15 @@ class RayRun:
             deadline_seconds=job.wire.deadline_seconds,
             lossy=lossy(job),
             steps=job.steps,
+            before=self._begin.traffic,
         )
+        coordinator.books.load_state_dict(self._begin.books)
         coordinator.connect(addresses, limit)
         return coordinator
 
-    def _survey(self, bundles: Sequence[Bundle], group: PlacementGroup, limit_seconds: float) -> list[tuple[str, str]]:
-        """(node's id, address) per layer, once every layer's node runs the same code as this process."""
-        look = ray.remote(_surveyor())
-        asked = [
-            _answer(look.options(**_options(bundle, group, layer)).remote)
-            for layer, bundle in enumerate(bundles, start=1)
-        ]
-        found: list[tuple[str, str, Facts]] = _all(asked, "start a process", limit_seconds)
-        require_same(surveyor()(), [(address, facts) for _, address, facts in found])
-        return [(node, address) for node, address, _ in found]
-
-    def _create(self, bundles: Sequence[Bundle], group: PlacementGroup) -> list[ActorHandle]:
-        remote = ray.remote(LayerActor)
-        return [
-            ActorHandle(
-                layer,
-                remote.options(max_restarts=0, max_concurrency=_CALLS_AT_ONCE, **_options(bundle, group, layer)).remote(
-                    layer
-                ),
-            )
-            for layer, bundle in enumerate(bundles, start=1)
-        ]
-
     def _build(self, job: Job, limit_seconds: float) -> None:
         """Give every layer its part of the run."""
-        inputs, targets = ray.put(self._inputs), ray.put(self._targets)
+        inputs, targets = self._data
         with sent_with_code(self._modules.values()):
             asked = [
                 handle.call(
@@ -218,10 +258,11 @@ class RayRun:
                     inputs if handle.layer == 1 else None,
                     targets if reads_labels(job.recipe, handle.layer) else None,
                     self._modules.get(handle.layer),
+                    self._begin.layers.get(handle.layer),
                 )
                 for handle in self._handles
             ]
-        _all(asked, "start", limit_seconds)
+        _all(_by_layer(asked), "start", limit_seconds)
 
     def _listen(self, wiring: Wiring, limit_seconds: float) -> dict[int, str]:
         """Let every layer listen, under TLS with a certificate for a key of its own; their addresses."""
@@ -229,15 +270,28 @@ class RayRun:
         signed: list[Signed | None] = [None] * len(self._handles)
         if wiring.security == "tls":
             authority = Authority(self._job.run_id)
-            requests = _all([handle.call("request") for handle in self._handles], "make a key", limit_seconds)
-            signed = [authority.sign(request, layer) for layer, request in enumerate(requests, start=1)]
+            asked = [handle.call("request") for handle in self._handles]
+            requests = _all(_by_layer(asked), "make a key", limit_seconds)
+            signed = [authority.sign(request, layer) for layer, request in requests.items()]
         asked = [
             handle.call("listen", host, advertised, certificate)
             for handle, host, advertised, certificate in zip(
                 self._handles, wiring.hosts, wiring.advertised, signed, strict=True
             )
         ]
-        return dict(enumerate(_all(asked, "listen", limit_seconds), start=1))
+        return _all(_by_layer(asked), "listen", limit_seconds)
+
+    def _options(self, layer: int) -> dict[str, Any]:
+        """Ray's options for what runs in a layer's bundle."""
+        bundle = self._bundles[layer - 1]
+        return {
+            "num_cpus": bundle.get("CPU", 0),
+            "num_gpus": bundle.get("GPU", 0),
+            "resources": {key: value for key, value in bundle.items() if key not in ("CPU", "GPU")},
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                placement_group=self._group, placement_group_bundle_index=layer - 1
+            ),
+        }
 
 
 def _surveyor() -> Callable[[], tuple[str, str, Facts]]:
@@ -250,18 +304,6 @@ def _surveyor() -> Callable[[], tuple[str, str, Facts]]:
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), survey()
 
     return look
-
-
-def _options(bundle: Bundle, group: PlacementGroup, layer: int) -> dict[str, Any]:
-    """Ray's options for what runs in a layer's bundle."""
-    return {
-        "num_cpus": bundle.get("CPU", 0),
-        "num_gpus": bundle.get("GPU", 0),
-        "resources": {key: value for key, value in bundle.items() if key not in ("CPU", "GPU")},
-        "scheduling_strategy": PlacementGroupSchedulingStrategy(
-            placement_group=group, placement_group_bundle_index=layer - 1
-        ),
-    }
 
 
 def _answer(ask: Callable[[], Any]) -> Future[Any]:
@@ -282,23 +324,27 @@ def _answer(ask: Callable[[], Any]) -> Future[Any]:
     return answer
 
 
-def _all(asked: Sequence[Future[Any]], what: str, limit_seconds: float) -> list[Any]:
+def _by_layer(asked: Sequence[Future[Any]]) -> dict[int, Future[Any]]:
+    return dict(enumerate(asked, start=1))
+
+
+def _all(asked: Mapping[int, Future[Any]], what: str, limit_seconds: float) -> dict[int, Any]:
     """Every layer's answer; the first layer's error, or who is late.
 
     Raises:
         DistfaError: Of a layer, with its number.
         LayerLost: A layer did not answer in time.
     """
-    _, late = wait(asked, timeout=limit_seconds)
-    for layer, future in enumerate(asked, start=1):
+    _, late = wait(asked.values(), timeout=limit_seconds)
+    for layer, future in asked.items():
         if future not in late and (error := future.exception()) is not None:
             if isinstance(error, LayerLost | ClusterError):
                 raise type(error)(f"layer {layer}: {error}") from error
             raise error
-    for layer, future in enumerate(asked, start=1):
+    for layer, future in asked.items():
         if future in late:
             raise LayerLost(
                 f"layer {layer} did not {what} within {limit_seconds:.0f} s; look at its node and Ray's logs there, "
                 "or raise ray.startup_seconds"
             )
-    return [future.result() for future in asked]
+    return {layer: future.result() for layer, future in asked.items()}

@@ -7,7 +7,7 @@ threads and for Ray actors. One process owns the books and the run directory.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Protocol
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from distfa.core.books import Books
 from distfa.core.records import Record, StepRecord
 from distfa.errors import DeadlineExceeded, DistfaError, LayerError, LayerLost, PeerLost
-from distfa.runtime.worker import Status
+from distfa.runtime.barrier import Barrier
+from distfa.runtime.worker import Snapshot, Status
 from distfa.transport.message import Direction, Kind, Link
 from distfa.transport.port import Traffic
 
@@ -47,6 +48,7 @@ class Coordinator:
         deadline_seconds: Longest time a layer may give no sign of progress.
         lossy: Whether a codec of the run rounds, so that the two ends of a boundary may differ.
         steps: Updates the run makes; None where that is not to be checked.
+        before: What the links had carried before the step the run goes on with.
     """
 
     def __init__(
@@ -56,7 +58,10 @@ class Coordinator:
         deadline_seconds: float,
         lossy: bool = False,
         steps: int | None = None,
+        before: Mapping[tuple[Link, Kind], Traffic] | None = None,
     ) -> None:
+        self._before = before or {}
+        self._barrier = Barrier(len(handles))
         self._books = Books(len(handles), lossy=lossy)
         self._steps, self._steps_seen = steps, 0
         self._handles = handles
@@ -128,7 +133,28 @@ class Coordinator:
 
     def traffic(self) -> dict[tuple[Link, Kind], Traffic]:
         """What every link has carried so far, by what the layers said last."""
-        return {key: value for status in self._status.values() for key, value in status.traffic.items()}
+        found = dict(self._before)
+        for status in self._status.values():
+            found |= {key: found.get(key, Traffic()) + sent for key, sent in status.traffic.items()}
+        return found
+
+    @property
+    def books(self) -> Books:
+        """The books of the run."""
+        return self._books
+
+    def snapshot(self, layer: int, step: int) -> Snapshot | None:
+        """What a layer kept at the cut before ``step``; None where it is gone.
+
+        Raises:
+            LayerLost: It did not answer in time.
+            DistfaError: The layer's own error.
+        """
+        try:
+            found: Snapshot | None = self._handles[layer - 1].call("snapshot", step).result(_STATE_SECONDS)
+        except TimeoutError as exc:
+            raise LayerLost(f"layer {layer} did not give its state within {_STATE_SECONDS:.0f} s") from exc
+        return found
 
     def _poll(self) -> Iterator[Record]:
         """Take in the answers that came, and ask again those that answered."""
@@ -144,7 +170,7 @@ class Coordinator:
         """Take in one layer's answer."""
         self._heard[status.layer] = time.monotonic()
         self._status[status.layer] = status
-        for entry in status.entries:
+        for entry in self._barrier.add(status.layer, status.entries):
             self._steps_seen += isinstance(entry, StepRecord)
             yield from self._books.add(entry)
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from distfa.codecs import LOSSLESS, Codec, resolve
 from distfa.core import order
 from distfa.core.recipe import Recipe
-from distfa.core.routes import Direction
+from distfa.core.routes import Direction, Kind, Link
 from distfa.core.samples import Inputs, Targets
 from distfa.transport.base import WireConfig
+from distfa.transport.port import Traffic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Job:
         device: ``cpu`` or ``cuda``.
         first: The step to begin with.
         stop: The step to end before; None for the end of the run.
+        elapsed_seconds: Of training before ``first``.
     """
 
     run_id: str
@@ -44,6 +47,7 @@ class Job:
     device: str = "cpu"
     first: int = 0
     stop: int | None = None
+    elapsed_seconds: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -55,6 +59,21 @@ class Job:
         """The codec of training signals that travel this way."""
         name = self.activations if direction is Direction.UP else self.errors
         return resolve(name, self.recipe.signal_dtype)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Begin:
+    """Where a run goes on, if not at its start.
+
+    Attributes:
+        layers: ``state_dict`` by layer.
+        books: The ``state_dict`` of the books.
+        traffic: What every link had carried, by kind.
+    """
+
+    layers: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    books: dict[str, float] = field(default_factory=dict)
+    traffic: dict[tuple[Link, Kind], Traffic] = field(default_factory=dict)
 
 
 def lossy(job: Job) -> bool:

@@ -47,6 +47,8 @@ class ClusterConfig:
         resources: Of every layer that ``layers`` does not name.
         layers: Resources of single layers, counted from 1.
         startup_seconds: Longest wait for the layers to start.
+        max_recoveries: How often a run goes back to its last checkpoint by itself, after a layer, a node or a link was
+            lost, with no new checkpoint in between; 0: never.
     """
 
     address: str | None = None
@@ -54,6 +56,7 @@ class ClusterConfig:
     resources: Resources = field(default_factory=Resources)
     layers: dict[int, Resources] = field(default_factory=dict)
     startup_seconds: Annotated[float, Gt(0)] = 120.0
+    max_recoveries: Annotated[int, Ge(0)] = 3
 
     def per_layer(self, layers: int) -> tuple[Resources, ...]:
         """What each of so many layers asks for.

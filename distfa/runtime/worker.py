@@ -5,6 +5,9 @@ The same plain class runs in a thread (tests) or in a Ray actor (actors.py).
 
 from __future__ import annotations
 
+import copy
+import os
+import platform
 import threading
 import time
 from collections.abc import Mapping
@@ -20,11 +23,14 @@ from distfa.core.layer import Layer
 from distfa.core.routes import Direction, Kind, Link, links
 from distfa.core.steps import Score, Share, Steps
 from distfa.errors import DistfaError, LayerError
+from distfa.runtime.barrier import Mark
 from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.runtime.timeline import Timeline
 from distfa.transport.base import Tap, Transport
 from distfa.transport.inbox import Inbox
 from distfa.transport.port import InPort, OutPort, Traffic, Waiting
+
+_SNAPSHOTS = 2  # kept for the coordinator, which may be a cut behind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +45,11 @@ class Status:
         since_seconds: How long it has waited, or computed, without a change.
         wait_seconds: Time spent waiting, in all, a wait under way included.
         busy_seconds: Time spent otherwise, in all.
-        entries: What it reports, new since the last time it was asked: records, and its ends of the books.
+        entries: What it reports, new since the last time it was asked: records, its ends of the books, and marks.
         traffic: What it sent so far, per link and kind.
         finished: Whether its run has ended, one way or the other.
+        pid: Of its process.
+        host: Name of the machine.
     """
 
     layer: int
@@ -51,9 +59,26 @@ class Status:
     since_seconds: float
     wait_seconds: float
     busy_seconds: float
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry | Mark, ...]
     traffic: dict[tuple[Link, Kind], Traffic]
     finished: bool
+    pid: int
+    host: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """All that a layer needs to go on at a cut, on the CPU.
+
+    Attributes:
+        step: The next one.
+        state: The layer's ``state_dict``.
+        traffic: What the layer has sent, per link and kind.
+    """
+
+    step: int
+    state: dict[str, Tensor]
+    traffic: dict[tuple[Link, Kind], Traffic]
 
 
 class WirePorts:
@@ -170,7 +195,8 @@ class LayerWorker:
         self._started = 0.0
         self._finished = 0.0
         self._progressed = time.monotonic()
-        self._entries: list[Entry] = []
+        self._entries: list[Entry | Mark] = []
+        self._snapshots: dict[int, Snapshot] = {}
         self._lock = threading.Lock()
 
     # -- life ---------------------------------------------------------------------------------
@@ -208,7 +234,7 @@ class LayerWorker:
             train=self._train,
             test=self._test,
             enter=self._enter,
-            started=self._started,
+            started=self._started - self._job.elapsed_seconds,
         )
         try:
             timeline = Timeline(layer.index, self._job.steps, self._waiting)
@@ -247,6 +273,8 @@ class LayerWorker:
             entries=entries,
             traffic=self._ports.traffic(),
             finished=self._finished > 0,
+            pid=os.getpid(),
+            host=platform.node(),
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -254,8 +282,13 @@ class LayerWorker:
         return {key: value.cpu() for key, value in self._layer.state().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the layer needs to go on, on the CPU; once ``run`` has ended."""
+        """All that the layer needs to go on, on the CPU; between two steps."""
         return {name: value.cpu() for name, value in self._layer.state_dict().items()}
+
+    def snapshot(self, step: int) -> Snapshot | None:
+        """What was kept at the cut before ``step``, once; None where later ones have taken its place."""
+        with self._lock:
+            return self._snapshots.pop(step, None)
 
     def close(self) -> None:
         """Drop every stream, at once."""
@@ -276,8 +309,10 @@ class LayerWorker:
             steps.begin(batch)
         elif isinstance(operation, schedule.Update):
             steps.update(batch)
-        else:
+        elif isinstance(operation, schedule.Evaluate):
             self._evaluate(steps, batch)
+        else:
+            self._keep(batch.step + 1)
 
     def _probe(self, steps: Steps, batch: order.Batch) -> None:
         """This layer's part in the true gradient of the batch: all forwards, then all backwards."""
@@ -295,6 +330,14 @@ class LayerWorker:
             steps.evaluated(batch, score)
         if batch.last and len(rows := order.audit(recipe, self._job.train_rows)):
             steps.audit(batch, rows)
+
+    def _keep(self, step: int) -> None:
+        """Copy the state, for the coordinator to fetch, and mark the place in the reports."""
+        kept = Snapshot(step=step, state=self.state_dict(), traffic=copy.deepcopy(self._ports.traffic()))
+        with self._lock:
+            latest = sorted(self._snapshots)[-(_SNAPSHOTS - 1) :]
+            self._snapshots = {**{at: self._snapshots[at] for at in latest}, step: kept}
+            self._entries.append(Mark(step=step))
 
     def _enter(self, entry: Entry) -> None:
         with self._lock:

@@ -33,6 +33,13 @@ class Traffic:
     payload_bytes: int = 0
     message_bytes: int = 0
 
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(
+            messages=self.messages + other.messages,
+            payload_bytes=self.payload_bytes + other.payload_bytes,
+            message_bytes=self.message_bytes + other.message_bytes,
+        )
+
 
 @dataclass(kw_only=True)
 class Waiting:

@@ -1,7 +1,7 @@
 """The run spec: everything a run can be told, validated; YAML in, YAML out."""
 
 from distfa.experiment.spec.explaining import dump
-from distfa.experiment.spec.loading import load, parse, parse_change
+from distfa.experiment.spec.loading import flat, load, parse, parse_change
 from distfa.experiment.spec.schema import ARRAYS, GIVEN, MLP, RunSpec
 
-__all__ = ["ARRAYS", "GIVEN", "MLP", "RunSpec", "dump", "load", "parse", "parse_change"]
+__all__ = ["ARRAYS", "GIVEN", "MLP", "RunSpec", "dump", "flat", "load", "parse", "parse_change"]

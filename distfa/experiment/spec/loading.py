@@ -57,6 +57,15 @@ def parse_change(text: str) -> tuple[str, Any]:
         raise SpecError(f"--set {text!r}: the value is no YAML: {_one_line(exc)}") from exc
 
 
+def flat(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in raw.items():
+        inner = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -18,6 +18,7 @@ from distfa.runtime.job import Job
 from distfa.runtime.placement import ClusterConfig
 from distfa.transport.base import WireConfig
 
+_BESIDE_CUTS = {"seconds", "keep", "dir"}
 MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two of runs from Python
 
 
@@ -106,6 +107,21 @@ class ProbeSpec(_Part):
     every: int = Field(100, ge=0, description="steps between probes; 0: none")
 
 
+class CheckpointSpec(_Part):
+    """What a run keeps as it goes on, so that it can go on after a failure (distfa train --resume)."""
+
+    every: int = Field(
+        100,
+        ge=0,
+        description="steps between places where the run can go on; 0: none. Under async the pipe runs empty there",
+    )
+    seconds: float = Field(30.0, ge=0, description="least time between two that are written; 0: every one")
+    keep: int = Field(2, ge=1, description="how many stay, the latest ones")
+    dir: str | None = Field(
+        None, description="a directory or a URL of fsspec, as s3://bucket/run; null: checkpoints/ in the run directory"
+    )
+
+
 class RunSpec(_Part):
     """A run. Every key has a default; ``distfa train`` with none trains on handwritten digits."""
 
@@ -148,6 +164,7 @@ class RunSpec(_Part):
     engine: Literal["ray", "serial"] = Field("ray", description="serial: one process, the oracle")
     ledger: LedgerSpec = LedgerSpec()
     probe: ProbeSpec = ProbeSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
     wire: WireConfig = WireConfig()
     ray: ClusterConfig = ClusterConfig()
     run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
@@ -188,6 +205,11 @@ class RunSpec(_Part):
             )
         return self
 
+    def deciding(self) -> dict[str, Any]:
+        """The keys that decide the trained weights and what is reported of them, with their values."""
+        plain = {"run_dir", "ray", "wire", "engine", "device", "log_every"}
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(plain, True), "checkpoint": _BESIDE_CUTS})
+
     def recipe(self, network: Network, *, audit_rows: int = 0) -> Recipe:
         """What determines the weights, for a network."""
         return Recipe(
@@ -213,6 +235,7 @@ class RunSpec(_Part):
             ledger_neurons=self.ledger.neurons,
             probe_every=self.probe.every,
             audit_rows=audit_rows,
+            checkpoint_every=self.checkpoint.every,
             check_finite=self.check_finite,
         )
 

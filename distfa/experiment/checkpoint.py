@@ -1,0 +1,212 @@
+"""Checkpoints: all that a run needs to go on from a step, complete or absent.
+
+    step-00000100/
+        layer-001.safetensors     all state of one layer (``Layer.state_dict``)
+        ...
+        manifest.json             written last: without it there is no checkpoint
+
+The manifest holds the digest of every shard and of itself, so that a torn or altered checkpoint is seen and the one
+before it is taken. Shards come to the process that drives the run and are written there, while training goes on: so
+layers need no file system in common, and a lost node takes nothing with it. The place is a directory or any URL that
+fsspec knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import safetensors.torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from distfa.errors import CheckpointError
+from distfa.experiment import strict_json
+from distfa.runtime.worker import Snapshot
+from distfa.transport.message import Kind, Link
+from distfa.transport.port import Traffic
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+_NAME = re.compile(r"step-(\d+)$")
+_TRAFFIC = TypeAdapter(list[tuple[Link, Kind, Traffic]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a run can go on.
+
+    Attributes:
+        step: The next one, counted from 0.
+        layers: ``state_dict`` by layer.
+        traffic: What every link had carried, by kind.
+        notes: What else the run wrote down; what JSON can hold.
+    """
+
+    step: int
+    layers: dict[int, dict[str, Tensor]]
+    traffic: dict[tuple[Link, Kind], Traffic]
+    notes: dict[str, Any]
+
+
+class Store:
+    """The checkpoints of one run.
+
+    Args:
+        place: A directory, or a URL of fsspec; made when the first checkpoint is written.
+        keep: How many stay, the latest ones.
+
+    Raises:
+        CheckpointError: fsspec does not know such a URL, or lacks the package for it.
+    """
+
+    def __init__(self, place: str, *, keep: int) -> None:
+        self.place, self._keep = place, keep
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(place)
+        except (ImportError, ValueError) as exc:
+            raise CheckpointError(
+                f"checkpoint.dir is {place!r}, and fsspec cannot open such a place: {exc}; give a directory, or "
+                'install the package it names (pip install "distfa[s3]" for s3://)'
+            ) from exc
+        self._local = "file" in (self._files.protocol if isinstance(self._files.protocol, tuple) else ())
+
+    def write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> int:
+        """Write a checkpoint, then remove what is too many; returns its bytes.
+
+        Args:
+            step: The next one.
+            snapshots: Of every layer, in order; taken one at a time.
+            notes: What JSON can hold.
+
+        Raises:
+            CheckpointError: It cannot be written; what was written of it is removed.
+        """
+        folder, shards, traffic, size = self._folder(step), [], [], 0
+        try:
+            self._files.makedirs(folder, exist_ok=True)
+            for number, snapshot in enumerate(snapshots, start=1):
+                content, name = safetensors.torch.save(_contiguous(snapshot.state)), f"layer-{number:03d}.safetensors"
+                self._put(f"{folder}/{name}", content)
+                shards.append({"layer": number, "file": name, "bytes": len(content), "sha256": _sha256(content)})
+                traffic += [(link, kind, sent) for (link, kind), sent in snapshot.traffic.items()]
+                size += len(content)
+            manifest = {"format": FORMAT, "step": step, "shards": shards, **notes}
+            manifest["traffic"] = _TRAFFIC.dump_python(traffic, mode="json")
+            text = strict_json.dumps(manifest)
+            self._put(f"{folder}/{_MANIFEST}", f"{_sha256(text.encode())}\n{text}\n".encode())
+        except OSError as exc:
+            self._remove(folder)
+            raise CheckpointError(
+                f"cannot write the checkpoint of step {step} to {folder}: {exc.strerror or exc}; free the disk, or set "
+                "checkpoint.dir to another place"
+            ) from exc
+        except BaseException:
+            self._remove(folder)
+            raise
+        for old in self.steps()[self._keep :]:
+            self._remove(self._folder(old))
+        return size
+
+    def steps(self) -> list[int]:
+        """The steps that have a manifest, the latest first."""
+        try:
+            found = [PurePosixPath(path).name for path in self._files.ls(self._root, detail=False)]
+        except FileNotFoundError:
+            return []
+        numbers = [int(match[1]) for match in map(_NAME.search, found) if match]
+        return sorted((n for n in numbers if self._files.exists(f"{self._folder(n)}/{_MANIFEST}")), reverse=True)
+
+    def notes(self, step: int) -> dict[str, Any]:
+        """The manifest of a checkpoint.
+
+        Raises:
+            CheckpointError: It is torn or altered, or of another version's format; names it.
+        """
+        path = f"{self._folder(step)}/{_MANIFEST}"
+        digest, _, text = self._get(path, step).decode(errors="replace").partition("\n")
+        text = text.removesuffix("\n")
+        if _sha256(text.encode()) != digest:
+            raise CheckpointError(f"the checkpoint of step {step} is damaged: {path} is not what was written")
+        manifest: dict[str, Any] = strict_json.numbers(json.loads(text))
+        if manifest["format"] != FORMAT:
+            raise CheckpointError(
+                f"the checkpoint of step {step} has format {manifest['format']}, and this version of distfa reads "
+                f"{FORMAT}; go on with the version that wrote it"
+            )
+        return manifest
+
+    def read(self, step: int) -> Checkpoint:
+        """A whole checkpoint, every shard held against its digest.
+
+        Raises:
+            CheckpointError: It is torn or altered, or of another version's format; names the file.
+        """
+        manifest, layers = self.notes(step), {}
+        for shard in manifest["shards"]:
+            path = f"{self._folder(step)}/{shard['file']}"
+            content = self._get(path, step)
+            if _sha256(content) != shard["sha256"]:
+                raise CheckpointError(
+                    f"the checkpoint of step {step} is damaged: {path} is not what was written ({len(content)} bytes, "
+                    f"{shard['bytes']} were written)"
+                )
+            layers[shard["layer"]] = safetensors.torch.load(content)
+        try:
+            traffic = {(link, kind): sent for link, kind, sent in _TRAFFIC.validate_python(manifest["traffic"])}
+        except ValidationError as exc:
+            raise CheckpointError(f"the checkpoint of step {step} cannot be read: {exc}") from exc
+        return Checkpoint(step=step, layers=layers, traffic=traffic, notes=manifest)
+
+    def latest(self) -> Iterator[Checkpoint | CheckpointError]:
+        """The latest checkpoint, after those that had to be refused; nothing where there is none."""
+        for step in self.steps():
+            try:
+                yield self.read(step)
+                return
+            except CheckpointError as exc:
+                yield exc
+
+    def _folder(self, step: int) -> str:
+        return f"{self._root}/step-{step:08d}"
+
+    def _put(self, path: str, content: bytes) -> None:
+        """A whole file or none."""
+        if not self._local:
+            self._files.pipe_file(path, content)
+            return
+        draft = f"{path}.part"
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+
+    def _get(self, path: str, step: int) -> bytes:
+        try:
+            return bytes(self._files.cat_file(path))
+        except OSError as exc:
+            raise CheckpointError(f"the checkpoint of step {step} is damaged: cannot read {path}: {exc}") from exc
+
+    def _remove(self, folder: str) -> None:
+        """The manifest first, so that what is left is none."""
+        for path in (f"{folder}/{_MANIFEST}", folder):
+            try:
+                self._files.rm(path, recursive=True)
+            except OSError:
+                continue
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.contiguous() for name, value in state.items()}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

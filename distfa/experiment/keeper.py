@@ -1,0 +1,80 @@
+"""Keeps checkpoints as a run goes on, beside training, one at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from distfa.errors import DistfaError
+from distfa.experiment.checkpoint import Checkpoint, Store
+from distfa.runtime.worker import Snapshot
+
+_SETTLE_SECONDS = 120.0
+
+
+class Keeper:
+    """Writes a cut of the run to the store, in a thread of its own.
+
+    A cut that comes too soon after the last, or while that is still being written, is passed over. One that cannot be
+    written is told of, and the next is tried.
+
+    Args:
+        store: Where to.
+        least_seconds: Between two that are written.
+        tell: Told in words what could not be written.
+
+    Attributes:
+        written: Checkpoints of this process, whole.
+        seconds: What writing them took, beside training.
+    """
+
+    def __init__(self, store: Store, *, least_seconds: float, tell: Callable[[str], None]) -> None:
+        self._store, self._least_seconds, self._tell = store, least_seconds, tell
+        self._thread: threading.Thread | None = None
+        self._began = time.monotonic()
+        self.written = 0
+        self.seconds = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether a cut that comes now is to be kept."""
+        writing = self._thread is not None and self._thread.is_alive()
+        return not writing and time.monotonic() - self._began >= self._least_seconds
+
+    def keep(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> None:
+        """Begin to write a checkpoint."""
+        self._began = time.monotonic()
+        self._thread = threading.Thread(
+            target=self._write, args=(step, snapshots, notes), name=f"distfa-checkpoint-{step}", daemon=True
+        )
+        self._thread.start()
+
+    def steps(self) -> list[int]:
+        """The steps of all whole ones, the latest first."""
+        return self._store.steps()
+
+    def settle(self) -> None:
+        """Wait until what is being written is whole or given up."""
+        if self._thread is not None:
+            self._thread.join(_SETTLE_SECONDS)
+
+    def latest(self) -> Checkpoint | None:
+        """The latest whole one; those that had to be refused are told of."""
+        self.settle()
+        for found in self._store.latest():
+            if isinstance(found, Checkpoint):
+                return found
+            self._tell(f"{found}; the one before it is taken")
+        return None
+
+    def _write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> None:
+        began = time.monotonic()
+        try:
+            self._store.write(step, snapshots, notes)
+        except DistfaError as exc:
+            self._tell(f"{exc}; training goes on, and the next checkpoint is tried")
+            return
+        self.written += 1
+        self.seconds += time.monotonic() - began

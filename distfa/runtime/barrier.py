@@ -1,0 +1,53 @@
+"""One moment for all layers: what lies before it in what they report, and what after.
+
+Layers report as they go, and some are steps ahead of others. Each marks the moment in its own reports; what a layer
+reports after its mark is held back until every layer has come to its own.
+
+Source: Carbone et al., "Lightweight asynchronous snapshots for distributed dataflows", 2015 (aligned barriers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from distfa.core.books import Entry
+from distfa.core.records import Cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A layer has kept its state before ``step``.
+
+    Attributes:
+        step: The next one, counted from 0.
+    """
+
+    step: int
+
+
+class Barrier:
+    """Lines up the marks of all layers.
+
+    Args:
+        layers: How many there are.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self._layers = layers
+        self._held: dict[int, list[Entry | Mark]] = {}  # by the layers that have come to the mark
+
+    def add(self, layer: int, reported: Iterable[Entry | Mark]) -> Iterator[Entry]:
+        """What may go on of a layer's reports; once the last layer has come to its mark, a cut and what was held."""
+        for entry in reported:
+            if layer in self._held:
+                self._held[layer].append(entry)
+            elif isinstance(entry, Mark):
+                self._held[layer] = []
+                if len(self._held) == self._layers:
+                    yield Cut(step=entry.step)
+                    held, self._held = self._held, {}
+                    for other, entries in held.items():
+                        yield from self.add(other, entries)
+            else:
+                yield entry
