@@ -30,8 +30,10 @@ HOMES = {
     "pydantic": {
         *(f"experiment/spec/{name}.py" for name in ("schema", "loading", "explaining")),
         "experiment/run_dir.py",
+        *("experiment/notes.py", "experiment/checkpoint.py"),
         "plan/cluster.py",
     },
+    "fsspec": {"experiment/checkpoint.py"},
     "simpy": {"plan/stages.py", "plan/simulate.py"},
 }
 

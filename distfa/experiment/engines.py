@@ -14,7 +14,7 @@ from distfa import codecs
 from distfa.core.records import Record
 from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
-from distfa.errors import CheckpointError, SpecError
+from distfa.errors import LayerError, SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
@@ -175,9 +175,7 @@ class RayEngine:
         for layer in range(1, len(self._job.recipe.network) + 1):
             found = coordinator.snapshot(layer, step)
             if found is None:
-                raise CheckpointError(
-                    f"the state of layer {layer} before step {step} is gone, a later one took its place"
-                )
+                raise LayerError(f"the state of layer {layer} before step {step} is gone, a later one took its place")
             earlier = {key: sent for key, sent in before.items() if key[0].sender == layer}
             sums = {
                 key: earlier.get(key, Traffic()) + found.traffic.get(key, Traffic()) for key in earlier | found.traffic

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from distfa.errors import DistfaError
+from distfa.errors import CheckpointError, LayerError
 from distfa.experiment.checkpoint import Checkpoint, Store
 from distfa.runtime.worker import Snapshot
 
@@ -17,7 +17,8 @@ _SETTLE_SECONDS = 120.0
 class Keeper:
     """Writes a cut of the run to the store, in a thread of its own.
 
-    A cut that comes too soon after the last, or while that is still being written, is passed over. One that cannot be
+    A cut that comes too soon after the last, or while that is still being written, is passed over; with no least time
+    between them every cut is kept, and a run waits for it. One that cannot be
     written is told of, and the next is tried.
 
     Args:
@@ -40,6 +41,9 @@ class Keeper:
     @property
     def due(self) -> bool:
         """Whether a cut that comes now is to be kept."""
+        if not self._least_seconds:
+            self.settle()  # every cut is asked for
+            return True
         writing = self._thread is not None and self._thread.is_alive()
         return not writing and time.monotonic() - self._began >= self._least_seconds
 
@@ -73,8 +77,10 @@ class Keeper:
         began = time.monotonic()
         try:
             self._store.write(step, snapshots, notes)
-        except DistfaError as exc:
+        except CheckpointError as exc:
             self._tell(f"{exc}; training goes on, and the next checkpoint is tried")
+            return
+        except LayerError:  # the cut has passed, or a layer was lost: of which the run itself tells
             return
         self.written += 1
         self.seconds += time.monotonic() - began

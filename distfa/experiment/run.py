@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import math
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from distfa.core import rules
@@ -26,7 +24,6 @@ from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, StepRecord, TimelineRecord
 from distfa.data import Dataset
 from distfa.errors import (
-    CheckpointError,
     DistfaError,
     Interrupted,
     LayerError,
@@ -34,18 +31,17 @@ from distfa.errors import (
     LedgerViolation,
     TransportError,
 )
-from distfa.experiment import collapse, engines
+from distfa.experiment import collapse, engines, notes
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.checkpoint import Checkpoint, Store
 from distfa.experiment.checks import check
 from distfa.experiment.engines import entered
 from distfa.experiment.keeper import Keeper
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
-from distfa.experiment.spec import GIVEN, RunSpec, dump, flat
+from distfa.experiment.spec import GIVEN, RunSpec, dump
 from distfa.experiment.subject import Subject
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets
 from distfa.transport.message import Direction
-from distfa.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +63,6 @@ class Progress:
     layers: Callable[[], list[dict[str, Any]]]
 
 
-_TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(collapse.Seen)
 _AUDIT_ROWS = 8
 _TRAFFIC_SECONDS = 1.0  # between records of bytes and waiting
 
@@ -193,7 +188,7 @@ class _Attempt:
         """
         found = self._keeper.latest()
         if found is not None:
-            self._require_same(found.notes)
+            notes.require_same(self._identity(), found.notes, self._run_dir.path)
             self._go_back(found.notes, found)
         else:
             self._run_dir.rewind(0, 0)
@@ -242,59 +237,29 @@ class _Attempt:
         self._log(record)
         self._note(self._watcher.add(record))
         if isinstance(record, Cut) and self._keeper.due:
-            notes = self._notes()
-            self._keeper.keep(record.step, entered(self._engine).snapshots(record.step), notes)
+            self._keeper.keep(record.step, entered(self._engine).snapshots(record.step), self._notes())
         self._show(record)
 
     # -- going on -------------------------------------------------------------------------------
 
     def _notes(self) -> dict[str, Any]:
-        """All that this process knows of the run at a cut, as JSON can hold it."""
-        return {
-            "run_id": self._run_id,
-            "distfa": __version__,
-            "spec": self._spec.deciding(),
-            "network": _digest(repr(self._job.recipe.network)),
-            "data": self._dataset.digest,
-            "tally": _TALLY.dump_python(self.tally, mode="python"),
-            "seen": _SEEN.dump_python(self._watcher.seen, mode="python"),
-            "books": entered(self._engine).books(),
-            "metrics_bytes": self._run_dir.metrics_bytes,
-        }
+        """What a checkpoint that is made now must hold beside the layers."""
+        books, log_bytes = entered(self._engine).books(), self._run_dir.metrics_bytes
+        return self._identity() | notes.progress(self.tally, self._watcher.seen, books, log_bytes)
 
-    def _require_same(self, notes: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint that this run cannot go on from.
+    def _identity(self) -> dict[str, Any]:
+        return notes.identity(self._spec, self._job.recipe.network, self._dataset)
 
-        Raises:
-            CheckpointError: Says what differs.
-        """
-        where, mine = self._run_dir.path, flat(self._spec.deciding())
-        theirs = flat(notes["spec"])
-        if other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
-            key = other[0]
-            raise CheckpointError(
-                f"{key} is {mine.get(key)!r} now and was {theirs.get(key)!r} when {where} was trained; it decides the "
-                "weights, so the run cannot go on with it: leave it as it was, or start a new run"
-            )
-        if notes["network"] != _digest(repr(self._job.recipe.network)):
-            raise CheckpointError(f"the model is not the one that {where} trained; give the same, or start a new run")
-        if notes["data"] != self._dataset.digest:
-            raise CheckpointError(
-                f"the data are not those of the run in {where} (their digests differ); give the same, or start a "
-                "new run"
-            )
-
-    def _go_back(self, notes: Mapping[str, Any], found: Checkpoint | None) -> None:
+    def _go_back(self, noted: Mapping[str, Any], found: Checkpoint | None) -> None:
         """Take up where the notes were made, with the layers of a checkpoint or as they start."""
         step = found.step if found else 0
-        self.tally = _TALLY.validate_python(notes["tally"])
-        self._watcher.seen = _SEEN.validate_python(notes["seen"])
+        self.tally, self._watcher.seen = notes.tally_of(noted), notes.seen_of(noted)
         self._begin = Begin(
-            layers=found.layers if found else {}, books=notes["books"], traffic=found.traffic if found else {}
+            layers=found.layers if found else {}, books=noted["books"], traffic=found.traffic if found else {}
         )
         self._traffic_logged = self.tally.last_seconds
         self._job = dataclasses.replace(self._job, first=step, elapsed_seconds=self.tally.last_seconds)
-        self._run_dir.rewind(notes["metrics_bytes"], step)
+        self._run_dir.rewind(noted["metrics_bytes"], step)
 
     def _next_attempt(self, job: Job) -> Job:
         """The same under the next attempt's number, which every message carries: what is older is refused."""
@@ -506,10 +471,6 @@ class _Attempt:
             recoveries=self._recoveries,
             facts=facts,
         )
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _in_words(spec: RunSpec, network: Network) -> str:

@@ -87,7 +87,7 @@ TABLE = (
     Row(name="ActorDiedError", says="node was terminated", cause="its node died", fix=_NODE),
     Row(
         name="ActorDiedError",
-        says="memory",
+        says="low on memory",  # Ray's words for any death speak of memory as one cause of many
         cause="its process died (Ray ended it, as the node ran out of memory)",
         fix=_MEMORY,
     ),

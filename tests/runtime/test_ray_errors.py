@@ -51,6 +51,12 @@ def died(message):
     [
         ("The actor is dead because its node has died. Node Id: 00ff", "its node died"),
         ("The actor was killed due to the node running low on memory.", "Ray ended it, as the node ran out of memory"),
+        (
+            "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+            "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) "
+            "the process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called",
+            "its process died (The actor is dead",
+        ),
         ("Worker unexpectedly exits with a connection error code 2. End of file.", "its process died (Worker unexp"),
     ],
 )
