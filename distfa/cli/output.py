@@ -149,6 +149,14 @@ def result_table(result: Result, *, stderr: bool) -> None:
         console.print(_ledger_line(result), highlight=False)
     if result.alignment is not None:
         console.print(_alignment_line(result.alignment), highlight=False)
+    if result.recoveries:
+        last = result.recoveries[-1]
+        times = f"{len(result.recoveries)} time{'' if len(result.recoveries) == 1 else 's'}"
+        console.print(
+            f"went back to a checkpoint {times}, the last time from step {last['failed_at']:,} to {last['step']:,}: "
+            f"{_plain(last['cause'])}",
+            highlight=False,
+        )
     for finding in result.findings:
         console.print(f"[bold yellow]{finding['finding']}:[/] {_plain(str(Finding(**finding)))}", highlight=False)
     console.print(f"run directory: {result.run_dir}", highlight=False)

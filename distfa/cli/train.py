@@ -151,6 +151,7 @@ def _spec_of(resume: Path, spec_path: Path | None, run_dir: str | None) -> Path:
             f"--resume {resume} goes on with that run's own spec in its own directory; leave out "
             + (f"the spec {spec_path}" if spec_path else f"--run-dir {run_dir}")
         )
+    run_dirs.read_about(run_dirs.located(resume))
     return run_dirs.located(resume) / run_dirs.SPEC
 
 

@@ -206,3 +206,44 @@ def test_the_spec_of_a_run_from_python_says_what_it_needs(tmp_path):
     assert done.returncode == 2
     assert "the spec is of a run from Python, whose model was an object there" in done.stderr
     assert "model.name=package.module:function" in done.stderr
+
+
+def test_a_run_that_was_killed_goes_on_and_ends_as_the_whole(tmp_path):
+    """SIGKILL leaves no time for anything: the run is seen to be lost, and goes on from its last checkpoint."""
+    options = (
+        *TINY,
+        "--epochs",
+        200,
+        "--engine",
+        "serial",
+        "--set",
+        "checkpoint.every=3",
+        "--set",
+        "checkpoint.seconds=0",
+    )
+    here("train", *options, "--run-dir", "whole", cwd=tmp_path)
+    driver = subprocess.Popen(
+        command("train", *options, "--run-dir", "cut"),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        give_up = time.monotonic() + 120
+        while not list((tmp_path / "cut").glob("checkpoints/*/manifest.json")):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert "lost" in here("watch", "cut", "--once", cwd=tmp_path).stdout
+    changed = here("train", "--resume", "cut", "--epochs", 2, cwd=tmp_path, check=False)
+    assert changed.returncode == 2
+    assert "epochs is 2 now and was 200" in changed.stderr
+    both = here("train", "spec.yaml", "--resume", "cut", cwd=tmp_path, check=False)
+    assert "goes on with that run's own spec in its own directory; leave out the spec spec.yaml" in both.stderr
+    nowhere = here("train", "--resume", "nowhere", cwd=tmp_path, check=False)
+    assert "nowhere is no run directory" in nowhere.stderr
+    here("train", "--resume", "cut", cwd=tmp_path)
+    whole, cut = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole.keys() | cut.keys())
