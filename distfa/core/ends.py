@@ -76,7 +76,9 @@ class Ends:
                     continue
                 self.learned[name] = Operand(feedback.to(device, recipe.dtype, copy=True), recipe.signal_dtype)
                 self.origin[boundary][name] = self.learned[name].value
-        self.optimizer = optim.Optimizer(recipe.optimizer, [operand.master for operand in self.learned.values()])
+        self.optimizer = optim.Optimizer(
+            rule.feedback_optimizer(), [operand.master for operand in self.learned.values()]
+        )
 
     def refresh(self, step: int) -> None:
         """Draw what the rule draws anew for a step."""
@@ -87,7 +89,12 @@ class Ends:
 
     def renew(self, feedback: Tensor) -> None:
         """Take rows of a renewal, mean dlogits/dh_l, as the new teacher."""
-        self.teacher = self.signal(self._rule.renewed(feedback))
+        made = self._rule.renewed(feedback)
+        if _TEACHER not in self.learned:
+            self.teacher = self.signal(made)
+            return
+        self.learned[_TEACHER].master.copy_(made)
+        self.learned[_TEACHER].follow()
 
     def standing_in(self) -> Mapping[str, Tensor] | None:
         """What stands in for the weights in the layer's own gradient; None where that is exact."""
@@ -98,7 +105,8 @@ class Ends:
     def learn(self, message: Tensor, h: Tensor, *, first: bool) -> None:
         """Add one micro-batch's message^T h_l to the gradient of a learned teacher, or begin it."""
         if _TEACHER in self.learned:
-            add_product(self.learned[_TEACHER].master, message, h, first=first)
+            rows, columns = self.learned[_TEACHER].master.shape
+            add_product(self.learned[_TEACHER].master, message.reshape(-1, rows), h.reshape(-1, columns), first=first)
 
     def share_gradients(self) -> None:
         """Give feedback that stands beside a weight that weight's gradient."""

@@ -158,7 +158,7 @@ class Layer:
         delta = self.block.start(s, kept.tape)
         if self._ledger is not None:
             self._ledger.observe(s, delta, kept.tape)
-            if self.rule.is_direct and self.ends.teacher is not None:
+            if self.rule.is_direct and self.ends.teacher is not None and not self.ends.learned:
                 self._ledger.read_out(message, kept.tape.h, self.ends.teacher)
         return delta
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distfa.core.ledger import Half, ends
-from distfa.core.optim import Optimizer
+from distfa.core.optim import Optimizer, OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.core.rules.base import Rule
 from distfa.core.schedule import delay
@@ -160,7 +160,8 @@ class LayerLedger:
             update()
             return []
         updates = {name: Update(p, optimizer, config) for name, p in trained.items()}
-        kept = {name: Update(p, feedback_optimizer, config) for name, p in learned.items()}
+        of_feedback = replace(self._rule.feedback_optimizer(), lr=lr)
+        kept = {name: Update(p, feedback_optimizer, of_feedback) for name, p in learned.items()}
         update()
         halves = self._halves(step, lr, updates, kept, Fold(), Fold(), Fold())
         if not (self._recipe.ledger_neurons and self._spec.plain):
@@ -238,7 +239,7 @@ class LayerLedger:
             staleness=staleness,
             exchange=s_h,
             residual=total.change - total.second - total.optimizer - nonhomogeneity - staleness + s_h,
-            rounding=self._rounding(numbers, lr, total) + signals + alike,
+            rounding=self._rounding(numbers, lr, total, self._recipe.optimizer) + signals + alike,
             exchange_rounding=signals,
         )
 
@@ -284,7 +285,7 @@ class LayerLedger:
         return replace(self._potential_half(step, lr, boundary, w, total), angle_degrees=angle, ratio=ratio)
 
     def _learned_half(self, step: int, lr: float, boundary: int, fb: Update, fold: Fold) -> Half:
-        """kp: Phi = 1/2 ||B||^2, with B's own update and optimizer."""
+        """kp and dkp: Phi = 1/2 ||B||^2, with B's own update and optimizer."""
         total = self._nothing_yet(fold)
         for block in fb.blocks():
             total.add(block, lr)
@@ -301,7 +302,7 @@ class LayerLedger:
             optimizer=total.optimizer,
             exchange=total.exchange,
             residual=total.change - total.second - total.optimizer + total.exchange,
-            rounding=self._rounding(update.numbers, lr, total),
+            rounding=self._rounding(update.numbers, lr, total, update.config),
             exchange_rounding=self._product_rounding(lr * total.product, lr**2 * total.product_square),
         )
 
@@ -319,16 +320,18 @@ class LayerLedger:
 
     # -- rounding -----------------------------------------------------------------------------
 
-    def _rounding(self, numbers: int, lr: float, total: Sums) -> Number:
+    def _rounding(self, numbers: int, lr: float, total: Sums, config: OptimizerConfig) -> Number:
         """How large a half's residual may be by rounding.
 
         Each of the parameter's numbers is rounded once per step, by up to eps/2 of itself, which weighs
         in with W or B; independent roundings add up as the root of their number. The optimizer rounds
-        relative to the update, matrix products relative to their terms.
+        relative to the update, matrix products relative to their terms. Decoupled decay multiplies all numbers by the
+        one factor 1 - lr * decay, which is rounded once for all: that does not cancel.
         """
         stored = self._epsilon * total.size / math.sqrt(max(numbers, 1))
         products = self._product_rounding(lr * total.product, lr**2 * total.product_square)
-        return _MARGIN * (stored + self._epsilon * total.update) + products
+        factor = self._epsilon / 2 * total.size if config.name == "adamw" and config.weight_decay else 0.0
+        return _MARGIN * (stored + self._epsilon * total.update) + products + factor
 
     def _product_rounding(self, magnitude: Number, square: Number) -> Number:
         """How far a sum of products of signals may be off by rounding.

@@ -27,14 +27,16 @@ class FeedbackConfig:
         active_only: Rules that go hop by hop: an error number is sent as 0 where the activation that came is 0 and lies
             behind a ReLU, which stops the error; errors ``packed`` or ``+zstd`` then take next to nothing for it.
             Changes nothing where activations are lossless; a lossy codec also drops the errors of those it rounds to 0.
-        fanout: dfa at full rank: a layer sends the error to so many others, which pass it on (1: a relay); None: the
-            output layer sends to all; pays from some 64 layers on.
+        decay: dkp only: weight decay of B, decoupled as AdamW's also under ``adam``; None: 0.1.
+        fanout: dfa at full rank, and dkp: a layer sends the error to so many others, which pass it on (1: a relay);
+            None: the output layer sends to all; pays from some 64 layers on.
     """
 
     rank: Annotated[int, Ge(1)] | None = None
     inside: Literal["exact", "feedback"] = "exact"
     gain: Annotated[float, Gt(0)] = 1.0
     active_only: bool = False
+    decay: Annotated[float, Ge(0)] | None = None
     fanout: Annotated[int, Ge(1)] | None = None
 
 

@@ -249,6 +249,33 @@ def test_dfa_is_its_closed_form(init, activation):
     assert torch.allclose(layers[-1].weight.grad, e.t() @ h_in[-2], rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("init", ["aligned", "random"])
+@pytest.mark.parametrize("activation", NAMES)
+def test_dkp_is_its_closed_form_and_its_feedback_moves_along_the_error_and_the_signal(init, activation):
+    optimizer = OptimizerConfig(name="sgd", lr=0.3, weight_decay=0.2)
+    _, layers, x, y = one_step("dkp", init, activation, SIZES, optimizer=optimizer, decay=0.05)
+    h = [x]
+    for layer in layers:
+        h.append(layer.infer(h[-1]))
+    e = (torch.softmax(h[-1], 1) - nn.functional.one_hot(y, SIZES[-1])) / len(x)
+    for layer in layers[:-1]:
+        below, feedback = h[layer.index - 1], layer.rule.teacher(layer.index)
+        z = (below @ layer.weight.t() + layer.bias).requires_grad_()
+        (delta,) = torch.autograd.grad(layer.spec.activation.forward(z), z, e @ feedback)
+        assert torch.allclose(layer.weight.grad, delta.t() @ below, rtol=1e-12, atol=1e-15)
+        layer.update(0, 0.3)
+        moved = feedback - 0.3 * (e.t() @ h[layer.index] + 0.05 * feedback)
+        assert torch.allclose(layer.ends.teacher, moved, rtol=1e-12, atol=1e-15)
+
+
+def test_dkp_with_decay_drives_the_last_feedback_towards_the_output_weights():
+    """Both move along e^T h and lose alike, so that what they were at the start is forgotten."""
+    optimizer = OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.05)
+    settings = {"init": "random", "optimizer": optimizer, "decay": 0.05, "epochs": 200, "dtype": F64}
+    last, output = run_serial(recipe(rule="dkp", **settings))[2].layers[-2:]
+    assert torch.cosine_similarity(last.ends.teacher.flatten(), output.weight.flatten(), dim=0) > 0.99
+
+
 def test_aligned_fa_starts_as_backpropagation():
     _, fa, _, _ = one_step("fa", "aligned", "relu", SIZES)
     _, bp, _, _ = one_step("bp", "aligned", "relu", SIZES)

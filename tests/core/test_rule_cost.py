@@ -17,6 +17,7 @@ CASES = [{"rule": rule} for rule in RULES] + [
     {"rule": "fa", "rank": 3},
     {"rule": "dfa", "rank": 3},
     {"rule": "dfa", "fanout": 2},
+    {"rule": "dkp", "fanout": 2},
 ]
 DEFAULTS = {  # of specs and options
     ("core/recipe.py", "dfa"),

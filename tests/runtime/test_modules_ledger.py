@@ -46,14 +46,14 @@ def convolutions():
     return nn.Sequential(*parts, *more).to(F64)
 
 
-@pytest.mark.parametrize("rule", ["bp", "fa", "kp", "dfa"])
+@pytest.mark.parametrize("rule", ["bp", "fa", "kp", "dfa", "dkp"])
 def test_convolutions_obey_the_law_so_that_drift_falls_with_the_rate(rule):
     drifts = []
     for lr in (0.02, 0.01):
         torch.manual_seed(2)
         settings = {"rule": rule, "dtype": F64, "ledger_every": 1, "batch_size": 22, "epochs": round(1 / lr)}
         sgd = OptimizerConfig(name="sgd", lr=lr)
-        r, modules, data = prepared(convolutions(), (2, 8, 8), 3, optimizer=sgd, **settings)
+        r, modules, data = prepared(convolutions(), (2, 8, 8), 3, optimizer=sgd, decay=0.0, **settings)
         assert [layer.lawful for layer in r.network.layers] == [True, True, True]
         assert [layer.neurons for layer in r.network.layers] == [4, 5, 3]
         found = entries(run_serial(r, data, modules=modules)[1])

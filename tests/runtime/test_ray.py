@@ -81,6 +81,7 @@ SYNC, PARTS, ASYNC = ("sync", 1), ("sync", 4), ("async", 4)
         ("frsf", PARTS, "float32", 4),
         ("brsf", ASYNC, "float64", 4),
         ("kp", ASYNC, "float32", 4),
+        ("dkp", PARTS, "float32", 4),
         ("drtp", PARTS, "float64", 4),
     ],
     ids=label,

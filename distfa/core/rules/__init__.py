@@ -6,6 +6,7 @@ from distfa.core.recipe import Recipe
 from distfa.core.rules.base import DirectRule, HopRule, Rule
 from distfa.core.rules.bp import Backpropagation
 from distfa.core.rules.dfa import DirectFeedbackAlignment
+from distfa.core.rules.dkp import DirectKolenPollack
 from distfa.core.rules.drtp import DirectRandomTargetProjection
 from distfa.core.rules.fa import FeedbackAlignment
 from distfa.core.rules.kp import KolenPollack
@@ -21,6 +22,7 @@ _ALL: tuple[type[Rule], ...] = (
     FixedMagnitudeSignFeedback,
     FreshMagnitudeSignFeedback,
     KolenPollack,
+    DirectKolenPollack,
     DirectRandomTargetProjection,
 )
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from distfa.core.draw import Purpose, initial_weight, matrix
 from distfa.core.model import Shape
+from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.core.rules.cost import Cost
 
@@ -42,6 +43,7 @@ class Rule(ABC):
         takes_rank: Whether B can be of low rank.
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
         caution: What a reader of its figures must know; empty for nothing.
+        takes_decay: Whether its feedback learns with a decay of its own (``feedback.decay``).
         takes_init: Whether its feedback depends on ``init``.
         takes_fanout: Whether messages at full rank are all alike, so that layers can pass them on (``fanout``).
         is_direct: Whether B_l leads straight from the output to layer l.
@@ -55,6 +57,7 @@ class Rule(ABC):
     source: ClassVar[str]
     caution: ClassVar[str] = ""
     takes_rank: ClassVar[bool] = False
+    takes_decay: ClassVar[bool] = False
     takes_init: ClassVar[bool] = True
     takes_fanout: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
@@ -166,8 +169,12 @@ class Rule(ABC):
         return False
 
     def learns_at_learner(self, boundary: int) -> bool:
-        """Whether the teacher takes the update that W of the layer above takes, along message^T h_l."""
+        """Whether the teacher takes an update at every step, along message^T h_l."""
         return False
+
+    def feedback_optimizer(self) -> OptimizerConfig:
+        """Of feedback that learns: the one the weights have."""
+        return self.recipe.optimizer
 
     # -- the law --------------------------------------------------------------------------------
 

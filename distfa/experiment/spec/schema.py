@@ -177,6 +177,16 @@ class RunSpec(_Part):
         return self
 
     @model_validator(mode="after")
+    def _decay_needs_feedback_that_learns(self) -> RunSpec:
+        if self.feedback.decay is not None and not rules.RULES[self.rule].takes_decay:
+            able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_decay)
+            raise ValueError(
+                f"feedback.decay goes with rule {able}, whose feedback learns with a decay of its own, not with rule "
+                f"{self.rule!r}; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fanout_needs_one_error_for_all(self) -> RunSpec:
         rule = rules.RULES[self.rule]
         if self.feedback.fanout is not None and not (rule.takes_fanout and self.feedback.rank is None):

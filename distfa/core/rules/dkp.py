@@ -1,0 +1,59 @@
+"""dkp: direct Kolen-Pollack, direct feedback that learns beside its layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from distfa.core.optim import OptimizerConfig
+from distfa.core.recipe import Recipe
+from distfa.core.rules.cost import Cost
+from distfa.core.rules.dfa import DirectFeedbackAlignment
+
+DECAY = 0.1
+"""Of B, where the recipe names none."""
+
+
+class DirectKolenPollack(DirectFeedbackAlignment):
+    """s_l = e B_l, and B_l learns: its layer's own optimizer moves it along e^T h_l, and makes it decay.
+
+    Layer l holds h_l and gets e, all that the update needs: not one byte more than dfa. e^T h_l is what an output
+    layer would learn that read h_l, so B_l(t) - B_l(0) is the readout of layer l, the shadow of dfa's law; with decay
+    the start is forgotten and B_l becomes that readout.
+
+    The law: under gradient flow d/dt 1/2 ||B_l[:,i]||^2 = -sum_n s h, which is what the incoming weights grow by, so
+    Q_l[i] = 1/2 ||W_l[i]||^2 + 1/2 b_l[i]^2 - 1/2 ||B_l[:,i]||^2 is conserved. Decay stands under optimizer.
+
+    Source: Kolen & Pollack, ICNN 1994, for feedback that takes the weights' update; theory.md, direct feedback that
+    learns, for the direct form.
+    """
+
+    name = "dkp"
+    equation = "e B_l, dB_l along e^T h_l"
+    sends = "C, straight from the output"
+    potential = "1/2 ||B_l[:,i]||^2"
+    source = "distfa, after Kolen & Pollack 1994"
+    takes_rank = False
+    takes_decay = True
+
+    def learns_at_learner(self, boundary: int) -> bool:
+        """At every layer."""
+        return True
+
+    def feedback_optimizer(self) -> OptimizerConfig:
+        """The layers' own, with B's own decay, which Adam must not scale: it would swallow a B that learns slowly."""
+        own = self.recipe.optimizer
+        return replace(own, name="adamw" if own.name == "adam" else own.name, weight_decay=decay(self.recipe))
+
+    def keeps_potential(self, boundary: int) -> int:
+        """Layer l, which keeps B_l."""
+        return boundary
+
+    def cost(self, boundary: int) -> Cost:
+        """B_l at the layer that learns, which also learns it; the books need no other."""
+        whole = super().cost(boundary)
+        return replace(whole, learned=whole.learner_keeps, books_keep=0)
+
+
+def decay(recipe: Recipe) -> float:
+    """Of B, in this recipe."""
+    return DECAY if recipe.feedback.decay is None else recipe.feedback.decay
