@@ -16,6 +16,7 @@ from distfa.cli import (
     bench_books,
     bench_codecs,
     bench_comm,
+    bench_faults,
     bench_rules,
     bench_scale,
     bench_speed,
@@ -55,6 +56,7 @@ bench.app.command("scale")(bench_scale.scale)
 bench.app.command("rules")(bench_rules.rules)
 bench.app.command("books")(bench_books.books)
 bench.app.command("codecs")(bench_codecs.codecs)
+bench.app.command("faults")(bench_faults.faults)
 app.add_typer(bench.app, name="bench")
 
 

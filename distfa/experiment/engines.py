@@ -17,6 +17,7 @@ from distfa.core.serial import SerialTrainer
 from distfa.errors import LayerError, SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart
+from distfa.runtime.faults import Fault
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
 from distfa.runtime.worker import Snapshot
 from distfa.transport.message import Direction
@@ -59,6 +60,10 @@ class Engine(Protocol):
 
     def again(self, job: Job, begin: Begin) -> None:
         """Go on from another step, after layers, nodes or links were lost."""
+        ...
+
+    def harm(self, layer: int, fault: Fault) -> None:
+        """Do a fault to a layer, on purpose."""
         ...
 
 
@@ -135,6 +140,14 @@ class SerialEngine:
         """Nothing can be lost that leaves this process alive."""
         raise NotImplementedError
 
+    def harm(self, layer: int, fault: Fault) -> None:
+        """The layers are this process.
+
+        Raises:
+            SpecError: Always.
+        """
+        raise SpecError("faults are done to layers on Ray; use engine: ray")
+
 
 class RayEngine:
     """Layer actors on a Ray cluster."""
@@ -190,6 +203,10 @@ class RayEngine:
         """What died is replaced, what lives begins anew where it is."""
         self._before = begin.traffic
         self._coordinator = self._run.again(job, begin)
+
+    def harm(self, layer: int, fault: Fault) -> None:
+        """To the layer's process, wherever it is."""
+        self._run.harm(layer, fault)
 
     def boundary_bytes(self) -> list[dict[str, int]]:
         """What the layers have sent so far."""

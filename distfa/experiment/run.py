@@ -7,7 +7,8 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from distfa.experiment.keeper import Keeper
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
 from distfa.experiment.spec import GIVEN, RunSpec, dump
 from distfa.experiment.subject import Subject
+from distfa.runtime.faults import Planned
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets
 from distfa.transport.message import Direction
 
@@ -79,6 +81,7 @@ def run(
     model: nn.Sequential | None = None,
     observer: Observer = lambda progress: None,
     resume: Path | None = None,
+    faults: Sequence[Planned] = (),
 ) -> tuple[Result, dict[str, Tensor]]:
     """Carry out a run.
 
@@ -90,6 +93,7 @@ def run(
             does so with ``init: given``. It is left as it is.
         observer: Called as the run goes on.
         resume: A run directory, whose run goes on from its last checkpoint, or from the start where it has none.
+        faults: What is done to its layers on purpose, in order of steps.
 
     Returns:
         The result, and the weights under the keys of the user's model.
@@ -114,7 +118,7 @@ def run(
     else:
         run_dir = run_dirs.RunDir.reopen(resume)
         job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
-    attempt = _Attempt(spec, job, subject, dataset, run_dir, observer)
+    attempt = _Attempt(spec, job, subject, dataset, run_dir, observer, faults)
     try:
         if resume is not None:
             attempt.go_on()
@@ -161,7 +165,9 @@ class _Attempt:
         dataset: Dataset,
         run_dir: run_dirs.RunDir,
         observer: Observer,
+        faults: Sequence[Planned],
     ) -> None:
+        self._faults, self._harmed = deque(faults), 0.0
         self.tally = Tally(classification=dataset.classification, positions=dataset.positions)
         self._spec, self._run_id = spec, job.run_id
         self._subject, self._dataset = subject, dataset
@@ -238,6 +244,9 @@ class _Attempt:
         self._note(self._watcher.add(record))
         if isinstance(record, Cut) and self._keeper.due:
             self._keeper.keep(record.step, entered(self._engine).snapshots(record.step), self._notes())
+        if self._faults and not self._harmed and self.tally.steps >= self._faults[0].step:
+            self._harmed = time.monotonic()
+            entered(self._engine).harm(self._faults[0].layer, self._faults[0].fault)
         self._show(record)
 
     # -- going on -------------------------------------------------------------------------------
@@ -288,15 +297,18 @@ class _Attempt:
         step = self._job.first
         self._tell(f"{failure}; back to step {step} and on, attempt {self._run_dir.about['attempt']}")
         engine.again(self._job, self._begin)
-        self._recoveries.append(
-            {
-                "cause": str(failure),
-                "failed_at": lost,
-                "step": step,
-                "attempt": self._run_dir.about["attempt"],
-                "seconds": round(time.monotonic() - began, 3),
-            }
-        )
+        told = {
+            "cause": str(failure),
+            "failed_at": lost,
+            "step": step,
+            "attempt": self._run_dir.about["attempt"],
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        if self._harmed:
+            done = self._faults.popleft()
+            told |= {"fault": done.fault.value, "layer": done.layer, "noticed_seconds": round(began - self._harmed, 3)}
+            self._harmed = 0.0
+        self._recoveries.append(told)
         self._run_dir.note()
 
     def _tell(self, text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
@@ -23,6 +24,7 @@ from distfa.core.routes import reads_labels
 from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime import cluster, placement
 from distfa.runtime.coordinator import Coordinator
+from distfa.runtime.faults import Fault
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
 from distfa.runtime.placement import Bundle, ClusterConfig
 from distfa.runtime.ray_errors import in_our_terms, translate
@@ -96,6 +98,13 @@ class LayerActor:
         """Drop every stream, so that a run under way ends; ``build`` may then begin another."""
         if self._worker is not None:
             self._worker.close()
+
+    def harm(self, fault: Fault) -> None:
+        """Do a fault to this process, on purpose."""
+        if fault is Fault.CUT:
+            self.close()
+        else:
+            os.kill(os.getpid(), signal.SIGKILL if fault is Fault.KILL else signal.SIGSTOP)
 
     def _built(self) -> tuple[Job, LayerWorker]:
         if self._job is None or self._worker is None:
@@ -205,6 +214,10 @@ class RayRun:
                     remove_placement_group(self._group)
         finally:
             cluster.stop_ray()
+
+    def harm(self, layer: int, fault: Fault) -> None:
+        """Do a fault to a layer, on purpose; returns at once."""
+        self._handles[layer - 1].call("harm", fault)
 
     def _reserve(self) -> None:
         """Reserve what the layers need, and start a process for each."""

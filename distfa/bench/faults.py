@@ -1,0 +1,137 @@
+"""Faults: layers are killed, hang and lose their links, and the run must end as if nothing had happened.
+
+The oracle is the serial engine: after every recovery weights, losses, accuracies and books of a run must be its own.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distfa.bench.outcome import Outcome
+from distfa.bench.task import read
+from distfa.errors import BenchError, DistfaError
+from distfa.experiment.result import Result
+from distfa.experiment.run import run
+from distfa.experiment.spec import RunSpec, parse
+from distfa.experiment.subject import subject_for
+from distfa.runtime.faults import Fault, Planned, plan
+
+COLUMNS = {
+    "fault": "fault",
+    "schedule": "schedule",
+    "layer": "layer",
+    "faults": "faults",
+    "recovered": "recovered",
+    "equal": "weights and books equal",
+    "noticed_seconds": "s until noticed",
+    "seconds": "s until it goes on",
+    "redone_steps": "steps done again",
+    "useful": "useful share of the time, %",
+}
+_READ = (
+    "'s until noticed' is from the fault to the failure the coordinator sees, 's until it goes on' from there until "
+    "all layers are built and connected again; medians where there are several. 'useful share' is the training time of "
+    "the same run without a fault over that of the run with it, in this very run of the benchmark"
+)
+
+
+def measure(
+    base: RunSpec,
+    *,
+    kinds: Sequence[Fault],
+    schedules: Sequence[str],
+    soak: int,
+    seed: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """One fault in a run, of every kind, under every schedule, to the first, middle and last layer; then many in one.
+
+    Args:
+        base: The run; on Ray.
+        kinds: Faults.
+        schedules: ``sync`` and ``async``.
+        soak: Faults of the last run, of all kinds to any layer; 0 for none.
+        seed: Of the plan of that run.
+        say: Told what is about to run.
+
+    Raises:
+        BenchError: A run ended with other weights or books than the serial engine's.
+        DistfaError: A run failed.
+    """
+    rows, raw = [], []
+    for schedule in schedules:
+        spec = parse({**base.model_dump(mode="json"), "schedule": schedule, "ray": {"max_recoveries": max(3, soak)}})
+        oracle = _trained(spec.model_copy(update={"engine": "serial"}), ())
+        say(f"{schedule}: without a fault")
+        plain = _trained(spec, ())
+        _require_equal(plain, oracle, "without a fault")
+        layers, steps = len(plain[0].layer_sizes) - 1, plain[0].steps
+        cases: list[tuple[str, Any, list[Planned]]] = [
+            (kind.value, layer, [Planned(fault=kind, layer=layer, step=max(1, steps // 2))])
+            for kind in kinds
+            for layer in sorted({1, (layers + 1) // 2, layers})
+        ]
+        if soak:
+            cases.append(("any", "any", plan(soak, kinds=kinds, layers=layers, steps=steps, seed=seed)))
+        for name, layer, faults in cases:
+            what = f"{schedule}: {name}, layer {layer}, {len(faults)} fault{'' if len(faults) == 1 else 's'}"
+            say(what)
+            found = _trained(spec, faults)
+            _require_equal(found, oracle, what)
+            rows.append(
+                {"fault": name, "schedule": schedule, "layer": str(layer), **_figures(found[0], plain[0], faults)}
+            )
+            raw.append({"case": what, "recoveries": found[0].recoveries})
+    return Outcome(
+        name="faults",
+        settings={"soak": soak, "seed": seed, **base.model_dump(mode="json", exclude_defaults=True)},
+        columns=COLUMNS,
+        rows=rows,
+        notes=[_READ],
+        raw=raw,
+    )
+
+
+def _trained(spec: RunSpec, faults: Sequence[Planned]) -> tuple[Result, dict[str, Tensor]]:
+    dataset = read(spec)
+    subject = subject_for(spec, dataset)
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = spec.model_copy(update={"run_dir": str(Path(scratch) / "run")})
+        return run(kept, subject.network, dataset, model=subject.model, faults=faults)
+
+
+def _require_equal(
+    found: tuple[Result, dict[str, Tensor]], oracle: tuple[Result, dict[str, Tensor]], what: str
+) -> None:
+    (result, weights), (expected, expected_weights) = found, oracle
+    if not all(torch.equal(weights[key], expected_weights[key]) for key in expected_weights):
+        raise BenchError(f"{what}: the weights differ from the serial engine's; this is a fault of distfa: report it")
+    for name in ("steps", "train_loss", "test_loss", "test_accuracy", "ledger", "alignment"):
+        if getattr(result, name) != getattr(expected, name):
+            raise BenchError(
+                f"{what}: {name} is {getattr(result, name)}, the serial engine's is {getattr(expected, name)}; this is "
+                "a fault of distfa: report it"
+            )
+
+
+def _figures(result: Result, plain: Result, faults: Sequence[Planned]) -> dict[str, Any]:
+    done = [entry for entry in result.recoveries if "fault" in entry]
+    if not done:
+        raise DistfaError("no fault was noticed: the run ended before it; take more epochs")
+    training, undisturbed = (one.wall_seconds - one.startup_seconds for one in (result, plain))
+    return {
+        "faults": len(faults),
+        "recovered": len(done),
+        "equal": "yes",
+        "noticed_seconds": statistics.median(entry["noticed_seconds"] for entry in done),
+        "seconds": statistics.median(entry["seconds"] for entry in done),
+        "redone_steps": sum(entry["failed_at"] - entry["step"] for entry in done),
+        "useful": 100 * min(1.0, undisturbed / training),
+    }

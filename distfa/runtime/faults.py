@@ -1,0 +1,58 @@
+"""Faults on purpose: what happens to layers of a real cluster sooner or later, at steps that are planned."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Fault(Enum):
+    """What can be done to a layer.
+
+    Attributes:
+        KILL: Its process ends at once (SIGKILL), as when memory runs out or a machine is taken away.
+        HANG: Its process stops and answers nothing (SIGSTOP).
+        CUT: All its streams break, as when a link goes down; the process lives.
+    """
+
+    KILL = "kill"
+    HANG = "hang"
+    CUT = "cut"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One fault.
+
+    Attributes:
+        fault: What happens.
+        layer: To which layer.
+        step: Once so many steps are reported; counted from the start of the run, not anew after a recovery.
+    """
+
+    fault: Fault
+    layer: int
+    step: int
+
+
+def plan(count: int, *, kinds: Sequence[Fault], layers: int, steps: int, seed: int) -> list[Planned]:
+    """So many faults, drawn from a seed and spread evenly over the run.
+
+    Args:
+        count: How many.
+        kinds: Which.
+        layers: Of the network.
+        steps: Of the run.
+        seed: Of kinds, layers, and the place of each fault within its share of the run.
+    """
+    draw, share = random.Random(seed), steps / (count + 1)
+    return [
+        Planned(
+            fault=draw.choice(kinds),
+            layer=draw.randint(1, layers),
+            step=max(1, round(share * (number + draw.uniform(-0.3, 0.3)))),
+        )
+        for number in range(1, count + 1)
+    ]
