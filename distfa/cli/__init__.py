@@ -26,6 +26,7 @@ from distfa.cli import (
     report,
     rules,
     spec,
+    status,
     train,
     watch,
 )
@@ -48,6 +49,7 @@ app.command("doctor")(doctor.doctor)
 app.command("spec")(spec.spec)
 app.command("rules")(rules.rules)
 app.command("watch")(watch.watch)
+app.command("status")(status.status)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
 bench.app.command("speed")(bench_speed.speed)

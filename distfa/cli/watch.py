@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from distfa.experiment.report.records import Run
 
 _REFRESH_SECONDS = 1.0
-_OVER = ("finished", "failed", "interrupted")
+_OVER = ("finished", "failed", "interrupted", "lost")
 
 
 def watch(

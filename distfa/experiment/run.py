@@ -181,7 +181,7 @@ class _Attempt:
         self._keeper = Keeper(
             Store(place, keep=spec.checkpoint.keep), least_seconds=spec.checkpoint.seconds, tell=self._tell
         )
-        self._job, self._begin = self._next_attempt(job), Begin()
+        self._job, self._begin = self._numbered(job), Begin()
         self._recoveries: list[dict[str, Any]] = run_dir.about.setdefault("recoveries", [])
         self._in_a_row, self._kept_before = 0, 0
         self._engine: engines.Engine | None = None
@@ -270,10 +270,9 @@ class _Attempt:
         self._job = dataclasses.replace(self._job, first=step, elapsed_seconds=self.tally.last_seconds)
         self._run_dir.rewind(noted["metrics_bytes"], step)
 
-    def _next_attempt(self, job: Job) -> Job:
-        """The same under the next attempt's number, which every message carries: what is older is refused."""
-        number = self._run_dir.about["attempt"] = self._run_dir.about.get("attempt", 0) + 1
-        return dataclasses.replace(job, run_id=f"{self._run_id}-{number}")
+    def _numbered(self, job: Job) -> Job:
+        """The same under this attempt's number, which every message carries: what is older is refused."""
+        return dataclasses.replace(job, run_id=f"{self._run_id}-{self._run_dir.about['attempt']}")
 
     def _recover(self, failure: DistfaError, engine: engines.Engine, start: Mapping[str, Any]) -> None:
         """Back to the last checkpoint and on, after something was lost that can be replaced.
@@ -293,7 +292,9 @@ class _Attempt:
                 f"{failure}; {most} recoveries since the last checkpoint did not help (ray.max_recoveries)"
             ) from failure
         self._go_back(found.notes if found else start, found)
-        self._job = self._next_attempt(self._job)
+        self._run_dir.about["attempt"] += 1
+        self._run_dir.note()
+        self._job = self._numbered(self._job)
         step = self._job.first
         self._tell(f"{failure}; back to step {step} and on, attempt {self._run_dir.about['attempt']}")
         engine.again(self._job, self._begin)

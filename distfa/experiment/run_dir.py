@@ -92,6 +92,7 @@ class RunDir:
             run_dir._write(SPEC, spec_text.encode(errors="surrogateescape"))  # names of files may be any bytes
             run_dir.about = {
                 "status": "running",
+                "attempt": 1,
                 "network": _describe(network),
                 **about,
                 **_driver(),
@@ -122,7 +123,8 @@ class RunDir:
                 f"the run in {path} is driven by another process (pid {run_dir.about.get('pid')} on "
                 f"{run_dir.about.get('node')}); end that first"
             )
-        run_dir.about |= {"status": "running", "error": None, **_driver(), "host": host_facts()}
+        attempt = run_dir.about.get("attempt", 1) + 1
+        run_dir.about |= {"status": "running", "error": None, "attempt": attempt, **_driver(), "host": host_facts()}
         run_dir._write_about()
         return run_dir
 

@@ -213,7 +213,14 @@ class Coordinator:
     def _stuck(self) -> DistfaError | None:
         """A layer that hangs while no other layer has noticed yet, or that has nobody to notice."""
         limit = self._deadline_seconds + 2.0
-        return self._silent(limit) or self._computing(limit)
+        found = self._silent(limit) or self._computing(limit)
+        return None if found is None else type(found)(f"{found}{self._waits()}")
+
+    def _waits(self) -> str:
+        """Who waits for whom, from the layer nobody waits for on."""
+        waits = {layer: status.waiting_for_layer for layer, status in self._status.items() if status.waiting_for}
+        chain = [f"layer {layer} waits for layer {other}" for layer, other in sorted(waits.items()) if other]
+        return f" ({', '.join(chain)})" if chain else ""
 
     def _cause(self, runs: dict[int, Future[None]]) -> BaseException:
         """The failure the others follow from.

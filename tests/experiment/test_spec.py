@@ -48,7 +48,10 @@ def test_a_short_form_keeps_what_was_said_before():
         ({"schedule": "asinc"}, "'asinc' is not one of sync, async; did you mean 'async'"),
         ({"ledger": {"every": 0, "exact": True}}, "but every is 0; set ledger.every to 1 or more"),
         ({"rule": "kp", "feedback": {"decay": 0.1}}, "feedback.decay goes with rule dkp.*'kp'; leave it out"),
-        ({"rule": "fa", "feedback": {"fanout": 2}}, "goes with rule dfa, dkp at full rank.*'fa', rank None; leave it out"),
+        (
+            {"rule": "fa", "feedback": {"fanout": 2}},
+            "goes with rule dfa, dkp at full rank.*'fa', rank None; leave it out",
+        ),
         ({"optimizer": {"schedule": "cosin"}}, "did you mean 'cosine'"),
         ({"optimizer": {"lr": float("nan")}}, "optimizer.lr"),
         ({"codec": {"errors": "int9"}}, r"codec.errors: 'int9' is not one of .*did you mean 'int8'"),

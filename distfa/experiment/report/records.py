@@ -112,7 +112,9 @@ def read_run(path: Path) -> Run:
     about = read_about(path)
     rows, notes = _read_metrics(path / METRICS)
     if about.get("status") == "running":
-        notes = [*notes, "run.json says the run is still running, or was killed: this is what it had written so far."]
+        notes = [*notes, "The run is still under way: this is what it had written so far."]
+    if about.get("status") == "lost":
+        notes = [*notes, "Whoever drove the run ended without a word: this is what it had written by then."]
     of: dict[str, list[Row]] = {kind: [] for kind in _NEEDED}
     for row in rows:
         of[row["kind"]].append(row)

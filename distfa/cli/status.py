@@ -1,0 +1,110 @@
+"""``distfa status``: where the layers of a run are and how they fare, whether anybody drives it, where it can go on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from distfa.cli import options
+from distfa.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from distfa.experiment.report.records import Run
+
+
+def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None:
+    """Show who drives a run, its last sign of life, its last checkpoint, and each layer's node, process and step.
+
+    Reads the run directory only, so it may run anywhere that sees it. A run whose driver has ended without a word
+    has the status 'lost'; 'distfa train --resume RUN_DIR' goes on with it.
+    """
+    from distfa.experiment import strict_json
+    from distfa.experiment.report.records import read_run
+
+    run = read_run(run_dir)
+    found = _facts(run)
+    if as_json:
+        typer.echo(strict_json.dumps(found))
+        return
+    console = Console()
+    console.print(Text(_headline(found), style="bold"), soft_wrap=True)
+    for entry in found["recoveries"][-3:]:
+        said = f"attempt {entry['attempt']}: from step {entry['failed_at']} back to {entry['step']}: {entry['cause']}"
+        console.print(Text(said, style="yellow"), soft_wrap=True)
+    if found["error"]:
+        console.print(Text(f"error: {found['error']}", style="red"), soft_wrap=True)
+    if found["layers"]:
+        console.print(_table(found["layers"]))
+    console.print(Text(_advice(found, run_dir)), soft_wrap=True)
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    about = run.about
+    last = run.traffic[-1] if run.traffic else {"step": None, "layers": []}
+    return {
+        "status": about.get("status"),
+        "pid": about.get("pid"),
+        "node": about.get("node"),
+        "attempt": about.get("attempt", 1),
+        "step": run.steps[-1]["step"] if run.steps else last["step"],
+        "sign_of_life_seconds": round(max(0.0, time.time() - _last_written(run.path)), 1),
+        "checkpoint": _checkpoint(run),
+        "recoveries": about.get("recoveries", []),
+        "error": about.get("error"),
+        "layers": list(last["layers"]),
+    }
+
+
+def _last_written(path: Path) -> float:
+    from distfa.experiment.run_dir import METRICS, RUN
+
+    return max((path / name).stat().st_mtime for name in (METRICS, RUN) if (path / name).exists())
+
+
+def _checkpoint(run: Run) -> int | None:
+    """The step of the last whole checkpoint."""
+    from distfa.experiment.checkpoint import Store
+    from distfa.experiment.run_dir import CHECKPOINTS
+
+    asked = run.spec.get("checkpoint") or {}
+    try:
+        return next(iter(Store(asked.get("dir") or str(run.path / CHECKPOINTS), keep=1).steps()), None)
+    except CheckpointError:  # a place that this machine cannot open
+        return None
+
+
+def _headline(found: dict[str, Any]) -> str:
+    said = [f"{found['status']}, attempt {found['attempt']}"]
+    if found["step"] is not None:
+        said.append(f"step {found['step']:,}")
+    said.append(f"driven by pid {found['pid']} on {found['node']}")
+    said.append(f"last sign of life {found['sign_of_life_seconds']:,.0f} s ago")
+    return ", ".join(said)
+
+
+def _table(layers: list[dict[str, Any]]) -> Table:
+    table = Table("layer", "node", "pid", "step", "busy s", "waited s", "waits for", box=None, pad_edge=False)
+    for row in layers:
+        table.add_row(
+            str(row["layer"]),
+            str(row.get("node", "-")),
+            str(row.get("pid", "-")),
+            str(row.get("step", "-")),
+            f"{row['busy_seconds']:.1f}",
+            f"{row['wait_seconds']:.1f}",
+            Text(row.get("waiting_for") or "-"),
+        )
+    return table
+
+
+def _advice(found: dict[str, Any], run_dir: Path) -> str:
+    kept = "no checkpoint yet" if found["checkpoint"] is None else f"last checkpoint: step {found['checkpoint']:,}"
+    if found["status"] in ("lost", "failed", "interrupted"):
+        return f"{kept}; to go on: distfa train --resume {run_dir}"
+    return kept
