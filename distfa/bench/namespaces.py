@@ -81,6 +81,14 @@ class Nodes:
         """Of a node: in the range kept for benchmarks (RFC 2544), and seen by the other nodes only."""
         return f"198.18.0.{node}"
 
+    def lose(self, node: int) -> None:
+        """Kill all that runs on a node, as when its power fails."""
+        _kill(_run("ip", "netns", "pids", self._namespace(node)))
+
+    def unplug(self, node: int) -> None:
+        """Take a node off the network; what runs there goes on."""
+        _run("ip", "link", "set", self._veth(node), "down")
+
     def sent_bytes(self) -> dict[int, int]:
         """What each node has sent so far; see the function."""
         return sent_bytes(self.name, self.owner)

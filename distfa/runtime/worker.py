@@ -30,7 +30,7 @@ from distfa.transport.base import Tap, Transport
 from distfa.transport.inbox import Inbox
 from distfa.transport.port import InPort, OutPort, Traffic, Waiting
 
-_SNAPSHOTS = 2  # kept for the coordinator, which may be a cut behind
+_FETCH_SECONDS = 3.0  # a snapshot stays for so long at least, for the coordinator to fetch it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ class LayerWorker:
         self._finished = 0.0
         self._progressed = time.monotonic()
         self._entries: list[Entry | Mark] = []
-        self._snapshots: dict[int, Snapshot] = {}
+        self._snapshots: dict[int, tuple[Snapshot, float]] = {}  # with the time they were made
         self._lock = threading.Lock()
 
     # -- life ---------------------------------------------------------------------------------
@@ -288,7 +288,8 @@ class LayerWorker:
     def snapshot(self, step: int) -> Snapshot | None:
         """What was kept at the cut before ``step``, once; None where later ones have taken its place."""
         with self._lock:
-            return self._snapshots.pop(step, None)
+            found, _ = self._snapshots.pop(step, (None, 0.0))
+        return found
 
     def close(self) -> None:
         """Drop every stream, at once."""
@@ -334,9 +335,11 @@ class LayerWorker:
     def _keep(self, step: int) -> None:
         """Copy the state, for the coordinator to fetch, and mark the place in the reports."""
         kept = Snapshot(step=step, state=self.state_dict(), traffic=copy.deepcopy(self._ports.traffic()))
+        now = time.monotonic()
         with self._lock:
-            latest = sorted(self._snapshots)[-(_SNAPSHOTS - 1) :]
-            self._snapshots = {**{at: self._snapshots[at] for at in latest}, step: kept}
+            stay = [at for at, (_, since) in self._snapshots.items() if now - since < _FETCH_SECONDS]
+            stay = stay or sorted(self._snapshots)[-1:]
+            self._snapshots = {**{at: self._snapshots[at] for at in stay}, step: (kept, now)}
             self._entries.append(Mark(step=step))
 
     def _enter(self, entry: Entry) -> None:

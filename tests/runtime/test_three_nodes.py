@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 
 import pytest
@@ -69,3 +70,39 @@ def test_layers_on_three_nodes_equal_serial_under_mutual_tls_within_a_range_of_p
     stranger = {**rays.environment, "RAY_AUTH_TOKEN": "0" * 64}
     _, _, stderr = train(tmp_path / "no", "--address", rays.address, prefix=nodes.command(1), environment=stranger)
     assert f"the Ray cluster at {rays.address} asks for a token" in stderr
+
+
+def under_way(folder, steps, driver):
+    """Wait until so many steps are in the records of a run."""
+    metrics, give_up = folder / "metrics.jsonl", time.monotonic() + 100
+    while not metrics.exists() or metrics.read_text().count('"kind": "step"') < steps:
+        assert driver.poll() is None, driver.stderr.read()
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("harm", ["lose", "unplug"])
+def test_a_node_that_is_lost_takes_nothing_with_it(harm, tmp_path):
+    """Its layer starts anew on a node that is left, from the last checkpoint."""
+    long = ["--hidden", "256,256", "--epochs", "60", "--set", "checkpoint.every=20", "--set", "checkpoint.seconds=0"]
+    long += ["--set", "ray.placement=spread", "--set", "ray.resources.cpus=0.3", "--set", "log_every=1"]
+    long += ["--set", "wire.deadline_seconds=10"]
+    with Nodes(3) as nodes, RayNodes(nodes, 3) as rays:
+        command = [*nodes.command(1), *RUN, *COMMON, *long, "--run-dir", str(tmp_path / "run")]
+        environment = {**rays.environment, "RAY_ADDRESS": rays.address}
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        under_way(tmp_path / "run", 100, driver)
+        getattr(nodes, harm)(3)
+        out, err = driver.communicate(timeout=240)
+    assert driver.returncode == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["recoveries"]
+    assert nodes.address(3) not in [layer["node"] for layer in result["facts"]["layers"]]
+    expected, weights, stderr = train(tmp_path / "serial", "--engine", "serial", *long)
+    assert expected is not None, stderr
+    found = load_file(tmp_path / "run" / "weights.safetensors")
+    assert all(torch.equal(found[key], weights[key]) for key in weights)
+    assert result["ledger"] == expected["ledger"]
+    print(json.dumps(result["recoveries"]))
