@@ -58,7 +58,11 @@ class Harm:
     ("changes", "planned"),
     [
         ({"rule": "dfa"}, [(50, 1, signal.SIGKILL), (250, 3, signal.SIGKILL)]),
-        ({"rule": "fa", "schedule": "async", "micro_batches": 4}, [(4, 2, signal.SIGKILL), (150, 2, signal.SIGSTOP)]),
+        pytest.param(
+            {"rule": "fa", "schedule": "async", "micro_batches": 4},
+            [(4, 2, signal.SIGKILL), (150, 2, signal.SIGSTOP)],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["sync", "async"],
 )
@@ -76,6 +80,7 @@ def test_killed_and_hung_layers_are_replaced_and_nothing_is_lost(changes, planne
     assert result.steps == whole.steps
 
 
+@pytest.mark.slow
 def test_too_many_recoveries_end_the_run_with_one_message_and_it_can_go_on(digits, tmp_path):
     harm = Harm((5, 1, signal.SIGKILL), (300, 2, signal.SIGKILL))
     s = spec(tmp_path / "ray", ray={"max_recoveries": 1}, checkpoint={"every": 1000})
