@@ -15,11 +15,12 @@ from rich.table import Table
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
-from distfa.core.records import AuditRecord, Cut, EvalRecord, TimelineRecord
+from distfa.core.records import AuditRecord, Cut, EvalRecord, RenewalRecord, TimelineRecord
 from distfa.experiment.collapse import Finding
 from distfa.experiment.result import Result
 from distfa.experiment.run import Progress as RunProgress
 
+_QUIET = ProbeRecord | TimelineRecord | RenewalRecord | AuditRecord | Cut
 _REFRESH_SECONDS = 0.1
 _WARNINGS = 3
 
@@ -86,7 +87,7 @@ class ProgressBar:
         if isinstance(record, LedgerRecord | DigestRecord):
             self._warn(progress.tally.violations)
             return
-        if self._task is None or record is None or isinstance(record, ProbeRecord | TimelineRecord | AuditRecord | Cut):
+        if self._task is None or record is None or isinstance(record, _QUIET):
             return
         now = time.monotonic()
         if now - self._shown < _REFRESH_SECONDS and progress.tally.steps < progress.steps:
@@ -149,6 +150,9 @@ def result_table(result: Result, *, stderr: bool) -> None:
         console.print(_ledger_line(result), highlight=False)
     if result.alignment is not None:
         console.print(_alignment_line(result.alignment), highlight=False)
+    if result.renewals:
+        times = f"{result.renewals} time{'' if result.renewals == 1 else 's'}"
+        console.print(f"feedback renewed {times}; products of weights travelled, no weight did", highlight=False)
     if result.recoveries:
         last = result.recoveries[-1]
         times = f"{len(result.recoveries)} time{'' if len(result.recoveries) == 1 else 's'}"

@@ -22,6 +22,12 @@ def rules(
     """
     from distfa.core.rules import RULES
 
+    renewable = ", ".join(rule.name for rule in RULES.values() if rule.takes_renewal)
+    note = (
+        f"With feedback.renew, {renewable} make B_l anew from the weights above as they are: weight transport in the "
+        "strict sense, since products of weights travel, though no weight does. It is off unless asked for."
+    )
+
     columns = ("rule", "teaching signal s_l", "numbers sent down", "potential", "source")
     rows = [
         (rule.name, rule.equation, rule.sends, rule.potential or "none, so no conservation law", rule.source)
@@ -34,3 +40,4 @@ def rules(
     for row in rows:
         table.add_row(*(escape(cell) for cell in row), end_section=True)
     Console().print(table)
+    typer.echo(note)

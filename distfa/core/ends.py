@@ -96,6 +96,14 @@ class Ends:
         self.learned[_TEACHER].master.copy_(made)
         self.learned[_TEACHER].follow()
 
+    def feedback(self) -> Tensor:
+        """A copy of the teacher as it is updated: of a learned one its master."""
+        if _TEACHER in self.learned:
+            return self.learned[_TEACHER].master.clone()
+        if self.teacher is None:
+            raise ValueError("only a layer with a teacher has feedback of its own")
+        return self.teacher.clone()
+
     def standing_in(self) -> Mapping[str, Tensor] | None:
         """What stands in for the weights in the layer's own gradient; None where that is exact."""
         if self.inside is None:

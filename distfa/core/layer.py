@@ -30,8 +30,6 @@ from distfa.errors import ModelError
 Part = tuple[int, int]
 """A micro-batch: (step, its number within the step)."""
 
-RENEWAL_ROWS = 32  # samples over which a renewal takes the mean
-
 
 @dataclass(kw_only=True)
 class _Kept:
@@ -54,6 +52,9 @@ class Layer:
         device: Where weights and signals live.
         module: The layer as the user gave it, which is copied; a layer of a seeded network needs none, unless
             ``init`` is ``given``.
+
+    Attributes:
+        undecided: By step, what its probes saw, where it has yet to be judged whether feedback is renewed for it.
 
     Raises:
         ModelError: There is no module, and the layer cannot be drawn from the seed.
@@ -87,6 +88,7 @@ class Layer:
         self._updates = 0
         self._has_gradient = False
         self._probed = False
+        self.undecided: dict[int, LayerProbe] = {}
         self._probe_tapes: dict[int, Any] = {}
         self._true_gradients: list[Tensor] = []
         self._active: Tensor | None = None
@@ -237,10 +239,13 @@ class Layer:
         Source: theory.md, Feedback that is renewed.
         """
         if not self.is_output:
+            before = self.ends.feedback()
             self.ends.renew(feedback)
+            if self._ledger is not None:
+                self._ledger.renewed(part[0], before, self.ends.feedback(), learned=bool(self.ends.learned))
         if self.index == 1:
             return None
-        rows = self._kept[part].tape.h_in[:RENEWAL_ROWS]
+        rows = self._kept[part].tape.h_in[: self._recipe.feedback.renew.rows]
         return self.block.pass_on(feedback, self.block.forward(rows, seed=self._seed(part), aside=True))
 
     # -- probes ---------------------------------------------------------------------------------
@@ -286,7 +291,10 @@ class Layer:
         """This layer's alignment with the true gradient of the step, before its update."""
         signal = torch.cat(self._cosines).mean().item() if self._cosines else None
         active = None if self._active is None else self._active.double().mean().item()
-        return measure(step, self.index, self.parameters, self._true_gradients, signal, active)
+        found = measure(step, self.index, self.parameters, self._true_gradients, signal, active)
+        if self._recipe.feedback.renew.below is not None:
+            self.undecided[step] = found
+        return found
 
     # -- all of it ------------------------------------------------------------------------------
 
@@ -299,6 +307,8 @@ class Layer:
         if self._ledger is not None:
             found |= {f"ledger.{name}": value for name, value in self._ledger.state_dict().items()}
         found["updates"] = torch.tensor(self._updates)
+        for step, probe in self.undecided.items():
+            found[f"undecided.{step}"] = probe.tally(torch.float64)
         return {name: value.detach().clone() for name, value in found.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -315,6 +325,8 @@ class Layer:
             self._ledger.matrix = self.ends.matrix_of_the_law()
             self._ledger.load_state_dict(under("ledger.", state, self.device))
         self._updates = int(state["updates"])
+        for name, tally in under("undecided.", state, self.device).items():
+            self.undecided[int(name)] = LayerProbe.of_tally(tally, step=int(name), layer=self.index)
 
     # -- parts ----------------------------------------------------------------------------------
 

@@ -65,6 +65,7 @@ class LayerLedger:
         self._feedback: Tensor | None = None  # B_l, or the factor of it that layer l has
         self._sums: _Signals | None = None
         self._sent = [0.0, 0.0]  # <message, h_in> of this step so far, and the sum of magnitudes
+        self._renewal: tuple[int, Tensor] | None = None  # (step, what its renewal did to the potential, per neuron)
         self._due = False
         self._delayed = delay(recipe, layer) > 0
         self._before: list[Tensor] = []  # parameters before the last update, where the next entry needs them
@@ -118,6 +119,23 @@ class LayerLedger:
         columns, numbers = feedback.shape
         product = torch.mm(message.reshape(-1, columns).t(), h.reshape(-1, numbers)).double()
         self._read = product if self._read is None else self._read.add_(product)
+
+    def renewed(self, step: int, before: Tensor, after: Tensor, *, learned: bool) -> None:
+        """Feedback was made anew at the start of a step, which moves the potential that this layer keeps.
+
+        Args:
+            step: Counted from 0.
+            before: B_l until then, shape (C, numbers of h_l at a position).
+            after: B_l from then on.
+            learned: Whether B_l is learned, so that its potential is 1/2 ||B_l||^2; else it is <B_l, V_l>.
+        """
+        if not (self._local and self._recipe.ledger_due(step)):
+            return
+        old, new = before.double(), after.double()
+        if learned:
+            self._renewal = step, ((new - old) * (new + old)).sum(0) / 2
+        elif self._shadow is not None:
+            self._renewal = step, ((new - old) * self._shadow).sum(0)
 
     def stale(self, parameters: list[Tensor]) -> None:
         """The gradient so far is of micro-batches whose forward saw the weights before the last update.
@@ -202,11 +220,14 @@ class LayerLedger:
             halves.append(self._upper_half(step, lr, self._upper, updates, learned, outgoing))
         if self._local and self._sums is not None:
             taught = learned.get("")
-            halves.append(
+            half = (
                 self._shadow_half(step, lr, self._sums, local)
                 if taught is None
                 else self._learned_half(step, lr, self._layer, taught, local)
             )
+            made, by = self._renewal or (-1, self._nothing())
+            made_anew = local.vector(by) if made == step else 0.0
+            halves.append(replace(half, change=half.change + made_anew, renewal=made_anew))
         return halves
 
     def _lower_half(self, step: int, lr: float, updates: Mapping[str, Update], sums: _Signals, fold: Fold) -> Half:

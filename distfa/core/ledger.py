@@ -47,6 +47,8 @@ class Half:
         optimizer: What the optimizer added to plain SGD.
         nonhomogeneity: Lower only.
         staleness: Lower only: of forwards that saw older weights than the update changes.
+        renewal: Upper only: what making feedback anew added before the update, <dB_l, V_l> (dfa), or to
+            1/2 ||B_l||^2 (dkp).
         exchange: lr sum s h, or lr <B, G>: the same number at both ends.
         residual: ``change`` less all that explains it.
         rounding: How large ``residual`` may be by rounding.
@@ -65,6 +67,7 @@ class Half:
     optimizer: Number = 0.0
     nonhomogeneity: Number = 0.0
     staleness: Number = 0.0
+    renewal: Number = 0.0
     exchange: Number = 0.0
     residual: Number = 0.0
     rounding: Number = 0.0
@@ -83,6 +86,7 @@ class NeuronShares:
     optimizer: tuple[float, ...]
     nonhomogeneity: tuple[float, ...]
     staleness: tuple[float, ...]
+    renewal: tuple[float, ...]
     transport: tuple[float, ...]
     residual: tuple[float, ...]
 
@@ -91,7 +95,7 @@ class NeuronShares:
 class LedgerRecord:
     """How Q_l changed in one step, by cause; sums over the neurons of layer l.
 
-    ``change = discretisation + optimizer + nonhomogeneity + staleness + transport + residual``, exactly.
+    ``change = discretisation + optimizer + nonhomogeneity + staleness + renewal + transport + residual``, exactly.
 
     Attributes:
         step: Counted from 0.
@@ -104,6 +108,7 @@ class LedgerRecord:
         optimizer: Momentum, weight decay, Adam: what was added to plain SGD.
         nonhomogeneity: Of activations for which phi'(z) z is not phi(z).
         staleness: Of delayed updates: -lr <W - W(at forward), G>; 0 under ``sync``.
+        renewal: Of feedback that was made anew before the update.
         transport: The difference between what the two ends used.
         residual: What nothing above explains.
         residual_lower: The part of it at layer l.
@@ -130,6 +135,7 @@ class LedgerRecord:
     residual_upper: float
     tolerance: float
     transport_tolerance: float
+    renewal: float = 0.0
     angle_degrees: float | None = None
     ratio: float | None = None
     neurons: NeuronShares | None = None
@@ -209,6 +215,7 @@ def _causes(lower: Half, upper: Half) -> dict[str, Number]:
         "optimizer": lower.optimizer - upper.optimizer,
         "nonhomogeneity": lower.nonhomogeneity,
         "staleness": lower.staleness,
+        "renewal": -upper.renewal,
         "transport": upper.exchange - lower.exchange,
         "residual": lower.residual - upper.residual,
     }

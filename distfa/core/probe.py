@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 _BLOCK_NUMBERS = 32 * 1024  # 256 KiB in float64
+TALLY_NUMBERS = 3 * 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,19 @@ class LayerProbe:
     update_square: float
     signal: float | None = None
     active: float | None = None
+
+    def tally(self, dtype: torch.dtype) -> Tensor:
+        """What global alignment needs of it, as a message, (1, ``TALLY_NUMBERS``): the bytes of three float64, a number
+        each, which are whole in every dtype of signals.
+        """
+        numbers = torch.tensor([self.a, self.gradient_square, self.update_square], dtype=torch.float64)
+        return numbers.view(torch.uint8).to(dtype).unsqueeze(0)
+
+    @staticmethod
+    def of_tally(tally: Tensor, *, step: int, layer: int) -> LayerProbe:
+        """What ``tally`` was made of."""
+        a, gradient, update = tally.cpu().to(torch.uint8).flatten().contiguous().view(torch.float64).tolist()
+        return LayerProbe(step=step, layer=layer, a=a, gradient_square=gradient, update_square=update)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +145,28 @@ def _blocks(tensor: Tensor | None) -> Iterator[Tensor]:
     return (block.double() for block in torch.split(tensor.flatten(), _BLOCK_NUMBERS))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """A probe's sums over layers, from the first up: what global alignment is made of."""
+
+    a: float = 0.0
+    gradient_square: float = 0.0
+    update_square: float = 0.0
+
+    def plus(self, probe: LayerProbe) -> Sums:
+        """With the next layer."""
+        return Sums(
+            a=self.a + probe.a,
+            gradient_square=self.gradient_square + probe.gradient_square,
+            update_square=self.update_square + probe.update_square,
+        )
+
+    @property
+    def cosine(self) -> float:
+        """Global alignment."""
+        return _cosine(self.a, self.gradient_square, self.update_square)
+
+
 class Alignments:
     """Puts the layers' probes together.
 
@@ -144,17 +180,17 @@ class Alignments:
     def add(self, probes: Sequence[LayerProbe]) -> ProbeRecord:
         """The record of one step from the probes of all its layers."""
         ordered = sorted(probes, key=lambda probe: probe.layer)
-        a = sum(probe.a for probe in ordered)
-        gradient = sum(probe.gradient_square for probe in ordered)
-        update = sum(probe.update_square for probe in ordered)
-        dominance = a / gradient if gradient else 0.0
+        sums = Sums()
+        for probe in ordered:
+            sums = sums.plus(probe)
+        dominance = sums.a / sums.gradient_square if sums.gradient_square else 0.0
         self.least = min(self.least, dominance)
         return ProbeRecord(
             step=ordered[0].step,
-            cosine=_cosine(a, gradient, update),
+            cosine=sums.cosine,
             dominance=dominance,
             min_dominance=self.least,
-            loss_fall=a,
+            loss_fall=sums.a,
             layers=tuple(
                 LayerAlignment(
                     layer=probe.layer,

@@ -6,13 +6,41 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 from distfa.core.model import Network
 from distfa.core.optim import OptimizerConfig
 
 INITS: tuple[str, ...] = ("aligned", "random", "given")
 SCHEDULES: tuple[str, ...] = ("sync", "async")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenewConfig:
+    """Renewal of direct feedback; weight transport in the strict sense: products of weights travel, weights never.
+
+    Attributes:
+        every: Steps between renewals; None: not by the clock.
+        below: Renew after a probe whose gradient alignment is less than this, in the next step (``async``: in the one
+            after it); None: never.
+        rows: Samples over which every layer takes the mean of its Jacobian.
+
+    Raises:
+        ValueError: Both ``every`` and ``below``.
+    """
+
+    every: Annotated[int, Ge(1)] | None = None
+    below: Annotated[float, Gt(-1), Le(1)] | None = None
+    rows: Annotated[int, Ge(1)] = 32
+
+    def __post_init__(self) -> None:
+        if self.every is not None and self.below is not None:
+            raise ValueError("renew goes by every or by below, not by both; leave one of them out")
+
+    @property
+    def on(self) -> bool:
+        """Whether feedback is ever renewed after the start."""
+        return self.every is not None or self.below is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +55,8 @@ class FeedbackConfig:
         active_only: Rules that go hop by hop: an error number is sent as 0 where the activation that came is 0 and lies
             behind a ReLU, which stops the error; errors ``packed`` or ``+zstd`` then take next to nothing for it.
             Changes nothing where activations are lossless; a lossy codec also drops the errors of those it rounds to 0.
+        renew: dfa and dkp: B_l is made anew from time to time, from the weights as they are: weight
+            transport in the strict sense, and off unless asked for.
         decay: dkp only: weight decay of B, decoupled as AdamW's also under ``adam``; None: 0.1.
         fanout: dfa at full rank, and dkp: a layer sends the error to so many others, which pass it on (1: a relay);
             None: the output layer sends to all; pays from some 64 layers on.
@@ -36,6 +66,7 @@ class FeedbackConfig:
     inside: Literal["exact", "feedback"] = "exact"
     gain: Annotated[float, Gt(0)] = 1.0
     active_only: bool = False
+    renew: RenewConfig = RenewConfig()
     decay: Annotated[float, Ge(0)] | None = None
     fanout: Annotated[int, Ge(1)] | None = None
 

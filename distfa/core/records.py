@@ -56,6 +56,19 @@ class AuditRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RenewalRecord:
+    """Direct feedback was made anew, before the backwards of a step.
+
+    Attributes:
+        step: Counted from 0.
+        cosine: The alignment that called for it; None where it was due by the clock, or at the start.
+    """
+
+    step: int
+    cosine: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Span:
     """What a layer did from when to when.
 
@@ -95,4 +108,14 @@ class Cut:
     step: int
 
 
-Record = StepRecord | EvalRecord | AuditRecord | LedgerRecord | DigestRecord | ProbeRecord | TimelineRecord | Cut
+Record = (
+    StepRecord
+    | EvalRecord
+    | AuditRecord
+    | LedgerRecord
+    | DigestRecord
+    | ProbeRecord
+    | RenewalRecord
+    | TimelineRecord
+    | Cut
+)

@@ -8,6 +8,7 @@ from enum import Enum
 
 from distfa.core import rules
 from distfa.core.model import Shape
+from distfa.core.probe import TALLY_NUMBERS
 from distfa.core.recipe import Recipe
 
 
@@ -20,11 +21,13 @@ class Kind(Enum):
     PROBE = "probe"  # a probe's activation, and its true gradient on the way down
     STRAIGHT = "straight"  # what backpropagation would make of the rule's own delta, in a probed step
     RENEWAL = "renewal"  # rows of feedback
+    TALLY = "tally"  # what a layer saw in a probe, to the output layer, which judges
+    VERDICT = "verdict"  # whether feedback is to be renewed, on its way down
 
     @property
     def is_training(self) -> bool:
         """Whether it is training traffic; evaluation and probes are counted apart."""
-        return self in (Kind.ACTIVATION, Kind.ERROR, Kind.RENEWAL)
+        return self in (Kind.ACTIVATION, Kind.ERROR, Kind.RENEWAL, Kind.TALLY, Kind.VERDICT)
 
     @property
     def is_exact(self) -> bool:
@@ -40,11 +43,13 @@ class Direction(Enum):
     PROBE_UP = "probe-up"
     PROBE_DOWN = "probe-down"
     RENEWAL = "renewal"
+    TALLY = "tally"
+    VERDICT = "verdict"
 
     @property
     def is_up(self) -> bool:
         """Whether it leads to the layer above."""
-        return self in (Direction.UP, Direction.PROBE_UP)
+        return self in (Direction.UP, Direction.PROBE_UP, Direction.TALLY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +91,12 @@ def links(recipe: Recipe) -> tuple[Link, ...]:
             _link(b, Direction.PROBE_UP, b, network.shapes[b]),
             _link(b, Direction.PROBE_DOWN, b + 1, network.shapes[b]),
         ]
-    for b in network.boundaries if rule.renews(0) else ():
+    for b in network.boundaries if rule.ever_renews else ():
         inner = network.shapes[b][len(network.positions) :]
         found.append(_link(b, Direction.RENEWAL, b + 1, (math.prod(inner),)))
+    for b in network.boundaries if recipe.feedback.renew.below is not None else ():
+        told = Link(boundary=b, direction=Direction.TALLY, sender=b, receiver=len(network), shape=(TALLY_NUMBERS,))
+        found += [told, _link(b, Direction.VERDICT, b + 1, (1,))]
     return tuple(found)
 
 

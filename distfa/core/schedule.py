@@ -87,6 +87,14 @@ def delay(recipe: Recipe, layer: int) -> int:
     return min(rules.build(recipe).delay(layer), _most_delay(recipe))
 
 
+def renewal_lag(recipe: Recipe) -> int:
+    """Steps from a probe to the renewal that it may call for: when any layer begins that step, all have told.
+
+    Under ``async`` lower layers make an update up to a step later than the output layer does.
+    """
+    return 1 if recipe.schedule == "sync" else 2
+
+
 def flows(recipe: Recipe) -> bool:
     """Whether the pipe fills under ``async``.
 

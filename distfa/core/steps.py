@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,10 +22,12 @@ from distfa.core.finite import require_finite, require_finite_loss
 from distfa.core.layer import Layer, Part
 from distfa.core.losses import Scored
 from distfa.core.order import Batch
+from distfa.core.probe import LayerProbe, Sums
 from distfa.core.recipe import Recipe
-from distfa.core.records import AuditRecord, EvalRecord, StepRecord
+from distfa.core.records import AuditRecord, EvalRecord, RenewalRecord, StepRecord
 from distfa.core.routes import Direction, Kind, Link, links
 from distfa.core.samples import Inputs, Targets
+from distfa.core.schedule import renewal_lag
 from distfa.errors import LayerError
 
 T = TypeVar("T")
@@ -87,8 +90,11 @@ class Steps:
         self._out: Mapping[tuple[Direction, int], Link] = {
             (link.direction, link.boundary): link for link in own if link.sender == layer.index
         }
+        self._tallies = [l for l in own if l.direction is Direction.TALLY and l.receiver == layer.index]
         self._scored: dict[Part, Scored] = {}
         self._gradients: dict[int, Tensor] = {}  # of the loss, of a probe's micro-batches
+        for probe in layer.undecided.values():  # of a run that goes on: what was told before has not been heard
+            self._tell(probe)
 
     # -- training -------------------------------------------------------------------------------
 
@@ -103,8 +109,9 @@ class Steps:
 
     def begin(self, batch: Batch) -> None:
         """Before the step's first backward: new feedback, where the rule renews it, and what the step draws."""
-        if self.layer.rule.renews(batch.step):
-            self._renew(batch)
+        cosine = self._called_for(batch)
+        if cosine is not None or self.layer.rule.renews(batch.step):
+            self._renew(batch, cosine)
         self.layer.begin_step(batch.step, probed=batch.probe)
 
     def backward(self, batch: Batch, micro_batch: int) -> None:
@@ -127,7 +134,9 @@ class Steps:
     def update(self, batch: Batch) -> None:
         """The optimizer's step, and what the layer reports of it."""
         if batch.probe:
-            self._enter(self.layer.probed(batch.step))
+            self._enter(seen := self.layer.probed(batch.step))
+            if batch.step in self.layer.undecided:
+                self._tell(seen)
         for half in self.layer.update(batch.step, batch.lr):
             self._enter(half)
         if self.layer.is_output:
@@ -207,10 +216,42 @@ class Steps:
         self._ports.give(self._out[Direction.UP, self.layer.index], Kind.EVALUATION, step, number, h)
         return None
 
-    def _renew(self, batch: Batch) -> None:
+    def _tell(self, probe: LayerProbe) -> None:
+        """Let the output layer know what this layer saw in a probe."""
+        if not self.layer.is_output:
+            link, tally = self._out[Direction.TALLY, self.layer.index], probe.tally(self._recipe.signal_dtype)
+            self._ports.give(link, Kind.TALLY, probe.step, 0, tally)
+
+    def _called_for(self, batch: Batch) -> float | None:
+        """The alignment that calls for a renewal; None where nothing does.
+
+        Some steps after a probe, by which all layers have told what they saw, the output layer judges, and its word
+        goes down before they begin the step: so no run depends on who heard what when.
+        """
+        layer, seen = self.layer, batch.step - renewal_lag(self._recipe)
+        if (own := layer.undecided.pop(seen, None)) is None:
+            return None
+        cosine = 0.0  # known to the output layer alone
+        if layer.is_output:
+            sums = Sums()
+            for link in self._tallies:
+                tally = self._ports.take(link, Kind.TALLY, seen, 0, 1)
+                sums = sums.plus(LayerProbe.of_tally(tally, step=seen, layer=link.sender))
+            cosine = sums.plus(own).cosine
+            renew = cosine < (self._recipe.feedback.renew.below or 0.0)
+            verdict = torch.full((1, 1), float(renew), dtype=self._recipe.signal_dtype, device=layer.device)
+        else:
+            verdict = self._ports.take(self._in[Direction.VERDICT], Kind.VERDICT, batch.step, 0, 1)
+        if layer.index > 1:
+            self._ports.give(self._out[Direction.VERDICT, layer.index - 1], Kind.VERDICT, batch.step, 0, verdict)
+        return cosine if verdict.item() else None
+
+    def _renew(self, batch: Batch, cosine: float | None) -> None:
         """Rows of feedback come from above, are kept, and go on as this layer's own forward makes them."""
         if self.layer.is_output:
             feedback = self.layer.basis()
+            if self._recipe.feedback.renew.on:
+                self._enter(RenewalRecord(step=batch.step, cosine=cosine))
         else:
             link = self._in[Direction.RENEWAL]
             feedback = self._ports.take(link, Kind.RENEWAL, batch.step, 0, self._recipe.network.outputs)

@@ -9,6 +9,7 @@ Pure arithmetic on the records of a run. What counts as what:
     chance           accuracy was clearly above the most frequent label's share, and has lost most of that
     dead             hardly any output of a layer is other than zero for any row of the batch
     stopped          a layer's update is exactly zero, while the loss is high
+    against          the rule's updates together raise the loss: dominance is below 0, while the loss is high
     misaligned       a layer's update had the gradient's direction, and has nothing of it now, while the loss is high
 
 Step figures are means over ``_WINDOW`` steps, so that one odd batch is no finding.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from distfa.core.probe import LayerAlignment, ProbeRecord
 from distfa.core.records import EvalRecord, Record, StepRecord
@@ -78,7 +80,16 @@ def watch(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> 
         constant=constant_loss(loss, targets, rule.network.outputs),
         chance=float(shares(targets).max()) if dataset.classification else None,
         follows_gradient=not rule.reads_labels,
+        renewal=_renewal(rule),
     )
+
+
+def _renewal(rule: Rule) -> str:
+    """What to try where feedback has aged; empty for a rule whose feedback cannot be renewed."""
+    if not rule.takes_renewal or rule.recipe.feedback.rank is not None:
+        return ""
+    every, more = rule.recipe.feedback.renew.every or 100, " more often" if rule.recipe.feedback.renew.on else ""
+    return f"feedback has aged: renew it{more} (feedback.renew.every {max(1, every // 2)})"
 
 
 @dataclass(kw_only=True)
@@ -114,6 +125,7 @@ class Watcher:
         constant: ``constant_loss``.
         chance: Share of the most frequent label; None for float targets.
         follows_gradient: Whether the rule's updates are meant to lie near the gradient (those of drtp are not).
+        renewal: What to try where feedback has aged; empty where the rule has nothing to offer.
     """
 
     def __init__(
@@ -124,11 +136,12 @@ class Watcher:
         constant: float | None,
         chance: float | None,
         follows_gradient: bool = True,
+        renewal: str = "",
         positions: int = 1,
     ) -> None:
         self._positions = positions
         self._steps, self._constant, self._chance = steps, constant, chance
-        self._follows_gradient = follows_gradient
+        self._follows_gradient, self._renewal = follows_gradient, renewal
         self._advice = f"try a lower rate (optimizer.lr {lr / 3:.1g} or less) or optimizer.warmup_steps"
         self.seen = Seen()
 
@@ -140,7 +153,7 @@ class Watcher:
         elif isinstance(record, EvalRecord):
             found = self._accuracy("test", record.step, record.correct, record.rows)
         elif isinstance(record, ProbeRecord):
-            found = (finding for layer in record.layers for finding in self._layer(record, layer))
+            found = chain(self._together(record), *(self._layer(record, layer) for layer in record.layers))
         return self._new(found)
 
     def finish(self) -> list[Finding]:
@@ -211,6 +224,12 @@ class Watcher:
                 f"{which} accuracy is {accuracy:.1%}, near the {self._chance:.1%} of always the same answer; at step "
                 f"{at} it was {best:.1%}",
             )
+
+    def _together(self, record: ProbeRecord) -> Iterator[Finding]:
+        if not (self._follows_gradient and self._loss_is_high and record.dominance < 0):
+            return
+        text = f"the updates of all layers together raise the loss: dominance is {record.dominance:.2f}"
+        yield Finding(finding="against", step=record.step, text=text, advice=self._renewal or self._advice)
 
     def _layer(self, record: ProbeRecord, layer: LayerAlignment) -> Iterator[Finding]:
         index, hidden = layer.layer, layer.layer < len(record.layers)

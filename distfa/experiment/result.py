@@ -12,7 +12,7 @@ from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
-from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, StepRecord, TimelineRecord
+from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, StepRecord, TimelineRecord
 from distfa.experiment.collapse import Finding
 
 
@@ -41,6 +41,7 @@ class Result:
         schedule: ``sync`` or ``async``.
         ledger: Entries in the conservation ledger, signals compared by digest, how many broke the law, the first.
         alignment: The last probe; None without one.
+        renewals: How often feedback was made anew, under ``feedback.renew``.
         findings: What a reader must not miss: signs of collapse, settings that cannot go well (collapse.py).
         recoveries: How often, where and why the run went back to a checkpoint.
         facts: What else the engine has to say.
@@ -65,6 +66,7 @@ class Result:
     schedule: str = "sync"
     ledger: dict[str, Any] = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
+    renewals: int = 0
     findings: list[dict[str, Any]] = field(default_factory=list)
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class Tally:
         probe: The last probe.
         audit: What the trained layers give, at the end.
         entries: In the ledger.
+        renewals: How often feedback was made anew, under ``feedback.renew``.
         compared: Signals, by digest.
         violations: What broke the law.
         findings: Signs of collapse.
@@ -106,6 +109,7 @@ class Tally:
     probe: ProbeRecord | None = None
     audit: AuditRecord | None = None
     entries: int = 0
+    renewals: int = 0
     compared: int = 0
     violations: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -125,6 +129,9 @@ class Tally:
             return
         if isinstance(record, AuditRecord):
             self.audit = record
+            return
+        if isinstance(record, RenewalRecord):
+            self.renewals += 1
             return
         if isinstance(record, TimelineRecord | Cut):
             return

@@ -22,7 +22,7 @@ from distfa.core.ledger import LedgerRecord
 from distfa.core.model import Network
 from distfa.core.order import audit, steps, steps_per_epoch
 from distfa.core.probe import ProbeRecord
-from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, StepRecord, TimelineRecord
+from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, StepRecord, TimelineRecord
 from distfa.data import Dataset
 from distfa.errors import (
     DistfaError,
@@ -374,8 +374,9 @@ class _Attempt:
             return
         if isinstance(record, AuditRecord | Cut):
             return
-        if isinstance(record, TimelineRecord):
-            self._run_dir.log({"kind": "timeline", **asdict(record)})
+        if isinstance(record, TimelineRecord | RenewalRecord):
+            kind = "timeline" if isinstance(record, TimelineRecord) else "renewal"
+            self._run_dir.log({"kind": kind, **asdict(record)})
             return
         if isinstance(record, StepRecord) and not self._logged(record):
             return
@@ -425,7 +426,16 @@ class _Attempt:
         self._run_dir.log({"kind": "ledger", **values, "holds": entry.holds})
         if shares is not None:
             self._run_dir.log({"kind": "neurons", "step": entry.step, "boundary": entry.boundary, **shares})
-        shown = ("change", "discretisation", "optimizer", "nonhomogeneity", "staleness", "transport", "residual")
+        shown = (
+            "change",
+            "discretisation",
+            "optimizer",
+            "nonhomogeneity",
+            "staleness",
+            "renewal",
+            "transport",
+            "residual",
+        )
         scalars = {
             f"ledger/{entry.boundary}/{name}": values[name] for name in (*shown, "angle_degrees") if name in values
         }
@@ -480,6 +490,7 @@ class _Attempt:
                 "violations": len(tally.violations),
                 "first_violation": next(iter(tally.violations), None),
             },
+            renewals=tally.renewals,
             findings=[asdict(finding) for finding in tally.findings],
             recoveries=self._recoveries,
             facts=facts,

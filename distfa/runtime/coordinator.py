@@ -18,7 +18,7 @@ from distfa.core.records import Record, StepRecord
 from distfa.errors import DeadlineExceeded, DistfaError, LayerError, LayerLost, PeerLost
 from distfa.runtime.barrier import Barrier
 from distfa.runtime.worker import Snapshot, Status
-from distfa.transport.message import Direction, Kind, Link
+from distfa.transport.message import Kind, Link
 from distfa.transport.port import Traffic
 
 _POLL_SECONDS = 0.2
@@ -285,7 +285,7 @@ def boundary_bytes(traffic: dict[tuple[Link, Kind], Traffic], boundaries: range)
         row = {"boundary": boundary, "up_payload": 0, "down_payload": 0, "up_message": 0, "down_message": 0}
         for (link, kind), counted in traffic.items():
             if link.boundary == boundary and kind.is_training:
-                way = "up" if link.direction is Direction.UP else "down"
+                way = "up" if link.direction.is_up else "down"
                 row[f"{way}_payload"] += counted.payload_bytes
                 row[f"{way}_message"] += counted.message_bytes
         table.append(row)

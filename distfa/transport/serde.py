@@ -37,6 +37,8 @@ _KINDS = {
     Kind.PROBE: layer_pb2.KIND_PROBE,
     Kind.STRAIGHT: layer_pb2.KIND_STRAIGHT,
     Kind.RENEWAL: layer_pb2.KIND_RENEWAL,
+    Kind.TALLY: layer_pb2.KIND_TALLY,
+    Kind.VERDICT: layer_pb2.KIND_VERDICT,
 }
 _CODECS = {
     "fp32": tensor_pb2.CODEC_FP32,

@@ -16,6 +16,8 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_PROBE: _ClassVar[Kind]
     KIND_STRAIGHT: _ClassVar[Kind]
     KIND_RENEWAL: _ClassVar[Kind]
+    KIND_TALLY: _ClassVar[Kind]
+    KIND_VERDICT: _ClassVar[Kind]
 KIND_UNSPECIFIED: Kind
 KIND_ACTIVATION: Kind
 KIND_ERROR: Kind
@@ -23,6 +25,8 @@ KIND_EVALUATION: Kind
 KIND_PROBE: Kind
 KIND_STRAIGHT: Kind
 KIND_RENEWAL: Kind
+KIND_TALLY: Kind
+KIND_VERDICT: Kind
 
 class Identity(_message.Message):
     __slots__ = ("run_id", "boundary", "kind", "sender", "step", "micro_batch")

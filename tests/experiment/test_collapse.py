@@ -7,13 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from runs import recipe
 
 from distfa import data
 from distfa.cli.output import result_table
+from distfa.core import rules
 from distfa.core.losses import LOSSES
 from distfa.core.probe import LayerAlignment, ProbeRecord
+from distfa.core.recipe import FeedbackConfig, RenewConfig
 from distfa.core.records import EvalRecord, StepRecord
-from distfa.experiment.collapse import Watcher
+from distfa.experiment.collapse import Watcher, watch
 from distfa.experiment.constant_answer import constant_loss
 from distfa.experiment.report import write_report
 from distfa.experiment.run import run
@@ -190,3 +193,19 @@ def test_drtp_says_before_it_begins_which_activations_it_needs(tmp_path):
     assert (relu["finding"], relu["step"]) == ("condition", 0)
     assert "relu of layer 1, 2 never does" in relu["text"]
     assert "use tanh" in relu["advice"]
+
+
+def test_updates_that_together_raise_the_loss_are_said_with_what_would_help():
+    high, against = losses(*[2.0] * 30), replace(probe(30, 0.2, 1.0), dominance=-0.1)
+    assert found(*high, against) == [("against", None, 30)]
+    assert found(*losses(*[0.1] * 30), against) == []  # a small gradient points anywhere
+    rule = rules.build(recipe(rule="dfa", feedback=FeedbackConfig(renew=RenewConfig(every=40))))
+    dataset = data.from_arrays((np.eye(12), np.arange(12) % 5), (np.eye(12), np.arange(12) % 5))
+    watcher = watch("cross_entropy", dataset, steps=100, lr=0.01, rule=rule)
+    (said,) = [
+        finding for record in (*high, against) for finding in watcher.add(record) if finding.finding == "against"
+    ]
+    assert str(said) == (
+        "step 30: the updates of all layers together raise the loss: dominance is -0.10; feedback has aged: renew it "
+        "more often (feedback.renew.every 20)"
+    )

@@ -47,6 +47,17 @@ def test_a_short_form_keeps_what_was_said_before():
         ({"schedule": "async"}, "^schedule is 'async' but a step has one micro-batch.*set micro_batches to 2 or more"),
         ({"schedule": "asinc"}, "'asinc' is not one of sync, async; did you mean 'async'"),
         ({"ledger": {"every": 0, "exact": True}}, "but every is 0; set ledger.every to 1 or more"),
+        (
+            {"rule": "fa", "feedback": {"renew": {"every": 5}}},
+            "feedback.renew goes with rule dfa, dkp.*'fa'; leave it out",
+        ),
+        ({"feedback": {"renew": {"every": 5, "below": 0.5}}}, "by every or by below, not by both"),
+        ({"feedback": {"rank": 2, "renew": {"every": 5}}}, "feedback.rank is 2; leave one out"),
+        ({"feedback": {"renew": {"below": 0.5}}, "probe": {"every": 0}}, "probe.every is 0; set it to 1 or more"),
+        (
+            {"feedback": {"renew": {"below": 0.5}}, "probe": {"every": 1}, "schedule": "async", "micro_batches": 2},
+            "probe.every is 1; set it to 2 or more",
+        ),
         ({"rule": "kp", "feedback": {"decay": 0.1}}, "feedback.decay goes with rule dkp.*'kp'; leave it out"),
         (
             {"rule": "fa", "feedback": {"fanout": 2}},

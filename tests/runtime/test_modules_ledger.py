@@ -58,7 +58,7 @@ def test_convolutions_obey_the_law_so_that_drift_falls_with_the_rate(rule):
         assert [layer.neurons for layer in r.network.layers] == [4, 5, 3]
         found = entries(run_serial(r, data, modules=modules)[1])
         assert all(entry.nonhomogeneity == 0 or abs(entry.nonhomogeneity) < 1e-14 for entry in found)
-        drifts.append(sum(abs(sum(e.change for e in found if e.boundary == b)) for b in (1, 2)))
+        drifts.append(sum(abs(sum(e.change - e.renewal for e in found if e.boundary == b)) for b in (1, 2)))
     assert drifts[0] / drifts[1] == pytest.approx(2, rel=0.15)
 
 

@@ -92,6 +92,12 @@ def test_actors_equal_serial_by_every_rule(train, rule, how, dtype, epochs):
     assert assert_equal_runs(train, rule=rule, **settings).steps == 5 * epochs
 
 
+def test_actors_renew_feedback_in_the_steps_in_which_serial_does(train):
+    feedback = {"renew": {"below": 0.999, "rows": 8}}
+    settings = {"rule": "dkp", "feedback": feedback, "probe": {"every": 3}, "schedule": "async", "micro_batches": 4}
+    assert assert_equal_runs(train, **settings).renewals > 1
+
+
 def test_every_rule_had_its_turn():
     (cases,) = (mark.args[1] for mark in test_actors_equal_serial_by_every_rule.pytestmark)
     assert [case[0] for case in cases] == list(RULES)

@@ -44,6 +44,7 @@ class Rule(ABC):
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
         caution: What a reader of its figures must know; empty for nothing.
         takes_decay: Whether its feedback learns with a decay of its own (``feedback.decay``).
+        takes_renewal: Whether its feedback can be renewed as training goes on (``feedback.renew``).
         takes_init: Whether its feedback depends on ``init``.
         takes_fanout: Whether messages at full rank are all alike, so that layers can pass them on (``fanout``).
         is_direct: Whether B_l leads straight from the output to layer l.
@@ -58,6 +59,7 @@ class Rule(ABC):
     caution: ClassVar[str] = ""
     takes_rank: ClassVar[bool] = False
     takes_decay: ClassVar[bool] = False
+    takes_renewal: ClassVar[bool] = False
     takes_init: ClassVar[bool] = True
     takes_fanout: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
@@ -115,7 +117,12 @@ class Rule(ABC):
         return Cost(learner_multiplies=True, learner_keeps=numbers, books_keep=numbers)
 
     def renews(self, step: int) -> bool:
-        """Whether feedback is made anew at the start of ``step``, by rows sent down the layers."""
+        """Whether it is known from the start that feedback is made anew at ``step``, by rows sent down the layers."""
+        return False
+
+    @property
+    def ever_renews(self) -> bool:
+        """Whether there may be a step in which feedback is made anew."""
         return False
 
     # -- the origin's end -----------------------------------------------------------------------
@@ -254,8 +261,16 @@ class DirectRule(Rule):
     is_direct = True
 
     def renews(self, step: int) -> bool:
-        """Before the first step, where feedback is to be aligned with weights that no seed tells."""
-        return step == 0 and self.recipe.init == "aligned" and not self.network.seeded
+        """Before the first step, where feedback is to be aligned with weights that no seed tells; then by the clock."""
+        if step == 0:
+            return self.recipe.init == "aligned" and not self.network.seeded
+        every = self.recipe.feedback.renew.every
+        return every is not None and step % every == 0
+
+    @property
+    def ever_renews(self) -> bool:
+        """At the start, by the clock, or by what probes see."""
+        return self.renews(0) or self.recipe.feedback.renew.on
 
     def renewed(self, feedback: Tensor) -> Tensor:
         """The rows, times the gain."""
@@ -270,7 +285,7 @@ class DirectRule(Rule):
     def keeps_potential(self, boundary: int) -> int:
         """Layer l itself, by its shadow readout; above the last hidden layer the output's W moves as that does."""
         last = len(self.network)
-        tied = boundary == last - 1 and self.network[last].plain and not self.renews(0)
+        tied = boundary == last - 1 and self.network[last].plain and not self.ever_renews
         return last if tied else boundary
 
     def direct_feedback(self, boundary: int) -> Tensor:

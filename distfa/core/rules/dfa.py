@@ -32,6 +32,7 @@ class DirectFeedbackAlignment(DirectRule):
     source = "Nokland 2016"
     takes_rank = True
     takes_fanout = True
+    takes_renewal = True
 
     def origin(self, boundary: int) -> int | None:
         """The output layer L, or whoever passes its error on to layer ``boundary``."""

@@ -15,11 +15,12 @@ _CAUSES = (
     ("optimizer", "optimizer: momentum, decay, Adam"),
     ("nonhomogeneity", "non-homogeneous activation"),
     ("staleness", "delayed updates"),
+    ("renewal", "feedback made anew"),
     ("transport", "transport: the two ends disagree"),
     ("residual", "residual: unexplained"),
     ("change", "all causes together"),
 )
-_LAWFUL = ("discretisation", "optimizer", "nonhomogeneity", "staleness")
+_LAWFUL = ("discretisation", "optimizer", "nonhomogeneity", "staleness", "renewal")
 _ROUNDING = 1e-6  # of plain SGD's updates leaves this much of the optimizer's term at most
 _LIMITS = (("transport", "transport_tolerance"), ("residual", "tolerance"))
 _TITLES = {

@@ -22,7 +22,7 @@ _NEEDED = {
     "eval": ("step", "loss"),
     "ledger": (
         *("step", "boundary", "incoming", "change", "discretisation", "optimizer"),
-        *("nonhomogeneity", "staleness", "transport", "residual", "tolerance"),
+        *("nonhomogeneity", "staleness", "renewal", "transport", "residual", "tolerance"),
     ),
     "probe": ("step", "cosine", "dominance", "min_dominance"),
     "traffic": ("step", "seconds"),

@@ -187,6 +187,29 @@ class RunSpec(_Part):
         return self
 
     @model_validator(mode="after")
+    def _renewal_needs_direct_feedback(self) -> RunSpec:
+        renew = self.feedback.renew
+        if not renew.on:
+            return self
+        if not rules.RULES[self.rule].takes_renewal:
+            able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_renewal)
+            raise ValueError(
+                f"feedback.renew goes with rule {able}, whose feedback leads straight from the output, not with rule "
+                f"{self.rule!r}; leave it out"
+            )
+        if self.feedback.rank is not None:
+            raise ValueError(
+                f"feedback.renew makes B_l anew in full, and feedback.rank is {self.feedback.rank}; leave one out"
+            )
+        least = 1 if self.schedule == "sync" else 2
+        if renew.below is not None and self.probe.every < least:
+            raise ValueError(
+                f"feedback.renew.below is held against what probes see, but probe.every is {self.probe.every}; set it "
+                f"to {least} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fanout_needs_one_error_for_all(self) -> RunSpec:
         rule = rules.RULES[self.rule]
         if self.feedback.fanout is not None and not (rule.takes_fanout and self.feedback.rank is None):
