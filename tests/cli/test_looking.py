@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 import yaml
 from commands import here
 
+from distfa.core.recipe import FeedbackConfig
 from distfa.core.rules import RULES
 
 
@@ -63,7 +65,7 @@ def test_a_run_with_nothing_there_is_refused(tmp_path):
 
 def test_spec_prints_a_whole_spec_that_train_takes(tmp_path):
     text = here("spec", "--set", "rule=fa", "--set", "feedback.rank=3", cwd=tmp_path).stdout
-    assert yaml.safe_load(text)["feedback"] == {"rank": 3, "inside": "exact", "gain": 1.0, "fanout": None}
+    assert yaml.safe_load(text)["feedback"] == asdict(FeedbackConfig(rank=3))
     done = here("spec", "--set", "rule=kp", "--set", "feedback.rank=3", cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "feedback.rank goes with fa, dfa, not with rule 'kp'" in done.stderr

@@ -66,7 +66,7 @@ def test_watch_shows_it(exploded):
 
 
 def test_an_entry_that_is_not_finite_is_no_entry_in_which_the_law_held():
-    terms = ("change", "discretisation", "optimizer", "nonhomogeneity", "staleness", "transport", "residual")
+    terms = ("change", "discretisation", "optimizer", "nonhomogeneity", "staleness", "renewal", "transport", "residual")
     nan = dict.fromkeys((*terms, "residual_lower", "residual_upper", "incoming", "potential"), np.nan)
     entry = LedgerRecord(step=3, boundary=1, **nan, tolerance=np.nan, transport_tolerance=np.nan)
     assert not entry.holds

@@ -183,6 +183,8 @@ def _parse(line: bytes, where: str) -> Row:
 
 def _check(row: Row, where: str) -> None:
     """Refuse what the figures could not draw."""
+    if row["kind"] == "ledger":
+        row.setdefault("renewal", 0.0)  # runs of earlier versions knew no renewal
     for name in _NEEDED[row["kind"]]:
         _require_number(row, name, where)
     for name in _OPTIONAL:
