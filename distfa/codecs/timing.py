@@ -28,34 +28,45 @@ class Timing(NamedTuple):
     payload_bytes: int
 
 
-def measure(codec: Codec, rows: int, columns: int, zeros: float = 0.5) -> Timing:
+def measure(
+    codec: Codec,
+    rows: int,
+    columns: int,
+    zeros: float = 0.5,
+    *,
+    dtype: torch.dtype = torch.float32,
+    repeats: int = _REPEATS,
+) -> Timing:
     """Time a codec on one torch thread.
 
     Args:
         codec: What to time.
-        rows: Of a float32 signal, normal numbers.
+        rows: Of a signal of normal numbers.
         columns: As ``rows``.
         zeros: Share of the numbers that are zero, as after a ReLU.
+        dtype: Of the signal.
+        repeats: Measurements behind each median.
     """
     generator = torch.Generator().manual_seed(0)
     signal = torch.randn(rows, columns, generator=generator)
     signal[torch.rand(rows, columns, generator=generator) < zeros] = 0
+    signal = signal.to(dtype)
     payload = codec.encode(signal)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         return Timing(
-            encode_seconds=_median_seconds(lambda: codec.encode(signal)),
-            decode_seconds=_median_seconds(lambda: codec.decode(payload, rows, columns, torch.float32)),
+            encode_seconds=_median_seconds(lambda: codec.encode(signal), repeats),
+            decode_seconds=_median_seconds(lambda: codec.decode(payload, rows, columns, dtype), repeats),
             payload_bytes=payload.nbytes,
         )
     finally:
         torch.set_num_threads(threads)
 
 
-def _median_seconds(call: Callable[[], object]) -> float:
+def _median_seconds(call: Callable[[], object], repeats: int) -> float:
     seconds = []
-    for _ in range(_REPEATS):
+    for _ in range(repeats):
         began = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - began)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from distfa import codecs
+from distfa.codecs import LOSSLESS
+from distfa.codecs.choice import AUTO
 from distfa.core.records import Record
 from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
@@ -50,6 +52,11 @@ class Engine(Protocol):
         """What else a reader of the result should know."""
         ...
 
+    @property
+    def job(self) -> Job:
+        """The run, its codecs named."""
+        ...
+
     def snapshots(self, step: int) -> Iterable[Snapshot]:
         """Of every layer in order, at the cut before ``step``, which has just come; may be taken later."""
         ...
@@ -71,6 +78,8 @@ class SerialEngine:
     """The oracle, in this process, on one thread; nothing goes over a wire."""
 
     def __init__(self, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: Begin) -> None:
+        names = [LOSSLESS if name == AUTO else name for name in (job.activations, job.errors)]
+        job = replace(job, activations=names[0], errors=names[1])
         recipe = job.recipe
         self._job, self._begin = job, begin
         if job.device == "cuda" and not torch.cuda.is_available():
@@ -106,6 +115,11 @@ class SerialEngine:
     def records(self) -> Iterator[Record]:
         """Train."""
         return entered(self._trainer).run(elapsed_seconds=self._job.elapsed_seconds)
+
+    @property
+    def job(self) -> Job:
+        """The run; nothing is sent, so that ``auto`` is lossless."""
+        return self._job
 
     def state(self) -> dict[str, Tensor]:
         """The weights, on the CPU."""
@@ -178,6 +192,11 @@ class RayEngine:
         """Train."""
         return self.coordinator.train()
 
+    @property
+    def job(self) -> Job:
+        """The run as its layers know it."""
+        return self._run.job
+
     def state(self) -> dict[str, Tensor]:
         """The weights, gathered through Ray."""
         return self.coordinator.state()
@@ -216,6 +235,7 @@ class RayEngine:
         """How the wire was secured, where each layer was, and how long it waited."""
         return {
             "security": self._run.security,
+            **({"codec": self._run.codec} if self._run.codec else {}),
             "bytes_apart": bytes_apart(self.coordinator.traffic()),
             "layers": [
                 {

@@ -208,6 +208,7 @@ class _Attempt:
         )
         with self._engine as engine:
             self._clock.started()
+            self._job = dataclasses.replace(self._job, activations=engine.job.activations, errors=engine.job.errors)
             if not self._job.first:
                 self._note(collapse.of_settings(self._rule))
             start = self._notes()
@@ -254,7 +255,8 @@ class _Attempt:
     def _notes(self) -> dict[str, Any]:
         """What a checkpoint that is made now must hold beside the layers."""
         books, log_bytes = entered(self._engine).books(), self._run_dir.metrics_bytes
-        return self._identity() | notes.progress(self.tally, self._watcher.seen, books, log_bytes)
+        codecs = {"codecs": {"activations": self._job.activations, "errors": self._job.errors}}
+        return self._identity() | codecs | notes.progress(self.tally, self._watcher.seen, books, log_bytes)
 
     def _identity(self) -> dict[str, Any]:
         return notes.identity(self._spec, self._job.recipe.network, self._dataset)
@@ -267,7 +269,9 @@ class _Attempt:
             layers=found.layers if found else {}, books=noted["books"], traffic=found.traffic if found else {}
         )
         self._traffic_logged = self.tally.last_seconds
-        self._job = dataclasses.replace(self._job, first=step, elapsed_seconds=self.tally.last_seconds)
+        self._job = dataclasses.replace(
+            self._job, first=step, elapsed_seconds=self.tally.last_seconds, **noted.get("codecs", {})
+        )
         self._run_dir.rewind(noted["metrics_bytes"], step)
 
     def _numbered(self, job: Job) -> Job:

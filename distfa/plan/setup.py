@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distfa.bench.task import read
+from distfa.codecs.choice import AUTO
 from distfa.core.activations import Activation
 from distfa.core.model import mlp
 from distfa.errors import PlanError
@@ -33,8 +34,10 @@ def job(spec: RunSpec, ends: tuple[int, int], layers: int | None) -> Job:
         layers: How many, by repeating the last hidden width or leaving some out; None for as many as the spec has.
 
     Raises:
-        PlanError: There is no hidden width to repeat.
+        PlanError: The codec is not named, or there is no hidden width to repeat.
     """
+    if AUTO in (spec.codec.activations, spec.codec.errors):
+        raise PlanError("codec is 'auto', which is chosen when a run starts; name the codec that is to be planned for")
     hidden = spec.model.hidden
     if layers is not None and layers - 1 != len(hidden):
         if not hidden:

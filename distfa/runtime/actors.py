@@ -10,19 +10,24 @@ import contextlib
 import dataclasses
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor, nn
 
+from distfa.codecs.choice import AUTO, timings
+from distfa.codecs.timing import Timing
 from distfa.core.routes import reads_labels
 from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime import cluster, placement
+from distfa.runtime.auto_codec import settle
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.faults import Fault
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
@@ -99,6 +104,20 @@ class LayerActor:
         if self._worker is not None:
             self._worker.close()
 
+    def time_codecs(self, rows: int, columns: int, dtype: torch.dtype, zeros: float) -> dict[str, Timing]:
+        """What codecs cost on this processor."""
+        return timings(rows, columns, dtype, zeros=zeros)
+
+    def blob(self, size_bytes: int) -> Any:
+        """Bytes that no network makes shorter."""
+        return np.random.default_rng().bytes(size_bytes)
+
+    def seconds_to_get(self, blob: list[Any]) -> float:
+        """How long it takes until another node's bytes are here."""
+        began = time.monotonic()
+        ray.get(blob[0])
+        return time.monotonic() - began
+
     def harm(self, fault: Fault) -> None:
         """Do a fault to this process, on purpose."""
         if fault is Fault.CUT:
@@ -124,6 +143,24 @@ class ActorHandle:
         return _answer(lambda: getattr(self.actor, method).remote(*args))
 
 
+class _Measured:
+    """A layer actor, measured before it is built."""
+
+    def __init__(self, handle: ActorHandle, dtype: torch.dtype, limit_seconds: float) -> None:
+        self.actor, self._handle, self._dtype, self._limit = handle.actor, handle, dtype, limit_seconds
+
+    def time_codecs(self, rows: int, columns: int, zeros: float) -> dict[str, Timing]:
+        found: dict[str, Timing] = self._ask("time_codecs", rows, columns, self._dtype, zeros)
+        return found
+
+    def seconds_from(self, other: _Measured, size_bytes: int) -> float:
+        return float(self._ask("seconds_to_get", [other.actor.blob.remote(size_bytes)]))
+
+    def _ask(self, method: str, *args: object) -> Any:
+        asked = {self._handle.layer: self._handle.call(method, *args)}
+        return _all(asked, "measure its link and its processor", self._limit)[self._handle.layer]
+
+
 class RayRun:
     """The actors of one run on a Ray cluster; a context manager that leaves nothing behind.
 
@@ -138,6 +175,7 @@ class RayRun:
     Attributes:
         security: How the wire is secured: ``tls`` or ``insecure``.
         places: (node's id, node's address) per layer, once they are known.
+        codec: By what the codecs were chosen, where they were asked to be.
     """
 
     def __init__(
@@ -161,6 +199,7 @@ class RayRun:
         self._handles: list[ActorHandle] = []
         self.security = "insecure"
         self.places: list[tuple[str, str]] = []
+        self.codec: dict[str, Any] | None = None
 
     def __enter__(self) -> Coordinator:
         """Start everything from ``begin``; returns the coordinator of the connected layers.
@@ -215,6 +254,11 @@ class RayRun:
         finally:
             cluster.stop_ray()
 
+    @property
+    def job(self) -> Job:
+        """The run as its layers know it: where, and with which codecs."""
+        return self._job
+
     def harm(self, layer: int, fault: Fault) -> None:
         """Do a fault to a layer, on purpose; returns at once."""
         self._handles[layer - 1].call("harm", fault)
@@ -246,7 +290,11 @@ class RayRun:
 
     def _connected(self) -> Coordinator:
         """The coordinator of the layers, built, listening and connected."""
-        job, limit = self._job, self._cluster.startup_seconds
+        limit = self._cluster.startup_seconds
+        if AUTO in (self._job.activations, self._job.errors):
+            measured = [_Measured(handle, self._job.recipe.signal_dtype, limit) for handle in self._handles]
+            self._job, self.codec = settle(self._job, measured, [node for node, _ in self.places])
+        job = self._job
         self._build(job, limit)
         addresses = self._listen(wire_up(job.wire.host, job.wire.security, self.places), limit)
         coordinator = Coordinator(

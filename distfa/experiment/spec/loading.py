@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from distfa.errors import SpecError
 from distfa.experiment.spec.explaining import explain
-from distfa.experiment.spec.schema import RunSpec, named
+from distfa.experiment.spec.schema import RunSpec, both_ways, named
 
 
 def parse(raw: Mapping[str, Any]) -> RunSpec:
@@ -99,7 +99,8 @@ def _put(raw: dict[str, Any], dotted: str, value: Any) -> None:
     *path, last = dotted.split(".")
     place = raw
     for key in path:
-        inner = named(place.get(key)) if place.get(key) is not None else {}
+        short = both_ways if key == "codec" else named
+        inner = short(place.get(key)) if place.get(key) is not None else {}
         if not isinstance(inner, dict):
             raise SpecError(f"--set {dotted}: {key!r} holds {place[key]!r}, which has no parts")
         place[key] = inner = dict(inner)

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from distfa import codecs, data, models
+from distfa.codecs.choice import AUTO
 from distfa.core import activations, draw, losses, rules
 from distfa.core.model import Network
 from distfa.core.optim import OptimizerConfig
@@ -19,6 +20,7 @@ from distfa.runtime.placement import ClusterConfig
 from distfa.transport.base import WireConfig
 
 _BESIDE_CUTS = {"seconds", "keep", "dir"}
+_CODECS = (codecs.LOSSLESS, AUTO, *codecs.CODECS)
 MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two of runs from Python
 
 
@@ -42,6 +44,11 @@ def not_among(value: object, names: Collection[str]) -> str:
 def named(value: object) -> object:
     """``adam`` is short for ``{name: adam}``."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def both_ways(value: object) -> object:
+    """``int8`` is short for both ways of a codec."""
+    return {"activations": value, "errors": value} if isinstance(value, str) else value
 
 
 class _Part(BaseModel):
@@ -78,8 +85,11 @@ class ModelSpec(_Part):
 class CodecSpec(_Part):
     """How signals are written on the wire."""
 
-    activations: Annotated[str, _one_of((codecs.LOSSLESS, *codecs.CODECS))] = codecs.LOSSLESS
-    errors: Annotated[str, _one_of((codecs.LOSSLESS, *codecs.CODECS))] = codecs.LOSSLESS
+    activations: Annotated[str, _one_of(_CODECS)] = Field(
+        codecs.LOSSLESS,
+        description="auto: when a run on Ray starts, the fastest for its links, no further off than int8",
+    )
+    errors: Annotated[str, _one_of(_CODECS)] = codecs.LOSSLESS
 
 
 class LedgerSpec(_Part):
@@ -160,7 +170,7 @@ class RunSpec(_Part):
     seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     check_finite: bool = Field(True, description="stop at NaN or infinity in a signal or the loss")
-    codec: CodecSpec = CodecSpec()
+    codec: Annotated[CodecSpec, BeforeValidator(both_ways)] = CodecSpec()
     engine: Literal["ray", "serial"] = Field("ray", description="serial: one process, the oracle")
     ledger: LedgerSpec = LedgerSpec()
     probe: ProbeSpec = ProbeSpec()

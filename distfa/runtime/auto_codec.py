@@ -1,0 +1,79 @@
+"""codec: auto, settled when a run on Ray starts: the links and the processors are measured, then nothing changes.
+
+What is chosen is written down; the same run with that codec named, in any engine, has the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from distfa.codecs import resolve
+from distfa.codecs.choice import AUTO, choose
+from distfa.codecs.timing import Timing
+from distfa.runtime.job import Job
+
+_LOOPBACK_SECONDS_PER_BYTE = 2e-9  # what a message of gRPC costs both ends' processors beside any link
+_SMALL_BYTES, _LARGE_BYTES = 2**20, 2**24
+_QUICK_SECONDS = 0.25  # a small transfer that is faster says little of the rate
+_ZEROS = {"activations": 0.5, "errors": 0.0}
+
+
+class Measured(Protocol):
+    """A layer, as far as it is measured."""
+
+    def time_codecs(self, rows: int, columns: int, zeros: float) -> dict[str, Timing]:
+        """What every candidate costs where the layer is."""
+        ...
+
+    def seconds_from(self, other: Any, size_bytes: int) -> float:
+        """How long so many bytes take from another layer's node to this one's."""
+        ...
+
+
+def settle(job: Job, layers: Sequence[Measured], nodes: Sequence[str]) -> tuple[Job, dict[str, Any]]:
+    """The job with its codecs named, and what they were chosen by.
+
+    Args:
+        job: The run.
+        layers: In order.
+        nodes: Where they are.
+    """
+    recipe, dtype = job.recipe, job.recipe.signal_dtype
+    named = {"activations": job.activations, "errors": job.errors}
+    per_byte = _LOOPBACK_SECONDS_PER_BYTE + max(
+        (_link(layers[b - 1], layers[b]) for b in recipe.network.boundaries if nodes[b - 1] != nodes[b]), default=0.0
+    )
+    rows = -(-recipe.batch_size // recipe.micro_batches)
+    columns = max((recipe.network.sizes[b] for b in recipe.network.boundaries), default=1)
+    about: dict[str, Any] = {"link_bytes_per_second": round(1 / per_byte)}
+    machines = dict(zip(nodes, layers, strict=True))
+    for way, zeros in _ZEROS.items():
+        if named[way] != AUTO:
+            continue
+        found = [layer.time_codecs(rows, columns, zeros) for layer in machines.values()]
+        slowest = {
+            name: Timing(
+                max(one[name].encode_seconds for one in found),
+                max(one[name].decode_seconds for one in found),
+                found[0][name].payload_bytes,
+            )
+            for name in found[0]
+        }
+        choice = choose(slowest, per_byte, lambda name: resolve(name, dtype).lossless(dtype))
+        named[way] = choice.name
+        about[way] = {"codec": choice.name, "message_ms": {k: round(1e3 * v, 3) for k, v in choice.seconds.items()}}
+    return dataclasses.replace(job, activations=named["activations"], errors=named["errors"]), about
+
+
+def _link(one: Measured, other: Measured) -> float:
+    """Seconds per byte between two layers, the slower way."""
+    rates = []
+    for sender, receiver in ((one, other), (other, one)):
+        size = _SMALL_BYTES
+        if (seconds := receiver.seconds_from(sender, size)) < _QUICK_SECONDS:
+            size = _LARGE_BYTES
+            seconds = receiver.seconds_from(sender, size)
+        rates.append(seconds / size)
+    return max(rates)
