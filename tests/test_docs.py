@@ -1,0 +1,40 @@
+"""The documentation's own code runs, its files are where it says, and the front page stays short."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def test_the_readme_is_short():
+    assert (ROOT / "README.md").read_text().count("\n") <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_to_a_file_leads_to_one(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/how-to/own-model.md"])
+def test_its_python_runs_as_it_stands(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.S)[:1]
+    serial = code.replace("epochs=5)", "epochs=5, engine='serial')")  # the same bits, without Ray's start
+    assert serial != code
+    exec(compile(serial, name, "exec"), {})
+    said = capsys.readouterr().out
+    if promised := re.search(r"print\(result.test_accuracy\)  # ([\d.]+)", code):
+        assert float(said.splitlines()[-1]) == pytest.approx(float(promised[1]), abs=0.02)
+    else:
+        assert float(said.splitlines()[-1]) > 0.9
+
+
+def test_every_page_of_the_site_is_in_its_table_of_contents():
+    listed = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert page.relative_to(ROOT / "docs").as_posix() in listed
