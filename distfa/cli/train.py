@@ -29,7 +29,7 @@ Model = Annotated[
         "function that returns your own nn.Sequential."
     ),
 ]
-Hidden = Annotated[str | None, _model(metavar="N,N,...", help="mlp only: widths of the hidden layers; '' for none.")]
+Hidden = Annotated[str | None, _model(metavar="N,N,...", help="mlp only: widths, also as NxN of the hidden layers; '' for none.")]
 Rule = Annotated[
     str | None, _how(help="Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them.")
 ]
@@ -180,10 +180,5 @@ def _starting(engine: str, layers: int) -> str:
 
 
 def _widths(text: str | None) -> list[int] | str | None:
-    """``1024,1024`` as a list; what is no such list goes to the spec as it is, which refuses it."""
-    if text is None:
-        return None
-    try:
-        return [int(width) for width in text.split(",") if width.strip()]
-    except ValueError:
-        return text
+    """No widths for empty text; the spec reads the rest."""
+    return None if text is None else [] if not text.strip() else text

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distfa.core import optim, rules
+from distfa.core import losses, optim, rules
 from distfa.core.block import Block
 from distfa.core.draw import initial_weight, micro_batch_seed
 from distfa.core.ends import Ends, under
 from distfa.core.layer_ledger import LayerLedger
 from distfa.core.ledger import Half
 from distfa.core.linear_block import LinearBlock
-from distfa.core.losses import LOSSES, Scored
+from distfa.core.losses import Scored
 from distfa.core.module_block import ModuleBlock
 from distfa.core.probe import LayerProbe, measure, row_cosines
 from distfa.core.recipe import Recipe
@@ -68,7 +68,9 @@ class Layer:
         self.device = torch.device(device)
         self._recipe, self._dtype, self._signal_dtype = recipe, recipe.dtype, recipe.signal_dtype
         self.is_output = index == len(recipe.network)
-        self._loss = LOSSES[recipe.loss]
+        self._loss = losses.build(
+            recipe.loss, label_smoothing=recipe.label_smoothing, class_weights=recipe.class_weights
+        )
         self.rule = rules.build(recipe)
         self.block: Block = build_block(recipe, index, self.device, module)
         self.ends = Ends(recipe, index, self.rule, self.block, self.device)

@@ -8,7 +8,9 @@ none for ordinary outputs (n, C). Labels (n, ...) int64, one per position; float
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -23,8 +25,8 @@ class Scored:
 
     Attributes:
         loss: This micro-batch's share of the batch mean; shares add up.
-        correct: Positions (rows, where each has one label) whose largest output is the label's; 0 for
-            float targets.
+        correct: Positions (rows, where each has one label) whose largest output is the label's; under ``bce``
+            outputs on the right side of 0; 0 for other float targets.
         gradient: dLoss/d output, of its shape.
     """
 
@@ -56,6 +58,61 @@ def cross_entropy(output: Tensor, target: Tensor, rows: int) -> Scored:
     gradient.scatter_add_(-1, labels, torch.full_like(labels, -1, dtype=output.dtype))
     gradient /= count
     return Scored(loss=loss.item(), correct=_correct(output, target), gradient=gradient)
+
+
+def weighted_cross_entropy(
+    output: Tensor, target: Tensor, rows: int, *, label_smoothing: float, class_weights: Sequence[float] | None
+) -> Scored:
+    """Cross-entropy with smoothed labels and weighted classes.
+
+    The loss of a row with label y is -sum_c q_c log softmax(output)_c, where
+    q_c = w_y (1 - a) [c = y] + w_c a / C; its gradient is (sum_c q_c) softmax - q. Both as
+    ``torch.nn.CrossEntropyLoss(weight=w, label_smoothing=a, reduction="sum")``, divided by rows * positions: torch's
+    own mean divides by the sum of the labels' weights instead, which no part of a batch knows.
+
+    Args:
+        output: As ``cross_entropy``.
+        target: Labels.
+        rows: Of the whole batch.
+        label_smoothing: a, 0 .. 1.
+        class_weights: w, one number per class; None: 1 for all.
+
+    Raises:
+        DataError: As ``cross_entropy``.
+
+    Source: Szegedy et al., CVPR 2016, for smoothing.
+    """
+    _check_shape(output, target, output.shape[:-1])
+    weights = output.new_ones(output.shape[-1]) if class_weights is None else output.new_tensor(list(class_weights))
+    log_p, labels = torch.log_softmax(output, dim=-1), target.unsqueeze(-1)
+    wanted = (weights * (label_smoothing / output.shape[-1])).expand(output.shape).clone()
+    wanted.scatter_add_(-1, labels, weights[labels] * (1 - label_smoothing))
+    count = rows * math.prod(target.shape[1:])
+    loss = -(wanted * log_p).sum() / count
+    gradient = log_p.exp().mul_(wanted.sum(-1, keepdim=True)).sub_(wanted).div_(count)
+    return Scored(loss=loss.item(), correct=_correct(output, target), gradient=gradient)
+
+
+def bce(output: Tensor, target: Tensor, rows: int) -> Scored:
+    """Binary cross-entropy of every output on its own, as ``torch.nn.BCEWithLogitsLoss``: several labels at once.
+
+    Its gradient is (sigmoid(output) - target) / (rows * outputs). Class labels become one-hot rows.
+
+    Raises:
+        DataError: The output and the targets do not fit together.
+    """
+    if target.is_floating_point():
+        _check_shape(output, target, output.shape)
+        wanted = target
+    else:
+        _check_shape(output, target, output.shape[:-1])
+        wanted = torch.zeros_like(output).scatter_(-1, target.unsqueeze(-1), 1.0)
+    elements = rows * math.prod(output.shape[1:])
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(output, wanted, reduction="sum") / elements
+    right = (
+        int(((output > 0) == (wanted > 0.5)).sum().item()) if target.is_floating_point() else _correct(output, target)
+    )
+    return Scored(loss=loss.item(), correct=right, gradient=torch.sigmoid(output).sub_(wanted).div_(elements))
 
 
 def mse(output: Tensor, target: Tensor, rows: int) -> Scored:
@@ -93,4 +150,17 @@ def _check_shape(output: Tensor, target: Tensor, wanted: torch.Size) -> None:
         )
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse}
+def build(name: str, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> Loss:
+    """The loss of that name; smoothing and class weights are cross-entropy's.
+
+    Raises:
+        ValueError: They are given to another loss.
+    """
+    if not label_smoothing and class_weights is None:
+        return LOSSES[name]
+    if name != "cross_entropy":
+        raise ValueError(f"label_smoothing and class_weights go with loss cross_entropy, not {name!r}; leave them out")
+    return partial(weighted_cross_entropy, label_smoothing=label_smoothing, class_weights=class_weights)
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "bce": bce}

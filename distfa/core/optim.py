@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -35,9 +36,14 @@ class OptimizerConfig:
             or ``cosine`` (Loshchilov & Hutter, ICLR 2017).
         final_lr: As a share of ``lr``; ``linear`` and ``cosine`` only.
         warmup_steps: Steps over which the rate grows linearly to ``lr``.
+        rates: (step, rate) pairs in order: from each step on its rate holds, in place of a schedule; what torch's
+            schedulers become. None: by ``schedule``.
+        clip_norm: A layer's gradient is scaled down to this norm where it is longer: each layer for itself, since none
+            knows the others'. None: never.
+        clip_value: Every number of a gradient is held within -clip_value .. clip_value. None: none is.
 
     Raises:
-        ValueError: ``nesterov`` without ``momentum``.
+        ValueError: ``nesterov`` without ``momentum``, both ways to clip, or rates that do not begin at step 0.
     """
 
     name: Name = "adam"
@@ -50,14 +56,27 @@ class OptimizerConfig:
     schedule: Schedule = "constant"
     final_lr: Annotated[float, Ge(0), Le(1)] = 0.0
     warmup_steps: Annotated[int, Ge(0)] = 0
+    rates: tuple[tuple[Annotated[int, Ge(0)], Annotated[float, Ge(0)]], ...] | None = None
+    clip_norm: Annotated[float, Gt(0)] | None = None
+    clip_value: Annotated[float, Gt(0)] | None = None
 
     def __post_init__(self) -> None:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum above 0")
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise ValueError("a gradient is clipped by clip_norm or by clip_value, not by both; leave one out")
+        if self.rates is not None:
+            starts = [step for step, _ in self.rates]
+            if not starts or starts[0] != 0 or starts != sorted(set(starts)):
+                raise ValueError("rates are (step, rate) pairs whose steps begin at 0 and rise")
+            if self.schedule != "constant" or self.warmup_steps:
+                raise ValueError("rates stand in place of schedule and warmup_steps; leave those out")
 
 
 def rate(config: OptimizerConfig, step: int, steps: int) -> float:
     """The learning rate of ``step`` of a run of ``steps``, counted from 0."""
+    if config.rates is not None:
+        return config.rates[bisect_right(config.rates, step, key=lambda pair: pair[0]) - 1][1]
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
@@ -110,23 +129,38 @@ class Optimizer:
 
     Attributes:
         state: Per parameter what torch.optim keeps of it, by torch's names; empty before the first step.
+        scale: What clip_norm multiplied the last gradient by.
     """
 
     def __init__(self, config: OptimizerConfig, parameters: Sequence[Tensor]) -> None:
         self._config = config
         self._parameters = list(parameters)
         self.state: dict[Tensor, dict[str, Tensor]] = {parameter: {} for parameter in self._parameters}
+        self.scale = 1.0
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Update every parameter; each must have a gradient."""
         if not self._parameters:
             return
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = self._clipped([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         if self._config.name == "sgd":
             self._sgd(gradients, lr)
         else:
             self._adam(gradients, lr)
+
+    def clipped(self, gradient: Tensor) -> Tensor:
+        """A part of a gradient as the last step took it: by the factor of the whole layer, or number by number."""
+        if (most := self._config.clip_value) is not None:
+            return gradient.clamp(-most, most)
+        return gradient if self.scale == 1.0 else gradient * self.scale
+
+    def _clipped(self, gradients: list[Tensor]) -> list[Tensor]:
+        """What the update takes; ``grad`` stays as it is, so that the books see what the signals made."""
+        if (most := self._config.clip_norm) is not None:
+            norm = float(torch.nn.utils.get_total_norm(gradients))
+            self.scale = min(1.0, most / (norm + 1e-6)) if math.isfinite(norm) else 1.0  # as torch's clip_grad_norm_
+        return [self.clipped(gradient) for gradient in gradients]
 
     def _sgd(self, gradients: list[Tensor], lr: float) -> None:
         c, states = self._config, list(self.state.values())

@@ -81,7 +81,7 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
     for step in range(first, total if stop is None else min(stop, total)):
         epoch, position = divmod(step, per_epoch)
         if position == 0 or step == first:
-            permutation = generator(recipe.seed, Purpose.ORDER, epoch).permutation(samples)
+            permutation = _epoch_rows(recipe, samples, epoch)
         rows = permutation[position * recipe.batch_size : (position + 1) * recipe.batch_size]
         ends_epoch, last = position == per_epoch - 1, step == total - 1
         cut = bool(recipe.checkpoint_every) and not last and (step + 1) % recipe.checkpoint_every == 0
@@ -103,6 +103,17 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
             lr=optim.rate(recipe.optimizer, step, total),
             last=last,
         )
+
+
+def _epoch_rows(recipe: Recipe, samples: int, epoch: int) -> NDArray[np.int64]:
+    if recipe.order == "given":
+        return np.arange(epoch * samples, (epoch + 1) * samples)
+    return drawn(recipe.seed, samples, epoch)
+
+
+def drawn(seed: int, samples: int, epoch: int) -> NDArray[np.int64]:
+    """The permutation of an epoch that the seed draws."""
+    return generator(seed, Purpose.ORDER, epoch).permutation(samples)
 
 
 def evaluation(recipe: Recipe, samples: int) -> Iterator[NDArray[np.int64]]:

@@ -85,6 +85,8 @@ class Recipe:
         distribution: Of W(0) and B: ``orthogonal``, ``normal`` or ``uniform`` (``distfa.core.draw``).
         feedback: The feedback matrices.
         loss: Name of the loss (``distfa.core.losses.LOSSES``).
+        label_smoothing: Of cross_entropy.
+        class_weights: Of cross_entropy, one number per class; None: 1 for all.
         optimizer: The local optimizer of every layer.
         epochs: Passes over the training set.
         max_steps: Stop after this many steps, whatever the epochs; None for no limit.
@@ -96,6 +98,8 @@ class Recipe:
         dtype: Of weights, gradients and optimizer state; and of signals and products, unless ``mixed``.
         mixed: Whether signals and products are bfloat16 (Micikevicius et al., "Mixed precision training", ICLR 2018).
         seed: Of weights, feedback and data order.
+        order: ``drawn``: every epoch is a permutation of the samples, from the seed; ``given``: epoch k has the rows
+            k N .. (k + 1) N - 1 of a data set that goes on (``distfa.data.stream``).
         ledger_every: Steps between entries in the conservation ledger; 0 for none.
         ledger_neurons: Whether entries also keep every neuron's share.
         ledger_exact: Whether both ends of every link also report digests of the signals of those steps.
@@ -113,6 +117,8 @@ class Recipe:
     distribution: str = "orthogonal"
     feedback: FeedbackConfig = FeedbackConfig()
     loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: int = 1
     max_steps: int | None = None
@@ -124,6 +130,7 @@ class Recipe:
     dtype: torch.dtype = torch.float32
     mixed: bool = False
     seed: int = 0
+    order: str = "drawn"
     ledger_every: int = 0
     ledger_exact: bool = False
     ledger_neurons: bool = False

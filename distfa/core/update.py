@@ -33,7 +33,7 @@ class Update:
     """
 
     def __init__(self, parameter: Tensor, optimizer: optim.Optimizer, config: optim.OptimizerConfig) -> None:
-        self.parameter, self.config = parameter, config
+        self.parameter, self.config, self._optimizer = parameter, config, optimizer
         self._before = _rows_of(parameter).clone()
         state = optimizer.state.get(parameter, {})
         self._state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items() if v is not None}
@@ -49,7 +49,7 @@ class Update:
         for part in _row_blocks(now):
             before, gradient = self._before[part].double(), made[part].double()
             state = {k: v[part] if isinstance(v, Tensor) and v.dim() else v for k, v in self._state.items()}
-            expected = optim.expected_update(self.config, before, gradient, state)
+            expected = optim.expected_update(self.config, before, self._optimizer.clipped(gradient), state)
             change = now[part].double() - before
             yield Block(
                 before=before.flatten(),

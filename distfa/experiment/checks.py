@@ -67,12 +67,32 @@ def check_data(spec: RunSpec, network: Network, dataset: Dataset) -> None:
             f"outputs, for labels 0..{outputs - 1}; give it at least {dataset.outputs}"
         )
     if not dataset.classification and spec.loss == "cross_entropy":
-        raise SpecError("loss is 'cross_entropy' but the targets are floats, not class labels; use loss: mse")
+        raise SpecError(
+            "loss is 'cross_entropy' but the targets are floats, not class labels; use loss: mse for quantities, bce "
+            "for several labels of 0 or 1, or for one-hot rows y.argmax(1)"
+        )
+    if spec.loss == "bce" and not dataset.classification:
+        _check_shares(dataset)
+    if spec.class_weights is not None and len(spec.class_weights) != outputs:
+        raise SpecError(
+            f"class_weights has {len(spec.class_weights)} numbers, and the last layer has {outputs} outputs; give one "
+            "number per class, in the order of the labels"
+        )
     if not dataset.classification and (positions or dataset.outputs != outputs):
         raise DataError(
             f"targets have {dataset.outputs} columns, but the last layer has outputs of shape {network.shapes[-1]}; "
             "make them equal"
         )
+
+
+def _check_shares(dataset: Dataset) -> None:
+    for name, targets in (("train", dataset.train_y), ("test", dataset.test_y)):
+        if targets.size and not (targets.min() >= 0 and targets.max() <= 1):
+            wrong = targets[(targets < 0) | (targets > 1)][0]
+            raise DataError(
+                f"loss is 'bce' and the {name} targets hold {wrong:g}; they must be between 0 and 1. Use loss: mse for "
+                "quantities"
+            )
 
 
 def check_rule(spec: RunSpec, network: Network) -> None:

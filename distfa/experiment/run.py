@@ -168,7 +168,11 @@ class _Attempt:
         faults: Sequence[Planned],
     ) -> None:
         self._faults, self._harmed = deque(faults), 0.0
-        self.tally = Tally(classification=dataset.classification, positions=dataset.positions)
+        several = spec.loss == "bce" and not dataset.classification  # labels of one sample, each right or wrong
+        self.tally = Tally(
+            classification=dataset.classification or several,
+            positions=dataset.outputs if several else dataset.positions,
+        )
         self._spec, self._run_id = spec, job.run_id
         self._subject, self._dataset = subject, dataset
         self._run_dir, self._observer = run_dir, observer
@@ -176,7 +180,9 @@ class _Attempt:
         self._traffic_logged = 0.0
         self._steps = steps(job.recipe, job.train_rows)
         self._rule = rules.build(job.recipe)
-        self._watcher = collapse.watch(spec.loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
+        plain = not spec.label_smoothing and spec.class_weights is None
+        loss = spec.loss if plain else "another"  # of which no constant answer's loss is known
+        self._watcher = collapse.watch(loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
         place = spec.checkpoint.dir or str(run_dir.path / run_dirs.CHECKPOINTS)
         self._keeper = Keeper(
             Store(place, keep=spec.checkpoint.keep), least_seconds=spec.checkpoint.seconds, tell=self._tell

@@ -5,16 +5,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from distfa.core.losses import cross_entropy, mse
+from distfa.core.losses import bce, build, cross_entropy, mse
 from distfa.errors import DataError
 
 CASES = [
     (cross_entropy, nn.CrossEntropyLoss(), torch.arange(10) % 4),
     (mse, nn.MSELoss(), torch.randn(10, 4, dtype=torch.float64)),
+    (bce, nn.BCEWithLogitsLoss(), torch.rand(10, 4, dtype=torch.float64).round()),
 ]
 
 
-@pytest.mark.parametrize(("ours", "torchs", "target"), CASES, ids=["cross_entropy", "mse"])
+@pytest.mark.parametrize(("ours", "torchs", "target"), CASES, ids=["cross_entropy", "mse", "bce"])
 @pytest.mark.parametrize("parts", [1, 3, 10])
 def test_parts_add_up_to_torchs_loss_and_gradient(ours, torchs, target, parts):
     output = torch.randn(10, 4, dtype=torch.float64, requires_grad=True)
@@ -84,3 +85,26 @@ def test_one_position_has_the_bits_of_a_plain_row(dtype):
 def test_targets_of_another_shape_are_refused(loss, target):
     with pytest.raises(DataError, match=r"output of shape \(4, 3, 5\), whose targets have shape \(4, 3"):
         loss(torch.zeros(4, 3, 5), target, 4)
+
+
+@pytest.mark.parametrize("shape", [(10, 4), (10, 3, 4)])
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0, 3.0)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_smoothing_and_class_weights_are_torchs_sum_over_rows(shape, weights, smoothing):
+    generator = torch.Generator().manual_seed(3)
+    output = torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
+    target = torch.randint(0, 4, shape[:-1], generator=generator)
+    per_class = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    summed = F.cross_entropy(
+        output.flatten(0, -2), target.flatten(), weight=per_class, label_smoothing=smoothing, reduction="sum"
+    )
+    (summed / target.numel()).backward()
+    ours = build("cross_entropy", label_smoothing=smoothing, class_weights=weights)
+    parts = [ours(o, t, 10) for o, t in zip(output.detach().tensor_split(3), target.tensor_split(3), strict=True)]
+    assert sum(part.loss for part in parts) == pytest.approx(summed.item() / target.numel(), rel=1e-13)
+    assert torch.allclose(torch.cat([part.gradient for part in parts]), output.grad, rtol=1e-12, atol=1e-16)
+
+
+def test_several_labels_count_one_by_one():
+    scored = bce(torch.tensor([[1.0, -1.0, 2.0]]), torch.tensor([[1.0, 1.0, 1.0]]), 1)
+    assert scored.correct == 2

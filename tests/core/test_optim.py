@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from distfa.core.optim import Optimizer, OptimizerConfig
+from distfa.core.optim import Optimizer, OptimizerConfig, rate
 
 TORCH = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -50,3 +50,31 @@ def test_a_layer_trains_without_torchs_compiler():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("settings", [{"clip_norm": 0.5}, {"clip_norm": 1e9}, {"clip_value": 0.1}])
+def test_clipping_is_torchs_and_leaves_the_gradient_as_the_signals_made_it(settings):
+    generator = torch.Generator().manual_seed(1)
+    mine = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((5, 7), (5,))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in mine]
+    optimizer, peer = Optimizer(OptimizerConfig(name="sgd", **settings), mine), torch.optim.SGD(theirs, lr=0.1)
+    for _ in range(3):
+        for ours, other in zip(mine, theirs, strict=True):
+            ours.grad = torch.randn(ours.shape, generator=generator)
+            other.grad = ours.grad.clone()
+        before = [p.grad.clone() for p in mine]
+        if "clip_norm" in settings:
+            torch.nn.utils.clip_grad_norm_(theirs, settings["clip_norm"])
+        else:
+            torch.nn.utils.clip_grad_value_(theirs, settings["clip_value"])
+        optimizer.step(0.1)
+        peer.step()
+        assert all(torch.equal(p.grad, g) for p, g in zip(mine, before, strict=True))
+    assert all(torch.allclose(p, q, rtol=1e-6, atol=1e-8) for p, q in zip(mine, theirs, strict=True))
+
+
+def test_rates_hold_from_their_steps_on():
+    config = OptimizerConfig(rates=((0, 0.1), (3, 0.01)))
+    assert [rate(config, step, 5) for step in range(5)] == [0.1, 0.1, 0.1, 0.01, 0.01]
+    with pytest.raises(ValueError, match="begin at 0 and rise"):
+        OptimizerConfig(rates=((1, 0.1),))

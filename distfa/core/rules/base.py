@@ -46,6 +46,7 @@ class Rule(ABC):
         takes_decay: Whether its feedback learns with a decay of its own (``feedback.decay``).
         takes_renewal: Whether its feedback can be renewed as training goes on (``feedback.renew``).
         takes_init: Whether its feedback depends on ``init``.
+        takes_clip_norm: Whether no other layer must make the same update without knowing the layer's gradient norm.
         takes_fanout: Whether messages at full rank are all alike, so that layers can pass them on (``fanout``).
         is_direct: Whether B_l leads straight from the output to layer l.
         stands_in: Whether feedback stands in place of the weights on the way back through a layer.
@@ -61,6 +62,7 @@ class Rule(ABC):
     takes_decay: ClassVar[bool] = False
     takes_renewal: ClassVar[bool] = False
     takes_init: ClassVar[bool] = True
+    takes_clip_norm: ClassVar[bool] = True
     takes_fanout: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = False
     is_direct: ClassVar[bool] = False

@@ -30,6 +30,7 @@ class KolenPollack(HopRule):
     sends = "d_{l+1}"
     potential = "1/2 ||B[:,i]||^2"
     source = "Kolen & Pollack 1994"
+    takes_clip_norm = False
 
     def shape(self, boundary: int) -> Shape:
         """d_{l+1}: delta_{l+1} itself, for the layer below to learn from; that of h_l where B stands beside W."""

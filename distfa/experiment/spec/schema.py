@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
@@ -51,6 +52,13 @@ def both_ways(value: object) -> object:
     return {"activations": value, "errors": value} if isinstance(value, str) else value
 
 
+def listed(value: object) -> object:
+    """``1024,1024``, ``1024x1024`` or one number as a list."""
+    if isinstance(value, str):
+        return [part for part in re.split(r"[,x\s]+", value.strip().strip("[]()")) if part]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
@@ -76,7 +84,9 @@ class ModelSpec(_Part):
         description=f"{', '.join(models.MODELS)}, or package.module:function for a function that returns your own "
         f"nn.Sequential; the other keys are {MLP}'s",
     )
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 128), description="widths of the hidden layers")
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(listed)] = Field(
+        (128, 128), description="widths of the hidden layers"
+    )
     activation: Annotated[str, _one_of(activations.NAMES)] = "relu"
     slope: float = Field(0.01, description="leaky_relu only: slope below zero")
     bias: bool = True
@@ -147,7 +157,13 @@ class RunSpec(_Part):
         "orthogonal", description="of the weights at the start, and of feedback matrices"
     )
     feedback: FeedbackConfig = FeedbackConfig()
-    loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = "cross_entropy"
+    loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = Field(
+        "cross_entropy", description="cross_entropy; mse for numbers; bce for several labels of one sample"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="cross_entropy only: share given to all classes alike")
+    class_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(listed)] | None = Field(
+        None, description="cross_entropy only: one number per class, which its samples' loss is multiplied by"
+    )
     optimizer: Annotated[OptimizerConfig, BeforeValidator(named)] = OptimizerConfig()
     epochs: int = Field(20, ge=1)
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
@@ -184,6 +200,20 @@ class RunSpec(_Part):
         if self.feedback.rank is not None and not rules.RULES[self.rule].takes_rank:
             able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_rank)
             raise ValueError(f"feedback.rank goes with {able}, not with rule {self.rule!r}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _what_only_one_loss_has(self) -> RunSpec:
+        losses.build(self.loss, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+        return self
+
+    @model_validator(mode="after")
+    def _clipping_must_be_the_same_at_both_ends(self) -> RunSpec:
+        if self.optimizer.clip_norm is not None and not rules.RULES[self.rule].takes_clip_norm:
+            raise ValueError(
+                f"optimizer.clip_norm scales by the norm of a whole layer, and under rule {self.rule!r} another layer "
+                "makes the same update without knowing it; use optimizer.clip_value, which both ends can follow"
+            )
         return self
 
     @model_validator(mode="after")
@@ -262,6 +292,8 @@ class RunSpec(_Part):
             distribution=self.distribution,
             feedback=self.feedback,
             loss=self.loss,
+            label_smoothing=self.label_smoothing,
+            class_weights=self.class_weights,
             optimizer=self.optimizer,
             epochs=self.epochs,
             max_steps=self.max_steps,
