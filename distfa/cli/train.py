@@ -29,7 +29,9 @@ Model = Annotated[
         "function that returns your own nn.Sequential."
     ),
 ]
-Hidden = Annotated[str | None, _model(metavar="N,N,...", help="mlp only: widths, also as NxN of the hidden layers; '' for none.")]
+Hidden = Annotated[
+    str | None, _model(metavar="N,N,...", help="mlp only: widths, also as NxN of the hidden layers; '' for none.")
+]
 Rule = Annotated[
     str | None, _how(help="Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them.")
 ]
