@@ -15,6 +15,7 @@ LAYERS = [  # lowest first; a package imports from its own line and the lines ab
     {"runtime"},
     {"experiment"},
     {"bench"},
+    {"questions"},
     {"plan"},
     {"cli"},
 ]

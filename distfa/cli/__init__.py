@@ -22,6 +22,7 @@ from distfa.cli import (
     bench_speed,
     doctor,
     evaluate,
+    experiment,
     plan,
     report,
     rules,
@@ -52,6 +53,7 @@ app.command("watch")(watch.watch)
 app.command("status")(status.status)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
+app.command("experiment")(experiment.experiment)
 bench.app.command("speed")(bench_speed.speed)
 bench.app.command("comm")(bench_comm.comm)
 bench.app.command("scale")(bench_scale.scale)

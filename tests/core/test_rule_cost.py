@@ -28,6 +28,7 @@ DEFAULTS = {  # of specs and options
     ("cli/bench_faults.py", "dfa"),
     ("cli/bench_scale.py", "dfa"),
     ("cli/bench_speed.py", "bp,fa,dfa"),
+    ("cli/experiment.py", "bp,fa,dfa,dkp"),
 }
 
 

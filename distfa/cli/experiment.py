@@ -1,0 +1,48 @@
+"""``distfa experiment``: questions about feedback alignment, answered by training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from distfa.cli import options
+from distfa.cli.bench import say
+
+
+def experiment(
+    name: Annotated[str, typer.Argument(help="conservation, classes, dominance, label-noise or depth.")],
+    rules: Annotated[str, typer.Option(metavar="RULE,RULE,...", help="Which rules are compared.")] = "bp,fa,dfa,dkp",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every configuration.")] = 3,
+    data: Annotated[str, typer.Option(help="As for 'distfa train'; the experiment's own if not given.")] = "",
+    data_dir: options.DataDir = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The smallest size that still answers; needs no file.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Directory for the figures (JSON, SVG) and pages (HTML, Markdown).")] = Path(
+        "experiments"
+    ),
+) -> None:
+    """Ask a question about feedback alignment: data, figure, page, and whether the runs agree with what is claimed.
+
+    conservation: both sides of the law along training. classes: accuracy against alignment, by the number of classes.
+    dominance: the dominance constant against the decay of the loss. label-noise: a fifth of the labels wrong. depth:
+    does a rule train deep layers at all? Runs are on the serial engine, one after the other.
+    """
+    from distfa.questions.asking import ask, save
+    from distfa.questions.base import Asked
+
+    asked = Asked(rules=options.words(rules), seeds=seeds, quick=quick, data=data, data_dir=data_dir)
+    question, answer = ask(name, asked, say=say(f"{name}: "))
+    flags = {"--data": data, "--data-dir": "DIR" if data_dir else "", "--rules": rules, "--seeds": str(seeds)}
+    command = " ".join([f"distfa experiment {name}", *(f"{flag} {value}" for flag, value in flags.items() if value)])
+    page = save(question, answer, command + (" --quick" if quick else ""), out)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"[bold]{escape(question.title)}[/]")
+    console.print(f"the abstract: {escape(question.claim)}")
+    console.print(f"this run: {escape(answer.verdict)}")
+    console.print(f"budget: {escape(answer.budget)}")
+    console.print(f"pages: {page} and {page.with_suffix('.md').name} beside it")

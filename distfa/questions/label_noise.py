@@ -1,0 +1,110 @@
+"""label-noise: a fifth of the labels are wrong; who learns them by heart?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from distfa.core.rules import BASELINE
+from distfa.data import Dataset
+from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
+from distfa.questions.base import Answer, Asked, Question, Row, Say, mean
+from distfa.questions.training import configurations, dataset, train
+
+_SAMPLES, _WRONG = 4000, 0.2
+_EPOCHS, _QUICK_EPOCHS = 15, 3
+_APART = 1.0  # points that are called a difference
+COLUMNS = {
+    "rule": "rule",
+    "init": "init",
+    "train": "train, as labelled, %",
+    "test": "test, true labels, %",
+    "spread": "+-",
+    "alignment": "alignment, mean",
+}
+
+
+def _answer(asked: Asked, say: Say) -> Answer:
+    whole, epochs = dataset(asked, QUESTION.data), _QUICK_EPOCHS if asked.quick else _EPOCHS
+    raw: list[Row] = []
+    for rule, init, seed in configurations(asked):
+        on = mislabelled(whole, seed)
+        settings = {"rule": rule, "init": init, "seed": seed, "epochs": epochs, "batch_size": 64}
+        settings |= {"model": {"hidden": (256, 256)}, "optimizer": {"name": "adam", "lr": 1e-3}}
+        done = train({**settings, "probe": {"every": 50}}, on)
+        raw.append({"rule": rule, "init": init, "seed": seed, "train": 100 * done.train, "test": 100 * done.test})
+        raw[-1]["alignment"] = done.alignment
+        say(f"{rule} {init}, seed {seed}: train {raw[-1]['train']:.1f} %, test {raw[-1]['test']:.1f} %")
+    rows = []
+    for rule, init in dict.fromkeys((run["rule"], run["init"]) for run in raw):
+        mine = [run for run in raw if (run["rule"], run["init"]) == (rule, init)]
+        spread = float(np.std([run["test"] for run in mine], ddof=1)) if len(mine) > 1 else None
+        means = {key: mean([run[key] for run in mine]) for key in ("train", "test", "alignment")}
+        rows.append({"rule": rule, "init": init, **means, "spread": spread})
+    size = min(_SAMPLES, len(whole.train_x))
+    return Answer(
+        rows=rows,
+        columns=COLUMNS,
+        verdict=_verdict(rows),
+        budget=f"{whole.name}, {size:,} training samples, {_WRONG:.0%} of their labels wrong; hidden 256,256, Adam "
+        f"1e-3, "
+        f"{epochs} epochs in batches of 64, {asked.seeds} seed(s); nothing tuned",
+        figures=[_figure(rows)],
+        raw=raw,
+    )
+
+
+def mislabelled(whole: Dataset, seed: int) -> Dataset:
+    """The first samples, a share of their labels moved to another class at random."""
+    random, labels = np.random.default_rng(seed), whole.train_y[:_SAMPLES].copy()
+    wrong = random.permutation(len(labels))[: round(_WRONG * len(labels))]
+    labels[wrong] = (labels[wrong] + random.integers(1, whole.outputs, len(wrong))) % whole.outputs
+    return replace(whole, train_x=whole.train_x[:_SAMPLES], train_y=labels)
+
+
+def _verdict(rows: list[Row]) -> str:
+    bp = next((row for row in rows if row["rule"] == BASELINE), rows[0])
+    best = max(rows, key=lambda row: row["test"])
+    said = (
+        f"{bp['rule']} gives {bp['train']:.1f} % of the training labels, of which {_WRONG:.0%} are wrong, and "
+        f"{bp['test']:.1f} % of "
+        f"the test set; the best on the test set is {best['rule']} {best['init']} with {best['test']:.1f} %. "
+    )
+    better = [row for row in rows if row["test"] > bp["test"] + _APART]
+    names = ", ".join(f"{row['rule']} {row['init']}" for row in better)
+    return said + (
+        f"Ahead of it by more than a point: {names}. These learn fewer wrong labels at this budget; whether that is "
+        "regularisation or slower learning, equal epochs cannot tell."
+        if better
+        else "No rule is ahead of it by more than a point: no regularisation against wrong labels shows at this budget."
+    )
+
+
+def _figure(rows: list[Row]) -> Figure:
+    names = [f"{row['rule']} {row['init']}" for row in rows]
+    traces: list[Trace] = [
+        {
+            **{"type": "bar", "x": names, "y": [row[key] for row in rows], "showlegend": False},
+            **{"marker": {"color": colour(panel + 1, 2)}, "texttemplate": "%{y:.1f}"},
+            **axes(panel),
+        }
+        for panel, key in enumerate(("train", "test"))
+    ]
+    titles = ["training labels given, %; above 80 wrong ones are learnt", "test accuracy, %"]
+    return Figure(
+        name="noise",
+        title="Wrong labels",
+        see="A fifth of the training labels are wrong, and none of the test set's.",
+        traces=traces,
+        layout=panels(titles, columns=1, x_title=""),
+    )
+
+
+QUESTION = Question(
+    name="label-noise",
+    title="Does feedback alignment keep a network from learning wrong labels?",
+    claim="The law links learning to an implicit regularisation; the abstract says nothing of wrong labels.",
+    data="mnist",
+    answer=_answer,
+)

@@ -1,0 +1,116 @@
+"""One run of a question, on the serial engine in this process, with all it reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from distfa import data
+from distfa.core import rules
+from distfa.core.ledger import LedgerRecord
+from distfa.core.probe import ProbeRecord
+from distfa.core.records import StepRecord
+from distfa.core.samples import Split
+from distfa.core.serial import SerialTrainer, evaluate
+from distfa.data import Dataset
+from distfa.errors import NonFiniteError
+from distfa.experiment.checks import check
+from distfa.experiment.run import raw_samples
+from distfa.experiment.spec import RunSpec, parse
+from distfa.experiment.subject import Subject, subject_for, subject_of
+from distfa.questions.base import Asked
+
+INITS = ("aligned", "random")
+
+
+@dataclass(kw_only=True)
+class Trained:
+    """What a run left.
+
+    Attributes:
+        steps: Its steps; fewer than asked for where it diverged.
+        ledger: Its entries.
+        probes: Its probes.
+        train: Share of the training labels it gives in the end.
+        test: The same of the test set.
+        diverged: Whether a signal or the loss was no longer finite.
+    """
+
+    steps: list[StepRecord] = field(default_factory=list)
+    ledger: list[LedgerRecord] = field(default_factory=list)
+    probes: list[ProbeRecord] = field(default_factory=list)
+    train: float = math.nan
+    test: float = math.nan
+    diverged: bool = False
+
+    @property
+    def alignment(self) -> float:
+        """Mean over the probes of the cosine with the true gradient."""
+        return sum(probe.cosine for probe in self.probes) / len(self.probes) if self.probes else math.nan
+
+
+def dataset(asked: Asked, own: str) -> Dataset:
+    """The data set that is asked for, or the question's own; the one that needs no file where it is to be quick."""
+    name = asked.data or ("digits" if asked.quick else own)
+    return data.load(name, directory=asked.data_dir)
+
+
+def configurations(asked: Asked) -> Iterator[tuple[str, str, int]]:
+    """(rule, init, seed), the init of a rule whose feedback does not depend on it being aligned."""
+    for name in asked.rules:
+        for init in INITS if rules.RULES[parse({"rule": name}).rule].takes_init else INITS[:1]:
+            for seed in range(asked.seeds):
+                yield name, init, seed
+
+
+def train(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | None = None) -> Trained:
+    """Train by a spec's settings.
+
+    Args:
+        settings: As a spec has them; the ledger and probes are off unless they say otherwise.
+        on: The data.
+        model: Instead of the spec's.
+
+    Raises:
+        DistfaError: What is asked for cannot be done.
+    """
+    spec = parse({"ledger": {"every": 0}, "probe": {"every": 0}, "engine": "serial", "epochs": 1000, **settings})
+    subject = subject_for(spec, on) if model is None else subject_of(model, spec, on)
+    check(spec, subject, on)
+    with _one_thread():
+        return _train(spec, subject, on)
+
+
+def _train(spec: RunSpec, subject: Subject, on: Dataset) -> Trained:
+    recipe, cpu = spec.recipe(subject.network), torch.device("cpu")
+    sides = [raw.readers(recipe.dtype, cpu) for raw in raw_samples(subject.network, on)]
+    halves = [Split(inputs=x, targets=y) for x, y in zip(*sides, strict=True)]
+    starts = {} if subject.network.seeded and spec.init != "given" else subject.modules
+    trainer, found = SerialTrainer(recipe, *halves, modules=starts), Trained()
+    kept = {StepRecord: found.steps, LedgerRecord: found.ledger, ProbeRecord: found.probes}
+    try:
+        for record in trainer.run():
+            if type(record) in kept:
+                kept[type(record)].append(record)  # type: ignore[attr-defined]
+    except NonFiniteError:
+        found.diverged = True
+        return found
+    shares = [evaluate(recipe, trainer.layers, half) for half in halves]
+    found.train, found.test = (correct / (rows * on.positions) for _, correct, rows in shares)
+    return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
