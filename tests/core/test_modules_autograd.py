@@ -10,12 +10,13 @@ from torch import nn
 from zoo import NETWORKS, made, prepared
 
 from distfa.core import order
-from distfa.core.layer import RENEWAL_ROWS
 from distfa.core.optim import OptimizerConfig
+from distfa.core.recipe import RenewConfig
 from distfa.core.rules import build
 
 F64 = torch.float64
 CPU = torch.device("cpu")
+ROWS = RenewConfig().rows
 OPTIMIZERS = [
     OptimizerConfig(name="sgd", lr=0.02, momentum=0.9, weight_decay=1e-3),
     OptimizerConfig(name="adam", lr=1e-3, weight_decay=1e-3),
@@ -76,12 +77,10 @@ def test_bp_is_plain_torch_running_statistics_included(network, micro_batches, o
 @pytest.mark.parametrize("network", ["lenet", "residual_mlp", "transformer"])
 def test_renewed_feedback_is_the_mean_jacobian_layer_by_layer(network):
     """B_l = B_{l+1} mean(dh_{l+1}/dh_l), over the first micro-batch's first rows and all positions."""
-    r, modules, data = made(
-        network, rule="dfa", dtype=F64, rows=RENEWAL_ROWS + 8, batch_size=RENEWAL_ROWS + 8, max_steps=1
-    )
+    r, modules, data = made(network, rule="dfa", dtype=F64, rows=ROWS + 8, batch_size=ROWS + 8, max_steps=1)
     trainer = run_serial(r, data, modules=without_dropout(modules))[2]
     x = data[0].readers(F64, CPU)[0]
-    h = x.read(next(order.batches(r, len(x))).parts[0])[:RENEWAL_ROWS]
+    h = x.read(next(order.batches(r, len(x))).parts[0])[:ROWS]
     inputs = {}
     for number in sorted(modules):
         inputs[number] = h
