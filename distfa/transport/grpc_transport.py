@@ -82,6 +82,8 @@ class GrpcTransport:
         self._pool: ThreadPoolExecutor | None = None
         self._thread_name = f"distfa-wire-{uuid.uuid4().hex[:8]}"
         self._health = health.HealthServicer()
+        self._claimed: set[str] = set()
+        self._lock = threading.Lock()
 
     def listen(self, inboxes: list[Inbox]) -> str:
         """Start the server; returns the host:port that other layers connect to.
@@ -206,6 +208,13 @@ class GrpcTransport:
         names = context.auth_context().get("x509_common_name", [])
         return [name.decode() for name in names] == [peer_name(inbox.link.sender)]
 
+    def _claim(self, inbox: Inbox) -> bool:
+        """Whether this is the first stream of its link; there is never another."""
+        with self._lock:
+            first = _key(inbox.link) not in self._claimed
+            self._claimed.add(_key(inbox.link))
+        return first
+
     def _push(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> layer_pb2.PushResponse:
         """Serve one stream: everything it brings goes into the link's inbox."""
         told = dict(context.invocation_metadata())
@@ -218,6 +227,12 @@ class GrpcTransport:
         if not self._is_sender(inbox, context):
             _refuse(
                 context, f"layer {self._layer} takes stream {told.get(_LINK_KEY)} from layer {inbox.link.sender} only"
+            )
+        if not self._claim(inbox):
+            _refuse(
+                context,
+                f"layer {self._layer} already has its stream {told.get(_LINK_KEY)} from layer {inbox.link.sender}; a "
+                "second one is not that layer's",
             )
         messages = 0
         try:
