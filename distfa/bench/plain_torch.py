@@ -14,9 +14,8 @@ from distfa.bench.torch_training import loss_part, modules, torch_optimizer
 from distfa.core import optim, order
 from distfa.core.samples import Inputs, Targets
 from distfa.data import Dataset
-from distfa.experiment.run import raw_samples
 from distfa.experiment.spec import RunSpec
-from distfa.experiment.subject import subject_for
+from distfa.experiment.subject import raw_samples, subject_for
 
 
 def train(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:

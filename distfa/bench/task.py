@@ -13,9 +13,8 @@ from distfa.core.samples import Split
 from distfa.core.serial import Carry
 from distfa.data import Dataset
 from distfa.errors import BenchError
-from distfa.experiment.run import raw_samples
 from distfa.experiment.spec import RunSpec
-from distfa.experiment.subject import network_for
+from distfa.experiment.subject import network_for, raw_samples
 from distfa.runtime.job import RawInputs, RawTargets
 
 

@@ -82,7 +82,9 @@ def _root(
 def main() -> None:
     """Run the command line; every failure ends in one line and an exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines would tear the progress bar
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an operator's stop ends a run as Ctrl-C does
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # an operator's stop and a closed terminal end a run as Ctrl-C does
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
+            signal.signal(ending, signal.default_int_handler)
     try:
         app()
     except DistfaError as exc:

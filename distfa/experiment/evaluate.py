@@ -16,9 +16,8 @@ from distfa.core.serial import evaluate
 from distfa.errors import DataError, RunDirError
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.checks import check
-from distfa.experiment.run import raw_samples
 from distfa.experiment.spec import ARRAYS, RunSpec, load
-from distfa.experiment.subject import Subject, subject_for, subject_of
+from distfa.experiment.subject import Subject, raw_samples, subject_for, subject_of
 
 
 @dataclass(frozen=True, kw_only=True)

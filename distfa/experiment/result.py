@@ -12,7 +12,7 @@ from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
-from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, StepRecord, TimelineRecord
+from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, TimelineRecord
 from distfa.experiment.collapse import Finding
 
 
@@ -87,7 +87,10 @@ class Tally:
         train_rows: Rows so far.
         train_seconds: Time of training so far, evaluation left out.
         last_seconds: When the last record ended, since training began.
-        epoch: The steps of the current epoch.
+        epoch: The current one, counted from 0; the next three are of its steps so far.
+        epoch_rows: Rows.
+        epoch_loss: Sum of the rows' losses.
+        epoch_correct: Rows, or positions, that were right.
         test: The last evaluation.
         probe: The last probe.
         audit: What the trained layers give, at the end.
@@ -104,7 +107,10 @@ class Tally:
     train_rows: int = 0
     train_seconds: float = 0.0
     last_seconds: float = 0.0
-    epoch: list[StepRecord] = field(default_factory=list)
+    epoch: int = -1
+    epoch_rows: int = 0
+    epoch_loss: float = 0.0
+    epoch_correct: int = 0
     test: EvalRecord | None = None
     probe: ProbeRecord | None = None
     audit: AuditRecord | None = None
@@ -138,9 +144,11 @@ class Tally:
         if isinstance(record, EvalRecord):
             self.test = record
         else:
-            if self.epoch and record.epoch != self.epoch[0].epoch:
-                self.epoch.clear()
-            self.epoch.append(record)
+            if record.epoch != self.epoch:
+                self.epoch, self.epoch_rows, self.epoch_loss, self.epoch_correct = record.epoch, 0, 0.0, 0
+            self.epoch_rows += record.rows
+            self.epoch_loss += record.loss * record.rows
+            self.epoch_correct += record.correct
             self.train_rows += record.rows
             self.train_seconds += record.seconds - self.last_seconds
             self.steps += 1
@@ -158,16 +166,14 @@ class Tally:
     @property
     def train_loss(self) -> float:
         """Mean over the rows of the current epoch."""
-        rows = sum(record.rows for record in self.epoch)
-        return sum(record.loss * record.rows for record in self.epoch) / rows if rows else float("nan")
+        return self.epoch_loss / self.epoch_rows if self.epoch_rows else float("nan")
 
     @property
     def train_accuracy(self) -> float | None:
         """Of the rows of the current epoch."""
-        rows = sum(record.rows for record in self.epoch)
-        if not rows or not self.classification:
+        if not self.epoch_rows or not self.classification:
             return None
-        return sum(record.correct for record in self.epoch) / (rows * self.positions)
+        return self.epoch_correct / (self.epoch_rows * self.positions)
 
     @property
     def test_loss(self) -> float | None:

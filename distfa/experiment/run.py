@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import time
 import uuid
 from collections import deque
@@ -17,19 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from distfa.core import rules
-from distfa.core.digest import DigestRecord
-from distfa.core.ledger import LedgerRecord
 from distfa.core.model import Network
 from distfa.core.order import audit, steps, steps_per_epoch
-from distfa.core.probe import ProbeRecord
-from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, StepRecord, TimelineRecord
+from distfa.core.records import Cut, Record
 from distfa.data import Dataset
 from distfa.errors import (
     DistfaError,
     Interrupted,
     LayerError,
     LayerLost,
-    LedgerViolation,
     TransportError,
 )
 from distfa.experiment import collapse, engines, notes
@@ -38,11 +33,12 @@ from distfa.experiment.checkpoint import Checkpoint, Store
 from distfa.experiment.checks import check
 from distfa.experiment.engines import entered
 from distfa.experiment.keeper import Keeper
+from distfa.experiment.recorder import Recorder
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
-from distfa.experiment.spec import GIVEN, RunSpec, dump
-from distfa.experiment.subject import Subject
+from distfa.experiment.spec import RunSpec, dump
+from distfa.experiment.subject import Subject, in_words, raw_samples
 from distfa.runtime.faults import Planned
-from distfa.runtime.job import Begin, Job, RawInputs, RawTargets
+from distfa.runtime.job import Begin, Job
 from distfa.transport.message import Direction
 
 
@@ -66,7 +62,6 @@ class Progress:
 
 
 _AUDIT_ROWS = 8
-_TRAFFIC_SECONDS = 1.0  # between records of bytes and waiting
 
 Observer = Callable[[Progress], None]
 
@@ -135,19 +130,6 @@ def run(
         raise failure from exc
 
 
-def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTargets]:
-    """The data set as layers read it, in the shape the network takes."""
-    inputs = RawInputs(
-        train=dataset.train_x,
-        test=dataset.test_x,
-        mean=dataset.mean,
-        std=dataset.std,
-        shape=network.shapes[0],
-        tokens=network.tokens,
-    )
-    return inputs, RawTargets(train=dataset.train_y, test=dataset.test_y)
-
-
 def _advice(kept: int | None, run_dir: run_dirs.RunDir) -> str:
     if kept is None:
         return ""
@@ -177,7 +159,6 @@ class _Attempt:
         self._subject, self._dataset = subject, dataset
         self._run_dir, self._observer = run_dir, observer
         self._clock = engines.Clock()
-        self._traffic_logged = 0.0
         self._steps = steps(job.recipe, job.train_rows)
         self._rule = rules.build(job.recipe)
         plain = not spec.label_smoothing and spec.class_weights is None
@@ -191,6 +172,7 @@ class _Attempt:
         self._recoveries: list[dict[str, Any]] = run_dir.about.setdefault("recoveries", [])
         self._in_a_row, self._kept_before = 0, 0
         self._engine: engines.Engine | None = None
+        self._recorder = Recorder(run_dir, spec, steps=self._steps, boundaries=self._boundaries, layers=self._layers)
 
     def go_on(self) -> None:
         """Take the last checkpoint of the run directory; the start where there is none.
@@ -221,8 +203,12 @@ class _Attempt:
             self._show(None)
             try:
                 weights = self._trained(engine, start)
-            finally:
-                self._keeper.settle()  # while the layers are there to give their state
+            except (LayerLost, TransportError):
+                raise
+            except BaseException:
+                self._keeper.last()  # while the layers are there to give their state
+                raise
+            self._keeper.settle()
             self._audit(weights)
             boundaries, facts = self._boundaries(), engine.facts()
         result = self._result(boundaries, facts)
@@ -236,21 +222,24 @@ class _Attempt:
 
     def _trained(self, engine: engines.Engine, start: Mapping[str, Any]) -> dict[str, Tensor]:
         """The weights, after as many recoveries as it takes."""
+        failure: DistfaError | None = None
         while True:
             try:
+                if failure is not None:
+                    self._recover(failure, engine, start)
                 for record in engine.records():
                     self._take(record)
                 self._note(self._watcher.finish())
                 return engine.state()
             except DistfaError as exc:
-                self._recover(exc, engine, start)
+                failure = self._curable(exc)
 
     def _take(self, record: Record) -> None:
         self.tally.add(record)
-        self._log(record)
+        self._recorder.log(record, self.tally)
         self._note(self._watcher.add(record))
-        if isinstance(record, Cut) and self._keeper.due:
-            self._keeper.keep(record.step, entered(self._engine).snapshots(record.step), self._notes())
+        if isinstance(record, Cut):
+            self._keeper.offer(record.step, entered(self._engine).snapshots(record.step), self._notes())
         if self._faults and not self._harmed and self.tally.steps >= self._faults[0].step:
             self._harmed = time.monotonic()
             entered(self._engine).harm(self._faults[0].layer, self._faults[0].fault)
@@ -274,7 +263,7 @@ class _Attempt:
         self._begin = Begin(
             layers=found.layers if found else {}, books=noted["books"], traffic=found.traffic if found else {}
         )
-        self._traffic_logged = self.tally.last_seconds
+        self._recorder.go_back(self.tally.last_seconds)
         self._job = dataclasses.replace(
             self._job, first=step, elapsed_seconds=self.tally.last_seconds, **noted.get("codecs", {})
         )
@@ -284,8 +273,8 @@ class _Attempt:
         """The same under this attempt's number, which every message carries: what is older is refused."""
         return dataclasses.replace(job, run_id=f"{self._run_id}-{self._run_dir.about['attempt']}")
 
-    def _recover(self, failure: DistfaError, engine: engines.Engine, start: Mapping[str, Any]) -> None:
-        """Back to the last checkpoint and on, after something was lost that can be replaced.
+    def _curable(self, failure: DistfaError) -> DistfaError:
+        """The failure, where something was lost that can be replaced.
 
         Raises:
             DistfaError: The failure itself, where it would only come again, or has come too often.
@@ -293,14 +282,23 @@ class _Attempt:
         most = self._spec.ray.max_recoveries
         if not most or not isinstance(failure, LayerLost | TransportError) or self._spec.engine == "serial":
             raise failure
-        began, lost = time.monotonic(), self.tally.steps
-        found = self._keeper.latest()
+        self._keeper.settle()
         self._in_a_row = 1 if self._keeper.written > self._kept_before else self._in_a_row + 1
         self._kept_before = self._keeper.written
         if self._in_a_row > most:
             raise type(failure)(
                 f"{failure}; {most} recoveries since the last checkpoint did not help (ray.max_recoveries)"
             ) from failure
+        return failure
+
+    def _recover(self, failure: DistfaError, engine: engines.Engine, start: Mapping[str, Any]) -> None:
+        """Back to the last checkpoint, and on.
+
+        Raises:
+            DistfaError: Something else was lost meanwhile.
+        """
+        began, lost = time.monotonic(), self.tally.steps
+        found = self._keeper.latest()
         self._go_back(found.notes if found else start, found)
         self._run_dir.about["attempt"] += 1
         self._run_dir.note()
@@ -345,7 +343,7 @@ class _Attempt:
     def _note(self, findings: list[collapse.Finding]) -> None:
         for finding in findings:
             self.tally.findings.append(finding)
-            self._run_dir.log({"kind": "finding", **asdict(finding)})
+            self._recorder.finding(finding)
 
     def _show(self, record: Record | None) -> None:
         self._observer(
@@ -354,9 +352,13 @@ class _Attempt:
                 record=record,
                 tally=self.tally,
                 boundaries=self._boundaries,
-                layers=lambda: list(entered(self._engine).facts().get("layers", [])),
+                layers=self._layers,
             )
         )
+
+    def _layers(self) -> list[dict[str, Any]]:
+        """How each layer fares; none where nothing is distributed."""
+        return list(entered(self._engine).facts().get("layers", []))
 
     def _boundaries(self) -> list[dict[str, Any]]:
         """Bytes per boundary so far, and what bp would have sent for the same rows."""
@@ -372,107 +374,6 @@ class _Attempt:
             for row in entered(self._engine).boundary_bytes()
         ]
 
-    def _log(self, record: Record) -> None:
-        if isinstance(record, LedgerRecord):
-            self._log_entry(record)
-            return
-        if isinstance(record, ProbeRecord):
-            self._log_probe(record)
-            return
-        if isinstance(record, DigestRecord):
-            self._log_digest(record)
-            return
-        if isinstance(record, AuditRecord | Cut):
-            return
-        if isinstance(record, TimelineRecord | RenewalRecord):
-            kind = "timeline" if isinstance(record, TimelineRecord) else "renewal"
-            self._run_dir.log({"kind": kind, **asdict(record)})
-            return
-        if isinstance(record, StepRecord) and not self._logged(record):
-            return
-        kind = "eval" if isinstance(record, EvalRecord) else "step"
-        values: dict[str, Any] = {"loss": record.loss}
-        if self.tally.classification:
-            values["accuracy"] = record.correct / (record.rows * self.tally.positions)
-        if kind == "step":
-            values["samples_per_second"] = self.tally.samples_per_second
-        self._run_dir.log(
-            {
-                "kind": kind,
-                "step": record.step,
-                "epoch": record.epoch,
-                **values,
-                "rows": record.rows,
-                "seconds": record.seconds,
-            }
-        )
-        if kind == "step":
-            self._log_traffic(record)
-        prefix = "test" if kind == "eval" else "train"
-        self._run_dir.scalars(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
-
-    def _log_traffic(self, record: StepRecord | EvalRecord) -> None:
-        """Bytes and waiting so far, now and then: what a watcher makes rates of."""
-        if record.seconds - self._traffic_logged < _TRAFFIC_SECONDS:
-            return
-        if layers := entered(self._engine).facts().get("layers"):
-            self._traffic_logged = record.seconds
-            self._run_dir.log(
-                {
-                    "kind": "traffic",
-                    "step": record.step,
-                    "seconds": record.seconds,
-                    "boundaries": self._boundaries(),
-                    "layers": layers,
-                }
-            )
-
-    def _log_entry(self, entry: LedgerRecord) -> None:
-        """Keep a ledger entry, then judge it."""
-        values = {key: value for key, value in asdict(entry).items() if value is not None}
-        if entry.transport_tolerance == math.inf:  # a lossy codec has none
-            del values["transport_tolerance"]
-        shares = values.pop("neurons", None)
-        self._run_dir.log({"kind": "ledger", **values, "holds": entry.holds})
-        if shares is not None:
-            self._run_dir.log({"kind": "neurons", "step": entry.step, "boundary": entry.boundary, **shares})
-        shown = (
-            "change",
-            "discretisation",
-            "optimizer",
-            "nonhomogeneity",
-            "staleness",
-            "renewal",
-            "transport",
-            "residual",
-        )
-        scalars = {
-            f"ledger/{entry.boundary}/{name}": values[name] for name in (*shown, "angle_degrees") if name in values
-        }
-        self._run_dir.scalars(entry.step, scalars)
-        self._stop_unless(entry.holds)
-
-    def _log_digest(self, record: DigestRecord) -> None:
-        """Keep what two ends disagree about; that they agree is the rule, and only counted."""
-        if not record.holds:
-            self._run_dir.log({"kind": "digest", **asdict(record)})
-        self._stop_unless(record.holds)
-
-    def _stop_unless(self, holds: bool) -> None:
-        if not holds and self._spec.ledger.on_violation == "stop":
-            raise LedgerViolation(self.tally.violations[-1])
-
-    def _log_probe(self, probe: ProbeRecord) -> None:
-        self._run_dir.log({"kind": "probe", **asdict(probe)})
-        scalars = {f"alignment/{layer.layer}": layer.cosine for layer in probe.layers}
-        scalars |= {f"signal/{layer.layer}": layer.signal for layer in probe.layers if layer.signal is not None}
-        self._run_dir.scalars(
-            probe.step, {**scalars, "alignment/global": probe.cosine, "alignment/dominance": probe.dominance}
-        )
-
-    def _logged(self, record: StepRecord) -> bool:
-        return record.step % self._spec.log_every == 0 or record.step == self._steps - 1
-
     def _result(self, boundaries: list[dict[str, Any]], facts: dict[str, object]) -> Result:
         recipe, tally = self._job.recipe, self.tally
         return Result(
@@ -482,7 +383,7 @@ class _Attempt:
             init=recipe.init,
             schedule=recipe.schedule,
             layer_sizes=recipe.network.sizes,
-            model=_in_words(self._spec, recipe.network),
+            model=in_words(self._spec, recipe.network),
             epochs=-(-tally.steps // steps_per_epoch(recipe, self._job.train_rows)),
             steps=tally.steps,
             train_loss=tally.train_loss,
@@ -505,10 +406,3 @@ class _Attempt:
             recoveries=self._recoveries,
             facts=facts,
         )
-
-
-def _in_words(spec: RunSpec, network: Network) -> str:
-    if network.seeded:
-        return "-".join(map(str, network.sizes))
-    name = "your model" if spec.model.name == GIVEN else spec.model.name
-    return f"{name} in {len(network)} layer{'s' if len(network) > 1 else ''}"

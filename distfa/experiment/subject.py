@@ -20,6 +20,7 @@ from distfa.core.split import group, layer_module, split
 from distfa.data import Dataset
 from distfa.errors import LayerError, ModelError, SpecError
 from distfa.experiment.spec import ARRAYS, GIVEN, MLP, RunSpec
+from distfa.runtime.job import RawInputs, RawTargets
 
 _AUDIT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of round-off between one thread and several
 _MIXED_TOLERANCE = 0.1
@@ -172,3 +173,24 @@ def _once_in_bfloat16(module: nn.Sequential, spec: LayerSpec, *, tokens: bool) -
 
 def _dtype(spec: RunSpec) -> torch.dtype:
     return torch.float64 if spec.dtype == "float64" else torch.float32
+
+
+def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTargets]:
+    """The data set as layers read it, in the shape the network takes."""
+    inputs = RawInputs(
+        train=dataset.train_x,
+        test=dataset.test_x,
+        mean=dataset.mean,
+        std=dataset.std,
+        shape=network.shapes[0],
+        tokens=network.tokens,
+    )
+    return inputs, RawTargets(train=dataset.train_y, test=dataset.test_y)
+
+
+def in_words(spec: RunSpec, network: Network) -> str:
+    """What is trained: the sizes of plain layers, or the model's name and how many layers it has."""
+    if network.seeded:
+        return "-".join(map(str, network.sizes))
+    name = "your model" if spec.model.name == GIVEN else spec.model.name
+    return f"{name} in {len(network)} layer{'s' if len(network) > 1 else ''}"

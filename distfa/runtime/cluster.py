@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -186,7 +187,7 @@ def _start_here(store_bytes: int) -> None:
     """A cluster of our own: on loopback alone, behind a token that lives as long as it."""
     token = PrivateToken()
     try:
-        with _on_loopback():
+        with _on_loopback(), _deaf_to_hangups():
             for left in reversed(range(_STARTS)):
                 if _started(store_bytes, last=not left):
                     break
@@ -221,6 +222,19 @@ def _started(store_bytes: int, *, last: bool) -> bool:
             ) from exc
         return False
     return True
+
+
+@contextlib.contextmanager
+def _deaf_to_hangups() -> Iterator[None]:
+    """Let Ray's processes ignore a closed terminal, which ends this one in order, and them with it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGHUP) is None:
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what a process is started with stays across exec
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @contextlib.contextmanager

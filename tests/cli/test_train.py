@@ -129,7 +129,7 @@ def test_a_full_disk_ends_the_run_and_keeps_whole_records(tmp_path):
     assert not (tmp_path / "kept" / "weights.safetensors").exists()
 
 
-LONG = ["train", "--epochs", "5000", "--set", "eval_every=5000", "--run-dir", "kept"]
+LONG = ["train", "--epochs", "5000", "--set", "eval_every=5000", "--set", "checkpoint.every=5", "--run-dir", "kept"]
 
 
 def started(tmp_path):
@@ -138,16 +138,16 @@ def started(tmp_path):
         command(*LONG), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     give_up = time.monotonic() + 90
-    while time.monotonic() < give_up and not (steps := _steps(tmp_path)):
+    while time.monotonic() < give_up and (steps := _steps(tmp_path)) < 3:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.2)
-    assert steps
+    assert steps >= 3
     return process
 
 
 def _steps(tmp_path):
     metrics = tmp_path / "kept" / "metrics.jsonl"
-    return metrics.exists() and metrics.read_text().count('"kind": "step"')
+    return metrics.read_text().count('"kind": "step"') if metrics.exists() else 0
 
 
 def leftovers(session):
@@ -166,20 +166,31 @@ def leftovers(session):
 
 @pytest.mark.parametrize(
     ("how", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 130, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 130, marks=pytest.mark.slow),
+        (signal.SIGHUP, 130),
+        (signal.SIGKILL, -9),
+    ],
 )
-def test_an_ended_driver_leaves_no_process_behind(tmp_path, monkeypatch, how, code):
+def test_an_ended_driver_leaves_no_process_behind_and_keeps_how_far_it_came(tmp_path, monkeypatch, how, code):
+    """Ctrl-C and a closed terminal reach every process of the driver's group, Ray's too."""
     session = f"{tmp_path.name}-{os.getpid()}"
     monkeypatch.setenv("DISTFA_TEST_SESSION", session)
     process = started(tmp_path)
     monkeypatch.delenv("DISTFA_TEST_SESSION")
     assert sum("LayerActor" in text for text in leftovers(session)) == 3  # so that it would see them
-    process.send_signal(how)
+    if how in (signal.SIGINT, signal.SIGHUP):
+        os.killpg(process.pid, how)
+    else:
+        process.send_signal(how)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == code
     if code == 130:
         assert re.search(r"error: interrupted after \d+ steps\n.*the metrics of \d+ steps are kept in kept", stderr)
         assert json.loads((tmp_path / "kept" / "run.json").read_text())["status"] == "interrupted"
+        assert re.search(r"its last checkpoint is of step \d+; to go on from there: distfa train --resume kept", stderr)
+        assert list((tmp_path / "kept" / "checkpoints").glob("*/manifest.json"))
     assert remaining(session, "LayerActor", within_seconds=15) == []
     # Ray's own agents look for themselves, every so often, whether their raylet still lives
     assert remaining(session, "", within_seconds=120) == []

@@ -111,6 +111,20 @@ def test_a_run_without_a_checkpoint_yet_begins_anew_in_its_directory(digits, tmp
     assert figures(result) == figures(whole)
 
 
+def test_a_run_that_has_to_end_keeps_the_latest_cut_though_it_came_too_soon_to_be_written(digits, tmp_path):
+    changes = {"checkpoint": {"every": 4, "seconds": 1000.0}}
+    whole, weights = trained(spec(tmp_path / "whole", **changes), digits)
+    assert not (tmp_path / "whole" / "checkpoints").exists()
+    cut = spec(tmp_path / "cut", **changes)
+    with pytest.raises(Stopped):
+        trained(cut, digits, observer=stopping_at(11))
+    assert Store(str(tmp_path / "cut" / "checkpoints"), keep=1).steps() == [8]
+    result, found = trained(cut, digits, resume=tmp_path / "cut")
+    assert_same_bits(found, weights)
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    assert figures(result) == figures(whole)
+
+
 @pytest.mark.parametrize("harm", ["altered", "torn", "gone", "manifest"])
 def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_it_taken(harm, digits, tmp_path, caplog):
     _, weights = trained(spec(tmp_path / "whole"), digits)

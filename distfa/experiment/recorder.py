@@ -1,0 +1,133 @@
+"""What a run writes down of its records, and what of them ends it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from distfa.core.digest import DigestRecord
+from distfa.core.ledger import LedgerRecord
+from distfa.core.probe import ProbeRecord
+from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, StepRecord, TimelineRecord
+from distfa.errors import LedgerViolation
+from distfa.experiment.collapse import Finding
+from distfa.experiment.result import Tally
+from distfa.experiment.run_dir import RunDir
+from distfa.experiment.spec import RunSpec
+
+_TRAFFIC_SECONDS = 1.0  # between records of bytes and waiting
+_TERMS = ("change", "discretisation", "optimizer", "nonhomogeneity", "staleness", "renewal", "transport", "residual")
+
+
+class Recorder:
+    """Writes records to metrics.jsonl and for TensorBoard.
+
+    Args:
+        run_dir: Where to.
+        spec: How often, and what to do where the law breaks.
+        steps: Of the whole run.
+        boundaries: Bytes so far, per boundary.
+        layers: How each layer fares; none where nothing is distributed.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        spec: RunSpec,
+        *,
+        steps: int,
+        boundaries: Callable[[], list[dict[str, Any]]],
+        layers: Callable[[], list[dict[str, Any]]],
+    ) -> None:
+        self._run_dir, self._spec, self._steps = run_dir, spec, steps
+        self._boundaries, self._layers = boundaries, layers
+        self._traffic_logged = 0.0
+
+    def log(self, record: Record, tally: Tally) -> None:
+        """Write a record down.
+
+        Args:
+            record: What came.
+            tally: The figures, this record among them.
+
+        Raises:
+            LedgerViolation: It breaks the law, and the spec says to stop there.
+            RunDirError: It cannot be written.
+        """
+        if isinstance(record, LedgerRecord):
+            self._entry(record)
+            self._stop_unless(record.holds, tally)
+        elif isinstance(record, DigestRecord):
+            if not record.holds:  # that two ends agree is the rule, and only counted
+                self._run_dir.log({"kind": "digest", **asdict(record)})
+            self._stop_unless(record.holds, tally)
+        elif isinstance(record, ProbeRecord):
+            self._probe(record)
+        elif isinstance(record, TimelineRecord | RenewalRecord):
+            kind = "timeline" if isinstance(record, TimelineRecord) else "renewal"
+            self._run_dir.log({"kind": kind, **asdict(record)})
+        elif isinstance(record, EvalRecord) or (isinstance(record, StepRecord) and self._due(record)):
+            self._figures(record, tally)
+        elif not isinstance(record, StepRecord | AuditRecord | Cut):
+            raise TypeError(f"no such record is known: {type(record).__name__}")
+
+    def finding(self, finding: Finding) -> None:
+        """Write a finding down."""
+        self._run_dir.log({"kind": "finding", **asdict(finding)})
+
+    def go_back(self, seconds: float) -> None:
+        """The run goes on from an earlier place.
+
+        Args:
+            seconds: Of training before it.
+        """
+        self._traffic_logged = seconds
+
+    def _due(self, record: StepRecord) -> bool:
+        return record.step % self._spec.log_every == 0 or record.step == self._steps - 1
+
+    def _figures(self, record: StepRecord | EvalRecord, tally: Tally) -> None:
+        kind, prefix = ("eval", "test") if isinstance(record, EvalRecord) else ("step", "train")
+        values: dict[str, Any] = {"loss": record.loss}
+        if tally.classification:
+            values["accuracy"] = record.correct / (record.rows * tally.positions)
+        if kind == "step":
+            values["samples_per_second"] = tally.samples_per_second
+        about = {"kind": kind, "step": record.step, "epoch": record.epoch}
+        self._run_dir.log({**about, **values, "rows": record.rows, "seconds": record.seconds})
+        if kind == "step":
+            self._traffic(record)
+        self._run_dir.scalars(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
+
+    def _traffic(self, record: StepRecord | EvalRecord) -> None:
+        """Bytes and waiting so far, now and then: what a watcher makes rates of."""
+        if record.seconds - self._traffic_logged < _TRAFFIC_SECONDS:
+            return
+        if layers := self._layers():
+            self._traffic_logged = record.seconds
+            about = {"kind": "traffic", "step": record.step, "seconds": record.seconds}
+            self._run_dir.log({**about, "boundaries": self._boundaries(), "layers": layers})
+
+    def _entry(self, entry: LedgerRecord) -> None:
+        values = {key: value for key, value in asdict(entry).items() if value is not None}
+        if entry.transport_tolerance == math.inf:  # a lossy codec has none
+            del values["transport_tolerance"]
+        shares = values.pop("neurons", None)
+        self._run_dir.log({"kind": "ledger", **values, "holds": entry.holds})
+        if shares is not None:
+            self._run_dir.log({"kind": "neurons", "step": entry.step, "boundary": entry.boundary, **shares})
+        shown = (name for name in (*_TERMS, "angle_degrees") if name in values)
+        self._run_dir.scalars(entry.step, {f"ledger/{entry.boundary}/{name}": values[name] for name in shown})
+
+    def _probe(self, probe: ProbeRecord) -> None:
+        self._run_dir.log({"kind": "probe", **asdict(probe)})
+        scalars = {f"alignment/{layer.layer}": layer.cosine for layer in probe.layers}
+        scalars |= {f"signal/{layer.layer}": layer.signal for layer in probe.layers if layer.signal is not None}
+        whole = {"alignment/global": probe.cosine, "alignment/dominance": probe.dominance}
+        self._run_dir.scalars(probe.step, {**scalars, **whole})
+
+    def _stop_unless(self, holds: bool, tally: Tally) -> None:
+        if not holds and self._spec.ledger.on_violation == "stop":
+            raise LedgerViolation(tally.violations[-1])
