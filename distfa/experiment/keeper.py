@@ -107,7 +107,8 @@ class Keeper:
         except CheckpointError as exc:
             self._tell(f"{exc}; training goes on, and the next checkpoint is tried")
             return
-        except LayerError:  # the cut has passed, or a layer was lost: of which the run itself tells
+        except LayerError as exc:  # a later cut took its place, or a layer was lost
+            self._tell(f"the checkpoint of step {step} was not written: {exc}")
             return
         self.written += 1
         self.seconds += time.monotonic() - began

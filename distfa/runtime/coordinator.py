@@ -151,9 +151,11 @@ class Coordinator:
             DistfaError: The layer's own error.
         """
         try:
-            found: Snapshot | None = self._handles[layer - 1].call("snapshot", step).result(_STATE_SECONDS)
+            found: Snapshot | None = self._handles[layer - 1].call("snapshot", step).result(self._deadline_seconds)
         except TimeoutError as exc:
-            raise LayerLost(f"layer {layer} did not give its state within {_STATE_SECONDS:.0f} s") from exc
+            raise LayerLost(
+                f"layer {layer} did not give its state within {self._deadline_seconds:.0f} s (wire.deadline_seconds)"
+            ) from exc
         return found
 
     def _poll(self) -> Iterator[Record]:

@@ -2,10 +2,8 @@
 weights, figures and books of an undisturbed one.
 """
 
-import os
-import signal
-
 import pytest
+import ray
 from runs import assert_same_bits
 
 from distfa import data
@@ -14,6 +12,8 @@ from distfa.experiment.run import run
 from distfa.experiment.run_dir import read_about
 from distfa.experiment.spec import parse
 from distfa.experiment.subject import subject_for
+from distfa.runtime.actors import RayRun
+from distfa.runtime.faults import Fault, Planned
 
 
 @pytest.fixture(scope="module")
@@ -42,37 +42,39 @@ def trained(s, dataset, **how):
     return run(s, subject.network, dataset, model=subject.model, **how)
 
 
-class Harm:
-    """An observer that sends a layer's process a signal, once, when so many steps are done."""
-
-    def __init__(self, *planned):
-        self.planned = list(planned)
-
-    def __call__(self, progress):
-        if self.planned and progress.tally.steps >= self.planned[0][0] and progress.layers():
-            _, layer, kind = self.planned.pop(0)
-            os.kill(progress.layers()[layer - 1]["pid"], kind)
+def planned(*faults):
+    return [Planned(fault=fault, layer=layer, step=step) for fault, layer, step in faults]
 
 
 @pytest.mark.parametrize(
-    ("changes", "planned"),
+    ("changes", "faults"),
     [
-        ({"rule": "dfa"}, [(50, 1, signal.SIGKILL), (250, 3, signal.SIGKILL)]),
+        ({"rule": "dfa"}, planned((Fault.KILL, 1, 50), (Fault.CUT, 3, 250))),
         pytest.param(
             {"rule": "fa", "schedule": "async", "micro_batches": 4},
-            [(4, 2, signal.SIGKILL), (150, 2, signal.SIGSTOP)],
+            planned((Fault.KILL, 2, 4), (Fault.HANG, 2, 150)),
             marks=pytest.mark.slow,
         ),
     ],
     ids=["sync", "async"],
 )
-def test_killed_and_hung_layers_are_replaced_and_nothing_is_lost(changes, planned, digits, tmp_path):
+def test_after_faults_a_run_goes_on_and_nothing_is_lost(changes, faults, digits, tmp_path, monkeypatch):
+    """One more layer is lost while the first is being replaced."""
     whole, weights = trained(spec(tmp_path / "serial", engine="serial", **changes), digits)
-    harm = Harm(*planned)
-    result, found = trained(spec(tmp_path / "ray", **changes), digits, observer=harm)
+    plain = RayRun._build
+
+    def build(self, job, limit_seconds):
+        if job.run_id.endswith("-2"):
+            ray.kill(self._handles[1].actor)
+        plain(self, job, limit_seconds)
+
+    monkeypatch.setattr(RayRun, "_build", build)
+    result, found = trained(spec(tmp_path / "ray", **changes), digits, faults=faults)
     assert_same_bits(found, weights)
-    assert not harm.planned
-    assert [entry["attempt"] for entry in result.recoveries] == [2, 3]
+    assert [entry["attempt"] for entry in result.recoveries] == [3, 4]
+    assert [(entry["fault"], entry["layer"]) for entry in result.recoveries] == [
+        (done.fault.value, done.layer) for done in faults
+    ]
     assert all(entry["step"] % 10 == 0 and entry["step"] <= entry["failed_at"] for entry in result.recoveries)
     assert (result.train_loss, result.test_loss) == (whole.train_loss, whole.test_loss)
     assert result.ledger == whole.ledger
@@ -82,10 +84,10 @@ def test_killed_and_hung_layers_are_replaced_and_nothing_is_lost(changes, planne
 
 @pytest.mark.slow
 def test_too_many_recoveries_end_the_run_with_one_message_and_it_can_go_on(digits, tmp_path):
-    harm = Harm((5, 1, signal.SIGKILL), (300, 2, signal.SIGKILL))
+    faults = planned((Fault.KILL, 1, 5), (Fault.KILL, 2, 300))
     s = spec(tmp_path / "ray", ray={"max_recoveries": 1}, checkpoint={"every": 1000})
     with pytest.raises(LayerLost, match=r"1 recoveries since the last checkpoint did not help \(ray.max_recoveries\)"):
-        trained(s, digits, observer=harm)
+        trained(s, digits, faults=faults)
     assert read_about(tmp_path / "ray")["status"] == "failed"
     _, weights = trained(spec(tmp_path / "serial", engine="serial"), digits)
     _, found = trained(s.model_copy(update={"engine": "serial"}), digits, resume=tmp_path / "ray")
