@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from distfa.errors import CheckpointError, LayerError
+from distfa.errors import CheckpointError, LayerError, LayerLost
 from distfa.experiment.checkpoint import Checkpoint, Store
 from distfa.runtime.worker import Snapshot
 
@@ -107,7 +107,9 @@ class Keeper:
         except CheckpointError as exc:
             self._tell(f"{exc}; training goes on, and the next checkpoint is tried")
             return
-        except LayerError as exc:  # a later cut took its place, or a layer was lost
+        except LayerLost:  # of which the run itself tells
+            return
+        except LayerError as exc:
             self._tell(f"the checkpoint of step {step} was not written: {exc}")
             return
         self.written += 1

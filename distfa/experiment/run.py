@@ -306,13 +306,8 @@ class _Attempt:
         step = self._job.first
         self._tell(f"{failure}; back to step {step} and on, attempt {self._run_dir.about['attempt']}")
         engine.again(self._job, self._begin)
-        told = {
-            "cause": str(failure),
-            "failed_at": lost,
-            "step": step,
-            "attempt": self._run_dir.about["attempt"],
-            "seconds": round(time.monotonic() - began, 3),
-        }
+        told = {"cause": str(failure), "failed_at": lost, "step": step, "attempt": self._run_dir.about["attempt"]}
+        told["seconds"] = round(time.monotonic() - began, 3)
         if self._harmed:
             done = self._faults.popleft()
             told |= {"fault": done.fault.value, "layer": done.layer, "noticed_seconds": round(began - self._harmed, 3)}

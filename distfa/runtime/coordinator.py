@@ -23,6 +23,7 @@ from distfa.transport.port import Traffic
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 1.5  # after a failure, for the other layers to say what they saw
+_KNOWN_SECONDS = 0.3  # the same where a process is known to be dead: nothing they saw can be the cause
 _STATE_SECONDS = 120.0
 
 
@@ -147,13 +148,13 @@ class Coordinator:
         """What a layer kept at the cut before ``step``; None where it is gone.
 
         Raises:
-            LayerLost: It did not answer in time.
+            LayerError: It did not answer in time.
             DistfaError: The layer's own error.
         """
         try:
             found: Snapshot | None = self._handles[layer - 1].call("snapshot", step).result(self._deadline_seconds)
         except TimeoutError as exc:
-            raise LayerLost(
+            raise LayerError(
                 f"layer {layer} did not give its state within {self._deadline_seconds:.0f} s (wire.deadline_seconds)"
             ) from exc
         return found
@@ -204,7 +205,8 @@ class Coordinator:
 
     def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
         """After a failure: a moment for every layer to report what it can: the poll under way, and one after."""
-        give_up = time.monotonic() + _GRACE_SECONDS
+        known = any(run.done() and isinstance(run.exception(), LayerLost) for run in runs.values())
+        give_up = time.monotonic() + (_KNOWN_SECONDS if known else _GRACE_SECONDS)
         for _ in range(2):
             wait([*self._polls.values()], timeout=max(0.0, give_up - time.monotonic()))
             yield from self._poll()

@@ -169,4 +169,5 @@ def told(error: BaseException) -> str:
     said = lines[0].strip()
     if said.startswith("The actor died unexpectedly") and len(lines) > 1:  # Ray's own words come before the reason
         said = lines[1].strip()
+    said = said.partition(" Some common causes include")[0]
     return said[:_TEXT_CHARACTERS].rstrip(".: ")
