@@ -21,9 +21,8 @@ from distfa.core.serial import SerialTrainer, evaluate
 from distfa.data import Dataset
 from distfa.errors import NonFiniteError
 from distfa.experiment.checks import check
-from distfa.experiment.run import raw_samples
 from distfa.experiment.spec import RunSpec, parse
-from distfa.experiment.subject import Subject, subject_for, subject_of
+from distfa.experiment.subject import Subject, raw_samples, subject_for, subject_of
 from distfa.questions.base import Asked
 
 INITS = ("aligned", "random")
