@@ -14,6 +14,7 @@ import typer
 from distfa.cli import (
     bench,
     bench_books,
+    bench_checkpoints,
     bench_codecs,
     bench_comm,
     bench_faults,
@@ -60,6 +61,7 @@ bench.app.command("scale")(bench_scale.scale)
 bench.app.command("rules")(bench_rules.rules)
 bench.app.command("books")(bench_books.books)
 bench.app.command("codecs")(bench_codecs.codecs)
+bench.app.command("checkpoints")(bench_checkpoints.checkpoints)
 bench.app.command("faults")(bench_faults.faults)
 app.add_typer(bench.app, name="bench")
 

@@ -1,0 +1,52 @@
+"""``distfa bench faults`` and ``checkpoints``: what is planned is the same for a seed, and what is measured is there."""
+
+import json
+
+import pytest
+from commands import here
+
+from distfa.bench.outcome import Outcome
+from distfa.runtime.faults import Fault, plan
+
+
+def test_a_plan_is_its_seeds_and_spreads_over_the_run():
+    def planned(seed):
+        return plan(20, kinds=list(Fault), layers=3, steps=1000, seed=seed)
+
+    faults = planned(7)
+    assert faults == planned(7) != planned(8)
+    steps = [fault.step for fault in faults]
+    assert steps == sorted(steps)
+    assert 1 <= steps[0] < 100
+    assert 900 < steps[-1] < 1000
+    assert {fault.fault for fault in faults} == set(Fault)
+    assert {fault.layer for fault in faults} == {1, 2, 3}
+
+
+def test_checkpoints_are_priced_against_the_same_run_without(tmp_path):
+    options = ("--engine", "serial", "--hidden", 8, "--epochs", 2, "--every", 4, "--rounds", 1, "--schedules", "sync")
+    done = here("bench", "checkpoints", *options, "--json", cwd=tmp_path)
+    none, every = json.loads(done.stdout)["rows"]
+    assert (none["checkpoints"], none["written"], none["more"]) == ("none", 0, None)
+    assert (every["checkpoints"], every["written"]) == ("every 4 steps", 3)
+    assert every["more"] == pytest.approx(100 * (every["step_ms"] / none["step_ms"] - 1))
+    assert every["mib"] > 0
+
+
+@pytest.mark.slow
+def test_faults_are_recovered_from_and_timed(tmp_path):
+    options = ("--hidden", "32,32", "--kinds", "kill,cut", "--schedules", "sync", "--soak", 3, "--deadline", 10)
+    here("bench", "faults", *options, cwd=tmp_path)
+    rows = Outcome.load(tmp_path / "bench-faults.json").rows
+    assert [(row["fault"], row["layer"]) for row in rows] == [
+        *((kind, str(layer)) for kind in ("kill", "cut") for layer in (1, 2, 3)),
+        ("any", "any"),
+    ]
+    assert [row["recovered"] for row in rows] == [1] * 6 + [3]
+    assert all(row["noticed_seconds"] > 0 and row["seconds"] > 0 for row in rows)
+
+
+def test_an_unknown_fault_is_refused(tmp_path):
+    done = here("bench", "faults", "--kinds", "kill,burn", cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--kinds names 'burn'; there are kill, hang, cut" in done.stderr
