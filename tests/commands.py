@@ -40,7 +40,7 @@ def here(*args, cwd, check=True) -> subprocess.CompletedProcess[str]:
     A Ray session that this process has is used as it is.
     """
     argv, out, err, code = ["distfa", *map(str, args)], io.StringIO(), io.StringIO(), 0
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {ending: signal.getsignal(ending) for ending in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with (
             patch.object(sys, "argv", argv),
@@ -53,7 +53,8 @@ def here(*args, cwd, check=True) -> subprocess.CompletedProcess[str]:
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for ending, handler in handlers.items():
+            signal.signal(ending, handler)
     return _checked(subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue()), check)
 
 
