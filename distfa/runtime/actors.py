@@ -30,6 +30,7 @@ from distfa.runtime import cluster, placement
 from distfa.runtime.auto_codec import settle
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.faults import Fault
+from distfa.runtime.gauges import LayerGauges
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
 from distfa.runtime.placement import Bundle, ClusterConfig
 from distfa.runtime.ray_errors import in_our_terms, translate
@@ -55,6 +56,7 @@ class LayerActor:
         self._keys = KeyPair()
         self._job: Job | None = None
         self._worker: LayerWorker | None = None
+        self._gauges: LayerGauges | None = None
 
     def build(
         self,
@@ -66,6 +68,7 @@ class LayerActor:
     ) -> None:
         """Make the layer; apart from the constructor, so that its errors are the layer's own."""
         self._job = job
+        self._gauges = LayerGauges(job.run_id, self._layer)
         self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module, resume=resume)
 
     def request(self) -> bytes:
@@ -91,7 +94,10 @@ class LayerActor:
         self._built()[1].run()
 
     def status(self) -> Status:
-        return self._built()[1].status()
+        found = self._built()[1].status()
+        if self._gauges is not None:
+            self._gauges.show(found)
+        return found
 
     def state(self) -> dict[str, Tensor]:
         return self._built()[1].state()

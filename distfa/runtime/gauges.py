@@ -1,0 +1,43 @@
+"""What Prometheus sees of a layer, through Ray's own metrics: its step, its time, its bytes.
+
+Ray exports them where its dashboard's packages are installed (``pip install "ray[default]"``), on every node's
+metrics port, with Ray's names before them: ``ray_distfa_step``. Without them nothing is exported and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from ray.util.metrics import Gauge
+
+from distfa.runtime.worker import Status
+
+_TAGS = ("run", "attempt", "layer")
+
+
+class LayerGauges:
+    """The gauges of one layer.
+
+    Args:
+        run_id: As messages carry it: the run's id and the attempt's number.
+        layer: Which layer.
+    """
+
+    def __init__(self, run_id: str, layer: int) -> None:
+        run, _, attempt = run_id.rpartition("-")
+        tags = dict(zip(_TAGS, (run, attempt, str(layer)), strict=True))
+
+        def gauge(name: str, description: str) -> Gauge:
+            made = Gauge(f"distfa_{name}", description=description, tag_keys=_TAGS)
+            made.set_default_tags(tags)
+            return made
+
+        self._step = gauge("step", "The step the layer works on, counted from 0.")
+        self._busy = gauge("busy_seconds", "Time the layer has spent otherwise than waiting, in this attempt.")
+        self._wait = gauge("wait_seconds", "Time the layer has waited for others, in this attempt.")
+        self._sent = gauge("sent_bytes", "Bytes of all messages the layer has sent, in this attempt.")
+
+    def show(self, status: Status) -> None:
+        """Take over what the layer says of itself."""
+        self._step.set(status.step)
+        self._busy.set(status.busy_seconds)
+        self._wait.set(status.wait_seconds)
+        self._sent.set(sum(counted.message_bytes for counted in status.traffic.values()))
