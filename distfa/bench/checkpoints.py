@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,7 +36,7 @@ def measure(
     base: RunSpec,
     *,
     every: int,
-    schedules: list[str],
+    schedules: Sequence[str],
     rounds: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
