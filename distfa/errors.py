@@ -26,6 +26,8 @@ happened. Foreign exceptions (grpc, ray, pydantic, OSError) are converted once, 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DistfaError(Exception):
     """Base of every error distfa raises; ``exit_code`` is what the command line exits with."""
@@ -72,9 +74,14 @@ class ClusterError(DistfaError):
 
 
 class Interrupted(DistfaError):
-    """The user ended the run."""
+    """The user ended the run.
+
+    Attributes:
+        weights: What it had learned by then, under the keys of the user's model; None where nothing could be kept.
+    """
 
     exit_code = 130
+    weights: Any = None
 
 
 class LayerError(DistfaError):

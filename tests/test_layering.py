@@ -27,7 +27,10 @@ HOMES = {
     "google": {"transport/serde.py"},
     "cryptography": {"transport/tls.py"},
     "typer": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
-    "rich": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
+    "rich": {
+        *(p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")),
+        *("experiment/progress.py", "experiment/trainer.py"),
+    },
     "pydantic": {
         *(f"experiment/spec/{name}.py" for name in ("schema", "loading", "explaining")),
         "experiment/run_dir.py",

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from distfa.cli import options
-from distfa.cli.output import human_bytes, table
+from distfa.cli.output import table
+from distfa.experiment.progress import human_bytes
 
 if TYPE_CHECKING:
     from distfa.experiment.spec import RunSpec

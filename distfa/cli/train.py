@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distfa.cli import options
-from distfa.cli.output import ProgressBar, result_table
+from distfa.cli.output import result_table
 from distfa.errors import SpecError
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ def _spec_of(resume: Path, spec_path: Path | None, run_dir: str | None) -> Path:
 def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     from distfa import data as datasets
     from distfa.experiment import strict_json
+    from distfa.experiment.progress import ProgressBar
     from distfa.experiment.run import run
     from distfa.experiment.subject import require_from_spec, subject_for
 

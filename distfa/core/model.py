@@ -112,10 +112,12 @@ class Network:
     Attributes:
         layers: Layer 1 first.
         tokens: Whether the first layer takes integer tokens.
+        continued: Whether training goes on from weights that were trained before, which no seed tells.
     """
 
     layers: tuple[LayerSpec, ...]
     tokens: bool = False
+    continued: bool = False
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -130,7 +132,7 @@ class Network:
         """Whether every layer is plain: then W(0) comes from the run's seed, so that any end of the wire can draw
         any matrix alone. Other networks start from the modules that were given.
         """
-        return all(layer.plain for layer in self.layers)
+        return not self.continued and all(layer.plain for layer in self.layers)
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:

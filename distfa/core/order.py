@@ -84,7 +84,9 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
             permutation = _epoch_rows(recipe, samples, epoch)
         rows = permutation[position * recipe.batch_size : (position + 1) * recipe.batch_size]
         ends_epoch, last = position == per_epoch - 1, step == total - 1
-        cut = bool(recipe.checkpoint_every) and not last and (step + 1) % recipe.checkpoint_every == 0
+        evaluate = last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0)
+        cut = bool(recipe.checkpoint_every) and (step + 1) % recipe.checkpoint_every == 0
+        cut = not last and (cut or (recipe.cut_at_evaluation and evaluate))
         drains = last or ends_epoch or cut or recipe.schedule == "sync" or epoch < recipe.sync_epochs
         if stop is not None and step == stop - 1 and not drains:
             raise ValueError(
@@ -96,7 +98,7 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
             step=step,
             epoch=epoch,
             parts=tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))),
-            evaluate=last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0),
+            evaluate=evaluate,
             probe=bool(recipe.probe_every) and step % recipe.probe_every == 0,
             cut=cut,
             drains=drains,

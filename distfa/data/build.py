@@ -32,6 +32,8 @@ def build(
     shape: tuple[int, ...] | None = None,
     tokens: int | None = None,
     source: str = "",
+    class_names: tuple[str, ...] = (),
+    vocabulary: tuple[str, ...] = (),
 ) -> Dataset:
     """Flatten, convert, scale and validate.
 
@@ -47,6 +49,8 @@ def build(
         shape: Of one sample; None is that of train x.
         tokens: Size of the vocabulary where inputs are integers that stand for symbols, or None.
         source: Which edition of the data this is, or "".
+        class_names: What labels stand for, by number.
+        vocabulary: What tokens stand for, by number.
 
     Raises:
         DataError: A dtype that cannot be used, or any rule of ``validate``.
@@ -80,6 +84,8 @@ def build(
             shape=shape,
             tokens=tokens,
             source=source,
+            class_names=class_names,
+            vocabulary=vocabulary,
         )
     )
 

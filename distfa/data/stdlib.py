@@ -67,6 +67,7 @@ MODULES = (
     "weakref",
 )
 _TEST_EVERY = 10
+UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 _ASCII = 128
 _TOKENS = np.full(_ASCII, UNKNOWN, np.uint8)
@@ -94,6 +95,8 @@ def load_stdlib(request: Request) -> Dataset:
         test=_windows(test),
         outputs=VOCABULARY if request.classes is None else request.classes,
         tokens=VOCABULARY,
+        class_names=(*CHARACTERS, UNKNOWN_CHARACTER),
+        vocabulary=(*CHARACTERS, UNKNOWN_CHARACTER),
         source=f"{len(MODULES)} modules of Python {platform.python_version()}, sha256 {digest[:16]}",
     )
 
@@ -106,7 +109,7 @@ def encode(text: str) -> NDArray[np.uint8]:
 
 def decode(tokens: NDArray[np.uint8]) -> str:
     """The text of tokens (n,), the unknown symbol as U+FFFD."""
-    return "".join((*CHARACTERS, "\N{REPLACEMENT CHARACTER}")[token] for token in tokens)
+    return "".join((*CHARACTERS, UNKNOWN_CHARACTER)[token] for token in tokens)
 
 
 def _read(module: str) -> str:

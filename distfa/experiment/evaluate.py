@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def evaluate_run(
     """
     path = run_dirs.located(run_dir)
     about, spec = run_dirs.read_about(path), load(path / run_dirs.SPEC)
-    network, weights = run_dirs.read_network(about), run_dirs.read_weights(path)
+    network, weights = replace(run_dirs.read_network(about), continued=False), run_dirs.read_weights(path)
     tokens = max(network.outputs, 2) if network.tokens else None
     dataset = data.from_arrays(arrays, tokens=tokens) if arrays is not None else _dataset(spec, data_dir)
     subject = _subject(spec, network, dataset, model)

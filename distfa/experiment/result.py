@@ -42,6 +42,7 @@ class Result:
         ledger: Entries in the conservation ledger, signals compared by digest, how many broke the law, the first.
         alignment: The last probe; None without one.
         renewals: How often feedback was made anew, under ``feedback.renew``.
+        stopped: Why a callback ended it early; None where none did.
         findings: What a reader must not miss: signs of collapse, settings that cannot go well (collapse.py).
         recoveries: How often, where and why the run went back to a checkpoint.
         facts: What else the engine has to say.
@@ -67,13 +68,39 @@ class Result:
     ledger: dict[str, Any] = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
     renewals: int = 0
+    stopped: str | None = None
     findings: list[dict[str, Any]] = field(default_factory=list)
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """A few lines for a person."""
+        return summary(self)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
+
+
+def summary(result: Result) -> str:
+    """What a run came to, in a few lines."""
+    how = result.init if result.schedule == "sync" else f"{result.init}, {result.schedule}"
+    lines = [f"{result.rule} ({how}), {result.model}, engine {result.engine}"]
+    for name, loss, accuracy in (
+        ("test", result.test_loss, result.test_accuracy),
+        ("train", result.train_loss, result.train_accuracy),
+    ):
+        if loss is not None:
+            lines.append(f"{name} loss {loss:.4f}" + ("" if accuracy is None else f", accuracy {accuracy:.2%}"))
+    epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
+    lines.append(
+        f"{result.steps:,} steps, {epochs}, {result.samples_per_second:,.0f} samples/s, "
+        f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start"
+    )
+    if result.stopped:
+        lines.append(f"stopped early: {result.stopped}")
+    lines += [f"{finding['finding']}: {finding['text']}" for finding in result.findings]
+    return "\n".join([*lines, f"run directory: {result.run_dir}"])
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from distfa.experiment.spec import RunSpec, dump
 from distfa.experiment.subject import Subject, in_words, raw_samples
 from distfa.runtime.faults import Planned
 from distfa.runtime.job import Begin, Job
+from distfa.runtime.worker import Snapshot
 from distfa.transport.message import Direction
 
 
@@ -52,6 +53,9 @@ class Progress:
         tally: The figures so far.
         boundaries: Bytes so far, per boundary.
         layers: Where each layer is, its process and how it fares; none where nothing is distributed.
+        steps_per_epoch: Of the training set.
+        weights: All weights under the model's keys, as they are at a cut: to be called while ``record`` is one.
+        stop: Ends the run at the next cut, with a reason in words; what it has learned by then is its result.
     """
 
     steps: int
@@ -59,6 +63,9 @@ class Progress:
     tally: Tally
     boundaries: Callable[[], list[dict[str, Any]]]
     layers: Callable[[], list[dict[str, Any]]]
+    steps_per_epoch: int
+    weights: Callable[[], dict[str, Tensor]]
+    stop: Callable[[str], None]
 
 
 _AUDIT_ROWS = 8
@@ -123,10 +130,13 @@ def run(
         failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
         status = "interrupted" if isinstance(failure, Interrupted) else "failed"
         kept = attempt.kept()
-        run_dir.fail(status, str(failure), keep=done > 0 or kept is not None or resume is not None)
+        keep = done > 0 or kept is not None or resume is not None
+        run_dir.fail(status, str(failure), keep=keep, weights=attempt.rescued)
         if isinstance(failure, DistfaError) and done:
             where = f"\n  the metrics of {done} steps are kept in {run_dir.path}"
             failure = type(failure)(f"{failure}{where}{_advice(kept, run_dir)}")
+        if isinstance(failure, Interrupted):
+            failure.weights = attempt.rescued
         raise failure from exc
 
 
@@ -173,6 +183,9 @@ class _Attempt:
         self._in_a_row, self._kept_before = 0, 0
         self._engine: engines.Engine | None = None
         self._recorder = Recorder(run_dir, spec, steps=self._steps, boundaries=self._boundaries, layers=self._layers)
+        self._stop: str | None = None
+        self._cut, self._at_cut = 0, list[Snapshot]()
+        self.rescued: dict[str, Tensor] | None = None
 
     def go_on(self) -> None:
         """Take the last checkpoint of the run directory; the start where there is none.
@@ -229,17 +242,43 @@ class _Attempt:
                     self._recover(failure, engine, start)
                 for record in engine.records():
                     self._take(record)
+                    if self._stop is not None and isinstance(record, Cut):
+                        return self._weights_at_cut()
                 self._note(self._watcher.finish())
                 return engine.state()
             except DistfaError as exc:
                 failure = self._curable(exc)
+            except (KeyboardInterrupt, SystemExit):
+                self.rescued = self._so_far(engine)
+                raise
+
+    def _so_far(self, engine: engines.Engine) -> dict[str, Tensor] | None:
+        """The weights of an interrupted run, as they are in this process or at the last cut; None without any."""
+        if self._spec.engine == "serial":
+            return engine.state() if self.tally.steps else None
+        self._keeper.last()
+        found = self._keeper.latest()
+        return None if found is None else _model_of(found.layers.values())
+
+    def _weights_at_cut(self) -> dict[str, Tensor]:
+        """All weights at the last cut."""
+        if not self._at_cut:
+            self._at_cut = list(entered(self._engine).snapshots(self._cut))
+        return _model_of(snapshot.state for snapshot in self._at_cut)
+
+    def _stop_at_next_cut(self, reason: str) -> None:
+        self._stop = self._stop or reason
 
     def _take(self, record: Record) -> None:
         self.tally.add(record)
         self._recorder.log(record, self.tally)
         self._note(self._watcher.add(record))
         if isinstance(record, Cut):
-            self._keeper.offer(record.step, entered(self._engine).snapshots(record.step), self._notes())
+            self._cut, self._at_cut = record.step, []
+            self._show(record)
+            snapshots = self._at_cut or entered(self._engine).snapshots(record.step)
+            self._keeper.offer(record.step, snapshots, self._notes())
+            return
         if self._faults and not self._harmed and self.tally.steps >= self._faults[0].step:
             self._harmed = time.monotonic()
             entered(self._engine).harm(self._faults[0].layer, self._faults[0].fault)
@@ -326,7 +365,7 @@ class _Attempt:
             LayerError: They differ, or the layers gave nothing.
         """
         recipe, found = self._job.recipe, self.tally.audit
-        if not recipe.audit_rows:
+        if not recipe.audit_rows or self._stop is not None:  # the layers make it after the last step only
             return
         if found is None:
             raise LayerError("the run ended without its audit: what the trained layers give was not reported")
@@ -348,6 +387,9 @@ class _Attempt:
                 tally=self.tally,
                 boundaries=self._boundaries,
                 layers=self._layers,
+                steps_per_epoch=steps_per_epoch(self._job.recipe, self._job.train_rows),
+                weights=self._weights_at_cut,
+                stop=self._stop_at_next_cut,
             )
         )
 
@@ -397,7 +439,18 @@ class _Attempt:
                 "first_violation": next(iter(tally.violations), None),
             },
             renewals=tally.renewals,
+            stopped=self._stop,
             findings=[asdict(finding) for finding in tally.findings],
             recoveries=self._recoveries,
             facts=facts,
         )
+
+
+def _model_of(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The model's own parameters and buffers in layers' states."""
+    return {
+        name.removeprefix("model."): value
+        for state in states
+        for name, value in state.items()
+        if name.startswith("model.")
+    }

@@ -194,14 +194,13 @@ class RunDir:
             RunDirError: They cannot be written.
         """
         self._close_events()
-        contiguous = {key: value.contiguous() for key, value in weights.items()}
-        self._write(WEIGHTS, safetensors.torch.save(contiguous))
+        self._write_weights(weights)
         self.about |= {"status": "finished", "result": dict(result)}
         self._write_about()
         self._let_go()
 
-    def fail(self, status: str, message: str, *, keep: bool) -> None:
-        """Say in run.json how the run ended; with nothing to keep, remove what it made instead."""
+    def fail(self, status: str, message: str, *, keep: bool, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Say in run.json how the run ended, and keep the weights so far; with nothing to keep, remove what it made."""
         self._close_events()
         self._let_go()
         if not keep:
@@ -209,9 +208,17 @@ class RunDir:
             return
         self.about |= {"status": status, "error": message}
         try:
+            if weights is not None:
+                self._write_weights(weights)
             self._write_about()
         except RunDirError:
             return  # a full disk is why it ends; run.json then stays as it was
+
+    def _write_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """With what turns raw samples into inputs beside them."""
+        contiguous = {key: value.contiguous() for key, value in weights.items()}
+        said = {"distfa": strict_json.dumps(self.about.get("inputs", {}))}
+        self._write(WEIGHTS, safetensors.torch.save(contiguous, metadata=said))
 
     def _take_lock(self) -> bool:
         """Whether nobody else drives the run."""
@@ -389,6 +396,40 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load(file.read_bytes())  # its load_file takes no name outside UTF-8
     except (OSError, safetensors.SafetensorError) as exc:
         raise RunDirError(f"cannot read {file}: {exc}") from exc
+
+
+def save_weights(file: Path, weights: Mapping[str, Tensor]) -> Path:
+    """Write weights under their keys, whole or not at all.
+
+    Raises:
+        RunDirError: They cannot be written.
+    """
+    file = located(file)
+    contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
+    draft = _draft(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(safetensors.torch.save(contiguous))
+        draft.replace(file)
+    except OSError as exc:
+        draft.unlink(missing_ok=True)
+        raise _cannot("write", file, exc) from exc
+    return file
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a file, or of a run directory.
+
+    Raises:
+        RunDirError: There are none, or the file is damaged.
+    """
+    path = located(path)
+    if path.is_dir():
+        return read_weights(path)
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except (OSError, safetensors.SafetensorError) as exc:
+        raise RunDirError(f"cannot read weights from {path}: {exc}") from exc
 
 
 def host_facts() -> dict[str, Any]:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from distfa import data
+from distfa.core import losses, order
 from distfa.core.admit import admit, require_sequential
 from distfa.core.model import Network
 from distfa.core.split import group
-from distfa.errors import SpecError
+from distfa.errors import DataError, Interrupted, RunDirError, SpecError
+from distfa.experiment import run_dir as run_dirs
+from distfa.experiment.callbacks import BestWeights, Callback, Caller, require_callbacks
+from distfa.experiment.from_torch import optimizer_settings, rates
+from distfa.experiment.given import Wish, dataset_of, is_streamed
+from distfa.experiment.history import History
+from distfa.experiment.metrics import Scores, scores
+from distfa.experiment.progress import ProgressBar
 from distfa.experiment.result import Result
 from distfa.experiment.run import Observer, run
 from distfa.experiment.spec import ARRAYS, GIVEN, RunSpec, load, parse
 from distfa.experiment.subject import subject_of
+
+_ROWS = 1000  # of a prediction at once
 
 
 class Trainer:
@@ -27,11 +42,19 @@ class Trainer:
             of nothing but Linears and activations has its weights drawn from the spec's seed, unless ``init`` is
             ``given``.
         spec: A ``RunSpec``, the path of a YAML spec, or None for the defaults.
+        callbacks: One or several ``distfa.Callback`` objects: ``EarlyStopping()``, ``BestWeights()``, your own.
+        scheduler: Of the learning rate: one of ``torch.optim.lr_scheduler``, or a function that makes one for an
+            optimizer. distfa's own are ``optimizer={"lr": 0.1, "schedule": "cosine", "warmup_steps": 100}``.
+        scheduler_by: ``epoch`` or ``step``: after what the scheduler goes on; None: as its kind is usually used.
+        verbose: Whether progress is shown on stderr; None: in a terminal or a notebook.
         settings: Keys of the spec, dots written as double underscores: ``optimizer__lr=0.01``; or whole
-            parts as dictionaries: ``optimizer={"name": "sgd", "lr": 0.01}``.
+            parts as dictionaries: ``optimizer={"name": "sgd", "lr": 0.01}``. ``optimizer`` takes one of
+            ``torch.optim``'s objects, too: every layer then runs one like it.
 
     Attributes:
         network: The layers, once the shape of a sample is known, which is when ``fit`` has been called.
+        history: One row per epoch, of all fits.
+        result: Of the last fit.
 
     Raises:
         ModelError: The model cannot be split into layers, or would be trained as something else.
@@ -39,36 +62,62 @@ class Trainer:
 
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-        >>> result = Trainer(model, rule="dfa", epochs=5).fit((x, y), (test_x, test_y))
+        >>> trainer = Trainer(model, rule="dfa", epochs=5)
+        >>> trainer.fit((x, y), (test_x, test_y))
+        >>> trainer.predict(test_x)
     """
 
-    def __init__(self, model: nn.Module, spec: RunSpec | str | Path | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: RunSpec | str | Path | None = None,
+        *,
+        callbacks: Callback | Sequence[Callback] = (),
+        scheduler: Any = None,
+        scheduler_by: str | None = None,
+        verbose: bool | None = None,
+        **settings: Any,
+    ) -> None:
         self.model = require_sequential(model)
         admit(self.model, group(self.model))
         self.network: Network | None = None
+        self.history = History()
+        self.result: Result | None = None
+        self._callbacks, self._verbose = require_callbacks(callbacks), verbose
+        self._scheduler, self._scheduler_by = scheduler, scheduler_by
+        if "optimizer" in settings:
+            settings["optimizer"] = optimizer_settings(settings["optimizer"])
         changes = [(key.replace("__", "."), value) for key, value in settings.items()]
         if isinstance(spec, RunSpec):
-            merged = load(None, [*spec.model_dump().items(), *changes])
+            self.spec = load(None, [*spec.model_dump().items(), *changes])
         else:
-            merged = load(None if spec is None else Path(spec), changes)
-        self.spec = merged
+            self.spec = load(None if spec is None else Path(spec), changes)
+        self._start = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self._fits = 0
 
     def fit(
         self,
         train: Any,
         test: Any = None,
         *,
-        observer: Observer = lambda progress: None,
+        target: str | None = None,
+        observer: Observer | None = None,
         resume: str | Path | None = None,
     ) -> Result:
         """Train, and load the trained weights and running statistics into the model.
 
+        A second ``fit`` goes on from the weights that the first one found, with fresh optimizers and with feedback that
+        starts on these weights (``init: aligned``); ``reset()`` starts anew.
+
         Args:
-            train: (x, y) of arrays or tensors, a DataLoader-like iterable of batches (read once into
-                memory; the run's own seeded order applies), or a ``distfa.data.Dataset``. Integers for a model that
-                begins with an Embedding are its tokens.
+            train: (x, y) of arrays, tensors or pandas objects; a pandas table or Ray data with ``target``; a torch
+                ``Dataset`` or ``DataLoader``, whose samples are made anew in every epoch, so that random augmentation
+                works (its batches are the run's own, by ``batch_size``; a sampler or a seeded shuffling of its own is
+                kept); any iterable of batches, which is read once; a ``distfa.data.Dataset``, or the name of one.
+                Integers for a model that begins with an Embedding are its tokens; labels that are text get numbers.
             test: As ``train``; None where ``train`` is a Dataset, or for no evaluation.
-            observer: Called as the run goes on.
+            target: The column of a table that is learned.
+            observer: Called with all that happens as the run goes on; ``callbacks`` are simpler.
             resume: The directory of a run of this model on these data that ended early; it goes on from its last
                 checkpoint.
 
@@ -77,27 +126,178 @@ class Trainer:
 
         Raises:
             DistfaError: Bad input, or the run failed; the model is then as it was.
+            KeyboardInterrupt: The user ended it: the model then has the weights so far, and the run directory, too.
         """
-        if isinstance(train, data.Dataset) and test is not None:
-            raise SpecError("train is a Dataset, which has a test split of its own; leave test out")
-        dataset = train if isinstance(train, data.Dataset) else self._dataset(train, test)
+        dataset = self._dataset(train, test, target)
         described = {"name": dataset.name} if dataset.name in data.NAMES else {"name": ARRAYS}
-        spec = parse({**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}})
+        if is_streamed(train) or not isinstance(dataset.train_x, np.ndarray):
+            described["order"] = "given"
+        spec = self._spec_for(dataset, described, resume=resume)
         subject = subject_of(self.model, spec, dataset)
+        if self._fits and spec.init != "given":
+            network = dataclasses.replace(subject.network, continued=True)
+            subject = dataclasses.replace(subject, network=network)
         self.network = subject.network
-        result, weights = run(
-            spec,
-            subject.network,
-            dataset,
-            model=subject.model,
-            observer=observer,
-            resume=None if resume is None else Path(resume),
-        )
-        self.model.load_state_dict(weights)
-        return result
+        with ExitStack() as stack:
+            if self._shows():
+                bar = stack.enter_context(ProgressBar(f"starting {len(subject.network)} layers, engine {spec.engine}"))
+                observer = bar if observer is None else _both(bar, observer)
+            every = spec.eval_every if len(dataset.test_x) else None
+            caller = Caller(self._callbacks, self.history, evaluates_every=every, observer=observer)
+            try:
+                self.result, weights = run(
+                    spec,
+                    subject.network,
+                    dataset,
+                    model=subject.model,
+                    observer=caller,
+                    resume=None if resume is None else Path(resume),
+                )
+            except Interrupted as exc:
+                if exc.weights is not None:
+                    self._take(exc.weights)
+                raise KeyboardInterrupt(str(exc)) from exc
+        caller.ended(weights)
+        best = next((c.weights for c in self._callbacks if isinstance(c, BestWeights) and c.weights), weights)
+        self._take(best)
+        return self.result
 
-    def _dataset(self, train: Any, test: Any) -> data.Dataset:
+    def predict(self, x: Any) -> Tensor:
+        """The model's outputs for samples, in evaluation mode: logits for classes, (n, ..., C).
+
+        Args:
+            x: (n, ...) in the form ``fit`` was given; an array, a tensor or a pandas table.
+        """
+        first = next(self.model.parameters())
+        given = x.to_numpy() if hasattr(x, "to_numpy") else x
+        samples = torch.as_tensor(np.ascontiguousarray(given) if not isinstance(given, Tensor) else given)
+        tokens = self._tokens() is not None
+        samples = samples.to(first.device, torch.int64 if tokens else first.dtype)
+        if self.network is not None:
+            samples = samples.reshape(len(samples), *self.network.shapes[0])
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                return torch.cat([self.model(part) for part in torch.split(samples, _ROWS)])
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def evaluate(self, test: Any, *, target: str | None = None) -> Scores:
+        """Loss and metrics of the model as it is now.
+
+        Args:
+            test: As ``fit`` takes it: (x, y) and so on.
+            target: The column of a table that is learned.
+
+        Returns:
+            Loss, rows, and what fits the targets: accuracy; or mean absolute error, root mean square error and R^2.
+        """
+        dataset = self._dataset(test, None, target, outputs_of_model=True)
+        if isinstance(test, data.Dataset) and len(dataset.test_x):
+            x, y = dataset.test_x, dataset.test_y
+        else:
+            x, y = dataset.train_x[: len(dataset.train_y)], dataset.train_y
+        inputs = x if dataset.tokens is not None else (x.astype(np.float64) - dataset.mean) / dataset.std
+        found = self.predict(torch.from_numpy(np.ascontiguousarray(inputs)).reshape(len(x), *dataset.shape)).cpu()
+        loss = losses.build(
+            self.spec.loss, label_smoothing=self.spec.label_smoothing, class_weights=self.spec.class_weights
+        )
+        return scores(found, torch.from_numpy(y), loss, self.spec.loss)
+
+    def save(self, path: str | Path) -> Path:
+        """Keep the model's weights in a safetensors file, under its own keys, written whole or not at all."""
+        return run_dirs.save_weights(Path(path), self.model.state_dict())
+
+    def load(self, path: str | Path) -> Trainer:
+        """Take the weights of a file that ``save`` wrote, or of a run directory; the next ``fit`` goes on from them.
+
+        Raises:
+            RunDirError: There are none, or they are another model's.
+        """
+        weights = run_dirs.load_weights(Path(path))
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as exc:
+            raise RunDirError(f"{path} has weights of another model: {' '.join(str(exc).split())}") from exc
+        self._fits = max(self._fits, 1)
+        return self
+
+    def reset(self) -> Trainer:
+        """The model as it was given, and no history."""
+        self.model.load_state_dict(self._start)
+        self.history, self.result, self._fits = History(), None, 0
+        return self
+
+    # -- parts ----------------------------------------------------------------------------------
+
+    def _take(self, weights: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(weights)
+        self._fits += 1
+
+    def _shows(self) -> bool:
+        if self._verbose is not None:
+            return self._verbose
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        return console.is_terminal or console.is_jupyter
+
+    def _spec_for(self, dataset: data.Dataset, described: dict[str, Any], *, resume: Any) -> RunSpec:
+        """The spec of this fit."""
+        raw = {**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}}
+        raw["checkpoint"] |= {"at_evaluation": True}
+        if self._fits and resume is None:
+            raw["seed"] = (self.spec.seed + self._fits) % 2**63  # other orders and other dropout than before
+            raw["run_dir"] = self.spec.run_dir and f"{self.spec.run_dir}-{self._fits + 1}"
+        spec = parse(raw)
+        if self._scheduler is None:
+            return spec
+        recipe = dataclasses.replace(self._sizes(spec), network=Network(layers=()))
+        rows = len(dataset.train_x)
+        raw["optimizer"]["rates"] = rates(
+            self._scheduler,
+            lr=spec.optimizer.lr,
+            steps=order.steps(recipe, rows),
+            steps_per_epoch=order.steps_per_epoch(recipe, rows),
+            by=self._scheduler_by,
+        )
+        return parse(raw)
+
+    def _sizes(self, spec: RunSpec) -> Any:
+        return spec.recipe(Network(layers=()))
+
+    def _tokens(self) -> int | None:
         _, first = next(iter(self.model.named_children()))
         embedding = next((m for m in first.modules() if isinstance(m, nn.Embedding)), None)
-        tokens = None if embedding is None else embedding.num_embeddings
-        return data.from_arrays(train, test, tokens=tokens)
+        return None if embedding is None else embedding.num_embeddings
+
+    def _dataset(self, train: Any, test: Any, target: str | None, *, outputs_of_model: bool = False) -> data.Dataset:
+        if isinstance(train, str):
+            train = data.load(train, directory=self.spec.data.dir, limit=self.spec.data.limit)
+        if isinstance(train, data.Dataset):
+            if test is not None:
+                raise SpecError("train is a Dataset, which has a test split of its own; leave test out")
+            return train
+        if train is None:
+            raise DataError("no training data were given; give (x, y), a DataLoader, a table, or a name as 'digits'")
+        epochs = 1 if outputs_of_model else self.spec.epochs
+        floats = self.spec.loss in ("mse", "bce") and _several(train)
+        wish = Wish(epochs=epochs, seed=self.spec.seed, tokens=self._tokens(), target=target, floats=floats)
+        return dataset_of(train, test, wish)
+
+
+def _several(train: Any) -> bool:
+    """Whether targets (n, C) hold whole numbers that are no labels: for bce and mse those are shares and quantities."""
+    y = train[1] if isinstance(train, tuple) and len(train) == 2 else None
+    shape = np.shape(y.detach().cpu() if isinstance(y, Tensor) else y) if y is not None else ()
+    return len(shape) == 2
+
+
+def _both(first: Observer, second: Observer) -> Observer:
+    def observer(progress: Any) -> None:
+        first(progress)
+        second(progress)
+
+    return observer

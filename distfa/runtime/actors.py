@@ -278,7 +278,8 @@ class RayRun:
         self._bundles, device = placement.bundles(self._resources, cluster.nodes(), self._job.device)
         self._job = dataclasses.replace(self._job, device=device)
         self._group = reserve(self._bundles, self._cluster.placement, run_id=self._job.run_id, limit_seconds=limit)
-        self._data = ray.put(self._inputs), ray.put(self._targets)
+        with sent_with_code(others=[self._inputs.train]):
+            self._data = ray.put(self._inputs), ray.put(self._targets)
         self._place(range(1, len(self._bundles) + 1))
 
     def _place(self, layers: Sequence[int]) -> None:

@@ -20,9 +20,19 @@ _OURS = "distfa"  # nodes must have the same code of it, and are asked (``survey
 
 
 @contextmanager
-def sent_with_code(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """While modules are sent: those of files that are not installed take their code with them."""
-    names = {type(part).__module__.partition(".")[0] for module in modules for part in module.modules()}
+def sent_with_code(modules: Iterable[nn.Module] = (), *, others: Iterable[object] = ()) -> Iterator[None]:
+    """While modules are sent: those of files that are not installed take their code with them.
+
+    Args:
+        modules: Of a model.
+        others: Samples that are made when they are read, with the transforms in them.
+    """
+    parts = [*(part for module in modules for part in module.modules()), *_within(others, depth=4)]
+    names = {
+        (part.__module__ if callable(part) and hasattr(part, "__qualname__") else type(part).__module__)
+        for part in parts
+    }
+    names = {str(name).partition(".")[0] for name in names}
     local = [sys.modules[name] for name in sorted(names) if name in sys.modules and _is_local(sys.modules[name])]
     for module in local:
         cloudpickle.register_pickle_by_value(module)
@@ -31,6 +41,17 @@ def sent_with_code(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for module in local:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _within(values: Iterable[object], *, depth: int) -> Iterator[object]:
+    """Objects and functions, and those that they hold."""
+    for value in values:
+        if isinstance(value, list | tuple | dict):
+            yield from _within(value.values() if isinstance(value, dict) else value, depth=depth) if depth else ()
+        elif hasattr(value, "__dict__") and not isinstance(value, ModuleType | type):
+            yield value
+            if depth:
+                yield from _within(list(vars(value).values()), depth=depth - 1)
 
 
 def _is_local(module: ModuleType) -> bool:

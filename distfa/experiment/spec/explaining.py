@@ -32,11 +32,7 @@ def explain(error: ValidationError) -> str:
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        near = difflib.get_close_matches(where, _keys(), n=1, cutoff=0.5) or difflib.get_close_matches(
-            where.rpartition(".")[2], [key.rpartition(".")[2] for key in _keys()], n=1, cutoff=0.5
-        )
-        hint = f"; did you mean {near[0]!r}?" if near else "; 'distfa spec' lists all keys"
-        text = f"unknown key {where!r} in the spec{hint}"
+        text = f"unknown key {where!r} in the spec{_hint(where)}"
     else:
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "literal_error":
@@ -49,6 +45,55 @@ def explain(error: ValidationError) -> str:
             text = f"{where} is {first['input']!r}: {message[:1].lower()}{message[1:]}"
     more = len(problems) - 1
     return f"{text} (and {more} more)" if more else text
+
+
+_MEANT = {
+    **dict.fromkeys(("lr", "learning_rate", "base_lr", "eta"), "optimizer.lr"),
+    **dict.fromkeys(("momentum", "betas", "eps", "weight_decay", "nesterov"), "optimizer.{}"),
+    **dict.fromkeys(("wd", "decay", "l2"), "optimizer.weight_decay"),
+    **dict.fromkeys(("warmup", "warmup_steps"), "optimizer.warmup_steps"),
+    **dict.fromkeys(("lr_schedule", "lr_scheduler", "scheduler"), "optimizer.schedule"),
+    **dict.fromkeys(("clip", "clip_norm", "gradient_clip_val", "max_grad_norm", "clipnorm"), "optimizer.clip_norm"),
+    **dict.fromkeys(("clip_value", "clipvalue"), "optimizer.clip_value"),
+    **dict.fromkeys(("optim", "optimiser", "opt"), "optimizer"),
+    **dict.fromkeys(("class_weight", "weights"), "class_weights"),
+    **dict.fromkeys(("smoothing", "label_smooth"), "label_smoothing"),
+    **dict.fromkeys(("epoch", "epochs_", "num_epochs", "n_epochs", "max_epochs", "nb_epoch"), "epochs"),
+    **dict.fromkeys(("steps", "iterations", "num_steps"), "max_steps"),
+    **dict.fromkeys(("bs", "batch", "batchsize", "train_batch_size"), "batch_size"),
+    **dict.fromkeys(("microbatches", "micro_batch", "chunks", "num_microbatches"), "micro_batches"),
+    **dict.fromkeys(("hidden", "hidden_sizes", "layers", "widths", "hidden_layer_sizes"), "model.hidden"),
+    **dict.fromkeys(("activation", "bias", "slope"), "model.{}"),
+    **dict.fromkeys(("dataset", "data_name"), "data.name"),
+    **dict.fromkeys(("data_dir", "root", "data_path"), "data.dir"),
+    **dict.fromkeys(("limit",), "data.limit"),
+    **dict.fromkeys(("address",), "ray.address"),
+    **dict.fromkeys(("random_state", "random_seed", "manual_seed"), "seed"),
+    **dict.fromkeys(("criterion", "loss_fn", "objective"), "loss"),
+    **dict.fromkeys(("precision",), "dtype"),
+    **dict.fromkeys(("output_dir", "log_dir", "default_root_dir", "rundir"), "run_dir"),
+    **dict.fromkeys(("accelerator",), "device"),
+    **dict.fromkeys(("rank", "gain", "fanout", "renew", "inside", "active_only"), "feedback.{}"),
+    **dict.fromkeys(("compression", "codecs"), "codec"),
+    **dict.fromkeys(("method", "algorithm"), "rule"),
+}
+_OF_TRAINER = ("callbacks", "scheduler", "scheduler_by", "verbose")
+
+
+def _hint(unknown: str) -> str:
+    """What was meant, where that is known; else a key that is nearly the same, letter by letter; else none."""
+    last = unknown.rpartition(".")[2]
+    if last in _OF_TRAINER:
+        return f"; {last} is an argument of distfa.Trainer, and no key of a spec"
+    if meant := _MEANT.get(last.lower()):
+        key = meant.format(last.lower())
+        python = f" (in Python {key.replace('.', '__')}=...)" if "." in key else ""
+        return f"; did you mean {key!r}{python}?"
+    near = difflib.get_close_matches(unknown, _keys(), n=1, cutoff=0.75)
+    if not near:
+        ends = {key.rpartition(".")[2]: key for key in reversed(_keys())}
+        near = [ends[end] for end in difflib.get_close_matches(last, ends, n=1, cutoff=0.8)]
+    return f"; did you mean {near[0]!r}?" if near else "; 'distfa spec' lists all keys"
 
 
 def _explained(text: str) -> str:

@@ -20,7 +20,7 @@ from distfa.runtime.job import Job
 from distfa.runtime.placement import ClusterConfig
 from distfa.transport.base import WireConfig
 
-_BESIDE_CUTS = {"seconds", "keep", "dir"}
+_BESIDE_CUTS = {"seconds", "keep", "dir", "at_evaluation"}
 _CODECS = (codecs.LOSSLESS, AUTO, *codecs.CODECS)
 MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two of runs from Python
 
@@ -73,6 +73,9 @@ class DataSpec(_Part):
     )
     dir: str | None = Field(None, description="directory with the data set's official files, or an .npz")
     limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
+    order: Literal["drawn", "given"] = Field(
+        "drawn", description="given: a DataLoader's own, in runs from Python; drawn: from the seed"
+    )
     hub: str | None = Field(None, description="for name: hub, the data set's name there")
 
 
@@ -134,6 +137,9 @@ class CheckpointSpec(_Part):
         100,
         ge=0,
         description="steps between places where the run can go on; 0: none. Under async the pipe runs empty there",
+    )
+    at_evaluation: bool = Field(
+        False, description="also after every evaluation, so that a run can be stopped there; fit sets it"
     )
     seconds: float = Field(30.0, ge=0, description="least time between two that are written; 0: every one")
     keep: int = Field(2, ge=1, description="how many stay, the latest ones")
@@ -305,12 +311,14 @@ class RunSpec(_Part):
             dtype=torch.float64 if self.dtype == "float64" else torch.float32,
             mixed=self.dtype == "bfloat16",
             seed=self.seed,
+            order=self.data.order,
             ledger_every=self.ledger.every,
             ledger_exact=self.ledger.exact,
             ledger_neurons=self.ledger.neurons,
             probe_every=self.probe.every,
             audit_rows=audit_rows,
             checkpoint_every=self.checkpoint.every,
+            cut_at_evaluation=self.checkpoint.at_evaluation,
             check_finite=self.check_finite,
         )
 

@@ -1,0 +1,170 @@
+"""Samples that are made when they are read: a torch ``Dataset`` with random augmentation, for one.
+
+Every epoch draws its inputs anew (a sample's target must not be drawn), and every engine draws the same: before a
+sample is made, torch's, numpy's and Python's random states are set from (seed, epoch, sample), and put back afterwards.
+Rows count on over the epochs: row k N + i is the i-th sample of epoch k, in the order of the loader's own sampler where
+that has one, else of the seed's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distfa.data.build import Split, build
+from distfa.data.dataset import Array, Dataset
+from distfa.errors import DataError
+
+_RANDOM = threading.Lock()  # random states are the process's: layers as threads take turns
+
+
+class Rows:
+    """An array of samples, as far as a run needs it to be one.
+
+    Args:
+        samples: ``samples[i]`` is (x, y), and ``len`` counts them.
+        order: (epochs, N): which sample each row of each epoch is.
+        seed: Of what is drawn in making a sample.
+        like: One x, flattened, whose shape and type all have.
+        digest: Of the samples of the first epoch.
+    """
+
+    def __init__(self, samples: Any, order: NDArray[np.int64], *, seed: int, like: Array, digest: str) -> None:
+        self.samples, self.digest = samples, digest
+        self._order, self._seed, self._like = order, seed, like
+        self.dtype = like.dtype
+        self.shape = (order.shape[1], *like.shape)
+        self.nbytes = order.nbytes + self.shape[0] * like.nbytes  # at most, where the samples lie in memory
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Array:
+        epochs, places = np.divmod(rows, self._order.shape[1])
+        found = np.empty((len(rows), *self._like.shape), self.dtype)
+        for number, (epoch, place) in enumerate(zip(epochs, places, strict=True)):
+            index = int(self._order[epoch, place])
+            with drawing_from(self._seed, int(epoch), index):
+                made = to_parts(self.samples[index], index)[0]
+            if made.shape != self._like.shape:
+                raise DataError(
+                    f"sample {index} has shape {made.shape} in epoch {epoch + 1}, and the first had "
+                    f"{self._like.shape}; all samples must have the same shape"
+                )
+            found[number] = made
+        return found
+
+
+def to_parts(sample: Any, index: int) -> tuple[Array, Array]:
+    """(x flattened, y) of one sample, in types that a run can read.
+
+    Raises:
+        DataError: It is no pair (x, y).
+    """
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        raise DataError(f"sample {index} of the data set is a {type(sample).__name__}; it must be a pair (x, y)")
+    x, y = (np.asarray(part) for part in sample)
+    if x.dtype.kind not in "buif" or y.dtype.kind not in "buif":
+        raise DataError(
+            f"sample {index} of the data set has x of {x.dtype} and y of {y.dtype}; its transform must end in a tensor "
+            "or an array of numbers, as torchvision's ToTensor does"
+        )
+    x = x if x.dtype in (np.uint8, np.float32, np.float64) else x.astype(np.float32)
+    wide = np.float64 if y.dtype == np.float64 else np.float32
+    return x.reshape(-1), y.astype(wide if y.dtype.kind == "f" else np.int64)
+
+
+@contextmanager
+def drawing_from(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """Let what is drawn come from a stream of this sample's own; the random states are put back."""
+    import torch  # here, so that listing the names of data sets does not load torch
+
+    word = hashlib.blake2b(f"{seed},{epoch},{index}".encode(), digest_size=8).digest()
+    drawn = int.from_bytes(word, "little") >> 1
+    with _RANDOM:
+        before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+        try:
+            random.seed(drawn)
+            np.random.seed(drawn % 2**32)
+            torch.manual_seed(drawn)
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.random.set_rng_state(before[2])
+
+
+def streamed(
+    samples: Any,
+    test: Split | None,
+    orders: Iterable[Sequence[int] | NDArray[np.int64]],
+    *,
+    seed: int,
+    name: str = "arrays",
+    floats: bool = False,
+) -> Dataset:
+    """A Dataset whose training inputs are made when they are read.
+
+    All samples are made once beforehand: so their targets are known, and one that does not fit shows now.
+
+    Args:
+        samples: ``samples[i]`` is (x, y), and ``len`` counts them.
+        test: (x, y); None for none.
+        orders: One per epoch: which samples, in which order; all of one length.
+        seed: Of what is drawn in making samples.
+        name: What messages and reports call it.
+        floats: Whether targets are quantities or shares, also where they are whole numbers.
+
+    Raises:
+        DataError: There are no samples, they are no pairs or of several shapes, or a rule of ``validate``.
+    """
+    epochs = [np.fromiter(map(int, epoch), np.int64) for epoch in orders]
+    if not epochs or not all(len(epoch) == len(epochs[0]) > 0 for epoch in epochs):
+        raise DataError(
+            f"{name}: epochs of {sorted({len(epoch) for epoch in epochs})} samples; every epoch must have the same "
+            "number of samples, and at least one"
+        )
+    order = np.stack(epochs)
+    found, shape = hashlib.blake2b(order.tobytes(), digest_size=16), ()
+    targets: dict[int, Array] = {}
+    like: Array = np.empty(0)
+    for index in map(int, np.unique(order)):
+        with drawing_from(seed, 0, index):
+            sample = samples[index]
+        x, y = to_parts(sample, index)
+        if not targets:
+            like, shape = x, np.shape(sample[0])
+        if x.shape != like.shape or not np.isfinite(x).all():
+            wrong = f"shape {x.shape}, and the first {like.shape}" if x.shape != like.shape else "NaN or infinity in it"
+            raise DataError(f"{name}: training sample {index} has {wrong}; mend it, or leave it out")
+        found.update(x.tobytes() + y.tobytes())
+        targets[index] = y.astype(np.float32) if floats and y.dtype.kind != "f" else y
+    if like.dtype.kind != "f" and like.dtype != np.uint8:
+        like = like.astype(np.float32)
+    y = np.stack([targets[index] for index in order.ravel().tolist()])
+    first = np.broadcast_to(like, (len(y), like.size))  # stands in for all inputs, in the memory of one
+    made = build(name=name, train=(first[:1], y[:1]), test=test, outputs=_outputs(y, test), scale=(0.0, 1.0))
+    rows: Any = Rows(samples, order, seed=seed, like=like, digest=found.hexdigest())
+    sample_shape = tuple(map(int, shape)) or (1,)
+    return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made), shape=sample_shape)
+
+
+def _outputs(y: Array, test: Split | None) -> int | None:
+    """The largest label plus 1; None where targets say it themselves."""
+    if y.dtype.kind == "f":
+        return None
+    if y.min() < 0:
+        raise DataError(f"a label is {y.min()}; labels are 0, 1, 2, ...: renumber them from 0")
+    return int(max(y.max(), -1 if test is None or not len(test[1]) else np.max(test[1]))) + 1
+
+
+def _as_built(y: Array, made: Dataset) -> Array:
+    return np.ascontiguousarray(y.astype(made.train_y.dtype))

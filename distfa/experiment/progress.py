@@ -1,0 +1,133 @@
+"""How a run goes, as it goes: a bar in a terminal or a notebook, plain lines elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from distfa.core.digest import DigestRecord
+from distfa.core.ledger import LedgerRecord
+from distfa.core.probe import ProbeRecord
+from distfa.core.records import AuditRecord, Cut, EvalRecord, RenewalRecord, TimelineRecord
+from distfa.experiment.run import Progress as RunProgress
+
+_QUIET = ProbeRecord | TimelineRecord | RenewalRecord | AuditRecord | Cut
+_REFRESH_SECONDS = 0.1
+_WARNINGS = 3
+_WIDE = 110  # columns that hold everything
+
+
+def human_bytes(count: float) -> str:
+    """1536 as ``1.5 KiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+class ProgressBar:
+    """A bar with loss, accuracy, time left and, where there is room, samples/s and bytes.
+
+    Args:
+        starting: What is going on until the first step.
+        warns: Whether violations of the law are told as they come.
+    """
+
+    def __init__(self, starting: str, *, warns: bool = True) -> None:
+        self._warns = warns
+        self._console = Console(stderr=True)
+        self._starting, self._began = starting, time.monotonic()
+        self._task: TaskID | None = None
+        self._shown = 0.0
+        self._warned = 0
+        self._found = 0
+        self._live = self._console.is_terminal or self._console.is_jupyter
+        self._wide = self._console.width >= _WIDE
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20 if self._wide else 10),
+            TextColumn("{task.fields[figures]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._live,
+        )
+
+    def __enter__(self) -> ProgressBar:
+        self._bar.start()
+        if self._live:
+            self._task = self._bar.add_task(self._starting, total=None, figures="")
+        else:
+            self._console.print(self._starting, highlight=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: RunProgress) -> None:
+        """Show where the run is."""
+        record = progress.record
+        for finding in progress.tally.findings[self._found :]:
+            self._console.print(
+                f"[yellow]{finding.finding}:[/] {escape(str(finding))}", soft_wrap=True, highlight=False
+            )
+        self._found = len(progress.tally.findings)
+        if record is None:
+            self._say(f"ready after {time.monotonic() - self._began:.1f} s")
+        if isinstance(record, EvalRecord):
+            self._say_epoch(record, progress)
+        if isinstance(record, LedgerRecord | DigestRecord):
+            self._warn(progress.tally.violations)
+            return
+        if self._task is None or record is None or isinstance(record, _QUIET):
+            return
+        now = time.monotonic()
+        if now - self._shown < _REFRESH_SECONDS and progress.tally.steps < progress.steps:
+            return
+        self._shown = now
+        self._bar.update(
+            self._task,
+            description=f"epoch {record.epoch + 1}",
+            total=progress.steps,
+            completed=progress.tally.steps,
+            figures=self._figures(progress),
+        )
+
+    def _figures(self, progress: RunProgress) -> str:
+        """What fits into the line, the first things first."""
+        tally = progress.tally
+        parts = [f"{tally.steps:,}/{progress.steps:,} steps", f"loss {tally.train_loss:.4f}"]
+        if tally.train_accuracy is not None:
+            parts.append(f"acc {tally.train_accuracy:.1%}")
+        if self._wide:
+            moved = sum(row["up_payload"] + row["down_payload"] for row in progress.boundaries())
+            parts += [f"{tally.samples_per_second:,.0f} samples/s", *([human_bytes(moved)] if moved else [])]
+        return "  ".join(parts)
+
+    def _say(self, text: str) -> None:
+        """A line, where there is no bar to show it."""
+        if self._task is None:
+            self._console.print(text, highlight=False, soft_wrap=True)
+            sys.stderr.flush()
+
+    def _warn(self, violations: list[str]) -> None:
+        """Say the first few violations as they come."""
+        while self._warns and self._warned < min(len(violations), _WARNINGS):
+            self._console.print(f"[yellow]ledger:[/] {escape(violations[self._warned])}", soft_wrap=True)
+            self._warned += 1
+
+    def _say_epoch(self, record: EvalRecord, progress: RunProgress) -> None:
+        tally = progress.tally
+        accuracy = "" if tally.test_accuracy is None else f", test accuracy {tally.test_accuracy:.2%}"
+        self._say(
+            f"epoch {record.epoch + 1}: train loss {tally.train_loss:.4f}, test loss {tally.test_loss:.4f}"
+            f"{accuracy}, {tally.samples_per_second:,.0f} samples/s"
+        )
