@@ -233,7 +233,7 @@ class Caller:
         return At(
             step=tally.steps,
             steps=progress.steps,
-            epoch=tally.epoch[0].epoch + 1 if tally.epoch else 1,
+            epoch=max(tally.epoch, 0) + 1,
             figures=figures,
             history=self._history,
             weights=weights,
