@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from runs import blobs
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 import distfa
 from distfa.errors import DataError, SpecError
-from runs import blobs
 
 
 def model():
@@ -232,9 +232,10 @@ def test_augmentation_is_drawn_anew_in_every_epoch_and_is_the_same_in_every_run(
 
 
 def test_samples_that_are_drawn_have_the_same_bits_over_the_wire(data):
+    from runs import assert_same_bits, recipe, run_serial, run_threads
+
     from distfa.data.stream import streamed
     from distfa.runtime.job import RawInputs, RawTargets
-    from runs import assert_same_bits, recipe, run_serial, run_threads
 
     (x, y), (test_x, test_y) = data
     made = streamed(Noisy(x, y), (test_x, test_y), [np.arange(100), np.arange(100)[::-1]], seed=3)
@@ -271,7 +272,7 @@ def test_pandas_tables_and_labels_that_are_text(data, settings):
     trainer = distfa.Trainer(model(), **settings)
     trainer.fit(table, target="animal")
     plain = model()
-    distfa.Trainer(plain, **{**settings, "run_dir": None}).fit((x, y))
+    distfa.Trainer(plain, **{**settings, "run_dir": f"{settings['run_dir']}-plain"}).fit((x, y))
     assert all(torch.equal(p, q) for p, q in zip(trainer.model.parameters(), plain.parameters(), strict=True))
     with pytest.raises(DataError, match="none is called 'animals'"):
         trainer.fit(table, target="animals")
