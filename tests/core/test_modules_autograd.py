@@ -5,6 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
+from runs import run_serial
 from torch import nn
 from zoo import NETWORKS, made, prepared
 
@@ -12,7 +13,6 @@ from distfa.core import order
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import RenewConfig
 from distfa.core.rules import build
-from runs import run_serial
 
 F64 = torch.float64
 CPU = torch.device("cpu")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import recipe
 
 from distfa.core import rules
 from distfa.core.layer import Layer
 from distfa.core.rules import RULES
-from runs import recipe
 
 PACKAGE = Path(rules.__file__).parents[2]
 SIZES = (12, 17, 9, 9, 23, 5)

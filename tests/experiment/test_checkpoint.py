@@ -8,6 +8,7 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+from runs import assert_same_bits
 
 from distfa import data
 from distfa.errors import CheckpointError, RunDirError
@@ -17,7 +18,6 @@ from distfa.experiment.run_dir import read_about
 from distfa.experiment.spec import parse
 from distfa.experiment.subject import subject_for
 from distfa.runtime.worker import Snapshot
-from runs import assert_same_bits
 
 TIMES = ("seconds", "samples_per_second", "wall_seconds", "startup_seconds")
 

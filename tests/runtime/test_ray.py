@@ -13,6 +13,7 @@ import ray
 import torch
 from cases import label
 from ray.util.placement_group import placement_group, remove_placement_group
+from runs import assert_same_bits, blobs, recipe
 
 from distfa.core.rules import RULES
 from distfa.data import from_arrays
@@ -20,7 +21,6 @@ from distfa.errors import ClusterError, LayerLost, TransportError
 from distfa.experiment.run import run
 from distfa.experiment.spec import parse
 from distfa.runtime.cluster import start_ray, stop_ray
-from runs import assert_same_bits, blobs, recipe
 
 ROWS = 75
 

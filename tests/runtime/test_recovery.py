@@ -4,6 +4,7 @@ weights, figures and books of an undisturbed one.
 
 import pytest
 import ray
+from runs import assert_same_bits
 
 from distfa import data
 from distfa.errors import LayerLost
@@ -13,7 +14,6 @@ from distfa.experiment.spec import parse
 from distfa.experiment.subject import subject_for
 from distfa.runtime.actors import RayRun
 from distfa.runtime.faults import Fault, Planned
-from runs import assert_same_bits
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import wires
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import ThreadRun, assert_same_bits, recipe, run_serial
 
 from distfa.errors import MessageRefused, TransportError
 from distfa.transport import serde
@@ -25,7 +26,6 @@ from distfa.transport.address import split
 from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import SERVICE, GrpcTransport
 from distfa.transport.tls import Authority
-from runs import ThreadRun, assert_same_bits, recipe, run_serial
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # with empty settings
 MOST_BYTES = 256 * 2**20
