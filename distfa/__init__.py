@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from distfa.core.split import split
     from distfa.experiment.callbacks import BestWeights, Callback, EarlyStopping
     from distfa.experiment.evaluate import evaluate_run as evaluate
+    from distfa.experiment.export import export_run as export
     from distfa.experiment.history import History
     from distfa.experiment.result import Result
     from distfa.experiment.spec import RunSpec
@@ -26,6 +27,7 @@ _WHERE = {
     "Trainer": ("distfa.experiment.trainer", "Trainer"),
     "data": ("distfa.data", None),
     "errors": ("distfa.errors", None),
+    "export": ("distfa.experiment.export", "export_run"),
     "evaluate": ("distfa.experiment.evaluate", "evaluate_run"),
     "split": ("distfa.core.split", "split"),
 }
@@ -42,6 +44,7 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "export",
     "split",
 ]
 

@@ -24,6 +24,7 @@ from distfa.cli import (
     doctor,
     evaluate,
     experiment,
+    export,
     plan,
     report,
     rules,
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.command("spec")(spec.spec)
 app.command("rules")(rules.rules)

@@ -68,6 +68,19 @@ class Dataset:
             found.update(np.ascontiguousarray(array).data if made is None else made.encode())
         return found.hexdigest()
 
+    def inputs(self) -> dict[str, Any]:
+        """All that turns raw samples into a network's inputs, and its outputs into answers, as JSON can hold it."""
+        return {
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "shape": list(self.shape),
+            "dtype": str(self.train_x.dtype),
+            "tokens": self.tokens,
+            "outputs": self.outputs,
+            "class_names": list(self.class_names),
+            "vocabulary": list(self.vocabulary),
+        }
+
     @property
     def features(self) -> int:
         """Width d of a flattened sample."""

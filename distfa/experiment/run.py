@@ -113,7 +113,14 @@ def run(
         audit_rows=0 if model is None else _AUDIT_ROWS,
     )
     if resume is None:
-        about = {"run_id": job.run_id, "seed": spec.seed, "data": dataset.name}
+        about = {
+            "run_id": job.run_id,
+            "seed": spec.seed,
+            "data": dataset.name,
+            "data_digest": dataset.digest,
+            "data_source": dataset.source,
+            "inputs": dataset.inputs(),
+        }
         run_dir = run_dirs.RunDir.create(
             spec.run_dir, name=f"{spec.rule}-{spec.data.name}", spec_text=dump(spec), network=network, about=about
         )

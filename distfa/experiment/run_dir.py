@@ -41,6 +41,7 @@ from torch import Tensor
 from distfa.core.model import Network
 from distfa.errors import RunDirError
 from distfa.experiment import strict_json
+from distfa.runtime.survey import surveyor
 from distfa.version import __version__
 
 SPEC, RUN, METRICS, WEIGHTS = "spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors"
@@ -436,6 +437,7 @@ def host_facts() -> dict[str, Any]:
     """What a reader of the figures needs to know of the machine and the software."""
     return {
         "distfa": __version__,
+        "code": surveyor()()["distfa"],
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

@@ -1,0 +1,24 @@
+"""``distfa export``: the model of a run as one file that needs no distfa."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distfa.cli import options
+
+
+def export(
+    run_dir: options.RunDir,
+    out: Annotated[Path | None, typer.Option(help="The file; RUN_DIR/model.pt2 or model.onnx if not given.")] = None,
+    form: Annotated[str, typer.Option("--format", help="torch, or onnx (pip install 'distfa[onnx]').")] = "torch",
+) -> None:
+    """Write a run's model as one file: weights and normalisation inside, raw samples in, outputs out.
+
+    The file needs neither distfa nor the model's code: torch.export.load(FILE).module()(x), or any ONNX runtime.
+    """
+    from distfa.experiment.export import export_run
+
+    typer.echo(export_run(run_dir, out, form=form))
