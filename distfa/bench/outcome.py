@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distfa.bench.machine import describe
 from distfa.errors import BenchError
 
 
@@ -31,7 +30,7 @@ class Outcome:
     columns: dict[str, str]
     rows: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
-    machine: dict[str, Any] = field(default_factory=describe)
+    machine: dict[str, Any] = field(default_factory=lambda: _described())
     raw: list[dict[str, Any]] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
@@ -59,6 +58,12 @@ class Outcome:
             raise BenchError(f"cannot read {path}: {exc.strerror}") from exc
         except (ValueError, TypeError) as exc:
             raise BenchError(f"{path} is no result of distfa bench: {exc}") from exc
+
+
+def _described() -> dict[str, Any]:
+    from distfa.bench.machine import describe  # loads torch, which a page of help does not need
+
+    return describe()
 
 
 def write_whole(path: Path, content: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,7 @@ def doctor(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let the two layers talk in plain text even across machines.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, no lines.")] = False,
 ) -> None:
     """Check this machine and a Ray cluster: versions, resources, and a real two-layer run over gRPC.
 
@@ -60,12 +62,14 @@ def doctor(
         lambda: _cluster(address),
         lambda: _two_layers(address, insecure),
     ]
-    good = True
+    good, found = True, list[_Finding]()
     try:
         for check in checks:
             for finding in _carried_out(check):
                 good = good and finding.good
-                console.print(finding.shown())
+                found.append(finding)
+                if not as_json:
+                    console.print(finding.shown())
             if not good:
                 break
     finally:
@@ -73,6 +77,9 @@ def doctor(
             from distfa.runtime.cluster import stop_ray
 
             stop_ray()
+    if as_json:
+        typer.echo(json.dumps({"training_will_work": good, "findings": [asdict(finding) for finding in found]}))
+        raise typer.Exit(0 if good else 1)
     console.print("training will work" if good else "mend the above, then run 'distfa doctor' again")
     if not good:
         raise typer.Exit(1)

@@ -1,100 +1,17 @@
-"""What the commands print: progress on stderr, results on stdout."""
+"""What commands print with: errors on stderr, tables."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Container, Iterable
-from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-
-from distfa.experiment.collapse import Finding
-from distfa.experiment.progress import human_bytes
-from distfa.experiment.result import Result
 
 
 def error(message: str) -> None:
     """One line (or a few) on stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print("[bold red]error:[/]", _plain(message))
-
-
-def result_table(result: Result, *, stderr: bool) -> None:
-    """The figures of a run, the bytes over each boundary, and the run directory."""
-    console = Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
-    accuracy = f"test accuracy {_percent(result.test_accuracy)}, " if result.test_accuracy is not None else ""
-    how = result.init if result.schedule == "sync" else f"{result.init}, {result.schedule}"
-    loss = f", test loss {result.test_loss:.4f}" if result.test_loss is not None else ""
-    console.print(
-        f"[bold]{result.rule}[/] ({how}), {result.model}, engine {result.engine}: "
-        f"{accuracy}train loss {result.train_loss:.4f}{loss}",
-        highlight=False,
-    )
-    epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
-    console.print(
-        f"{result.steps:,} steps, {epochs}, {result.samples_per_second:,.0f} samples/s, "
-        f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start",
-        highlight=False,
-    )
-    if result.engine != "serial" and result.bytes["boundaries"]:
-        console.print(_bytes_table(result))
-    if result.ledger.get("entries"):
-        console.print(_ledger_line(result), highlight=False)
-    if result.alignment is not None:
-        console.print(_alignment_line(result.alignment), highlight=False)
-    if result.renewals:
-        times = f"{result.renewals} time{'' if result.renewals == 1 else 's'}"
-        console.print(f"feedback renewed {times}; products of weights travelled, no weight did", highlight=False)
-    if result.recoveries:
-        last = result.recoveries[-1]
-        times = f"{len(result.recoveries)} time{'' if len(result.recoveries) == 1 else 's'}"
-        console.print(
-            f"went back to a checkpoint {times}, the last time from step {last['failed_at']:,} to {last['step']:,}: "
-            f"{_plain(last['cause'])}",
-            highlight=False,
-        )
-    for finding in result.findings:
-        console.print(f"[bold yellow]{finding['finding']}:[/] {_plain(str(Finding(**finding)))}", highlight=False)
-    console.print(f"run directory: {result.run_dir}", highlight=False)
-
-
-def _ledger_line(result: Result) -> str:
-    entries, broken = result.ledger["entries"], result.ledger["violations"]
-    signals = result.ledger["signals_compared"]
-    compared = f", {signals:,} signals compared at both ends" if signals else ""
-    if not broken:
-        return f"conservation ledger: {entries:,} entries{compared}, the law held in all"
-    first = result.ledger["first_violation"]
-    return (
-        f"[yellow]conservation ledger: the law broke in {broken:,} of {entries + signals:,} entries, first at "
-        f"{_plain(first)}[/]"
-    )
-
-
-def _alignment_line(alignment: dict[str, Any]) -> str:
-    layers = ", ".join(f"{layer['cosine']:.2f}" for layer in alignment["layers"])
-    return (
-        f"alignment with the true gradient at step {alignment['step']}: {alignment['cosine']:.3f} (layers {layers}), "
-        f"dominance {alignment['dominance']:.2f}, at least {alignment['min_dominance']:.2f}"
-    )
-
-
-def _bytes_table(result: Result) -> Table:
-    title = "training bytes between layers: activations up, errors down"
-    made = table(title, ("layers", "up", "down", "total", "framing", "bp would send"), words=("layers",))
-    rows = [(f"{row['boundary']}-{row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]
-    for name, row in [*rows, ("all", result.bytes["total"])]:
-        payload = row["up_payload"] + row["down_payload"]
-        message = row["up_message"] + row["down_message"]
-        if name == "all":
-            made.add_section()
-        made.add_row(
-            name,
-            *map(human_bytes, (row["up_payload"], row["down_payload"], payload)),
-            f"{(message - payload) / payload:.1%}" if payload else "-",
-            f"{human_bytes(row['bp_payload'])} ({row['bp_payload'] / payload:.2f}x)" if payload else "-",
-        )
-    return made
+    Console(stderr=True, soft_wrap=True, highlight=False).print("[bold red]error:[/]", escape(message))
 
 
 def table(title: str, headings: Iterable[str], *, words: Container[str] = (), wraps: Container[str] = ()) -> Table:
@@ -103,11 +20,3 @@ def table(title: str, headings: Iterable[str], *, words: Container[str] = (), wr
     for heading in headings:
         made.add_column(heading, justify="left" if heading in words else "right", no_wrap=heading not in wraps)
     return made
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
-
-
-def _plain(message: str) -> str:
-    return message.replace("[", r"\[")

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from distfa.cli import options
 from distfa.cli.output import table
-from distfa.experiment.progress import human_bytes
+from distfa.experiment.words import human_bytes
 
 if TYPE_CHECKING:
     from distfa.experiment.spec import RunSpec

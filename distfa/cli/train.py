@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distfa.cli import options
-from distfa.cli.output import result_table
 from distfa.errors import SpecError
 
 if TYPE_CHECKING:
@@ -159,6 +158,7 @@ def _spec_of(resume: Path, spec_path: Path | None, run_dir: str | None) -> Path:
 
 def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     from distfa import data as datasets
+    from distfa.cli.result import result_table
     from distfa.experiment import strict_json
     from distfa.experiment.progress import ProgressBar
     from distfa.experiment.run import run

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -15,6 +17,8 @@ from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, Cut, EvalRecord, RenewalRecord, TimelineRecord
 from distfa.experiment.run import Progress as RunProgress
+from distfa.experiment.words import human_bytes
+from distfa.runtime.phases import LOG
 
 _QUIET = ProbeRecord | TimelineRecord | RenewalRecord | AuditRecord | Cut
 _REFRESH_SECONDS = 0.1
@@ -22,13 +26,27 @@ _WARNINGS = 3
 _WIDE = 110  # columns that hold everything
 
 
-def human_bytes(count: float) -> str:
-    """1536 as ``1.5 KiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
+class Phases(logging.Handler):
+    """What a start waits for, and how long each part of it took.
+
+    Args:
+        say: Takes the part that begins.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say, self._parts = say, list[tuple[str, float]]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A part begins."""
+        self._parts.append((record.getMessage(), time.monotonic()))
+        self._say(record.getMessage())
+
+    def told(self) -> str:
+        """`` (Ray 4.0 s, layer processes 6.1 s)``; empty where nothing was told."""
+        marks = [since for _, since in self._parts] + [time.monotonic()]
+        parts = [f"{what} {marks[k + 1] - since:.1f} s" for k, (what, since) in enumerate(self._parts)]
+        return f" ({', '.join(parts)})" if parts else ""
 
 
 class ProgressBar:
@@ -37,11 +55,12 @@ class ProgressBar:
     Args:
         starting: What is going on until the first step.
         warns: Whether violations of the law are told as they come.
+        console: Where to; None: stderr.
     """
 
-    def __init__(self, starting: str, *, warns: bool = True) -> None:
+    def __init__(self, starting: str, *, warns: bool = True, console: Console | None = None) -> None:
         self._warns = warns
-        self._console = Console(stderr=True)
+        self._console = console or Console(stderr=True)
         self._starting, self._began = starting, time.monotonic()
         self._task: TaskID | None = None
         self._shown = 0.0
@@ -61,6 +80,9 @@ class ProgressBar:
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()
+        self._phases = Phases(self._say_phase)
+        LOG.addHandler(self._phases)
+        LOG.setLevel(logging.INFO)
         if self._live:
             self._task = self._bar.add_task(self._starting, total=None, figures="")
         else:
@@ -70,7 +92,12 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        LOG.removeHandler(self._phases)
         self._bar.stop()
+
+    def _say_phase(self, what: str) -> None:
+        if self._task is not None:
+            self._bar.update(self._task, description=f"starting: {what}")
 
     def __call__(self, progress: RunProgress) -> None:
         """Show where the run is."""
@@ -81,7 +108,7 @@ class ProgressBar:
             )
         self._found = len(progress.tally.findings)
         if record is None:
-            self._say(f"ready after {time.monotonic() - self._began:.1f} s")
+            self._say(f"ready after {time.monotonic() - self._began:.1f} s{self._phases.told()}")
         if isinstance(record, EvalRecord):
             self._say_epoch(record, progress)
         if isinstance(record, LedgerRecord | DigestRecord):

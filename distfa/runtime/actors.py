@@ -32,6 +32,7 @@ from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.faults import Fault
 from distfa.runtime.gauges import LayerGauges
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
+from distfa.runtime.phases import begins
 from distfa.runtime.placement import Bundle, ClusterConfig
 from distfa.runtime.ray_errors import in_our_terms, translate
 from distfa.runtime.reserve import reserve
@@ -272,11 +273,13 @@ class RayRun:
     def _reserve(self) -> None:
         """Reserve what the layers need, and start a process for each."""
         room = sum(a.nbytes for a in (self._inputs.train, self._inputs.test, self._targets.train))
+        begins("Ray")
         cluster.start_ray(self._cluster.address, store_bytes=_STORE_FLOOR_BYTES + 2 * room)
         self._process = os.getpid()
         limit = self._cluster.startup_seconds
         self._bundles, device = placement.bundles(self._resources, cluster.nodes(), self._job.device)
         self._job = dataclasses.replace(self._job, device=device)
+        begins("room for the layers")
         self._group = reserve(self._bundles, self._cluster.placement, run_id=self._job.run_id, limit_seconds=limit)
         with sent_with_code(others=[self._inputs.train]):
             self._data = ray.put(self._inputs), ray.put(self._targets)
@@ -284,6 +287,7 @@ class RayRun:
 
     def _place(self, layers: Sequence[int]) -> None:
         """A process for each of these layers in its reservation, once its node runs the same code as this process."""
+        begins("layer processes")
         places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
         look, remote = ray.remote(_surveyor()), ray.remote(LayerActor)
         asked = {layer: _answer(look.options(**self._options(layer)).remote) for layer in layers}
@@ -302,7 +306,9 @@ class RayRun:
             measured = [_Measured(handle, self._job.recipe.signal_dtype, limit) for handle in self._handles]
             self._job, self.codec = settle(self._job, measured, [node for node, _ in self.places])
         job = self._job
+        begins("layers")
         self._build(job, limit)
+        begins("connections")
         addresses = self._listen(wire_up(job.wire.host, job.wire.security, self.places), limit)
         coordinator = Coordinator(
             self._handles,

@@ -81,6 +81,9 @@ def test_doctor_looks_at_a_cluster_and_lets_two_layers_talk(cluster, tmp_path):
 
 
 def test_doctor_says_what_to_mend(tmp_path):
+    as_json = here("doctor", "--address", "127.0.0.1:1", "--json", cwd=tmp_path, check=False)
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)["training_will_work"] is False
     done = here("doctor", "--address", "127.0.0.1:1", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert re.search(r"mend  no Ray cluster answers at 127.0.0.1:1.*\n +fix: start one there", done.stdout)

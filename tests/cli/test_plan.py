@@ -70,7 +70,10 @@ def test_the_example_is_printed_as_yaml(tmp_path):
         (("--calibrate", "nowhere/c.json"), "--calibrate is nowhere/c.json, but there is no folder nowhere; make it"),
         (("--cluster", "cluster.yaml", "--sizes", "20"), "--sizes is '20'; it takes 2 whole numbers"),
         (("--cluster", "cluster.yaml", "--layers", "0"), "--layers is '0'; it takes whole numbers above 0"),
-        (("--cluster", "cluster.yaml", "--set", "rule=fa", "--broadcast", "relay"), "goes with rule dfa at full rank"),
+        (
+            ("--cluster", "cluster.yaml", "--set", "rule=fa", "--broadcast", "relay"),
+            "goes with rule dfa, dkp at full rank",
+        ),
         (("--cluster", "cluster.yaml", "--set", "rule=ba"), "is not one of"),
         (
             ("--cluster", "measured.yaml", "--set", "dtype=bfloat16"),

@@ -1,0 +1,84 @@
+"""What people see: at 80 columns nothing wraps, no column says nothing, and help comes at once."""
+
+import io
+import re
+import subprocess
+import sys
+
+import pytest
+from commands import here
+from rich.console import Console
+
+from distfa import data
+from distfa.cli.result import _bytes_table
+from distfa.experiment.progress import Phases, ProgressBar
+from distfa.experiment.result import Result
+from distfa.experiment.run import run
+from distfa.experiment.spec import parse, parse_change
+from distfa.experiment.subject import subject_for
+from distfa.runtime.phases import LOG, begins
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_bar_fits_its_line_and_shows_the_time_left(width, tmp_path):
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, force_jupyter=False)
+    spec = parse({"engine": "serial", "epochs": 12, "run_dir": str(tmp_path / "run"), "data": {"limit": 300}})
+    dataset = data.load("digits", limit=300)
+    with ProgressBar("starting", console=console) as bar:
+        run(spec, subject_for(spec, dataset).network, dataset, observer=bar)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", out.getvalue())]
+    assert max(map(len, lines)) <= width
+    last = next(line for line in reversed(lines) if "steps" in line)
+    assert "120/120 steps" in last
+    assert "left" in last
+    assert ("samples/s" in last) == (width == 200)
+
+
+def test_a_start_says_what_it_waits_for():
+    said: list[str] = []
+    phases = Phases(said.append)
+    LOG.addHandler(phases)
+    LOG.setLevel("INFO")
+    begins("Ray")
+    begins("layer processes")
+    LOG.removeHandler(phases)
+    assert said == ["Ray", "layer processes"]
+    assert re.fullmatch(r" \(Ray \d+\.\d s, layer processes \d+\.\d s\)", phases.told())
+
+
+@pytest.mark.parametrize(("rule", "compared"), [("bp", False), ("dfa", True)])
+def test_bp_is_not_compared_with_itself(rule, compared):
+    row = {"boundary": 1, "up_payload": 10, "down_payload": 10, "up_message": 11, "down_message": 11, "bp_payload": 20}
+    result = Result(
+        **{"run_dir": "", "engine": "ray", "rule": rule, "init": "aligned", "layer_sizes": (1, 1), "model": "1-1"},
+        **{"epochs": 1, "steps": 1, "train_loss": 0.0, "train_accuracy": None, "test_loss": None},
+        **{"test_accuracy": None, "samples_per_second": 1.0, "wall_seconds": 1.0, "startup_seconds": 1.0},
+        bytes={"boundaries": [row], "total": row},
+    )
+    headings = [column.header for column in _bytes_table(result).columns]
+    assert ("bp would send" in headings) == compared
+
+
+@pytest.mark.parametrize("typed", ["128x64", "128,64", "[128, 64]", "128 64"])
+def test_widths_are_read_as_people_type_them(typed):
+    key, value = parse_change(f"model.hidden={typed}")
+    assert parse({"model": {"hidden": value}}).model.hidden == (128, 64)
+    assert key == "model.hidden"
+
+
+def test_help_and_version_do_not_wait_for_torch():
+    script = "import sys, distfa.cli; print([m for m in ('torch', 'ray', 'sklearn', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_digits_do_not_wait_for_scikit_learn():
+    script = "import sys; from distfa import data; data.load('digits'); print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_one_epoch_is_one_epoch(tmp_path):
+    out = here("train", "--engine", "serial", "--epochs", "1", "--set", "data.limit=64", cwd=tmp_path).stdout
+    assert "1 epoch," in out
