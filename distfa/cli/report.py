@@ -1,4 +1,4 @@
-"""``distfa report``: a run, or a benchmark's file, as one HTML page."""
+"""``distfa report``: a run, several runs, or a benchmark's file, as one HTML page."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ import typer
 
 
 def report(
-    path: Annotated[
-        Path,
+    paths: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="RUN_DIR | BENCH.json", help="Run directory, as 'distfa train' prints it, or 'distfa bench's file."
+            metavar="RUN_DIR ... | BENCH.json",
+            help="Run directory, as 'distfa train' prints it; several, to compare them; or 'distfa bench's file.",
         ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the page goes; RUN_DIR/report.html, or BENCH.html, if not given."),
+        typer.Option(help="Where the page goes: RUN_DIR/report.html, comparison.html or BENCH.html if not given."),
     ] = None,
 ) -> None:
-    """One interactive HTML page of a run, finished or not, or of a benchmark; it needs no network."""
+    """One interactive HTML page of a run, finished or not, of several runs, or of a benchmark; it needs no network."""
     from distfa.bench.page import write_bench_report
-    from distfa.experiment.report import write_report
+    from distfa.experiment.report import write_comparison, write_report
 
+    if len(paths) > 1:
+        typer.echo(write_comparison(paths, out))
+        return
+    (path,) = paths
     typer.echo(write_bench_report(path, out) if path.is_file() else write_report(path, out))

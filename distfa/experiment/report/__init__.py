@@ -5,9 +5,12 @@ plots.py     what the figures are made of: colours, panels, thinning
 training.py  figures of the training itself: curves, alignment, bytes, time
 law.py       figures of the conservation law
 facts.py     its title, its result and its host in words
+findings.py  a sentence per question: how good, aligned, lawful, how many bytes, where the time went
+compare.py   several runs on one page
 page.py      the page around them, written whole or not at all
 """
 
+from distfa.experiment.report.compare import write_comparison
 from distfa.experiment.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

@@ -13,7 +13,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from distfa.errors import RunDirError
-from distfa.experiment.report import facts, law, training
+from distfa.experiment.report import facts, findings, law, training
 from distfa.experiment.report.plots import INK, MAX_POINTS, Figure
 from distfa.experiment.report.records import Row, Run, read_run
 from distfa.experiment.report.timeline import timeline
@@ -21,51 +21,82 @@ from distfa.experiment.report.timeline import timeline
 # Nothing may be fetched; plotly's own "download as PNG" needs data and blob images.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; --page: #f4f6f8; --card: #fff; --ink: #1f2933; --soft: #52606d; --edge: #e4e7eb;
+  --dim: #7b8794; }
+@media (prefers-color-scheme: dark) { :root { --page: #14181d; --card: #1d232a; --ink: #e4e8ec; --soft: #a9b4be;
+  --edge: #37414b; --dim: #94a0ab; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: #f4f6f8; color: #1f2933; font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 28px 24px 60px; }
 h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; letter-spacing: -0.01em; }
 h2 { font-size: 17px; margin: 0; }
-p { margin: 4px 0 0; color: #52606d; }
-section { background: #fff; border: 1px solid #e4e7eb; border-radius: 10px; padding: 18px 20px 10px; }
+p { margin: 4px 0 0; color: var(--soft); }
+section { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 18px 20px 10px; }
 main { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 16px; }
 main > * { grid-column: span 2; } #traffic, #time { grid-column: span 1; }
 @media (max-width: 900px) { #traffic, #time { grid-column: span 2; } }
 .absent, .facts, .box { padding-bottom: 18px; }
-.absent h2 { color: #7b8794; }
+.absent h2 { color: var(--dim); }
 .box { border-left: 5px solid #E69F00; } .error { border-left-color: #d1001f; }
-.box p { color: #1f2933; white-space: pre-wrap; overflow-wrap: anywhere; }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 4px 40px; }
+.box p { color: var(--ink); white-space: pre-wrap; overflow-wrap: anywhere; }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 4px 40px; }
 dl { display: grid; grid-template-columns: 150px 1fr; gap: 3px 12px; margin: 0; align-content: start; }
-.js-plotly-plot .modebar { opacity: 0; background: #fff; transition: opacity 0.2s; }
+.js-plotly-plot .modebar { opacity: 0; background: var(--card); transition: opacity 0.2s; }
 .js-plotly-plot:hover .modebar, .js-plotly-plot:focus-within .modebar { opacity: 1; }
-dt { color: #7b8794; } dd { margin: 0; overflow-wrap: anywhere; }
+dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
 .table { overflow-x: auto; padding-bottom: 18px; } table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
-th, td { padding: 4px 7px; text-align: right; vertical-align: bottom; border-bottom: 1px solid #e4e7eb; }
-th { color: #7b8794; font-weight: 600; } .text { text-align: left; } td { white-space: nowrap; }
+th, td { padding: 4px 7px; text-align: right; vertical-align: bottom; border-bottom: 1px solid var(--edge); }
+th { color: var(--dim); font-weight: 600; } .text { text-align: left; } td { white-space: nowrap; }
+.says { padding-bottom: 18px; } .says ul { margin: 6px 0 0; padding-left: 20px; } .says li { margin: 3px 0; }
+@media (max-width: 620px) { main { padding: 16px 10px 40px; gap: 10px; } section { padding: 14px 12px 8px; }
+  h1 { font-size: 21px; } dl { grid-template-columns: 104px 1fr; } }
 """
 _DRAW = """
-const style = {
-  font: {family: 'system-ui, "Segoe UI", Roboto, sans-serif', size: 12.5, color: INK},
-  margin: {l: 64, r: 16, t: 62, b: 48}, paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "closest",
-  legend: {orientation: "h", traceorder: "normal", x: 0, xanchor: "left", y: 1, yref: "container", yanchor: "top"}};
-const axis = {gridcolor: "#edf0f3", zerolinecolor: "#c5ccd4", linecolor: "#c5ccd4", automargin: true};
+const dark = matchMedia("(prefers-color-scheme: dark)"), css = name => getComputedStyle(document.documentElement)
+  .getPropertyValue(name).trim();
 const config = {responsive: true, displaylogo: false, displayModeBar: true,
   modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]]};
-for (const [name, figure] of Object.entries(FIGURES)) {
-  const place = document.getElementById("plot-" + name), layout = {...style, ...figure.layout};
-  for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) {
-    layout[key] = {...axis, ...layout[key]};
-    layout[key].title = {font: {size: 12.5, color: "#7b8794"}, standoff: 8, ...layout[key].title};
-  }
-  // a legend of many boundaries takes more rows
-  const more = 20 * Math.floor((figure.traces.filter(trace => trace.showlegend !== false).length - 1) / 5);
-  layout.height += more;
-  layout.margin = {...style.margin, t: style.margin.t + more};
-  place.style.height = layout.height + "px";
-  Plotly.newPlot(place, figure.traces, layout, config);
+function stacked(layout) {  // one panel below the other, where two side by side cannot be read
+  const axes = Object.keys(layout).filter(key => /^yaxis/.test(key)), n = axes.length;
+  if (n < 2) return;
+  const gap = 0.28 / n, height = (1 - gap * (n - 1)) / n;
+  axes.forEach((key, k) => {
+    const top = 1 - k * (height + gap), x = key.replace("y", "x");
+    layout[key] = {...layout[key], domain: [Math.max(0, top - height), top]};
+    layout[x] = {...layout[x], domain: [0, 1], title: {text: (layout.xaxis.title || {}).text || ""}};
+    if (layout.annotations && layout.annotations[k])
+      layout.annotations[k] = {...layout.annotations[k], x: 0, y: top};
+  });
+  layout.height = 110 + 290 * n;
 }
+function draw() {
+  const ink = css("--ink"), card = css("--card"), line = css("--edge"), narrow = innerWidth < 700;
+  const style = {
+    font: {family: 'system-ui, "Segoe UI", Roboto, sans-serif', size: 12.5, color: ink},
+    margin: {l: narrow ? 48 : 64, r: 16, t: 62, b: 48}, paper_bgcolor: card, plot_bgcolor: card, hovermode: "closest",
+    legend: {orientation: "h", traceorder: "normal", x: 0, xanchor: "left", y: 1, yref: "container", yanchor: "top"}};
+  const axis = {gridcolor: line, zerolinecolor: css("--dim"), linecolor: css("--dim"), automargin: true};
+  for (const [name, plain] of Object.entries(FIGURES)) {
+    const figure = JSON.parse(JSON.stringify(plain).replaceAll(INK, ink));
+    const place = document.getElementById("plot-" + name), layout = {...style, ...figure.layout};
+    if (narrow) stacked(layout);
+    for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) {
+      layout[key] = {...axis, ...layout[key]};
+      layout[key].title = {font: {size: 12.5, color: css("--dim")}, standoff: 8, ...layout[key].title};
+    }
+    // a legend of many boundaries takes more rows
+    const shown = figure.traces.filter(trace => trace.showlegend !== false).length;
+    const more = 20 * Math.floor((shown - 1) / (narrow ? 2 : 5));
+    layout.height += more;
+    layout.margin = {...style.margin, t: style.margin.t + more};
+    place.style.height = layout.height + "px";
+    Plotly.react(place, figure.traces, layout, config);
+  }
+}
+draw();
+dark.addEventListener("change", draw);
+matchMedia("(max-width: 700px)").addEventListener("change", draw);
 """
 
 
@@ -106,6 +137,7 @@ def render(run: Run, drawn: list[Figure]) -> str:
         facts.title(run),
         facts.subtitle(run),
         [
+            says(findings.sentences(run)),
             *_boxes(run),
             '<section class="facts">',
             *map(definitions, (facts.result_facts(run), facts.host_facts(run))),
@@ -190,6 +222,12 @@ def _footer(run: Run) -> list[str]:
 def box(head: str, text: str, kind: str = "") -> str:
     """What must be read first; ``kind`` is `` error`` or empty."""
     return f'<section class="box{kind}"><h2>{html.escape(head)}</h2><p>{html.escape(text)}</p></section>'
+
+
+def says(sentences: list[str]) -> str:
+    """What a run, or a comparison, comes to: a sentence each."""
+    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+    return f'<section class="says"><h2>In short</h2><ul>{items}</ul></section>'
 
 
 def definitions(rows: dict[str, str]) -> str:

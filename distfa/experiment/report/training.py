@@ -102,10 +102,13 @@ def traffic(run: Run) -> Figure:
         y = [row[key] for row in rows]
         traces.append({"type": "bar", "name": name, "x": names, "y": y, "marker": {"color": hue}, "offsetgroup": group})
     sent = sum(row["up_payload"] + row["down_payload"] for row in rows)
-    ratio = sum(row["bp_payload"] for row in rows) / sent
+    known = all(row["bp_payload"] is not None for row in rows)
+    ratio = (
+        f"{sum(row['bp_payload'] for row in rows) / sent:.2f} times as much" if known else "not known for this codec"
+    )
     layout = panels(["payload, bytes"], columns=1, x_title="") | {"barmode": "relative", "bargap": 0.4}
     layout["yaxis"] |= {"tickformat": ".3~s", "ticksuffix": "B"}
-    see = f"Coloured: what the run sent; grey: what bp would have sent with the same codecs, {ratio:.2f} times as much."
+    see = f"Coloured: what the run sent; grey: what bp would have sent with the same codecs, {ratio}."
     return Figure(name="traffic", title=title, see=see, traces=traces, layout=layout)
 
 

@@ -1,0 +1,144 @@
+"""Several runs on one page: a table of what they came to, and their curves in one set of axes."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distfa.errors import RunDirError
+from distfa.experiment.report.page import document, says, section, write_page
+from distfa.experiment.report.plots import Figure, colour, line, panels, thin
+from distfa.experiment.report.records import Run, read_run
+from distfa.experiment.spec import flat
+
+_BESIDE = ("run_dir", "log_every")
+_MIB = 2**20
+
+
+def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
+    """Write one page about several runs.
+
+    Args:
+        run_dirs: As ``distfa train`` leaves them; two or more.
+        out: The page; ``comparison.html`` in the working directory if not given.
+
+    Raises:
+        RunDirError: One is no run directory, or the page cannot be written.
+    """
+    if len(run_dirs) < 2:
+        raise RunDirError("a comparison needs two runs or more")
+    runs = [read_run(path) for path in run_dirs]
+    names, out = _names(runs), Path("comparison.html") if out is None else out
+    drawn = [_curves(runs, names), _alignment(runs, names)]
+    subtitle = ", ".join(str(run.path) for run in runs)
+    body = [says(_sentences(runs, names)), _table(runs, names), *map(section, drawn)]
+    write_page(out, document(f"{len(runs)} runs compared", subtitle, body, drawn))
+    return out
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """The keys of the spec in which the runs differ."""
+    specs = [flat(run.spec) for run in runs]
+    keys = dict.fromkeys(key for spec in specs for key in spec if key not in _BESIDE)
+    return [key for key in keys if len({repr(spec.get(key)) for spec in specs}) > 1]
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """What they differ in, where that tells them apart; else their directories."""
+    keys = differences(runs)
+    names = [", ".join(f"{key} {flat(run.spec).get(key)}" for key in keys) for run in runs]
+    told = len(set(names)) == len(names) and keys and max(map(len, names)) < 60
+    return names if told else [run.path.name for run in runs]
+
+
+def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    keys = differences(runs)
+    found = [f"They differ in {', '.join(keys)}." if keys else "They have the same settings."]
+    done = [(run, name) for run, name in zip(runs, names, strict=True) if run.result.get("test_loss") is not None]
+    if len({run.about.get("data_digest") for run in runs}) > 1:
+        found.append("They were not trained on the same data, so that their figures cannot be held against each other.")
+    if len(done) > 1:
+        if all(run.result.get("test_accuracy") is not None for run, _ in done):
+            run, name = max(done, key=lambda pair: float(pair[0].result["test_accuracy"]))
+            found.append(f"The best on its test set is {name}: {run.result['test_accuracy']:.2%}.")
+        else:
+            run, name = min(done, key=lambda pair: float(pair[0].result["test_loss"]))
+            found.append(f"The best on its test set is {name}: a loss of {run.result['test_loss']:.4f}.")
+    sent = [(_sent(run), name) for run, name in zip(runs, names, strict=True) if _sent(run)]
+    if len(sent) > 1:
+        least, most = min(sent), max(sent)
+        found.append(
+            f"The fewest bytes between layers were sent by {least[1]}: {least[0] / most[0]:.2f} of {most[1]}'s."
+        )
+    return found
+
+
+def _sent(run: Run) -> int:
+    total = run.result.get("bytes", {}).get("total") or {}
+    return int(total.get("up_payload", 0)) + int(total.get("down_payload", 0))
+
+
+def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
+    columns = {
+        "rule": [run.rule for run in runs],
+        "status": [str(run.about.get("status", "?")) for run in runs],
+        "steps": [_figure(run.result.get("steps"), "{:,}") for run in runs],
+        "test accuracy": [_figure(run.result.get("test_accuracy"), "{:.2%}") for run in runs],
+        "test loss": [_figure(run.result.get("test_loss"), "{:.4f}") for run in runs],
+        "train loss": [_figure(run.result.get("train_loss"), "{:.4f}") for run in runs],
+        "cosine": [_figure(run.probes[-1]["cosine"] if run.probes else None, "{:.3f}") for run in runs],
+        "MiB sent": [_figure(_sent(run) / _MIB or None, "{:,.1f}") for run in runs],
+        "samples/s": [_figure(run.result.get("samples_per_second"), "{:,.0f}") for run in runs],
+        "seconds": [_figure(run.result.get("wall_seconds"), "{:.1f}") for run in runs],
+    }
+    shown = {head: cells for head, cells in columns.items() if any(cell != "-" for cell in cells)}
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in shown)
+    rows = "".join(
+        f'<tr><td class="text">{html.escape(name)}</td>'
+        + "".join(f"<td>{html.escape(cells[k])}</td>" for cells in shown.values())
+        + "</tr>"
+        for k, name in enumerate(names)
+    )
+    return f'<section class="table"><table><tr><th class="text">run</th>{head}</tr>{rows}</table></section>'
+
+
+def _figure(value: Any, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _curves(runs: Sequence[Run], names: Sequence[str]) -> Figure:
+    """Test figures over steps; of the training where a run has no test set."""
+    title, keys = "Test loss and accuracy", ["loss"]
+    if any(row.get("accuracy") is not None for run in runs for row in run.evals):
+        keys.append("accuracy")
+    traces = []
+    for panel, key in enumerate(keys):
+        for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
+            shown = thin([row for row in run.evals or run.steps if row.get(key) is not None])
+            x, y = [row["step"] for row in shown], [row[key] for row in shown]
+            group = {"legendgroup": name, "showlegend": panel == 0}
+            traces.append(line(x, y, name, colour(number, len(runs)), panel=panel, **group))
+    if not any(trace["x"] for trace in traces):
+        return Figure(name="curves", title=title, see="No run has a logged step.")
+    layout = panels(keys, columns=2)
+    layout["yaxis"]["rangemode"] = "tozero"
+    if len(keys) == 2:
+        layout["yaxis2"]["tickformat"] = ".0%"
+    see = "After each evaluation; of the training batches where a run has no test set."
+    return Figure(name="curves", title=title, see=see, traces=traces, layout=layout)
+
+
+def _alignment(runs: Sequence[Run], names: Sequence[str]) -> Figure:
+    title = "Alignment with the true gradient"
+    traces = []
+    for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
+        if rows := thin(run.probes):
+            steps, cosines = [row["step"] for row in rows], [row["cosine"] for row in rows]
+            traces.append(line(steps, cosines, name, colour(number, len(runs))))
+    if not traces:
+        return Figure(name="alignment", title=title, see="No run left probes (probe.every).")
+    layout = panels(["cosine"], columns=1)
+    see = "1 is backpropagation's own direction, 0 none of it."
+    return Figure(name="alignment", title=title, see=see, traces=traces, layout=layout)

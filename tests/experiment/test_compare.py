@@ -1,0 +1,51 @@
+"""Pages open with the result in words, and several runs stand on one page."""
+
+import re
+
+import pytest
+from commands import here
+
+from distfa.errors import RunDirError
+from distfa.experiment.report import write_comparison, write_report
+from distfa.experiment.report.compare import differences
+from distfa.experiment.report.findings import sentences
+from distfa.experiment.report.records import read_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    common = ("--engine", "serial", "--epochs", "3", "--set", "data.limit=300", "--set", "probe.every=5")
+    for rule in ("dfa", "bp"):
+        here("train", *common, "--rule", rule, "--run-dir", rule, cwd=home)
+    return [home / "dfa", home / "bp"]
+
+
+def test_a_page_opens_with_the_result_and_a_sentence_per_finding(runs):
+    run = read_run(runs[0])
+    said = sentences(run)
+    assert said[0].startswith(f"It gets {run.result['test_accuracy']:.2%} of the test set right after 30 steps")
+    assert re.match(r"At step 25 its updates have a cosine of 0\.\d\d with the true gradient \(layer \d has", said[1])
+    assert said[2] == f"The conservation law held in all {len(run.ledger)} ledger entries."
+    assert said[-1].startswith("It took")
+    page = write_report(runs[0]).read_text("utf-8")
+    assert page.index("In short") < page.index('id="curves"')
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
+    found = [read_run(path) for path in runs]
+    assert differences(found) == ["rule"]
+    done = here("report", *runs, "--out", tmp_path / "both.html", cwd=tmp_path)
+    assert done.stdout.strip() == str(tmp_path / "both.html")
+    page = (tmp_path / "both.html").read_text("utf-8")
+    assert "They differ in rule." in page
+    best = max(found, key=lambda run: run.result["test_accuracy"])
+    assert f"The best on its test set is rule {best.rule}: {best.result['test_accuracy']:.2%}." in page
+    for run in found:
+        assert f"<td>{run.result['test_loss']:.4f}</td>" in page
+    assert page.count('"name":"rule dfa"') == 3  # loss, accuracy, alignment
+    with pytest.raises(RunDirError, match="two runs or more"):
+        write_comparison(runs[:1])
+    with pytest.raises(RunDirError, match="no run directory"):
+        write_comparison([runs[0], tmp_path])
