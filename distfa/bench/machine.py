@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from distfa.errors import BenchError
-from distfa.experiment.run_dir import processor
+from distfa.experiment.host import processor
 from distfa.version import __version__
 
 _BARE_SECONDS = 120.0

@@ -20,11 +20,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
 import math
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -34,15 +32,14 @@ from typing import IO, Any
 
 import safetensors
 import safetensors.torch
-import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
 from distfa.core.model import Network
 from distfa.errors import RunDirError
 from distfa.experiment import strict_json
-from distfa.runtime.survey import surveyor
-from distfa.version import __version__
+from distfa.experiment.driver import driver, is_driven, locked
+from distfa.experiment.host import host_facts
 
 SPEC, RUN, METRICS, WEIGHTS = "spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -96,7 +93,7 @@ class RunDir:
                 "attempt": 1,
                 "network": _describe(network),
                 **about,
-                **_driver(),
+                **driver(),
                 "host": host_facts(),
             }
             run_dir._write_about()
@@ -125,7 +122,7 @@ class RunDir:
                 f"{run_dir.about.get('node')}); end that first"
             )
         attempt = run_dir.about.get("attempt", 1) + 1
-        run_dir.about |= {"status": "running", "error": None, "attempt": attempt, **_driver(), "host": host_facts()}
+        run_dir.about |= {"status": "running", "error": None, "attempt": attempt, **driver(), "host": host_facts()}
         run_dir._write_about()
         return run_dir
 
@@ -223,7 +220,7 @@ class RunDir:
 
     def _take_lock(self) -> bool:
         """Whether nobody else drives the run."""
-        self._lock = _locked(self.path)
+        self._lock = locked(self.path / METRICS)
         return self._lock is not None
 
     def _let_go(self) -> None:
@@ -330,35 +327,6 @@ def _claim_new(name: str) -> RunDir:
     return run_dir
 
 
-def _driver() -> dict[str, Any]:
-    """Who drives the run."""
-    return {"pid": os.getpid(), "node": platform.node()}
-
-
-def _locked(path: Path) -> IO[bytes] | None:
-    """The lock of whoever drives the run there; None while another process has it."""
-    file = (path / METRICS).open("r+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    except OSError:
-        return file  # a file system without locks
-    return file
-
-
-def is_driven(path: Path) -> bool:
-    """Whether a process drives the run there."""
-    try:
-        lock = _locked(path)
-    except OSError:
-        return False
-    if lock is not None:
-        lock.close()
-    return lock is None
-
-
 def read_about(path: Path) -> dict[str, Any]:
     """run.json of a run directory; a run that nobody drives any more has the status ``lost``.
 
@@ -373,7 +341,7 @@ def read_about(path: Path) -> dict[str, Any]:
         ) from exc
     except (OSError, ValueError) as exc:
         raise RunDirError(f"cannot read {path / RUN}: {exc}") from exc
-    if about.get("status") == "running" and not is_driven(path):
+    if about.get("status") == "running" and not is_driven(path / METRICS, about):
         about["status"] = "lost"
     return about | {"result": strict_json.numbers(about.get("result"))}
 
@@ -431,33 +399,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load(path.read_bytes())
     except (OSError, safetensors.SafetensorError) as exc:
         raise RunDirError(f"cannot read weights from {path}: {exc}") from exc
-
-
-def host_facts() -> dict[str, Any]:
-    """What a reader of the figures needs to know of the machine and the software."""
-    return {
-        "distfa": __version__,
-        "code": surveyor()()["distfa"],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "processor": processor(),
-        "cpus": os.cpu_count(),
-        "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "load_average": os.getloadavg(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def processor() -> str:
-    """The model's name, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _describe(network: Network) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """A run directory belongs to one run, whoever else wants it, and what is read from it is what was written."""
 
+import errno
+import fcntl
 import json
 import math
 import multiprocessing
@@ -14,6 +16,7 @@ from distfa.core.activations import Activation
 from distfa.core.model import mlp
 from distfa.errors import RunDirError
 from distfa.experiment import strict_json
+from distfa.experiment.driver import driver, is_driven
 from distfa.experiment.evaluate import evaluate_run
 from distfa.experiment.report.records import read_run
 from distfa.experiment.run_dir import RunDir, read_about, read_weights
@@ -161,3 +164,20 @@ def test_a_name_that_the_locale_cannot_write_is_refused_with_the_way_out(tmp_pat
     assert b"has letters that this process cannot write" in done.stderr
     assert b"set PYTHONUTF8=1" in done.stderr
     assert not (tmp_path / "Läufe").exists()
+
+
+def test_without_locks_a_process_is_looked_for_where_it_can_be(tmp_path, monkeypatch):
+    """Some network file systems have none; a run that goes on there must not be called lost."""
+
+    def no_locks(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    file = tmp_path / "metrics.jsonl"
+    file.touch()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert is_driven(file, driver())
+    assert not is_driven(file, driver() | {"pid": gone.pid})
+    assert is_driven(file, {"pid": gone.pid, "node": "another-machine"})
+    assert not is_driven(tmp_path / "nothing", driver())

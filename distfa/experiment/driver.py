@@ -1,0 +1,59 @@
+"""Who drives a run: a process with a lock on one of its files, which the system takes back when that process ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+
+def driver() -> dict[str, Any]:
+    """This process, as run.json names it."""
+    return {"pid": os.getpid(), "node": platform.node()}
+
+
+def locked(path: Path) -> IO[bytes] | None:
+    """The lock on a file, for whoever drives the run; None while another process has it."""
+    file = path.open("r+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError:
+        return file  # a file system without locks
+    return file
+
+
+def is_driven(path: Path, about: Mapping[str, Any]) -> bool:
+    """Whether a process drives the run whose lock is on this file.
+
+    Where the file system has no locks, a process of this machine is looked for; one of another machine is believed.
+
+    Args:
+        path: The file.
+        about: Who drove it last, as ``driver`` says.
+    """
+    try:
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return about.get("node") != platform.node() or _lives(about.get("pid"))
+    return False
+
+
+def _lives(pid: int | None) -> bool:
+    try:
+        os.kill(pid or 0, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return bool(pid)
