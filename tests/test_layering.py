@@ -17,6 +17,7 @@ LAYERS = [  # lowest first; a package imports from its own line and the lines ab
     {"bench"},
     {"questions"},
     {"plan"},
+    {"launch"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -25,6 +25,7 @@ from distfa.cli import (
     evaluate,
     experiment,
     export,
+    launch,
     plan,
     report,
     rules,
@@ -65,6 +66,7 @@ bench.app.command("books")(bench_books.books)
 bench.app.command("codecs")(bench_codecs.codecs)
 bench.app.command("checkpoints")(bench_checkpoints.checkpoints)
 bench.app.command("faults")(bench_faults.faults)
+app.add_typer(launch.app, name="launch")
 app.add_typer(bench.app, name="bench")
 
 

@@ -17,6 +17,7 @@ from distfa.core.model import Network
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import INITS, SCHEDULES, FeedbackConfig, Recipe
 from distfa.runtime.job import Job
+from distfa.runtime.launch_config import LaunchConfig
 from distfa.runtime.placement import ClusterConfig
 from distfa.transport.base import WireConfig
 
@@ -199,6 +200,7 @@ class RunSpec(_Part):
     checkpoint: CheckpointSpec = CheckpointSpec()
     wire: WireConfig = WireConfig()
     ray: ClusterConfig = ClusterConfig()
+    launch: LaunchConfig = LaunchConfig()
     run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
 
     @model_validator(mode="after")
@@ -286,7 +288,7 @@ class RunSpec(_Part):
 
     def deciding(self) -> dict[str, Any]:
         """The keys that decide the trained weights and what is reported of them, with their values."""
-        plain = {"run_dir", "ray", "wire", "engine", "device", "log_every"}
+        plain = {"run_dir", "ray", "launch", "wire", "engine", "device", "log_every"}
         return self.model_dump(mode="json", exclude={**dict.fromkeys(plain, True), "checkpoint": _BESIDE_CUTS})
 
     def recipe(self, network: Network, *, audit_rows: int = 0) -> Recipe:

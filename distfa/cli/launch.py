@@ -1,0 +1,159 @@
+"""``distfa launch``: a run on a cluster, by the cluster's own tools."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from distfa.errors import UsageError
+
+if TYPE_CHECKING:
+    from distfa.experiment.spec import RunSpec
+
+
+class _RunByDefault(TyperGroup):
+    """``distfa launch SPEC`` is short for ``distfa launch run SPEC``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunByDefault,
+    no_args_is_help=True,
+    help="Run a spec on a cluster: 'distfa launch SPEC --on TARGET'. Or only render the cluster's files. The cluster "
+    "is described under launch in the spec; docs/deploy.md has a page on each target.",
+)
+
+SpecPath = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="YAML run spec, as 'distfa train' takes it.")]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        metavar="TARGET",
+        help="HOST:PORT or auto: a running Ray cluster; http://HOST:8265: a Ray job there; slurm, kuberay, docker, "
+        "ray-up; local: this machine.",
+    ),
+]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the spec; may be repeated.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written and run, and do nothing.")]
+
+
+@app.command("run")
+def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, dry_run: DryRun = False) -> None:
+    """Start, wait for the nodes, show progress, and leave nothing behind, on Ctrl-C either (run is the default).
+
+    Where the run directory holds a run that ended early, it goes on from its last checkpoint.
+    """
+    from distfa.experiment import spec as specs
+    from distfa.launch import render, targets
+
+    spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
+    if on in render.FILES:
+        _by_tools(spec, on, dry_run=dry_run)
+    elif on.startswith(("http://", "https://")):
+        _as_job(spec, on, dry_run=dry_run)
+    elif on == "local" or on == "auto" or ":" in on:
+        _attached(spec, on, dry_run=dry_run)
+    else:
+        known = ", ".join(targets.NAMES)
+        raise UsageError(f"--on {on!r} is no target; it takes {known}, HOST:PORT or auto, or http://HOST:8265")
+
+
+@app.command("render")
+def render_files(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the files go.")],
+    spec_path: SpecPath = None,
+    on: Annotated[str, typer.Option("--on", metavar="TARGET", help="docker, kuberay, slurm, ray-up or all.")] = "all",
+    changes: Changes = None,
+) -> None:
+    """Write the files that a target reads, all from one spec."""
+    from distfa.experiment import spec as specs
+    from distfa.launch import render
+
+    spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
+    for path in render.write(render.rendered(spec, on), out):
+        typer.echo(path)
+
+
+def _by_tools(spec: RunSpec, target: str, *, dry_run: bool) -> None:
+    from distfa.launch import render, slurm, targets
+
+    files = render.rendered(spec, target)
+    folder = Path(render.in_cluster(spec).run_dir or "").parent / "launch"
+    if dry_run:
+        for path in files:
+            typer.echo(f"write {folder / path}")
+        for command in _commands(target, folder, spec):
+            typer.echo(f"run   {command}")
+        return
+    render.write(files, folder)
+    if target == "slurm":
+        slurm.launch(folder, wait_seconds=spec.launch.wait_seconds, say=_say, show=_show)
+    else:
+        targets.carry_out(targets.steps(target, folder, spec.launch), _say)
+
+
+def _commands(target: str, folder: Path, spec: RunSpec) -> list[str]:
+    from distfa.launch import slurm, targets
+
+    if target == "slurm":
+        return [shlex.join(slurm.command(folder))]
+    found = targets.steps(target, folder, spec.launch)
+    return [shlex.join(command) for command in (*found.start, found.follow, *found.stop)]
+
+
+def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
+    from distfa.launch import render
+
+    command = f"distfa launch {render.SPEC} --on auto"
+    if dry_run:
+        typer.echo(f"run   ray job submit --address {address} --working-dir FOLDER_WITH_SPEC -- {command}")
+        return
+    from distfa.runtime.submit import submit
+
+    with tempfile.TemporaryDirectory() as folder:
+        render.write({render.SPEC: render.as_yaml(spec)}, Path(folder))
+        submit(address, command, Path(folder), say=_say, show=_show)
+
+
+def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
+    from distfa.cli.train import train
+    from distfa.experiment import run_dir as run_dirs
+    from distfa.launch import render
+
+    folder = None if spec.run_dir is None else run_dirs.located(spec.run_dir)
+    resume = folder if folder is not None and (folder / run_dirs.RUN).exists() else None
+    if dry_run:
+        nodes = "" if address == "local" else f"wait for {spec.launch.nodes} nodes, then "
+        how = f"go on with {resume}" if resume else "start the run"
+        typer.echo(f"run   {nodes}{how} on {address}")
+        return
+    if address != "local":
+        from distfa.runtime.await_nodes import await_nodes
+
+        await_nodes(address, spec.launch.nodes, limit_seconds=spec.launch.wait_seconds, say=_say)
+    if resume is not None:
+        _say(f"{resume} holds a run that ended early; it goes on")
+        train(resume=resume, address=address)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        path = render.write({render.SPEC: render.as_yaml(spec)}, Path(scratch))[0]
+        train(path, address=address)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _show(text: str) -> None:
+    typer.echo(text, err=True, nl=False)

@@ -1,0 +1,96 @@
+"""What Docker, KubeRay, SLURM and 'ray up' read: rendered from one run spec, so that they cannot drift apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from distfa.errors import UsageError
+from distfa.experiment.spec import RunSpec
+from distfa.version import __version__
+
+SPEC = "spec.yaml"
+FILES = {
+    "docker": ("docker/Dockerfile", "docker/compose.yaml"),
+    "kuberay": ("kuberay/rayjob.yaml", "kuberay/rayjob-gpu.yaml", "kuberay/raycluster-secure.yaml"),
+    "slurm": ("slurm/distfa.sbatch", "slurm/distfa-shared.sbatch"),
+    "ray-up": ("ray-up/local.yaml", "ray-up/aws.yaml", "ray-up/gcp.yaml"),
+}
+"""Target, and what is rendered for it."""
+
+_RUNS = "runs/launched"
+
+
+def rendered(spec: RunSpec, target: str) -> dict[str, str]:
+    """Path in the output folder, and text, of every file for a target.
+
+    Args:
+        spec: The run, and under ``launch`` the cluster.
+        target: One of ``FILES``, or ``all``.
+
+    Raises:
+        UsageError: There is nothing to render for such a target.
+    """
+    if target != "all" and target not in FILES:
+        raise UsageError(f"nothing is rendered for target {target!r}; it takes {', '.join(FILES)} or all")
+    names = [name for key, names in FILES.items() if target in ("all", key) for name in names]
+    spec = in_cluster(spec)
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("distfa.launch"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # nothing of it is HTML
+    )
+    facts = {
+        "launch": spec.launch,
+        "spec": as_yaml(spec),
+        "gpu_spec": as_yaml(spec.model_copy(update={"device": "cuda"})),
+        "version": __version__,
+        "image": spec.launch.image or f"distfa:{__version__}",
+        "run_dir": spec.run_dir,
+    }
+    return {SPEC: as_yaml(spec), **{name: templates.get_template(name).render(facts) for name in names}}
+
+
+def write(files: dict[str, str], folder: Path) -> list[Path]:
+    """Write rendered files; returns where they are.
+
+    Raises:
+        UsageError: The folder cannot be written.
+    """
+    try:
+        for name, text in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(f"cannot write {folder}: {exc.strerror}; name another folder with -o") from exc
+    return [folder / name for name in files]
+
+
+def in_cluster(spec: RunSpec) -> RunSpec:
+    """The spec as the cluster's own driver reads it: its run directory has a name, so that a retry finds it."""
+    return spec.model_copy(update={"run_dir": spec.run_dir or _RUNS})
+
+
+def as_yaml(spec: RunSpec) -> str:
+    """What differs from the defaults."""
+    return yaml.safe_dump(
+        _changed(spec.model_dump(mode="json"), RunSpec().model_dump(mode="json")), sort_keys=False, width=110
+    )
+
+
+def _changed(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        default = usual.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value, default = _changed(value, default), {}
+        if value != default:
+            found[key] = value
+    return found

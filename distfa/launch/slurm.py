@@ -1,0 +1,87 @@
+"""A job of SLURM's: submitted, its output followed, cancelled when we are interrupted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from distfa.errors import ClusterError, Interrupted
+from distfa.launch import tools
+
+_LOOK_SECONDS = 2.0
+_WORD_SECONDS = 10.0
+_SLURM = "run this where jobs are submitted (sbatch, squeue and scancel are SLURM's)"
+
+
+def command(folder: Path) -> list[str]:
+    """How the job is submitted."""
+    return ["sbatch", "--parsable", str(folder / "slurm/distfa.sbatch"), str(folder / "spec.yaml")]
+
+
+def launch(folder: Path, *, wait_seconds: float, say: Callable[[str], None], show: Callable[[str], None]) -> None:
+    """Submit the job and follow it to its end.
+
+    Args:
+        folder: Of the rendered files, which every node sees.
+        wait_seconds: Longest wait for SLURM to start it.
+        say: Is told of the job's state.
+        show: Is given what the job prints.
+
+    Raises:
+        ClusterError: It is not started in time, or fails.
+    """
+    tools.require("sbatch", _SLURM)
+    job = tools.asked(command(folder)).strip().partition(";")[0]
+    say(f"job {job} is submitted")
+    ended = False
+    try:
+        _follow(job, wait_seconds=wait_seconds, say=say, show=show)
+        ended = True
+    except KeyboardInterrupt as exc:
+        raise Interrupted(f"interrupted; job {job} is cancelled") from exc
+    finally:
+        if not ended:
+            with tools.undisturbed():
+                tools.asked(["scancel", "--quiet", job])
+
+
+def _follow(job: str, *, wait_seconds: float, say: Callable[[str], None], show: Callable[[str], None]) -> None:
+    output, read = Path(f"distfa-{job}.out"), 0
+    began, word, told = time.monotonic(), 0.0, ""
+    while True:
+        facts = _facts(job)
+        state = facts.get("JobState", "UNKNOWN")
+        waited = time.monotonic() - began
+        if state == "PENDING":
+            why = f"SLURM has not started job {job} (reason: {facts.get('Reason', 'none given')})"
+            if waited > wait_seconds:
+                raise ClusterError(
+                    f"{why} within {wait_seconds:.0f} s, and it is cancelled; it asks for {facts.get('NumNodes', '?')} "
+                    f"nodes of {facts.get('NumCPUs', '?')} processors together: ask for fewer (launch.nodes, "
+                    "launch.cpus), or wait longer (launch.wait_seconds)"
+                )
+            if waited >= word:
+                say(f"{why}, {waited:.0f} of at most {wait_seconds:.0f} s")
+                word = waited + _WORD_SECONDS
+        elif state != told:
+            told = state
+            say(f"job {job}: {state.lower()} on {facts.get('NodeList', 'no node')}")
+        if output.exists():
+            text = output.read_bytes()[read:]
+            read += len(text)
+            show(text.decode(errors="replace"))
+        if state == "COMPLETED":
+            return
+        if state not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"):
+            raise ClusterError(
+                f"job {job} ended as {state.lower()}, exit code {facts.get('ExitCode', '?')}; its output is in "
+                f"{output.absolute()}; submitted again it goes on from its last checkpoint"
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _facts(job: str) -> dict[str, str]:
+    """What SLURM says of a job."""
+    words = tools.asked(["scontrol", "--oneliner", "show", "job", job]).split()
+    return {key: value for key, equals, value in (word.partition("=") for word in words) if equals}

@@ -1,0 +1,110 @@
+"""Targets whose tools stay in the foreground: commands that start, follow and stop, in this order."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from distfa.errors import ClusterError, Interrupted
+from distfa.launch import tools
+from distfa.launch.tools import Command
+from distfa.runtime.launch_config import LaunchConfig
+
+NAMES = ("local", "docker", "kuberay", "slurm", "ray-up")
+"""Beside them: a Ray cluster's address, and its dashboard's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """How a target is used.
+
+    Attributes:
+        tool: That must be installed.
+        source: Where it comes from.
+        start: Run first, each to its end.
+        follow: Runs as long as the run; its exit code is the run's.
+        stop: Run at the end, whatever happened.
+    """
+
+    tool: str
+    source: str
+    start: tuple[Command, ...] = ()
+    follow: Command
+    stop: tuple[Command, ...]
+
+
+def steps(target: str, folder: Path, launch: LaunchConfig) -> Steps:
+    """Of a target, on files rendered into ``folder``."""
+    return {"docker": _docker, "kuberay": _kuberay, "ray-up": _ray_up}[target](folder, launch)
+
+
+def carry_out(found: Steps, say: Callable[[str], None]) -> None:
+    """Start, follow, and stop whatever happens.
+
+    Raises:
+        UsageError: The tool is missing.
+        ClusterError: A command failed.
+        Interrupted: By Ctrl-C, after everything was stopped.
+    """
+    tools.require(found.tool, found.source)
+    environment = {"RAY_AUTH_TOKEN": secrets.token_hex(32), **os.environ}
+    try:
+        for command in found.start:
+            say(" ".join(command))
+            if code := tools.followed(command, environment):
+                raise ClusterError(f"'{' '.join(command)}' failed with exit code {code}; see what it said above")
+        say(" ".join(found.follow))
+        if code := tools.followed(found.follow, environment):
+            raise ClusterError(f"the run ended with exit code {code}; see what it said above")
+    except KeyboardInterrupt as exc:
+        raise Interrupted("interrupted; what was started is stopped") from exc
+    finally:
+        with tools.undisturbed():
+            for command in found.stop:
+                say(" ".join(command))
+                tools.followed(command, environment)
+
+
+def _docker(folder: Path, launch: LaunchConfig) -> Steps:
+    compose = ("docker", "compose", "--file", str(folder / "docker/compose.yaml"))
+    return Steps(
+        tool="docker",
+        source="install Docker with its compose plugin",
+        follow=(*compose, "up", "--exit-code-from", "head"),
+        stop=((*compose, "down", "--remove-orphans"),),
+    )
+
+
+def _kuberay(folder: Path, launch: LaunchConfig) -> Steps:
+    job = f"rayjob{'-gpu' if launch.gpus else ''}"
+    name = f"distfa{'-gpu' if launch.gpus else ''}"
+    deadline = f"--timeout={launch.wait_seconds:.0f}s"
+    return Steps(
+        tool="kubectl",
+        source="install it, and point it at a cluster with the KubeRay operator",
+        start=(
+            ("kubectl", "apply", "--filename", str(folder / f"kuberay/{job}.yaml")),
+            ("kubectl", "wait", f"rayjob/{name}", "--for=jsonpath={.status.jobStatus}=RUNNING", deadline),
+        ),
+        follow=(
+            "sh",
+            "-c",
+            f"kubectl logs --follow job/{name} && kubectl wait rayjob/{name} "
+            "--for=jsonpath='{.status.jobStatus}'=SUCCEEDED --timeout=60s",
+        ),
+        stop=(("kubectl", "delete", f"rayjob/{name}", f"configmap/{name}-spec", "--ignore-not-found"),),
+    )
+
+
+def _ray_up(folder: Path, launch: LaunchConfig) -> Steps:
+    cluster = str(folder / "ray-up/local.yaml")
+    return Steps(
+        tool="ray",
+        source="pip install 'ray[default]'",
+        start=(("ray", "get-auth-token", "--generate"), ("ray", "up", "--yes", cluster)),
+        follow=("ray", "exec", cluster, "distfa launch ~/spec.yaml --on auto"),
+        stop=(("ray", "down", "--yes", cluster),),
+    )

@@ -1,0 +1,72 @@
+"""Commands of other people's tools: run, followed, and ended with us."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from distfa.errors import ClusterError, UsageError
+
+_STOP_SECONDS = 30.0
+Command = Sequence[str]
+
+
+def require(tool: str, source: str) -> None:
+    """See that a tool is installed.
+
+    Raises:
+        UsageError: It is not on the path.
+    """
+    if shutil.which(tool) is None:
+        raise UsageError(f"{tool!r} is not on this machine's path; {source}")
+
+
+def asked(command: Command, environment: Mapping[str, str] | None = None, *, seconds: float = 120.0) -> str:
+    """What a command prints.
+
+    Raises:
+        ClusterError: It fails, or gives no answer in time.
+    """
+    try:
+        done = subprocess.run(
+            list(command), capture_output=True, text=True, timeout=seconds, check=False, env=environment
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise ClusterError(f"'{shlex.join(command)}' gave no answer within {seconds:.0f} s; try it by hand") from exc
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}"
+        raise ClusterError(f"'{shlex.join(command)}' failed: {said}")
+    return done.stdout
+
+
+def followed(command: Command, environment: Mapping[str, str] | None = None) -> int:
+    """Run a command whose output goes to stderr; its exit code. It is ended when we are interrupted."""
+    process = subprocess.Popen(
+        list(command), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment, start_new_session=True
+    )
+    try:
+        return process.wait()
+    except BaseException:
+        with undisturbed():
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        raise
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let a second Ctrl-C wait until everything is removed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

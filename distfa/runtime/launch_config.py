@@ -1,0 +1,43 @@
+"""The cluster that a run is launched on, as the spec describes it: plain data, without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le
+
+Port = Annotated[int, Ge(1024), Le(65535)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """What ``distfa launch`` asks of a cluster.
+
+    Attributes:
+        nodes: Ray nodes, the head with them.
+        cpus: Processors of each node.
+        gpus: GPUs of each node.
+        memory_gib: Memory of each node.
+        minutes: Longest time that the run may take.
+        retries: How often a failed job is started again; it goes on from its last checkpoint.
+        wait_seconds: Longest wait for nodes that are missing.
+        python: Version in the image and on the nodes.
+        ray: Version in the image and on the nodes.
+        image: Container image; null: distfa and its version.
+        port: Of Ray's head.
+        shared_port: SLURM nodes shared with other jobs: the first of 200 blocks of 100 ports, one block a job.
+    """
+
+    nodes: Annotated[int, Ge(1)] = 2
+    cpus: Annotated[int, Ge(1)] = 2
+    gpus: Annotated[int, Ge(0)] = 0
+    memory_gib: Annotated[int, Ge(1)] = 4
+    minutes: Annotated[int, Ge(1)] = 60
+    retries: Annotated[int, Ge(0)] = 2
+    wait_seconds: Annotated[float, Gt(0)] = 300.0
+    python: str = "3.11"
+    ray: str = "2.60.0"
+    image: str | None = None
+    port: Port = 6379
+    shared_port: Annotated[int, Ge(1024), Le(45535)] = 30000
