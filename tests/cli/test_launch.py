@@ -6,11 +6,10 @@ import stat
 
 import pytest
 import yaml
-
 from commands import distfa, here
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path):
     spec = {"epochs": 1, "model": {"hidden": [8]}, "data": {"name": "digits", "limit": 64}, "run_dir": "runs/one"}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
