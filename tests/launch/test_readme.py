@@ -1,0 +1,76 @@
+"""The README's commands for two nodes, run exactly as they are written, each in a shell of its own node."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+from distfa.bench.namespaces import Nodes, obstacle
+
+ROOT = Path(__file__).parents[2]
+WHY_NOT = obstacle()
+if WHY_NOT is not None:
+    warnings.warn(f"THE README'S TWO NODES ARE NOT TESTED HERE: {WHY_NOT}", stacklevel=1)
+pytestmark = [
+    pytest.mark.skipif(WHY_NOT is not None, reason=f"NOT TESTED, no network namespaces here: {WHY_NOT}"),
+    pytest.mark.slow,
+    pytest.mark.timeout(420),
+]
+APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]
+OWN = "mount -t tmpfs none /tmp && cp /etc/hosts /tmp/hosts && echo '{} FIRST' >> /tmp/hosts && mount --bind /tmp/hosts /etc/hosts"
+
+
+class Shell:
+    """A shell on a node with processes and a /tmp of its own, where the first node has the name FIRST."""
+
+    def __init__(self, nodes, node, log):
+        self.log = log
+        own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [*nodes.command(node), *APART, f"{OWN.format(nodes.address(1))} && cd /tmp && exec sh"],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**own, "PATH": f"{Path(sys.executable).parent}:{own['PATH']}", "PYTHONPATH": str(ROOT)},
+                start_new_session=True,
+                text=True,
+            )
+
+    def run(self, command, seconds=150):
+        """Type a command; what it printed, and its exit code."""
+        before = len(self.log.read_text())
+        self.process.stdin.write(f"{command}\necho ENDED $?\n")
+        self.process.stdin.flush()
+        give_up = time.monotonic() + seconds
+        while not (found := re.search(r"^ENDED (\d+)$", (said := self.log.read_text()[before:]), flags=re.M)):
+            assert time.monotonic() < give_up and self.process.poll() is None, said
+            time.sleep(0.2)
+        return said, int(found[1])
+
+
+def test_the_three_commands_start_two_nodes_and_train_on_both(tmp_path):
+    block = re.search(r"^Two nodes:\n\n((?:    .*\n)+)", (ROOT / "README.md").read_text(), flags=re.M)[1]
+    commands = [line.strip() for line in block.splitlines()]
+    assert len(commands) == 3
+    with Nodes(2) as nodes:
+        shells = [Shell(nodes, node, tmp_path / f"{node}.log") for node in (1, 2)]
+        try:
+            for shell, command in zip((*shells, shells[1]), commands, strict=True):
+                said, code = shell.run(command)
+                assert code == 0, said
+            assert "2 nodes are there" in said
+            assert "test accuracy" in said
+            said, _ = shells[1].run("cat runs/*/run.json")
+            assert nodes.address(1) in said
+            assert nodes.address(2) in said
+            assert '"security": "tls"' in said
+        finally:
+            for shell in shells:
+                shell.process.kill()
+                shell.process.wait()
