@@ -22,7 +22,10 @@ pytestmark = [
     pytest.mark.timeout(420),
 ]
 APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]
-OWN = "mount -t tmpfs none /tmp && cp /etc/hosts /tmp/hosts && echo '{} FIRST' >> /tmp/hosts && mount --bind /tmp/hosts /etc/hosts"
+OWN = (
+    "mount -t tmpfs none /tmp && cp /etc/hosts /tmp/hosts && echo '{} FIRST' >> /tmp/hosts && "
+    "mount --bind /tmp/hosts /etc/hosts"
+)
 
 
 class Shell:
@@ -49,7 +52,8 @@ class Shell:
         self.process.stdin.flush()
         give_up = time.monotonic() + seconds
         while not (found := re.search(r"^ENDED (\d+)$", (said := self.log.read_text()[before:]), flags=re.M)):
-            assert time.monotonic() < give_up and self.process.poll() is None, said
+            assert time.monotonic() < give_up, said
+            assert self.process.poll() is None, said
             time.sleep(0.2)
         return said, int(found[1])
 
