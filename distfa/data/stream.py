@@ -150,11 +150,11 @@ def streamed(
     if like.dtype.kind != "f" and like.dtype != np.uint8:
         like = like.astype(np.float32)
     y = np.stack([targets[index] for index in order.ravel().tolist()])
-    first = np.broadcast_to(like, (len(y), like.size))  # stands in for all inputs, in the memory of one
-    made = build(name=name, train=(first[:1], y[:1]), test=test, outputs=_outputs(y, test), scale=(0.0, 1.0))
-    rows: Any = Rows(samples, order, seed=seed, like=like, digest=found.hexdigest())
     sample_shape = tuple(map(int, shape)) or (1,)
-    return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made), shape=sample_shape)
+    first = like.reshape(1, *sample_shape)  # stands in for all inputs, whose shape and type it has
+    made = build(name=name, train=(first, y[:1]), test=test, outputs=_outputs(y, test), scale=(0.0, 1.0))
+    rows: Any = Rows(samples, order, seed=seed, like=like, digest=found.hexdigest())
+    return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made))
 
 
 def _outputs(y: Array, test: Split | None) -> int | None:

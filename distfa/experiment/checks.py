@@ -64,7 +64,7 @@ def check_data(spec: RunSpec, network: Network, dataset: Dataset) -> None:
     if dataset.classification and dataset.outputs > outputs:
         raise DataError(
             f"data set {dataset.name!r} has labels up to {dataset.outputs - 1}, but the last layer has {outputs} "
-            f"outputs, for labels 0..{outputs - 1}; give it at least {dataset.outputs}"
+            f"outputs, for labels 0..{outputs - 1}; {_from_one(dataset, outputs)}give it at least {dataset.outputs}"
         )
     if not dataset.classification and spec.loss == "cross_entropy":
         raise SpecError(
@@ -93,6 +93,12 @@ def _check_shares(dataset: Dataset) -> None:
                 f"loss is 'bce' and the {name} targets hold {wrong:g}; they must be between 0 and 1. Use loss: mse for "
                 "quantities"
             )
+
+
+def _from_one(dataset: Dataset, outputs: int) -> str:
+    """What is likely where labels are 1..C."""
+    counts_from_one = dataset.outputs == outputs + 1 and int(dataset.train_y.min()) == 1
+    return "they begin at 1: subtract 1 from them, or " if counts_from_one else ""
 
 
 def check_rule(spec: RunSpec, network: Network) -> None:

@@ -297,6 +297,12 @@ def test_hints_come_from_what_people_mean(typed, meant):
         distfa.Trainer(model(), **{typed: 1})
 
 
+def test_labels_from_one_are_told_to_begin_at_zero(data, settings):
+    (x, y), _ = data
+    with pytest.raises(DataError, match="they begin at 1: subtract 1 from them, or give it at least 6"):
+        distfa.Trainer(model(), **settings).fit((x, y + 1))
+
+
 def test_where_nothing_is_near_no_hint_is_given():
     with pytest.raises(SpecError, match=r"unknown key 'zebra' in the spec; 'distfa spec' lists all keys"):
         distfa.Trainer(model(), zebra=1)
