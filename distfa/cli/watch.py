@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from distfa.experiment.report.records import Run
 
 _REFRESH_SECONDS = 1.0
+_PATIENCE_SECONDS = 60.0
 _OVER = ("finished", "failed", "interrupted", "lost")
 
 
 def watch(
-    run_dir: Annotated[Path, typer.Argument(help="Run directory, of a run under way or ended.")],
+    run_dir: Annotated[
+        Path, typer.Argument(help="Run directory, of a run that is about to start, under way or ended.")
+    ],
     once: Annotated[bool, typer.Option("--once", help="Print the picture once and stop.")] = False,
 ) -> None:
     """Show a run's layers as it trains: per layer, idle time and alignment with the true gradient; per boundary,
@@ -31,6 +34,8 @@ def watch(
     """
     from distfa.experiment.report.records import read_run
 
+    if not once:
+        _await(run_dir)
     run = read_run(run_dir)
     if once or run.about.get("status") in _OVER:
         Console().print(_picture(run))
@@ -40,6 +45,24 @@ def watch(
             time.sleep(_REFRESH_SECONDS)
             run = read_run(run_dir)
             live.update(_picture(run))
+
+
+def _await(run_dir: Path) -> None:
+    """Wait for a run that is about to start; after ``_PATIENCE_SECONDS`` reading it says what is wrong."""
+    began = time.monotonic()
+    while not (run_dir.expanduser() / "run.json").exists() and time.monotonic() - began < _PATIENCE_SECONDS:
+        if time.monotonic() - began < _REFRESH_SECONDS:
+            typer.echo(f"waiting up to {_PATIENCE_SECONDS:.0f} s for a run in {run_dir}", err=True)
+        time.sleep(_REFRESH_SECONDS)
+
+
+def _age(run: Run) -> str:
+    """How old what is shown is, where the run goes on."""
+    try:
+        seconds = time.time() - (run.path / "metrics.jsonl").stat().st_mtime
+    except OSError:
+        return ""
+    return f"written {seconds:.0f} s ago"
 
 
 def _picture(run: Run) -> Group:
@@ -76,6 +99,8 @@ def _headline(run: Run) -> str:
         said.append(f"{last['samples_per_second']:,.0f} samples/s")
     if run.evals and run.evals[-1].get("accuracy") is not None:
         said.append(f"test accuracy {run.evals[-1]['accuracy']:.2%}")
+    if run.about.get("status") == "running" and (age := _age(run)):
+        said.append(age)
     if run.probes:
         said.append(f"alignment {run.probes[-1]['cosine']:.3f}, dominance {run.probes[-1]['dominance']:.2f}")
     return ", ".join(said)

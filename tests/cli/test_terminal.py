@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 from commands import here
@@ -82,3 +83,11 @@ def test_digits_do_not_wait_for_scikit_learn():
 def test_one_epoch_is_one_epoch(tmp_path):
     out = here("train", "--engine", "serial", "--epochs", "1", "--set", "data.limit=64", cwd=tmp_path).stdout
     assert "1 epoch," in out
+
+
+def test_watch_waits_for_a_run_that_is_about_to_start(tmp_path):
+    here("train", "--engine", "serial", "--epochs", "1", "--set", "data.limit=64", "--run-dir", "made", cwd=tmp_path)
+    threading.Timer(1.0, (tmp_path / "made").rename, [tmp_path / "run"]).start()
+    done = here("watch", "run", cwd=tmp_path)
+    assert "waiting up to 60 s for a run in run" in done.stderr
+    assert "finished" in done.stdout
