@@ -79,7 +79,7 @@ class Store:
         self._local = "file" in (self._files.protocol if isinstance(self._files.protocol, tuple) else ())
 
     def write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> int:
-        """Write a checkpoint, then remove what is too many; returns its bytes.
+        """Write a checkpoint, then remove what is too many or was left half written; returns its bytes.
 
         Args:
             step: The next one.
@@ -111,18 +111,14 @@ class Store:
         except BaseException:
             self._remove(folder)
             raise
-        for old in self.steps()[self._keep :]:
-            self._remove(self._folder(old))
+        for other in set(self._begun()) - set(self.steps()[: self._keep]):  # too many, or never whole
+            self._remove(self._folder(other))
         return size
 
     def steps(self) -> list[int]:
         """The steps that have a manifest, the latest first."""
-        try:
-            found = [PurePosixPath(path).name for path in self._files.ls(self._root, detail=False)]
-        except FileNotFoundError:
-            return []
-        numbers = [int(match[1]) for match in map(_NAME.search, found) if match]
-        return sorted((n for n in numbers if self._files.exists(f"{self._folder(n)}/{_MANIFEST}")), reverse=True)
+        whole = (n for n in self._begun() if self._files.exists(f"{self._folder(n)}/{_MANIFEST}"))
+        return sorted(whole, reverse=True)
 
     def notes(self, step: int) -> dict[str, Any]:
         """The manifest of a checkpoint.
@@ -173,6 +169,14 @@ class Store:
                 return
             except CheckpointError as exc:
                 yield exc
+
+    def _begun(self) -> list[int]:
+        """The steps that have a folder, whole or not."""
+        try:
+            found = [PurePosixPath(path).name for path in self._files.ls(self._root, detail=False)]
+        except FileNotFoundError:
+            return []
+        return [int(match[1]) for match in map(_NAME.search, found) if match]
 
     def _folder(self, step: int) -> str:
         return f"{self._root}/step-{step:08d}"

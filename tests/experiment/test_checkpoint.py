@@ -225,6 +225,16 @@ def test_what_fails_half_way_leaves_nothing(tmp_path):
     assert list((tmp_path / "c").iterdir()) == []
 
 
+def test_what_a_killed_process_left_half_written_is_none_and_goes_with_the_next(tmp_path):
+    store = Store(str(tmp_path / "c"), keep=2)
+    store.write(10, snapshots(2), {})
+    (tmp_path / "c" / "step-00000020").mkdir()
+    (tmp_path / "c" / "step-00000020" / "layer-001.safetensors").write_bytes(b"half")
+    assert store.steps() == [10]
+    store.write(30, snapshots(2), {})
+    assert sorted(folder.name for folder in (tmp_path / "c").iterdir()) == ["step-00000010", "step-00000030"]
+
+
 def test_a_full_disk_is_one_error_that_names_the_place_and_the_run_goes_on(digits, tmp_path, caplog):
     (tmp_path / "full").write_text("no directory")
     _, weights = trained(spec(tmp_path / "whole"), digits)
