@@ -85,11 +85,13 @@ def _hint(unknown: str) -> str:
     last = unknown.rpartition(".")[2]
     if last in _OF_TRAINER:
         return f"; {last} is an argument of distfa.Trainer, and no key of a spec"
+    near = difflib.get_close_matches(unknown, _keys(), n=1, cutoff=0.75)
+    if near and "." in unknown:
+        return f"; did you mean {near[0]!r}?"
     if meant := _MEANT.get(last.lower()):
         key = meant.format(last.lower())
         python = f" (in Python {key.replace('.', '__')}=...)" if "." in key else ""
         return f"; did you mean {key!r}{python}?"
-    near = difflib.get_close_matches(unknown, _keys(), n=1, cutoff=0.75)
     if not near:
         ends = {key.rpartition(".")[2]: key for key in reversed(_keys())}
         near = [ends[end] for end in difflib.get_close_matches(last, ends, n=1, cutoff=0.8)]

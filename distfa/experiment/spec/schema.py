@@ -56,7 +56,8 @@ def both_ways(value: object) -> object:
 def listed(value: object) -> object:
     """``1024,1024``, ``1024x1024`` or one number as a list."""
     if isinstance(value, str):
-        return [part for part in re.split(r"[,x\s]+", value.strip().strip("[]()")) if part]
+        parts = [part for part in re.split(r"[,x\s]+", value.strip().strip("[]()")) if part]
+        return parts if all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", part) for part in parts) else value
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
