@@ -1,1 +1,1 @@
-"""Layer workers and the coordinator: plain classes; actors.py alone knows Ray."""
+"""Layer workers and the coordinator: plain classes, and what puts them on a Ray cluster."""

@@ -1,7 +1,6 @@
-"""Layer workers as Ray actors.
+"""The layers of a run on a Ray cluster: reserved, placed, connected, and begun anew after a loss.
 
-Ray places the actors, tells when one dies, and ends them with the driver; signals never pass
-through it.
+Ray places the actors, tells when one dies, and ends them with the driver.
 """
 
 from __future__ import annotations
@@ -9,163 +8,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import Any
 
-import numpy as np
 import ray
-import torch
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from torch import Tensor, nn
+from torch import nn
 
-from distfa.codecs.choice import AUTO, timings
-from distfa.codecs.timing import Timing
+from distfa.codecs.choice import AUTO
 from distfa.core.routes import reads_labels
-from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime import cluster, placement
 from distfa.runtime.auto_codec import settle
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.faults import Fault
-from distfa.runtime.gauges import LayerGauges
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
+from distfa.runtime.layer_actor import ActorHandle, LayerActor, MeasuredActor, all_of, answer_of, by_layer
 from distfa.runtime.phases import begins
 from distfa.runtime.placement import Bundle, ClusterConfig
-from distfa.runtime.ray_errors import in_our_terms, translate
+from distfa.runtime.ray_errors import in_our_terms
 from distfa.runtime.reserve import reserve
 from distfa.runtime.survey import Facts, require_same, surveyor
 from distfa.runtime.user_code import sent_with_code
 from distfa.runtime.wiring import Wiring, wire_up
-from distfa.runtime.worker import LayerWorker, Snapshot, Status
-from distfa.transport.grpc_transport import GrpcTransport
-from distfa.transport.tls import Authority, KeyPair, Signed
+from distfa.transport.tls import Authority, Signed
 
 _CALLS_AT_ONCE = 5  # run, status, snapshot, close, and one to spare
 _ANSWER_SECONDS = 3.0  # a layer that does not end its run within them is replaced
 _STORE_FLOOR_BYTES = 128 * 2**20
-
-
-class LayerActor:
-    """A ``LayerWorker`` in a process of its own."""
-
-    def __init__(self, layer: int) -> None:
-        torch.set_num_threads(1)
-        self._layer = layer
-        self._keys = KeyPair()
-        self._job: Job | None = None
-        self._worker: LayerWorker | None = None
-        self._gauges: LayerGauges | None = None
-
-    def build(
-        self,
-        job: Job,
-        inputs: RawInputs | None,
-        targets: RawTargets | None,
-        module: nn.Module | None,
-        resume: dict[str, Tensor] | None,
-    ) -> None:
-        """Make the layer; apart from the constructor, so that its errors are the layer's own."""
-        self._job = job
-        self._gauges = LayerGauges(job.run_id, self._layer)
-        self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module, resume=resume)
-
-    def request(self) -> bytes:
-        """A signing request for the key that this process made and keeps."""
-        return self._keys.request(self._layer)
-
-    def listen(self, host: str, advertised: str, signed: Signed | None) -> str:
-        """Listen on ``host``, under TLS with a signed certificate; returns where others find this layer."""
-        job, worker = self._built()
-        transport = GrpcTransport(
-            dataclasses.replace(job.wire, host=host),
-            run_id=job.run_id,
-            layer=self._layer,
-            credentials=self._keys.credentials(signed) if signed else None,
-            advertised=advertised,
-        )
-        return worker.listen(transport)
-
-    def connect(self, addresses: dict[int, str], deadline_seconds: float) -> None:
-        self._built()[1].connect(addresses, deadline_seconds)
-
-    def run(self) -> None:
-        self._built()[1].run()
-
-    def status(self) -> Status:
-        found = self._built()[1].status()
-        if self._gauges is not None:
-            self._gauges.show(found)
-        return found
-
-    def state(self) -> dict[str, Tensor]:
-        return self._built()[1].state()
-
-    def snapshot(self, step: int) -> Snapshot | None:
-        return self._built()[1].snapshot(step)
-
-    def close(self) -> None:
-        """Drop every stream, so that a run under way ends; ``build`` may then begin another."""
-        if self._worker is not None:
-            self._worker.close()
-
-    def time_codecs(self, rows: int, columns: int, dtype: torch.dtype, zeros: float) -> dict[str, Timing]:
-        """What codecs cost on this processor."""
-        return timings(rows, columns, dtype, zeros=zeros)
-
-    def blob(self, size_bytes: int) -> Any:
-        """Bytes that no network makes shorter."""
-        return np.random.default_rng().bytes(size_bytes)
-
-    def seconds_to_get(self, blob: list[Any]) -> float:
-        """How long it takes until another node's bytes are here."""
-        began = time.monotonic()
-        ray.get(blob[0])
-        return time.monotonic() - began
-
-    def harm(self, fault: Fault) -> None:
-        """Do a fault to this process, on purpose."""
-        if fault is Fault.CUT:
-            self.close()
-        else:
-            os.kill(os.getpid(), signal.SIGKILL if fault is Fault.KILL else signal.SIGSTOP)
-
-    def _built(self) -> tuple[Job, LayerWorker]:
-        if self._job is None or self._worker is None:
-            raise LayerError(f"layer {self._layer} was asked before it was built; call build first")
-        return self._job, self._worker
-
-
-class ActorHandle:
-    """A layer actor, as the coordinator sees it."""
-
-    def __init__(self, layer: int, actor: Any) -> None:
-        self.layer = layer
-        self.actor = actor
-
-    def call(self, method: str, *args: object) -> Future[Any]:
-        """Call a method of the actor; Ray's errors become distfa's."""
-        return _answer(lambda: getattr(self.actor, method).remote(*args))
-
-
-class _Measured:
-    """A layer actor, measured before it is built."""
-
-    def __init__(self, handle: ActorHandle, dtype: torch.dtype, limit_seconds: float) -> None:
-        self.actor, self._handle, self._dtype, self._limit = handle.actor, handle, dtype, limit_seconds
-
-    def time_codecs(self, rows: int, columns: int, zeros: float) -> dict[str, Timing]:
-        found: dict[str, Timing] = self._ask("time_codecs", rows, columns, self._dtype, zeros)
-        return found
-
-    def seconds_from(self, other: _Measured, size_bytes: int) -> float:
-        return float(self._ask("seconds_to_get", [other.actor.blob.remote(size_bytes)]))
-
-    def _ask(self, method: str, *args: object) -> Any:
-        asked = {self._handle.layer: self._handle.call(method, *args)}
-        return _all(asked, "measure its link and its processor", self._limit)[self._handle.layer]
 
 
 class RayRun:
@@ -290,8 +161,8 @@ class RayRun:
         begins("layer processes")
         places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
         look, remote = ray.remote(_surveyor()), ray.remote(LayerActor)
-        asked = {layer: _answer(look.options(**self._options(layer)).remote) for layer in layers}
-        found: dict[int, tuple[str, str, Facts]] = _all(asked, "start a process", self._cluster.startup_seconds)
+        asked = {layer: answer_of(look.options(**self._options(layer)).remote) for layer in layers}
+        found: dict[int, tuple[str, str, Facts]] = all_of(asked, "start a process", self._cluster.startup_seconds)
         require_same(surveyor()(), [(address, facts) for _, address, facts in found.values()])
         for layer, (node, address, _) in found.items():
             options = {"max_restarts": 0, "max_concurrency": _CALLS_AT_ONCE, **self._options(layer)}
@@ -303,7 +174,7 @@ class RayRun:
         """The coordinator of the layers, built, listening and connected."""
         limit = self._cluster.startup_seconds
         if AUTO in (self._job.activations, self._job.errors):
-            measured = [_Measured(handle, self._job.recipe.signal_dtype, limit) for handle in self._handles]
+            measured = [MeasuredActor(handle, self._job.recipe.signal_dtype, limit) for handle in self._handles]
             self._job, self.codec = settle(self._job, measured, [node for node, _ in self.places])
         job = self._job
         begins("layers")
@@ -336,7 +207,7 @@ class RayRun:
                 )
                 for handle in self._handles
             ]
-        _all(_by_layer(asked), "start", limit_seconds)
+        all_of(by_layer(asked), "start", limit_seconds)
 
     def _listen(self, wiring: Wiring, limit_seconds: float) -> dict[int, str]:
         """Let every layer listen, under TLS with a certificate for a key of its own; their addresses."""
@@ -345,7 +216,7 @@ class RayRun:
         if wiring.security == "tls":
             authority = Authority(self._job.run_id)
             asked = [handle.call("request") for handle in self._handles]
-            requests = _all(_by_layer(asked), "make a key", limit_seconds)
+            requests = all_of(by_layer(asked), "make a key", limit_seconds)
             signed = [authority.sign(request, layer) for layer, request in requests.items()]
         asked = [
             handle.call("listen", host, advertised, certificate)
@@ -353,7 +224,7 @@ class RayRun:
                 self._handles, wiring.hosts, wiring.advertised, signed, strict=True
             )
         ]
-        return _all(_by_layer(asked), "listen", limit_seconds)
+        return all_of(by_layer(asked), "listen", limit_seconds)
 
     def _options(self, layer: int) -> dict[str, Any]:
         """Ray's options for what runs in a layer's bundle."""
@@ -378,47 +249,3 @@ def _surveyor() -> Callable[[], tuple[str, str, Facts]]:
         return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), survey()
 
     return look
-
-
-def _answer(ask: Callable[[], Any]) -> Future[Any]:
-    """What Ray will answer; its errors become distfa's, those of asking too."""
-    answer: Future[Any] = Future()
-
-    def settle(given: Future[Any]) -> None:
-        error = given.exception()
-        if error is None:
-            answer.set_result(given.result())
-        else:
-            answer.set_exception(translate(error))
-
-    try:
-        ask().future().add_done_callback(settle)
-    except ray.exceptions.RayError as exc:
-        answer.set_exception(translate(exc))
-    return answer
-
-
-def _by_layer(asked: Sequence[Future[Any]]) -> dict[int, Future[Any]]:
-    return dict(enumerate(asked, start=1))
-
-
-def _all(asked: Mapping[int, Future[Any]], what: str, limit_seconds: float) -> dict[int, Any]:
-    """Every layer's answer; the first layer's error, or who is late.
-
-    Raises:
-        DistfaError: Of a layer, with its number.
-        LayerLost: A layer did not answer in time.
-    """
-    _, late = wait(asked.values(), timeout=limit_seconds)
-    for layer, future in asked.items():
-        if future not in late and (error := future.exception()) is not None:
-            if isinstance(error, LayerLost | ClusterError):
-                raise type(error)(f"layer {layer}: {error}") from error
-            raise error
-    for layer, future in asked.items():
-        if future in late:
-            raise LayerLost(
-                f"layer {layer} did not {what} within {limit_seconds:.0f} s; look at its node and Ray's logs there, "
-                "or raise ray.startup_seconds"
-            )
-    return {layer: future.result() for layer, future in asked.items()}

@@ -1,6 +1,6 @@
 """A layer worker: one layer, its ends of the wire, and the loop that works through the schedule.
 
-The same plain class runs in a thread (tests) or in a Ray actor (actors.py).
+The same plain class runs in a thread (tests) or in a Ray actor (layer_actor.py).
 """
 
 from __future__ import annotations
