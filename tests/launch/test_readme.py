@@ -1,4 +1,4 @@
-"""The README's commands for two nodes, run exactly as they are written, each in a shell of its own node."""
+"""The README's commands for two nodes, run as they are written, with the first node's address in place of FIRST."""
 
 import os
 import re
@@ -22,21 +22,17 @@ pytestmark = [
     pytest.mark.timeout(420),
 ]
 APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]
-OWN = (
-    "mount -t tmpfs none /tmp && cp /etc/hosts /tmp/hosts && echo '{} FIRST' >> /tmp/hosts && "
-    "mount --bind /tmp/hosts /etc/hosts"
-)
 
 
 class Shell:
-    """A shell on a node with processes and a /tmp of its own, where the first node has the name FIRST."""
+    """A shell on a node with processes and a /tmp of its own."""
 
     def __init__(self, nodes, node, log):
         self.log = log
         own = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [*nodes.command(node), *APART, f"{OWN.format(nodes.address(1))} && cd /tmp && exec sh"],
+                [*nodes.command(node), *APART, "mount -t tmpfs none /tmp && cd /tmp && exec sh"],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -60,9 +56,9 @@ class Shell:
 
 def test_the_three_commands_start_two_nodes_and_train_on_both(tmp_path):
     block = re.search(r"^Two nodes:\n\n((?:    .*\n)+)", (ROOT / "README.md").read_text(), flags=re.M)[1]
-    commands = [line.strip() for line in block.splitlines()]
-    assert len(commands) == 3
     with Nodes(2) as nodes:
+        commands = [line.strip().replace("FIRST", nodes.address(1)) for line in block.splitlines()]
+        assert len(commands) == 3
         shells = [Shell(nodes, node, tmp_path / f"{node}.log") for node in (1, 2)]
         try:
             for shell, command in zip((*shells, shells[1]), commands, strict=True):

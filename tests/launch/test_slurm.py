@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 import warnings
 
@@ -86,3 +87,16 @@ def test_after_scancel_the_same_job_goes_on_from_its_checkpoint(slurm):
     about = json.loads((run_dir / "run.json").read_text())
     assert about["status"] == "finished"
     assert about["result"]["epochs"] == 200
+
+
+def test_launch_follows_a_job_and_says_what_slurm_refuses(slurm):
+    spec = specs.load(None, [("run_dir", "runs/followed"), ("launch.cpus", 1), ("epochs", 2)])
+    (slurm.folder / "spec.yaml").write_text(render.as_yaml(spec))
+    launch = [sys.executable, "-m", "distfa", "launch", "spec.yaml", "--on", "slurm"]
+    refused = slurm.run(*launch, "--set", "launch.nodes=3", check=False)
+    assert refused.returncode == 1
+    assert "More processors requested than permitted" in refused.stderr or "not available" in refused.stderr
+    said = slurm.run(*launch).stderr
+    assert "running on n[1-2]" in said
+    assert "test accuracy" in said
+    assert json.loads((slurm.folder / "runs/followed/run.json").read_text())["status"] == "finished"
