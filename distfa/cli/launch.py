@@ -144,7 +144,8 @@ def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
         await_nodes(address, spec.launch.nodes, limit_seconds=spec.launch.wait_seconds, say=_say)
     if resume is not None:
         _say(f"{resume} holds a run that ended early; it goes on")
-        train(resume=resume, address=address)
+        ports = [f"wire.ports={spec.wire.ports}"] if spec.wire.ports else None  # those of this attempt's nodes
+        train(resume=resume, address=address, changes=ports)
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = render.write({render.SPEC: render.as_yaml(spec)}, Path(scratch))[0]

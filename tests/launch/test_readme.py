@@ -25,7 +25,7 @@ APART = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"
 
 
 class Shell:
-    """A shell on a node with processes and a /tmp of its own."""
+    """A shell on a node with processes and a /tmp of its own; no token of Ray's, as on a clean machine."""
 
     def __init__(self, nodes, node, log):
         self.log = log
@@ -36,7 +36,12 @@ class Shell:
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**own, "PATH": f"{Path(sys.executable).parent}:{own['PATH']}", "PYTHONPATH": str(ROOT)},
+                env={
+                    **own,
+                    "PATH": f"{Path(sys.executable).parent}:{own['PATH']}",
+                    "PYTHONPATH": str(ROOT),
+                    "HOME": "/tmp",
+                },
                 start_new_session=True,
                 text=True,
             )
