@@ -18,7 +18,7 @@ from distfa.bench.subprocesses import command, launch
 from distfa.bench.task import read
 from distfa.bench.torch_engines import Pipeline
 from distfa.core.records import StepRecord
-from distfa.experiment.run import Progress
+from distfa.experiment.observing import Progress
 from distfa.experiment.run import run as train
 from distfa.experiment.spec import RunSpec, parse
 from distfa.experiment.subject import network_for

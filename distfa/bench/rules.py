@@ -19,7 +19,8 @@ from distfa.core.recipe import Recipe
 from distfa.core.routes import links
 from distfa.data import Dataset
 from distfa.errors import BenchError
-from distfa.experiment.run import Progress, run
+from distfa.experiment.observing import Progress
+from distfa.experiment.run import run
 from distfa.experiment.spec import RunSpec, parse
 from distfa.experiment.subject import subject_for
 from distfa.transport.message import Direction

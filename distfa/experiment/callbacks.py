@@ -20,7 +20,7 @@ from torch import Tensor
 from distfa.core.records import Cut, EvalRecord, StepRecord
 from distfa.errors import SpecError
 from distfa.experiment.history import COLUMNS, History
-from distfa.experiment.run import Progress
+from distfa.experiment.observing import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.checks import check
 from distfa.experiment.spec import ARRAYS, RunSpec, load
 from distfa.experiment.subject import Subject, raw_samples, subject_for, subject_of
+from distfa.experiment.weights import read_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def evaluate_run(
     """
     path = run_dirs.located(run_dir)
     about, spec = run_dirs.read_about(path), load(path / run_dirs.SPEC)
-    network, weights = replace(run_dirs.read_network(about), continued=False), run_dirs.read_weights(path)
+    network, weights = replace(run_dirs.read_network(about), continued=False), read_weights(path)
     tokens = max(network.outputs, 2) if network.tokens else None
     dataset = data.from_arrays(arrays, tokens=tokens) if arrays is not None else _dataset(spec, data_dir)
     subject = _subject(spec, network, dataset, model)

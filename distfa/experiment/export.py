@@ -17,6 +17,7 @@ from distfa.core.model import Network
 from distfa.errors import ModelError, RunDirError, SpecError, UsageError
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.spec import GIVEN, load
+from distfa.experiment.weights import read_weights
 
 FORMATS = {"torch": ".pt2", "onnx": ".onnx"}
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32, "float64": torch.float64}
@@ -84,7 +85,7 @@ def export_run(
     if form not in FORMATS:
         raise UsageError(f"the format is {form!r}; it is one of {', '.join(FORMATS)}")
     path = run_dirs.located(run_dir)
-    about, weights = run_dirs.read_about(path), run_dirs.read_weights(path)
+    about, weights = run_dirs.read_about(path), read_weights(path)
     network = run_dirs.read_network(about)
     raw = about.get("inputs")
     if raw is None:

@@ -16,7 +16,7 @@ from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, Cut, EvalRecord, RenewalRecord, TimelineRecord
-from distfa.experiment.run import Progress as RunProgress
+from distfa.experiment.observing import Progress as RunProgress
 from distfa.experiment.words import human_bytes
 from distfa.runtime.phases import LOG
 

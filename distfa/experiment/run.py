@@ -3,76 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from distfa.core import rules
 from distfa.core.model import Network
-from distfa.core.order import audit, steps, steps_per_epoch
-from distfa.core.records import Cut, Record
 from distfa.data import Dataset
 from distfa.errors import (
     DistfaError,
     Interrupted,
-    LayerError,
-    LayerLost,
-    TransportError,
 )
-from distfa.experiment import collapse, engines, notes
 from distfa.experiment import run_dir as run_dirs
-from distfa.experiment.checkpoint import Checkpoint, Store
+from distfa.experiment.attempt import Attempt
 from distfa.experiment.checks import check
-from distfa.experiment.engines import entered
-from distfa.experiment.keeper import Keeper
-from distfa.experiment.recorder import Recorder
-from distfa.experiment.result import Result, Tally, bp_payload, with_total
+from distfa.experiment.observing import Observer
+from distfa.experiment.result import Result
 from distfa.experiment.spec import RunSpec, dump
-from distfa.experiment.subject import Subject, in_words, raw_samples
+from distfa.experiment.subject import Subject
 from distfa.runtime.faults import Planned
-from distfa.runtime.job import Begin, Job
-from distfa.runtime.worker import Snapshot
-from distfa.transport.message import Direction
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What can be shown while a run goes on.
-
-    Attributes:
-        steps: Updates the run will make.
-        record: What just happened; None when training is about to begin.
-        tally: The figures so far.
-        boundaries: Bytes so far, per boundary.
-        layers: Where each layer is, its process and how it fares; none where nothing is distributed.
-        steps_per_epoch: Of the training set.
-        weights: All weights under the model's keys, as they are at a cut: to be called while ``record`` is one.
-        stop: Ends the run at the next cut, with a reason in words; what it has learned by then is its result.
-    """
-
-    steps: int
-    record: Record | None
-    tally: Tally
-    boundaries: Callable[[], list[dict[str, Any]]]
-    layers: Callable[[], list[dict[str, Any]]]
-    steps_per_epoch: int
-    weights: Callable[[], dict[str, Tensor]]
-    stop: Callable[[str], None]
-
 
 _AUDIT_ROWS = 8
-
-Observer = Callable[[Progress], None]
-
-log = logging.getLogger(__name__)
 
 
 def run(
@@ -112,22 +64,9 @@ def run(
         test_rows=len(dataset.test_x),
         audit_rows=0 if model is None else _AUDIT_ROWS,
     )
-    if resume is None:
-        about = {
-            "run_id": job.run_id,
-            "seed": spec.seed,
-            "data": dataset.name,
-            "data_digest": dataset.digest,
-            "data_source": dataset.source,
-            "inputs": dataset.inputs(),
-        }
-        run_dir = run_dirs.RunDir.create(
-            spec.run_dir, name=f"{spec.rule}-{spec.data.name}", spec_text=dump(spec), network=network, about=about
-        )
-    else:
-        run_dir = run_dirs.RunDir.reopen(resume)
-        job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
-    attempt = _Attempt(spec, job, subject, dataset, run_dir, observer, faults)
+    run_dir = _created(spec, network, dataset, job.run_id) if resume is None else run_dirs.RunDir.reopen(resume)
+    job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
+    attempt = Attempt(spec, job, subject, dataset, run_dir, observer, faults)
     try:
         if resume is not None:
             attempt.go_on()
@@ -147,317 +86,22 @@ def run(
         raise failure from exc
 
 
+def _created(spec: RunSpec, network: Network, dataset: Dataset, run_id: str) -> run_dirs.RunDir:
+    """A new run directory."""
+    about = {
+        "run_id": run_id,
+        "seed": spec.seed,
+        "data": dataset.name,
+        "data_digest": dataset.digest,
+        "data_source": dataset.source,
+        "inputs": dataset.inputs(),
+    }
+    return run_dirs.RunDir.create(
+        spec.run_dir, name=f"{spec.rule}-{spec.data.name}", spec_text=dump(spec), network=network, about=about
+    )
+
+
 def _advice(kept: int | None, run_dir: run_dirs.RunDir) -> str:
     if kept is None:
         return ""
     return f"\n  its last checkpoint is of step {kept}; to go on from there: distfa train --resume {run_dir.path}"
-
-
-class _Attempt:
-    """One run under way."""
-
-    def __init__(
-        self,
-        spec: RunSpec,
-        job: Job,
-        subject: Subject,
-        dataset: Dataset,
-        run_dir: run_dirs.RunDir,
-        observer: Observer,
-        faults: Sequence[Planned],
-    ) -> None:
-        self._faults, self._harmed = deque(faults), 0.0
-        several = spec.loss == "bce" and not dataset.classification  # labels of one sample, each right or wrong
-        self.tally = Tally(
-            classification=dataset.classification or several,
-            positions=dataset.outputs if several else dataset.positions,
-        )
-        self._spec, self._run_id = spec, job.run_id
-        self._subject, self._dataset = subject, dataset
-        self._run_dir, self._observer = run_dir, observer
-        self._clock = engines.Clock()
-        self._steps = steps(job.recipe, job.train_rows)
-        self._rule = rules.build(job.recipe)
-        plain = not spec.label_smoothing and spec.class_weights is None
-        loss = spec.loss if plain else "another"  # of which no constant answer's loss is known
-        self._watcher = collapse.watch(loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
-        place = spec.checkpoint.dir or str(run_dir.path / run_dirs.CHECKPOINTS)
-        self._keeper = Keeper(
-            Store(place, keep=spec.checkpoint.keep), least_seconds=spec.checkpoint.seconds, tell=self._tell
-        )
-        self._job, self._begin = self._numbered(job), Begin()
-        self._recoveries: list[dict[str, Any]] = run_dir.about.setdefault("recoveries", [])
-        self._in_a_row, self._kept_before = 0, 0
-        self._engine: engines.Engine | None = None
-        self._recorder = Recorder(run_dir, spec, steps=self._steps, boundaries=self._boundaries, layers=self._layers)
-        self._stop: str | None = None
-        self._cut, self._at_cut = 0, list[Snapshot]()
-        self.rescued: dict[str, Tensor] | None = None
-
-    def go_on(self) -> None:
-        """Take the last checkpoint of the run directory; the start where there is none.
-
-        Raises:
-            CheckpointError: It is of another run: another spec, network or data.
-        """
-        found = self._keeper.latest()
-        if found is not None:
-            notes.require_same(self._identity(), found.notes, self._run_dir.path)
-            self._go_back(found.notes, found)
-        else:
-            self._run_dir.rewind(0, 0)
-
-    def carry_out(self) -> tuple[Result, dict[str, Tensor]]:
-        inputs, targets = raw_samples(self._job.recipe.network, self._dataset)
-        network = self._job.recipe.network
-        starts = {} if network.seeded and self._spec.init != "given" else self._subject.modules
-        self._engine = engines.build(
-            self._spec, self._job, inputs=inputs, targets=targets, modules=starts, begin=self._begin
-        )
-        with self._engine as engine:
-            self._clock.started()
-            self._job = dataclasses.replace(self._job, activations=engine.job.activations, errors=engine.job.errors)
-            if not self._job.first:
-                self._note(collapse.of_settings(self._rule))
-            start = self._notes()
-            self._show(None)
-            try:
-                weights = self._trained(engine, start)
-            except (LayerLost, TransportError):
-                raise
-            except BaseException:
-                self._keeper.last()  # while the layers are there to give their state
-                raise
-            self._keeper.settle()
-            self._audit(weights)
-            boundaries, facts = self._boundaries(), engine.facts()
-        result = self._result(boundaries, facts)
-        self._run_dir.finish(weights, result.as_dict())
-        return result, weights
-
-    def kept(self) -> int | None:
-        """The step of the last whole checkpoint."""
-        self._keeper.settle()
-        return next(iter(self._keeper.steps()), None)
-
-    def _trained(self, engine: engines.Engine, start: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The weights, after as many recoveries as it takes."""
-        failure: DistfaError | None = None
-        while True:
-            try:
-                if failure is not None:
-                    self._recover(failure, engine, start)
-                for record in engine.records():
-                    self._take(record)
-                    if self._stop is not None and isinstance(record, Cut):
-                        return self._weights_at_cut()
-                self._note(self._watcher.finish())
-                return engine.state()
-            except DistfaError as exc:
-                failure = self._curable(exc)
-            except (KeyboardInterrupt, SystemExit):
-                self.rescued = self._so_far(engine)
-                raise
-
-    def _so_far(self, engine: engines.Engine) -> dict[str, Tensor] | None:
-        """The weights of an interrupted run, as they are in this process or at the last cut; None without any."""
-        if self._spec.engine == "serial":
-            return engine.state() if self.tally.steps else None
-        self._keeper.last()
-        found = self._keeper.latest()
-        return None if found is None else _model_of(found.layers.values())
-
-    def _weights_at_cut(self) -> dict[str, Tensor]:
-        """All weights at the last cut."""
-        if not self._at_cut:
-            self._at_cut = list(entered(self._engine).snapshots(self._cut))
-        return _model_of(snapshot.state for snapshot in self._at_cut)
-
-    def _stop_at_next_cut(self, reason: str) -> None:
-        self._stop = self._stop or reason
-
-    def _take(self, record: Record) -> None:
-        self.tally.add(record)
-        self._recorder.log(record, self.tally)
-        self._note(self._watcher.add(record))
-        if isinstance(record, Cut):
-            self._cut, self._at_cut = record.step, []
-            self._show(record)
-            snapshots = self._at_cut or entered(self._engine).snapshots(record.step)
-            self._keeper.offer(record.step, snapshots, self._notes())
-            return
-        if self._faults and not self._harmed and self.tally.steps >= self._faults[0].step:
-            self._harmed = time.monotonic()
-            entered(self._engine).harm(self._faults[0].layer, self._faults[0].fault)
-        self._show(record)
-
-    # -- going on -------------------------------------------------------------------------------
-
-    def _notes(self) -> dict[str, Any]:
-        """What a checkpoint that is made now must hold beside the layers."""
-        books, log_bytes = entered(self._engine).books(), self._run_dir.metrics_bytes
-        codecs = {"codecs": {"activations": self._job.activations, "errors": self._job.errors}}
-        return self._identity() | codecs | notes.progress(self.tally, self._watcher.seen, books, log_bytes)
-
-    def _identity(self) -> dict[str, Any]:
-        return notes.identity(self._spec, self._job.recipe.network, self._dataset)
-
-    def _go_back(self, noted: Mapping[str, Any], found: Checkpoint | None) -> None:
-        """Take up where the notes were made, with the layers of a checkpoint or as they start."""
-        step = found.step if found else 0
-        self.tally, self._watcher.seen = notes.tally_of(noted), notes.seen_of(noted)
-        self._begin = Begin(
-            layers=found.layers if found else {}, books=noted["books"], traffic=found.traffic if found else {}
-        )
-        self._recorder.go_back(self.tally.last_seconds)
-        self._job = dataclasses.replace(
-            self._job, first=step, elapsed_seconds=self.tally.last_seconds, **noted.get("codecs", {})
-        )
-        self._run_dir.rewind(noted["metrics_bytes"], step)
-
-    def _numbered(self, job: Job) -> Job:
-        """The same under this attempt's number, which every message carries: what is older is refused."""
-        return dataclasses.replace(job, run_id=f"{self._run_id}-{self._run_dir.about['attempt']}")
-
-    def _curable(self, failure: DistfaError) -> DistfaError:
-        """The failure, where something was lost that can be replaced.
-
-        Raises:
-            DistfaError: The failure itself, where it would only come again, or has come too often.
-        """
-        most = self._spec.ray.max_recoveries
-        if not most or not isinstance(failure, LayerLost | TransportError) or self._spec.engine == "serial":
-            raise failure
-        self._keeper.settle()
-        self._in_a_row = 1 if self._keeper.written > self._kept_before else self._in_a_row + 1
-        self._kept_before = self._keeper.written
-        if self._in_a_row > most:
-            raise type(failure)(
-                f"{failure}; {most} recoveries since the last checkpoint did not help (ray.max_recoveries)"
-            ) from failure
-        return failure
-
-    def _recover(self, failure: DistfaError, engine: engines.Engine, start: Mapping[str, Any]) -> None:
-        """Back to the last checkpoint, and on.
-
-        Raises:
-            DistfaError: Something else was lost meanwhile.
-        """
-        began, lost = time.monotonic(), self.tally.steps
-        found = self._keeper.latest()
-        self._go_back(found.notes if found else start, found)
-        self._run_dir.about["attempt"] += 1
-        self._run_dir.note()
-        self._job = self._numbered(self._job)
-        step = self._job.first
-        self._tell(f"{failure}; back to step {step} and on, attempt {self._run_dir.about['attempt']}")
-        engine.again(self._job, self._begin)
-        told = {"cause": str(failure), "failed_at": lost, "step": step, "attempt": self._run_dir.about["attempt"]}
-        told["seconds"] = round(time.monotonic() - began, 3)
-        if self._harmed:
-            done = self._faults.popleft()
-            told |= {"fault": done.fault.value, "layer": done.layer, "noticed_seconds": round(began - self._harmed, 3)}
-            self._harmed = 0.0
-        self._recoveries.append(told)
-        self._run_dir.note()
-
-    def _tell(self, text: str) -> None:
-        """What an operator should know, now: a warning, which Python prints to stderr unless told otherwise."""
-        log.warning("%s", text)
-
-    def _audit(self, weights: Mapping[str, Tensor]) -> None:
-        """Hold the user's own model against what the layers gave.
-
-        Raises:
-            LayerError: They differ, or the layers gave nothing.
-        """
-        recipe, found = self._job.recipe, self.tally.audit
-        if not recipe.audit_rows or self._stop is not None:  # the layers make it after the last step only
-            return
-        if found is None:
-            raise LayerError("the run ended without its audit: what the trained layers give was not reported")
-        inputs, _ = raw_samples(recipe.network, self._dataset)
-        samples, _ = inputs.readers(recipe.dtype, torch.device("cpu"))
-        rows = audit(recipe, self._job.train_rows)
-        self._subject.audit(recipe, weights, samples.read(rows), found)
-
-    def _note(self, findings: list[collapse.Finding]) -> None:
-        for finding in findings:
-            self.tally.findings.append(finding)
-            self._recorder.finding(finding)
-
-    def _show(self, record: Record | None) -> None:
-        self._observer(
-            Progress(
-                steps=self._steps,
-                record=record,
-                tally=self.tally,
-                boundaries=self._boundaries,
-                layers=self._layers,
-                steps_per_epoch=steps_per_epoch(self._job.recipe, self._job.train_rows),
-                weights=self._weights_at_cut,
-                stop=self._stop_at_next_cut,
-            )
-        )
-
-    def _layers(self) -> list[dict[str, Any]]:
-        """How each layer fares; none where nothing is distributed."""
-        return list(entered(self._engine).facts().get("layers", []))
-
-    def _boundaries(self) -> list[dict[str, Any]]:
-        """Bytes per boundary so far, and what bp would have sent for the same rows."""
-        recipe, rows = self._job.recipe, self.tally.train_rows
-        up, down = self._job.codec(Direction.UP), self._job.codec(Direction.DOWN)
-        return [
-            row
-            | {
-                "bp_payload": bp_payload(
-                    recipe, row["boundary"], rows=rows, up=up, down=down, sent_up=row["up_payload"]
-                )
-            }
-            for row in entered(self._engine).boundary_bytes()
-        ]
-
-    def _result(self, boundaries: list[dict[str, Any]], facts: dict[str, object]) -> Result:
-        recipe, tally = self._job.recipe, self.tally
-        return Result(
-            run_dir=str(self._run_dir.path),
-            engine=self._spec.engine,
-            rule=recipe.rule,
-            init=recipe.init,
-            schedule=recipe.schedule,
-            layer_sizes=recipe.network.sizes,
-            model=in_words(self._spec, recipe.network),
-            epochs=-(-tally.steps // steps_per_epoch(recipe, self._job.train_rows)),
-            steps=tally.steps,
-            train_loss=tally.train_loss,
-            train_accuracy=tally.train_accuracy,
-            test_loss=tally.test_loss,
-            test_accuracy=tally.test_accuracy,
-            samples_per_second=tally.samples_per_second,
-            wall_seconds=self._clock.wall_seconds,
-            startup_seconds=self._clock.startup_seconds,
-            bytes=with_total(boundaries),
-            alignment=None if tally.probe is None else asdict(tally.probe),
-            ledger={
-                "entries": tally.entries,
-                "signals_compared": tally.compared,
-                "violations": len(tally.violations),
-                "first_violation": next(iter(tally.violations), None),
-            },
-            renewals=tally.renewals,
-            stopped=self._stop,
-            findings=[asdict(finding) for finding in tally.findings],
-            recoveries=self._recoveries,
-            facts=facts,
-        )
-
-
-def _model_of(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The model's own parameters and buffers in layers' states."""
-    return {
-        name.removeprefix("model."): value
-        for state in states
-        for name, value in state.items()
-        if name.startswith("model.")
-    }

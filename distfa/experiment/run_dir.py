@@ -99,7 +99,7 @@ class RunDir:
             run_dir._write_about()
         except OSError as exc:
             run_dir._remove()
-            raise _cannot("write", run_dir.path, exc) from exc
+            raise cannot("write", run_dir.path, exc) from exc
         except BaseException:
             run_dir._remove()
             raise
@@ -135,7 +135,7 @@ class RunDir:
         try:
             os.truncate(self.path / METRICS, metrics_bytes)
         except OSError as exc:
-            raise _cannot("write", self.path / METRICS, exc) from exc
+            raise cannot("write", self.path / METRICS, exc) from exc
         self.metrics_bytes, self._events_from = metrics_bytes, step
         self._close_events()
 
@@ -165,7 +165,7 @@ class RunDir:
                     os.truncate(path, self.metrics_bytes)
                     raise
         except OSError as exc:
-            raise _cannot("write", path, exc) from exc
+            raise cannot("write", path, exc) from exc
         self.metrics_bytes += len(line)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -183,7 +183,7 @@ class RunDir:
                 if math.isfinite(value):  # the rest is a gap in a curve
                     self._events.add_scalar(name, value, step)
         except OSError as exc:
-            raise _cannot("write", self.path, exc) from exc
+            raise cannot("write", self.path, exc) from exc
 
     def finish(self, weights: Mapping[str, Tensor], result: Mapping[str, Any]) -> None:
         """Keep the weights and the result.
@@ -234,7 +234,7 @@ class RunDir:
     def _write(self, name: str, content: bytes) -> None:
         """Write a file beside its place, then move it there."""
         target = self.path / name
-        draft = _draft(target)
+        draft = draft_of(target)
         try:
             with draft.open("wb") as file:
                 file.write(content)
@@ -243,7 +243,7 @@ class RunDir:
             draft.replace(target)
         except OSError as exc:
             draft.unlink(missing_ok=True)
-            raise _cannot("write", target, exc) from exc
+            raise cannot("write", target, exc) from exc
 
     def _remove(self) -> None:
         """Remove the files of this run, and the directory if this run made it and nobody put more into it."""
@@ -251,7 +251,7 @@ class RunDir:
         with contextlib.suppress(OSError):
             for name in (SPEC, RUN, WEIGHTS, METRICS):
                 (self.path / name).unlink(missing_ok=True)
-                _draft(self.path / name).unlink(missing_ok=True)
+                draft_of(self.path / name).unlink(missing_ok=True)
             for file in events:
                 file.unlink(missing_ok=True)
             if self._made:
@@ -263,7 +263,8 @@ class RunDir:
             self._events = None
 
 
-def _draft(target: Path) -> Path:
+def draft_of(target: Path) -> Path:
+    """Where a file is written before it is moved to its place."""
     return target.with_name(f".{target.name}.part")
 
 
@@ -306,7 +307,7 @@ def _claim(path: Path, *, fresh: bool = False) -> RunDir | None:
         if made:
             with contextlib.suppress(OSError):
                 path.rmdir()
-        raise _cannot("write", path, exc) from exc
+        raise cannot("write", path, exc) from exc
     except UnicodeError as exc:
         raise RunDirError(
             f"the run directory {str(path)!a} has letters that this process cannot write, its encoding for file "
@@ -351,56 +352,6 @@ def read_network(about: Mapping[str, Any]) -> Network:
     return TypeAdapter(Network).validate_python(about["network"])
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The saved weights.
-
-    Raises:
-        RunDirError: There are none, or the file is damaged.
-    """
-    file = path / WEIGHTS
-    if not file.exists():
-        status = read_about(path).get("status")
-        raise RunDirError(f"{path} has no {WEIGHTS}: the run's status is {status!r}; only a finished run has weights")
-    try:
-        return safetensors.torch.load(file.read_bytes())  # its load_file takes no name outside UTF-8
-    except (OSError, safetensors.SafetensorError) as exc:
-        raise RunDirError(f"cannot read {file}: {exc}") from exc
-
-
-def save_weights(file: Path, weights: Mapping[str, Tensor]) -> Path:
-    """Write weights under their keys, whole or not at all.
-
-    Raises:
-        RunDirError: They cannot be written.
-    """
-    file = located(file)
-    contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
-    draft = _draft(file)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(safetensors.torch.save(contiguous))
-        draft.replace(file)
-    except OSError as exc:
-        draft.unlink(missing_ok=True)
-        raise _cannot("write", file, exc) from exc
-    return file
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a file, or of a run directory.
-
-    Raises:
-        RunDirError: There are none, or the file is damaged.
-    """
-    path = located(path)
-    if path.is_dir():
-        return read_weights(path)
-    try:
-        return safetensors.torch.load(path.read_bytes())
-    except (OSError, safetensors.SafetensorError) as exc:
-        raise RunDirError(f"cannot read weights from {path}: {exc}") from exc
-
-
 def _describe(network: Network) -> dict[str, Any]:
     return asdict(network)
 
@@ -416,7 +367,8 @@ def _require_room(path: Path, network: Network) -> None:
         )
 
 
-def _cannot(do: str, path: Path, error: OSError) -> RunDirError:
+def cannot(do: str, path: Path, error: OSError) -> RunDirError:
+    """The error for a file that cannot be read or written."""
     return RunDirError(f"cannot {do} {path}: {error.strerror or error}; free the disk or set run_dir to another place")
 
 

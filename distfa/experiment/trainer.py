@@ -18,17 +18,18 @@ from distfa.core.admit import admit, require_sequential
 from distfa.core.model import Network
 from distfa.core.split import group
 from distfa.errors import DataError, Interrupted, RunDirError, SpecError
-from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.callbacks import BestWeights, Callback, Caller, require_callbacks
 from distfa.experiment.from_torch import optimizer_settings, rates
 from distfa.experiment.given import Wish, dataset_of, is_streamed
 from distfa.experiment.history import History
 from distfa.experiment.metrics import Scores, scores
+from distfa.experiment.observing import Observer
 from distfa.experiment.progress import ProgressBar
 from distfa.experiment.result import Result
-from distfa.experiment.run import Observer, run
+from distfa.experiment.run import run
 from distfa.experiment.spec import ARRAYS, GIVEN, RunSpec, load, parse
 from distfa.experiment.subject import subject_of
+from distfa.experiment.weights import load_weights, save_weights
 
 _ROWS = 1000  # of a prediction at once
 
@@ -208,7 +209,7 @@ class Trainer:
 
     def save(self, path: str | Path) -> Path:
         """Keep the model's weights in a safetensors file, under its own keys, written whole or not at all."""
-        return run_dirs.save_weights(Path(path), self.model.state_dict())
+        return save_weights(Path(path), self.model.state_dict())
 
     def load(self, path: str | Path) -> Trainer:
         """Take the weights of a file that ``save`` wrote, or of a run directory; the next ``fit`` goes on from them.
@@ -216,7 +217,7 @@ class Trainer:
         Raises:
             RunDirError: There are none, or they are another model's.
         """
-        weights = run_dirs.load_weights(Path(path))
+        weights = load_weights(Path(path))
         try:
             self.model.load_state_dict(weights)
         except RuntimeError as exc:

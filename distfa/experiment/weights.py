@@ -1,0 +1,63 @@
+"""Weights in files: of a run directory, or of a file alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from distfa.errors import RunDirError
+from distfa.experiment.run_dir import WEIGHTS, cannot, draft_of, located, read_about
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The saved weights.
+
+    Raises:
+        RunDirError: There are none, or the file is damaged.
+    """
+    file = path / WEIGHTS
+    if not file.exists():
+        status = read_about(path).get("status")
+        raise RunDirError(f"{path} has no {WEIGHTS}: the run's status is {status!r}; only a finished run has weights")
+    try:
+        return safetensors.torch.load(file.read_bytes())  # its load_file takes no name outside UTF-8
+    except (OSError, safetensors.SafetensorError) as exc:
+        raise RunDirError(f"cannot read {file}: {exc}") from exc
+
+
+def save_weights(file: Path, weights: Mapping[str, Tensor]) -> Path:
+    """Write weights under their keys, whole or not at all.
+
+    Raises:
+        RunDirError: They cannot be written.
+    """
+    file = located(file)
+    contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
+    draft = draft_of(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(safetensors.torch.save(contiguous))
+        draft.replace(file)
+    except OSError as exc:
+        draft.unlink(missing_ok=True)
+        raise cannot("write", file, exc) from exc
+    return file
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of a file, or of a run directory.
+
+    Raises:
+        RunDirError: There are none, or the file is damaged.
+    """
+    path = located(path)
+    if path.is_dir():
+        return read_weights(path)
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except (OSError, safetensors.SafetensorError) as exc:
+        raise RunDirError(f"cannot read weights from {path}: {exc}") from exc
