@@ -19,7 +19,8 @@ from distfa.experiment import strict_json
 from distfa.experiment.driver import driver, is_driven
 from distfa.experiment.evaluate import evaluate_run
 from distfa.experiment.report.records import read_run
-from distfa.experiment.run_dir import RunDir, read_about, read_weights
+from distfa.experiment.run_dir import RunDir, read_about
+from distfa.experiment.weights import read_weights
 
 NETWORK = mlp((4, 3, 2), activation=Activation(name="relu"))
 
