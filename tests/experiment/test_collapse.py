@@ -10,7 +10,7 @@ import torch
 from runs import recipe
 
 from distfa import data
-from distfa.cli.output import result_table
+from distfa.cli.result import result_table
 from distfa.core import rules
 from distfa.core.losses import LOSSES
 from distfa.core.probe import LayerAlignment, ProbeRecord
