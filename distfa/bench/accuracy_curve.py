@@ -15,7 +15,8 @@ from torch import Tensor
 
 from distfa.bench.subprocesses import command, launch
 from distfa.bench.task import Task, metered
-from distfa.core.records import StepRecord
+from distfa.core.records import RenewalRecord, StepRecord
+from distfa.core.routes import Direction, links
 from distfa.core.serial import SerialTrainer, evaluate
 from distfa.experiment.spec import RunSpec, parse
 
@@ -73,6 +74,9 @@ class MeteredRun:
         self._sent: list[int] = []
         self._up, down = metered(spec, task.recipe.signal_dtype, self._sent)
         self._trainer = SerialTrainer(task.recipe, train, self._test, carry_activation=self._carry_up, carry_error=down)
+        recipe = task.recipe
+        columns = sum(link.columns for link in links(recipe) if link.direction is Direction.RENEWAL)
+        self._renewal_bytes = recipe.network.outputs * columns * recipe.signal_dtype.itemsize
         self._every, self._target = every, target
         self._done, self._due = 0, False
         self._curve = Curve(steps=[], payload_bytes=[], accuracy=[], reached=False)
@@ -82,6 +86,8 @@ class MeteredRun:
         for record in self._trainer.run():
             if self._reached:
                 break
+            if isinstance(record, RenewalRecord):
+                self._sent.append(self._renewal_bytes)
             if isinstance(record, StepRecord):
                 self._done = record.step + 1
                 self._due = self._done % self._every == 0

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from distfa.bench import accuracy_curve, link_runs
+from distfa.bench import link_runs, tuned, variants
 from distfa.bench.accuracy_curve import Curve
 from distfa.bench.link_runs import Passage
 from distfa.bench.namespaces import Nodes, obstacle
 from distfa.bench.outcome import Outcome
 from distfa.bench.task import Task
+from distfa.bench.tuned import Search
 from distfa.core import order
 from distfa.core.rules import BASELINE
 from distfa.errors import BenchError
@@ -28,19 +29,21 @@ COLUMNS = {
     "message_kb": "message KB",
     "interface_kb": "interface KB",
     "same_codec": "x bp, same codecs",
+    "rate": "rate",
+    "decay": "decay, steps",
     "steps": "steps to target",
+    "spread": "least-most",
     "payload_mb": "MB to target",
     "best_bytes": "x best bp",
     "samples_per_second": "samples/s",
     "seconds": "s to target",
     "best_seconds": "x best bp",
 }
-_CURVES_SECONDS = 3600.0
 _EXACT = ("lossless", "lossless")
 _READ = (
     "KB are per step: payload is encoded numbers, messages are gRPC's, interfaces count every header up to Ethernet's; "
     "MB are all payload to the target, exactly; seconds to it are its samples over samples/s, startup and evaluation "
-    "left out; one seed: steps to the target may move by an evaluation or two"
+    "left out"
 )
 
 
@@ -55,6 +58,7 @@ class Plan:
         target: Test accuracy, 0 to 1.
         evaluate_every: Steps between evaluations.
         megabits_per_second: Of every node's link, each way; None for no links, and so no times.
+        search: What is tried for every rule before the comparison, and over how many seeds that is.
         warmup: Steps before the measurement of speed begins, at least 1.
         link_steps: Steps of that measurement.
     """
@@ -67,12 +71,13 @@ class Plan:
     megabits_per_second: float | None
     warmup: int
     link_steps: int
+    search: Search = Search()
 
     def specs(self) -> list[RunSpec]:
         """One per rule and codec, lossless bp first."""
         common = self.base.model_dump(mode="json")
         return [
-            parse({**common, "rule": rule, "codec": {"activations": up, "errors": down}})
+            parse({**common, **variants.settings(rule), "codec": {"activations": up, "errors": down}})
             for rule in dict.fromkeys((BASELINE, *self.rules))
             for up, down in dict.fromkeys((_EXACT, *self.codecs))
         ]
@@ -93,10 +98,10 @@ def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Ou
     _check(plan, task)
     layers = len(task.recipe.network)
     nodes, why = _nodes(plan, layers)
-    say(f"accuracy of {len(specs)} configurations side by side, until {plan.target:.2%}")
-    curves = accuracy_curve.measure(
-        specs, every=plan.evaluate_every, target=plan.target, deadline_seconds=_CURVES_SECONDS
-    )
+    how: dict[str, Any] = {"every": plan.evaluate_every, "target": plan.target, "say": say}
+    specs = tuned.tune(specs, plan.search, **how)
+    by_seed = tuned.over_seeds(specs, plan.search.seeds, **how)
+    curves = [tuned.median(curves) for curves in by_seed]
     steps = plan.warmup + plan.link_steps
     passages = link_runs.passages(
         [spec.model_copy(update={"max_steps": steps, "epochs": steps}) for spec in specs],
@@ -107,14 +112,61 @@ def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Ou
         say=say,
     )
     rows, raw = _rows(task, specs, curves, list(passages))
+    if plan.search.seeds > 1 or plan.search.candidates:
+        _tell_tuned(rows, specs, by_seed)
+    for row, curves_of in zip(raw[len(raw) - len(specs) :], by_seed, strict=True):
+        row["curves"] = [asdict(curve) for curve in curves_of]
+    notes = _notes(plan, specs, curves, linked=nodes is not None)
     return Outcome(
         name="comm",
         settings=_settings(plan),
-        columns=COLUMNS,
+        columns={key: head for key, head in COLUMNS.items() if any(row.get(key) is not None for row in rows)},
         rows=rows,
-        notes=[_READ, *([why] if why else []), *_notes(plan, specs, curves, linked=nodes is not None)],
+        notes=[_READ, *_seeds(plan), *([why] if why else []), *notes, *_conclusion(rows, specs)],
         raw=raw,
     )
+
+
+def _seeds(plan: Plan) -> list[str]:
+    """What was tuned, and over how many seeds the figures are medians."""
+    search, found = plan.search, []
+    if search.candidates:
+        rates, decays = (", ".join(f"{value:g}" for value in values) for values in (search.rates, search.decays))
+        found.append(
+            f"every rule has its own best of {search.candidates} settings (rates {rates}; cosine over {decays} "
+            f"steps), by "
+            f"steps to the target with lossless codecs and seed {plan.base.seed}, evaluated every "
+            f"{plan.evaluate_every} steps"
+        )
+    if search.seeds > 1:
+        found.append(f"steps and MB are of the median of {search.seeds} seeds; least-most are their steps")
+    else:
+        found.append("one seed: steps to the target may move by an evaluation or two")
+    return found
+
+
+def _tell_tuned(rows: list[dict[str, Any]], specs: Sequence[RunSpec], by_seed: Sequence[Sequence[Curve]]) -> None:
+    """Settings and spread of distfa's rows, the last ones."""
+    for row, spec, curves in zip(rows[len(rows) - len(specs) :], specs, by_seed, strict=True):
+        row |= {"rate": spec.optimizer.lr, "decay": spec.max_steps, "spread": tuned.spread(curves)}
+
+
+def _conclusion(rows: list[dict[str, Any]], specs: Sequence[RunSpec]) -> list[str]:
+    """The fewest bytes and steps of the baseline and of all others, in a sentence."""
+    there = [(row, spec) for row, spec in zip(rows[len(rows) - len(specs) :], specs, strict=True) if row["steps"]]
+    mine, others = ([pair[0] for pair in there if (pair[1].rule == BASELINE) is is_mine] for is_mine in (True, False))
+    if not mine or not others:
+        return []
+    bp, best = (min(rows, key=lambda row: row["payload_mb"]) for rows in (mine, others))
+    exact = next((row for row in mine if row["codec"] == "/".join(_EXACT)), bp)
+    ratio = best["payload_mb"] / bp["payload_mb"]
+    return [
+        f"conclusion: the fewest bytes to the target are {best['payload_mb']:.0f} MB by {best['name']} with "
+        f"{best['codec']}, {bp['payload_mb']:.0f} MB by {BASELINE} with {bp['codec']} ({ratio:.2f} of it) and "
+        f"{exact['payload_mb']:.0f} MB by lossless {BASELINE} ({exact['payload_mb'] / best['payload_mb']:.1f} times "
+        f"as many); in "
+        f"steps {best['name']} takes {best['steps'] / bp['steps']:.2f} of {BASELINE}'s"
+    ]
 
 
 def _check(plan: Plan, task: Task) -> None:
@@ -206,7 +258,7 @@ def _samples(task: Task, steps: int) -> int:
 
 
 def _key(spec: RunSpec) -> tuple[str, str]:
-    return spec.rule, f"{spec.codec.activations}/{spec.codec.errors}"
+    return variants.name(spec), f"{spec.codec.activations}/{spec.codec.errors}"
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -215,7 +267,8 @@ def _settings(plan: Plan) -> dict[str, Any]:
 
 def _notes(plan: Plan, specs: Sequence[RunSpec], curves: Sequence[Curve], *, linked: bool) -> list[str]:
     notes = [
-        f"{spec.rule} with codecs {_key(spec)[1]} did not reach {plan.target:.2%} in {found.steps[-1]:,} steps; its "
+        f"{variants.name(spec)} with codecs {_key(spec)[1]} did not reach {plan.target:.2%} in {found.steps[-1]:,} "
+        f"steps; its "
         f"best was {max(found.accuracy):.2%}"
         for spec, found in zip(specs, curves, strict=True)
         if not found.reached

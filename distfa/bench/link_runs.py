@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distfa.bench import namespaces, torch_engines
+from distfa.bench import namespaces, torch_engines, variants
 from distfa.bench.namespaces import INTERFACE, Nodes
 from distfa.bench.ray_nodes import RayNodes
 from distfa.bench.subprocesses import command, launch
@@ -95,7 +95,7 @@ def passages(
             say(f"a Ray cluster of {layers} nodes")
             rays = stack.enter_context(RayNodes(nodes, layers))
         for spec in specs:
-            say(f"distfa {spec.rule}, codecs {spec.codec.activations}/{spec.codec.errors}")
+            say(f"distfa {variants.name(spec)}, codecs {spec.codec.activations}/{spec.codec.errors}")
             yield _distfa(spec, nodes, rays, layers, warmup)
 
 
@@ -129,7 +129,7 @@ def _distfa(spec: RunSpec, nodes: Nodes | None, rays: RayNodes | None, layers: i
             "layers": {layer: {"custom": {f"node{layer}": 1}} for layer in range(1, layers + 1)},
         }
         spec = parse({**spec.model_dump(mode="json"), "ray": spread})
-    name = f"distfa {spec.rule}, {spec.codec.activations}/{spec.codec.errors}"
+    name = f"distfa {variants.name(spec)}, {spec.codec.activations}/{spec.codec.errors}"
     counters = (nodes.name, nodes.owner) if nodes else None
     with tempfile.TemporaryDirectory() as scratch:  # here, so that it goes even if the driver has to be killed
         kept = spec.model_dump(mode="json") | {"run_dir": str(Path(scratch) / "run")}
@@ -143,7 +143,7 @@ def _distfa(spec: RunSpec, nodes: Nodes | None, rays: RayNodes | None, layers: i
     boundaries, sent = report["boundaries"], {int(node): count for node, count in report["sent_bytes"].items()}
     payload, message = (sum(row[f"up_{part}"] + row[f"down_{part}"] for row in boundaries) for part in _PARTS)
     return Passage(
-        name=f"distfa {spec.rule}",
+        name=f"distfa {variants.name(spec)}",
         steps=report["steps"],
         payload_bytes=payload,
         message_bytes=message,

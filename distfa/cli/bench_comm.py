@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from distfa.cli import options
 from distfa.cli.bench import say, show
+from distfa.errors import UsageError
 
-_task, _what = options.panel("Task"), options.panel("What to measure")
+if TYPE_CHECKING:
+    from distfa.bench.tuned import Search
+
+_task, _what, _search = (
+    options.panel("Task"),
+    options.panel("What to measure"),
+    options.panel("Each rule at its own best"),
+)
 
 Mbit = Annotated[
     float,
@@ -29,13 +37,22 @@ def comm(
     lr: Annotated[float, _task(help="Learning rate.")] = 3e-4,
     lr_schedule: Annotated[str, _task(help="constant, or linear or cosine to 0 over --max-steps.")] = "constant",
     seed: Annotated[int, _task(help="Of weights, feedback and data order.")] = 0,
-    rules: Annotated[str, _what(metavar="RULE,RULE,...", help="Beside bp.")] = "fa,dfa",
+    rules: Annotated[
+        str, _what(metavar="RULE,RULE,...", help="Beside bp; dkp@50 is dkp renewed every 50 steps.")
+    ] = "fa,dfa",
     codecs: Annotated[
         str, _what(metavar="UP[/DOWN],...", help="Beside lossless: of activations, and of errors.")
     ] = "int8",
     target: Annotated[float, _what(help="Test accuracy in percent.")] = 97.5,
     max_steps: Annotated[int, _what(help="Give up on the target after these.")] = 2000,
     eval_steps: Annotated[int, _what(min=1, help="Between evaluations.")] = 50,
+    rates: Annotated[
+        str, _search(metavar="RATE,RATE,...", help="Learning rates to try for every rule, in place of --lr.")
+    ] = "",
+    decays: Annotated[
+        str, _search(metavar="N,N,...", help="Steps of cosine decay to try, in place of --lr-schedule and --max-steps.")
+    ] = "",
+    seeds: Annotated[int, _search(min=1, help="Of the comparison: medians, and least to most.")] = 1,
     mbit: Mbit = 200.0,
     link_steps: Annotated[int, _what(min=1, help="Steps over the link per configuration.")] = 60,
     warmup: Annotated[int, _what(min=1, help="Steps before those.")] = 5,
@@ -46,7 +63,8 @@ def comm(
     """Bytes per step, bytes to a target accuracy, and time to it over slow links; torch's pipelines beside it.
 
     Every layer is a node of its own, a network namespace with a link of --mbit; distfa runs there as a Ray cluster.
-    Equal codecs and equal accuracy are columns of their own.
+    Equal codecs and equal accuracy are columns of their own. With --rates and --decays every rule, bp too, first looks
+    for its own best settings; the search is part of what is reported.
     """
     from distfa.bench.comm import Plan, measure
 
@@ -68,5 +86,21 @@ def comm(
         megabits_per_second=mbit or None,
         warmup=warmup,
         link_steps=link_steps,
+        search=_searched(rates, decays, seeds),
     )
     show(measure(plan, say=say("comm: ")), out, as_json=as_json)
+
+
+def _searched(rates: str, decays: str, seeds: int) -> Search:
+    """What is to be tried.
+
+    Raises:
+        UsageError: One of the two without the other, or what is no number above 0.
+    """
+    from distfa.bench.tuned import Search
+
+    if bool(rates) != bool(decays):
+        raise UsageError("--rates and --decays go together: every rate is tried with every decay")
+    return Search(
+        rates=options.rates("--rates", rates), decays=options.numbers("--decays", decays, may_be_none=True), seeds=seeds
+    )

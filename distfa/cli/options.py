@@ -50,6 +50,21 @@ def numbers(option: str, text: str, count: int | None = None, *, may_be_none: bo
     return tuple(map(int, parts))
 
 
+def rates(option: str, text: str) -> tuple[float, ...]:
+    """``3e-4,1e-3`` as numbers; none of nothing.
+
+    Raises:
+        UsageError: A part is no number above 0.
+    """
+    try:
+        found = tuple(float(part) for part in words(text))
+    except ValueError:
+        found = (0.0,)
+    if not all(rate > 0 for rate in found):
+        raise UsageError(f"{option} is {text!r}; it takes numbers above 0, with commas between")
+    return found
+
+
 def codec_pairs(text: str) -> list[tuple[str, str]]:
     """``int8,int8/bf16`` as (activations, errors)."""
     return [(up, down or up) for up, _, down in (pair.partition("/") for pair in words(text))]

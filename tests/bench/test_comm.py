@@ -4,13 +4,14 @@ import pytest
 from runs import ThreadRun
 from test_namespaces import needs_rights
 
-from distfa.bench import link_runs
+from distfa.bench import link_runs, tuned, variants
 from distfa.bench.accuracy_curve import Curve, MeteredRun
 from distfa.bench.comm import Plan, measure
 from distfa.bench.link_runs import Passage
 from distfa.bench.task import Task
+from distfa.bench.tuned import Search
 from distfa.core.records import EvalRecord
-from distfa.errors import BenchError
+from distfa.errors import BenchError, UsageError
 from distfa.experiment.spec import parse
 from distfa.runtime.coordinator import boundary_bytes
 
@@ -33,9 +34,9 @@ def plan(**changes):
     return Plan(**{"base": parse(TINY), "megabits_per_second": None, **settings, **changes})
 
 
-@pytest.mark.parametrize("codec", ["lossless", "int8"])
-def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec):
-    spec = parse({**TINY, "rule": "dfa", "epochs": 3, "codec": {"activations": codec, "errors": codec}})
+@pytest.mark.parametrize(("codec", "rule"), [("lossless", "dfa"), ("int8", "dfa"), ("lossless", "dkp@7")])
+def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec, rule):
+    spec = parse({**TINY, **variants.settings(rule), "epochs": 3, "codec": {"activations": codec, "errors": codec}})
     found = MeteredRun(spec, every=10, target=1.1).train()  # an epoch has 10 steps
     task = Task.of(spec)
     with ThreadRun(task.recipe, (task.inputs, task.targets), activations=codec, errors=codec) as run:
@@ -127,3 +128,69 @@ def test_what_cannot_be_measured_is_refused_before_anything_runs():
         measure(plan(megabits_per_second=-1.0))
     with pytest.raises(BenchError, match="an evaluation every 121 steps is more than the run has"):
         measure(plan(evaluate_every=121))
+
+
+def test_every_rule_gets_its_own_best_settings_and_all_its_codecs_with_it(monkeypatch):
+    asked = []
+
+    def curves(specs, **_):
+        asked.append([(spec.rule, spec.optimizer.lr, spec.max_steps, spec.optimizer.schedule) for spec in specs])
+        found = []
+        for spec in specs:
+            best = (0.01, 40) if spec.rule == "bp" else (0.02, 20)
+            there = (spec.optimizer.lr, spec.max_steps) == best
+            found.append(Curve(steps=[10 if there else 20], payload_bytes=[1], accuracy=[0.9], reached=there))
+        return found
+
+    monkeypatch.setattr("distfa.bench.accuracy_curve.measure", curves)
+    specs = plan(codecs=[("int8", "int8")]).specs()
+    said = []
+    how = {"every": 5, "target": 0.8, "say": said.append}
+    best = tuned.tune(specs, Search(rates=(0.01, 0.02), decays=(20, 40)), **how)
+    tried = [(lr, steps, "cosine") for lr in (0.01, 0.02) for steps in (20, 40)]
+    assert asked == [[(rule, *one) for one in tried] for rule in ("bp", "dfa")]
+    assert [(s.rule, s.optimizer.lr, s.max_steps) for s in best] == [("bp", 0.01, 40)] * 2 + [("dfa", 0.02, 20)] * 2
+    assert [s.codec.activations for s in best] == ["lossless", "int8"] * 2
+    assert said == ["bp: rate 0.01, decay over 40 steps (10 steps)", "dfa: rate 0.02, decay over 20 steps (10 steps)"]
+    assert tuned.tune(specs, Search(), **how) == specs
+
+
+def test_the_median_puts_a_seed_that_did_not_get_there_last():
+    def curve(steps, *, reached=True, best=0.9):
+        return Curve(steps=[steps], payload_bytes=[steps], accuracy=[best], reached=reached)
+
+    there = [curve(30), curve(10), curve(20)]
+    assert tuned.median(there).steps == [20]
+    assert tuned.spread(there) == "10-30"
+    missed = [curve(30), curve(99, reached=False), curve(20)]
+    assert tuned.median(missed).steps == [30]
+    assert tuned.spread(missed) == "20-30, 1 of 3 not"
+    assert not tuned.median([curve(9), curve(99, reached=False), curve(99, reached=False, best=0.8)]).reached
+    assert tuned.spread([curve(9)]) is None
+
+
+def test_several_seeds_make_one_row_with_its_settings_and_a_conclusion(monkeypatch):
+    def passages(specs, pipelines, **_):
+        for spec in specs:
+            yield Passage(name=f"distfa {variants.name(spec)}", steps=8, payload_bytes=8_000)
+
+    monkeypatch.setattr("distfa.bench.link_runs.passages", passages)
+    base = parse({**TINY, "micro_batches": 3})  # no pipeline of torch's can run these
+    search = Search(rates=(1e-2,), decays=(60,), seeds=2)
+    outcome = measure(plan(base=base, search=search, rules=["dkp@9"], target=0.6))
+    bp, dkp = outcome.rows[1:]
+    assert (bp["name"], dkp["name"]) == ("distfa bp", "distfa dkp@9")
+    for row, run in zip((bp, dkp), outcome.raw, strict=True):
+        steps = [curve["steps"][-1] for curve in run["curves"]]
+        assert len(steps) == 2
+        assert (row["rate"], row["decay"], row["spread"]) == (1e-2, 60, f"{min(steps)}-{max(steps)}")
+        assert row["steps"] == min(steps)
+    assert any("its own best of 1 settings (rates 0.01; cosine over 60 steps)" in note for note in outcome.notes)
+    assert outcome.notes[-1].startswith("conclusion: the fewest bytes to the target are ")
+    assert "distfa dkp@9" in outcome.notes[-1]
+
+
+def test_a_renewal_that_is_no_number_is_refused():
+    for word in ("dkp@", "dkp@0", "dkp@often"):
+        with pytest.raises(UsageError, match="number of steps between renewals, as in dkp@50"):
+            variants.settings(word)

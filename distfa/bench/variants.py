@@ -1,0 +1,26 @@
+"""Feedback rules as benchmarks name them: ``dkp@50`` is dkp whose feedback is renewed every 50 steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distfa.errors import UsageError
+from distfa.experiment.spec import RunSpec
+
+
+def settings(word: str) -> dict[str, Any]:
+    """What a spec is told for it.
+
+    Raises:
+        UsageError: What follows the @ is no whole number above 0.
+    """
+    rule, at, every = word.partition("@")
+    if at and not (every.isdecimal() and int(every) > 0):
+        raise UsageError(f"rule {word!r}: after the @ stands the number of steps between renewals, as in {rule}@50")
+    return {"rule": rule} | ({"feedback": {"renew": {"every": int(every)}}} if at else {})
+
+
+def name(spec: RunSpec) -> str:
+    """The word for a spec's rule."""
+    every = spec.feedback.renew.every
+    return spec.rule if every is None else f"{spec.rule}@{every}"
