@@ -9,7 +9,7 @@ from typing import Any
 
 from distfa.experiment.report.plots import INK, MUTED, Figure, Trace
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 62, 14, 66, 46
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 62, 14, 76, 46
 _GRID, _TICKS, _LEGEND_STEP, _ROOM = "#e4e7eb", 5, 150, 0.05
 
 
