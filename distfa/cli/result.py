@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distfa.cli.output import table
+from distfa.core.rules import BASELINE
 from distfa.experiment.collapse import Finding
 from distfa.experiment.result import Result
 from distfa.experiment.words import human_bytes
@@ -79,7 +80,7 @@ def _alignment_line(alignment: dict[str, Any]) -> str:
 
 def _bytes_table(result: Result) -> Table:
     title = "training bytes between layers: activations up, errors down"
-    compared = result.rule != "bp"  # which would be compared with itself
+    compared = result.rule != BASELINE  # which would be compared with itself
     headings = ("layers", "up", "down", "total", "framing", *(["bp would send"] if compared else []))
     made = table(title, headings, words=("layers",))
     rows = [(f"{row['boundary']}-{row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]

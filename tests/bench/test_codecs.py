@@ -115,7 +115,7 @@ def test_the_figure_has_a_line_per_rule_sorted_by_bytes(tiny):
     [
         ("dfaa", ("fp32", "fp32"), "did you mean 'dfa'"),
         ("dfa", ("int9", "fp32"), "codec.activations: 'int9' is not one of .*did you mean 'int8'"),
-        ("dfa", ("int8", ""), "codec.errors: '' is not one of lossless, fp32"),
+        ("dfa", ("int8", ""), "codec.errors: '' is not one of lossless, auto, fp32"),
     ],
 )
 def test_unknown_rules_and_codecs_are_refused(rule, pair, message):

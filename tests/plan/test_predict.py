@@ -188,7 +188,7 @@ def test_advice_names_latency_and_better_micro_batches():
 
 @pytest.mark.parametrize("changes", [{"rule": "fa"}, {"rule": "dfa", "rank": 2}])
 def test_a_broadcast_of_what_is_not_one_message_is_refused(changes):
-    with pytest.raises(PlanError, match=r"relay or tree goes with rule dfa at full rank"):
+    with pytest.raises(PlanError, match=r"relay or tree goes with rule dfa, dkp at full rank"):
         predict(setting(**changes, fanout=2))
 
 
