@@ -81,7 +81,7 @@ class GrpcTransport:
         self._senders: list[GrpcSender] = []
         self._pool: ThreadPoolExecutor | None = None
         self._thread_name = f"distfa-wire-{uuid.uuid4().hex[:8]}"
-        self._health = health.HealthServicer()
+        self._health = _Health()
         self._claimed: set[str] = set()
         self._lock = threading.Lock()
 
@@ -250,6 +250,14 @@ class GrpcTransport:
         # stream closed in good order, too, whoever still waits for a signal waits in vain.
         inbox.fail(_gone(inbox.link, messages))
         return layer_pb2.PushResponse(messages=messages)
+
+
+class _Health(health.HealthServicer):  # type: ignore[misc]
+    """Answers when asked; nobody may watch, since every watcher would hold a thread that signals need."""
+
+    def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *_: object) -> None:
+        """Refuse, as the protocol allows."""
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "a layer's health can be asked for (Check), not watched")
 
 
 class GrpcSender:

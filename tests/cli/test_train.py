@@ -135,7 +135,13 @@ LONG = ["train", "--epochs", "5000", "--set", "eval_every=5000", "--set", "check
 def started(tmp_path):
     """A long run on Ray that has begun to train, in a process group of its own."""
     process = subprocess.Popen(
-        command(*LONG), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(*LONG),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # who runs the tests may ignore it (nohup)
     )
     give_up = time.monotonic() + 90
     while time.monotonic() < give_up and (steps := _steps(tmp_path)) < 3:
