@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from distfa.experiment.report.records import Run
 
 _REFRESH_SECONDS = 1.0
-_PATIENCE_SECONDS = 60.0
 _OVER = ("finished", "failed", "interrupted", "lost")
 
 
@@ -26,6 +25,9 @@ def watch(
         Path, typer.Argument(help="Run directory, of a run that is about to start, under way or ended.")
     ],
     once: Annotated[bool, typer.Option("--once", help="Print the picture once and stop.")] = False,
+    patience: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait for a run that is about to start.")
+    ] = 60.0,
 ) -> None:
     """Show a run's layers as it trains: per layer, idle time and alignment with the true gradient; per boundary,
     the angle between weights and feedback, whether the conservation law holds, and bytes per second.
@@ -35,7 +37,7 @@ def watch(
     from distfa.experiment.report.records import read_run
 
     if not once:
-        _await(run_dir)
+        _await(run_dir, patience)
     run = read_run(run_dir)
     if once or run.about.get("status") in _OVER:
         Console().print(_picture(run))
@@ -47,12 +49,12 @@ def watch(
             live.update(_picture(run))
 
 
-def _await(run_dir: Path) -> None:
-    """Wait for a run that is about to start; after ``_PATIENCE_SECONDS`` reading it says what is wrong."""
+def _await(run_dir: Path, patience_seconds: float) -> None:
+    """Wait for a run that is about to start; after that, reading it says what is wrong."""
     began = time.monotonic()
-    while not (run_dir.expanduser() / "run.json").exists() and time.monotonic() - began < _PATIENCE_SECONDS:
+    while not (run_dir.expanduser() / "run.json").exists() and time.monotonic() - began < patience_seconds:
         if time.monotonic() - began < _REFRESH_SECONDS:
-            typer.echo(f"waiting up to {_PATIENCE_SECONDS:.0f} s for a run in {run_dir}", err=True)
+            typer.echo(f"waiting up to {patience_seconds:.0f} s for a run in {run_dir}", err=True)
         time.sleep(_REFRESH_SECONDS)
 
 

@@ -1,10 +1,12 @@
 """``distfa bench comm`` and ``distfa bench rules`` as a user runs them, and the pages of their files."""
 
+import pytest
 from test_bench import distfa
 
 from distfa.bench.outcome import Outcome
 
 
+@pytest.mark.slow
 def test_comm_without_links_counts_bytes_and_its_file_is_drawn(tmp_path):
     task = ("--hidden", 24, "--batch-size", 32, "--micro-batches", 1, "--lr", "3e-3")
     size = ("--rules", "dfa", "--codecs", "", "--target", 85, "--max-steps", 200, "--eval-steps", 20)
