@@ -73,9 +73,12 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
         if ray.is_initialized():
             if address not in (None, LOCAL, "auto"):
                 _require_same_cluster(address)
+            if not _SESSION.users:
+                _SESSION.ours = False  # whoever initialised it, we did not
         else:
-            _SESSION.users, _SESSION.ours = 0, True
+            _SESSION.users, _SESSION.ours = 0, False
             _initialise(chosen(address), store_bytes)
+            _SESSION.ours = True
         _SESSION.process = os.getpid()
         _SESSION.users += 1
 

@@ -56,6 +56,16 @@ def test_the_users_own_session_is_used_and_left_as_it_was(tmp_path, expected):
     assert ray.get_runtime_context().get_job_id() == job
 
 
+def test_a_start_of_ours_that_failed_before_does_not_make_it_ours(tmp_path, expected, monkeypatch):
+    """A run that could not reach a cluster, then the user's own ray.init, then a run: it ended the user's session."""
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "is_initialized", lambda: False)
+        with pytest.raises(ClusterError):
+            start_ray("127.0.0.1:9")
+    train(tmp_path / "run")
+    assert ray.is_initialized()
+
+
 def test_another_cluster_than_the_one_in_use_is_refused(tmp_path, monkeypatch):
     used = ray.get_runtime_context().gcs_address
     with pytest.raises(
