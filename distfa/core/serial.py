@@ -138,6 +138,11 @@ class SerialTrainer:
         """All weights, under the keys of the user's model."""
         return {key: value for layer in self.layers for key, value in layer.state().items()}
 
+    @property
+    def books(self) -> Books:
+        """The books of the run."""
+        return self._books
+
     def state_dict(self) -> dict[str, Any]:
         """All that the run needs to go on from here, between two steps of a pipe that has run empty."""
         layers = {layer.index: layer.state_dict() for layer in self.layers}

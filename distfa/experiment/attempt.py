@@ -61,6 +61,7 @@ class Attempt:
             positions=dataset.outputs if several else dataset.positions,
         )
         self._spec, self._run_id = spec, job.run_id
+        self._identity = notes.identity(spec, job.recipe.network, dataset)
         self._subject, self._dataset = subject, dataset
         self._run_dir, self._observer = run_dir, observer
         self._clock = engines.Clock()
@@ -90,7 +91,7 @@ class Attempt:
         """
         found = self._keeper.latest()
         if found is not None:
-            notes.require_same(self._identity(), found.notes, self._run_dir.path)
+            notes.require_same(self._identity, found.notes, self._run_dir.path)
             self._go_back(found.notes, found)
         else:
             self._run_dir.rewind(0, 0)
@@ -185,10 +186,7 @@ class Attempt:
         """What a checkpoint that is made now must hold beside the layers."""
         books, log_bytes = entered(self._engine).books(), self._run_dir.metrics_bytes
         codecs = {"codecs": {"activations": self._job.activations, "errors": self._job.errors}}
-        return self._identity() | codecs | notes.progress(self.tally, self._watcher.seen, books, log_bytes)
-
-    def _identity(self) -> dict[str, Any]:
-        return notes.identity(self._spec, self._job.recipe.network, self._dataset)
+        return self._identity | codecs | notes.progress(self.tally, self._watcher.seen, books, log_bytes)
 
     def _go_back(self, noted: Mapping[str, Any], found: Checkpoint | None) -> None:
         """Take up where the notes were made, with the layers of a checkpoint or as they start."""

@@ -147,8 +147,7 @@ class SerialEngine:
 
     def books(self) -> dict[str, float]:
         """Of the trainer."""
-        found: dict[str, float] = entered(self._trainer).state_dict()["books"]
-        return found
+        return entered(self._trainer).books.state_dict()
 
     def again(self, job: Job, begin: Begin) -> None:
         """Nothing can be lost that leaves this process alive."""
