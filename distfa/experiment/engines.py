@@ -23,7 +23,6 @@ from distfa.runtime.faults import Fault
 from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
 from distfa.runtime.worker import Snapshot
 from distfa.transport.message import Direction
-from distfa.transport.port import Traffic
 
 T = TypeVar("T")
 Modules = Mapping[int, nn.Module]
@@ -173,7 +172,6 @@ class RayEngine:
         self._job = job
         self._run = RayRun(job, spec.ray, inputs=inputs, targets=targets, modules=modules, begin=begin)
         self._coordinator: Coordinator | None = None
-        self._before = begin.traffic
 
     @property
     def coordinator(self) -> Coordinator:
@@ -202,16 +200,12 @@ class RayEngine:
 
     def snapshots(self, step: int) -> Iterator[Snapshot]:
         """Fetched from one layer after the other, as they are taken."""
-        coordinator, before = self.coordinator, self._before
+        coordinator = self.coordinator
         for layer in range(1, len(self._job.recipe.network) + 1):
             found = coordinator.snapshot(layer, step)
             if found is None:
                 raise LayerError(f"the state of layer {layer} before step {step} is gone, a later one took its place")
-            earlier = {key: sent for key, sent in before.items() if key[0].sender == layer}
-            sums = {
-                key: earlier.get(key, Traffic()) + found.traffic.get(key, Traffic()) for key in earlier | found.traffic
-            }
-            yield replace(found, traffic=sums)
+            yield found
 
     def books(self) -> dict[str, float]:
         """Of the coordinator."""
@@ -219,7 +213,6 @@ class RayEngine:
 
     def again(self, job: Job, begin: Begin) -> None:
         """What died is replaced, what lives begins anew where it is."""
-        self._before = begin.traffic
         self._coordinator = self._run.again(job, begin)
 
     def harm(self, layer: int, fault: Fault) -> None:

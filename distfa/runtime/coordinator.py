@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -61,7 +62,7 @@ class Coordinator:
         steps: int | None = None,
         before: Mapping[tuple[Link, Kind], Traffic] | None = None,
     ) -> None:
-        self._before = before or {}
+        self._before = dict(before or {})
         self._barrier = Barrier(len(handles))
         self._books = Books(len(handles), lossy=lossy)
         self._steps, self._steps_seen = steps, 0
@@ -134,9 +135,9 @@ class Coordinator:
 
     def traffic(self) -> dict[tuple[Link, Kind], Traffic]:
         """What every link has carried so far, by what the layers said last."""
-        found = dict(self._before)
+        found = self._before
         for status in self._status.values():
-            found |= {key: found.get(key, Traffic()) + sent for key, sent in status.traffic.items()}
+            found = _added(found, status.traffic)
         return found
 
     @property
@@ -145,7 +146,7 @@ class Coordinator:
         return self._books
 
     def snapshot(self, layer: int, step: int) -> Snapshot | None:
-        """What a layer kept at the cut before ``step``; None where it is gone.
+        """What a layer kept at the cut before ``step``, with all it has ever sent; None where it is gone.
 
         Raises:
             LayerError: It did not answer in time.
@@ -157,7 +158,10 @@ class Coordinator:
             raise LayerError(
                 f"layer {layer} did not give its state within {self._deadline_seconds:.0f} s (wire.deadline_seconds)"
             ) from exc
-        return found
+        if found is None:
+            return None
+        before = {key: sent for key, sent in self._before.items() if key[0].sender == layer}
+        return replace(found, traffic=_added(before, found.traffic))
 
     def _poll(self) -> Iterator[Record]:
         """Take in the answers that came, and ask again those that answered."""
@@ -271,6 +275,13 @@ class Coordinator:
                     "end; it hangs, or its node is too slow: raise wire.deadline_seconds if such steps are expected"
                 )
         return None
+
+
+def _added(
+    before: Mapping[tuple[Link, Kind], Traffic], more: Mapping[tuple[Link, Kind], Traffic]
+) -> dict[tuple[Link, Kind], Traffic]:
+    """Both together, per link and kind."""
+    return {key: before.get(key, Traffic()) + more.get(key, Traffic()) for key in {**before, **more}}
 
 
 def bytes_apart(traffic: dict[tuple[Link, Kind], Traffic]) -> dict[str, int]:
