@@ -80,6 +80,9 @@ def test_after_faults_a_run_goes_on_and_nothing_is_lost(changes, faults, digits,
     assert result.ledger == whole.ledger
     assert result.alignment == whole.alignment
     assert result.steps == whole.steps
+    rows = len(digits.train_x) * 40
+    sent = [row["up_payload"] for row in result.bytes["boundaries"]]
+    assert sent == [rows * width * 4 for width in (512, 384)]  # as if nothing had been sent twice
 
 
 @pytest.mark.slow
