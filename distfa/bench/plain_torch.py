@@ -13,6 +13,7 @@ from torch import nn
 from distfa.bench.torch_training import loss_part, modules, torch_optimizer
 from distfa.core import optim, order
 from distfa.core.samples import Inputs, Targets
+from distfa.core.threads import one_thread
 from distfa.data import Dataset
 from distfa.experiment.spec import RunSpec
 from distfa.experiment.subject import raw_samples, subject_for
@@ -29,12 +30,11 @@ def train(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
         model: nn.Module = modules(recipe, range(1, len(recipe.network) + 1))
     else:
         model = copy.deepcopy(subject.model)
-    device, threads = torch.device("cpu"), torch.get_num_threads()
+    device = torch.device("cpu")
     inputs, targets = raw_samples(recipe.network, dataset)
     (x, test_x), (y, test_y) = inputs.readers(recipe.dtype, device), targets.readers(recipe.dtype, device)
     optimizer, total = torch_optimizer(recipe.optimizer, list(model.parameters())), order.steps(recipe, len(x))
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         for batch in order.batches(recipe, len(x)):
             rows = np.concatenate(batch.parts)
             optimizer.zero_grad()
@@ -45,8 +45,6 @@ def train(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
                 group["lr"] = optim.rate(recipe.optimizer, batch.step, total)
             optimizer.step()
         return _tested(model, recipe.network.positions, test_x, test_y, order.evaluation(recipe, len(test_x)))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _tested(model: nn.Module, positions: tuple[int, ...], x: Inputs, y: Targets, parts: Any) -> dict[str, Any]:

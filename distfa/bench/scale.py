@@ -9,8 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from distfa.bench import random_data, ray_run, steady_state
 from distfa.bench.layer_memory import memory_by_layer
 from distfa.bench.machine import bare_layer_bytes, cores
@@ -20,6 +18,7 @@ from distfa.bench.task import Task
 from distfa.core.recipe import Recipe
 from distfa.core.records import StepRecord
 from distfa.core.serial import SerialTrainer
+from distfa.core.threads import one_thread
 from distfa.experiment.spec import RunSpec, parse
 from distfa.runtime.cluster import start_ray, stop_ray
 
@@ -135,14 +134,10 @@ def _measure(spec: RunSpec, settings: Settings, bare_bytes: int) -> dict[str, fl
 
 def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
     """CPU time of a step of the same run in this process on one thread: the layers' own work, nothing between them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         records = SerialTrainer(task.recipe, *task.splits()).run()
         rows = (record.rows for record in records if isinstance(record, StepRecord))
         return steady_state.watch(rows, warmup=warmup).cpu_seconds * spec.batch_size / 1000
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _array_bytes(spec: RunSpec, recipe: Recipe) -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from distfa.codecs.base import Codec
+from distfa.core.threads import one_thread
 
 _REPEATS = 50
 
@@ -52,16 +53,12 @@ def measure(
     signal[torch.rand(rows, columns, generator=generator) < zeros] = 0
     signal = signal.to(dtype)
     payload = codec.encode(signal)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return Timing(
             encode_seconds=_median_seconds(lambda: codec.encode(signal), repeats),
             decode_seconds=_median_seconds(lambda: codec.decode(payload, rows, columns, dtype), repeats),
             payload_bytes=payload.nbytes,
         )
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _median_seconds(call: Callable[[], object], repeats: int) -> float:

@@ -27,6 +27,7 @@ from distfa.core.draw import Purpose, matrix
 from distfa.core.layer import Layer
 from distfa.core.model import mlp
 from distfa.core.recipe import FeedbackConfig, Recipe
+from distfa.core.threads import one_thread
 from distfa.plan.background import layers_at_once, layers_at_work
 from distfa.plan.calibration import Calibration, CodecCost, MessageCost
 from distfa.runtime.job import Job
@@ -54,14 +55,11 @@ def parts(job: Job, machine: dict[str, object]) -> Calibration:
         job: Gives the shapes, the optimizer and the codecs.
         machine: What it is, for the file.
     """
-    recipe, threads = job.recipe, torch.get_num_threads()
+    recipe = job.recipe
     rows, width = -(-recipe.batch_size // recipe.micro_batches), max(recipe.network.sizes[1:])
-    torch.set_num_threads(1)
-    try:
-        with layers_at_work(layers_at_once(len(recipe.network)) - 1, rows=rows, width=width, dtype=recipe.signal_dtype):
-            return _measured(job, machine)
-    finally:
-        torch.set_num_threads(threads)
+    beside = layers_at_once(len(recipe.network)) - 1
+    with one_thread(), layers_at_work(beside, rows=rows, width=width, dtype=recipe.signal_dtype):
+        return _measured(job, machine)
 
 
 def _measured(job: Job, machine: dict[str, object]) -> Calibration:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +17,7 @@ from distfa.core.probe import ProbeRecord
 from distfa.core.records import StepRecord
 from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer, evaluate
+from distfa.core.threads import one_thread
 from distfa.data import Dataset
 from distfa.errors import NonFiniteError
 from distfa.experiment.checks import check
@@ -82,7 +82,7 @@ def train(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | No
     spec = parse({"ledger": {"every": 0}, "probe": {"every": 0}, "engine": "serial", "epochs": 1000, **settings})
     subject = subject_for(spec, on) if model is None else subject_of(model, spec, on)
     check(spec, subject, on)
-    with _one_thread():
+    with one_thread():
         return _train(spec, subject, on)
 
 
@@ -103,13 +103,3 @@ def _train(spec: RunSpec, subject: Subject, on: Dataset) -> Trained:
     shares = [evaluate(recipe, trainer.layers, half) for half in halves]
     found.train, found.test = (correct / (rows * on.positions) for _, correct, rows in shares)
     return found
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
