@@ -15,8 +15,7 @@ from torch import Tensor
 
 from distfa.bench.subprocesses import command, launch
 from distfa.bench.task import Task, metered
-from distfa.core.records import RenewalRecord, StepRecord
-from distfa.core.routes import Direction, links
+from distfa.core.records import StepRecord
 from distfa.core.serial import SerialTrainer, evaluate
 from distfa.experiment.spec import RunSpec, parse
 
@@ -72,11 +71,11 @@ class MeteredRun:
         task = Task.of(spec)
         train, self._test = task.splits()
         self._sent: list[int] = []
-        self._up, down = metered(spec, task.recipe.signal_dtype, self._sent)
-        self._trainer = SerialTrainer(task.recipe, train, self._test, carry_activation=self._carry_up, carry_error=down)
-        recipe = task.recipe
-        columns = sum(link.columns for link in links(recipe) if link.direction is Direction.RENEWAL)
-        self._renewal_bytes = recipe.network.outputs * columns * recipe.signal_dtype.itemsize
+        wire = metered(spec, task.recipe.signal_dtype, self._sent)
+        self._up = wire["carry_activation"]
+        wire["carry_activation"] = self._carry_up
+        self._trainer = SerialTrainer(task.recipe, train, self._test, modules=task.modules, **wire)
+        self._answers = task.answers
         self._every, self._target = every, target
         self._done, self._due = 0, False
         self._curve = Curve(steps=[], payload_bytes=[], accuracy=[], reached=False)
@@ -86,8 +85,6 @@ class MeteredRun:
         for record in self._trainer.run():
             if self._reached:
                 break
-            if isinstance(record, RenewalRecord):
-                self._sent.append(self._renewal_bytes)
             if isinstance(record, StepRecord):
                 self._done = record.step + 1
                 self._due = self._done % self._every == 0
@@ -109,5 +106,5 @@ class MeteredRun:
         _, correct, rows = evaluate(self._trainer.recipe, self._trainer.layers, self._test)
         self._curve.steps.append(self._done)
         self._curve.payload_bytes.append(sum(self._sent))
-        self._curve.accuracy.append(correct / rows)
+        self._curve.accuracy.append(correct / (rows * self._answers))
         self._due = False

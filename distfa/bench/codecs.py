@@ -9,10 +9,12 @@ import torch
 
 from distfa.bench import over_seeds
 from distfa.bench.outcome import Outcome
-from distfa.bench.task import Task, metered
+from distfa.bench.task import Task, metered, read
 from distfa.codecs import resolve, timing
 from distfa.codecs.floats import FP32
 from distfa.core.serial import SerialTrainer
+from distfa.core.threads import one_thread
+from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.experiment.result import Tally
 from distfa.experiment.spec import RunSpec, parse
@@ -61,7 +63,8 @@ def measure(
         DistfaError: A run failed; one that diverged is a row without accuracy and a note instead.
     """
     specs = [_spec(base, rule, pair) for rule in dict.fromkeys(names) for pair in dict.fromkeys((_EXACT, *pairs))]
-    task = Task.of(base)
+    dataset = read(base)
+    task = Task.of(base, dataset)
     hidden = task.recipe.network.sizes[1:-1]
     if not hidden or not len(task.inputs.test):
         raise BenchError(
@@ -70,7 +73,7 @@ def measure(
         )
     about = [{"rule": spec.rule, "codecs": "/".join(_pair(spec))} for spec in specs]
     trained = [
-        over_seeds.train(spec, each, seeds, partial(_one, task=task), say)
+        over_seeds.train(spec, each, seeds, partial(_one, dataset=dataset), say)
         for spec, each in zip(specs, about, strict=True)
     ]
     raw = [run for runs in trained for run in runs]
@@ -97,15 +100,15 @@ def _spec(base: RunSpec, rule: str, pair: Pair) -> RunSpec:
     return parse({**base.model_dump(mode="json"), **changes, **off})
 
 
-def _one(spec: RunSpec, *, task: Task) -> dict[str, float]:
+def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, float]:
     """The figures of one run, on one thread as a layer has it."""
-    torch.set_num_threads(1)
     sent: list[int] = []
-    recipe = spec.recipe(task.recipe.network)
-    up, down = metered(spec, recipe.signal_dtype, sent)
-    tally = Tally(classification=True)
-    for record in SerialTrainer(recipe, *task.splits(), carry_activation=up, carry_error=down).run():
-        tally.add(record)
+    task = Task.of(spec, dataset)
+    wire = metered(spec, task.recipe.signal_dtype, sent)
+    tally = Tally(classification=True, positions=task.answers)
+    with one_thread():
+        for record in SerialTrainer(task.recipe, *task.splits(), modules=task.modules, **wire).run():
+            tally.add(record)
     return {"test_accuracy": 100 * (tally.test_accuracy or 0.0), "bytes_per_sample": sum(sent) / tally.train_rows}
 
 

@@ -239,9 +239,10 @@ def _row(task: Task, spec: RunSpec, found: Curve, passage: Passage) -> dict[str,
 
 def _weight_transport(task: Task, found: Curve, bp: dict[str, Any]) -> dict[str, Any]:
     """By closed form: bp whose layers send delta_{l+1} and, having no feedback matrix, W_{l+1} down in every step."""
-    sizes, width = task.recipe.network.sizes, task.recipe.signal_dtype.itemsize
-    pairs = [sizes[l : l + 2] for l in task.recipe.network.boundaries]
-    per_row, per_step = width * sum(map(sum, pairs)), width * sum(below * above for below, above in pairs)
+    network, width = task.recipe.network, task.recipe.signal_dtype.itemsize
+    signals = sum(network[l].outputs + network[l + 1].outputs for l in network.boundaries)
+    weights = sum(weight.rows * weight.columns for l in network.boundaries for weight in network[l + 1].weights)
+    per_row, per_step = width * signals, width * weights
     step = per_row * task.recipe.batch_size + per_step
     row = {"name": "weight transport, computed", "codec": bp["codec"], "steps": bp["steps"]}
     row |= {"payload_kb": step / 1000, "same_codec": step / 1000 / bp["payload_kb"]}

@@ -49,13 +49,19 @@ def single(spec: RunSpec, *, warmup: int, deadline_seconds: float) -> Iterator[E
 
 
 def pipelines(
-    spec: RunSpec, *, processes: Sequence[int], counts: Sequence[int], warmup: int, deadline_seconds: float
+    spec: RunSpec,
+    *,
+    layers: int,
+    processes: Sequence[int],
+    counts: Sequence[int],
+    warmup: int,
+    deadline_seconds: float,
 ) -> Iterator[Entrant]:
     """torch's pipelines of every size and schedule with every number of micro-batches it takes."""
     for size, schedule, count in product(processes, torch_engines.SCHEDULES, counts):
         if schedule == "1f1b" and count < size:
             continue  # torch refuses it
-        pipeline = Pipeline(processes=size, schedule=schedule, micro_batches=count)
+        pipeline = Pipeline(layers=layers, processes=size, schedule=schedule, micro_batches=count)
         torch_engines.check(spec, pipeline)
         yield Entrant(
             family=f"torch {schedule}, {size} processes",

@@ -21,7 +21,7 @@ from distfa.core.records import StepRecord
 from distfa.experiment.observing import Progress
 from distfa.experiment.run import run as train
 from distfa.experiment.spec import RunSpec, parse
-from distfa.experiment.subject import network_for
+from distfa.experiment.subject import subject_for
 
 _DEADLINE_SECONDS = 900.0  # of one configuration
 _SETTLE_SECONDS = 0.5  # from the output layer's last step until the lowest layer has had its errors
@@ -82,6 +82,7 @@ def passages(
         for schedule, parts in pipelines:
             prefixes = [nodes.command(node) for node in range(1, layers + 1)] if nodes else ()
             pipeline = Pipeline(
+                layers=layers,
                 processes=layers,
                 schedule=schedule,
                 micro_batches=parts,
@@ -178,7 +179,8 @@ def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int] | Non
             time.sleep(_SETTLE_SECONDS if is_last else 0.0)
             counted.append(namespaces.sent_bytes(*counters))
 
-    result, _ = train(parsed, network_for(parsed, dataset), dataset, observer=watch)
+    subject = subject_for(parsed, dataset)
+    result, _ = train(parsed, subject.network, dataset, model=subject.model, observer=watch)
     measured = steps[warmup:]
     return {
         "steps": result.steps,

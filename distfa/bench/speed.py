@@ -17,7 +17,7 @@ from distfa.bench.rounds import Contest, Entrant, Say
 from distfa.bench.task import Task
 from distfa.core.rules import BASELINE
 from distfa.errors import BenchError
-from distfa.experiment.spec import RunSpec, parse
+from distfa.experiment.spec import MLP, RunSpec, parse
 from distfa.runtime.cluster import LOCAL, start_ray, stop_ray
 
 _COLUMNS = {
@@ -39,12 +39,13 @@ _RATE_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to measure, as the options of ``distfa bench speed`` say it; ``data`` None for random numbers."""
+    """What to measure, as the options of ``distfa bench speed`` say it; ``data`` None for random numbers (mlp only)."""
 
     rules: Sequence[str]
     schedules: Sequence[str]
     processes: Sequence[int]
     micro_batches: Sequence[int]
+    model: str
     hidden: Sequence[int]
     batch_size: int
     lr: float
@@ -70,7 +71,9 @@ def run(settings: Settings, say: Say) -> Outcome:
         spec = _spec(settings, Path(folder))
         task = Task.of(spec)
         entrants = _entrants(settings, spec, task)
-        made = {rule: arithmetic.step(replace(task.recipe, rule=parse({"rule": rule}).rule)) for rule in settings.rules}
+        seeded = task.recipe.network.seeded
+        named = settings.rules if seeded else ()  # the bound knows the products of plain layers
+        made = {rule: arithmetic.step(replace(task.recipe, rule=parse({"rule": rule}).rule)) for rule in named}
         products = [product for layers in made.values() for layer in layers for product in layer]
         rate: dict[str, Any] = {
             "dtype": settings.dtype,
@@ -83,10 +86,11 @@ def run(settings: Settings, say: Say) -> Outcome:
             chosen = contest.search(entrants)
             for number in range(1, settings.rounds + 1):
                 contest.round(number, chosen)
-                times.append(matrix_rate.run(products, **rate))
+                if products:
+                    times.append(matrix_rate.run(products, **rate))
         finally:
             stop_ray()
-    seconds = {product: median(one[product] for one in times) for product in times[0]}
+    seconds = {product: median(one[product] for one in times) for product in products}
     bounds = {rule: settings.batch_size / matrix_rate.bound(layers, seconds, cores()) for rule, layers in made.items()}
     return Outcome(
         name="speed",
@@ -111,12 +115,14 @@ def _spec(settings: Settings, folder: Path) -> RunSpec:
     if not settings.rules:
         raise BenchError("no rule is named, so nothing of distfa's can be measured; name one, as --rules dfa")
     data: dict[str, Any] = {"name": settings.data, "dir": settings.data_dir}
+    if settings.data is None and settings.model != MLP:
+        raise BenchError(f"random numbers are for the multi-layer perceptron; name a data set for {settings.model!r}")
     if settings.data is None:
         rows = _RANDOM_BATCHES * settings.batch_size
         data = {"name": "npz", "dir": str(random_data.write(folder, rows=rows, features=784, seed=settings.seed))}
     raw = {
         "data": data,
-        "model": {"hidden": list(settings.hidden)},
+        "model": {"name": settings.model, "hidden": list(settings.hidden)},
         "rule": BASELINE,
         "batch_size": settings.batch_size,
         "optimizer": {"name": "sgd", "lr": settings.lr},
@@ -142,7 +148,14 @@ def _entrants(settings: Settings, spec: RunSpec, task: Task) -> list[Entrant]:
     return [
         *engines.distfa(spec, task, rules=rules, schedules=schedules, counts=counts, warmup=warmup),
         *engines.single(spec, warmup=warmup, deadline_seconds=deadline),
-        *engines.pipelines(spec, processes=sizes, counts=counts, warmup=warmup, deadline_seconds=deadline),
+        *engines.pipelines(
+            spec,
+            layers=len(task.recipe.network),
+            processes=sizes,
+            counts=counts,
+            warmup=warmup,
+            deadline_seconds=deadline,
+        ),
     ]
 
 
@@ -155,23 +168,29 @@ def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict
             **row,
             "to_single": row["samples_per_second"] / single[0] if single else None,
             "to_pipeline": row["samples_per_second"] / max(pipelines) if pipelines else None,
-            "of_bound": row["samples_per_second"] / bounds[row["rule"]] if "rule" in row else None,
+            "of_bound": row["samples_per_second"] / bounds[row["rule"]] if row.get("rule") in bounds else None,
         }
         for row in rows
     ]
 
 
 def _notes(settings: Settings, seconds: dict[Product, float], bounds: dict[str, float]) -> list[str]:
-    flops = sum(product.flops for product in seconds) / sum(seconds.values())
     books = f"every {settings.books_every} steps" if settings.books_every else "off"
-    listed = ", ".join(f"{rule} {limit:,.0f}" for rule, limit in bounds.items())
     return [
         f"medians of {settings.rounds} rounds of {settings.steps} steps after {settings.warmup} of warm-up, in "
         "shuffled order; ratios are of medians; M is the best of one search round before them, which does not count",
         f"{settings.dtype}, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an "
         f"even share of the {cores()} cores and at least one; processes on one machine, by loopback",
-        f"compute bound, samples/s: {listed}: the products of a step at the {flops / 1e9:,.1f} GFLOP/s that one core "
-        "does at these shapes while all do, in CPU time, spread evenly over the cores but no layer over several",
+        *(_bound_in_words(seconds, bounds) if bounds else ()),
         "CPU seconds are of a configuration's own processes, distfa's with Ray's and the coordinator's; 'by others' is "
         "the share of all cores' time that other programs took meanwhile",
+    ]
+
+
+def _bound_in_words(seconds: dict[Product, float], bounds: dict[str, float]) -> list[str]:
+    flops = sum(product.flops for product in seconds) / sum(seconds.values())
+    listed = ", ".join(f"{rule} {limit:,.0f}" for rule, limit in bounds.items())
+    return [
+        f"compute bound, samples/s: {listed}: the products of a step at the {flops / 1e9:,.1f} GFLOP/s that one core "
+        "does at these shapes while all do, in CPU time, spread evenly over the cores but no layer over several"
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distfa import codecs, data
 from distfa.core.recipe import Recipe
@@ -14,7 +17,7 @@ from distfa.core.serial import Carry
 from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.experiment.spec import RunSpec
-from distfa.experiment.subject import network_for, raw_samples
+from distfa.experiment.subject import raw_samples, subject_for
 from distfa.runtime.job import RawInputs, RawTargets
 
 
@@ -29,37 +32,37 @@ def read(spec: RunSpec) -> Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A spec's recipe and raw data."""
+    """A spec's recipe and raw data, and the modules its layers start from: none where they are drawn from the seed."""
 
     recipe: Recipe
     inputs: RawInputs
     targets: RawTargets
+    modules: Mapping[int, nn.Module] = field(default_factory=dict)
 
     @staticmethod
-    def of(spec: RunSpec) -> Task:
-        """Read the data set and build the network between its inputs and classes.
+    def of(spec: RunSpec, dataset: Dataset | None = None) -> Task:
+        """Build the network between a data set's inputs and classes.
+
+        Args:
+            spec: Of the run.
+            dataset: What it names, where that has been read before.
 
         Raises:
             BenchError: The data set has no class labels, or the loss is not cross_entropy.
             DataError: The data set cannot be read.
         """
-        dataset = read(spec)
+        dataset = read(spec) if dataset is None else dataset
         if not dataset.classification or spec.loss != "cross_entropy":
             raise BenchError(
                 f"a benchmark trains by cross_entropy on class labels, not by {spec.loss} on {dataset.name!r}; choose "
                 "a data set with labels and leave loss out"
             )
-        network = network_for(spec, dataset)
-        if not network.seeded:
-            raise BenchError(
-                f"this benchmark trains multi-layer perceptrons, whose peers it knows how to build, not "
-                f"{spec.model.name!r}; leave model.name out (distfa bench rules compares rules on any model)"
-            )
-        return Task.on(dataset, spec.recipe(network))
+        subject = subject_for(spec, dataset)
+        return replace(Task.on(dataset, spec.recipe(subject.network)), modules=subject.starts(spec.init))
 
     @staticmethod
     def on(dataset: Dataset, recipe: Recipe) -> Task:
-        """A recipe on a data set that is there."""
+        """A recipe on a data set that is there, its layers drawn from the seed."""
         inputs, targets = raw_samples(recipe.network, dataset)
         return Task(recipe=recipe, inputs=inputs, targets=targets)
 
@@ -77,9 +80,22 @@ class Task:
         x, y = self.inputs.readers(self.recipe.dtype, device), self.targets.readers(self.recipe.dtype, device)
         return Split(inputs=x[0], targets=y[0]), Split(inputs=x[1], targets=y[1])
 
+    @property
+    def answers(self) -> int:
+        """Of the network for one sample: more than one where it answers at every position of a sequence."""
+        return math.prod(self.recipe.network.positions)
 
-def metered(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> tuple[Carry, Carry]:
-    """What receivers see of activations and of errors by a spec's codecs; every payload's bytes go to ``sent``."""
+
+class Wire(TypedDict):
+    """What a ``SerialTrainer`` takes for one."""
+
+    carry_activation: Carry
+    carry_error: Carry
+    carry_exact: Carry
+
+
+def metered(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> Wire:
+    """The wire of a ``SerialTrainer`` by a spec's codecs; every payload's bytes go to ``sent``."""
 
     def carry(name: str) -> Carry:
         codec = codecs.resolve(name, dtype)
@@ -91,4 +107,12 @@ def metered(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> tuple[Carry, 
 
         return carried
 
-    return carry(spec.codec.activations), carry(spec.codec.errors)
+    def exact(signal: Tensor) -> Tensor:
+        sent.append(signal.nbytes)
+        return signal
+
+    return {
+        "carry_activation": carry(spec.codec.activations),
+        "carry_error": carry(spec.codec.errors),
+        "carry_exact": exact,
+    }

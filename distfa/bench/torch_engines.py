@@ -27,6 +27,7 @@ class Pipeline:
     """How a network is spread and worked through.
 
     Attributes:
+        layers: Of the network.
         processes: Stages; layers are shared among them in order, as evenly as can be.
         schedule: ``gpipe`` or ``1f1b``.
         micro_batches: Equal parts of a batch.
@@ -35,6 +36,7 @@ class Pipeline:
             empty for nothing.
     """
 
+    layers: int
     processes: int
     schedule: str = "gpipe"
     micro_batches: int = 1
@@ -96,8 +98,8 @@ def run_pipeline(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline
         BenchError: It cannot be run so, failed, or did not end in time.
     """
     check(spec, pipeline)
-    processes, layers = pipeline.processes, len(spec.model.hidden) + 1
-    ends = [1 + layers * i // processes for i in range(processes + 1)]
+    processes = pipeline.processes
+    ends = [1 + pipeline.layers * i // processes for i in range(processes + 1)]
     stages = [list(range(start, end)) for start, end in itertools.pairwise(ends)]
     common: dict[str, object] = {
         "schedule": pipeline.schedule,
@@ -125,7 +127,7 @@ def check(spec: RunSpec, pipeline: Pipeline) -> None:
     Raises:
         BenchError: The processes, micro-batches or prefixes do not fit the network or each other.
     """
-    layers, processes = len(spec.model.hidden) + 1, pipeline.processes
+    layers, processes = pipeline.layers, pipeline.processes
     if pipeline.schedule not in SCHEDULES:
         raise BenchError(f"schedule {pipeline.schedule!r} is not one of {', '.join(SCHEDULES)}")
     if not 2 <= processes <= layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -25,17 +26,21 @@ from distfa.experiment.spec import parse
 def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]:
     """The whole network, by autograd; ``losses`` and ``steady``."""
     torch.set_num_threads(threads)
-    task = Task.of(parse(spec))
-    (train, _), losses = task.splits(), list[float]()
-    model = modules(task.recipe, range(1, len(task.recipe.network) + 1))
+    task, losses = Task.of(parse(spec)), list[float]()
+    found = steady_state.watch(by_autograd(task, whole(task), losses), warmup=warmup)
+    return {"losses": losses, "steady": asdict(found)}
+
+
+def by_autograd(task: Task, model: nn.Module, losses: list[float]) -> Iterator[int]:
+    """Train in one loop; the rows of every step when it is done, its loss in ``losses``."""
+    train, _ = task.splits()
 
     def backward(rows: NDArray[np.int64]) -> float:
-        loss = loss_part(model(train.inputs.read(rows)), train.targets.read(rows), len(rows))
+        loss = loss_part(model(train.inputs.read(rows)), train.targets.read(rows), len(rows) * task.answers)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
-    found = steady_state.watch(_steps(task, model, backward, losses), warmup=warmup)
-    return {"losses": losses, "steady": asdict(found)}
+    return _steps(task, model, backward, losses)
 
 
 def stage(
@@ -78,11 +83,11 @@ def stage(
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes, timeout=timeout)
     task = Task.of(parse(spec))
     recipe, (train, _), losses = task.recipe, task.splits(), list[float]()
-    module, is_last = modules(recipe, range(layers[0], layers[-1] + 1)), rank == processes - 1
+    module, is_last = model_of(task, range(layers[0], layers[-1] + 1)), rank == processes - 1
     worked = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[schedule](
         PipelineStage(module, rank, processes, torch.device("cpu")),
         n_microbatches=micro_batches,
-        loss_fn=lambda output, target: loss_part(output, target, recipe.batch_size),
+        loss_fn=lambda output, target: loss_part(output, target, recipe.batch_size * task.answers),
         scale_grads=False,  # loss_part already is a share of the batch's mean
     )
 
@@ -110,7 +115,7 @@ def _steps(
 ) -> Iterator[int]:
     """Yields the rows of every step, after its update; what ``backward`` says is its loss goes to ``losses``."""
     recipe, samples = task.recipe, len(task.inputs.train)
-    optimizer = torch_optimizer(recipe.optimizer, list(model.parameters()))
+    optimizer = _optimizer(recipe.optimizer, model)
     for batch in order.batches(recipe, samples):
         if whole_batches and batch.rows != recipe.batch_size:
             continue
@@ -133,31 +138,35 @@ class _Mixed(nn.Sequential):
         return input
 
 
-def modules(recipe: Recipe, layers: range) -> nn.Sequential:
-    """Some layers of the network as torch modules, starting on the weights distfa would give them.
+def whole(task: Task) -> nn.Sequential:
+    """The network as a torch model, starting on the weights distfa would give it."""
+    return model_of(task, range(1, len(task.recipe.network) + 1))
+
+
+def model_of(task: Task, layers: range) -> nn.Sequential:
+    """Some layers of the network, counted from 1, as a torch model, starting on the weights distfa would give them.
 
     In a mixed run they compute by torch's autocast, so that what a stage sends is bfloat16 too.
-
-    Args:
-        recipe: What is trained.
-        layers: Which layers, counted from 1.
     """
-    built: list[nn.Module] = []
-    for l in layers:
-        shape = recipe.network[l]
-        linear = nn.Linear(shape.inputs, shape.outputs, bias=shape.bias, dtype=recipe.dtype)
-        with torch.no_grad():
-            linear.weight.copy_(initial_weight(recipe, l))
-            if shape.bias:
-                linear.bias.zero_()
-        built.append(linear)
-        if shape.activation.name != "identity":
-            built.append(shape.activation.module())
-    return _Mixed(*built) if recipe.mixed else nn.Sequential(*built)
+    own, recipe = task.modules, task.recipe
+    built = [copy.deepcopy(own[layer]) if layer in own else _drawn(recipe, layer) for layer in layers]
+    return (_Mixed if recipe.mixed else nn.Sequential)(*built)
 
 
-def torch_optimizer(config: optim.OptimizerConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+def _drawn(recipe: Recipe, layer: int) -> nn.Module:
+    """A Linear and its activation, the weights from the seed."""
+    shape = recipe.network[layer]
+    linear = nn.Linear(shape.inputs, shape.outputs, bias=shape.bias, dtype=recipe.dtype)
+    with torch.no_grad():
+        linear.weight.copy_(initial_weight(recipe, layer))
+        if shape.bias:
+            linear.bias.zero_()
+    return nn.Sequential(linear, shape.activation.module())
+
+
+def _optimizer(config: optim.OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """torch's own optimizer class, fused, with the settings distfa has."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     if config.name == "sgd":
         return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, **common)
@@ -165,7 +174,7 @@ def torch_optimizer(config: optim.OptimizerConfig, parameters: list[Tensor]) -> 
     return adam(parameters, betas=config.betas, eps=config.eps, **common)
 
 
-def loss_part(output: Tensor, target: Tensor, rows: int) -> Tensor:
-    """A micro-batch's share of the mean loss over a batch of ``rows`` rows, so that shares and gradients just add."""
-    wide = output.to(torch.promote_types(output.dtype, torch.float32))
-    return F.cross_entropy(wide, target, reduction="sum") / rows
+def loss_part(output: Tensor, target: Tensor, answers: int) -> Tensor:
+    """A micro-batch's share of the mean loss over a batch's answers, so that shares and gradients just add."""
+    wide = output.to(torch.promote_types(output.dtype, torch.float32)).flatten(0, -2)
+    return F.cross_entropy(wide, target.flatten(), reduction="sum") / answers

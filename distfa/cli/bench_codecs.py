@@ -16,6 +16,7 @@ _PAIRS = "fp32/fp32,bf16/bf16,int8/bf16,int8/int8,fp8/fp8,int4/int8,int4/int4,in
 def codecs(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
+    model: options.Model = "mlp",
     hidden: options.Hidden = "256,256,256",
     epochs: int = 20,
     batch_size: int = 32,
@@ -39,7 +40,8 @@ def codecs(
     """
     from distfa.bench.codecs import measure
 
-    flags: dict[str, Any] = {"data.name": data, "data.dir": data_dir, "epochs": epochs, "batch_size": batch_size}
+    flags: dict[str, Any] = {"data.name": data, "data.dir": data_dir, "model.name": model}
+    flags |= {"epochs": epochs, "batch_size": batch_size}
     flags |= {"optimizer.name": optimizer, "optimizer.lr": lr, "optimizer.schedule": lr_schedule}
     spec = options.bench_spec(hidden, flags)
     outcome = measure(spec, options.words(rules), options.codec_pairs(pairs), seeds=seeds, say=say("codecs: "))

@@ -30,6 +30,7 @@ Insecure = Annotated[bool, _what("--insecure", help="Plain text over the links, 
 def comm(
     data: Annotated[str, _task(help="As for 'distfa train'.")] = "digits",
     data_dir: Annotated[str | None, _task(help="As for 'distfa train'.")] = None,
+    model: Annotated[str, _task(help="As for 'distfa train'.")] = "mlp",
     hidden: Annotated[str, _task(metavar="N,N,...", help="Widths of the hidden layers.")] = "1024,1024,1024",
     batch_size: Annotated[int, _task()] = 256,
     micro_batches: Annotated[int, _task(help="Parts of a batch, for distfa and for torch.")] = 4,
@@ -71,6 +72,7 @@ def comm(
     flags: dict[str, Any] = {
         "data.name": data,
         "data.dir": data_dir,
+        "model.name": model,
         "batch_size": batch_size,
         "micro_batches": micro_batches,
     }

@@ -14,7 +14,7 @@ from distfa.cli.bench import say, show
 def rules(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
-    model: Annotated[str, typer.Option(help="As for 'distfa train'.")] = "mlp",
+    model: options.Model = "mlp",
     hidden: options.Hidden = "128,128",
     epochs: int = 20,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,

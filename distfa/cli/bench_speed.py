@@ -18,10 +18,11 @@ BooksEvery = Annotated[int, _how(min=0, help="Steps between distfa's ledger entr
 
 
 def speed(
-    rules: Annotated[str, _who(metavar="R,R,...", help="Rules of distfa: bp, fa, dfa.")] = "bp,fa,dfa",
+    rules: Annotated[str, _who(metavar="R,R,...", help="Rules of distfa, as 'distfa rules' lists them.")] = "bp,fa,dfa",
     schedules: Annotated[str, _who(metavar="S,S,...", help="Schedules of distfa: sync, async.")] = "sync,async",
     processes: Annotated[str, _who(metavar="N,N,...", help="Sizes of torch's pipelines; '' for none.")] = "2,4",
     micro_batches: Counts = "1,2,4,8",
+    model: Annotated[str, _task(help="As for 'distfa train'; one other than mlp needs --data.")] = "mlp",
     hidden: Annotated[str, _task(metavar="N,N,...", help="Widths of the hidden layers.")] = "1024,1024,1024",
     batch_size: Annotated[int, _task(min=1)] = 256,
     lr: Annotated[float, _task(help="Of SGD.")] = 0.01,
@@ -49,6 +50,7 @@ def speed(
         schedules=options.words(schedules),
         processes=options.numbers("--processes", processes, may_be_none=True),
         micro_batches=options.numbers("--micro-batches", micro_batches),
+        model=model,
         hidden=options.numbers("--hidden", hidden, may_be_none=True),
         batch_size=batch_size,
         lr=lr,

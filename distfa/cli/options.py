@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Data = Annotated[str, typer.Option(help="As for 'distfa train'.")]
 DataDir = Annotated[str | None, typer.Option(help="As for 'distfa train'.")]
+Model = Annotated[str, typer.Option(help="As for 'distfa train'.")]
 Hidden = Annotated[str, typer.Option(metavar="N,N,...", help="Widths of the hidden layers.")]
 Optimizer = Annotated[str, typer.Option(help="sgd, adam or adamw.")]
 LearningRate = Annotated[float, typer.Option(help="Learning rate.")]

@@ -26,7 +26,7 @@ from distfa.core.steps import Score, Share, Steps
 Carry = Callable[[Tensor], Tensor]
 
 
-def _exact(signal: Tensor) -> Tensor:
+def _as_it_is(signal: Tensor) -> Tensor:
     return signal
 
 
@@ -36,10 +36,11 @@ class Tables:
     Args:
         up: What the wire makes of an activation; the identity for a lossless codec.
         down: The same for error messages.
+        exact: The same for what else training sends, which is never rounded.
     """
 
-    def __init__(self, up: Carry, down: Carry) -> None:
-        self._up, self._down = up, down
+    def __init__(self, up: Carry, down: Carry, exact: Carry) -> None:
+        self._up, self._down, self._exact = up, down, exact
         self._lying: dict[tuple[Link, Kind, int, int], Tensor] = {}
 
     def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
@@ -48,7 +49,11 @@ class Tables:
 
     def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
         """Lay it down, as the wire would carry it."""
-        self._lying[link, kind, step, micro_batch] = signal if kind.is_exact else self.seen(link, signal)
+        if not kind.is_exact:
+            signal = self.seen(link, signal)
+        elif kind.is_training:
+            signal = self._exact(signal)
+        self._lying[link, kind, step, micro_batch] = signal
 
     def seen(self, link: Link, signal: Tensor) -> Tensor:
         """As the codec of this direction rounds it."""
@@ -67,6 +72,7 @@ class SerialTrainer:
         test: Test samples; may be empty.
         carry_activation: What the wire makes of an activation (rows, columns); the identity for a lossless codec.
         carry_error: The same for error messages.
+        carry_exact: The same for what else training sends, which is never rounded: rows of feedback, tallies.
         modules: The layers as the user gave them, for those that start from them.
         device: Where to compute.
         lossy: Whether what is carried may be rounded on the way.
@@ -78,15 +84,16 @@ class SerialTrainer:
         train: Split,
         test: Split,
         *,
-        carry_activation: Carry = _exact,
-        carry_error: Carry = _exact,
+        carry_activation: Carry = _as_it_is,
+        carry_error: Carry = _as_it_is,
+        carry_exact: Carry = _as_it_is,
         modules: Mapping[int, nn.Module] | None = None,
         device: torch.device | str = "cpu",
         lossy: bool = False,
     ) -> None:
         self.recipe = recipe
         self._train, self._test = train, test
-        self._ports = Tables(carry_activation, carry_error)
+        self._ports = Tables(carry_activation, carry_error, carry_exact)
         self._books = Books(len(recipe.network), lossy=lossy)
         self._entries: list[Entry] = []
         numbers = range(1, len(recipe.network) + 1)

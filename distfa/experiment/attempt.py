@@ -98,8 +98,7 @@ class Attempt:
 
     def carry_out(self) -> tuple[Result, dict[str, Tensor]]:
         inputs, targets = raw_samples(self._job.recipe.network, self._dataset)
-        network = self._job.recipe.network
-        starts = {} if network.seeded and self._spec.init != "given" else self._subject.modules
+        starts = self._subject.starts(self._spec.init)
         self._engine = engines.build(
             self._spec, self._job, inputs=inputs, targets=targets, modules=starts, begin=self._begin
         )

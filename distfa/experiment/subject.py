@@ -45,6 +45,14 @@ class Subject:
             return {}
         return {number: layer_module(part) for number, part in enumerate(group(self.model), start=1)}
 
+    def starts(self, init: str) -> Mapping[int, nn.Sequential]:
+        """The modules that the layers of a run start from: none where they are drawn from the seed.
+
+        Args:
+            init: ``RunSpec.init``.
+        """
+        return {} if self.network.seeded and init != "given" else self.modules
+
     def try_mixed(self) -> None:
         """Run every layer once as a mixed run does, with signals in bfloat16.
 

@@ -90,8 +90,7 @@ def _train(spec: RunSpec, subject: Subject, on: Dataset) -> Trained:
     recipe, cpu = spec.recipe(subject.network), torch.device("cpu")
     sides = [raw.readers(recipe.dtype, cpu) for raw in raw_samples(subject.network, on)]
     halves = [Split(inputs=x, targets=y) for x, y in zip(*sides, strict=True)]
-    starts = {} if subject.network.seeded and spec.init != "given" else subject.modules
-    trainer, found = SerialTrainer(recipe, *halves, modules=starts), Trained()
+    trainer, found = SerialTrainer(recipe, *halves, modules=subject.starts(spec.init)), Trained()
     kept = {StepRecord: found.steps, LedgerRecord: found.ledger, ProbeRecord: found.probes}
     try:
         for record in trainer.run():

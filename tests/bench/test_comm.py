@@ -34,9 +34,20 @@ def plan(**changes):
     return Plan(**{"base": parse(TINY), "megabits_per_second": None, **settings, **changes})
 
 
-@pytest.mark.parametrize(("codec", "rule"), [("lossless", "dfa"), ("int8", "dfa"), ("lossless", "dkp@7")])
-def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec, rule):
-    spec = parse({**TINY, **variants.settings(rule), "epochs": 3, "codec": {"activations": codec, "errors": codec}})
+JUDGED = {"rule": "dfa", "feedback": {"renew": {"below": 0.999}}, "probe": {"every": 8}}
+
+
+@pytest.mark.parametrize(
+    ("codec", "how"),
+    [
+        ("lossless", {"rule": "dfa"}),
+        ("int8", {"rule": "dfa"}),
+        ("lossless", variants.settings("dkp@7")),
+        ("int8", JUDGED),
+    ],
+)
+def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec, how):
+    spec = parse({**TINY, **how, "epochs": 3, "codec": {"activations": codec, "errors": codec}})
     found = MeteredRun(spec, every=10, target=1.1).train()  # an epoch has 10 steps
     task = Task.of(spec)
     with ThreadRun(task.recipe, (task.inputs, task.targets), activations=codec, errors=codec) as run:
@@ -46,6 +57,22 @@ def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec, rule):
     assert found.accuracy == [r.correct / r.rows for r in records if isinstance(r, EvalRecord)]
     assert found.payload_bytes[-1] == sent["up_payload"] + sent["down_payload"]
     assert not found.reached
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "rule"),
+    [("lenet", "digits", "fa"), pytest.param("transformer", "stdlib", "dfa", marks=pytest.mark.slow)],
+)
+def test_any_models_curve_is_the_distributed_runs(name, data, rule):
+    spec = parse({**TINY, "data": {"name": data, "limit": 64}, "model": {"name": name}, "rule": rule, "epochs": 1})
+    found = MeteredRun(spec, every=2, target=1.1).train()
+    task = Task.of(spec)
+    with ThreadRun(task.recipe, (task.inputs, task.targets), modules=task.modules) as run:
+        _, records = run.train()
+        sent = boundary_bytes(run.coordinator.traffic(), task.recipe.network.boundaries)
+    (last,) = [r for r in records if isinstance(r, EvalRecord)]
+    assert found.accuracy == [last.correct / (last.rows * task.answers)]
+    assert found.payload_bytes == [sum(row["up_payload"] + row["down_payload"] for row in sent)]
 
 
 def test_a_curve_ends_where_it_first_meets_the_target():

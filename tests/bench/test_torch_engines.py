@@ -9,6 +9,7 @@ from distfa.bench import torch_engines
 from distfa.bench.subprocesses import launch
 from distfa.bench.task import Task
 from distfa.bench.torch_engines import Pipeline
+from distfa.core.records import StepRecord
 from distfa.core.serial import SerialTrainer
 from distfa.errors import BenchError
 from distfa.experiment.spec import parse
@@ -36,8 +37,8 @@ def spec(tmp_path_factory):
 
 def serial_losses(raw, **changes):
     task = Task.of(parse({**raw, **changes}))
-    train, test = task.splits()
-    return [r.loss for r in SerialTrainer(task.recipe, train, test).run() if hasattr(r, "epoch") and r.rows < 40]
+    trainer = SerialTrainer(task.recipe, *task.splits(), modules=task.modules)
+    return [r.loss for r in trainer.run() if isinstance(r, StepRecord)]
 
 
 def test_one_process_has_the_losses_of_serial_bp(spec):
@@ -48,13 +49,38 @@ def test_one_process_has_the_losses_of_serial_bp(spec):
     assert found.steady.cpu_seconds > 0
 
 
+MODELS = {  # on data that are always there
+    "lenet": {"data": {"name": "digits", "limit": 100}, "batch_size": 20},
+    "transformer": {"data": {"name": "stdlib", "limit": 24}, "batch_size": 8, "max_steps": 2},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_model_trains_in_one_process_as_by_serial_bp(spec, name):
+    raw = {**spec, **MODELS[name], "model": {"name": name}, "optimizer": {"name": "sgd", "lr": 0.01}}
+    found = torch_engines.run_single(parse(raw), threads=1, warmup=1, deadline_seconds=SECONDS)
+    np.testing.assert_allclose(found.losses, serial_losses(raw), rtol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_any_model_trains_in_a_pipeline_as_by_serial_bp(spec, name):
+    raw = {**spec, **MODELS[name], "model": {"name": name}, "optimizer": {"name": "sgd", "lr": 0.01}}
+    task = Task.of(parse(raw))
+    pipeline = Pipeline(layers=len(task.recipe.network), processes=2, schedule="gpipe", micro_batches=2)
+    found = torch_engines.run_pipeline(parse(raw), pipeline, deadline_seconds=SECONDS)
+    np.testing.assert_allclose(found.losses, serial_losses(raw, micro_batches=2), rtol=2e-5)
+    above = 1 + pipeline.layers // 2  # the first layer of the second process
+    assert found.payload_bytes == len(found.losses) * raw["batch_size"] * 4 * 2 * task.recipe.network[above].inputs
+
+
 @pytest.mark.parametrize("schedule", [None, pytest.param("gpipe", marks=pytest.mark.slow)])
 def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedule):
     raw = {**spec, "dtype": "bfloat16", "max_steps": 6}
     if schedule is None:
         losses = torch_engines.run_single(parse(raw), threads=1, warmup=2, deadline_seconds=SECONDS).losses
     else:
-        pipeline = Pipeline(processes=2, schedule=schedule, micro_batches=1)
+        pipeline = Pipeline(layers=4, processes=2, schedule=schedule, micro_batches=1)
         found = torch_engines.run_pipeline(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
         losses = found.losses
         assert found.payload_bytes == 6 * 32 * 2 * 2 * 9
@@ -65,7 +91,7 @@ def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedu
 @pytest.mark.parametrize(("schedule", "processes", "micro_batches"), [("gpipe", 2, 4), ("1f1b", 3, 4)])
 def test_pipelines_have_the_losses_of_serial_bp(spec, schedule, processes, micro_batches):
     raw = {**spec, "max_steps": 6}
-    pipeline = Pipeline(processes=processes, schedule=schedule, micro_batches=micro_batches)
+    pipeline = Pipeline(layers=4, processes=processes, schedule=schedule, micro_batches=micro_batches)
     found = torch_engines.run_pipeline(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
     np.testing.assert_allclose(found.losses, serial_losses(raw), rtol=2e-6)
     columns = {2: 9, 3: 17 + 9}[processes]  # widths of the boundaries between processes
@@ -75,7 +101,7 @@ def test_pipelines_have_the_losses_of_serial_bp(spec, schedule, processes, micro
 
 def test_a_peer_that_does_not_end_is_killed_and_named(spec):
     with pytest.raises(BenchError, match=r"torch gpipe, 2 processes, M=1 did not end within 1 s \(process 0, 1\)"):
-        torch_engines.run_pipeline(parse(spec), Pipeline(processes=2), deadline_seconds=1)
+        torch_engines.run_pipeline(parse(spec), Pipeline(layers=4, processes=2), deadline_seconds=1)
 
 
 def test_a_peer_that_fails_is_named_with_what_it_said():
@@ -88,11 +114,14 @@ def test_a_peer_that_fails_is_named_with_what_it_said():
 @pytest.mark.parametrize(
     ("pipeline", "message"),
     [
-        (Pipeline(processes=5), "5 processes cannot be made of 4 layers; take 2 to 4"),
-        (Pipeline(processes=2, micro_batches=3), "32 rows has no 3 equal parts"),
-        (Pipeline(processes=2, schedule="zb"), "'zb' is not one of gpipe, 1f1b"),
-        (Pipeline(processes=3, schedule="1f1b", micro_batches=2), "at least as many micro-batches as processes, not 2"),
-        (Pipeline(processes=2, prefixes=[["nice"]]), "1 command prefixes for 2 processes"),
+        (Pipeline(layers=4, processes=5), "5 processes cannot be made of 4 layers; take 2 to 4"),
+        (Pipeline(layers=4, processes=2, micro_batches=3), "32 rows has no 3 equal parts"),
+        (Pipeline(layers=4, processes=2, schedule="zb"), "'zb' is not one of gpipe, 1f1b"),
+        (
+            Pipeline(layers=4, processes=3, schedule="1f1b", micro_batches=2),
+            "at least as many micro-batches as processes, not 2",
+        ),
+        (Pipeline(layers=4, processes=2, prefixes=[["nice"]]), "1 command prefixes for 2 processes"),
     ],
 )
 def test_pipelines_that_cannot_be(spec, pipeline, message):
