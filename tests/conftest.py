@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -17,3 +18,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return 0
     return min(_MOST_WORKERS, os.cpu_count() or 1)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB; mounting one needs root."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=False).returncode:
+        pytest.skip("needs the right to mount a small file system (root)")
+    yield place
+    subprocess.run(["umount", place], check=True)

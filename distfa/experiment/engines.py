@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distfa import codecs
 from distfa.codecs import LOSSLESS
 from distfa.codecs.choice import AUTO
-from distfa.core.records import Record
+from distfa.core.records import Record, StepRecord
 from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
 from distfa.errors import LayerError, SpecError
@@ -186,8 +186,13 @@ class RayEngine:
         self._run.__exit__(*exc)
 
     def records(self) -> Iterator[Record]:
-        """Train."""
-        return self.coordinator.train()
+        """Train, as long as Ray itself is there."""
+        from distfa.runtime.cluster import require_alive  # here, so that serial runs need no Ray
+
+        for record in self.coordinator.train():
+            yield record
+            if isinstance(record, StepRecord):
+                require_alive()
 
     @property
     def job(self) -> Job:

@@ -102,9 +102,10 @@ class RayRun:
             begin: Where to go on.
 
         Raises:
-            ClusterError: Ray cannot place what was lost.
+            ClusterError: Ray cannot place what was lost, or has ended itself.
             DistfaError: A layer could not start or connect.
         """
+        cluster.require_alive()
         self._job, self._begin = dataclasses.replace(job, device=self._job.device), begin
         with in_our_terms():
             closed = [handle.call("close") for handle in self._handles]
@@ -124,11 +125,8 @@ class RayRun:
             return
         self._process = 0
         try:
-            with contextlib.suppress(ray.exceptions.RayError):  # a cluster that is gone has nothing to free
-                for handle in self._handles:
-                    ray.kill(handle.actor, no_restart=True)
-                if self._group is not None:
-                    remove_placement_group(self._group)
+            if cluster.ended() is None:  # else nobody would answer, and nothing is left to free
+                self._free()
         finally:
             cluster.stop_ray()
 
@@ -140,6 +138,13 @@ class RayRun:
     def harm(self, layer: int, fault: Fault) -> None:
         """Do a fault to a layer, on purpose; returns at once."""
         self._handles[layer - 1].call("harm", fault)
+
+    def _free(self) -> None:
+        with contextlib.suppress(ray.exceptions.RayError):  # a cluster that is gone has nothing to free
+            for handle in self._handles:
+                ray.kill(handle.actor, no_restart=True)
+            if self._group is not None:
+                remove_placement_group(self._group)
 
     def _reserve(self) -> None:
         """Reserve what the layers need, and start a process for each."""

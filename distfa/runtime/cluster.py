@@ -20,11 +20,13 @@ from ray._private import ray_constants
 from distfa.errors import ClusterError
 from distfa.runtime.placement import Node, in_words
 from distfa.runtime.ray_errors import in_our_terms, told
+from distfa.runtime.ray_place import require_place, store_directory
 from distfa.runtime.ray_token import PrivateToken
 from distfa.runtime.reach import lets_strangers_in, require_cluster, same_place
 from distfa.transport.address import is_loopback
 
 LOCAL = "local"
+_VITAL = {"raylet": "agent (raylet)", "gcs_server": "control process (gcs_server)"}
 _STORE_FLOOR_BYTES = 128 * 2**20
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
@@ -95,6 +97,30 @@ def stop_ray() -> None:
             if _SESSION.token is not None:
                 _SESSION.token.withdraw()
                 _SESSION.token = None
+
+
+def ended() -> str | None:
+    """Which vital part of the Ray that this process started has ended, in words; None while all is well.
+
+    Ray itself tells nobody: it ends this process, too, in seconds or a minute, by a line of its own.
+    """
+    node = ray._private.worker._global_node
+    for part, process in node.dead_processes() if node is not None else ():
+        if part in _VITAL:
+            return f"Ray's {_VITAL[part]} on this machine ended (exit code {process.returncode})"
+    return None
+
+
+def require_alive() -> None:
+    """See that the Ray that this process started still runs.
+
+    Raises:
+        ClusterError: It does not.
+    """
+    if (found := ended()) is not None:
+        raise ClusterError(
+            f"{found}, and all layers end with it; look for the system's out-of-memory killer (dmesg) or a 'ray stop'"
+        )
 
 
 def chosen(address: str | None) -> str:
@@ -188,11 +214,12 @@ def _initialise(address: str, store_bytes: int) -> None:
 
 def _start_here(store_bytes: int) -> None:
     """A cluster of our own: on loopback alone, behind a token that lives as long as it."""
+    store = store_directory(require_place())
     token = PrivateToken()
     try:
         with _on_loopback(), _deaf_to_hangups():
             for left in reversed(range(_STARTS)):
-                if _started(store_bytes, last=not left):
+                if _started(store_bytes, store, last=not left):
                     break
     except BaseException:
         token.withdraw()
@@ -200,7 +227,7 @@ def _start_here(store_bytes: int) -> None:
     _SESSION.token = token
 
 
-def _started(store_bytes: int, *, last: bool) -> bool:
+def _started(store_bytes: int, store: str | None, *, last: bool) -> bool:
     """Start Ray; whether it did, on a machine too busy for it to start within the time that Ray gives itself.
 
     Raises:
@@ -211,6 +238,7 @@ def _started(store_bytes: int, *, last: bool) -> bool:
             address=LOCAL,
             include_dashboard=False,
             object_store_memory=store_bytes,
+            _plasma_directory=store,
             _system_config={"worker_niceness": 0},  # Ray's default of 15 starves layers beside other work
             **_QUIET,
         )

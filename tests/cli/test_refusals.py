@@ -1,7 +1,6 @@
 """What ``distfa train`` and ``eval`` refuse: one line, an exit code, and nothing left behind."""
 
 import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -61,17 +60,6 @@ def test_a_disk_with_too_little_room_is_refused_before_anything_starts(tmp_path,
     assert done.returncode == 2
     assert re.search(r"the disk of the run directory .* has 0\.\d MiB free and the run may need", done.stderr)
     assert list(small_disk.iterdir()) == []
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 KiB; mounting one needs root."""
-    place = tmp_path / "small"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=False).returncode:
-        pytest.skip("needs the right to mount a small file system (root)")
-    yield place
-    subprocess.run(["umount", place], check=True)
 
 
 def test_eval_says_what_is_missing(tmp_path):

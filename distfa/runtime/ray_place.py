@@ -1,0 +1,57 @@
+"""Where Ray keeps its files on this machine, seen to before it starts: its own words are of sockets and errno."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ray._common.utils import get_default_ray_temp_dir
+
+from distfa.errors import ClusterError
+
+SHARED = Path("/dev/shm")
+_LONGEST_SOCKET = 107  # characters of a Unix socket's path, on Linux
+_WITHIN = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_LEAST_BYTES = 64 * 2**20
+_WAY_OUT = "set RAY_TMPDIR to a directory"
+
+
+def require_place() -> Path:
+    """Ray's directory for its sockets, logs and spilled data.
+
+    Raises:
+        ClusterError: Its name is too long, it cannot be written, or its disk is full; says which, and the way out.
+    """
+    place = Path(get_default_ray_temp_dir())
+    source = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
+    named = f"{place} (by {source})" if source else str(place)
+    room = _LONGEST_SOCKET - len(_WITHIN)
+    if len(os.fsencode(place)) > room:
+        raise ClusterError(
+            f"Ray would keep its sockets in {named}, whose name has {len(os.fsencode(place))} bytes; a socket's path "
+            f"leaves room for {room}: {_WAY_OUT} with a shorter name, as RAY_TMPDIR=/tmp"
+        )
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as exc:
+        raise ClusterError(
+            f"Ray keeps its files in {named}, which cannot be written: {exc.strerror}; {_WAY_OUT} that can be"
+        ) from exc
+    if (free := shutil.disk_usage(place).free) < _LEAST_BYTES:
+        raise ClusterError(
+            f"Ray keeps its files in {named}, where {free / 2**20:.0f} MiB are free; it needs {_LEAST_BYTES // 2**20}: "
+            f"free some, or {_WAY_OUT} on another disk"
+        )
+    return place
+
+
+def store_directory(place: Path) -> str | None:
+    """Where Ray's object store lies; None for Ray's own choice, shared memory or, where that is small, its directory.
+
+    Ray fails where a system has no shared memory at all.
+    """
+    return None if SHARED.is_dir() else str(place)
