@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from distfa.bench import random_data, ray_run, steady_state
+from distfa.bench.arithmetic import works
 from distfa.bench.layer_memory import memory_by_layer
 from distfa.bench.machine import bare_layer_bytes, cores
 from distfa.bench.outcome import Outcome
@@ -143,7 +144,7 @@ def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
 def _array_bytes(spec: RunSpec, recipe: Recipe) -> int:
     """What a layer in the middle must hold: W, G and B, its kept forwards, and full windows at each of its streams."""
     job = spec.job(recipe.network, run_id="", train_rows=spec.batch_size, test_rows=0)
-    return memory_by_layer(job, base=0)[(len(recipe.network) - 1) // 2].total
+    return memory_by_layer(job, works(recipe), base=0)[(len(recipe.network) - 1) // 2].total
 
 
 def _median(shots: Sequence[dict[str, Any]]) -> dict[str, Any]:

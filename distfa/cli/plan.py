@@ -17,9 +17,9 @@ from distfa.cli.output import table
 from distfa.experiment.words import human_bytes
 
 if TYPE_CHECKING:
-    from distfa.experiment.spec import RunSpec
     from distfa.plan.build import Setting
     from distfa.plan.predict import Prediction
+    from distfa.plan.setup import Planned
 
 _what, _cluster, _else = options.panel("Run"), options.panel("Cluster"), options.panel("Instead of a plan")
 _SHOWN = 8
@@ -85,25 +85,23 @@ def plan(
     from distfa.plan import setup
 
     spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
-    ends = setup.ends(spec, options.numbers("--sizes", sizes, 2) if sizes else None)
+    planned = setup.Planned(spec, options.numbers("--sizes", sizes, 2) if sizes else None)
     depths: list[int | None] = [*options.numbers("--layers", layers)] if layers else [None]
     if calibrate is not None:
-        _calibrate(calibrate, spec, ends, depths[0])
+        _calibrate(calibrate, planned, depths[0])
         return
     if cluster_path is None:
         raise PlanError("no cluster is described; give --cluster FILE, 'distfa plan --example' prints one")
-    settings = [
-        setup.setting(spec, ends, clusters.load(cluster_path), depth, setup.fanout(broadcast)) for depth in depths
-    ]
+    settings = [setup.setting(planned, clusters.load(cluster_path), depth, setup.fanout(broadcast)) for depth in depths]
     if len(settings) > 1:
         _print_scale(settings, peer=peer, as_json=as_json)
     else:
         _print_plan(settings[0], peer=peer, as_json=as_json)
     if check_steps:
-        _print_check(spec, settings[0], check_steps)
+        _print_check(planned, settings[0], check_steps)
 
 
-def _calibrate(path: Path, spec: RunSpec, ends: tuple[int, int], layers: int | None) -> None:
+def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
     """Measure this machine, into a file."""
     from distfa.bench.machine import describe
     from distfa.errors import PlanError
@@ -111,7 +109,7 @@ def _calibrate(path: Path, spec: RunSpec, ends: tuple[int, int], layers: int | N
 
     if not path.absolute().parent.is_dir():
         raise PlanError(f"--calibrate is {path}, but there is no folder {path.parent}; make it first")
-    found = calibrate.calibrate(spec, ends, layers, describe())
+    found = calibrate.calibrate(planned, layers, describe())
     found.save(path)
     typer.echo(
         f"{path}: a run takes {found.run_factor:.2f} times the processor time of its parts; a message waits "
@@ -156,13 +154,14 @@ def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
     _console().print(made)
 
 
-def _print_check(spec: RunSpec, setting: Setting, steps: int) -> None:
+def _print_check(planned: Planned, setting: Setting, steps: int) -> None:
     """The same run, made here."""
     from distfa.plan import short_run
     from distfa.plan.predict import predict
 
     steady = predict(setting).steady
-    found = short_run.run(spec, setting.job.recipe.network, steps=steps, expected_seconds=steady.step_seconds)
+    network, expected = setting.job.recipe.network, steady.step_seconds
+    found = short_run.run(planned.spec, planned, network, steps=steps, expected_seconds=expected)
     _console().print(
         f"check: a step of {_seconds(steady.step_seconds)} is predicted, {_seconds(found.step_seconds)} is the mean of "
         f"{steps} measured, ratio {steady.step_seconds / found.step_seconds:.2f}"

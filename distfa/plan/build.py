@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from distfa.bench import arithmetic
-from distfa.bench.arithmetic import Effort
+from torch import nn
+
+from distfa.bench import arithmetic, counted
+from distfa.bench.arithmetic import Effort, LayerWork
 from distfa.bench.layer_memory import training_links
 from distfa.core import rules
 from distfa.core.recipe import Recipe
@@ -22,7 +24,7 @@ from distfa.plan.stages import Channel, Stage
 from distfa.runtime.job import Job
 from distfa.transport.message import Direction, Link
 
-Work = Callable[[Recipe, Rule, int, int], Effort]
+Work = Callable[[int], Effort]
 MESSAGE_BYTES = 72  # identity, shape, checksum and frame around a payload, about
 
 
@@ -37,6 +39,7 @@ class Setting:
         calibration: What things cost.
         fanout: How a direct rule's error reaches its layers: None: the output layer sends to each; k: it
             sends to k layers, each of which passes it on to k more, unopened; 1 is a relay.
+        modules: Every layer's own, where they are not drawn from the seed.
     """
 
     job: Job
@@ -44,11 +47,17 @@ class Setting:
     nodes: tuple[int, ...]
     calibration: Calibration
     fanout: int | None = None
+    modules: Mapping[int, nn.Module] = field(default_factory=dict)
 
     @cached_property
     def rule(self) -> Rule:
         """The run's."""
         return rules.build(self.job.recipe)
+
+    @cached_property
+    def works(self) -> tuple[LayerWork, ...]:
+        """What every layer does, layer 1 first."""
+        return counted.works(self.job.recipe, self.modules)
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
@@ -86,8 +95,8 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
         )
 
     stages = [
-        stage(setting, rule, l, learn=arithmetic.teach, after=arithmetic.accumulate)
-        for l in range(1, len(recipe.network) + 1)
+        stage(setting, recipe, layer, work, learn=work.teach, after=work.accumulate)
+        for layer, work in enumerate(setting.works, start=1)
     ]
     passing = (
         rule
@@ -105,16 +114,24 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
     return stages, channels
 
 
-def stage(setting: Setting, rule: Rule, layer: int, *, learn: Work, after: Work | None, gpipe: bool = False) -> Stage:
+def stage(
+    setting: Setting,
+    recipe: Recipe,
+    layer: int,
+    work: LayerWork,
+    *,
+    learn: Work,
+    after: Work | None,
+    gpipe: bool = False,
+) -> Stage:
     """A layer, by what it does from the error message to what it sends on, and after that."""
-    recipe = rule.recipe
     return Stage(
         node=setting.nodes[layer - 1],
         operations=partial(layer_schedule.operations, recipe, layer, gpipe=gpipe),
-        forward=setting.timed(layer, partial(arithmetic.forward, recipe, layer)),
-        learn=setting.timed(layer, partial(learn, recipe, rule, layer)),
-        after=setting.timed(layer, partial(after, recipe, rule, layer)) if after else (0.0,) * len(setting.rows),
-        update=setting.speed(layer).seconds(arithmetic.update(recipe, rule, layer)),
+        forward=setting.timed(layer, work.forward),
+        learn=setting.timed(layer, learn),
+        after=setting.timed(layer, after) if after else (0.0,) * len(setting.rows),
+        update=setting.speed(layer).seconds(work.update()),
     )
 
 
@@ -129,7 +146,7 @@ def _channel(setting: Setting, wires: Wires, link: Link, *, sender: int) -> Chan
         return codec.max_payload_bytes(n, columns, recipe.signal_dtype)
 
     def send(n: int) -> float:
-        emitted = 0.0 if up else origin(arithmetic.emit(recipe, setting.rule, link.boundary, n))
+        emitted = 0.0 if up else origin(setting.works[link.sender - 1].emit(link.boundary, n))
         return 0.0 if relayed else emitted + c.send.of(payload(n)) + cost.encode * n * columns
 
     def receive(n: int) -> float:

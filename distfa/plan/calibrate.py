@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from distfa.bench.machine import cores
 from distfa.errors import PlanError
-from distfa.experiment.spec import RunSpec
 from distfa.plan import cluster as clusters
-from distfa.plan import measure, setup, short_run
+from distfa.plan import measure, short_run
 from distfa.plan.background import layers_at_once
 from distfa.plan.build import Setting
 from distfa.plan.calibration import Calibration
 from distfa.plan.predict import predict
+from distfa.plan.setup import Planned
 from distfa.plan.short_run import ShortRun
 from distfa.plan.simulate import Steady
 from distfa.runtime.placement import ClusterConfig
@@ -28,28 +28,27 @@ _LEAST_STEPS = 10
 _WAITS = tuple(n / 10_000 for n in range(40))
 
 
-def calibrate(spec: RunSpec, ends: tuple[int, int], layers: int | None, machine: dict[str, object]) -> Calibration:
+def calibrate(planned: Planned, layers: int | None, machine: dict[str, object]) -> Calibration:
     """Measure this machine's processors for a run: its parts, then the run itself; about a minute.
 
     Args:
-        spec: The run; where and on which devices it says is left aside. Of a deep network this machine runs the first
-            layers and the last, two to a core.
-        ends: (features, outputs).
-        layers: As ``setup.job`` takes it.
+        planned: The run; where and on which devices it says is left aside. Of a deep multi-layer perceptron this
+            machine runs the first layers and the last, two to a core.
+        layers: As ``Planned.job`` takes it.
         machine: What it is, for the file.
 
     Raises:
         DistfaError: The run failed.
     """
-    spec = spec.model_copy(update={"ray": ClusterConfig(), "device": "cpu"})
-    job = setup.job(spec, ends, layers)
-    parts = measure.parts(job, machine)
-    some = setup.job(spec, ends, layers_at_once(len(job.recipe.network)))
+    spec = planned.spec.model_copy(update={"ray": ClusterConfig(), "device": "cpu"})
+    job = planned.job(layers)
+    parts = measure.parts(job, planned.modules, machine)
+    some = job if planned.modules else planned.job(layers_at_once(len(job.recipe.network)))
     network, here = some.recipe.network, clusters.parse({"nodes": {"cores": cores()}})
-    setting = Setting(job=some, cluster=here, nodes=(0,) * len(network), calibration=parts)
+    setting = Setting(job=some, cluster=here, nodes=(0,) * len(network), calibration=parts, modules=planned.modules)
     expected = predict(setting).step_seconds
     steps = max(_LEAST_STEPS, math.ceil(_SECONDS / expected))
-    return agree(setting, short_run.run(spec, network, steps=steps, expected_seconds=expected))
+    return agree(setting, short_run.run(spec, planned, network, steps=steps, expected_seconds=expected))
 
 
 def agree(setting: Setting, found: ShortRun) -> Calibration:

@@ -175,7 +175,9 @@ class Speed:
         own, c = self.node.memory_bytes_per_second, self.calibration
         passes = effort.passed_bytes / (c.memory_bytes_per_second if own == "calibrated" else own)
         update = effort.updated_bytes / (c.update_bytes_per_second if own == "calibrated" else own)
+        rate = self.node.flops_per_second
         products = sum(self._product(product) for product in effort.products)
+        products += effort.counted_flops / (c.flops_per_second if rate == "calibrated" else rate)
         fixed = effort.calls * c.call_seconds + effort.updates * c.update_seconds + effort.drawn * c.draw_seconds
         return products + passes + update + fixed
 

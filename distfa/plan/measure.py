@@ -11,13 +11,13 @@ import itertools
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from distfa.bench import arithmetic
+from distfa.bench import arithmetic, counted
 from distfa.bench.arithmetic import Product
 from distfa.bench.machine import bare_layer_bytes
 from distfa.codecs import CODECS, resolve
@@ -29,7 +29,8 @@ from distfa.core.model import mlp
 from distfa.core.recipe import FeedbackConfig, Recipe
 from distfa.core.threads import one_thread
 from distfa.plan.background import layers_at_once, layers_at_work
-from distfa.plan.calibration import Calibration, CodecCost, MessageCost
+from distfa.plan.calibration import Calibration, CodecCost, MessageCost, Speed
+from distfa.plan.cluster import NodeGroup
 from distfa.runtime.job import Job
 from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import GrpcTransport
@@ -48,26 +49,30 @@ _LARGE_COLUMNS = 1024
 _LARGE_ROWS = 256
 
 
-def parts(job: Job, machine: dict[str, object]) -> Calibration:
+def parts(job: Job, modules: Mapping[int, nn.Module], machine: dict[str, object]) -> Calibration:
     """Measure this machine, as busy as a run makes it, for the shapes of a job; about half a minute.
 
     Args:
         job: Gives the shapes, the optimizer and the codecs.
+        modules: Every layer's own, where they are not drawn from the seed.
         machine: What it is, for the file.
     """
     recipe = job.recipe
     rows, width = -(-recipe.batch_size // recipe.micro_batches), max(recipe.network.sizes[1:])
+    if modules:
+        width = min(width, _LARGE_COLUMNS)  # a feature map is wide, and a layer of its width would be far too heavy
     beside = layers_at_once(len(recipe.network)) - 1
     with one_thread(), layers_at_work(beside, rows=rows, width=width, dtype=recipe.signal_dtype):
-        return _measured(job, machine)
+        found = _measured(job, machine)
+        return replace(found, flops_per_second=_counted_rate(job.recipe, modules, found)) if modules else found
 
 
 def _measured(job: Job, machine: dict[str, object]) -> Calibration:
-    products = _products(job)
+    products = _products(job) if job.recipe.network.seeded else ()
     send, receive, carry = _messages(job)
     call, update = _fixed(job)
     return Calibration(
-        flops_per_second=statistics.median(Product(m, k, n).flops / s for m, k, n, s in products),
+        flops_per_second=statistics.median([Product(m, k, n).flops / s for m, k, n, s in products] or [1.0]),
         products=products,
         memory_bytes_per_second=_memory(),
         update_bytes_per_second=_update(job),
@@ -119,6 +124,35 @@ def _product(product: Product, dtype: torch.dtype) -> float:
     return _seconds(torch.mm, left, right)
 
 
+def _counted_rate(recipe: Recipe, modules: Mapping[int, nn.Module], known: Calibration) -> float:
+    """FLOPs a second of the products of a network of any modules: forward, way back and gradient of every layer.
+
+    What passes over memory and calls take by themselves is taken off, but no more than half.
+    """
+    rows = -(-recipe.batch_size // recipe.micro_batches)
+    plain = replace(recipe, ledger_every=0, probe_every=0)
+    speed = Speed(calibration=known, node=NodeGroup(), number_bytes=recipe.signal_dtype.itemsize)
+    flops, seconds = 0, 0.0
+    for number, work in enumerate(counted.works(plain, modules), start=1):
+        layer = Layer(plain, number, module=modules[number])
+        tokens = recipe.network.tokens and number == 1
+        shape = (rows, *layer.spec.input_shape)
+        x = torch.zeros(shape, dtype=torch.int64) if tokens else torch.randn(shape)
+        s = torch.randn(rows, *layer.spec.output_shape).to(recipe.signal_dtype)
+
+        def once(layer: Layer = layer, x: Tensor = x, s: Tensor = s) -> None:
+            layer.forward(x, (0, 0))
+            for boundary in layer.sends_to:
+                layer.emit(boundary, s, (0, 0))
+            layer.accumulate(s, (0, 0))
+
+        effort = sum((work.emit(b, rows) for b in layer.sends_to), work.forward(rows) + work.accumulate(rows))
+        taken = _seconds(once)
+        other = speed.seconds(replace(effort, counted_flops=0))
+        flops, seconds = flops + effort.counted_flops, seconds + max(taken - other, taken / 2)
+    return flops / seconds
+
+
 def _memory() -> float:
     signal = torch.randn(_LARGE_ROWS, _LARGE_COLUMNS)
     return 2 * signal.nbytes / _seconds(torch.relu, signal)
@@ -127,9 +161,8 @@ def _memory() -> float:
 def _update(job: Job) -> float:
     """Of the run's optimizer on its largest layer."""
     recipe = job.recipe
-    largest = max(range(1, len(recipe.network) + 1), key=lambda layer: arithmetic.parameters(recipe, layer))
-    shape = recipe.network[largest]
-    weights = [torch.randn(shape.outputs, shape.inputs, dtype=recipe.dtype) for _ in range(_UPDATED)]
+    numbers = max(layer.trainable for layer in recipe.network.layers)
+    weights = [torch.randn(numbers, dtype=recipe.dtype) for _ in range(_UPDATED)]
     for weight in weights:
         weight.grad = torch.randn_like(weight)
     optimizers = itertools.cycle([optim.Optimizer(recipe.optimizer, [weight]) for weight in weights])
@@ -146,8 +179,8 @@ def _fixed(job: Job) -> tuple[float, float]:
         layer.forward(one, (0, 0))
         layer.accumulate(layer.hidden_delta(one, (0, 0)), (0, 0))
 
-    rule, recipe = layer.rule, replace(job.recipe, network=network)
-    calls = 4 + arithmetic.teach(recipe, rule, 1, 1).calls + arithmetic.accumulate(recipe, rule, 1, 1).calls
+    work = arithmetic.LayerWork(replace(job.recipe, network=network), layer.rule, 1)
+    calls = 4 + work.teach(1).calls + work.accumulate(1).calls
     return _cold(once) / calls, _cold(lambda: layer.update(0, job.recipe.optimizer.lr))
 
 

@@ -6,13 +6,14 @@ gradient of its input leaves after that of its weights is done too. Every step i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from distfa.bench import arithmetic
-from distfa.bench.arithmetic import Effort, Product
+from distfa.bench import counted
+from distfa.bench.arithmetic import Effort, LayerWork
 from distfa.core import rules
-from distfa.core.recipe import FeedbackConfig, Recipe
-from distfa.core.rules.base import Rule
+from distfa.core.recipe import FeedbackConfig
 from distfa.plan import build
 from distfa.plan.build import Setting
 from distfa.plan.calibration import MessageCost
@@ -28,9 +29,11 @@ def stages_and_channels(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple
     recipe = replace(
         setting.job.recipe, rule=rules.BASELINE, feedback=FeedbackConfig(), schedule="sync", check_finite=False
     )
-    rule, rows = rules.build(recipe), setting.rows
-    layers = range(1, len(recipe.network) + 1)
-    stages = [build.stage(setting, rule, l, learn=_backward, after=None, gpipe=gpipe) for l in layers]
+    sent_by, rows = rules.build(recipe).sent_by, setting.rows
+    stages = []
+    for layer, work in enumerate(counted.works(recipe, setting.modules), start=1):
+        learn = partial(_backward, work, sent_by.get(layer, ()))
+        stages.append(build.stage(setting, recipe, layer, work, learn=learn, after=None, gpipe=gpipe))
     channels = []
     for boundary in recipe.network.boundaries:
         sizes = tuple(n * recipe.network.sizes[boundary] * recipe.signal_dtype.itemsize for n in rows)
@@ -51,9 +54,7 @@ def stages_and_channels(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple
     return stages, channels
 
 
-def _backward(recipe: Recipe, rule: Rule, layer: int, n: int) -> Effort:
-    """All of a stage's backward, by the baseline rule."""
-    shape = recipe.network[layer]
-    down = (Product(n, shape.outputs, shape.inputs, "down"),) if layer > 1 else ()
-    learned = arithmetic.teach(recipe, rule, layer, n) + arithmetic.accumulate(recipe, rule, layer, n)
-    return learned + Effort(products=down, calls=4)
+def _backward(work: LayerWork, boundaries: Sequence[int], n: int) -> Effort:
+    """All of a stage's backward, by the baseline rule; autograd's own operations beside it."""
+    down = [work.emit(boundary, n) for boundary in boundaries]
+    return sum(down, work.teach(n) + work.accumulate(n)) + Effort(calls=2)

@@ -9,6 +9,7 @@ from typing import Literal
 from distfa.bench.layer_memory import LayerMemory, memory_by_layer, training_links
 from distfa.codecs import LOSSLESS
 from distfa.core.recipe import FeedbackConfig
+from distfa.core.routes import Direction, links
 from distfa.core.rules import BASELINE
 from distfa.plan import build as ours
 from distfa.plan import layer_schedule
@@ -63,7 +64,7 @@ def predict(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool 
     def seconds_if(other: Setting) -> float:
         return _simulate(other, pipeline)[1].step_seconds
 
-    memory = () if pipeline else memory_by_layer(setting.job, base=setting.calibration.process_bytes)
+    memory = () if pipeline else memory_by_layer(setting.job, setting.works, base=setting.calibration.process_bytes)
     return Prediction(
         name=_name(setting, pipeline),
         step_seconds=steady.step_seconds,
@@ -120,7 +121,10 @@ def _name(setting: Setting, pipeline: Pipeline | None) -> str:
 
 
 def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:
-    """Payload per step, from the closed forms of widths and codecs; the longest, where a codec leaves out zeros."""
+    """Payload per step, from the closed forms of widths and codecs; the longest, where a codec leaves out zeros.
+
+    Rows of feedback that come every so many steps count as their share of one; they are not in the times.
+    """
     job = setting.job
     table = {b: {"boundary": b, "up": 0, "down": 0} for b in job.recipe.network.boundaries}
     for link in training_links(job.recipe):
@@ -128,6 +132,11 @@ def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:
         table[link.boundary][link.direction.value] += sum(
             codec.max_payload_bytes(n, link.columns, job.recipe.signal_dtype) for n in setting.rows
         )
+    if (every := job.recipe.feedback.renew.every) is not None:
+        rows = job.recipe.network.outputs * job.recipe.signal_dtype.itemsize
+        for link in links(job.recipe):
+            if link.direction is Direction.RENEWAL:
+                table[link.boundary]["down"] += rows * link.columns // every
     return tuple(table.values())
 
 

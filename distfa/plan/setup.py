@@ -2,69 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from distfa.bench.task import read
+import numpy as np
+from torch import nn
+
+from distfa.bench import random_data
+from distfa.bench.task import Task, read
 from distfa.codecs.choice import AUTO
 from distfa.core.activations import Activation
-from distfa.core.model import mlp
+from distfa.core.model import Network, mlp
 from distfa.errors import PlanError
-from distfa.experiment.spec import RunSpec
+from distfa.experiment.spec import MLP, RunSpec
+from distfa.experiment.subject import subject_for
 from distfa.plan.build import Setting
 from distfa.plan.calibration import Calibration
 from distfa.plan.cluster import Cluster, place
-from distfa.runtime.job import Job
+from distfa.runtime.job import Job, RawInputs, RawTargets
 
 
-def ends(spec: RunSpec, sizes: Sequence[int] | None) -> tuple[int, int]:
-    """(features, outputs): as given, or as the data set has them."""
-    if sizes is not None:
-        return sizes[0], sizes[1]
-    found = read(spec)
-    return found.features, found.outputs
-
-
-def job(spec: RunSpec, ends: tuple[int, int], layers: int | None) -> Job:
-    """The run.
+class Planned:
+    """A run that is planned for, at one depth or several.
 
     Args:
         spec: Of the run.
-        ends: (features, outputs).
-        layers: How many, by repeating the last hidden width or leaving some out; None for as many as the spec has.
+        sizes: (features, outputs) of a multi-layer perceptron, so that no data set is read; None to read it.
+
+    Attributes:
+        spec: As given.
+        modules: Every layer's own, of a model that is no multi-layer perceptron.
 
     Raises:
-        PlanError: The codec is not named, or there is no hidden width to repeat.
+        PlanError: The codec is not named, or sizes are given for another model.
+        DataError: The data set cannot be read.
     """
-    if AUTO in (spec.codec.activations, spec.codec.errors):
-        raise PlanError("codec is 'auto', which is chosen when a run starts; name the codec that is to be planned for")
-    hidden = spec.model.hidden
-    if layers is not None and layers - 1 != len(hidden):
-        if not hidden:
-            raise PlanError(f"{layers} layers are asked for, but model.hidden is empty: there is no width to repeat")
-        hidden = (*hidden, *[hidden[-1]] * layers)[: layers - 1]
-    slope = {"slope": spec.model.slope} if spec.model.activation == "leaky_relu" else {}
-    network = mlp(
-        (ends[0], *hidden, ends[1]), activation=Activation(name=spec.model.activation, **slope), bias=spec.model.bias
-    )
-    return spec.job(network, run_id="plan", train_rows=spec.batch_size, test_rows=0)
+
+    def __init__(self, spec: RunSpec, sizes: Sequence[int] | None = None) -> None:
+        if AUTO in (spec.codec.activations, spec.codec.errors):
+            raise PlanError(
+                "codec is 'auto', which is chosen when a run starts; name the codec that is to be planned for"
+            )
+        plain = spec.model.name == MLP
+        if sizes is not None and not plain:
+            raise PlanError(
+                f"--sizes are of the multi-layer perceptron; the layers of {spec.model.name!r} follow from the data "
+                "set: leave them out"
+            )
+        self.spec = spec
+        self._dataset = read(spec) if sizes is None else None
+        self._ends = (self._dataset.features, self._dataset.outputs) if self._dataset else tuple(sizes or ())
+        self._subject = None if plain or self._dataset is None else subject_for(spec, self._dataset)
+        self.modules: Mapping[int, nn.Module] = self._subject.modules if self._subject else {}
+
+    def job(self, layers: int | None = None) -> Job:
+        """The run.
+
+        Args:
+            layers: How many, by repeating the last hidden width or leaving some out; None for as many as it has.
+
+        Raises:
+            PlanError: There is no hidden width to repeat, or the model has layers of its own.
+        """
+        return self.spec.job(self._network(layers), run_id="plan", train_rows=self.spec.batch_size, test_rows=0)
+
+    def task(self, spec: RunSpec, network: Network, batches: int) -> Task:
+        """For a short run by ``spec``: the first samples of the data set, or random ones where none was read."""
+        recipe, rows = spec.recipe(network), spec.batch_size * batches
+        if self._subject is not None and self._dataset is not None:
+            task = Task.on(self._dataset, recipe)
+            some = np.arange(rows) % len(task.inputs.train)
+            return replace(
+                task,
+                inputs=replace(task.inputs, train=task.inputs.train[some]),
+                targets=replace(task.targets, train=task.targets.train[some]),
+                modules=self.modules,
+            )
+        outputs = network.outputs
+        inputs, labels = random_data.samples(rows=rows, features=network.sizes[0], classes=outputs, seed=0)
+        targets = labels if recipe.loss == "cross_entropy" else np.eye(outputs, dtype=np.float32)[labels]
+        return Task(
+            recipe=recipe,
+            inputs=RawInputs(train=inputs, test=inputs[:0], mean=np.array([127.5]), std=np.array([73.6])),
+            targets=RawTargets(train=targets, test=targets[:0]),
+        )
+
+    def _network(self, layers: int | None) -> Network:
+        if self._subject is not None:
+            if layers not in (None, len(self._subject.network)):
+                raise PlanError(
+                    f"{layers} layers are asked for, and {self.spec.model.name!r} has {len(self._subject.network)} of "
+                    "its own; --layers is for the multi-layer perceptron"
+                )
+            return self._subject.network
+        model = self.spec.model
+        hidden = model.hidden
+        if layers is not None and layers - 1 != len(hidden):
+            if not hidden:
+                raise PlanError(
+                    f"{layers} layers are asked for, but model.hidden is empty: there is no width to repeat"
+                )
+            hidden = (*hidden, *[hidden[-1]] * layers)[: layers - 1]
+        slope = {"slope": model.slope} if model.activation == "leaky_relu" else {}
+        activation = Activation(name=model.activation, **slope)
+        return mlp((self._ends[0], *hidden, self._ends[1]), activation=activation, bias=model.bias)
 
 
-def setting(spec: RunSpec, ends: tuple[int, int], cluster: Cluster, layers: int | None, fanout: int | None) -> Setting:
+def setting(planned: Planned, cluster: Cluster, layers: int | None, fanout: int | None) -> Setting:
     """What is predicted.
 
     Raises:
         PlanError: The layers do not fit, or the calibration cannot be read.
     """
-    planned = job(spec, ends, layers)
+    spec, job = planned.spec, planned.job(layers)
     calibration = Calibration() if cluster.calibration is None else Calibration.load(Path(cluster.calibration))
     if cluster.calibration is not None and calibration.dtype != spec.dtype:
         raise PlanError(
             f"the calibration {cluster.calibration} is of {calibration.dtype} products, and the run's are "
             f"{spec.dtype}; calibrate with the run's own spec: 'distfa plan SPEC --calibrate FILE'"
         )
-    nodes = place(cluster, len(planned.recipe.network), spec.ray.placement, spec.ray.resources.cpus)
-    return Setting(job=planned, cluster=cluster, nodes=nodes, calibration=calibration, fanout=fanout)
+    nodes = place(cluster, len(job.recipe.network), spec.ray.placement, spec.ray.resources.cpus)
+    return Setting(
+        job=job, cluster=cluster, nodes=nodes, calibration=calibration, fanout=fanout, modules=planned.modules
+    )
 
 
 def fanout(text: str) -> int | None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-
-from distfa.bench import random_data, ray_run
-from distfa.bench.task import Task
+from distfa.bench import ray_run
 from distfa.core.model import Network
 from distfa.experiment.spec import RunSpec, parse
-from distfa.runtime.job import RawInputs, RawTargets
+from distfa.plan.setup import Planned
 
 _WARM_UP_SECONDS = 1.0
 _LEAST_WARM_UP_STEPS = 5
@@ -32,12 +29,13 @@ class ShortRun(NamedTuple):
     core_seconds: float
 
 
-def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float) -> ShortRun:
-    """Train on random samples of the right shape.
+def run(spec: RunSpec, planned: Planned, network: Network, *, steps: int, expected_seconds: float) -> ShortRun:
+    """Train for some steps, ledger, probes and evaluation left out.
 
     Args:
         spec: The run; an asynchronous one is so from its first step.
-        network: Its network.
+        planned: Gives the samples.
+        network: As deep as it is to be.
         steps: To be timed.
         expected_seconds: Of a step, about: so it is known how many steps warm up.
 
@@ -50,17 +48,5 @@ def run(spec: RunSpec, network: Network, *, steps: int, expected_seconds: float)
     raw |= {"max_steps": total, "epochs": total, "sync_epochs": 0}
     raw |= {"ledger": {"every": 0}, "probe": {"every": 0}, "optimizer": raw["optimizer"] | {"lr": _RATE}}
     bare = parse(raw)
-    found = ray_run.run(bare, _task(bare, network), warmup=warmup)
+    found = ray_run.run(bare, planned.task(bare, network, _BATCHES), warmup=warmup)
     return ShortRun(found.step_seconds, found.cpu_seconds * len(network))
-
-
-def _task(spec: RunSpec, network: Network) -> Task:
-    recipe, outputs = spec.recipe(network), network.sizes[-1]
-    rows = recipe.batch_size * _BATCHES
-    inputs, labels = random_data.samples(rows=rows, features=network.sizes[0], classes=outputs, seed=0)
-    targets = labels if recipe.loss == "cross_entropy" else np.eye(outputs, dtype=np.float32)[labels]
-    return Task(
-        recipe=recipe,
-        inputs=RawInputs(train=inputs, test=inputs[:0], mean=np.array([127.5]), std=np.array([73.6])),
-        targets=RawTargets(train=targets, test=targets[:0]),
-    )

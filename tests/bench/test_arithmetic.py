@@ -25,7 +25,7 @@ SIZES = (12, 17, 9, 9, 23, 5)  # wider and narrower upward, so that fa applies B
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_products_are_those_torch_counts(case):
     r = recipe(SIZES, **case, batch_size=N)
-    rule = build(r)
+    rule, works = build(r), arithmetic.works(r)
     for l in range(1, len(r.network) + 1):
         layer, shape = Layer(r, l), r.network[l]
         layer.begin_step(0)
@@ -37,19 +37,19 @@ def test_products_are_those_torch_counts(case):
 
         x = torch.randn(N, shape.inputs)
         flops, _ = counted(lambda: layer.forward(x, (0, 0)))  # noqa: B023
-        assert flops == arithmetic.forward(r, l, N).flops
+        assert flops == works[l - 1].forward(N).flops
         delta = torch.randn(N, shape.outputs)
         if l < len(r.network):
             columns = SIZES[-1] if rule.reads_labels else rule.width(l)
             message = torch.randn(N, columns)
             flops, delta = counted(lambda: layer.hidden_delta(message, (0, 0)))  # noqa: B023
-            assert flops == arithmetic.teach(r, rule, l, N).flops, (rule.name, l)
+            assert flops == works[l - 1].teach(N).flops, (rule.name, l)
         for boundary in layer.sends_to:
             flops, sent = counted(lambda: layer.emit(boundary, delta))  # noqa: B023
-            assert flops == arithmetic.emit(r, rule, boundary, N).flops, (rule.name, l, boundary)
+            assert flops == works[l - 1].emit(boundary, N).flops, (rule.name, l, boundary)
             assert sent.shape == (N, rule.width(boundary))
         flops, _ = counted(lambda: layer.accumulate(delta, (0, 0)))  # noqa: B023
-        assert flops == arithmetic.accumulate(r, rule, l, N).flops
+        assert flops == works[l - 1].accumulate(N).flops
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -3,6 +3,7 @@
 import pytest
 from runs import recipe, run_serial
 
+from distfa.bench.arithmetic import works
 from distfa.bench.layer_memory import memory_by_layer
 from distfa.core.optim import OptimizerConfig
 from distfa.core.rules import RULES
@@ -24,7 +25,7 @@ def test_memory_is_that_of_a_layers_tensors(case, optimizer):
     _, _, trainer = run_serial(r)
     job = Job(run_id="plan", recipe=r, train_rows=1)
     for layer in trainer.layers:
-        found = memory_by_layer(job, base=0)[layer.index - 1]
+        found = memory_by_layer(job, works(r), base=0)[layer.index - 1]
         parameters = [*layer.parameters]
         parameters += [operand.master for operand in layer.ends.learned.values()]
         optimizers = [layer.optimizer, layer.ends.optimizer]
@@ -41,7 +42,7 @@ def test_memory_is_that_of_a_layers_tensors(case, optimizer):
 def test_what_is_kept_and_what_may_wait_grow_with_the_micro_batches_in_flight():
     r = recipe((4, 6, 8, 3), rule="fa", batch_size=32, micro_batches=4, schedule="async")
     job = Job(run_id="plan", recipe=r, train_rows=32)
-    kept = memory_by_layer(job, base=7)
+    kept = memory_by_layer(job, works(r), base=7)
     n = 8
     assert [memory.kept for memory in kept] == [3 * 4 * n * (4 + 12), 2 * 4 * n * (6 + 16), 1 * 4 * n * (8 + 3)]
     window = job.wire.window

@@ -40,6 +40,22 @@ def test_a_plan_says_time_bytes_memory_and_bottleneck(here):
     assert str(here) not in out
 
 
+def test_a_model_is_planned_by_its_own_layers(here):
+    args = ("--cluster", "cluster.yaml", "--set", "model.name=lenet", "--set", "feedback.renew.every=10", "--json")
+    found = json.loads(plan(*args, cwd=here).stdout)["plan"]
+    up, classes = [6 * 4 * 4, 16 * 2 * 2, 120, 84], 10
+    assert [row["up"] for row in found["boundaries"]] == [32 * numbers * 4 for numbers in up]
+    rows = [numbers * classes * 4 // 10 for numbers in up]  # of feedback, in every tenth step
+    assert [row["down"] for row in found["boundaries"]] == [32 * classes * 4 + share for share in rows]
+    assert len(found["memory"]) == 5
+
+
+@pytest.mark.parametrize(("option", "value"), [("--sizes", "64,10"), ("--layers", "3")])
+def test_what_only_a_perceptron_has_is_refused_for_another_model(here, option, value):
+    args = ("--cluster", "cluster.yaml", "--set", "model.name=lenet", option, value)
+    assert "'lenet'" in plan(*args, cwd=here, code=2).stderr
+
+
 def test_json_is_one_object_with_closed_form_bytes(here):
     args = ("--cluster", "cluster.yaml", "--sizes", "20,5", "--layers", 6, "--set", "rule=fa", "--json")
     found = json.loads(plan(*args, cwd=here).stdout)

@@ -6,9 +6,10 @@ import torch
 from plans import setting
 
 from distfa.experiment import spec as specs
-from distfa.plan import calibrate, measure, setup, short_run
+from distfa.plan import calibrate, measure, short_run
 from distfa.plan.background import layers_at_work
 from distfa.plan.calibration import Calibration
+from distfa.plan.setup import Planned
 from distfa.plan.short_run import ShortRun
 
 
@@ -17,7 +18,7 @@ def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "_CACHE_BYTES", 2**16)
     monkeypatch.setattr(measure, "_MESSAGES", 5)
     job = setting((12, 8, 6, 4), rule="kp", micro_batches=4).job
-    found = measure.parts(job, {"cores": 1})
+    found = measure.parts(job, {}, {"cores": 1})
     shapes = {product[:3] for product in found.products}
     assert {(8, 12, 8), (8, 8, 6), (8, 6, 4), (8, 8, 12), (6, 8, 8)} <= shapes
     assert all(product[3] > 0 for product in found.products)
@@ -38,17 +39,18 @@ def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
 )
 def test_a_short_run_makes_the_run_and_times_it(changes):
     spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [16]}} | changes)
-    found = short_run.run(spec, setup.job(spec, (64, 10), None).recipe.network, steps=500, expected_seconds=0.004)
+    planned = Planned(spec, (64, 10))
+    found = short_run.run(spec, planned, planned.job().recipe.network, steps=500, expected_seconds=0.004)
     assert found.step_seconds > 0
     assert found.core_seconds > 0
 
 
 def test_a_calibration_is_fitted_to_a_run_of_as_many_layers_as_the_machine_takes(monkeypatch):
     monkeypatch.setattr(calibrate, "_SECONDS", 0.1)
-    monkeypatch.setattr(measure, "parts", lambda job, machine: Calibration(machine=machine))
+    monkeypatch.setattr(measure, "parts", lambda job, modules, machine: Calibration(machine=machine))
     made = []
 
-    def run(spec, network, *, steps, expected_seconds):
+    def run(spec, planned, network, *, steps, expected_seconds):
         made.append(network.sizes)
         assert spec.ray.address is None
         assert spec.device == "cpu"
@@ -58,7 +60,7 @@ def test_a_calibration_is_fitted_to_a_run_of_as_many_layers_as_the_machine_takes
     monkeypatch.setattr(short_run, "run", run)
     elsewhere = {"ray": {"address": "head:6379"}, "device": "cuda"}
     spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [24, 16]}, **elsewhere})
-    found = calibrate.calibrate(spec, (64, 10), 500, {"cores": 1})
+    found = calibrate.calibrate(Planned(spec, (64, 10)), 500, {"cores": 1})
     layers = 2 * psutil.cpu_count()
     assert made == [(64, 24, *[16] * (layers - 2), 10)]
     assert found.machine == {"cores": 1}
