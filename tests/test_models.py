@@ -199,6 +199,7 @@ def test_dropout_acts_in_training_only():
         (lambda: models.lenet((784,), 10), r"lenet reads images .* of at least 4x4, and samples have shape \(784,\)"),
         (lambda: models.lenet((1, 3, 28), 10), "at least 4x4"),
         (lambda: models.convnet((3, 7, 32), 10), "convnet reads images .* at least 8x8"),
+        (lambda: models.lenet((32, 32, 4), 10), r"shape \(32, 32, 4\); save them as x.transpose\(0, 3, 1, 2\)"),
         (lambda: models.resnet20((28, 28), 10), "resnet20 reads images"),
         (lambda: models.transformer(97, 64, width=30, heads=4), "width 30 with 4 heads; width must be a multiple"),
     ],

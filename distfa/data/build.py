@@ -5,6 +5,7 @@ Every loader ends here, so the rules of ``validate`` hold for every data set the
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from distfa.data.checks import check_positions, check_tokens
 from distfa.data.dataset import TOKEN_DTYPES, Array, Dataset, validate
 from distfa.errors import DataError
 
+log = logging.getLogger(__name__)
 Split = tuple[Array, Array]
 Scale = tuple[float | NDArray[np.float64], float | NDArray[np.float64]]
 
@@ -189,4 +191,6 @@ def _count_outputs(name: str, train_y: Array, test_y: Array) -> int:
             f"{name}: the largest label is {largest}, which would make {largest + 1} classes; "
             "renumber the labels from 0, or say the number of classes"
         )
+    if train_y.dtype.kind != "f" and train_y.ndim == 1 and train_y.size and train_y.min() == 1:
+        log.warning("%s: labels begin at 1, so that class 0 has no samples; subtract 1 from them", name)
     return max(largest, 0) + 1

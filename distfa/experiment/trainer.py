@@ -22,6 +22,7 @@ from distfa.experiment.callbacks import BestWeights, Callback, Caller, require_c
 from distfa.experiment.from_torch import optimizer_settings, rates
 from distfa.experiment.given import Wish, dataset_of, is_streamed
 from distfa.experiment.history import History
+from distfa.experiment.layout import as_read, channels_first, layout_of
 from distfa.experiment.metrics import Scores, scores
 from distfa.experiment.observing import Observer
 from distfa.experiment.progress import ProgressBar
@@ -115,7 +116,8 @@ class Trainer:
                 ``Dataset`` or ``DataLoader``, whose samples are made anew in every epoch, so that random augmentation
                 works (its batches are the run's own, by ``batch_size``; a sampler or a seeded shuffling of its own is
                 kept); any iterable of batches, which is read once; a ``distfa.data.Dataset``, or the name of one.
-                Integers for a model that begins with an Embedding are its tokens; labels that are text get numbers.
+                Images with their channels last are turned for a model that begins with a convolution. Integers for a
+                model that begins with an Embedding are its tokens; labels that are text get numbers.
             test: As ``train``; None where ``train`` is a Dataset, or for no evaluation.
             target: The column of a table that is learned.
             observer: Called with all that happens as the run goes on; ``callbacks`` are simpler.
@@ -167,15 +169,18 @@ class Trainer:
         """The model's outputs for samples, in evaluation mode: logits for classes, (n, ..., C).
 
         Args:
-            x: (n, ...) in the form ``fit`` was given; an array, a tensor or a pandas table.
+            x: (n, ...) in a form that ``fit`` takes; an array, a tensor or a pandas table.
+
+        Raises:
+            DataError: Samples have another shape than the model takes.
         """
         first = next(self.model.parameters())
         given = x.to_numpy() if hasattr(x, "to_numpy") else x
         samples = torch.as_tensor(np.ascontiguousarray(given) if not isinstance(given, Tensor) else given)
         tokens = self._tokens() is not None
         samples = samples.to(first.device, torch.int64 if tokens else first.dtype)
-        if self.network is not None:
-            samples = samples.reshape(len(samples), *self.network.shapes[0])
+        taken = None if self.network is None else self.network.shapes[0]
+        samples = as_read(samples, layout_of(self.model), taken)
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
@@ -280,13 +285,13 @@ class Trainer:
         if isinstance(train, data.Dataset):
             if test is not None:
                 raise SpecError("train is a Dataset, which has a test split of its own; leave test out")
-            return train
+            return channels_first(train, layout_of(self.model))
         if train is None:
             raise DataError("no training data were given; give (x, y), a DataLoader, a table, or a name as 'digits'")
         epochs = 1 if outputs_of_model else self.spec.epochs
         floats = self.spec.loss in ("mse", "bce") and _several(train)
         wish = Wish(epochs=epochs, seed=self.spec.seed, tokens=self._tokens(), target=target, floats=floats)
-        return dataset_of(train, test, wish)
+        return channels_first(dataset_of(train, test, wish), layout_of(self.model))
 
 
 def _several(train: Any) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from distfa.errors import ModelError
 
 Shape = tuple[int, ...]
+_CHANNELS = (1, 3, 4)  # of an image, where they are its last axis
 
 
 def lenet(shape: Shape, outputs: int) -> nn.Sequential:
@@ -128,10 +129,12 @@ def _conv_norm(before: int, after: int, *, kernel: int = 3, stride: int = 1) -> 
 
 
 def _image(model: str, shape: Shape, *, least: int) -> tuple[int, int, int]:
-    if len(shape) != 3 or min(shape[1:]) < least:
+    last = len(shape) == 3 and shape[-1] in _CHANNELS and shape[0] > max(_CHANNELS)
+    if len(shape) != 3 or min(shape[1:]) < least or last:
+        way = "save them as x.transpose(0, 3, 1, 2)" if last else "reshape them"
         raise ModelError(
             f"{model} reads images (channels, height, width) of at least {least}x{least}, and samples have shape "
-            f"{tuple(shape)}; reshape them, or choose mlp, which reads any shape"
+            f"{tuple(shape)}; {way}, or choose mlp, which reads any shape"
         )
     channels, height, width = shape
     return channels, height, width

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from distfa.data import Dataset, validate
+from distfa.data import Dataset, from_arrays, validate
 from distfa.data.build import build, measure
 from distfa.errors import DataError
 
@@ -162,3 +162,9 @@ def test_measure_equals_numpy_in_float64(dtype):
     # Sums of 35000 positive terms in another order: relative error below n * eps, 8e-12.
     assert mean == pytest.approx(exact.mean(), rel=8e-12)
     assert std == pytest.approx(exact.std(), rel=8e-12)
+
+
+def test_labels_that_begin_at_one_are_told_of(caplog):
+    x = np.zeros((4, 2), np.float32)
+    assert from_arrays((x, np.array([1, 2, 3, 2]))).outputs == 4
+    assert "labels begin at 1, so that class 0 has no samples; subtract 1 from them" in caplog.text
