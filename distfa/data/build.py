@@ -191,6 +191,6 @@ def _count_outputs(name: str, train_y: Array, test_y: Array) -> int:
             f"{name}: the largest label is {largest}, which would make {largest + 1} classes; "
             "renumber the labels from 0, or say the number of classes"
         )
-    if train_y.dtype.kind != "f" and train_y.ndim == 1 and train_y.size and train_y.min() == 1:
+    if train_y.ndim == 1 and train_y.size and train_y.min() == 1:
         log.warning("%s: labels begin at 1, so that class 0 has no samples; subtract 1 from them", name)
     return max(largest, 0) + 1
