@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distfa.errors import BenchError
+from distfa.files import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Outcome:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, asdict(self))
+            write_whole(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
         except OSError as exc:
             raise BenchError(f"cannot write {path}: {exc.strerror}") from exc
 
@@ -64,20 +64,6 @@ def _described() -> dict[str, Any]:
     from distfa.bench.machine import describe  # loads torch, which a page of help does not need
 
     return describe()
-
-
-def write_whole(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON, whole or not at all.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def cell(value: object) -> str:

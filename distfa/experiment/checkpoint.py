@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from distfa.errors import CheckpointError
 from distfa.experiment import strict_json
+from distfa.files import write_whole
 from distfa.runtime.worker import Snapshot
 from distfa.transport.message import Kind, Link
 from distfa.transport.port import Traffic
@@ -68,7 +68,7 @@ class Store:
     """
 
     def __init__(self, place: str, *, keep: int) -> None:
-        self.place, self._keep = place, keep
+        self._keep = keep
         try:
             self._files, self._root = fsspec.core.url_to_fs(place)
         except (ImportError, ValueError) as exc:
@@ -186,12 +186,7 @@ class Store:
         if not self._local:
             self._files.pipe_file(path, content)
             return
-        draft = f"{path}.part"
-        with open(draft, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        write_whole(Path(path), content)
 
     def _get(self, path: str, step: int) -> bytes:
         try:

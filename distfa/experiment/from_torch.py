@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -108,7 +107,3 @@ def _name_of(kind: type) -> str:
     if name is None:
         raise SpecError(f"the optimizer is a {kind.__name__}; distfa has {', '.join(NAMES)}")
     return name
-
-
-Factory = Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]
-Settings = Mapping[str, Any]

@@ -36,7 +36,6 @@ class Keeper:
 
     Attributes:
         written: Checkpoints of this process, whole.
-        seconds: What writing them took, beside training.
     """
 
     def __init__(self, store: Store, *, least_seconds: float, tell: Callable[[str], None]) -> None:
@@ -45,7 +44,6 @@ class Keeper:
         self._began = time.monotonic()
         self._passed_over: _Cut | None = None
         self.written = 0
-        self.seconds = 0.0
 
     def offer(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> None:
         """A cut has come: begin to write it, or pass it over.
@@ -101,7 +99,6 @@ class Keeper:
         self._thread.start()
 
     def _write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> None:
-        began = time.monotonic()
         try:
             self._store.write(step, snapshots, notes)
         except CheckpointError as exc:
@@ -113,4 +110,3 @@ class Keeper:
             self._tell(f"the checkpoint of step {step} was not written: {exc}")
             return
         self.written += 1
-        self.seconds += time.monotonic() - began

@@ -40,6 +40,7 @@ from distfa.errors import RunDirError
 from distfa.experiment import strict_json
 from distfa.experiment.driver import driver, is_driven, locked
 from distfa.experiment.host import host_facts
+from distfa.files import write_whole
 
 SPEC, RUN, METRICS, WEIGHTS = "spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors"
 CHECKPOINTS = "checkpoints"
@@ -232,17 +233,10 @@ class RunDir:
         self._write(RUN, strict_json.dumps(self.about, indent=2).encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        """Write a file beside its place, then move it there."""
         target = self.path / name
-        draft = draft_of(target)
         try:
-            with draft.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
+            write_whole(target, content)
         except OSError as exc:
-            draft.unlink(missing_ok=True)
             raise cannot("write", target, exc) from exc
 
     def _remove(self) -> None:
@@ -251,7 +245,6 @@ class RunDir:
         with contextlib.suppress(OSError):
             for name in (SPEC, RUN, WEIGHTS, METRICS):
                 (self.path / name).unlink(missing_ok=True)
-                draft_of(self.path / name).unlink(missing_ok=True)
             for file in events:
                 file.unlink(missing_ok=True)
             if self._made:
@@ -261,11 +254,6 @@ class RunDir:
         if self._events is not None:
             _ignoring_full_disk(self._events.close)
             self._events = None
-
-
-def draft_of(target: Path) -> Path:
-    """Where a file is written before it is moved to its place."""
-    return target.with_name(f".{target.name}.part")
 
 
 def located(path: str | Path) -> Path:

@@ -260,7 +260,7 @@ class Trainer:
         spec = parse(raw)
         if self._scheduler is None:
             return spec
-        recipe = dataclasses.replace(self._sizes(spec), network=Network(layers=()))
+        recipe = spec.recipe(Network(layers=()))
         rows = len(dataset.train_x)
         raw["optimizer"]["rates"] = rates(
             self._scheduler,
@@ -270,9 +270,6 @@ class Trainer:
             by=self._scheduler_by,
         )
         return parse(raw)
-
-    def _sizes(self, spec: RunSpec) -> Any:
-        return spec.recipe(Network(layers=()))
 
     def _tokens(self) -> int | None:
         _, first = next(iter(self.model.named_children()))

@@ -10,7 +10,8 @@ import safetensors.torch
 from torch import Tensor
 
 from distfa.errors import RunDirError
-from distfa.experiment.run_dir import WEIGHTS, cannot, draft_of, located, read_about
+from distfa.experiment.run_dir import WEIGHTS, cannot, located, read_about
+from distfa.files import write_whole
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -37,13 +38,10 @@ def save_weights(file: Path, weights: Mapping[str, Tensor]) -> Path:
     """
     file = located(file)
     contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
-    draft = draft_of(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(safetensors.torch.save(contiguous))
-        draft.replace(file)
+        write_whole(file, safetensors.torch.save(contiguous))
     except OSError as exc:
-        draft.unlink(missing_ok=True)
         raise cannot("write", file, exc) from exc
     return file
 

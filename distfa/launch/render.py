@@ -10,6 +10,7 @@ import yaml
 
 from distfa.errors import UsageError
 from distfa.experiment.spec import RunSpec
+from distfa.files import write_whole
 from distfa.version import __version__
 
 SPEC = "spec.yaml"
@@ -67,7 +68,7 @@ def write(files: dict[str, str], folder: Path) -> list[Path]:
         for name, text in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            write_whole(path, text)
     except OSError as exc:
         raise UsageError(f"cannot write {folder}: {exc.strerror}; name another folder with -o") from exc
     return [folder / name for name in files]

@@ -88,7 +88,7 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
     """
     recipe, rule = setting.job.recipe, setting.rule
     if setting.fanout is not None and not (rule.takes_fanout and recipe.feedback.rank is None):
-        able = ", ".join(name for name, known in rules.RULES.items() if known.takes_fanout)
+        able = rules.able("takes_fanout")
         raise PlanError(
             f"broadcast by relay or tree goes with rule {able} at full rank, which sends every layer the same error; "
             f"this run has rule {recipe.rule!r}, rank {recipe.feedback.rank}"

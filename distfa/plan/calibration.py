@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from distfa.bench.arithmetic import Effort, Product
-from distfa.bench.outcome import write_whole
 from distfa.errors import PlanError
+from distfa.files import write_whole
 from distfa.plan.cluster import NodeGroup
 
 
@@ -133,7 +133,7 @@ class Calibration:
             PlanError: It cannot be written.
         """
         try:
-            write_whole(path, asdict(self))
+            write_whole(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
         except OSError as exc:
             raise PlanError(f"cannot write {path}: {exc.strerror}") from exc
 

@@ -12,7 +12,7 @@ from distfa.core.rules.fa import FeedbackAlignment
 from distfa.core.rules.kp import KolenPollack
 from distfa.core.rules.signs import FixedMagnitudeSignFeedback, FreshMagnitudeSignFeedback, UniformSignFeedback
 
-__all__ = ["BASELINE", "RULES", "DirectRule", "HopRule", "Rule", "build"]
+__all__ = ["BASELINE", "RULES", "DirectRule", "HopRule", "Rule", "able", "build"]
 
 _ALL: tuple[type[Rule], ...] = (
     Backpropagation,
@@ -35,3 +35,8 @@ BASELINE = Backpropagation.name
 def build(recipe: Recipe) -> Rule:
     """The rule the recipe names, for its network and seed."""
     return RULES[recipe.rule](recipe)
+
+
+def able(trait: str) -> str:
+    """The rules that have a trait, as ``takes_rank``, in words."""
+    return ", ".join(name for name, rule in RULES.items() if getattr(rule, trait))

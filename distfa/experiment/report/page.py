@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from distfa.experiment.report import facts, findings, law, training
 from distfa.experiment.report.plots import INK, MAX_POINTS, Figure
 from distfa.experiment.report.records import Row, Run, read_run
 from distfa.experiment.report.timeline import timeline
+from distfa.files import write_whole
 
 # Nothing may be fetched; plotly's own "download as PNG" needs data and blob images.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -259,20 +258,12 @@ def _finite(value: Any) -> Any:
 
 
 def write_page(out: Path, text: str) -> None:
-    """Write beside the page's place, then move it there.
+    """Write a page, whole or not at all.
 
     Raises:
         RunDirError: It cannot be written.
     """
-    draft: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part")
-        draft = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-        draft.chmod(0o644)
-        draft.replace(out)
+        write_whole(out, text)
     except OSError as exc:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
         raise RunDirError(f"cannot write {out}: {exc.strerror or exc}; name another place with --out") from exc

@@ -207,7 +207,7 @@ class RunSpec(_Part):
     @model_validator(mode="after")
     def _rank_needs_a_rule_that_takes_it(self) -> RunSpec:
         if self.feedback.rank is not None and not rules.RULES[self.rule].takes_rank:
-            able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_rank)
+            able = rules.able("takes_rank")
             raise ValueError(f"feedback.rank goes with {able}, not with rule {self.rule!r}; leave it out")
         return self
 
@@ -228,7 +228,7 @@ class RunSpec(_Part):
     @model_validator(mode="after")
     def _decay_needs_feedback_that_learns(self) -> RunSpec:
         if self.feedback.decay is not None and not rules.RULES[self.rule].takes_decay:
-            able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_decay)
+            able = rules.able("takes_decay")
             raise ValueError(
                 f"feedback.decay goes with rule {able}, whose feedback learns with a decay of its own, not with rule "
                 f"{self.rule!r}; leave it out"
@@ -241,7 +241,7 @@ class RunSpec(_Part):
         if not renew.on:
             return self
         if not rules.RULES[self.rule].takes_renewal:
-            able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_renewal)
+            able = rules.able("takes_renewal")
             raise ValueError(
                 f"feedback.renew goes with rule {able}, whose feedback leads straight from the output, not with rule "
                 f"{self.rule!r}; leave it out"
@@ -262,7 +262,7 @@ class RunSpec(_Part):
     def _fanout_needs_one_error_for_all(self) -> RunSpec:
         rule = rules.RULES[self.rule]
         if self.feedback.fanout is not None and not (rule.takes_fanout and self.feedback.rank is None):
-            able = ", ".join(name for name, rule in rules.RULES.items() if rule.takes_fanout)
+            able = rules.able("takes_fanout")
             raise ValueError(
                 f"feedback.fanout goes with rule {able} at full rank, where every layer gets the same error, not with "
                 f"rule {self.rule!r}, rank {self.feedback.rank}; leave it out"
