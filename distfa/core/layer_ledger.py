@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from distfa.core.ledger import Half, ends
-from distfa.core.optim import Optimizer, OptimizerConfig
+from distfa.core.optim import Optimizer
 from distfa.core.recipe import Recipe
+from distfa.core.rounding import Rounding
 from distfa.core.rules.base import Rule
 from distfa.core.schedule import delay
-from distfa.core.update import Fold, Number, PerNeuron, Sums, Update, drift, gradient_of
-
-_MARGIN = 8.0  # standard deviations of rounding that pass without remark
+from distfa.core.update import Fold, PerNeuron, Sums, Update, drift, gradient_of
 
 
 @dataclass(kw_only=True)
@@ -53,7 +52,7 @@ class LayerLedger:
     ) -> None:
         self._recipe, self._layer, self._rule, self._device = recipe, layer, rule, device
         self._spec = recipe.network[layer]
-        self._epsilon = torch.finfo(recipe.dtype).eps
+        self._rounding = Rounding(recipe)
         duties = [(b, end) for b in recipe.network.boundaries for l, end in ends(recipe, rule, b) if l == layer]
         self._lower = any(end == "lower" for _, end in duties)
         self._local = any(end == "upper" and b == layer for b, end in duties)
@@ -241,13 +240,13 @@ class LayerLedger:
             nonhomogeneity = s_h - lr * fold.vector(sums.delta_z)
         else:
             nonhomogeneity = 0.0 if self._spec.lawful else s_h - total.exchange - staleness
-        signals = self._product_rounding(lr * fold.vector(sums.magnitude), lr**2 * fold.vector(sums.square))
+        signals = self._rounding.of_products(lr * fold.vector(sums.magnitude), lr**2 * fold.vector(sums.square))
         numbers, alike = next((u.numbers for u in updates.values()), 1), 0.0
         if not self._spec.plain:
             # A normalisation starts as all ones, and Adam's first step moves all alike: their roundings do not cancel.
             numbers = self._spec.trainable
             vectors = [u.parameter.double() for u in updates.values() if u.parameter.dim() < 2]
-            alike = self._epsilon / 2 * sum(vector.square().sum().item() for vector in vectors)
+            alike = self._rounding.epsilon / 2 * sum(vector.square().sum().item() for vector in vectors)
         return Half(
             boundary=self._layer,
             step=step,
@@ -260,7 +259,7 @@ class LayerLedger:
             staleness=staleness,
             exchange=s_h,
             residual=total.change - total.second - total.optimizer - nonhomogeneity - staleness + s_h,
-            rounding=self._rounding(numbers, lr, total, self._recipe.optimizer) + signals + alike,
+            rounding=self._rounding.of_update(numbers, lr, total, self._recipe.optimizer) + signals + alike,
             exchange_rounding=signals,
         )
 
@@ -276,7 +275,7 @@ class LayerLedger:
         """The growth of the potential that this layer's weight holds for the layer below; else the pairing alone."""
         if self._pairs_only:
             exchange, magnitude = lr * self._sent[0], lr * self._sent[1]
-            rounding = self._product_rounding(magnitude, (lr * magnitude) ** 2)
+            rounding = self._rounding.of_products(magnitude, (lr * magnitude) ** 2)
             return Half(
                 boundary=boundary,
                 step=step,
@@ -323,8 +322,8 @@ class LayerLedger:
             optimizer=total.optimizer,
             exchange=total.exchange,
             residual=total.change - total.second - total.optimizer + total.exchange,
-            rounding=self._rounding(update.numbers, lr, total, update.config),
-            exchange_rounding=self._product_rounding(lr * total.product, lr**2 * total.product_square),
+            rounding=self._rounding.of_update(update.numbers, lr, total, update.config),
+            exchange_rounding=self._rounding.of_products(lr * total.product, lr**2 * total.product_square),
         )
 
     def _shadow_half(self, step: int, lr: float, sums: _Signals, fold: Fold) -> Half:
@@ -338,33 +337,6 @@ class LayerLedger:
             change=-exchange,
             exchange=exchange,
         )
-
-    # -- rounding -----------------------------------------------------------------------------
-
-    def _rounding(self, numbers: int, lr: float, total: Sums, config: OptimizerConfig) -> Number:
-        """How large a half's residual may be by rounding.
-
-        Each of the parameter's numbers is rounded once per step, by up to eps/2 of itself, which weighs
-        in with W or B; independent roundings add up as the root of their number. The optimizer rounds
-        relative to the update, matrix products relative to their terms. Decoupled decay multiplies all numbers by the
-        one factor 1 - lr * decay, which is rounded once for all: that does not cancel.
-        """
-        stored = self._epsilon * total.size / math.sqrt(max(numbers, 1))
-        products = self._product_rounding(lr * total.product, lr**2 * total.product_square)
-        factor = self._epsilon / 2 * total.size if config.name == "adamw" and config.weight_decay else 0.0
-        return _MARGIN * (stored + self._epsilon * total.update) + products + factor
-
-    def _product_rounding(self, magnitude: Number, square: Number) -> Number:
-        """How far a sum of products of signals may be off by rounding.
-
-        eps of the dtype sums are made in, times the root of the longest sum, relative to the sum of magnitudes; and
-        in a mixed run eps/2 of bfloat16 for every signal, weight and gradient: the root of a sum of squares.
-        """
-        network = self._recipe.network
-        places = max((math.prod(shape[1:]) for shape in network.shapes if len(shape) > 1), default=1)
-        longest = max(self._recipe.batch_size * places, *network.sizes)
-        rounded = torch.finfo(self._recipe.signal_dtype).eps / 2 if self._recipe.mixed else 0.0
-        return _MARGIN * (self._epsilon * math.sqrt(longest) * magnitude + rounded * square**0.5)
 
     # -- parts --------------------------------------------------------------------------------
 

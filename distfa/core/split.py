@@ -19,7 +19,7 @@ from torch import nn
 from distfa.core.activations import Activation, from_module
 from distfa.core.admit import Group, admit, require_sequential, require_tensor
 from distfa.core.model import LayerSpec, Network, Shape, Weight, plain_layer
-from distfa.core.swap import Swap
+from distfa.core.swap import TracedSwap
 from distfa.errors import ModelError
 
 _JOINING = (
@@ -178,7 +178,8 @@ class _Trial:
     output_shape: Shape
     trained: frozenset[str]
     random: bool
-    met: frozenset[str]  # parameters that the way back to the input reads
+    met: frozenset[str]  # parameters that the way back to the input reads as they are
+    remade: frozenset[str]  # parameters of which it reads something else that is made of them
 
 
 def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpec:
@@ -208,7 +209,7 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
         trained=tuple(name for name in parameters if name in trial.trained),
         activation=last or Activation(),
         weights=tuple(weights.values()),
-        unreached=() if tokens else tuple(name for name in weights if name not in trial.met),
+        unreached=() if tokens else tuple(name for name in weights if name not in trial.met or name in trial.remade),
         transported=tuple(name for name in parameters if name in trial.met - weights.keys() - _keeping_apart(module)),
         random=trial.random,
         rectified=_rectified([module for _, module in parts]),
@@ -226,11 +227,14 @@ def _try(module: nn.Sequential, where: str, shape: Shape, *, tokens: bool) -> _T
     """One forward and backward in training mode; torch's random state is left as it was."""
     dtype = next(module.parameters()).dtype
     parameters = dict(module.named_parameters())
+    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
+    for parameter in parameters.values():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x = torch.zeros(_ROWS, *shape, dtype=torch.int64) if tokens else torch.randn(_ROWS, *shape).to(dtype)
         x.requires_grad_(not tokens)
-        before, swap, given = torch.random.get_rng_state(), Swap(parameters), x.clone()
+        before, swap, given = torch.random.get_rng_state(), TracedSwap(parameters), x.clone()
         with swap.recording():
             output = require_tensor(module(given), where)
         random = not torch.equal(before, torch.random.get_rng_state())
@@ -246,15 +250,13 @@ def _try(module: nn.Sequential, where: str, shape: Shape, *, tokens: bool) -> _T
             f"{where} turns {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay "
             "that of samples"
         )
-    met: frozenset[str] = frozenset()
     if not tokens:  # first the way back alone: what only a gradient reads is not met on it
         torch.autograd.grad(output, [x], torch.ones_like(output), retain_graph=True, allow_unused=True)
-        met = frozenset(swap.used)
-    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
+    met, remade = frozenset(swap.used), frozenset(swap.remade)
     wanted = list(trainable.values())
     found = torch.autograd.grad(output, wanted, torch.ones_like(output), allow_unused=True) if wanted else ()
     trained = frozenset(name for name, gradient in zip(trainable, found, strict=True) if gradient is not None)
-    return _Trial(output_shape=tuple(output.shape[1:]), trained=trained, random=random, met=met)
+    return _Trial(output_shape=tuple(output.shape[1:]), trained=trained, random=random, met=met, remade=remade)
 
 
 def _keeping_apart(module: nn.Module) -> set[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,6 +66,56 @@ class Swap:
         instead = self._stand_in.get(kept.name)
         source = self._parameters[kept.name] if instead is None else instead
         return source.as_strided(kept.size, kept.stride, kept.offset)
+
+
+class _Made(NamedTuple):
+    """A tensor that autograd wanted to keep, made of parameters alone."""
+
+    tensor: Tensor
+    of: frozenset[str]
+
+
+class TracedSwap(Swap):
+    """Also tells which parameters go back in another shape than their own: what is made of them is kept as it is.
+
+    Args:
+        parameters: As ``Swap`` takes them; each requires a gradient.
+
+    Attributes:
+        remade: Names of those that the last way back met so.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        super().__init__(parameters)
+        self.remade: set[str] = set()
+
+    def _pack(self, kept: Tensor) -> Any:
+        packed = super()._pack(kept)
+        if isinstance(packed, _Note) or kept.grad_fn is None:
+            return packed
+        leaves = _leaves(kept)
+        of = frozenset(self._names.get(leaf.untyped_storage().data_ptr(), "") for leaf in leaves)
+        return packed if "" in of else _Made(packed, of)  # what the input is in as well is a signal
+
+    def _unpack(self, kept: Any) -> Tensor:
+        if isinstance(kept, _Made):
+            self.remade |= kept.of
+            return kept.tensor
+        return super()._unpack(kept)
+
+
+def _leaves(tensor: Tensor) -> list[Tensor]:
+    """What a tensor was made of, by autograd's graph."""
+    seen, waiting, found = set(), [tensor.grad_fn], []
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found.append(leaf)
+        waiting += [following for following, _ in node.next_functions]
+    return found
 
 
 def _laid_like(parameter: Tensor, instead: Tensor) -> Tensor:

@@ -392,6 +392,20 @@ class Scaled(nn.Module):
         return F.linear(x, self.lin.weight * self.gain, self.lin.bias)
 
 
+class BothWays(nn.Linear):
+    """Uses its weight as it is, and once more changed."""
+
+    def forward(self, x):
+        return F.linear(x, self.weight, self.bias) + F.linear(x, 2 * self.weight)
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
+def test_a_weight_that_is_used_both_as_it_is_and_changed_is_told(frozen):
+    module = BothWays(6, 6)
+    module.weight.requires_grad_(not frozen)
+    assert admitted(three(module))[2].unreached == ("2.weight",)
+
+
 @pytest.mark.parametrize("learned", [False, True], ids=["constant", "learned gain"])
 def test_a_weight_that_is_used_changed_is_told(learned):
     """With a learned gain autograd does keep the weight, but for the gain's own gradient: not on the way back."""
