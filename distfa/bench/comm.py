@@ -120,7 +120,7 @@ def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Ou
     return Outcome(
         name="comm",
         settings=_settings(plan),
-        columns={key: head for key, head in COLUMNS.items() if any(row.get(key) is not None for row in rows)},
+        columns=COLUMNS,
         rows=rows,
         notes=[_READ, *_seeds(plan), *([why] if why else []), *notes, *_conclusion(rows, specs)],
         raw=raw,

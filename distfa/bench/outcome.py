@@ -33,6 +33,11 @@ class Outcome:
     machine: dict[str, Any] = field(default_factory=lambda: _described())
     raw: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def shown(self) -> dict[str, str]:
+        """The columns in which anything was measured."""
+        return {key: head for key, head in self.columns.items() if any(row.get(key) is not None for row in self.rows)}
+
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all.
 

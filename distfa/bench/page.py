@@ -56,9 +56,9 @@ def render(outcome: Outcome, path: Path) -> str:
 
 
 def _table(outcome: Outcome) -> str:
-    heads = "".join(f"<th{_side(outcome, key)}>{html.escape(head)}</th>" for key, head in outcome.columns.items())
+    heads = "".join(f"<th{_side(outcome, key)}>{html.escape(head)}</th>" for key, head in outcome.shown.items())
     rows = [
-        "".join(f"<td{_side(outcome, key)}>{html.escape(cell(row.get(key)))}</td>" for key in outcome.columns)
+        "".join(f"<td{_side(outcome, key)}>{html.escape(cell(row.get(key)))}</td>" for key in outcome.shown)
         for row in outcome.rows
     ]
     return f"<table><tr>{heads}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"

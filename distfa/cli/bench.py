@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Literal
 
 import typer
 from rich.console import Console
@@ -39,18 +41,45 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
         typer.echo(out.read_text(), nl=False)
         return
     console = Console()
-    table = Table(title=f"distfa bench {outcome.name}", title_justify="left")
-    needed = 1
-    for key, heading in outcome.columns.items():
-        cells = [cell(row.get(key)) for row in outcome.rows]
-        width = max(map(len, (*cells, *heading.split())))  # headings wrap, figures do not
-        text = all(isinstance(row.get(key), str) for row in outcome.rows)
-        table.add_column(escape(heading), justify="left" if text else "right", width=width)
-        needed += width + 3
-    for row in outcome.rows:
-        table.add_row(*(escape(cell(row.get(key))) for key in outcome.columns))
-    console.width = max(console.width, needed)
-    console.print(table)
+    widths = {key: _width(outcome, key) for key in outcome.shown}
+    if not console.is_terminal:
+        console.width = max(console.width, _needed(widths))
+    for number, keys in enumerate(_pieces(outcome, widths, console.width)):
+        table = Table(title=None if number else f"distfa bench {outcome.name}", title_justify="left")
+        for key in keys:
+            justify: Literal["left", "right"] = "left" if _is_text(outcome, key) else "right"
+            table.add_column(escape(outcome.shown[key]), justify=justify, width=widths[key])
+        for row in outcome.rows:
+            table.add_row(*(escape(cell(row.get(key))) for key in keys))
+        console.width = max(console.width, _needed({key: widths[key] for key in keys}))
+        console.print(table)
     for note in outcome.notes:
         console.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
     console.print(f"written to {out}; 'distfa report {out}' draws it", highlight=False, soft_wrap=True)
+
+
+def _pieces(outcome: Outcome, widths: dict[str, int], room: int) -> list[list[str]]:
+    """The columns of as many tables below each other as fit: each begins with those in words that come first."""
+    keys = list(widths)
+    lead = list(itertools.takewhile(lambda key: _is_text(outcome, key), keys)) or keys[:1]
+    pieces = [list(lead)]
+    for key in keys[len(lead) :]:
+        if len(pieces[-1]) > len(lead) and _needed({k: widths[k] for k in [*pieces[-1], key]}) > room:
+            pieces.append(list(lead))
+        pieces[-1].append(key)
+    return pieces
+
+
+def _needed(widths: dict[str, int]) -> int:
+    """Of a table, with its lines."""
+    return 1 + sum(width + 3 for width in widths.values())
+
+
+def _width(outcome: Outcome, key: str) -> int:
+    """Headings wrap, figures do not."""
+    cells = [cell(row.get(key)) for row in outcome.rows]
+    return max(map(len, (*cells, *outcome.shown[key].split())))
+
+
+def _is_text(outcome: Outcome, key: str) -> bool:
+    return all(isinstance(row.get(key), str) for row in outcome.rows)

@@ -11,6 +11,8 @@ from commands import here
 from rich.console import Console
 
 from distfa import data
+from distfa.bench.outcome import Outcome
+from distfa.cli import bench
 from distfa.cli.result import _bytes_table
 from distfa.experiment.progress import Phases, ProgressBar
 from distfa.experiment.result import Result
@@ -91,3 +93,21 @@ def test_watch_waits_for_a_run_that_is_about_to_start(tmp_path):
     done = here("watch", "run", cwd=tmp_path)
     assert "waiting up to 60 s for a run in run" in done.stderr
     assert "finished" in done.stdout
+
+
+def test_a_wide_table_of_a_benchmark_is_told_in_pieces_that_fit(tmp_path, monkeypatch):
+    figures = {f"k{i}": f"heading {i}" for i in range(12)}
+    rows = [{"name": f"configuration {n}", **dict.fromkeys(figures, 12345.6), "nothing": None} for n in range(3)]
+    columns = {"name": "configuration", **figures, "nothing": "what was not measured"}
+    outcome = Outcome(name="speed", settings={}, columns=columns, rows=rows, machine={})
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        bench, "Console", lambda: Console(file=screen, force_terminal=True, width=80, color_system=None)
+    )
+    bench.show(outcome, tmp_path / "o.json", as_json=False)
+    lines = [line for line in screen.getvalue().splitlines() if "│" in line or "┃" in line]
+    assert max(map(len, lines)) <= 80
+    told = " ".join(lines)
+    assert all(told.count(f" {i} ┃") == 1 for i in range(12))
+    assert told.count("12,346") == 3 * 12
+    assert "not measured" not in told
