@@ -7,6 +7,7 @@ so are the payloads, encoded here as they are on the wire.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -38,19 +39,29 @@ class Curve:
 
 
 def measure(specs: Sequence[RunSpec], *, every: int, target: float, deadline_seconds: float) -> list[Curve]:
-    """Train every spec until it meets the target or ends, side by side in processes of their own.
+    """Train every spec until it meets the target or ends; processes of their own, as many at once as torch has threads.
 
     Args:
         specs: Configurations, with schedule ``sync``.
         every: Steps between evaluations.
         target: Test accuracy, 0 to 1.
-        deadline_seconds: For all of them together.
+        deadline_seconds: For each.
 
     Raises:
-        BenchError: One failed, or they did not end in time.
+        BenchError: One failed, or did not end in time.
     """
-    commands = [command(_one, spec=spec.model_dump(mode="json"), every=every, target=target) for spec in specs]
-    return [Curve(**report) for report in launch("accuracy by steps", commands, deadline_seconds=deadline_seconds)]
+
+    def train(spec: RunSpec) -> Curve:
+        line = command(_one, spec=spec.model_dump(mode="json"), every=every, target=target)
+        (report,) = launch("accuracy by steps", [line], deadline_seconds=deadline_seconds)
+        return Curve(**report)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        try:
+            return list(pool.map(train, specs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _one(*, spec: dict[str, Any], every: int, target: float) -> dict[str, Any]:

@@ -94,13 +94,14 @@ def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Ou
         BenchError: It cannot be measured as asked, or a run failed.
         SpecError: A rule or codec that does not exist, or settings that do not fit it.
     """
-    specs, task = plan.specs(), Task.of(plan.base)
+    task = Task.of(plan.base)
+    specs = [variants.sparing(spec, task.recipe.network) for spec in plan.specs()]
     _check(plan, task)
     layers = len(task.recipe.network)
     nodes, why = _nodes(plan, layers)
     how: dict[str, Any] = {"every": plan.evaluate_every, "target": plan.target, "say": say}
-    specs = tuned.tune(specs, plan.search, **how)
-    by_seed = tuned.over_seeds(specs, plan.search.seeds, **how)
+    best = tuned.tune(specs, plan.search, **how)
+    specs, by_seed = [spec for spec, _ in best], [curves for _, curves in best]
     curves = [tuned.median(curves) for curves in by_seed]
     steps = plan.warmup + plan.link_steps
     passages = link_runs.passages(
@@ -133,10 +134,8 @@ def _seeds(plan: Plan) -> list[str]:
     if search.candidates:
         rates, decays = (", ".join(f"{value:g}" for value in values) for values in (search.rates, search.decays))
         found.append(
-            f"every rule has its own best of {search.candidates} settings (rates {rates}; cosine over {decays} "
-            f"steps), by "
-            f"steps to the target with lossless codecs and seed {plan.base.seed}, evaluated every "
-            f"{plan.evaluate_every} steps"
+            f"every rule has with every codec its own best of {search.candidates} settings (rates {rates}; cosine over "
+            f"{decays} steps), by steps to the target of the median seed, evaluated every {plan.evaluate_every} steps"
         )
     if search.seeds > 1:
         found.append(f"steps and MB are of the median of {search.seeds} seeds; least-most are their steps")

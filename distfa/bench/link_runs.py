@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distfa.bench import namespaces, torch_engines, variants
+from distfa.bench import accuracy_curve, namespaces, torch_engines, variants
 from distfa.bench.namespaces import INTERFACE, Nodes
 from distfa.bench.ray_nodes import RayNodes
 from distfa.bench.subprocesses import command, launch
@@ -25,6 +24,7 @@ from distfa.experiment.subject import subject_for
 
 _DEADLINE_SECONDS = 900.0  # of one configuration
 _SETTLE_SECONDS = 0.5  # from the output layer's last step until the lowest layer has had its errors
+_NEVER = 2.0  # as an accuracy
 _PARTS = ("payload", "message")
 
 
@@ -36,10 +36,10 @@ class Passage:
         name: Of the configuration.
         steps: Updates made.
         payload_bytes: Of tensors, as encoded.
-        message_bytes: Of whole gRPC messages; None for gloo, which does not say.
+        message_bytes: Of whole gRPC messages; None without nodes, and for gloo, which does not say.
         interface_bytes: Sent by all nodes' interfaces; None without nodes.
         samples_per_second: After the warm-up; None without nodes.
-        boundaries: Payload and message per boundary, up and down; empty for gloo.
+        boundaries: Payload and message per boundary, up and down; empty without nodes, and for gloo.
         sent_bytes: By each node's interface.
     """
 
@@ -62,7 +62,10 @@ def passages(
     warmup: int,
     say: Callable[[str], None],
 ) -> Iterator[Passage]:
-    """Run every configuration over the links of nodes, or, without them, over this machine's loopback to count bytes.
+    """Run every configuration over the links of nodes; or, without them, only count what it would send.
+
+    Without nodes torch's pipelines run over this machine's loopback, and distfa on the serial engine, whose payloads
+    are a distributed run's.
 
     Args:
         specs: Of distfa; all have the same steps.
@@ -97,7 +100,7 @@ def passages(
             rays = stack.enter_context(RayNodes(nodes, layers))
         for spec in specs:
             say(f"distfa {variants.name(spec)}, codecs {spec.codec.activations}/{spec.codec.errors}")
-            yield _distfa(spec, nodes, rays, layers, warmup)
+            yield _distfa(spec, nodes, rays, layers, warmup) if nodes and rays else _counted(spec)
 
 
 def pipelines(spec: RunSpec, layers: int) -> list[tuple[str, int]]:
@@ -122,23 +125,26 @@ def _pipeline(spec: RunSpec, pipeline: Pipeline, nodes: Nodes | None, warmup: in
     )
 
 
-def _distfa(spec: RunSpec, nodes: Nodes | None, rays: RayNodes | None, layers: int, warmup: int) -> Passage:
-    if rays is not None:
-        spread = {
-            "address": rays.address,
-            "placement": "strict_spread",
-            "layers": {layer: {"custom": {f"node{layer}": 1}} for layer in range(1, layers + 1)},
-        }
-        spec = parse({**spec.model_dump(mode="json"), "ray": spread})
+def _counted(spec: RunSpec) -> Passage:
+    steps = spec.max_steps or 0
+    (curve,) = accuracy_curve.measure([spec], every=steps, target=_NEVER, deadline_seconds=_DEADLINE_SECONDS)
+    return Passage(name=f"distfa {variants.name(spec)}", steps=steps, payload_bytes=curve.payload_bytes[-1])
+
+
+def _distfa(spec: RunSpec, nodes: Nodes, rays: RayNodes, layers: int, warmup: int) -> Passage:
+    spread = {
+        "address": rays.address,
+        "placement": "strict_spread",
+        "layers": {layer: {"custom": {f"node{layer}": 1}} for layer in range(1, layers + 1)},
+    }
     name = f"distfa {variants.name(spec)}, {spec.codec.activations}/{spec.codec.errors}"
-    counters = (nodes.name, nodes.owner) if nodes else None
     with tempfile.TemporaryDirectory() as scratch:  # here, so that it goes even if the driver has to be killed
-        kept = spec.model_dump(mode="json") | {"run_dir": str(Path(scratch) / "run")}
-        driver = command(_drive, spec=kept, warmup=warmup, counters=counters)
+        kept = spec.model_dump(mode="json") | {"ray": spread, "run_dir": str(Path(scratch) / "run")}
+        driver = command(_drive, spec=kept, warmup=warmup, counters=(nodes.name, nodes.owner))
         (report,) = launch(
             name,
-            [[*nodes.command(1), *driver] if nodes else driver],
-            environment=rays.environment if rays else os.environ,
+            [[*nodes.command(1), *driver]],
+            environment=rays.environment,
             deadline_seconds=_DEADLINE_SECONDS,
         )
     boundaries, sent = report["boundaries"], {int(node): count for node, count in report["sent_bytes"].items()}
@@ -149,21 +155,21 @@ def _distfa(spec: RunSpec, nodes: Nodes | None, rays: RayNodes | None, layers: i
         payload_bytes=payload,
         message_bytes=message,
         interface_bytes=sum(sent.values()) or None,
-        samples_per_second=report["samples_per_second"] if nodes else None,
+        samples_per_second=report["samples_per_second"],
         boundaries=boundaries,
         sent_bytes=sent,
     )
 
 
-def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int] | None) -> dict[str, Any]:
-    """The driver of a run, in a process of its own, on the first node if there are any; the test set is left out.
+def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int]) -> dict[str, Any]:
+    """The driver of a run, in a process of its own, on the first node; the test set is left out.
 
     So nothing but training crosses the links from the first step to the last.
 
     Args:
         spec: Its ``max_steps`` is above ``warmup``.
         warmup: Steps before the measurement of speed begins.
-        counters: What ``namespaces.sent_bytes`` takes; None without nodes.
+        counters: What ``namespaces.sent_bytes`` takes.
     """
     parsed = parse(spec)
     loaded = read(parsed)
@@ -175,7 +181,7 @@ def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int] | Non
         if isinstance(progress.record, StepRecord):
             steps.append(progress.record)
         is_last = isinstance(progress.record, StepRecord) and len(steps) == progress.steps
-        if counters and (progress.record is None or is_last):
+        if progress.record is None or is_last:
             time.sleep(_SETTLE_SECONDS if is_last else 0.0)
             counted.append(namespaces.sent_bytes(*counters))
 
@@ -186,5 +192,5 @@ def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int] | Non
         "steps": result.steps,
         "samples_per_second": sum(step.rows for step in measured) / (measured[-1].seconds - steps[warmup - 1].seconds),
         "boundaries": result.bytes["boundaries"],
-        "sent_bytes": {node: total - counted[0][node] for node, total in counted[1].items()} if counted else {},
+        "sent_bytes": {node: total - counted[0][node] for node, total in counted[1].items()},
     }

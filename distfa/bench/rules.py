@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distfa.bench import over_seeds, plain_torch
+from distfa.bench import over_seeds, plain_torch, variants
 from distfa.bench.outcome import Outcome
 from distfa.bench.task import read
 from distfa.core import rules
 from distfa.core.ledger import LedgerRecord
-from distfa.core.order import batches
+from distfa.core.order import Batch, batches
 from distfa.core.recipe import Recipe
 from distfa.core.routes import links
 from distfa.data import Dataset
@@ -70,7 +70,7 @@ def measure(
 
     Args:
         base: Everything but rule, init and seed, which count up from its own; its codecs are lossless.
-        names: Rules.
+        names: Rules; dkp@50 is dkp renewed every 50 steps.
         seeds: Runs per row; more than one gives means and the sample deviation of the accuracy.
         inits: Of rules whose feedback depends on it.
         beside_torch: Whether plain torch trains the same, in a row of its own beside bp.
@@ -85,13 +85,15 @@ def measure(
     if not len(dataset.test_x):
         raise BenchError(f"data set {dataset.name!r} has no test samples, which test accuracy needs; name another")
     rows, raw = [], []
-    used = dict.fromkeys(rules.RULES[parse({"rule": name}).rule] for name in names)
-    for rule in used:
-        for init in inits if rule.takes_init else ("aligned",):
-            spec, about = base.model_copy(update={"rule": rule.name, "init": init}), {"rule": rule.name, "init": init}
+    specs = [parse(base.model_dump(mode="json") | variants.settings(name)) for name in dict.fromkeys(names)]
+    used = dict.fromkeys(rules.RULES[spec.rule] for spec in specs)
+    for variant in specs:
+        name, takes_init = variants.name(variant), rules.RULES[variant.rule].takes_init
+        for init in inits if takes_init else ("aligned",):
+            spec, about = variant.model_copy(update={"init": init}), {"rule": name, "init": init}
             runs = over_seeds.train(spec, about, seeds, partial(_one, dataset=dataset), say)
             raw += runs
-            rows.append({"rule": rule.name, "init": init if rule.takes_init else "any", **_row(runs)})
+            rows.append({"rule": name, "init": init if takes_init else "any", **_row(runs)})
     if beside_torch:
         runs = over_seeds.train(base, {"rule": _TORCH, "init": "any"}, seeds, partial(_torch, dataset=dataset), say)
         raw += runs
@@ -116,9 +118,9 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         kept = spec.model_copy(update={"run_dir": str(Path(scratch) / "run")})
         result, _ = run(kept, network, dataset, model=subject.model, observer=watch)
-    alignment, counted = result.alignment or {}, result.bytes["total"]
-    trained = sum(batch.rows for batch in batches(spec.recipe(network), len(dataset.train_x)))
-    sent = (counted["up_payload"] + counted["down_payload"]) / trained
+    alignment, counted, recipe = result.alignment or {}, result.bytes["total"], spec.recipe(network)
+    steps = list(batches(recipe, len(dataset.train_x)))
+    sent = counted["up_payload"] + counted["down_payload"] or _payload_bytes(recipe, steps)
     return {
         "test_accuracy": 100 * (result.test_accuracy or 0.0),
         "test_loss": result.test_loss,
@@ -127,7 +129,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
         "dominance": alignment.get("dominance"),
         "min_dominance": alignment.get("min_dominance"),
         "angle_degrees": over_seeds.mean(angles.values()),
-        "kb_per_sample": (sent or _bytes_per_sample(spec.recipe(network))) / 1000,
+        "kb_per_sample": sent / sum(batch.rows for batch in steps) / 1000,
         "ledger_entries": result.ledger["entries"],
         "ledger_violations": result.ledger["violations"],
     }
@@ -154,10 +156,16 @@ def _beside(raw: list[over_seeds.Figures]) -> list[str]:
     return [f"plain torch and {rules.BASELINE} end at most {max(apart):.2g} apart in test loss"] if apart else []
 
 
-def _bytes_per_sample(recipe: Recipe) -> int:
-    """Payload, up and down, over all boundaries: what an engine with a wire counts, the codec being lossless."""
-    columns = sum(link.columns for link in links(recipe) if link.direction in (Direction.UP, Direction.DOWN))
-    return columns * recipe.signal_dtype.itemsize
+def _payload_bytes(recipe: Recipe, steps: Sequence[Batch]) -> int:
+    """Up and down, over all boundaries and steps, renewals too: what an engine with a wire counts, without a codec."""
+    rule, numbers = rules.build(recipe), 0
+    renewals = sum(rule.renews(batch.step) for batch in steps)
+    for link in links(recipe):
+        if link.direction in (Direction.UP, Direction.DOWN):
+            numbers += link.columns * sum(batch.rows for batch in steps)
+        elif link.direction is Direction.RENEWAL:
+            numbers += link.columns * recipe.network.outputs * renewals
+    return numbers * recipe.signal_dtype.itemsize
 
 
 def _row(runs: list[over_seeds.Figures]) -> over_seeds.Figures:

@@ -1,8 +1,7 @@
-"""Each rule at its own best: a search over rate and decay before anything is compared, and several seeds after."""
+"""Each rule with each codec at its own best: rates and decays are tried over all seeds before the comparison."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,8 @@ from distfa.bench import accuracy_curve, variants
 from distfa.bench.accuracy_curve import Curve
 from distfa.experiment.spec import RunSpec, parse
 
-_DEADLINE_SECONDS = 3600.0
+_DEADLINE_SECONDS = 3600.0  # of one run
+Tuned = tuple[RunSpec, list[Curve]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Search:
     Attributes:
         rates: Learning rates.
         decays: Steps over which a cosine takes the rate to 0, which are also all the steps there are.
-        seeds: Of the comparison, from the spec's own on; the search takes the first.
+        seeds: Of every setting, from the spec's own on.
     """
 
     rates: tuple[float, ...] = ()
@@ -29,20 +29,20 @@ class Search:
 
     @property
     def candidates(self) -> int:
-        """Settings tried for each rule; 0 where nothing is tuned."""
+        """Settings tried for each rule and codec; 0 where nothing is tuned."""
         return len(self.rates) * len(self.decays)
 
 
 def tune(
     specs: Sequence[RunSpec], search: Search, *, every: int, target: float, say: Callable[[str], None]
-) -> list[RunSpec]:
-    """Every spec with the settings that its rule does best with: the fewest steps to the target, by lossless codecs.
+) -> list[Tuned]:
+    """Every spec with the settings that it does best with, and its curves with them, one per seed.
 
-    Where none gets there, those with the best accuracy. Codecs change the steps by little, so they are not tuned apart.
+    Best is the fewest steps to the target, of the median seed; where that never gets there, the best accuracy.
 
     Args:
-        specs: One per rule and codec; the first of a rule is the lossless one.
-        search: What is tried; nothing where there are no candidates.
+        specs: One per rule and codec.
+        search: What is tried; each spec's own settings where there are no candidates.
         every: Steps between evaluations.
         target: Test accuracy, 0 to 1.
         say: Told what came of it.
@@ -50,18 +50,27 @@ def tune(
     Raises:
         BenchError: A run failed.
     """
-    if not search.candidates:
-        return list(specs)
-    best: dict[str, RunSpec] = {}
+    found = []
     for spec in specs:
-        if (rule := variants.name(spec)) not in best:
-            tried = [with_rate(spec, rate, steps) for rate in search.rates for steps in search.decays]
-            curves = accuracy_curve.measure(tried, every=every, target=target, deadline_seconds=_DEADLINE_SECONDS)
-            chosen, curve = min(zip(tried, curves, strict=True), key=lambda pair: _merit(pair[1]))
-            best[rule] = chosen
-            came = f"{curve.steps[-1]} steps" if curve.reached else f"not there, {max(curve.accuracy):.2%} at best"
-            say(f"{rule}: rate {chosen.optimizer.lr:g}, decay over {chosen.max_steps} steps ({came})")
-    return [with_rate(spec, (of := best[variants.name(spec)]).optimizer.lr, of.max_steps or 0) for spec in specs]
+        tried = [with_rate(spec, rate, steps) for rate in search.rates for steps in search.decays] or [spec]
+        seeds = range(spec.seed, spec.seed + search.seeds)
+        runs = [one.model_copy(update={"seed": seed}) for one in tried for seed in seeds]
+        curves = accuracy_curve.measure(runs, every=every, target=target, deadline_seconds=_DEADLINE_SECONDS)
+        each = [curves[first : first + search.seeds] for first in range(0, len(curves), search.seeds)]
+        chosen, mine = min(zip(tried, each, strict=True), key=lambda pair: _merit(median(pair[1])))
+        found.append((chosen, mine))
+        say(_came(chosen, mine, search))
+    return found
+
+
+def _came(spec: RunSpec, curves: Sequence[Curve], search: Search) -> str:
+    """A configuration's outcome, in words."""
+    middle, words = median(curves), variants.name(spec)
+    words += f" with {spec.codec.activations}/{spec.codec.errors}: "
+    if search.candidates:
+        words += f"rate {spec.optimizer.lr:g}, decay over {spec.max_steps} steps, "
+    there = f"{middle.steps[-1]} steps, {middle.payload_bytes[-1] / 1e6:.1f} MB"
+    return words + (there if middle.reached else f"not there, {max(middle.accuracy):.2%} at best")
 
 
 def with_rate(spec: RunSpec, rate: float, steps: int) -> RunSpec:
@@ -69,24 +78,6 @@ def with_rate(spec: RunSpec, rate: float, steps: int) -> RunSpec:
     told = spec.model_dump(mode="json")
     told["optimizer"] |= {"lr": rate, "schedule": "cosine"}
     return parse(told | {"max_steps": steps, "epochs": steps, "eval_every": steps})
-
-
-def over_seeds(
-    specs: Sequence[RunSpec], seeds: int, *, every: int, target: float, say: Callable[[str], None]
-) -> list[list[Curve]]:
-    """The curves of every spec, one per seed.
-
-    Raises:
-        BenchError: A run failed.
-    """
-    found: list[list[Curve]] = [[] for _ in specs]
-    for number in range(seeds):
-        seeded = [spec.model_copy(update={"seed": spec.seed + number}) for spec in specs]
-        say(f"accuracy of {len(specs)} configurations side by side, until {target:.2%}, seed {seeded[0].seed}")
-        curves = accuracy_curve.measure(seeded, every=every, target=target, deadline_seconds=_DEADLINE_SECONDS)
-        for mine, curve in zip(found, curves, strict=True):
-            mine.append(curve)
-    return found
 
 
 def median(curves: Sequence[Curve]) -> Curve:
@@ -102,11 +93,6 @@ def spread(curves: Sequence[Curve]) -> str | None:
     steps = [curve.steps[-1] for curve in curves if curve.reached]
     missed = f", {len(curves) - len(steps)} of {len(curves)} not" if len(steps) < len(curves) else ""
     return f"{min(steps)}-{max(steps)}{missed}" if steps else "none"
-
-
-def best_accuracy(curves: Sequence[Curve]) -> float:
-    """Median over the seeds of the best accuracy."""
-    return statistics.median(max(curve.accuracy) for curve in curves)
 
 
 def _merit(curve: Curve) -> tuple[bool, float, int]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from distfa import codecs
+from distfa.core import rules
+from distfa.core.model import Network
 from distfa.errors import UsageError
 from distfa.experiment.spec import RunSpec
 
@@ -24,3 +28,15 @@ def name(spec: RunSpec) -> str:
     """The word for a spec's rule."""
     every = spec.feedback.renew.every
     return spec.rule if every is None else f"{spec.rule}@{every}"
+
+
+def sparing(spec: RunSpec, network: Network) -> RunSpec:
+    """The spec, its errors sent without what the receiver's ReLU stops, where rule, network and codec make that pay.
+
+    So the baseline gets it, too.
+    """
+    rule = rules.build(spec.recipe(network))
+    stopped = any(network[boundary].rectified and rule.carries_teaching(boundary) for boundary in network.boundaries)
+    if not stopped or codecs.CODECS.get(spec.codec.errors, codecs.FP32).fixed_length:
+        return spec
+    return spec.model_copy(update={"feedback": replace(spec.feedback, active_only=True)})

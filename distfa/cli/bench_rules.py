@@ -22,8 +22,16 @@ def rules(
     batch_size: int = 32,
     optimizer: options.Optimizer = "adam",
     lr: options.LearningRate = 1e-3,
+    lr_schedule: Annotated[str, typer.Option(help="constant, or linear or cosine to 0 over all steps.")] = "constant",
     seeds: options.Seeds = 1,
-    only: Annotated[str, typer.Option("--rules", metavar="RULE,RULE,...", help="A subset; all if not given.")] = "",
+    only: Annotated[
+        str,
+        typer.Option(
+            "--rules",
+            metavar="RULE,RULE,...",
+            help="A subset, or dkp@50: dkp renewed every 50 steps; all if not given.",
+        ),
+    ] = "",
     inits: Annotated[
         str, typer.Option(metavar="INIT,...", help="aligned, random, or both, for rules whose feedback depends on it.")
     ] = "aligned,random",
@@ -41,7 +49,7 @@ def rules(
 
     flags: dict[str, Any] = {"data.name": data, "data.dir": data_dir, "epochs": epochs, "batch_size": batch_size}
     flags |= {"optimizer.name": optimizer, "optimizer.lr": lr, "engine": engine, "model.name": model}
-    flags |= {"max_steps": max_steps, "data.limit": limit}
+    flags |= {"optimizer.schedule": lr_schedule, "max_steps": max_steps, "data.limit": limit}
     spec, names = options.bench_spec(hidden, flags), options.words(only) or tuple(RULES)
     found = measure(spec, names, seeds=seeds, inits=options.words(inits), beside_torch=torch, say=say("rules: "))
     show(found, out, as_json=as_json)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from torch import nn
 
+from distfa.bench import variants
+from distfa.bench.accuracy_curve import MeteredRun
 from distfa.bench.rules import measure
 from distfa.core.rules import RULES
 from distfa.errors import BenchError, SpecError
@@ -37,6 +39,16 @@ def test_more_seeds_give_the_mean_and_the_deviation():
     assert row["spread"] == pytest.approx(abs(a - b) / 2**0.5)
     assert "spread" in outcome.columns
     assert not any("one seed" in note for note in outcome.notes)
+
+
+def test_a_renewed_rule_is_a_row_of_its_own_with_the_bytes_of_its_renewals():
+    fixed, renewed = measure(parse(TINY), ["dfa", "dfa@5"], inits=["aligned"]).rows
+    assert (fixed["rule"], renewed["rule"]) == ("dfa", "dfa@5")
+    assert renewed["alignment"] > fixed["alignment"]
+    for row in (fixed, renewed):
+        spec = parse({**TINY, **variants.settings(row["rule"]), "ledger": {"every": 0}, "probe": {"every": 0}})
+        curve = MeteredRun(spec, every=14, target=2.0).train()  # 200 samples in batches of 32, twice
+        assert row["kb_per_sample"] == pytest.approx(curve.payload_bytes[-1] / 400 / 1000)
 
 
 def small():

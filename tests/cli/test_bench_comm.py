@@ -17,8 +17,7 @@ def test_comm_without_links_counts_bytes_and_its_file_is_drawn(tmp_path):
     *_, bp, dfa = outcome.rows
     assert (bp["payload_kb"], dfa["payload_kb"]) == (2 * 24 * 32 * 4 / 1000, (24 + 10) * 32 * 4 / 1000)
     assert dfa["same_codec"] == (24 + 10) / 48
-    assert bp["payload_kb"] < bp["message_kb"] < 1.1 * bp["payload_kb"]
-    assert (bp["interface_kb"], bp["seconds"]) == (None, None)
+    assert [bp[key] for key in ("message_kb", "interface_kb", "seconds")] == [None] * 3
     assert bp["steps"] % 20 == dfa["steps"] % 20 == 0
     drawn = distfa("report", "bench-comm.json", cwd=tmp_path)
     assert drawn.stdout.strip() == "bench-comm.html"
