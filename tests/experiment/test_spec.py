@@ -61,8 +61,9 @@ def test_a_short_form_keeps_what_was_said_before():
         ({"rule": "kp", "feedback": {"decay": 0.1}}, "feedback.decay goes with rule dkp.*'kp'; leave it out"),
         (
             {"rule": "fa", "feedback": {"fanout": 2}},
-            "goes with rule dfa, dkp at full rank.*'fa', rank None; leave it out",
+            "feedback.fanout goes with rule dfa, dkp, which sends every layer the same error, not with rule 'fa'",
         ),
+        ({"feedback": {"fanout": 2, "rank": 3}}, "goes with full rank, .*feedback.rank is 3; leave one out"),
         ({"optimizer": {"schedule": "cosin"}}, "did you mean 'cosine'"),
         ({"optimizer": {"lr": float("nan")}}, "optimizer.lr"),
         ({"codec": {"errors": "int9"}}, r"codec.errors: 'int9' is not one of .*did you mean 'int8'"),

@@ -150,6 +150,14 @@ class CheckpointSpec(_Part):
     )
 
 
+_GOES_WITH = {  # what of feedback not every rule takes: the rule's own word on it, and why
+    "rank": ("takes_rank", ""),
+    "decay": ("takes_decay", ", whose feedback learns with a decay of its own"),
+    "renew": ("takes_renewal", ", whose feedback leads straight from the output"),
+    "fanout": ("takes_fanout", ", which sends every layer the same error"),
+}
+
+
 class RunSpec(_Part):
     """A run. Every key has a default; ``distfa train`` with none trains on handwritten digits."""
 
@@ -205,10 +213,18 @@ class RunSpec(_Part):
     run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
 
     @model_validator(mode="after")
-    def _rank_needs_a_rule_that_takes_it(self) -> RunSpec:
-        if self.feedback.rank is not None and not rules.RULES[self.rule].takes_rank:
-            able = rules.able("takes_rank")
-            raise ValueError(f"feedback.rank goes with {able}, not with rule {self.rule!r}; leave it out")
+    def _feedback_needs_a_rule_that_takes_it(self) -> RunSpec:
+        asked = {**vars(self.feedback), "renew": self.feedback.renew.on or None}
+        for key, (trait, why) in _GOES_WITH.items():
+            if asked[key] is not None and not getattr(rules.RULES[self.rule], trait):
+                raise ValueError(
+                    f"feedback.{key} goes with rule {rules.able(trait)}{why}, not with rule {self.rule!r}; leave it out"
+                )
+        if self.feedback.fanout is not None and self.feedback.rank is not None:
+            raise ValueError(
+                "feedback.fanout goes with full rank, where every layer gets the same error, and feedback.rank is "
+                f"{self.feedback.rank}; leave one out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -226,26 +242,10 @@ class RunSpec(_Part):
         return self
 
     @model_validator(mode="after")
-    def _decay_needs_feedback_that_learns(self) -> RunSpec:
-        if self.feedback.decay is not None and not rules.RULES[self.rule].takes_decay:
-            able = rules.able("takes_decay")
-            raise ValueError(
-                f"feedback.decay goes with rule {able}, whose feedback learns with a decay of its own, not with rule "
-                f"{self.rule!r}; leave it out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _renewal_needs_direct_feedback(self) -> RunSpec:
+    def _renewal_needs_full_rank_and_probes(self) -> RunSpec:
         renew = self.feedback.renew
         if not renew.on:
             return self
-        if not rules.RULES[self.rule].takes_renewal:
-            able = rules.able("takes_renewal")
-            raise ValueError(
-                f"feedback.renew goes with rule {able}, whose feedback leads straight from the output, not with rule "
-                f"{self.rule!r}; leave it out"
-            )
         if self.feedback.rank is not None:
             raise ValueError(
                 f"feedback.renew makes B_l anew in full, and feedback.rank is {self.feedback.rank}; leave one out"
@@ -255,17 +255,6 @@ class RunSpec(_Part):
             raise ValueError(
                 f"feedback.renew.below is held against what probes see, but probe.every is {self.probe.every}; set it "
                 f"to {least} or more"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _fanout_needs_one_error_for_all(self) -> RunSpec:
-        rule = rules.RULES[self.rule]
-        if self.feedback.fanout is not None and not (rule.takes_fanout and self.feedback.rank is None):
-            able = rules.able("takes_fanout")
-            raise ValueError(
-                f"feedback.fanout goes with rule {able} at full rank, where every layer gets the same error, not with "
-                f"rule {self.rule!r}, rank {self.feedback.rank}; leave it out"
             )
         return self
 
