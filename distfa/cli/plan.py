@@ -14,7 +14,7 @@ from rich.table import Table
 
 from distfa.cli import options
 from distfa.cli.output import table
-from distfa.experiment.words import human_bytes
+from distfa.experiment.words import counted, human_bytes
 
 if TYPE_CHECKING:
     from distfa.plan.build import Setting
@@ -96,7 +96,7 @@ def plan(
     if len(settings) > 1:
         _print_scale(settings, peer=peer, as_json=as_json)
     else:
-        _print_plan(settings[0], peer=peer, as_json=as_json)
+        _print_plan(planned, settings[0], peer=peer, as_json=as_json)
     if check_steps:
         _print_check(planned, settings[0], check_steps)
 
@@ -117,7 +117,8 @@ def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
     )
 
 
-def _print_plan(setting: Setting, *, peer: bool, as_json: bool) -> None:
+def _print_plan(planned: Planned, setting: Setting, *, peer: bool, as_json: bool) -> None:
+    from distfa.plan import placing
     from distfa.plan.predict import comparison, predict
 
     found = predict(setting, advise=True)
@@ -129,14 +130,19 @@ def _print_plan(setting: Setting, *, peer: bool, as_json: bool) -> None:
     widths = setting.job.recipe.network.sizes
     shown = "-".join(map(str, widths if len(widths) <= _SHOWN else [*widths[:2], "...", *widths[-2:]]))
     console.print(
-        f"{found.name}: {shown}, {len(widths) - 1} layers on {len(found.nodes)} nodes, batch "
-        f"{setting.job.recipe.batch_size} in {len(setting.rows)} micro-batches"
+        f"{found.name}: {shown}, {counted(len(widths) - 1, 'layer')} on {counted(len(found.nodes), 'node')}, batch "
+        f"{setting.job.recipe.batch_size} in {counted(len(setting.rows), 'micro-batch', 'micro-batches')}"
     )
     console.print(f"step {_seconds(found.step_seconds)}, {found.samples_per_second:,.0f} samples/s")
     console.print(f"bottleneck: {found.bottleneck}")
     if not found.steady.settled:
         console.print("note: steps did not become alike; the figures are means over the later ones simulated")
-    for note in _memory_notes(setting, found):
+    if setting.cluster.calibration is None:
+        console.print(
+            "note: the figures are for typical server cores; 'distfa plan SPEC --calibrate FILE' measures this "
+            "machine, and 'calibration: FILE' in the cluster uses that"
+        )
+    for note in (*placing.notes(planned, setting, found), *_memory_notes(setting, found)):
         console.print(note)
     console.print(_nodes(found), _layers(found), _compared(others))
 

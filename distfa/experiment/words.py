@@ -10,3 +10,8 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """1 and ``layer`` as ``1 layer``, 2 as ``2 layers``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

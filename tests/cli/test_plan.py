@@ -34,8 +34,10 @@ def here(tmp_path):
 
 def test_a_plan_says_time_bytes_memory_and_bottleneck(here):
     out = plan("--cluster", "cluster.yaml", "--set", "micro_batches=4", "--peer", cwd=here).stdout
-    assert out.startswith("dfa, sync: 64-128-128-10, 3 layers on 1 nodes, batch 32 in 4 micro-batches\nstep ")
+    assert out.startswith("dfa, sync: 64-128-128-10, 3 layers on 1 node, batch 32 in 4 micro-batches\nstep ")
     assert "bottleneck: " in out
+    assert "note: the figures are for typical server cores" in out
+    assert "note: placement 'pack' puts all 3 layers on one node, so nothing crosses the network" in out
     assert all(name in out for name in ("dfa, async", "bp, sync", "1F1B pipeline, bp", "GPipe pipeline, bp"))
     assert str(here) not in out
 
@@ -71,6 +73,16 @@ def test_several_depths_are_a_line_each_and_a_tree_is_named(here):
     out = plan(*args, cwd=here).stdout
     assert "step time by depth" in out
     assert "dfa, sync, tree:3" in out
+
+
+def test_a_better_placement_is_offered(here):
+    cluster = "nodes: {count: 4, cores: 4, flops_per_second: 1e9, nic_bits_per_second: 1e11}\n"
+    (here / "slow.yaml").write_text(cluster + "network: {latency_seconds: 1e-6}\n")
+    wide = ("--cluster", "slow.yaml", "--sizes", "500,10", "--set", "model.hidden=[500]", "--layers", "16")
+    packed = plan(*wide, "--set", "micro_batches=16", "--set", "ray.resources={cpus: 0.5}", cwd=here).stdout
+    assert "note: --set ray.placement=spread puts them on 4 nodes, and a step would take " in packed
+    spread = plan(*wide, "--set", "micro_batches=16", "--set", "ray.placement=spread", cwd=here).stdout
+    assert "note: --set ray.placement" not in spread
 
 
 def test_the_example_is_printed_as_yaml(tmp_path):
