@@ -40,3 +40,14 @@ def test_every_page_of_the_site_is_in_its_table_of_contents_or_in_that_of_its_fo
         index = page.with_name("index.md")
         within = index.exists() and index != page and f"({page.name})" in index.read_text()
         assert within or page.relative_to(ROOT / "docs").as_posix() in listed, page
+
+
+def test_every_test_that_the_table_of_coverage_names_is_one():
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`( \(slow\))?", (ROOT / "docs/reference/coverage.md").read_text())
+    assert len(named) > 50
+    for file, test, slow in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        found = re.search(rf"((?:^@.*\n(?:[ )].*\n)*)*)def {test}\(", source, flags=re.M)
+        assert found, f"{file} has no {test}"
+        alone = re.search(r"^@pytest.mark.slow$", found[1], flags=re.M)
+        assert bool(slow) == bool(alone), f"{file}::{test} is {'slow' if alone else 'not slow'}"

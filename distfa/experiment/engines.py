@@ -238,6 +238,7 @@ class RayEngine:
                 {
                     "layer": layer,
                     "node": self._run.places[layer - 1][1],
+                    "ray_node": self._run.places[layer - 1][0],
                     "host": status.host,
                     "pid": status.pid,
                     "step": status.step,

@@ -134,7 +134,7 @@ def _pair(given: Any, wish: Wish) -> Any:
     if _is_map(given):
         return _plain(given) or _made(given, wish.seed)
     if hasattr(given, "iter_batches") and hasattr(given, "schema"):  # Ray Data
-        parts = list(given.iter_batches(batch_format="numpy"))
+        parts = _in_order(given)
         given = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
     if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # pandas
         given = {str(name): given[name].to_numpy() for name in given.columns}
@@ -143,6 +143,16 @@ def _pair(given: Any, wish: Wish) -> Any:
     if isinstance(given, tuple) and len(given) == 2:
         return tuple(part.to_numpy() if hasattr(part, "to_numpy") else part for part in given)
     return given
+
+
+def _in_order(given: Any) -> list[Any]:
+    """Batches of Ray Data in the order of its rows, which Ray keeps where it is told to: a run can then be repeated."""
+    options = given.context.execution_options
+    before, options.preserve_order = options.preserve_order, True
+    try:
+        return list(given.iter_batches(batch_format="numpy"))
+    finally:
+        options.preserve_order = before
 
 
 def _of_columns(columns: dict[str, Any], target: str | None) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 import time
@@ -52,6 +53,8 @@ class Phases(logging.Handler):
 class ProgressBar:
     """A bar with loss, accuracy, time left and, where there is room, samples/s and bytes.
 
+    In a notebook without ipywidgets, which a bar that moves needs there, as in a file: lines.
+
     Args:
         starting: What is going on until the first step.
         warns: Whether violations of the law are told as they come.
@@ -66,7 +69,7 @@ class ProgressBar:
         self._shown = 0.0
         self._warned = 0
         self._found = 0
-        self._live = self._console.is_terminal or self._console.is_jupyter
+        self._live = self._console.is_terminal or (self._console.is_jupyter and _has_widgets())
         self._wide = self._console.width >= _WIDE
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -93,6 +96,8 @@ class ProgressBar:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         LOG.removeHandler(self._phases)
+        if self._live:
+            self._bar.refresh()  # a notebook keeps what was shown last
         self._bar.stop()
 
     def _say_phase(self, what: str) -> None:
@@ -158,3 +163,7 @@ class ProgressBar:
             f"epoch {record.epoch + 1}: train loss {tally.train_loss:.4f}, test loss {tally.test_loss:.4f}"
             f"{accuracy}, {tally.samples_per_second:,.0f} samples/s"
         )
+
+
+def _has_widgets() -> bool:
+    return importlib.util.find_spec("ipywidgets") is not None

@@ -16,7 +16,7 @@ from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRec
 from distfa.experiment.collapse import Finding
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
     """What a run came to.
 
@@ -73,8 +73,8 @@ class Result:
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        """A few lines for a person."""
+    def __repr__(self) -> str:
+        """A few lines for a person, in a notebook, too; ``as_dict`` has everything."""
         return summary(self)
 
     def as_dict(self) -> dict[str, Any]:
