@@ -1,9 +1,8 @@
 """``distfa plan`` as a user runs it."""
 
 import json
-import subprocess
-import sys
 
+import commands
 import pytest
 import yaml
 
@@ -12,14 +11,7 @@ from distfa.plan.cluster import EXAMPLE
 
 
 def plan(*args, cwd, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "distfa", "plan", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = commands.here("plan", *args, cwd=cwd, check=False)
     assert done.returncode == code, done.stderr
     return done
 
