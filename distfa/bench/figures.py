@@ -56,7 +56,8 @@ def _bytes(outcome: Outcome) -> Figure:
     for index, rows in enumerate(rules.values(), start=1):
         best = min(rows, key=_bytes_to_target)
         x, y = [count / 1e6 for count in best["curve"]["payload_bytes"]], best["curve"]["accuracy"]
-        traces.append(line(x, y, f"{best['name']}, {best['codec']}", colour(index, len(rules)), mode="lines"))
+        name = f"{best['name'].removeprefix('distfa ')}, {best['codec']}"
+        traces.append(line(x, y, name, colour(index, len(rules)), mode="lines"))
     layout = panels(["test accuracy"], columns=1, x_title="payload sent, MB")
     layout["xaxis"]["type"] = "log"
     layout["yaxis"]["tickformat"] = ".0%"

@@ -11,7 +11,7 @@ from distfa.errors import DataError, SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.experiment.subject import Subject
 
-_MOST_RENEWED = 4096  # outputs: rows of a renewal
+MOST_RENEWED = 4096  # outputs: rows of a renewal
 
 
 def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
@@ -122,11 +122,11 @@ def check_rule(spec: RunSpec, network: Network) -> None:
             "feedback.active_only is for layers that end in a ReLU, under a rule that sends their teaching signal "
             f"(bp, usf, ...); rule {spec.rule!r} on this network has none; leave it out"
         )
-    if spec.feedback.renew.on and network.outputs > _MOST_RENEWED:
+    if spec.feedback.renew.on and network.outputs > MOST_RENEWED:
         mib = 4 * network.outputs * max(network.sizes[1:-1], default=0) / 2**20
         raise SpecError(
             f"feedback.renew sends a row for each of the {network.outputs:,} outputs down the layers, up to {mib:,.0f} "
-            f"MiB across a boundary, and makes each by a way back of its own; it is for at most {_MOST_RENEWED:,} "
+            f"MiB across a boundary, and makes each by a way back of its own; it is for at most {MOST_RENEWED:,} "
             "outputs. Leave it out; a rule whose direct feedback learns (distfa rules) sends nothing more for that"
         )
     if rule.is_direct:

@@ -26,6 +26,7 @@ from distfa.core.probe import LayerAlignment, ProbeRecord
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.core.rules.base import Rule
 from distfa.data import Dataset
+from distfa.experiment.checks import MOST_RENEWED
 from distfa.experiment.constant_answer import constant_loss, shares
 
 CONDITION = "condition"
@@ -38,6 +39,8 @@ _CLEARLY, _SIGMAS = 0.02, 5.0  # above chance, and so many standard errors
 _HIGH = 0.5  # of a constant answer's loss: below it, small gradients are a success
 _WAS_ALIGNED, _ALIGNED = 0.1, 0.02  # cosines
 _ACTIVE = 0.01  # share of a layer's outputs
+_AGED = frozenset({"fell back", "constant answer", "chance", "against", "misaligned"})  # what aged feedback comes to
+_REVIVE = "put a normalisation (BatchNorm, LayerNorm) before its activation or make that a LeakyReLU"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +88,8 @@ def watch(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> 
 
 
 def _renewal(rule: Rule) -> str:
-    """What to try where feedback has aged; empty for a rule whose feedback cannot be renewed."""
-    if not rule.takes_renewal or rule.recipe.feedback.rank is not None:
+    """What to try where feedback has aged; empty for a run whose feedback cannot be renewed."""
+    if not rule.takes_renewal or rule.recipe.feedback.rank is not None or rule.network.outputs > MOST_RENEWED:
         return ""
     every, more = rule.recipe.feedback.renew.every or 100, " more often" if rule.recipe.feedback.renew.on else ""
     return f"feedback has aged: renew it{more} (feedback.renew.every {max(1, every // 2)})"
@@ -142,7 +145,7 @@ class Watcher:
         self._positions = positions
         self._steps, self._constant, self._chance = steps, constant, chance
         self._follows_gradient, self._renewal = follows_gradient, renewal
-        self._advice = f"try a lower rate (optimizer.lr {lr / 3:.1g} or less) or optimizer.warmup_steps"
+        self._rate = f"try a lower rate (optimizer.lr {lr / 3:.1g} or less) or optimizer.warmup_steps"
         self.seen = Seen()
 
     def add(self, record: Record) -> list[Finding]:
@@ -229,7 +232,7 @@ class Watcher:
         if not (self._follows_gradient and self._loss_is_high and record.dominance < 0):
             return
         text = f"the updates of all layers together raise the loss: dominance is {record.dominance:.2f}"
-        yield Finding(finding="against", step=record.step, text=text, advice=self._renewal or self._advice)
+        yield self._finding("against", record.step, text)
 
     def _layer(self, record: ProbeRecord, layer: LayerAlignment) -> Iterator[Finding]:
         index, hidden = layer.layer, layer.layer < len(record.layers)
@@ -263,4 +266,6 @@ class Watcher:
         return bool(self.seen.window) and self._loss >= _HIGH * usual
 
     def _finding(self, kind: str, step: int, text: str, layer: int | None = None) -> Finding:
-        return Finding(finding=kind, step=step, text=text, advice=self._advice, layer=layer)
+        first = self._renewal if kind in _AGED else _REVIVE if kind == "dead" else ""
+        advice = f"{first}, or {self._rate}" if first else self._rate
+        return Finding(finding=kind, step=step, text=text, advice=advice, layer=layer)

@@ -224,7 +224,8 @@ def test_the_picture_has_one_line_a_rule_with_its_best_codec():
         return {"name": name, "codec": codec, "curve": curve, "curves": [curve]}
 
     pipeline = {key: value for key, value in raw("torch", "lossless", 9).items() if key != "curves"}
-    rows = [pipeline, raw("bp", "a", 4_000_000), raw("bp", "b", 3_000_000), raw("bp", "c", 1, reached=False)]
+    rows = [pipeline, raw("distfa bp", "a", 4_000_000), raw("distfa bp", "b", 3_000_000)]
+    rows.append(raw("distfa bp", "c", 1, reached=False))
     rows += [raw("fa", "a", 7, reached=False, best=0.5), raw("fa", "b", 8_000_000, reached=False, best=0.6)]
     figure, _ = figures(Outcome(name="comm", settings={"target": 0.9}, columns={}, rows=[], machine={}, raw=rows))
     assert [(trace["name"], trace["x"]) for trace in figure.traces] == [("bp, b", [3]), ("fa, b", [8])]

@@ -199,13 +199,30 @@ def test_updates_that_together_raise_the_loss_are_said_with_what_would_help():
     high, against = losses(*[2.0] * 30), replace(probe(30, 0.2, 1.0), dominance=-0.1)
     assert found(*high, against) == [("against", None, 30)]
     assert found(*losses(*[0.1] * 30), against) == []  # a small gradient points anywhere
-    rule = rules.build(recipe(rule="dfa", feedback=FeedbackConfig(renew=RenewConfig(every=40))))
-    dataset = data.from_arrays((np.eye(12), np.arange(12) % 5), (np.eye(12), np.arange(12) % 5))
-    watcher = watch("cross_entropy", dataset, steps=100, lr=0.01, rule=rule)
-    (said,) = [
-        finding for record in (*high, against) for finding in watcher.add(record) if finding.finding == "against"
-    ]
-    assert str(said) == (
+    said = {finding.finding: str(finding) for finding in findings_of("dfa", *high, against, every=40)}
+    assert said["against"] == (
         "step 30: the updates of all layers together raise the loss: dominance is -0.10; feedback has aged: renew it "
-        "more often (feedback.renew.every 20)"
+        "more often (feedback.renew.every 20), or try a lower rate (optimizer.lr 0.003 or less) or "
+        "optimizer.warmup_steps"
+    )
+
+
+def findings_of(rule, *records, every=None):
+    """Those of a run by the rule, on five classes, at a rate of 0.01."""
+    built = rules.build(recipe(rule=rule, feedback=FeedbackConfig(renew=RenewConfig(every=every))))
+    dataset = data.from_arrays((np.eye(12), np.arange(12) % 5), (np.eye(12), np.arange(12) % 5))
+    watcher = watch("cross_entropy", dataset, steps=100, lr=0.01, rule=built)
+    return [finding for record in records for finding in watcher.add(record)]
+
+
+@pytest.mark.parametrize("rule", ["dfa", "dkp", "fa", "bp"])
+def test_the_advice_is_for_what_is_wrong(rule):
+    """Aged feedback can be renewed, a dead layer normalised; a rate that is too high is always possible."""
+    low, back = losses(*[1.0] * 30), losses(*[2.0] * 30, start=30)
+    aged, dead = findings_of(rule, *low, *back, replace(probe(60, 0.9, 1.0, active=0.0), dominance=1.0))
+    assert (aged.finding, dead.finding) == ("fell back", "dead")
+    renewed = "feedback has aged: renew it (feedback.renew.every 50), or " if rule in ("dfa", "dkp") else ""
+    assert aged.advice == f"{renewed}try a lower rate (optimizer.lr 0.003 or less) or optimizer.warmup_steps"
+    assert dead.advice.startswith(
+        "put a normalisation (BatchNorm, LayerNorm) before its activation or make that a LeakyReLU, or try a lower "
     )
