@@ -98,6 +98,18 @@ class SlurmNodes:
         assert not check or done.returncode == 0, done.stdout + done.stderr + self.said()
         return done
 
+    def started(self, *command: str) -> subprocess.Popen[str]:
+        """A command on the first node, in the folder, that goes on; what it says on stderr can be read."""
+        return subprocess.Popen(
+            [*self._nodes.command(1), *command],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def said(self) -> str:
         """Last words of the daemons."""
         logs = sorted(self.folder.glob("*.log"))

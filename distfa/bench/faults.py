@@ -47,7 +47,9 @@ def measure(
     *,
     kinds: Sequence[Fault],
     schedules: Sequence[str],
+    alone: bool = True,
     soak: int,
+    every_seconds: float = 0.0,
     seed: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
@@ -57,7 +59,9 @@ def measure(
         base: The run; on Ray.
         kinds: Faults.
         schedules: ``sync`` and ``async``.
+        alone: Whether there are runs of one fault each.
         soak: Faults of the last run, of all kinds to any layer; 0 for none.
+        every_seconds: Between these; 0 spreads them over the steps.
         seed: Of the plan of that run.
         say: Told what is about to run.
 
@@ -77,9 +81,11 @@ def measure(
             (kind.value, layer, [Planned(fault=kind, layer=layer, step=max(1, steps // 2))])
             for kind in kinds
             for layer in sorted({1, (layers + 1) // 2, layers})
+            if alone
         ]
         if soak:
-            cases.append(("any", "any", plan(soak, kinds=kinds, layers=layers, steps=steps, seed=seed)))
+            many = plan(soak, kinds=kinds, layers=layers, steps=steps, seed=seed, every_seconds=every_seconds)
+            cases.append(("any", "any", many))
         for name, layer, faults in cases:
             what = f"{schedule}: {name}, layer {layer}, {len(faults)} fault{'' if len(faults) == 1 else 's'}"
             say(what)
@@ -91,7 +97,12 @@ def measure(
             raw.append({"case": what, "recoveries": found[0].recoveries})
     return Outcome(
         name="faults",
-        settings={"soak": soak, "seed": seed, **base.model_dump(mode="json", exclude_defaults=True)},
+        settings={
+            "soak": soak,
+            "every_seconds": every_seconds,
+            "seed": seed,
+            **base.model_dump(mode="json", exclude_defaults=True),
+        },
         columns=COLUMNS,
         rows=rows,
         notes=[_READ],
@@ -127,7 +138,7 @@ def _figures(result: Result, plain: Result, faults: Sequence[Planned]) -> dict[s
         raise DistfaError("no fault was noticed: the run ended before it; take more epochs")
     training, undisturbed = (one.wall_seconds - one.startup_seconds for one in (result, plain))
     return {
-        "faults": len(faults),
+        "faults": len(done) if faults[-1].seconds else len(faults),
         "recovered": len(done),
         "equal": "yes",
         "noticed_seconds": statistics.median(entry["noticed_seconds"] for entry in done),

@@ -66,7 +66,7 @@ def run(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
     rows, total = len(task.inputs.train), steps(task.recipe, len(task.inputs.train))
     job = spec.job(task.recipe.network, run_id=uuid.uuid4().hex, train_rows=rows, test_rows=0)
     with RayEngine(spec, job, task.inputs, task.targets, task.modules, Begin()) as engine:
-        records = _steps(engine.records())
+        records = _steps(engine.records(lambda: None))
         first = next(islice(records, warmup - 1, None))
         with Load() as load:
             before, layers_before = snapshot(), dict(engine.coordinator.status)

@@ -14,10 +14,10 @@ import typer
 from distfa.cli import (
     bench,
     bench_books,
-    bench_checkpoints,
     bench_codecs,
     bench_comm,
     bench_faults,
+    bench_in_turn,
     bench_rules,
     bench_scale,
     bench_speed,
@@ -64,7 +64,8 @@ bench.app.command("scale")(bench_scale.scale)
 bench.app.command("rules")(bench_rules.rules)
 bench.app.command("books")(bench_books.books)
 bench.app.command("codecs")(bench_codecs.codecs)
-bench.app.command("checkpoints")(bench_checkpoints.checkpoints)
+bench.app.command("checkpoints")(bench_in_turn.checkpoints)
+bench.app.command("tls")(bench_in_turn.tls)
 bench.app.command("faults")(bench_faults.faults)
 app.add_typer(launch.app, name="launch")
 app.add_typer(bench.app, name="bench")

@@ -21,7 +21,13 @@ def faults(
     deadline: Annotated[float, _task(help="wire.deadline_seconds: longest wait before a layer counts as hung.")] = 5.0,
     kinds: Annotated[str, _how(metavar="NAME,...", help="kill, hang, cut.")] = "kill,hang,cut",
     schedules: Annotated[str, _how(metavar="NAME,...", help="sync, async.")] = "sync,async",
+    alone: Annotated[
+        bool, _how("--alone/--no-alone", help="Runs of one fault each, to the first, middle and last layer.")
+    ] = True,
     soak: Annotated[int, _how(min=0, help="Faults of one more run per schedule, any kind, any layer.")] = 5,
+    every_seconds: Annotated[
+        float, _how(min=0, help="That run's faults come so far apart, as long as it goes on; 0: spread over its steps.")
+    ] = 0.0,
     seed: Annotated[int, _how(min=0, help="Of that run's plan.")] = 0,
     out: options.Out = Path("bench-faults.json"),
     as_json: options.AsJson = False,
@@ -56,7 +62,9 @@ def faults(
             options.bench_spec(hidden, flags),
             kinds=[known[name] for name in options.words(kinds)],
             schedules=options.words(schedules),
+            alone=alone,
             soak=soak,
+            every_seconds=every_seconds,
             seed=seed,
             say=say("faults: "),
         )

@@ -14,12 +14,15 @@ from rich.text import Text
 from distfa.cli import options
 from distfa.errors import CheckpointError
 
+_STILL_SECONDS = 4.0
+
 if TYPE_CHECKING:
     from distfa.experiment.report.records import Run
 
 
 def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None:
-    """Show who drives a run, its last sign of life, its last checkpoint, and each layer's node, process and step.
+    """Show who drives a run, its last sign of life, its last checkpoint, and how each layer fares: its node, process,
+    step, the signals that wait for it, whom it waits for, and its last error.
 
     Reads the run directory only, so it may run anywhere that sees it. A run whose driver has ended without a word
     has the status 'lost'; 'distfa train --resume RUN_DIR' goes on with it.
@@ -41,23 +44,29 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
         console.print(Text(f"error: {found['error']}", style="red"), soft_wrap=True)
     if found["layers"]:
         console.print(_table(found["layers"]))
+    if found["status"] == "running" and (said := _stall(found["layers"])):
+        console.print(Text(said, style="yellow"), soft_wrap=True)
+    for row in found["layers"]:
+        if last := row["last_error"]:
+            said = f"layer {row['layer']}, last error, in attempt {last['attempt']}: {last['error']}"
+            console.print(Text(said, style="red"), soft_wrap=True)
     console.print(Text(_advice(found, run_dir)), soft_wrap=True)
 
 
 def _facts(run: Run) -> dict[str, Any]:
     about = run.about
-    last = run.traffic[-1] if run.traffic else {"step": None, "layers": []}
+    last = run.traffic[-1]["step"] if run.traffic else None
     return {
         "status": about.get("status"),
         "pid": about.get("pid"),
         "node": about.get("node"),
         "attempt": about.get("attempt", 1),
-        "step": run.steps[-1]["step"] if run.steps else last["step"],
+        "step": run.steps[-1]["step"] if run.steps else last,
         "sign_of_life_seconds": round(max(0.0, time.time() - _last_written(run.path)), 1),
         "checkpoint": _checkpoint(run),
         "recoveries": about.get("recoveries", []),
         "error": about.get("error"),
-        "layers": list(last["layers"]),
+        "layers": run.layers,
     }
 
 
@@ -88,14 +97,31 @@ def _headline(found: dict[str, Any]) -> str:
     return ", ".join(said)
 
 
+def _stall(layers: list[dict[str, Any]]) -> str:
+    """Who waits for whom, once every layer has done one and the same for a while; empty while things move."""
+    if any(row.get("since_seconds", 0.0) < _STILL_SECONDS for row in layers):
+        return ""
+    parts = [
+        f"layer {row['layer']} "
+        + (
+            f"waits {row['since_seconds']:.0f} s for {row['waiting_for']}"
+            if row["waiting_for"]
+            else f"has computed for {row['since_seconds']:.0f} s"
+        )
+        for row in layers
+    ]
+    return f"no step ends: {', '.join(parts)}" if parts else ""
+
+
 def _table(layers: list[dict[str, Any]]) -> Table:
-    table = Table("layer", "node", "pid", "step", "busy s", "waited s", "waits for", box=None, pad_edge=False)
+    table = Table("layer", "node", "pid", "step", "queue", "busy s", "waited s", "waits for", box=None, pad_edge=False)
     for row in layers:
         table.add_row(
             str(row["layer"]),
             str(row.get("node", "-")),
             str(row.get("pid", "-")),
             str(row.get("step", "-")),
+            str(row.get("queue", "-")),
             f"{row['busy_seconds']:.1f}",
             f"{row['wait_seconds']:.1f}",
             Text(row.get("waiting_for") or "-"),

@@ -18,12 +18,13 @@ from distfa.core.order import audit, steps, steps_per_epoch
 from distfa.core.records import Cut, Record
 from distfa.data import Dataset
 from distfa.errors import (
+    CheckpointError,
     DistfaError,
     LayerError,
     LayerLost,
     TransportError,
 )
-from distfa.experiment import collapse, engines, notes
+from distfa.experiment import collapse, engines, notes, run_log
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.checkpoint import Checkpoint, Store
 from distfa.experiment.engines import entered
@@ -72,7 +73,10 @@ class Attempt:
         self._watcher = collapse.watch(loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
         place = spec.checkpoint.dir or str(run_dir.path / run_dirs.CHECKPOINTS)
         self._keeper = Keeper(
-            Store(place, keep=spec.checkpoint.keep), least_seconds=spec.checkpoint.seconds, tell=self._tell
+            Store(place, keep=spec.checkpoint.keep),
+            least_seconds=spec.checkpoint.seconds,
+            tell=self._tell,
+            note=self.log,
         )
         self._job, self._begin = self._numbered(job), Begin()
         self._recoveries: list[dict[str, Any]] = run_dir.about.setdefault("recoveries", [])
@@ -108,6 +112,7 @@ class Attempt:
             if not self._job.first:
                 self._note(collapse.of_settings(self._rule))
             start = self._notes()
+            self.log(f"training begins, engine {self._spec.engine}")
             self._show(None)
             try:
                 weights = self._trained(engine, start)
@@ -121,12 +126,16 @@ class Attempt:
             boundaries, facts = self._boundaries(), engine.facts()
         result = self._result(boundaries, facts)
         self._run_dir.finish(weights, result.as_dict())
+        self.log("the run has finished")
         return result, weights
 
     def kept(self) -> int | None:
-        """The step of the last whole checkpoint."""
+        """The step of the last whole checkpoint; None without any, or where its place cannot be read."""
         self._keeper.settle()
-        return next(iter(self._keeper.steps()), None)
+        try:
+            return next(iter(self._keeper.steps()), None)
+        except CheckpointError:
+            return None
 
     def _trained(self, engine: engines.Engine, start: Mapping[str, Any]) -> dict[str, Tensor]:
         """The weights, after as many recoveries as it takes."""
@@ -135,13 +144,14 @@ class Attempt:
             try:
                 if failure is not None:
                     self._recover(failure, engine, start)
-                for record in engine.records():
+                for record in engine.records(self._recorder.tick):
                     self._take(record)
                     if self._stop is not None and isinstance(record, Cut):
                         return self._weights_at_cut()
                 self._note(self._watcher.finish())
                 return engine.state()
             except DistfaError as exc:
+                self._keep_errors(engine)
                 failure = self._curable(exc)
             except (KeyboardInterrupt, SystemExit):
                 self.rescued = self._so_far(engine)
@@ -174,10 +184,17 @@ class Attempt:
             snapshots = self._at_cut or entered(self._engine).snapshots(record.step)
             self._keeper.offer(record.step, snapshots, self._notes())
             return
-        if self._faults and not self._harmed and self.tally.steps >= self._faults[0].step:
-            self._harmed = time.monotonic()
-            entered(self._engine).harm(self._faults[0].layer, self._faults[0].fault)
+        self._harm()
         self._show(record)
+
+    def _harm(self) -> None:
+        """Do the next planned fault, if it is due."""
+        if not self._faults or self._harmed:
+            return
+        due, trained = self._faults[0], self._clock.wall_seconds - self._clock.startup_seconds
+        if self.tally.steps >= due.step and trained >= due.seconds:
+            self._harmed = time.monotonic()
+            entered(self._engine).harm(due.layer, due.fault)
 
     # -- going on -------------------------------------------------------------------------------
 
@@ -248,7 +265,22 @@ class Attempt:
 
     def _tell(self, text: str) -> None:
         """What an operator should know, now: a warning, which Python prints to stderr unless told otherwise."""
-        log.warning("%s", text)
+        log.warning("%s", text, extra=self._place())
+
+    def log(self, text: str, level: int = logging.INFO, **place: int) -> None:
+        """What only the run's own log is told."""
+        run_log.LOG.log(level, "%s", text, extra=self._place() | place)
+
+    def _place(self) -> dict[str, Any]:
+        """Where the run is."""
+        return {"run": self._run_id, "attempt": self._run_dir.about["attempt"], "step": self.tally.steps}
+
+    def _keep_errors(self, engine: engines.Engine) -> None:
+        """The last error of every layer that had one, for the log and for whoever asks how the run fares."""
+        last = self._run_dir.about.setdefault("last_errors", {})
+        for layer, error in sorted(engine.errors().items()):
+            last[str(layer)] = {"attempt": self._run_dir.about["attempt"], "error": error}
+            self.log(error, logging.ERROR, layer=layer)
 
     def _audit(self, weights: Mapping[str, Tensor]) -> None:
         """Hold the user's own model against what the layers gave.

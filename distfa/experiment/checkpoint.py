@@ -13,6 +13,7 @@ fsspec knows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -71,7 +72,7 @@ class Store:
         self._keep = keep
         try:
             self._files, self._root = fsspec.core.url_to_fs(place)
-        except (ImportError, ValueError) as exc:
+        except Exception as exc:  # each kind of place has its own
             raise CheckpointError(
                 f"checkpoint.dir is {place!r}, and fsspec cannot open such a place: {exc}; give a directory, or "
                 'install the package it names (pip install "distfa[s3]" for s3://)'
@@ -91,7 +92,8 @@ class Store:
         """
         folder, shards, traffic, size = self._folder(step), [], [], 0
         try:
-            self._files.makedirs(folder, exist_ok=True)
+            with self._named(f"write the checkpoint of step {step} to {folder}"):
+                self._files.makedirs(folder, exist_ok=True)
             for number, snapshot in enumerate(snapshots, start=1):
                 content, name = safetensors.torch.save(_contiguous(snapshot.state)), f"layer-{number:03d}.safetensors"
                 self._put(f"{folder}/{name}", content)
@@ -102,22 +104,23 @@ class Store:
             manifest["traffic"] = _TRAFFIC.dump_python(traffic, mode="json")
             text = strict_json.dumps(manifest)
             self._put(f"{folder}/{_MANIFEST}", f"{_sha256(text.encode())}\n{text}\n".encode())
-        except OSError as exc:
-            self._remove(folder)
-            raise CheckpointError(
-                f"cannot write the checkpoint of step {step} to {folder}: {exc.strerror or exc}; free the disk, or set "
-                "checkpoint.dir to another place"
-            ) from exc
         except BaseException:
             self._remove(folder)
             raise
-        for other in set(self._begun()) - set(self.steps()[: self._keep]):  # too many, or never whole
-            self._remove(self._folder(other))
+        with contextlib.suppress(CheckpointError):  # this one is whole; the next one tries again
+            for other in set(self._begun()) - set(self.steps()[: self._keep]):  # too many, or never whole
+                self._remove(self._folder(other))
         return size
 
     def steps(self) -> list[int]:
-        """The steps that have a manifest, the latest first."""
-        whole = (n for n in self._begun() if self._files.exists(f"{self._folder(n)}/{_MANIFEST}"))
+        """The steps that have a manifest, the latest first.
+
+        Raises:
+            CheckpointError: The place cannot be read.
+        """
+        begun = self._begun()
+        with self._named(f"look for checkpoints in {self._root}"):
+            whole = [n for n in begun if self._files.exists(f"{self._folder(n)}/{_MANIFEST}")]
         return sorted(whole, reverse=True)
 
     def notes(self, step: int) -> dict[str, Any]:
@@ -172,10 +175,11 @@ class Store:
 
     def _begun(self) -> list[int]:
         """The steps that have a folder, whole or not."""
-        try:
-            found = [PurePosixPath(path).name for path in self._files.ls(self._root, detail=False)]
-        except FileNotFoundError:
-            return []
+        with self._named(f"look for checkpoints in {self._root}"):
+            try:
+                found = [PurePosixPath(path).name for path in self._files.ls(self._root, detail=False)]
+            except FileNotFoundError:
+                return []
         return [int(match[1]) for match in map(_NAME.search, found) if match]
 
     def _folder(self, step: int) -> str:
@@ -183,24 +187,40 @@ class Store:
 
     def _put(self, path: str, content: bytes) -> None:
         """A whole file or none."""
-        if not self._local:
-            self._files.pipe_file(path, content)
-            return
-        write_whole(Path(path), content)
+        with self._named(f"write {path}"):
+            if self._local:
+                write_whole(Path(path), content)
+            else:
+                self._files.pipe_file(path, content)
 
     def _get(self, path: str, step: int) -> bytes:
         try:
-            return bytes(self._files.cat_file(path))
-        except OSError as exc:
-            raise CheckpointError(f"the checkpoint of step {step} is damaged: cannot read {path}: {exc}") from exc
+            with self._named(f"read {path}"):
+                return bytes(self._files.cat_file(path))
+        except CheckpointError as exc:
+            raise CheckpointError(f"the checkpoint of step {step} is damaged: {exc}") from exc
 
     def _remove(self, folder: str) -> None:
         """The manifest first, so that what is left is none."""
         for path in (f"{folder}/{_MANIFEST}", folder):
-            try:
+            with contextlib.suppress(CheckpointError), self._named(f"remove {path}"):
                 self._files.rm(path, recursive=True)
-            except OSError:
-                continue
+
+    @contextlib.contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        """Every error of a place is ours: a bucket's client has errors of its own that are no OSError.
+
+        Raises:
+            CheckpointError: With what was to be done, and what to do.
+        """
+        try:
+            yield
+        except Exception as exc:
+            said = (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
+            raise CheckpointError(
+                f"cannot {what}: {said}; see that there is room, that it can be reached and that its keys are right, or "
+                "set checkpoint.dir to another place"
+            ) from exc
 
 
 def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:

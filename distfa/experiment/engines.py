@@ -35,8 +35,8 @@ class Engine(Protocol):
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def records(self) -> Iterator[Record]:
-        """Train; yields a record per step and evaluation."""
+    def records(self, tick: Callable[[], None]) -> Iterator[Record]:
+        """Train; yields a record per step and evaluation; calls ``tick`` again and again, also while none comes."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -54,6 +54,10 @@ class Engine(Protocol):
     @property
     def job(self) -> Job:
         """The run, its codecs named."""
+        ...
+
+    def errors(self) -> dict[int, str]:
+        """What went wrong, by layer, once ``records`` has failed."""
         ...
 
     def snapshots(self, step: int) -> Iterable[Snapshot]:
@@ -111,8 +115,8 @@ class SerialEngine:
     def __exit__(self, *exc: object) -> None:
         torch.set_num_threads(self._threads)
 
-    def records(self) -> Iterator[Record]:
-        """Train."""
+    def records(self, tick: Callable[[], None]) -> Iterator[Record]:
+        """Train; nobody is waited for here, so that nothing ticks."""
         return entered(self._trainer).run(elapsed_seconds=self._job.elapsed_seconds)
 
     @property
@@ -130,6 +134,10 @@ class SerialEngine:
 
     def facts(self) -> dict[str, Any]:
         """Nothing else."""
+        return {}
+
+    def errors(self) -> dict[int, str]:
+        """None of a layer's own: the run's is theirs."""
         return {}
 
     def snapshots(self, step: int) -> Iterable[Snapshot]:
@@ -185,11 +193,11 @@ class RayEngine:
     def __exit__(self, *exc: object) -> None:
         self._run.__exit__(*exc)
 
-    def records(self) -> Iterator[Record]:
+    def records(self, tick: Callable[[], None]) -> Iterator[Record]:
         """Train, as long as Ray itself is there."""
         from distfa.runtime.cluster import require_alive  # here, so that serial runs need no Ray
 
-        for record in self.coordinator.train():
+        for record in self.coordinator.train(tick):
             yield record
             if isinstance(record, StepRecord):
                 require_alive()
@@ -202,6 +210,10 @@ class RayEngine:
     def state(self) -> dict[str, Tensor]:
         """The weights, gathered through Ray."""
         return self.coordinator.state()
+
+    def errors(self) -> dict[int, str]:
+        """As the coordinator saw them."""
+        return self.coordinator.errors
 
     def snapshots(self, step: int) -> Iterator[Snapshot]:
         """Fetched from one layer after the other, as they are taken."""
@@ -242,9 +254,12 @@ class RayEngine:
                     "host": status.host,
                     "pid": status.pid,
                     "step": status.step,
+                    "queue": status.queue,
                     "waiting_for": status.waiting_for,
+                    "since_seconds": round(status.since_seconds, 1),
                     "busy_seconds": round(status.busy_seconds, 3),
                     "wait_seconds": round(status.wait_seconds, 3),
+                    "cpu_seconds": round(status.cpu_seconds, 3),
                 }
                 for layer, status in sorted(self.coordinator.status.items())
             ],

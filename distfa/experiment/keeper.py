@@ -33,13 +33,16 @@ class Keeper:
         store: Where to.
         least_seconds: Between two that are written.
         tell: Told in words what could not be written.
+        note: Told what was.
 
     Attributes:
         written: Checkpoints of this process, whole.
     """
 
-    def __init__(self, store: Store, *, least_seconds: float, tell: Callable[[str], None]) -> None:
-        self._store, self._least_seconds, self._tell = store, least_seconds, tell
+    def __init__(
+        self, store: Store, *, least_seconds: float, tell: Callable[[str], None], note: Callable[[str], None]
+    ) -> None:
+        self._store, self._least_seconds, self._tell, self._note = store, least_seconds, tell, note
         self._thread: threading.Thread | None = None
         self._began = time.monotonic()
         self._passed_over: _Cut | None = None
@@ -88,7 +91,6 @@ class Keeper:
     def _due(self) -> bool:
         if not self._least_seconds:
             self.settle()  # every cut is asked for
-            return True
         writing = self._thread is not None and self._thread.is_alive()
         return not writing and time.monotonic() - self._began >= self._least_seconds
 
@@ -100,7 +102,7 @@ class Keeper:
 
     def _write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> None:
         try:
-            self._store.write(step, snapshots, notes)
+            size = self._store.write(step, snapshots, notes)
         except CheckpointError as exc:
             self._tell(f"{exc}; training goes on, and the next checkpoint is tried")
             return
@@ -110,3 +112,4 @@ class Keeper:
             self._tell(f"the checkpoint of step {step} was not written: {exc}")
             return
         self.written += 1
+        self._note(f"the checkpoint of step {step} is written, {size:,} bytes")

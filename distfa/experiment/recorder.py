@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +19,7 @@ from distfa.experiment.run_dir import RunDir
 from distfa.experiment.spec import RunSpec
 
 _TRAFFIC_SECONDS = 1.0  # between records of bytes and waiting
+_STILL_SECONDS = 5.0  # the same while no step ends
 _TERMS = ("change", "discretisation", "optimizer", "nonhomogeneity", "staleness", "renewal", "transport", "residual")
 
 
@@ -44,6 +46,7 @@ class Recorder:
         self._run_dir, self._spec, self._steps = run_dir, spec, steps
         self._boundaries, self._layers = boundaries, layers
         self._traffic_logged = 0.0
+        self._last: tuple[int, float, float] | None = None  # step, its seconds, when it was heard of
 
     def log(self, record: Record, tally: Tally) -> None:
         """Write a record down.
@@ -56,6 +59,8 @@ class Recorder:
             LedgerViolation: It breaks the law, and the spec says to stop there.
             RunDirError: It cannot be written.
         """
+        if isinstance(record, StepRecord):
+            self._last = record.step, record.seconds, time.monotonic()
         if isinstance(record, LedgerRecord):
             self._entry(record)
             self._stop_unless(record.holds, tally)
@@ -83,7 +88,16 @@ class Recorder:
         Args:
             seconds: Of training before it.
         """
-        self._traffic_logged = seconds
+        self._traffic_logged, self._last = seconds, None
+
+    def tick(self) -> None:
+        """Time passes: while no step ends, who waits for whom is written down all the same."""
+        if self._last is None:
+            self._last = 0, self._traffic_logged, time.monotonic()
+        step, seconds, heard = self._last
+        still = time.monotonic() - heard
+        if still >= _STILL_SECONDS:
+            self._traffic(step, seconds + still, every=_STILL_SECONDS)
 
     def _due(self, record: StepRecord) -> bool:
         return record.step % self._spec.log_every == 0 or record.step == self._steps - 1
@@ -98,16 +112,16 @@ class Recorder:
         about = {"kind": kind, "step": record.step, "epoch": record.epoch}
         self._run_dir.log({**about, **values, "rows": record.rows, "seconds": record.seconds})
         if kind == "step":
-            self._traffic(record)
+            self._traffic(record.step, record.seconds)
         self._run_dir.scalars(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
 
-    def _traffic(self, record: StepRecord | EvalRecord) -> None:
+    def _traffic(self, step: int, seconds: float, *, every: float = _TRAFFIC_SECONDS) -> None:
         """Bytes and waiting so far, now and then: what a watcher makes rates of."""
-        if record.seconds - self._traffic_logged < _TRAFFIC_SECONDS:
+        if seconds - self._traffic_logged < every:
             return
         if layers := self._layers():
-            self._traffic_logged = record.seconds
-            about = {"kind": "traffic", "step": record.step, "seconds": record.seconds}
+            self._traffic_logged = seconds
+            about = {"kind": "traffic", "step": step, "seconds": seconds}
             self._run_dir.log({**about, "boundaries": self._boundaries(), "layers": layers})
 
     def _entry(self, entry: LedgerRecord) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from distfa.errors import (
     Interrupted,
 )
 from distfa.experiment import run_dir as run_dirs
+from distfa.experiment import run_log
 from distfa.experiment.attempt import Attempt
 from distfa.experiment.checks import check
 from distfa.experiment.observing import Observer
@@ -67,6 +69,12 @@ def run(
     run_dir = _created(spec, network, dataset, job.run_id) if resume is None else run_dirs.RunDir.reopen(resume)
     job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
     attempt = Attempt(spec, job, subject, dataset, run_dir, observer, faults)
+    with run_log.kept(run_dir.path / run_dirs.LOG, job.run_id):
+        return _to_its_end(attempt, run_dir, resume)
+
+
+def _to_its_end(attempt: Attempt, run_dir: run_dirs.RunDir, resume: Path | None) -> tuple[Result, dict[str, Tensor]]:
+    """The result and the weights; what ends it early is told in the run directory, too."""
     try:
         if resume is not None:
             attempt.go_on()
@@ -76,6 +84,7 @@ def run(
         failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
         status = "interrupted" if isinstance(failure, Interrupted) else "failed"
         kept = attempt.kept()
+        attempt.log(f"the run has {status if status == 'failed' else 'been interrupted'}: {failure}", logging.ERROR)
         keep = done > 0 or kept is not None or resume is not None
         run_dir.fail(status, str(failure), keep=keep, weights=attempt.rescued)
         if isinstance(failure, DistfaError) and done:

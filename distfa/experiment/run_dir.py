@@ -6,6 +6,7 @@ it, which only one process can. What is removed when a run fails early is what t
 spec.yaml            the resolved spec
 run.json             status, versions, host, network, and at the end the result or the error
 metrics.jsonl        one record per logged step and per evaluation
+log.jsonl            attempts, checkpoints, warnings and the errors of layers (run_log.py)
 events.out.tfevents  the same for TensorBoard
 weights.safetensors  under the keys of the user's own model
 checkpoints/         where the run can go on (checkpoint.py)
@@ -43,7 +44,7 @@ from distfa.experiment.host import host_facts
 from distfa.files import write_whole
 
 SPEC, RUN, METRICS, WEIGHTS = "spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors"
-CHECKPOINTS = "checkpoints"
+LOG, CHECKPOINTS = "log.jsonl", "checkpoints"
 _MARGIN_BYTES = 2**20  # for the small files
 
 
@@ -230,7 +231,7 @@ class RunDir:
             self._lock = None
 
     def _write_about(self) -> None:
-        self._write(RUN, strict_json.dumps(self.about, indent=2).encode())
+        self._write(RUN, f"{strict_json.dumps(self.about, indent=2)}\n".encode())
 
     def _write(self, name: str, content: bytes) -> None:
         target = self.path / name
@@ -243,7 +244,7 @@ class RunDir:
         """Remove the files of this run, and the directory if this run made it and nobody put more into it."""
         events = self.path.glob(f"events.out.tfevents.*.{os.getpid()}.*")  # TensorBoard puts the process in the name
         with contextlib.suppress(OSError):
-            for name in (SPEC, RUN, WEIGHTS, METRICS):
+            for name in (SPEC, RUN, WEIGHTS, METRICS, LOG):
                 (self.path / name).unlink(missing_ok=True)
             for file in events:
                 file.unlink(missing_ok=True)

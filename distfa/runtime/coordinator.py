@@ -7,7 +7,7 @@ threads and for Ray actors. One process owns the books and the run directory.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from typing import Any, Protocol
@@ -51,6 +51,9 @@ class Coordinator:
         lossy: Whether a codec of the run rounds, so that the two ends of a boundary may differ.
         steps: Updates the run makes; None where that is not to be checked.
         before: What the links had carried before the step the run goes on with.
+
+    Attributes:
+        errors: By layer, what went wrong there, once ``train`` has failed.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Coordinator:
         self._polls: dict[int, Future[Status]] = {}
         self._heard: dict[int, float] = {}
         self._status: dict[int, Status] = {}
+        self.errors: dict[int, str] = {}
 
     @property
     def status(self) -> dict[int, Status]:
@@ -102,8 +106,11 @@ class Coordinator:
                 raise LayerLost(f"layer {handle.layer} did not answer {method!r} within {deadline_seconds:.0f} s")
         return [future.result() for future in futures]
 
-    def train(self) -> Iterator[Record]:
+    def train(self, tick: Callable[[], None] = lambda: None) -> Iterator[Record]:
         """Run every layer to the end; yields the records as they come.
+
+        Args:
+            tick: Called again and again, also while no record comes.
 
         A run has ended well when every layer has, when each has handed out all it had to report, when that is all
         the steps there are, and when nothing in the books is without its other end.
@@ -119,6 +126,7 @@ class Coordinator:
             if running:
                 wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
             yield from self._poll()
+            tick()
             if any(run.done() and run.exception() is not None for run in runs.values()):
                 yield from self._settle(runs)
                 raise self._cause(runs)
@@ -236,9 +244,8 @@ class Coordinator:
         A dead process, or an error of a layer's own, comes before a layer that hangs; that before the
         layer that missed a signal first; and that before those that only lost another layer.
         """
-        errors = [
-            self._located(layer, e) for layer, run in runs.items() if run.done() and (e := run.exception()) is not None
-        ]
+        failed = {layer: run.exception() for layer, run in runs.items() if run.done()}
+        errors = [self._located(layer, error) for layer, error in failed.items() if error is not None]
         own = [e for e in errors if not isinstance(e, PeerLost | DeadlineExceeded)]
         if own:
             return min(own, key=lambda e: not isinstance(e, LayerLost))
@@ -250,30 +257,33 @@ class Coordinator:
 
     def _located(self, layer: int, error: BaseException) -> BaseException:
         """A lost process or stream cannot say at which step it was; the coordinator can."""
-        if not isinstance(error, LayerLost | PeerLost):
-            return error
-        at = f", step {self._status[layer].step}" if layer in self._status else ""
-        return type(error)(f"layer {layer}{at}: {error}")
+        if isinstance(error, LayerLost | PeerLost):
+            at = f", step {self._status[layer].step}" if layer in self._status else ""
+            error = type(error)(f"layer {layer}{at}: {error}")
+        self.errors[layer] = str(error)
+        return error
 
     def _silent(self, limit_seconds: float) -> DistfaError | None:
         now = time.monotonic()
         for layer, heard in self._heard.items():
             if now - heard > limit_seconds and not self._polls[layer].done():
                 step = self._status[layer].step if layer in self._status else 0
-                return LayerLost(
+                self.errors[layer] = (
                     f"layer {layer}, step {step}: its process gave no answer for {now - heard:.0f} s; "
                     "it is stopped or starved: look at that process and its node, or raise wire.deadline_seconds"
                 )
+                return LayerLost(self.errors[layer])
         return None
 
     def _computing(self, limit_seconds: float) -> DistfaError | None:
         """A layer that has waited for nobody and yet not moved."""
         for layer, status in self._status.items():
             if not status.finished and not status.waiting_for and status.since_seconds > limit_seconds:
-                return LayerLost(
+                self.errors[layer] = (
                     f"layer {layer}, step {status.step}: it has computed for {status.since_seconds:.0f} s without an "
                     "end; it hangs, or its node is too slow: raise wire.deadline_seconds if such steps are expected"
                 )
+                return LayerLost(self.errors[layer])
         return None
 
 

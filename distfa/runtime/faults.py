@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class Fault(Enum):
@@ -30,14 +31,18 @@ class Planned:
         fault: What happens.
         layer: To which layer.
         step: Once so many steps are reported; counted from the start of the run, not anew after a recovery.
+        seconds: And not before so many of training.
     """
 
     fault: Fault
     layer: int
-    step: int
+    step: int = 1
+    seconds: float = 0.0
 
 
-def plan(count: int, *, kinds: Sequence[Fault], layers: int, steps: int, seed: int) -> list[Planned]:
+def plan(
+    count: int, *, kinds: Sequence[Fault], layers: int, steps: int, seed: int, every_seconds: float = 0.0
+) -> list[Planned]:
     """So many faults, drawn from a seed and spread evenly over the run.
 
     Args:
@@ -46,13 +51,16 @@ def plan(count: int, *, kinds: Sequence[Fault], layers: int, steps: int, seed: i
         layers: Of the network.
         steps: Of the run.
         seed: Of kinds, layers, and the place of each fault within its share of the run.
+        every_seconds: Between them, where they are to be spread by the clock instead.
     """
     draw, share = random.Random(seed), steps / (count + 1)
+
+    def when(number: int) -> dict[str, Any]:
+        if every_seconds:
+            return {"seconds": every_seconds * number}
+        return {"step": max(1, round(share * (number + draw.uniform(-0.3, 0.3))))}
+
     return [
-        Planned(
-            fault=draw.choice(kinds),
-            layer=draw.randint(1, layers),
-            step=max(1, round(share * (number + draw.uniform(-0.3, 0.3)))),
-        )
+        Planned(fault=draw.choice(kinds), layer=draw.randint(1, layers), **when(number))
         for number in range(1, count + 1)
     ]

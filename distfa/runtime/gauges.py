@@ -1,4 +1,4 @@
-"""What Prometheus sees of a layer, through Ray's own metrics: its step, its time, its bytes.
+"""What Prometheus sees of a layer, through Ray's own metrics: its step, its time, its queue, its bytes.
 
 Ray exports them where its dashboard's packages are installed (``pip install "ray[default]"``), on every node's
 metrics port, with Ray's names before them: ``ray_distfa_step``. Without them nothing is exported and nothing is lost.
@@ -33,6 +33,7 @@ class LayerGauges:
         self._step = gauge("step", "The step the layer works on, counted from 0.")
         self._busy = gauge("busy_seconds", "Time the layer has spent otherwise than waiting, in this attempt.")
         self._wait = gauge("wait_seconds", "Time the layer has waited for others, in this attempt.")
+        self._queue = gauge("queue", "Signals that have come to the layer and wait to be taken.")
         self._sent = gauge("sent_bytes", "Bytes of all messages the layer has sent, in this attempt.")
 
     def show(self, status: Status) -> None:
@@ -40,4 +41,5 @@ class LayerGauges:
         self._step.set(status.step)
         self._busy.set(status.busy_seconds)
         self._wait.set(status.wait_seconds)
+        self._queue.set(status.queue)
         self._sent.set(sum(counted.message_bytes for counted in status.traffic.values()))

@@ -30,7 +30,8 @@ from distfa.transport.base import Tap, Transport
 from distfa.transport.inbox import Inbox
 from distfa.transport.port import InPort, OutPort, Traffic, Waiting
 
-_FETCH_SECONDS = 3.0  # a snapshot stays for so long at least, for the coordinator to fetch it
+_FETCH_SECONDS = 3.0  # a snapshot stays for so long, for the coordinator to fetch it, while there are not too many:
+_MOST_SNAPSHOTS, _MOST_BYTES = 64, 256 * 2**20  # the latest and the one before it stay in any case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class Status:
         since_seconds: How long it has waited, or computed, without a change.
         wait_seconds: Time spent waiting, in all, a wait under way included.
         busy_seconds: Time spent otherwise, in all.
+        cpu_seconds: Processor time of its process since the run began.
+        queue: Signals that have come and wait to be taken.
         entries: What it reports, new since the last time it was asked: records, its ends of the books, and marks.
         traffic: What it sent so far, per link and kind.
         finished: Whether its run has ended, one way or the other.
@@ -59,6 +62,8 @@ class Status:
     since_seconds: float
     wait_seconds: float
     busy_seconds: float
+    cpu_seconds: float
+    queue: int
     entries: tuple[Entry | Mark, ...]
     traffic: dict[tuple[Link, Kind], Traffic]
     finished: bool
@@ -150,6 +155,11 @@ class WirePorts:
         """What was sent so far."""
         return {(link, kind): counted for link, port in self._out.items() for kind, counted in port.traffic.items()}
 
+    @property
+    def queue(self) -> int:
+        """Signals that have come and wait to be taken."""
+        return sum(port.inbox.queue for port in self._in.values())
+
     def close(self) -> None:
         """Wait until everything sent was received, then end the streams."""
         for port in self._out.values():
@@ -192,7 +202,7 @@ class LayerWorker:
         self._ports = WirePorts(job, layer, device, self._waiting, tap)
         self._transport: Transport | None = None
         self._step = 0
-        self._started = 0.0
+        self._started = self._cpu_before = 0.0
         self._finished = 0.0
         self._progressed = time.monotonic()
         self._entries: list[Entry | Mark] = []
@@ -226,6 +236,7 @@ class LayerWorker:
         if self._layer.device.type == "cpu":
             torch.set_num_threads(1)  # engines agree to the last bit only thread for thread
         self._started = self._progressed = time.monotonic()
+        self._cpu_before = time.process_time()
         recipe, layer, samples = self._job.recipe, self._layer, self._job.train_rows
         steps = Steps(
             recipe,
@@ -270,6 +281,8 @@ class LayerWorker:
             - (waiting.since if waiting.what else max(self._progressed, waiting.ended, self._started)),
             wait_seconds=waited,
             busy_seconds=max(0.0, ended - (self._started or ended) - waited),
+            cpu_seconds=time.process_time() - self._cpu_before if self._started else 0.0,
+            queue=self._ports.queue,
             entries=entries,
             traffic=self._ports.traffic(),
             finished=self._finished > 0,
@@ -335,10 +348,11 @@ class LayerWorker:
     def _keep(self, step: int) -> None:
         """Copy the state, for the coordinator to fetch, and mark the place in the reports."""
         kept = Snapshot(step=step, state=self.state_dict(), traffic=copy.deepcopy(self._ports.traffic()))
-        now = time.monotonic()
+        now, size = time.monotonic(), sum(value.nbytes for value in kept.state.values())
+        room = max(1, min(_MOST_SNAPSHOTS, _MOST_BYTES // max(1, size)) - 1)
         with self._lock:
-            stay = [at for at, (_, since) in self._snapshots.items() if now - since < _FETCH_SECONDS]
-            stay = stay or sorted(self._snapshots)[-1:]
+            before = sorted(self._snapshots)[-room:]
+            stay = [at for at in before if now - self._snapshots[at][1] < _FETCH_SECONDS] or before[-1:]
             self._snapshots = {**{at: self._snapshots[at] for at in stay}, step: (kept, now)}
             self._entries.append(Mark(step=step))
 

@@ -64,6 +64,11 @@ class Inbox:
             self._waiting.append(message)
             self._changed.notify_all()
 
+    @property
+    def queue(self) -> int:
+        """Signals that wait here now."""
+        return len(self._waiting)
+
     def take(self, deadline_seconds: float, what: str) -> Message:
         """The next signal; those that came before a failure are handed out first.
 

@@ -21,16 +21,30 @@ def test_a_plan_is_its_seeds_and_spreads_over_the_run():
     assert 900 < steps[-1] < 1000
     assert {fault.fault for fault in faults} == set(Fault)
     assert {fault.layer for fault in faults} == {1, 2, 3}
+    timed = plan(3, kinds=list(Fault), layers=3, steps=1000, seed=7, every_seconds=60)
+    assert [(fault.step, fault.seconds) for fault in timed] == [(1, 60), (1, 120), (1, 180)]
 
 
 def test_checkpoints_are_priced_against_the_same_run_without(tmp_path):
     options = ("--engine", "serial", "--hidden", 8, "--epochs", 2, "--every", 4, "--rounds", 1, "--schedules", "sync")
     done = here("bench", "checkpoints", *options, "--json", cwd=tmp_path)
     none, every = json.loads(done.stdout)["rows"]
-    assert (none["checkpoints"], none["written"], none["more"]) == ("none", 0, None)
-    assert (every["checkpoints"], every["written"]) == ("every 4 steps", 2)
-    assert every["more"] == pytest.approx(100 * (every["step_ms"] / none["step_ms"] - 1))
+    assert (none["setting"], none["written"], none["more"]) == ("none", 0, None)
+    assert (every["setting"], every["written"]) == ("every 4 steps", 2)
+    for key, more in (("step_ms", "more"), ("cpu_ms", "cpu_more")):
+        assert every[more] == pytest.approx(100 * (every[key] / none[key] - 1))
+        assert every[key] > 0
     assert every["mib"] > 0
+
+
+@pytest.mark.slow
+def test_tls_is_priced_against_the_same_run_in_plain_text(tmp_path):
+    options = ("--hidden", "16,16", "--epochs", 2, "--rounds", 2, "--schedules", "async")
+    here("bench", "tls", *options, cwd=tmp_path)
+    found = Outcome.load(tmp_path / "bench-tls.json")
+    assert [row["setting"] for row in found.rows] == ["plain text", "mutual TLS"]
+    assert [shot["setting"] for shot in found.raw] == ["plain text", "mutual TLS", "mutual TLS", "plain text"]
+    assert all(shot["cpu_ms"] > shot["layers_cpu_ms"] > 0 for shot in found.raw)
 
 
 @pytest.mark.slow

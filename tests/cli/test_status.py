@@ -4,6 +4,8 @@ import json
 
 from commands import here
 
+from distfa.experiment.driver import locked
+
 TINY = ("--engine", "serial", "--set", "data.limit=200", "--set", "checkpoint.every=4", "--set", "checkpoint.seconds=0")
 
 
@@ -24,6 +26,43 @@ def test_a_finished_run_and_one_that_nobody_drives_any_more(tmp_path):
     assert told["sign_of_life_seconds"] < 60
     here("train", "--resume", "run", cwd=tmp_path)
     assert here("status", "run", cwd=tmp_path).stdout.startswith("finished, attempt 2, ")
+
+
+def test_a_stall_is_told_as_who_waits_for_whom_with_the_last_error_of_each_layer(tmp_path):
+    here("train", *TINY, "--epochs", 1, "--run-dir", "run", cwd=tmp_path)
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    last = {"1": {"attempt": 2, "error": "layer 1, step 40: its process died"}}
+    (tmp_path / "run" / "run.json").write_text(
+        json.dumps(about | {"status": "running", "attempt": 3, "result": None, "last_errors": last})
+    )
+    same = {"node": "10.0.0.7", "host": "seven", "busy_seconds": 1.0, "wait_seconds": 2.0}
+    layers = [
+        {
+            **same,
+            "layer": 1,
+            "pid": 11,
+            "step": 50,
+            "queue": 0,
+            "waiting_for": "error from layer 2",
+            "since_seconds": 9.0,
+        },
+        {**same, "layer": 2, "pid": 12, "step": 49, "queue": 3, "waiting_for": "", "since_seconds": 9.2},
+    ]
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write(
+            json.dumps({"kind": "traffic", "step": 50, "seconds": 9.0, "boundaries": [], "layers": layers}) + "\n"
+        )
+    lock = locked(tmp_path / "run" / "metrics.jsonl")
+    try:
+        said = here("status", "run", cwd=tmp_path).stdout
+        told = json.loads(here("status", "run", "--json", cwd=tmp_path).stdout)
+    finally:
+        lock.close()
+    assert said.startswith("running, attempt 3, ")
+    assert "no step ends: layer 1 waits 9 s for error from layer 2, layer 2 has computed for 9 s" in said
+    assert "layer 1, last error, in attempt 2: layer 1, step 40: its process died" in said
+    assert [row["queue"] for row in told["layers"]] == [0, 3]
+    assert [row["last_error"] for row in told["layers"]] == [last["1"], None]
 
 
 def test_what_is_no_run_is_refused(tmp_path):

@@ -25,7 +25,7 @@ DEFAULTS = {  # of specs and options
     ("cli/bench_books.py", "dfa,fa"),
     ("cli/bench_codecs.py", "bp,fa,dfa"),
     ("cli/bench_comm.py", "fa,dfa"),
-    ("cli/bench_checkpoints.py", "dfa"),
+    ("cli/bench_in_turn.py", "dfa"),
     ("cli/bench_faults.py", "dfa"),
     ("cli/bench_scale.py", "dfa"),
     ("cli/bench_speed.py", "bp,fa,dfa"),

@@ -5,9 +5,11 @@ records. A checkpoint is whole or it is none.
 import json
 import shutil
 
+import fsspec
 import pytest
 import safetensors.torch
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from runs import assert_same_bits
 
 from distfa import data
@@ -242,6 +244,68 @@ def test_a_full_disk_is_one_error_that_names_the_place_and_the_run_goes_on(digit
     _, found = trained(s, digits)
     assert "cannot write the checkpoint of step 4" in caplog.text
     assert "training goes on, and the next checkpoint is tried" in caplog.text
+    assert_same_bits(found, weights)
+
+
+def test_a_disk_that_fills_up_keeps_the_checkpoints_it_has_and_the_run_goes_on(digits, tmp_path, small_disk, caplog):
+    _, weights = trained(spec(tmp_path / "whole"), digits)
+    s = spec(tmp_path / "run", checkpoint={"every": 4, "seconds": 0, "keep": 20, "dir": str(small_disk / "kept")})
+    _, found = trained(s, digits)
+    assert "No space left on device; see that there is room" in caplog.text
+    assert_same_bits(found, weights)
+    store = Store(str(small_disk / "kept"), keep=20)
+    assert 4 in store.steps()
+    assert all(store.read(step).step == step for step in store.steps())
+
+
+class Refused(Exception):
+    """As a bucket's client raises them: no OSError."""
+
+
+class Bucket(MemoryFileSystem):
+    """A remote place that refuses to write the checkpoints of some steps, or to answer at all."""
+
+    protocol = "bucket"
+    store, pseudo_dirs = {}, [""]
+    refused, gone = (), False
+
+    def pipe_file(self, path, value, **how):
+        if any(f"step-{step:08d}/layer-002" in path for step in self.refused):
+            raise Refused("SlowDown: reduce your request rate")
+        super().pipe_file(path, value, **how)
+
+    def ls(self, path, *args, **how):
+        if self.gone:
+            raise Refused("InvalidAccessKeyId: no such key")
+        return super().ls(path, *args, **how)
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    fsspec.register_implementation("bucket", Bucket, clobber=True)
+    monkeypatch.setattr(Bucket, "store", {})
+    return Bucket
+
+
+def test_a_remote_place_that_refuses_loses_neither_the_run_nor_the_checkpoint_before(
+    bucket, digits, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(bucket, "refused", (12, 16))
+    _, weights = trained(spec(tmp_path / "whole"), digits)
+    kept = {"checkpoint": {"every": 4, "seconds": 0, "keep": 1, "dir": "bucket://run/kept"}}
+    with pytest.raises(Stopped):
+        trained(spec(tmp_path / "run", **kept), digits, observer=stopping_at(18))
+    assert (
+        "cannot write bucket://run/kept/step-00000012/layer-002.safetensors: SlowDown: reduce your request rate;"
+        in caplog.text
+    )
+    assert Store("bucket://run/kept", keep=1).steps() == [8]
+    assert not any("step-00000012" in path for path in bucket.store)
+    monkeypatch.setattr(bucket, "gone", True)
+    with pytest.raises(CheckpointError, match="cannot look for checkpoints in bucket://run/kept: InvalidAccessKeyId"):
+        trained(spec(tmp_path / "run", **kept), digits, resume=tmp_path / "run")
+    monkeypatch.setattr(bucket, "gone", False)
+    _, found = trained(spec(tmp_path / "run", **kept), digits, resume=tmp_path / "run")
     assert_same_bits(found, weights)
 
 

@@ -219,8 +219,13 @@ def test_a_one_process_run_sends_no_bytes(tmp_path):
 
 
 def test_a_failed_run_shows_its_error_and_what_it_had_written(tmp_path):
-    path = kept(tmp_path / "run", of(records(), ("step",))[:3], status="failed", result=None, error="layer 3: <NaN>")
+    last = {"2": {"attempt": 1, "error": "layer 2, step 1: <dead>"}}
+    layers = [{"layer": l, "node": "10.0.0.7", "pid": 40 + l, "step": 2, "queue": l - 1} for l in (1, 2)]
+    rows = [*of(records(), ("step",))[:3], {"kind": "traffic", "step": 2, "seconds": 1.0, "layers": layers}]
+    path = kept(tmp_path / "run", rows, status="failed", result=None, error="layer 3: <NaN>", last_errors=last)
     page, found = report(path)
+    assert "<dt>layer 1</dt><dd>node 10.0.0.7, pid 41, step 2</dd>" in page
+    assert "pid 42, step 2, 1 signal waits; last error, in attempt 1: layer 2, step 1: &lt;dead&gt;" in page
     assert "fa (aligned), 64-32-16-10: failed" in page
     assert "layer 3: &lt;NaN&gt;" in page
     assert [name for name, figure in found.items() if figure.traces] == ["curves"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 import time
 import warnings
@@ -20,6 +21,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
 ]
+
+
+LONG = [("epochs", 200), ("checkpoint.every", 50), ("checkpoint.seconds", 0)]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def test_a_job_whose_ray_does_not_start_has_failed(slurm):
 
 
 def test_after_scancel_the_same_job_goes_on_from_its_checkpoint(slurm):
-    long = {"run_dir": "runs/cut", "epochs": 200, "checkpoint.every": 50, "checkpoint.seconds": 0}
+    long = dict(LONG, run_dir="runs/cut")
     job, run_dir = submitted(slurm, "distfa", **long)
     give_up = time.monotonic() + 200
     while not list(run_dir.glob("checkpoints/*/manifest.json")):
@@ -87,6 +91,35 @@ def test_after_scancel_the_same_job_goes_on_from_its_checkpoint(slurm):
     about = json.loads((run_dir / "run.json").read_text())
     assert about["status"] == "finished"
     assert about["result"]["epochs"] == 200
+
+
+def test_ctrl_c_cancels_the_job_and_the_same_command_goes_on(slurm):
+    """While it holds both nodes, another job is not started in time, and is cancelled."""
+    spec = specs.load(None, [*LONG, ("run_dir", "runs/stopped"), ("launch.cpus", 2)])
+    (slurm.folder / "long.yaml").write_text(render.as_yaml(spec))
+    launch = [sys.executable, "-m", "distfa", "launch", "long.yaml", "--on", "slurm"]
+    first = slurm.started(*launch)
+    give_up, kept = time.monotonic() + 200, slurm.folder / "runs/stopped/checkpoints"
+    while not list(kept.glob("*/manifest.json")):
+        assert first.poll() is None, first.stderr.read()
+        assert time.monotonic() < give_up, slurm.said()
+        time.sleep(0.5)
+    late = slurm.run(*launch, "--set", "launch.wait_seconds=4", "--set", "run_dir=late/run", check=False)
+    assert late.returncode == 1
+    job = re.search(r"job (\d+) is submitted", late.stderr)[1]
+    assert f"SLURM has not started job {job} (reason: " in late.stderr
+    assert "within 4 s, and it is cancelled; it asks for 2" in late.stderr
+    assert ended(slurm, job)[0] == "CANCELLED"
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode == 130, said
+    job = re.search(r"interrupted; job (\d+) is cancelled", said)[1]
+    assert f"job {job}: running on n[1-2]" in said
+    assert "epoch 1: train loss" in said
+    assert ended(slurm, job)[0] == "CANCELLED"
+    again = slurm.run(*launch)
+    assert "holds a run that ended early; it goes on" in again.stderr
+    assert json.loads((slurm.folder / "runs/stopped/run.json").read_text())["status"] == "finished"
 
 
 def test_launch_follows_a_job_and_says_what_slurm_refuses(slurm):

@@ -141,6 +141,30 @@ def test_a_layer_that_hangs_is_named_soon_after_the_deadline(monkeypatch, sizes)
     assert time.monotonic() - began < 20  # far above any scheduling delay, far below the hang
 
 
+def test_while_nothing_moves_somebody_is_told_again_and_again_and_then_every_layers_error(monkeypatch):
+    plain, over, seen = Layer.update, threading.Event(), []
+
+    def update(self, step, lr):
+        if self.index == 2:
+            over.wait(60)
+        return plain(self, step, lr)
+
+    monkeypatch.setattr(Layer, "update", update)
+    with ThreadRun(recipe(), wire=WireConfig(deadline_seconds=1.5)) as run:
+        run.coordinator.connect(run.addresses, 10.0)
+
+        def tick():
+            seen.append({layer: status.waiting_for_layer for layer, status in run.coordinator.status.items()})
+
+        try:
+            with pytest.raises(LayerLost, match=r"layer 2, step 0: it has computed"):
+                list(run.coordinator.train(tick))
+        finally:
+            over.set()
+    assert any(waits.get(2) == 0 and waits.get(3) == 2 for waits in seen)  # who waits for whom, as it stood
+    assert run.coordinator.errors[2].startswith("layer 2, step 0: it has computed for ")
+
+
 def test_a_loss_that_explodes_ends_serial_and_wired_runs_alike():
     r = recipe(optimizer=replace(recipe().optimizer, lr=1e30))
     with pytest.raises(NonFiniteError, match="lower the learning rate") as serial:

@@ -20,6 +20,7 @@ def test_every_gauge_takes_what_the_layer_says_of_itself(monkeypatch):
         "distfa_step": status.step,
         "distfa_busy_seconds": status.busy_seconds,
         "distfa_wait_seconds": status.wait_seconds,
+        "distfa_queue": 0,
         "distfa_sent_bytes": sent,
     }
     for _, gauge in seen.values():

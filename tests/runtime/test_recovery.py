@@ -2,6 +2,8 @@
 weights, figures and books of an undisturbed one.
 """
 
+import json
+
 import pytest
 import ray
 from runs import assert_same_bits
@@ -80,6 +82,15 @@ def test_after_faults_a_run_goes_on_and_nothing_is_lost(changes, faults, digits,
     assert result.ledger == whole.ledger
     assert result.alignment == whole.alignment
     assert result.steps == whole.steps
+    said = [json.loads(line) for line in (tmp_path / "ray" / "log.jsonl").read_text().splitlines()]
+    assert {line["run"] for line in said} == {read_about(tmp_path / "ray")["run_id"]}
+    assert [line["attempt"] for line in said if line["level"] == "warning"] == [2, 3, 4]
+    died = [line for line in said if line["level"] == "error" and "its process died" in line["message"]]
+    assert (died[0]["attempt"], died[0]["layer"]) == (1, faults[0].layer)
+    last = read_about(tmp_path / "ray")["last_errors"]
+    assert last[str(faults[1].layer)]["attempt"] == 3
+    assert said[-1]["message"] == "the run has finished"
+    assert {layer["queue"] for layer in result.facts["layers"]} == {0}
     rows = len(digits.train_x) * 40
     sent = [row["up_payload"] for row in result.bytes["boundaries"]]
     assert sent == [rows * width * 4 for width in (512, 384)]  # as if nothing had been sent twice

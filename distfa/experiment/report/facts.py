@@ -37,6 +37,19 @@ def result_facts(run: Run) -> dict[str, str]:
     return facts
 
 
+def layer_facts(run: Run) -> dict[str, str]:
+    """Where each layer was, how it fared, and its last error."""
+    facts = {}
+    for row in run.layers:
+        said = f"node {row.get('node', '?')}, pid {row.get('pid', '?')}, step {row.get('step', '?')}"
+        if queue := row.get("queue"):
+            said += f", {queue} signal{'s wait' if queue > 1 else ' waits'}"
+        if last := row["last_error"]:
+            said += f"; last error, in attempt {last['attempt']}: {last['error']}"
+        facts[f"layer {row['layer']}"] = said
+    return facts
+
+
 def host_facts(run: Run) -> dict[str, str]:
     """Where it ran."""
     host = run.about.get("host", {})

@@ -139,7 +139,7 @@ def render(run: Run, drawn: list[Figure]) -> str:
             says(findings.sentences(run)),
             *_boxes(run),
             '<section class="facts">',
-            *map(definitions, (facts.result_facts(run), facts.host_facts(run))),
+            *map(definitions, filter(None, (facts.result_facts(run), facts.host_facts(run), facts.layer_facts(run)))),
             "</section>",
             *map(section, drawn),
             *_footer(run),

@@ -85,6 +85,13 @@ class Run:
         return str(self.result.get("engine") or self.spec.get("engine") or "unknown")
 
     @property
+    def layers(self) -> list[Row]:
+        """How each layer fares, as it was written down last, with its last error; none of a run in one process."""
+        rows = (self.result.get("facts") or {}).get("layers") or (self.traffic[-1]["layers"] if self.traffic else [])
+        errors = self.about.get("last_errors") or {}
+        return [row | {"last_error": errors.get(str(row["layer"]))} for row in rows]
+
+    @property
     def sizes(self) -> list[int]:
         """(d_0, ..., d_L): numbers in a sample of the input and of every layer's output; empty if not known."""
         network = self.about.get("network")

@@ -1,0 +1,121 @@
+"""What a setting costs: the same run with it and without, in turn, on a machine that is never quite still."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from distfa.bench.outcome import Outcome
+from distfa.bench.task import read
+from distfa.experiment.observing import Progress
+from distfa.experiment.run import run
+from distfa.experiment.run_dir import CHECKPOINTS
+from distfa.experiment.spec import RunSpec, parse
+from distfa.experiment.subject import subject_for
+
+COLUMNS = {
+    "schedule": "schedule",
+    "setting": "setting",
+    "step_ms": "ms a step",
+    "more": "more than the first, %",
+    "more_least": "least",
+    "more_most": "most",
+    "cpu_ms": "processor ms a step",
+    "cpu_more": "more than the first, %",
+    "cpu_more_least": "least",
+    "cpu_more_most": "most",
+    "written": "checkpoints",
+    "mib": "MiB each",
+}
+_READ = (
+    "'ms a step' is training time over steps, startup and evaluation left out; 'processor ms' is processor time of all "
+    "layers and of the process that drives them, over steps. Medians over the rounds. 'more than the first' compares "
+    "runs of the same round, which follow each other: the median of these, the least and the most"
+)
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+def measure(
+    base: RunSpec,
+    settings: Settings,
+    *,
+    name: str,
+    schedules: Sequence[str],
+    rounds: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """Train under each setting in turn, in every second round backwards.
+
+    Args:
+        base: The run.
+        settings: By name, what of the spec is another; the first is what the others are compared with.
+        name: Of the outcome.
+        schedules: ``sync`` and ``async``.
+        rounds: How often each.
+        say: Told every measurement.
+
+    Raises:
+        DistfaError: A run failed.
+    """
+    raw: list[dict[str, Any]] = []
+    for number in range(1, rounds + 1):
+        for schedule in schedules:
+            for setting in list(settings)[:: 1 if number % 2 else -1]:
+                spec = parse({**base.model_dump(mode="json"), "schedule": schedule, **settings[setting]})
+                shot = {"round": number, "schedule": schedule, "setting": setting, **_measured(spec)}
+                say(
+                    f"round {number}: {schedule}, {setting}: {shot['step_ms']:.2f} ms a step, {shot['cpu_ms']:.2f} busy"
+                )
+                raw.append(shot)
+    return Outcome(
+        name=name,
+        settings={"rounds": rounds, "compared": dict(settings), **base.model_dump(mode="json", exclude_defaults=True)},
+        columns=COLUMNS,
+        rows=[_row(raw, schedule, setting, next(iter(settings))) for schedule in schedules for setting in settings],
+        notes=[_READ],
+        raw=raw,
+    )
+
+
+def _measured(spec: RunSpec) -> dict[str, Any]:
+    dataset = read(spec)
+    subject = subject_for(spec, dataset)
+    driver: list[float] = []  # processor seconds of this process, before training and after each record
+
+    def observe(progress: Progress) -> None:
+        driver[1:] = [time.process_time()]
+        if progress.record is None:
+            driver[:] = driver[-1:]
+
+    with tempfile.TemporaryDirectory() as scratch:
+        where = Path(scratch) / "run"
+        kept = spec.model_copy(update={"run_dir": str(where)})
+        result, _ = run(kept, subject.network, dataset, model=subject.model, observer=observe)
+        written = list((where / CHECKPOINTS).glob("*/manifest.json"))
+        size = sum(file.stat().st_size for file in (where / CHECKPOINTS).rglob("*") if file.is_file())
+    rows = len(dataset.train_x) * spec.epochs / result.steps
+    layers = sum(layer["cpu_seconds"] for layer in result.facts.get("layers", []))
+    return {
+        "step_ms": 1e3 * rows / result.samples_per_second,
+        "layers_cpu_ms": 1e3 * layers / result.steps,
+        "cpu_ms": 1e3 * (layers + driver[-1] - driver[0]) / result.steps,
+        "written": len(written),
+        "mib": size / len(written) / 2**20 if written else 0.0,
+    }
+
+
+def _row(raw: list[dict[str, Any]], schedule: str, setting: str, first: str) -> dict[str, Any]:
+    def shots(of: str) -> list[dict[str, Any]]:
+        return [shot for shot in raw if (shot["schedule"], shot["setting"]) == (schedule, of)]
+
+    row: dict[str, Any] = {"schedule": schedule, "setting": setting}
+    for key, more in (("step_ms", "more"), ("cpu_ms", "cpu_more")):
+        row[key] = median(shot[key] for shot in shots(setting))
+        ratios = [100 * (a[key] / b[key] - 1) for a, b in zip(shots(setting), shots(first), strict=True)]
+        told = (median(ratios), min(ratios), max(ratios)) if setting != first else (None, None, None)
+        row |= dict(zip((more, f"{more}_least", f"{more}_most"), told, strict=True))
+    return row | {key: median(shot[key] for shot in shots(setting)) for key in ("written", "mib")}

@@ -1,0 +1,73 @@
+"""A run's log for machines: one JSON object a line, with time, level, run, attempt, layer and step.
+
+What the process that drives a run says at WARNING and above goes there, beside where it went before, and what only this
+file is told (``LOG``): attempts, checkpoints, and the error of every layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from distfa.experiment import strict_json
+
+LOG = logging.getLogger("distfa.run_log")
+LOG.propagate = False
+LOG.setLevel(logging.INFO)
+LOG.addHandler(logging.NullHandler())
+
+_PLACE = ("run", "attempt", "layer", "step")
+_ALL = logging.getLogger("distfa")
+
+
+class RunLog(logging.Handler):
+    """Appends to a run's log what belongs to the run: by its id, or by its thread where none is said.
+
+    Args:
+        path: The file.
+        run: The run's id.
+    """
+
+    def __init__(self, path: Path, run: str) -> None:
+        super().__init__(logging.INFO)
+        self._path, self._run, self._thread = path, run, threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, if it is the run's."""
+        said = {name: getattr(record, name) for name in _PLACE if hasattr(record, name)}
+        if said.setdefault("run", self._run if record.thread == self._thread else None) != self._run:
+            return
+        at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
+        line = {"time": at, "level": record.levelname.lower(), **said, "message": record.getMessage()}
+        with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:  # a full disk ends no run
+            file.write(strict_json.dumps(line) + "\n")
+        if record.name != LOG.name and not _others() and logging.lastResort is not None:
+            logging.lastResort.handle(record)  # to stderr, as without this handler
+
+
+def _others() -> bool:
+    """Whether somebody else takes distfa's records."""
+    handlers = (*_ALL.handlers, *logging.getLogger().handlers)
+    return any(not isinstance(handler, RunLog) for handler in handlers)
+
+
+@contextlib.contextmanager
+def kept(path: Path, run: str) -> Iterator[None]:
+    """Keep a run's log in a file, as long as it lasts.
+
+    Args:
+        path: The file; made by the first line.
+        run: The run's id.
+    """
+    handler = RunLog(path, run)
+    for logger in (_ALL, LOG):
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in (_ALL, LOG):
+            logger.removeHandler(handler)
