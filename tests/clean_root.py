@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from urllib.parse import urlsplit
 
 FROM = "python:3.11-slim-bookworm"
 _SEEN = ("/etc/resolv.conf", "/etc/hosts")  # of this machine
@@ -121,11 +120,12 @@ def _passed_on() -> dict[str, str]:
 
 
 def _of_pip() -> list[str]:
-    """Files and folders of this machine that its pip reads."""
+    """Files and folders of this machine that its pip reads; an index of files with what lies beside it."""
     told = subprocess.run(["pip", "config", "debug"], capture_output=True, text=True, check=True).stdout
-    words = re.findall(r"(?:file://)?/[^\s'\",:]+", f"{told} {' '.join(_passed_on().values())}")
-    found = sorted({urlsplit(word).path for word in words if Path(urlsplit(word).path).is_absolute()})
-    return [path for path in found if Path(path).exists() and path != "/"]
+    told += " ".join(_passed_on().values())
+    named = {str(Path(path).parent) for path in re.findall(r"file://(/[^\s'\",]+)", told)}
+    named |= set(re.findall(r"(?<![\w/:])/[^\s'\",:]+", told))
+    return sorted(path for path in named if path != "/" and Path(path).exists())
 
 
 def _run(command: list[str], *, seconds: float) -> str:

@@ -218,8 +218,8 @@ class Store:
         except Exception as exc:
             said = (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
             raise CheckpointError(
-                f"cannot {what}: {said}; see that there is room, that it can be reached and that its keys are right, or "
-                "set checkpoint.dir to another place"
+                f"cannot {what}: {said}; see that there is room, that it can be reached and that its keys are right, "
+                "or set checkpoint.dir to another place"
             ) from exc
 
 

@@ -28,6 +28,10 @@ from distfa.transport.address import is_loopback
 LOCAL = "local"
 _VITAL = {"raylet": "agent (raylet)", "gcs_server": "control process (gcs_server)"}
 _STORE_FLOOR_BYTES = 128 * 2**20
+_CONFIG = {
+    "worker_niceness": 0,  # Ray's default of 15 starves layers beside other work
+    "kill_worker_timeout_milliseconds": 500,  # 5 s by default, which every layer that hangs takes before it is replaced
+}
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -239,7 +243,7 @@ def _started(store_bytes: int, store: str | None, *, last: bool) -> bool:
             include_dashboard=False,
             object_store_memory=store_bytes,
             _plasma_directory=store,
-            _system_config={"worker_niceness": 0},  # Ray's default of 15 starves layers beside other work
+            _system_config=_CONFIG,
             **_QUIET,
         )
     except Exception as exc:

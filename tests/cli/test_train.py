@@ -127,6 +127,8 @@ def test_a_full_disk_ends_the_run_and_keeps_whole_records(tmp_path):
     assert [json.loads(line)["step"] for line in lines if json.loads(line)["kind"] == "step"][:3] == [0, 1, 2]
     assert not list((tmp_path / "kept").glob(".*.part"))
     assert not (tmp_path / "kept" / "weights.safetensors").exists()
+    here("train", "--resume", "kept", cwd=tmp_path)  # once there is room again
+    assert json.loads((tmp_path / "kept" / "run.json").read_text())["status"] == "finished"
 
 
 LONG = ["train", "--epochs", "5000", "--set", "eval_every=5000", "--set", "checkpoint.every=5", "--run-dir", "kept"]
