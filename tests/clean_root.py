@@ -44,6 +44,7 @@ class CleanRoot:
     def __init__(self, context: Path, arguments: dict[str, str]) -> None:
         self._context, self._arguments = context, arguments
         self._root = Path(tempfile.mkdtemp(prefix="clean", dir="/var/tmp"))
+        self._root.chmod(0o755)  # other users are to get in
         self._user, self._folder, self._environment = "0", "/", {"PATH": "/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin"}
 
     def __enter__(self) -> CleanRoot:

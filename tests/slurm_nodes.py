@@ -16,7 +16,7 @@ from pathlib import Path
 from distfa.bench.namespaces import Nodes, obstacle
 
 ROOT = Path(__file__).parents[1]
-_START_SECONDS = 60.0
+_IDLE_SECONDS = 180.0  # jobs that were cancelled may take KillWait to end
 _CGROUPS = "mount -t tmpfs none /sys/fs/cgroup && mkdir /sys/fs/cgroup/freezer"  # slurmd looks for v1's, and uses none
 _CONF = """\
 ClusterName=distfa
@@ -36,6 +36,7 @@ SelectTypeParameters=CR_Core
 MpiDefault=none
 ReturnToService=2
 KillWait=60
+UnkillableStepTimeout=600
 SlurmdParameters=config_overrides
 NodeName=n1 NodeAddr={first} CPUs=2 RealMemory=8000 State=UNKNOWN
 NodeName=n2 NodeAddr={second} CPUs=2 RealMemory=8000 State=UNKNOWN
@@ -83,6 +84,10 @@ class SlurmNodes:
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
+
+    def await_idle(self) -> None:
+        """Wait until no job is left on the nodes."""
+        self._until(self._up, "the nodes are not idle")
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command on the first node, in the folder."""
@@ -134,7 +139,7 @@ class SlurmNodes:
                 f"slurmd{node}",
                 f"mount -t tmpfs none /tmp && mkdir -p {self.folder}/spool-n{node} && {_CGROUPS} && slurmd -D",
             )
-        self._until(self._up, "the nodes are not idle")
+        self.await_idle()
 
     def _daemon(self, node: int, name: str, command: str) -> None:
         inside = f"hostname n{node} && {command}"
@@ -155,7 +160,7 @@ class SlurmNodes:
         return self.run("sinfo", "--noheader", "--format=%T %D", check=False).stdout.strip() == "idle 2"
 
     def _until(self, condition, trouble: str) -> None:
-        give_up = time.monotonic() + _START_SECONDS
+        give_up = time.monotonic() + _IDLE_SECONDS
         while not condition():
             assert time.monotonic() < give_up, trouble + self.said()
             time.sleep(0.5)

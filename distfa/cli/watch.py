@@ -124,6 +124,8 @@ def _rates(run: Run) -> tuple[dict[int, float], dict[int, tuple[str, str]]]:
         return {}, {}
     before, now = run.traffic[-2:]
     seconds = now["seconds"] - before["seconds"]
+    if seconds <= 0:  # an attempt has just begun
+        return {}, {}
     idle = {
         b["layer"]: min(1.0, max(0.0, b["wait_seconds"] - a["wait_seconds"]) / seconds)
         for a, b in zip(before["layers"], now["layers"], strict=True)

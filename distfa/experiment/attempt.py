@@ -211,7 +211,7 @@ class Attempt:
         self._begin = Begin(
             layers=found.layers if found else {}, books=noted["books"], traffic=found.traffic if found else {}
         )
-        self._recorder.go_back(self.tally.last_seconds)
+        self._recorder.go_back(step, self.tally.last_seconds)
         self._job = dataclasses.replace(
             self._job, first=step, elapsed_seconds=self.tally.last_seconds, **noted.get("codecs", {})
         )
@@ -318,8 +318,9 @@ class Attempt:
         )
 
     def _layers(self) -> list[dict[str, Any]]:
-        """How each layer fares; none where nothing is distributed."""
-        return list(entered(self._engine).facts().get("layers", []))
+        """How each layer fares, once all have said so; none where nothing is distributed."""
+        found = list(entered(self._engine).facts().get("layers", []))
+        return found if len(found) == len(self._job.recipe.network) else []
 
     def _boundaries(self) -> list[dict[str, Any]]:
         """Bytes per boundary so far, and what bp would have sent for the same rows."""

@@ -45,8 +45,8 @@ class Recorder:
     ) -> None:
         self._run_dir, self._spec, self._steps = run_dir, spec, steps
         self._boundaries, self._layers = boundaries, layers
-        self._traffic_logged = 0.0
-        self._last: tuple[int, float, float] | None = None  # step, its seconds, when it was heard of
+        self._traffic_logged, self._told = 0.0, False
+        self._last = 0, 0.0, time.monotonic()  # step, its seconds, when it was heard of
 
     def log(self, record: Record, tally: Tally) -> None:
         """Write a record down.
@@ -82,21 +82,23 @@ class Recorder:
         """Write a finding down."""
         self._run_dir.log({"kind": "finding", **asdict(finding)})
 
-    def go_back(self, seconds: float) -> None:
+    def go_back(self, step: int, seconds: float) -> None:
         """The run goes on from an earlier place.
 
         Args:
+            step: The next one.
             seconds: Of training before it.
         """
-        self._traffic_logged, self._last = seconds, None
+        self._traffic_logged, self._told = seconds, False
+        self._last = step, seconds, time.monotonic()
 
     def tick(self) -> None:
-        """Time passes: while no step ends, who waits for whom is written down all the same."""
-        if self._last is None:
-            self._last = 0, self._traffic_logged, time.monotonic()
+        """Time passes: where the layers are is written down once they are known, and while no step ends, who waits."""
         step, seconds, heard = self._last
         still = time.monotonic() - heard
-        if still >= _STILL_SECONDS:
+        if not self._told:
+            self._traffic(step, seconds, every=0.0)
+        elif still >= _STILL_SECONDS:
             self._traffic(step, seconds + still, every=_STILL_SECONDS)
 
     def _due(self, record: StepRecord) -> bool:
@@ -120,7 +122,7 @@ class Recorder:
         if seconds - self._traffic_logged < every:
             return
         if layers := self._layers():
-            self._traffic_logged = seconds
+            self._traffic_logged, self._told = seconds, True
             about = {"kind": "traffic", "step": step, "seconds": seconds}
             self._run_dir.log({**about, "boundaries": self._boundaries(), "layers": layers})
 

@@ -27,9 +27,16 @@ LONG = [("epochs", 200), ("checkpoint.every", 50), ("checkpoint.seconds", 0)]
 
 
 @pytest.fixture(scope="module")
-def slurm():
+def cluster():
     with SlurmNodes() as nodes:
         yield nodes
+
+
+@pytest.fixture
+def slurm(cluster):
+    """The cluster, with nothing left on it of the test before."""
+    cluster.await_idle()
+    return cluster
 
 
 def submitted(slurm, file, **changes):

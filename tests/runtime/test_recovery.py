@@ -91,6 +91,8 @@ def test_after_faults_a_run_goes_on_and_nothing_is_lost(changes, faults, digits,
     assert last[str(faults[1].layer)]["attempt"] == 3
     assert said[-1]["message"] == "the run has finished"
     assert {layer["queue"] for layer in result.facts["layers"]} == {0}
+    rows = [json.loads(line) for line in (tmp_path / "ray" / "metrics.jsonl").read_text().splitlines()]
+    assert {len(row["layers"]) for row in rows if row["kind"] == "traffic"} == {3}
     rows = len(digits.train_x) * 40
     sent = [row["up_payload"] for row in result.bytes["boundaries"]]
     assert sent == [rows * width * 4 for width in (512, 384)]  # as if nothing had been sent twice
