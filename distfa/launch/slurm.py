@@ -11,6 +11,7 @@ from distfa.launch import tools
 
 _LOOK_SECONDS = 2.0
 _WORD_SECONDS = 10.0
+_NEVER = ("PartitionNodeLimit", "PartitionTimeLimit", "PartitionConfig", "BadConstraints")  # reasons that stay
 _SLURM = "run this where jobs are submitted (sbatch, squeue and scancel are SLURM's)"
 
 
@@ -29,7 +30,7 @@ def launch(folder: Path, *, wait_seconds: float, say: Callable[[str], None], sho
         show: Is given what the job prints.
 
     Raises:
-        ClusterError: It is not started in time, or fails.
+        ClusterError: It cannot be started as it is, or not in time, or fails.
     """
     tools.require("sbatch", _SLURM)
     job = tools.asked(command(folder)).strip().partition(";")[0]
@@ -54,12 +55,14 @@ def _follow(job: str, *, wait_seconds: float, say: Callable[[str], None], show: 
         state = facts.get("JobState", "UNKNOWN")
         waited = time.monotonic() - began
         if state == "PENDING":
-            why = f"SLURM has not started job {job} (reason: {facts.get('Reason', 'none given')})"
-            if waited > wait_seconds:
+            reason = facts.get("Reason", "none given")
+            why = f"SLURM has not started job {job} (reason: {reason})"
+            if reason in _NEVER or waited > wait_seconds:
+                late = "and never will" if reason in _NEVER else f"within {wait_seconds:.0f} s"
                 raise ClusterError(
-                    f"{why} within {wait_seconds:.0f} s, and it is cancelled; it asks for {facts.get('NumNodes', '?')} "
-                    f"nodes of {facts.get('NumCPUs', '?')} processors together: ask for fewer (launch.nodes, "
-                    "launch.cpus), or wait longer (launch.wait_seconds)"
+                    f"{why} {late}, and it is cancelled; it asks for {facts.get('NumNodes', '?')} nodes of "
+                    f"{facts.get('NumCPUs', '?')} processors together: ask for less (launch.nodes, launch.cpus, "
+                    "launch.minutes), or wait longer (launch.wait_seconds)"
                 )
             if waited >= word:
                 say(f"{why}, {waited:.0f} of at most {wait_seconds:.0f} s")
