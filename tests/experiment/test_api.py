@@ -290,11 +290,33 @@ def test_pandas_tables_and_labels_that_are_text(data, settings):
         ("gradient_clip_val", "optimizer.clip_norm"),
         ("max_epochs", "epochs"),
         ("optimiser__lr", "optimizer"),
+        ("feedback_rule", "rule"),
+        ("feedback__ranks", "feedback.rank"),
+        ("feedback__init", "init"),
+        ("checkpoint__interval", "checkpoint.every"),
+        ("ray__num_cpus", "ray.resources.cpus"),
     ],
 )
 def test_hints_come_from_what_people_mean(typed, meant):
     with pytest.raises(SpecError, match=f"did you mean '{meant}'"):
         distfa.Trainer(model(), **{typed: 1})
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ({"feedback__dist": "normal"}, r"unknown key 'feedback.dist' in the spec; feedback has rank, inside, "),
+        (
+            {"feedback__renew": 50},
+            r"feedback.renew is 50; it is a part of the spec, which has every, .*renew.every=\.\.",
+        ),
+        ({"patience": 3}, r"that is Trainer\(..., callbacks=distfa.EarlyStopping\(patience=3\)\) in Python"),
+        ({"validation_data": None}, r"that is fit\(\(x, y\), \(test_x, test_y\)\) in Python"),
+    ],
+)
+def test_what_is_no_key_is_told_by_what_there_is(typed, says):
+    with pytest.raises(SpecError, match=says):
+        distfa.Trainer(model(), **typed)
 
 
 def test_labels_from_one_are_told_to_begin_at_zero(data, settings):

@@ -39,6 +39,9 @@ def explain(error: ValidationError) -> str:
             message = not_among(str(first["input"]), re.findall("'(.*?)'", first["ctx"]["expected"]))
         if isinstance(first["input"], dict):  # a rule between keys, which names them itself
             text = f"{where}: {message}" if where else message
+        elif first["type"] in _NO_PART and (within := keys_of(where)):
+            text = f"{where} is {first['input']!r}; it is a part of the spec, which has {', '.join(within)}: "
+            text += f"{where}.{within[0]}=..."
         elif message.startswith("is "):
             text = f"{where}: {first['input']!r} {message}"
         else:
@@ -47,6 +50,7 @@ def explain(error: ValidationError) -> str:
     return f"{text} (and {more} more)" if more else text
 
 
+_NO_PART = ("dataclass_type", "model_type", "model_attributes_type", "dict_type")
 _MEANT = {
     **dict.fromkeys(("lr", "learning_rate", "base_lr", "eta"), "optimizer.lr"),
     **dict.fromkeys(("momentum", "betas", "eps", "weight_decay", "nesterov"), "optimizer.{}"),
@@ -75,27 +79,62 @@ _MEANT = {
     **dict.fromkeys(("accelerator",), "device"),
     **dict.fromkeys(("rank", "gain", "fanout", "renew", "inside", "active_only"), "feedback.{}"),
     **dict.fromkeys(("compression", "codecs"), "codec"),
-    **dict.fromkeys(("method", "algorithm"), "rule"),
+    **dict.fromkeys(("method", "algorithm", "feedback_rule", "learning_rule"), "rule"),
+    **dict.fromkeys(("num_cpus", "cpus"), "ray.resources.cpus"),
+    **dict.fromkeys(("num_gpus", "gpus"), "ray.resources.gpus"),
+    **dict.fromkeys(("interval", "frequency", "every_n_steps"), "checkpoint.every"),
+    **dict.fromkeys(("path", "directory", "folder"), "checkpoint.dir"),
+    **dict.fromkeys(("timeout", "deadline"), "wire.deadline_seconds"),
 }
 _OF_TRAINER = ("callbacks", "scheduler", "scheduler_by", "verbose")
+_ELSEWHERE = {
+    **dict.fromkeys(("patience", "early_stopping"), "Trainer(..., callbacks=distfa.EarlyStopping(patience=3))"),
+    **dict.fromkeys(("validation_data", "val_data", "test_data", "x", "y"), "fit((x, y), (test_x, test_y))"),
+    **dict.fromkeys(("resume", "resume_from_checkpoint", "ckpt_path"), "fit(..., resume=RUN_DIR)"),
+    **dict.fromkeys(("metrics",), "Trainer.evaluate(data), which gives what fits the targets"),
+}
 
 
 def _hint(unknown: str) -> str:
     """What was meant, where that is known; else a key that is nearly the same, letter by letter; else none."""
-    last = unknown.rpartition(".")[2]
+    part, _, last = unknown.rpartition(".")
     if last in _OF_TRAINER:
         return f"; {last} is an argument of distfa.Trainer, and no key of a spec"
-    near = difflib.get_close_matches(unknown, _keys(), n=1, cutoff=0.75)
-    if near and "." in unknown:
-        return f"; did you mean {near[0]!r}?"
+    if last in _ELSEWHERE:
+        return f"; that is {_ELSEWHERE[last]} in Python"
+    if part and (within := keys_of(part)):
+        return _hint_within(part, last, within)
     if meant := _MEANT.get(last.lower()):
         key = meant.format(last.lower())
         python = f" (in Python {key.replace('.', '__')}=...)" if "." in key else ""
         return f"; did you mean {key!r}{python}?"
-    if not near:
-        ends = {key.rpartition(".")[2]: key for key in reversed(_keys())}
-        near = [ends[end] for end in difflib.get_close_matches(last, ends, n=1, cutoff=0.8)]
+    near = difflib.get_close_matches(unknown, _keys(), n=1, cutoff=0.75) or _near_end(last, _keys(), cutoff=0.8)
     return f"; did you mean {near[0]!r}?" if near else "; 'distfa spec' lists all keys"
+
+
+def _hint_within(part: str, last: str, within: list[str]) -> str:
+    """Of the part that was named: its key that was meant; else one of the whole spec by that name; else all it has."""
+    meant = _MEANT.get(last.lower(), "").format(last.lower())
+    near = [meant] if meant.startswith(f"{part}.") else _near_end(last, _below(part), cutoff=0.75)
+    if not near and last in keys_of(""):
+        near = [last]
+    return f"; did you mean {near[0]!r}?" if near else f"; {part} has {', '.join(within)}"
+
+
+def _near_end(last: str, keys: list[str], *, cutoff: float) -> list[str]:
+    """The key whose last word is nearly this one."""
+    ends = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    return [ends[end] for end in difflib.get_close_matches(last, ends, n=1, cutoff=cutoff)]
+
+
+def _below(part: str) -> list[str]:
+    return [key for key in _keys() if key.startswith(f"{part}.")]
+
+
+def keys_of(part: str) -> list[str]:
+    """Names of the keys that a part of the spec has itself; of the whole spec for an empty name."""
+    found = _below(part) if part else _keys()
+    return [name for key in found if "." not in (name := key[len(part) + 1 :] if part else key)]
 
 
 def _explained(text: str) -> str:
