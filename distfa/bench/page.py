@@ -14,12 +14,13 @@ from distfa.errors import BenchError
 from distfa.experiment.report.page import box, definitions, document, section, write_page
 
 
-def write_bench_report(path: Path, out: Path | None = None) -> Path:
+def write_bench_report(path: Path, out: Path | None = None, *, shared: bool = False) -> Path:
     """Write the page; it needs no network.
 
     Args:
         path: As ``distfa bench`` leaves it.
         out: The page; ``path`` with the ending .html if not given.
+        shared: As for ``write_page``.
 
     Returns:
         Where the page is.
@@ -34,7 +35,7 @@ def write_bench_report(path: Path, out: Path | None = None) -> Path:
         text = render(outcome, path)
     except (KeyError, TypeError, AttributeError) as exc:
         raise BenchError(f"{path} is no result of this version of distfa bench {outcome.name}: {exc!r}") from exc
-    write_page(out, text)
+    write_page(out, text, shared=shared)
     return out
 
 

@@ -20,13 +20,22 @@ def report(
         Path | None,
         typer.Option(help="Where the page goes: RUN_DIR/report.html, comparison.html or BENCH.html if not given."),
     ] = None,
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared/--inline",
+            help="Put plotly's 4.8 MB into one file beside the pages of a folder, and not into each page.",
+        ),
+    ] = False,
 ) -> None:
     """One interactive HTML page of a run, finished or not, of several runs, or of a benchmark; it needs no network."""
     from distfa.bench.page import write_bench_report
     from distfa.experiment.report import write_comparison, write_report
 
     if len(paths) > 1:
-        typer.echo(write_comparison(paths, out))
+        typer.echo(write_comparison(paths, out, shared=shared))
         return
     (path,) = paths
-    typer.echo(write_bench_report(path, out) if path.is_file() else write_report(path, out))
+    typer.echo(
+        write_bench_report(path, out, shared=shared) if path.is_file() else write_report(path, out, shared=shared)
+    )

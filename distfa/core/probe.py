@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 _BLOCK_NUMBERS = 32 * 1024  # 256 KiB in float64
+BINS = 20  # of a histogram of cosines, equal parts of -1 to 1
 TALLY_NUMBERS = 3 * 8
 
 
@@ -30,6 +31,8 @@ class LayerProbe:
         update_square: ||G_l||^2, G_l the rule's.
         signal: Signal alignment, the mean over rows of cos(s_l, delta_{l+1} W_{l+1}); None at the output layer.
         active: Share of the layer's outputs that are not zero for at least one sample of the batch.
+        neurons: How many of its rows of weights, an output neuron or channel each, have a cosine with the true gradient
+            in each of ``BINS`` equal parts of -1 to 1; rows that either leaves as they are have none.
     """
 
     step: int
@@ -39,6 +42,7 @@ class LayerProbe:
     update_square: float
     signal: float | None = None
     active: float | None = None
+    neurons: tuple[int, ...] = ()
 
     def tally(self, dtype: torch.dtype) -> Tensor:
         """What global alignment needs of it, as a message, (1, ``TALLY_NUMBERS``): the bytes of three float64, a number
@@ -66,6 +70,7 @@ class LayerAlignment:
         a: How fast this layer's update lowers the loss; below 0 it pulls against the rest.
         signal: Signal alignment; None at the output layer.
         active: Share of the layer's outputs that are not zero for at least one sample of the batch.
+        neurons: A histogram of the cosines of its neurons (``LayerProbe.neurons``).
     """
 
     layer: int
@@ -75,6 +80,7 @@ class LayerAlignment:
     a: float
     signal: float | None = None
     active: float | None = None
+    neurons: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +141,25 @@ def measure(
         update_square=update_square,
         signal=signal,
         active=active,
+        neurons=_by_neuron(parameters, gradients),
     )
+
+
+def _by_neuron(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> tuple[int, ...]:
+    """A histogram of the cosines of single rows of weights."""
+    counts = torch.zeros(BINS, dtype=torch.int64)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if parameter.grad is None or parameter.dim() < 2:
+            continue
+        rows = max(1, _BLOCK_NUMBERS // max(1, gradient[0].numel()))
+        parts = (torch.split(tensor.flatten(1), rows) for tensor in (parameter.grad, gradient))
+        for update, true in zip(*parts, strict=True):
+            u, t = update.double(), true.double()
+            norms = (torch.linalg.vecdot(u, u) * torch.linalg.vecdot(t, t)).sqrt()
+            cosines = (torch.linalg.vecdot(u, t) / norms)[norms > 0]
+            bins = ((cosines[cosines.isfinite()] + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
+            counts += torch.bincount(bins, minlength=BINS).cpu()
+    return tuple(counts.tolist())
 
 
 def _blocks(tensor: Tensor | None) -> Iterator[Tensor]:
@@ -200,6 +224,7 @@ class Alignments:
                     a=probe.a,
                     signal=probe.signal,
                     active=probe.active,
+                    neurons=probe.neurons,
                 )
                 for probe in ordered
             ),

@@ -68,6 +68,7 @@ class Attempt:
         self._clock = engines.Clock()
         self._steps = steps(job.recipe, job.train_rows)
         self._rule = rules.build(job.recipe)
+        run_dir.events.describe(self._rule, spec)
         plain = not spec.label_smoothing and spec.class_weights is None
         loss = spec.loss if plain else "another"  # of which no constant answer's loss is known
         self._watcher = collapse.watch(loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)

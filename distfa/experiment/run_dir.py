@@ -22,13 +22,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import safetensors
@@ -40,6 +40,7 @@ from distfa.core.model import Network
 from distfa.errors import RunDirError
 from distfa.experiment import strict_json
 from distfa.experiment.driver import driver, is_driven, locked
+from distfa.experiment.events import Events
 from distfa.experiment.host import host_facts
 from distfa.files import write_whole
 
@@ -61,8 +62,7 @@ class RunDir:
         self._made = made
         self.about: dict[str, Any] = {}
         self.metrics_bytes = 0
-        self._events: Any = None
-        self._events_from: int | None = None
+        self.events = Events(path)
         self._lock: IO[bytes] | None = None
 
     @staticmethod
@@ -138,8 +138,8 @@ class RunDir:
             os.truncate(self.path / METRICS, metrics_bytes)
         except OSError as exc:
             raise cannot("write", self.path / METRICS, exc) from exc
-        self.metrics_bytes, self._events_from = metrics_bytes, step
-        self._close_events()
+        self.metrics_bytes = metrics_bytes
+        self.events.go_back(step)
 
     def note(self) -> None:
         """Write what ``about`` says now to run.json.
@@ -170,20 +170,16 @@ class RunDir:
             raise cannot("write", path, exc) from exc
         self.metrics_bytes += len(line)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write values for TensorBoard.
+    def show(
+        self, step: int, values: Mapping[str, float], cosines: Mapping[str, Sequence[int]] = MappingProxyType({})
+    ) -> None:
+        """Write figures for TensorBoard: points of curves, and histograms.
 
         Raises:
             RunDirError: They cannot be written.
         """
         try:
-            if self._events is None:
-                from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, so only when used
-
-                self._events = SummaryWriter(str(self.path), flush_secs=5, purge_step=self._events_from)
-            for name, value in values.items():
-                if math.isfinite(value):  # the rest is a gap in a curve
-                    self._events.add_scalar(name, value, step)
+            self.events.add(step, values, cosines)
         except OSError as exc:
             raise cannot("write", self.path, exc) from exc
 
@@ -193,7 +189,7 @@ class RunDir:
         Raises:
             RunDirError: They cannot be written.
         """
-        self._close_events()
+        self.events.close(finished=True)
         self._write_weights(weights)
         self.about |= {"status": "finished", "result": dict(result)}
         self._write_about()
@@ -201,7 +197,7 @@ class RunDir:
 
     def fail(self, status: str, message: str, *, keep: bool, weights: Mapping[str, Tensor] | None = None) -> None:
         """Say in run.json how the run ended, and keep the weights so far; with nothing to keep, remove what it made."""
-        self._close_events()
+        self.events.close(finished=False)
         self._let_go()
         if not keep:
             self._remove()
@@ -250,11 +246,6 @@ class RunDir:
                 file.unlink(missing_ok=True)
             if self._made:
                 self.path.rmdir()
-
-    def _close_events(self) -> None:
-        if self._events is not None:
-            _ignoring_full_disk(self._events.close)
-            self._events = None
 
 
 def located(path: str | Path) -> Path:
@@ -359,11 +350,3 @@ def _require_room(path: Path, network: Network) -> None:
 def cannot(do: str, path: Path, error: OSError) -> RunDirError:
     """The error for a file that cannot be read or written."""
     return RunDirError(f"cannot {do} {path}: {error.strerror or error}; free the disk or set run_dir to another place")
-
-
-def _ignoring_full_disk(action: Callable[[], None]) -> None:
-    """TensorBoard flushes on close; on a full disk the records in metrics.jsonl are what is left."""
-    try:
-        action()
-    except OSError:
-        return

@@ -309,8 +309,9 @@ def test_long_runs_are_thinned_and_keep_their_peaks():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (or google-chrome) on PATH: apt-get install chromium")
-def test_a_browser_draws_every_figure_without_a_network(tmp_path):
-    page = write_report(kept(tmp_path / "run"))
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_browser_draws_every_figure_without_a_network(tmp_path, shared):
+    page = write_report(kept(tmp_path / "run"), shared=shared)
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     flags += [f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
     command = [CHROMIUM, *flags, "--virtual-time-budget=5000", "--dump-dom", page.resolve().as_uri()]
@@ -322,6 +323,19 @@ def test_a_browser_draws_every_figure_without_a_network(tmp_path):
     for part in parts:
         assert "main-svg" in part
         assert re.search(lines, part), f"{part[:20]} has axes, but no line, dot or bar"
+
+
+def test_pages_of_a_folder_can_share_one_plotly(tmp_path):
+    for name in ("a", "b"):
+        write_report(kept(tmp_path / name), tmp_path / f"{name}.html", shared=True)
+    (script,) = tmp_path.glob("plotly-*.min.js")
+    for name in ("a", "b"):
+        page = (tmp_path / f"{name}.html").read_text()
+        assert len(page) < 200_000
+        assert re.findall(r'<script src="([^"]*)"', page) == [script.name]
+    alone = write_report(tmp_path / "a").read_text()
+    assert script.read_text() in alone
+    assert "<script src" not in alone
 
 
 def test_a_network_of_any_modules_says_where_the_law_has_no_other_side(tmp_path):

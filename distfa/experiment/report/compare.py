@@ -17,12 +17,13 @@ _BESIDE = ("run_dir", "log_every")
 _MIB = 2**20
 
 
-def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
+def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, shared: bool = False) -> Path:
     """Write one page about several runs.
 
     Args:
         run_dirs: As ``distfa train`` leaves them; two or more.
         out: The page; ``comparison.html`` in the working directory if not given.
+        shared: As for ``write_page``.
 
     Raises:
         RunDirError: One is no run directory, or the page cannot be written.
@@ -34,7 +35,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     drawn = [_curves(runs, names), _alignment(runs, names)]
     subtitle = ", ".join(str(run.path) for run in runs)
     body = [says(_sentences(runs, names)), _table(runs, names), *map(section, drawn)]
-    write_page(out, document(f"{len(runs)} runs compared", subtitle, body, drawn))
+    write_page(out, document(f"{len(runs)} runs compared", subtitle, body, drawn), shared=shared)
     return out
 
 
@@ -60,12 +61,7 @@ def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     if len({run.about.get("data_digest") for run in runs}) > 1:
         found.append("They were not trained on the same data, so that their figures cannot be held against each other.")
     if len(done) > 1:
-        if all(run.result.get("test_accuracy") is not None for run, _ in done):
-            run, name = max(done, key=lambda pair: float(pair[0].result["test_accuracy"]))
-            found.append(f"The best on its test set is {name}: {run.result['test_accuracy']:.2%}.")
-        else:
-            run, name = min(done, key=lambda pair: float(pair[0].result["test_loss"]))
-            found.append(f"The best on its test set is {name}: a loss of {run.result['test_loss']:.4f}.")
+        found.append(_best(done))
     sent = [(_sent(run), name) for run, name in zip(runs, names, strict=True) if _sent(run)]
     if len(sent) > 1:
         least, most = min(sent), max(sent)
@@ -73,6 +69,18 @@ def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
             f"The fewest bytes between layers were sent by {least[1]}: {least[0] / most[0]:.2f} of {most[1]}'s."
         )
     return found
+
+
+def _best(done: Sequence[tuple[Run, str]]) -> str:
+    """Which run is the best on its test set, or which are."""
+    by_accuracy = all(run.result.get("test_accuracy") is not None for run, _ in done)
+    key, pick = ("test_accuracy", max) if by_accuracy else ("test_loss", min)
+    figure = pick(float(run.result[key]) for run, _ in done)
+    names = [name for run, name in done if run.result[key] == figure]
+    said = f"{figure:.2%}" if by_accuracy else f"a loss of {figure:.4f}"
+    if len(names) > 1:
+        return f"Equally good on the test set, and not beaten: {'; '.join(names)}: {said}."
+    return f"The best on its test set is {names[0]}: {said}."
 
 
 def _sent(run: Run) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
@@ -91,8 +92,8 @@ def _law(run: Run) -> Figure:
     return Figure(
         name="law",
         title=_TITLES["law"],
-        see="Left, solid: growth of ½(‖W‖² + ‖b‖²) of layer l since the first entry; dashed: growth of its feedback "
-        f"potential Φ. Under gradient flow the two lie on each other; {parts}. Right: how Q, one less the "
+        see="First panel, solid: growth of ½(‖W‖² + ‖b‖²) of layer l since the first entry; dashed: growth of its feedback "
+        f"potential Φ. Under gradient flow the two lie on each other; {parts}. Second panel: how Q, one less the "
         "other, changed in the step of each entry, solid as measured, dashed as lawful causes account for it: these "
         "lie on each other under every optimizer, as long as layers and wire do what they should."
         + _one_sided(one_sided),
@@ -151,8 +152,8 @@ def _checks(run: Run) -> Figure:
             if bad:
                 traces.append(_violations(bad, key, panel, first=not any(t["name"] == "law broken" for t in traces)))
     layout = panels([f"|{key}|" for key, _ in _LIMITS], columns=2)
-    for axis in ("yaxis", "yaxis2"):
-        layout[axis] |= {"type": "log", "exponentformat": "power", "dtick": 2}
+    for panel, axis in enumerate(("yaxis", "yaxis2")):
+        layout[axis] |= {"type": "log", "exponentformat": "power", "dtick": _decades(traces, panel)}
     see = [
         "Each dot is one entry, each dotted line what rounding may leave: below it the law held.",
         f"Values that broke it, marked red: {broken:,}." if broken else "No entry broke it.",
@@ -162,6 +163,12 @@ def _checks(run: Run) -> Figure:
     if zeros:
         see.append(f"{zeros:,} values are exactly zero, which a log scale cannot show.")
     return Figure(name="checks", title=_TITLES["checks"], see=" ".join(see), traces=traces, layout=layout)
+
+
+def _decades(traces: Sequence[Trace], panel: int) -> int:
+    """Decades from tick to tick of a log axis, so that there are a few ticks, each at a power of ten."""
+    shown = [math.log10(y) for t in traces if t["yaxis"] == axes(panel)["yaxis"] for y in t["y"] if 0 < y < math.inf]
+    return max(1, round((max(shown) - min(shown)) / 5)) if shown else 1
 
 
 def _against_limit(run: Run, boundary: int, rows: list[Row], key: str, limit: str, panel: int) -> list[Trace]:

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+from plotly.offline import get_plotlyjs, get_plotlyjs_version  # type: ignore[import-untyped]
 
 from distfa.errors import RunDirError
 from distfa.experiment.report import facts, findings, law, training
@@ -17,8 +17,9 @@ from distfa.experiment.report.records import Row, Run, read_run
 from distfa.experiment.report.timeline import timeline
 from distfa.files import write_whole
 
-# Nothing may be fetched; plotly's own "download as PNG" needs data and blob images.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+# Nothing may be fetched, but plotly where it lies beside the page. Its "download as PNG" needs data and blob images.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline' 'self' file:; style-src 'unsafe-inline'; img-src data: blob:"
+_PLOTLY = "<script>plotly</script>"  # where plotly goes, or a link to it
 _STYLE = """
 :root { color-scheme: light dark; --page: #f4f6f8; --card: #fff; --ink: #1f2933; --soft: #52606d; --edge: #e4e7eb;
   --dim: #7b8794; }
@@ -99,12 +100,13 @@ matchMedia("(max-width: 700px)").addEventListener("change", draw);
 """
 
 
-def write_report(run_dir: Path, out: Path | None = None) -> Path:
+def write_report(run_dir: Path, out: Path | None = None, *, shared: bool = False) -> Path:
     """Write one HTML page about a run, finished or not; it needs no network.
 
     Args:
         run_dir: As ``distfa train`` leaves it.
         out: The page; ``run_dir/report.html`` if not given.
+        shared: As for ``write_page``.
 
     Returns:
         Where the page is.
@@ -114,7 +116,7 @@ def write_report(run_dir: Path, out: Path | None = None) -> Path:
     """
     run = read_run(run_dir)
     out = run.path / "report.html" if out is None else out
-    write_page(out, render(run, figures(run)))
+    write_page(out, render(run, figures(run)), shared=shared)
     return out
 
 
@@ -168,7 +170,7 @@ def document(title: str, subtitle: str, body: list[str], drawn: list[Figure]) ->
             f"<title>{title}</title><style>{_STYLE}</style></head><body><main>",
             f"<header><h1>{title}</h1><p>{html.escape(subtitle)}</p></header>",
             *body,
-            f"</main><script>{get_plotlyjs()}</script><script>{script}</script></body></html>",
+            f"</main>{_PLOTLY}<script>{script}</script></body></html>",
         ]
     )
 
@@ -257,13 +259,22 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_page(out: Path, text: str) -> None:
+def write_page(out: Path, text: str, *, shared: bool = False) -> None:
     """Write a page, whole or not at all.
+
+    Args:
+        out: Where.
+        text: What ``document`` made.
+        shared: Whether plotly's 4.8 MB lie in a file beside the page, which all pages of a folder share, and not in it.
 
     Raises:
         RunDirError: It cannot be written.
     """
+    beside = out.with_name(f"plotly-{get_plotlyjs_version()}.min.js")
     try:
-        write_whole(out, text)
+        if shared and not beside.exists():
+            write_whole(beside, get_plotlyjs())
+        script = f'<script src="{beside.name}"></script>' if shared else f"<script>{get_plotlyjs()}</script>"
+        write_whole(out, text.replace(_PLOTLY, script))
     except OSError as exc:
         raise RunDirError(f"cannot write {out}: {exc.strerror or exc}; name another place with --out") from exc
