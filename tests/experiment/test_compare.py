@@ -7,7 +7,7 @@ from commands import here
 
 from distfa.errors import RunDirError
 from distfa.experiment.report import write_comparison, write_report
-from distfa.experiment.report.compare import differences
+from distfa.experiment.report.compare import _best, differences
 from distfa.experiment.report.findings import sentences
 from distfa.experiment.report.records import read_run
 
@@ -49,3 +49,8 @@ def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
         write_comparison(runs[:1])
     with pytest.raises(RunDirError, match="no run directory"):
         write_comparison([runs[0], tmp_path])
+
+
+def test_runs_that_are_equally_good_are_both_named(runs):
+    run = read_run(runs[0])
+    assert "Equally good on the test set, and not beaten: one; two: " in _best([(run, "one"), (run, "two")])

@@ -92,10 +92,10 @@ def _law(run: Run) -> Figure:
     return Figure(
         name="law",
         title=_TITLES["law"],
-        see="First panel, solid: growth of ½(‖W‖² + ‖b‖²) of layer l since the first entry; dashed: growth of its feedback "
-        f"potential Φ. Under gradient flow the two lie on each other; {parts}. Second panel: how Q, one less the "
-        "other, changed in the step of each entry, solid as measured, dashed as lawful causes account for it: these "
-        "lie on each other under every optimizer, as long as layers and wire do what they should."
+        see="First panel, solid: growth of ½(‖W‖² + ‖b‖²) of layer l since the first entry; dashed: growth of its "
+        f"feedback potential Φ. Under gradient flow the two lie on each other; {parts}. Second panel: how Q, one less "
+        "the other, changed in the step of each entry, solid as measured, dashed as lawful causes account for it: "
+        "these lie on each other under every optimizer, as long as layers and wire do what they should."
         + _one_sided(one_sided),
         traces=traces,
         layout=panels(["growth since the first entry", "change of Q in one step"], columns=2),
