@@ -19,6 +19,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from distfa.experiment.words import counted
+
 _PACKAGES = ("torch", "ray", "grpcio", "protobuf", "numpy", "pydantic", "safetensors", "tensorboard")
 _STORE_MIB = 128
 _MEMORY_MIB_PER_LAYER = 400
@@ -155,7 +157,7 @@ def _cluster(address: str | None) -> list[_Finding]:
     where = cluster.chosen(address)
     what = "started Ray here" if where == cluster.LOCAL else f"attached to Ray at {where}"
     return [
-        _Finding(good=True, text=f"{what} in {time.monotonic() - began:.1f} s: {len(nodes)} node(s)"),
+        _Finding(good=True, text=f"{what} in {time.monotonic() - began:.1f} s: {counted(len(nodes), 'node')}"),
         *(_Finding(good=True, text=f"node {ip}: {resources}") for ip, resources in nodes),
         *_doors(cluster.open_to_others()),
     ]

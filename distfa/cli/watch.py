@@ -13,10 +13,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from distfa.experiment.words import human_bytes
+
 if TYPE_CHECKING:
     from distfa.experiment.report.records import Run
 
 _REFRESH_SECONDS = 1.0
+_COLUMNS = ("layer", "width", "idle", "cos", "angle", "law", "up", "down")
 _OVER = ("finished", "failed", "interrupted", "lost")
 
 
@@ -70,27 +73,37 @@ def _age(run: Run) -> str:
 def _picture(run: Run) -> Group:
     """The headline, and the stack with the output on top, as signals see it."""
     sizes = run.sizes
-    table = Table("layer", "width", "idle", "cos", "angle", "law", "up", "down", box=None, pad_edge=False)
+    rows: list[tuple[str | Text, ...]] = []
     probe = {layer["layer"]: layer for layer in run.probes[-1]["layers"]} if run.probes else {}
     idle, rates = _rates(run)
     for index in range(len(sizes) - 1, 0, -1):
-        table.add_row(
-            f"{index}",
-            f"{sizes[index - 1]} to {sizes[index]}",
-            f"{idle[index]:.0%}" if index in idle else "-",
-            f"{probe[index]['cosine']:+.2f}" if index in probe else "-",
+        rows.append(
+            (
+                f"{index}",
+                f"{sizes[index - 1]} to {sizes[index]}",
+                f"{idle[index]:.0%}" if index in idle else "",
+                f"{probe[index]['cosine']:+.2f}" if index in probe else "",
+                *("", "", "", ""),
+            )
         )
         if index > 1:
             entries = run.boundaries.get(index - 1)
-            up, down = rates.get(index - 1, ("-", "-"))
+            up, down = rates.get(index - 1, ("", ""))
             angle = entries[-1].get("angle_degrees") if entries else None
-            table.add_row(
-                "  |", "", "", "", "-" if angle is None else f"{angle:.1f}°", _law(entries), f"^ {up}", f"v {down}"
-            )
+            rows.append(("  |", "", "", "", "" if angle is None else f"{angle:.1f}°", _law(entries), up, down))
     found = [
         Text(f"{row.get('finding')}: step {row['step']}, {row.get('text')}", style="yellow") for row in run.findings
     ]
-    return Group(Text(_headline(run), style="bold"), *found, table)
+    return Group(Text(_headline(run), style="bold"), *found, _stack(rows))
+
+
+def _stack(rows: Sequence[Sequence[str | Text]]) -> Table:
+    """The columns in which there is anything to see."""
+    shown = [i for i in range(len(_COLUMNS)) if any(len(row[i]) for row in rows)]
+    table = Table(*(_COLUMNS[i] for i in shown), box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*(row[i] for i in shown))
+    return table
 
 
 def _headline(run: Run) -> str:
@@ -111,7 +124,7 @@ def _headline(run: Run) -> str:
 def _law(entries: Sequence[Mapping[str, Any]] | None) -> Text:
     """Whether the law held so far, and how far the last entry was from breaking it."""
     if not entries:
-        return Text("-")
+        return Text()
     broken = sum(not entry["holds"] for entry in entries)
     if broken:
         return Text(f"broken {broken}/{len(entries)}", style="red")
@@ -119,7 +132,7 @@ def _law(entries: Sequence[Mapping[str, Any]] | None) -> Text:
 
 
 def _rates(run: Run) -> tuple[dict[int, float], dict[int, tuple[str, str]]]:
-    """(idle share per layer, (up, down) per boundary in MB/s) between the last two records of traffic."""
+    """(idle share per layer, (up, down) per boundary in bytes a second) between the last two records of traffic."""
     if len(run.traffic) < 2:
         return {}, {}
     before, now = run.traffic[-2:]
@@ -131,7 +144,10 @@ def _rates(run: Run) -> tuple[dict[int, float], dict[int, tuple[str, str]]]:
         for a, b in zip(before["layers"], now["layers"], strict=True)
     }
     rates = {
-        b["boundary"]: tuple(f"{(b[way] - a[way]) / seconds / 1e6:.1f} MB/s" for way in ("up_message", "down_message"))
+        b["boundary"]: tuple(
+            f"{arrow} {human_bytes((b[way] - a[way]) / seconds)}/s"
+            for arrow, way in (("^", "up_message"), ("v", "down_message"))
+        )
         for a, b in zip(before["boundaries"], now["boundaries"], strict=True)
     }
     return idle, {boundary: (up, down) for boundary, (up, down) in rates.items()}

@@ -27,7 +27,7 @@ def host_facts() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "load_average": os.getloadavg(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": ["distfa" if (name := Path(sys.argv[0]).name) == "__main__.py" else name, *sys.argv[1:]],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

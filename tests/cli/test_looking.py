@@ -35,7 +35,7 @@ def test_watch_shows_the_stack_with_the_law_alignment_and_rates(run):
     assert re.search(r"fa \(aligned\), finished, step 1124, epoch 25, loss 0\.\d+", out)
     assert re.search(r"3 +16 to 10 +\d+% +\+1\.00", out)
     assert len(re.findall(r"\d+\.\d° +holds \(-?\de-\d\d\)", out)) == 2
-    assert "MB/s" in out
+    assert "B/s" in out
 
 
 def test_report_writes_one_page_and_says_where(run):
