@@ -136,7 +136,7 @@ def test_bench_comm_counts_its_bytes_and_steps_in_processes_of_their_own(tmp_pat
     *_, bp, toy = Outcome.load(tmp_path / "bench-comm.json").rows
     assert bp["payload_kb"] == toy["payload_kb"] == 2 * 24 * 32 * 4 / 1000
     assert toy["same_codec"] == 1
-    assert toy["message_kb"] > toy["payload_kb"]
+    assert toy["message_kb"] is None  # without links nothing goes over a wire
 
 
 @pytest.mark.slow
