@@ -7,6 +7,7 @@ settings make a table of runs beside each other (its tab HPARAMS).
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ _BESIDE = ("run_dir", "log_every", "ray", "wire", "checkpoint")  # keys that do 
 _METRICS = ("test/accuracy", "test/loss", "train/loss", "train/samples_per_second", "alignment/global")
 
 
+log = logging.getLogger(__name__)
+
+
 class Events:
     """The event file of a run, made when there is something to write.
 
@@ -31,6 +35,7 @@ class Events:
     def __init__(self, path: Path) -> None:
         self._path, self._from = path, 0
         self._writer: Any = None
+        self._lost = False
         self._about: tuple[Rule, RunSpec] | None = None
 
     def describe(self, rule: Rule, spec: RunSpec) -> None:
@@ -45,9 +50,17 @@ class Events:
             values: By the names of the curves.
             cosines: By the names of the histograms: how many fell into each of as many equal parts of -1 to 1.
 
-        Raises:
-            OSError: It cannot be written.
+        A file that cannot be written ends here, with a warning, and not the run: metrics.jsonl has the figures too.
         """
+        if self._lost:
+            return
+        try:
+            self._add(step, values, cosines)
+        except OSError as exc:
+            self._lost = True
+            log.warning("nothing more is written for TensorBoard: %s; the figures are in metrics.jsonl", exc.strerror)
+
+    def _add(self, step: int, values: Mapping[str, float], cosines: Mapping[str, Sequence[int]]) -> None:
         writer = self._open()
         for name, value in values.items():
             if math.isfinite(value):  # the rest is a gap in a curve
@@ -80,6 +93,8 @@ class Events:
             from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, so only when used
 
             self._writer = SummaryWriter(str(self._path), flush_secs=5, purge_step=self._from or None)
+            with contextlib.suppress(AttributeError):  # its thread prints a traceback of an error that add raises, too
+                self._writer.file_writer.event_writer._async_writer._worker._invoke_excepthook = lambda *_: None
             if self._about is not None and not self._from:
                 rule, spec = self._about
                 graph = layer_graph(rule).SerializeToString()

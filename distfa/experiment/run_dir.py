@@ -173,15 +173,8 @@ class RunDir:
     def show(
         self, step: int, values: Mapping[str, float], cosines: Mapping[str, Sequence[int]] = MappingProxyType({})
     ) -> None:
-        """Write figures for TensorBoard: points of curves, and histograms.
-
-        Raises:
-            RunDirError: They cannot be written.
-        """
-        try:
-            self.events.add(step, values, cosines)
-        except OSError as exc:
-            raise cannot("write", self.path, exc) from exc
+        """Write figures for TensorBoard: points of curves, and histograms."""
+        self.events.add(step, values, cosines)
 
     def finish(self, weights: Mapping[str, Tensor], result: Mapping[str, Any]) -> None:
         """Keep the weights and the result.

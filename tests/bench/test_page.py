@@ -40,7 +40,7 @@ OUTCOMES = {
         ],
         "raw": [
             {"name": "torch", "codec": "lossless/lossless", "boundaries": [], "curve": curve(0.5, 0.9)},
-            {"name": "distfa dfa", "codec": "int8/int8", "boundaries": [{"boundary": 1}], "curve": curve(0.6, 0.9)},
+            {"name": "distfa dfa", "codec": "int8/int8", "curve": curve(0.6, 0.9), "curves": [curve(0.6, 0.9)]},
         ],
         "settings": {"target": 0.9, "megabits_per_second": 200.0},
     },
@@ -84,7 +84,7 @@ def test_figures_show_the_rows_that_have_the_figure():
     assert speed.traces[0]["error_x"]["array"] == [9.0, 9.0]
     assert [trace["x"] for trace in drawn["scale"][0].traces] == [[2, 4, 8]] * 2
     accuracy, reach = drawn["comm"]
-    assert [(trace["name"], trace["x"]) for trace in accuracy.traces] == [("distfa dfa, int8/int8", [1.0, 2.0])]
+    assert [(trace["name"], trace["x"]) for trace in accuracy.traces] == [("dfa, int8/int8", [1.0, 2.0])]
     assert reach.traces[0]["y"] == ["torch, lossless/lossless", "distfa dfa, int8/int8"]
     assert [trace["y"] for trace in drawn["rules"][0].traces] == [[98.0], [1.0]]
 

@@ -71,7 +71,14 @@ def test_the_table_names_accuracy_speed_bytes_and_the_run_directory(ray, serial)
 def test_a_run_directory_holds_everything_and_eval_repeats_its_figures(serial, tmp_path):
     _, kept = serial
     names = {re.sub(r"tfevents\..*", "tfevents", path.name) for path in kept.iterdir()}
-    assert names == {"spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors", "events.out.tfevents"}
+    assert names == {
+        "spec.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "log.jsonl",
+        "weights.safetensors",
+        "events.out.tfevents",
+    }
     about = json.loads((kept / "run.json").read_text())
     result = about["result"]
     assert about["status"] == "finished"

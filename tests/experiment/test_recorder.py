@@ -1,7 +1,10 @@
 """What is written down while no step ends: where the layers are, and who waits for whom."""
 
+from pathlib import Path
+
 from distfa.core.records import StepRecord
 from distfa.experiment import recorder
+from distfa.experiment.events import Events
 from distfa.experiment.recorder import Recorder
 from distfa.experiment.result import Tally
 from distfa.experiment.run_dir import RunDir
@@ -13,11 +16,12 @@ class Kept(RunDir):
 
     def __init__(self):
         self.rows = []
+        self.events = Events(Path())
 
     def log(self, record):
         self.rows.append(record)
 
-    def scalars(self, step, values):
+    def show(self, step, values, cosines=None):
         pass
 
 
