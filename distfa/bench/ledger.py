@@ -19,7 +19,7 @@ from distfa.core.ledger import LedgerRecord
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.core.records import Record, StepRecord
-from distfa.core.serial import Carry, SerialTrainer
+from distfa.core.serial import Carry, SerialTrainer, as_it_is
 from distfa.data import Dataset
 from distfa.experiment.spec import RunSpec
 from distfa.experiment.subject import network_for
@@ -198,11 +198,7 @@ def _smallest(sizes: tuple[float, ...], caught: list[bool]) -> float | None:
     return sizes[missed + 1] if caught and missed + 1 < len(caught) else None
 
 
-def _as_it_is(signal: Tensor) -> Tensor:
-    return signal
-
-
-def _trainer(recipe: Recipe, dataset: Dataset, up: Carry = _as_it_is, down: Carry = _as_it_is) -> SerialTrainer:
+def _trainer(recipe: Recipe, dataset: Dataset, up: Carry = as_it_is, down: Carry = as_it_is) -> SerialTrainer:
     torch.set_num_threads(1)
     train, test = Task.on(dataset, recipe).without_test().splits()
     return SerialTrainer(recipe, train, test, carry_activation=up, carry_error=down)

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from distfa.core.model import Shape
@@ -42,7 +43,9 @@ class Events:
         """What the file begins with: the layers' graph and the settings."""
         self._about = rule, spec
 
-    def add(self, step: int, values: Mapping[str, float], cosines: Mapping[str, Sequence[int]]) -> None:
+    def add(
+        self, step: int, values: Mapping[str, float], cosines: Mapping[str, Sequence[int]] = MappingProxyType({})
+    ) -> None:
         """Add a point to curves, and histograms.
 
         Args:

@@ -115,7 +115,7 @@ class Recorder:
         self._run_dir.log({**about, **values, "rows": record.rows, "seconds": record.seconds})
         if kind == "step":
             self._traffic(record.step, record.seconds)
-        self._run_dir.show(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
+        self._run_dir.events.add(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
 
     def _traffic(self, step: int, seconds: float, *, every: float = _TRAFFIC_SECONDS) -> None:
         """Bytes and waiting so far, now and then: what a watcher makes rates of."""
@@ -135,7 +135,7 @@ class Recorder:
         if shares is not None:
             self._run_dir.log({"kind": "neurons", "step": entry.step, "boundary": entry.boundary, **shares})
         shown = (name for name in (*_TERMS, "angle_degrees") if name in values)
-        self._run_dir.show(entry.step, {f"ledger/{entry.boundary}/{name}": values[name] for name in shown})
+        self._run_dir.events.add(entry.step, {f"ledger/{entry.boundary}/{name}": values[name] for name in shown})
 
     def _probe(self, probe: ProbeRecord) -> None:
         self._run_dir.log({"kind": "probe", **asdict(probe)})
@@ -143,7 +143,7 @@ class Recorder:
         scalars |= {f"signal/{layer.layer}": layer.signal for layer in probe.layers if layer.signal is not None}
         whole = {"alignment/global": probe.cosine, "alignment/dominance": probe.dominance}
         rows = {f"alignment of neurons/{layer.layer}": layer.neurons for layer in probe.layers if layer.neurons}
-        self._run_dir.show(probe.step, {**scalars, **whole}, rows)
+        self._run_dir.events.add(probe.step, {**scalars, **whole}, rows)
 
     def _stop_unless(self, holds: bool, tally: Tally) -> None:
         if not holds and self._spec.ledger.on_violation == "stop":

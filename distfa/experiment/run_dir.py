@@ -25,10 +25,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any
 
 import safetensors
@@ -169,12 +168,6 @@ class RunDir:
         except OSError as exc:
             raise cannot("write", path, exc) from exc
         self.metrics_bytes += len(line)
-
-    def show(
-        self, step: int, values: Mapping[str, float], cosines: Mapping[str, Sequence[int]] = MappingProxyType({})
-    ) -> None:
-        """Write figures for TensorBoard: points of curves, and histograms."""
-        self.events.add(step, values, cosines)
 
     def finish(self, weights: Mapping[str, Tensor], result: Mapping[str, Any]) -> None:
         """Keep the weights and the result.

@@ -131,7 +131,7 @@ def test_figures_that_are_not_finite_are_valid_json_and_come_back_as_they_were(t
     assert (back["b"], back["c"], back["d"]) == (math.inf, [-math.inf, 1.5], {"e": None, "f": "text"})
     run = create(tmp_path / "run")
     run.log({"kind": "step", "step": 0, "epoch": 0, "loss": math.nan})
-    run.show(0, {"train/loss": math.nan, "train/accuracy": 0.5})
+    run.events.add(0, {"train/loss": math.nan, "train/accuracy": 0.5})
     run.finish({}, {"train_loss": math.inf})
     assert math.isnan(read_run(tmp_path / "run").steps[0]["loss"])
     assert read_about(tmp_path / "run")["result"]["train_loss"] == math.inf
