@@ -14,6 +14,7 @@ from distfa.bench.task import Task
 from distfa.bench.torch_engines import Pipeline
 from distfa.core.schedule import flows
 from distfa.experiment.spec import RunSpec, parse
+from distfa.experiment.words import counted
 
 
 def distfa(
@@ -41,7 +42,7 @@ def single(spec: RunSpec, *, warmup: int, deadline_seconds: float) -> Iterator[E
     run = partial(torch_engines.run_single, spec, warmup=warmup, deadline_seconds=deadline_seconds)
     for threads in sorted({1, cores()}):
         yield Entrant(
-            family=f"torch one process, {threads} thread{'s' if threads > 1 else ''}",
+            family=f"torch one process, {counted(threads, 'thread')}",
             micro_batches=None,
             measure=partial(run, threads=threads),
             about={"kind": "single", "threads": threads},

@@ -21,6 +21,7 @@ from distfa.experiment.result import Result
 from distfa.experiment.run import run
 from distfa.experiment.spec import RunSpec, parse
 from distfa.experiment.subject import subject_for
+from distfa.experiment.words import counted
 from distfa.runtime.faults import Fault, Planned, plan
 
 COLUMNS = {
@@ -87,7 +88,7 @@ def measure(
             many = plan(soak, kinds=kinds, layers=layers, steps=steps, seed=seed, every_seconds=every_seconds)
             cases.append(("any", "any", many))
         for name, layer, faults in cases:
-            what = f"{schedule}: {name}, layer {layer}, {len(faults)} fault{'' if len(faults) == 1 else 's'}"
+            what = f"{schedule}: {name}, layer {layer}, {counted(len(faults), 'fault')}"
             say(what)
             found = _trained(spec, faults)
             _require_equal(found, oracle, what)

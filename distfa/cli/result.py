@@ -13,7 +13,7 @@ from distfa.cli.output import table
 from distfa.core.rules import BASELINE
 from distfa.experiment.collapse import Finding
 from distfa.experiment.result import Result
-from distfa.experiment.words import human_bytes
+from distfa.experiment.words import counted, human_bytes
 
 
 def result_table(result: Result, *, stderr: bool) -> None:
@@ -27,7 +27,7 @@ def result_table(result: Result, *, stderr: bool) -> None:
         f"{accuracy}train loss {result.train_loss:.4f}{loss}",
         highlight=False,
     )
-    epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
+    epochs = counted(result.epochs, "epoch")
     console.print(
         f"{result.steps:,} steps, {epochs}, {result.samples_per_second:,.0f} samples/s, "
         f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start",
@@ -42,11 +42,11 @@ def result_table(result: Result, *, stderr: bool) -> None:
     if result.stopped:
         console.print(f"stopped early: {escape(result.stopped)}", highlight=False)
     if result.renewals:
-        times = f"{result.renewals} time{'' if result.renewals == 1 else 's'}"
+        times = counted(result.renewals, "time")
         console.print(f"feedback renewed {times}; products of weights travelled, no weight did", highlight=False)
     if result.recoveries:
         last = result.recoveries[-1]
-        times = f"{len(result.recoveries)} time{'' if len(result.recoveries) == 1 else 's'}"
+        times = counted(len(result.recoveries), "time")
         console.print(
             f"went back to a checkpoint {times}, the last time from step {last['failed_at']:,} to {last['step']:,}: "
             f"{escape(last['cause'])}",

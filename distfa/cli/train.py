@@ -11,6 +11,7 @@ import typer
 
 from distfa.cli import options
 from distfa.errors import SpecError
+from distfa.experiment.words import counted
 
 if TYPE_CHECKING:
     from distfa.experiment.spec import RunSpec
@@ -178,7 +179,7 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
 
 
 def _starting(engine: str, layers: int) -> str:
-    what = f"{layers} layer{'s' if layers > 1 else ''}"
+    what = counted(layers, "layer")
     return f"training {what} in this process" if engine == "serial" else f"starting {what} on Ray"
 
 

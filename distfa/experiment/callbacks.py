@@ -21,6 +21,7 @@ from distfa.core.records import Cut, EvalRecord, StepRecord
 from distfa.errors import SpecError
 from distfa.experiment.history import COLUMNS, History
 from distfa.experiment.observing import Progress
+from distfa.experiment.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +149,7 @@ class EarlyStopping(BestWeights):
             return
         self._since += 1
         if self._since >= self.patience:
-            at.stop(
-                f"{self.monitor} has not been better than {self._mark:.4g} for {self._since} "
-                f"epoch{'' if self._since == 1 else 's'}"
-            )
+            at.stop(f"{self.monitor} has not been better than {self._mark:.4g} for {counted(self._since, 'epoch')}")
 
     def on_end(self, at: At) -> None:
         """The best weights, where they are wanted."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from distfa.experiment.words import counted
+
 COLUMNS = ("epoch", "step", "seconds", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 Row = dict[str, Any]
 
@@ -48,7 +50,7 @@ class History:
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
 
     def __repr__(self) -> str:
-        return f"History of {len(self)} epoch{'' if len(self) == 1 else 's'}\n{self}" if self.rows else "History, empty"
+        return f"History of {counted(len(self), 'epoch')}\n{self}" if self.rows else "History, empty"
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in self.columns)

@@ -14,6 +14,7 @@ from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, TimelineRecord
 from distfa.experiment.collapse import Finding
+from distfa.experiment.words import counted
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -92,7 +93,7 @@ def summary(result: Result) -> str:
     ):
         if loss is not None:
             lines.append(f"{name} loss {loss:.4f}" + ("" if accuracy is None else f", accuracy {accuracy:.2%}"))
-    epochs = f"{result.epochs} epoch{'' if result.epochs == 1 else 's'}"
+    epochs = counted(result.epochs, "epoch")
     lines.append(
         f"{result.steps:,} steps, {epochs}, {result.samples_per_second:,.0f} samples/s, "
         f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start"

@@ -20,6 +20,7 @@ from distfa.core.split import group, layer_module, split
 from distfa.data import Dataset
 from distfa.errors import LayerError, ModelError, SpecError
 from distfa.experiment.spec import ARRAYS, GIVEN, MLP, RunSpec
+from distfa.experiment.words import counted
 from distfa.runtime.job import RawInputs, RawTargets
 
 _AUDIT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of round-off between one thread and several
@@ -201,4 +202,4 @@ def in_words(spec: RunSpec, network: Network) -> str:
     if network.seeded:
         return "-".join(map(str, network.sizes))
     name = "your model" if spec.model.name == GIVEN else spec.model.name
-    return f"{name} in {len(network)} layer{'s' if len(network) > 1 else ''}"
+    return f"{name} in {counted(len(network), 'layer')}"

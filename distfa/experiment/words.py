@@ -14,4 +14,4 @@ def human_bytes(count: float) -> str:
 
 def counted(count: int, one: str, many: str = "") -> str:
     """1 and ``layer`` as ``1 layer``, 2 as ``2 layers``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count} {one if count == 1 else many or one + 's'}"
