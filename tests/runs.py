@@ -69,14 +69,14 @@ def raw(recipe: Recipe, rows: int = 75, test_rows: int = 20) -> tuple[RawInputs,
 
 
 def run_serial(
-    recipe: Recipe, data=None, *, activations="lossless", errors="lossless", modules=None
+    recipe: Recipe, data=None, *, activations="lossless", errors="lossless", modules=None, device="cpu"
 ) -> tuple[dict[str, Tensor], list[Record], SerialTrainer]:
     """(weights, records, trainer) of the oracle."""
     torch.set_num_threads(1)
     inputs, targets = data or raw(recipe)
     x, y = (
-        inputs.readers(recipe.dtype, torch.device("cpu")),
-        targets.readers(recipe.dtype, torch.device("cpu")),
+        inputs.readers(recipe.dtype, torch.device(device)),
+        targets.readers(recipe.dtype, torch.device(device)),
     )
     up, down = codecs.resolve(activations, recipe.signal_dtype), codecs.resolve(errors, recipe.signal_dtype)
     trainer = SerialTrainer(
@@ -86,6 +86,7 @@ def run_serial(
         carry_activation=lambda signal: codecs.carry(up, signal),
         carry_error=lambda signal: codecs.carry(down, signal),
         modules=modules,
+        device=device,
         lossy=not (up.lossless(recipe.signal_dtype) and down.lossless(recipe.signal_dtype)),
     )
     records = list(trainer.run())
@@ -104,6 +105,7 @@ class ThreadRun:
         wire: WireConfig = WireConfig(),
         activations: str = "lossless",
         errors: str = "lossless",
+        device: str = "cpu",
         tap: Tap | None = None,
         modules=None,
         span: tuple[int, int | None] = (0, None),
@@ -119,6 +121,7 @@ class ThreadRun:
             wire=wire,
             activations=activations,
             errors=errors,
+            device=device,
             train_rows=len(inputs.train),
             test_rows=len(inputs.test),
             first=span[0],

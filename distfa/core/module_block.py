@@ -121,12 +121,12 @@ class ModuleBlock:
         return [g.to(master.dtype) for g, master in zip(found, self.trained.values(), strict=True)]
 
     def pass_on(self, feedback: Tensor, tape: ModuleTape) -> Tensor:
-        rows, inner = [], tape.out.shape[1 + self._positions :]
-        over = tuple(range(1 + self._positions))
+        outer, inner = tape.out.shape[: 1 + self._positions], tape.out.shape[1 + self._positions :]
+        over, rows = tuple(range(len(outer))), []
+        signs = _signs(outer).to(tape.out).view(*outer, *[1] * len(inner))
         for row in feedback:
-            delta = row.view(inner).expand(tape.out.shape)
-            (down,) = torch.autograd.grad(tape.out, [tape.x], delta, retain_graph=True)
-            rows.append(down.mean(over).flatten())
+            (down,) = torch.autograd.grad(tape.out, [tape.x], signs * row.view(inner), retain_graph=True)
+            rows.append((signs.view(*outer, *[1] * (down.dim() - len(outer))) * down).mean(over).flatten())
         return torch.stack(rows)
 
     def weights(self) -> dict[str, Tensor]:
@@ -165,6 +165,17 @@ class ModuleBlock:
             return []
         found = torch.autograd.grad(tape.out, wanted, delta, retain_graph=True, allow_unused=True)
         return [_dense(g, like=w) for w, g in zip(wanted, found, strict=True)]
+
+
+def _signs(shape: torch.Size) -> Tensor:
+    """1 or -1 for every sample, and every position, the same each time.
+
+    A row of feedback is sent back through all samples at once, and only what a sample does to itself is meant:
+    batch normalisation mixes samples (of an equal row for all it would leave nothing), attention mixes positions.
+    With a sign of its own going in and taken off coming out, what crosses over has a random sign, and averages out.
+    """
+    drawn = torch.randint(2, shape, generator=torch.Generator().manual_seed(0))
+    return 2 * drawn - 1
 
 
 def to_dtype(module: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:

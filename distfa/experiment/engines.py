@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from distfa import codecs
 from distfa.codecs import LOSSLESS
 from distfa.codecs.choice import AUTO
+from distfa.core.kernels import the_same_every_time
 from distfa.core.records import Record, StepRecord
 from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
+from distfa.core.threads import one_thread
 from distfa.errors import LayerError, SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart
@@ -91,7 +94,7 @@ class SerialEngine:
         x, y = inputs.readers(recipe.dtype, device), targets.readers(recipe.dtype, device)
         up, down = job.codec(Direction.UP), job.codec(Direction.DOWN)
         self._recipe = recipe
-        self._threads = torch.get_num_threads()
+        self._device, self._computing = device, ExitStack()
         self._make: Callable[[], SerialTrainer] = lambda: SerialTrainer(
             recipe,
             Split(inputs=x[0], targets=y[0]),
@@ -105,7 +108,8 @@ class SerialEngine:
         self._trainer: SerialTrainer | None = None
 
     def __enter__(self) -> SerialEngine:
-        torch.set_num_threads(1)  # thread for thread what a layer actor does, initial weights included
+        self._computing.enter_context(one_thread())  # as a layer actor does, initial weights included
+        self._computing.enter_context(the_same_every_time(self._device))
         self._trainer = self._make()
         if self._job.first:
             begin = self._begin
@@ -113,7 +117,7 @@ class SerialEngine:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        torch.set_num_threads(self._threads)
+        self._computing.close()
 
     def records(self, tick: Callable[[], None]) -> Iterator[Record]:
         """Train; nobody is waited for here, so that nothing ticks."""

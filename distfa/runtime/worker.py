@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from distfa.codecs import LOSSLESS, carry, resolve
 from distfa.core import order, schedule
 from distfa.core.books import Entry
+from distfa.core.kernels import the_same_every_time
 from distfa.core.layer import Layer
 from distfa.core.routes import Direction, Kind, Link, links
 from distfa.core.steps import Score, Share, Steps
@@ -251,11 +252,12 @@ class LayerWorker:
             timeline = Timeline(layer.index, self._job.steps, self._waiting)
             ahead = schedule.ahead(recipe, layer.index)
             batches = order.batches(recipe, samples, first=self._job.first, stop=self._job.stop)
-            for operation in schedule.operations(batches, ahead):
-                self._step = operation.batch.step
-                with timeline.span(operation):
-                    self._carry_out(steps, operation)
-                self._progressed = time.monotonic()
+            with the_same_every_time(layer.device):
+                for operation in schedule.operations(batches, ahead):
+                    self._step = operation.batch.step
+                    with timeline.span(operation):
+                        self._carry_out(steps, operation)
+                    self._progressed = time.monotonic()
             self._enter(timeline.record())
             self._ports.close()
         except DistfaError:

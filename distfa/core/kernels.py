@@ -1,0 +1,52 @@
+"""Which kernels a GPU computes with: the same ones every time, in the precision that the run asks for.
+
+torch's own choice is faster: of several convolution kernels cuDNN takes one that may add in another order each time,
+and it rounds float32 to 19 bits (TF32) before it multiplies. Engines could not agree then, nor a resumed run with a
+whole one, and the books would show the rounding. Processors need nothing of this: one thread is enough.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils import deterministic
+
+_BACKENDS: Any = torch.backends  # its modules make their attributes as they are loaded
+_PRODUCTS = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
+
+
+@contextmanager
+def the_same_every_time(device: torch.device) -> Iterator[None]:
+    """Compute with kernels that give the same bits every time, and float32 in full; then all is as it was before.
+
+    A module that has no such kernel runs all the same, and torch warns by its name: then runs may differ in
+    their last bits.
+
+    Args:
+        device: Nothing is changed for ``cpu``.
+
+    Source: torch's notes on reproducibility; cuBLAS, results reproducibility.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    precisions, benchmark = [products.fp32_precision for products in _PRODUCTS], torch.backends.cudnn.benchmark
+    filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    for products in _PRODUCTS:
+        products.fp32_precision = "ieee"
+    torch.backends.cudnn.benchmark = deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        for products, precision in zip(_PRODUCTS, precisions, strict=True):
+            products.fp32_precision = precision
+        torch.backends.cudnn.benchmark = benchmark
+        deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
