@@ -1,8 +1,9 @@
 """Which kernels a GPU computes with: the same ones every time, in the precision that the run asks for.
 
 torch's own choice is faster: of several convolution kernels cuDNN takes one that may add in another order each time,
-and it rounds float32 to 19 bits (TF32) before it multiplies. Engines could not agree then, nor a resumed run with a
-whole one, and the books would show the rounding. Processors need nothing of this: one thread is enough.
+so does attention, and float32 is rounded to 19 bits (TF32) before it is multiplied. Engines could not agree then, nor
+a resumed run with a whole one, and the books would show the rounding. Processors need nothing of this: one thread is
+enough.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from torch.utils import deterministic
 
 _BACKENDS: Any = torch.backends  # its modules make their attributes as they are loaded
 _PRODUCTS = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
+_ATTENTION = tuple(
+    (getattr(_BACKENDS.cuda, f"{kind}_sdp_enabled"), getattr(_BACKENDS.cuda, f"enable_{kind}_sdp"))
+    for kind in ("flash", "mem_efficient", "cudnn")
+)
 
 
 @contextmanager
@@ -36,10 +41,12 @@ def the_same_every_time(device: torch.device) -> Iterator[None]:
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     precisions, benchmark = [products.fp32_precision for products in _PRODUCTS], torch.backends.cudnn.benchmark
-    filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    attention, filled = [enabled() for enabled, _ in _ATTENTION], deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     for products in _PRODUCTS:
         products.fp32_precision = "ieee"
+    for _, enable in _ATTENTION:
+        enable(False)  # leaves the plain one, whose way back adds in one order
     torch.backends.cudnn.benchmark = deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -47,6 +54,8 @@ def the_same_every_time(device: torch.device) -> Iterator[None]:
     finally:
         for products, precision in zip(_PRODUCTS, precisions, strict=True):
             products.fp32_precision = precision
+        for (_, enable), was in zip(_ATTENTION, attention, strict=True):
+            enable(was)
         torch.backends.cudnn.benchmark = benchmark
         deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(strict, warn_only=warns)

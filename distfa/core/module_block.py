@@ -65,6 +65,9 @@ class ModuleBlock:
                 if not isinstance(part, _KEEPS_ITS_NUMBERS):
                     for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
                         tensor.data = tensor.data.to(signals) if tensor.is_floating_point() else tensor.data
+                else:  # a GPU takes no input in another dtype than that of the numbers it meets
+                    part.register_forward_pre_hook(lambda _, args: tuple(x.to(dtype) for x in args))
+                    part.register_forward_hook(lambda _, args, out: out.to(signals))
         self._parameters = dict(self._module.named_parameters())
         first = {id(p): name for name, p in self._parameters.items()}
         every = self._module.named_parameters(remove_duplicate=False)
@@ -123,7 +126,7 @@ class ModuleBlock:
     def pass_on(self, feedback: Tensor, tape: ModuleTape) -> Tensor:
         outer, inner = tape.out.shape[: 1 + self._positions], tape.out.shape[1 + self._positions :]
         over, rows = tuple(range(len(outer))), []
-        signs = _signs(outer).to(tape.out).view(*outer, *[1] * len(inner))
+        signs = signs_of(outer).to(tape.out).view(*outer, *[1] * len(inner))
         for row in feedback:
             (down,) = torch.autograd.grad(tape.out, [tape.x], signs * row.view(inner), retain_graph=True)
             rows.append((signs.view(*outer, *[1] * (down.dim() - len(outer))) * down).mean(over).flatten())
@@ -167,7 +170,7 @@ class ModuleBlock:
         return [_dense(g, like=w) for w, g in zip(wanted, found, strict=True)]
 
 
-def _signs(shape: torch.Size) -> Tensor:
+def signs_of(shape: torch.Size) -> Tensor:
     """1 or -1 for every sample, and every position, the same each time.
 
     A row of feedback is sent back through all samples at once, and only what a sample does to itself is meant:

@@ -118,7 +118,10 @@ def expected_update(config: OptimizerConfig, parameter: Tensor, gradient: Tensor
 
 
 class Optimizer:
-    """torch's fused kernels over one layer's parameters, by their functional forms: one pass over memory a step.
+    """torch's kernels over one layer's parameters, by their functional forms: fused, one pass over memory a step.
+
+    Not on a GPU: the fused Adam there rounds beta2 before it takes it from 1, and updates are wrong by 1e-5 of
+    themselves, which the books would show.
 
     The classes of ``torch.optim`` have the same arithmetic, but making one loads torch's compiler, a second and
     65 MiB for every layer's process.
@@ -135,6 +138,8 @@ class Optimizer:
     def __init__(self, config: OptimizerConfig, parameters: Sequence[Tensor]) -> None:
         self._config = config
         self._parameters = list(parameters)
+        fused = all(parameter.device.type == "cpu" for parameter in self._parameters)
+        self._kernels: dict[str, Any] = {"fused": fused, "foreach": not fused}
         self.state: dict[Tensor, dict[str, Tensor]] = {parameter: {} for parameter in self._parameters}
         self.scale = 1.0
 
@@ -169,7 +174,7 @@ class Optimizer:
             self._parameters,
             gradients,
             buffers,
-            fused=True,
+            **self._kernels,
             weight_decay=c.weight_decay,
             momentum=c.momentum,
             lr=lr,
@@ -195,7 +200,7 @@ class Optimizer:
             [state["exp_avg_sq"] for state in states],
             [],
             [state["step"] for state in states],
-            fused=True,
+            **self._kernels,
             decoupled_weight_decay=c.name == "adamw",
             amsgrad=False,
             beta1=c.betas[0],

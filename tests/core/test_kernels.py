@@ -16,6 +16,7 @@ def switches():
         torch.is_deterministic_algorithms_warn_only_enabled(),
         deterministic.fill_uninitialized_memory,
         backends.cudnn.benchmark,
+        *(getattr(backends.cuda, f"{kind}_sdp_enabled")() for kind in ("flash", "mem_efficient", "cudnn")),
         *(part.fp32_precision for part in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)),
     )
 
@@ -28,7 +29,7 @@ def test_they_are_set_and_put_back(ends_well, monkeypatch):
     assert before[-2] == "tf32"  # torch's own choice for convolutions
     try:
         with the_same_every_time(torch.device("cuda")):
-            assert switches() == (True, True, False, False, "ieee", "ieee", "ieee")
+            assert switches() == (True, True, False, False, False, False, False, "ieee", "ieee", "ieee")
             assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
             if not ends_well:
                 raise RuntimeError

@@ -10,6 +10,7 @@ from torch import nn
 from zoo import NETWORKS, made, prepared
 
 from distfa.core import order
+from distfa.core.module_block import ModuleBlock, signs_of
 from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import RenewConfig
 from distfa.core.rules import build
@@ -76,7 +77,10 @@ def test_bp_is_plain_torch_running_statistics_included(network, micro_batches, o
 
 @pytest.mark.parametrize("network", ["lenet", "residual_mlp", "transformer"])
 def test_renewed_feedback_is_the_mean_jacobian_layer_by_layer(network):
-    """B_l = B_{l+1} mean(dh_{l+1}/dh_l), over the first micro-batch's first rows and all positions."""
+    """B_l = B_{l+1} mean(dh_{l+1}/dh_l), over the first micro-batch's first rows and all positions: each one's own.
+
+    What attention carries from one position to another comes in with a sign of chance; elsewhere signs cancel.
+    """
     r, modules, data = made(network, rule="dfa", dtype=F64, rows=ROWS + 8, batch_size=ROWS + 8, max_steps=1)
     trainer = run_serial(r, data, modules=without_dropout(modules))[2]
     x = data[0].readers(F64, CPU)[0]
@@ -88,17 +92,38 @@ def test_renewed_feedback_is_the_mean_jacobian_layer_by_layer(network):
     feedback, places = torch.eye(r.network.outputs, dtype=F64), len(r.network.positions)
     for number in range(len(modules), 1, -1):
         h_in = inputs[number].detach()
-        inner = h_in.shape[1 + places :].numel()
+        inner, outer = h_in.shape[1 + places :].numel(), h_in.shape[: 1 + places]
+        signs = signs_of(outer).double() if network == "transformer" else torch.ones(outer, dtype=F64)
         # the rows, at every position of the output, back to the input: the mean over samples and positions
 
-        def rows_of(given, number=number, feedback=feedback):
+        def rows_of(given, number=number, feedback=feedback, signs=signs):
             out = modules[number](given)
             flat = out.reshape(*out.shape[: 1 + places], -1)
-            return (flat @ feedback.t()).sum(tuple(range(1 + places)))
+            return (signs.unsqueeze(-1) * (flat @ feedback.t())).sum(tuple(range(1 + places)))
 
         jacobian = torch.autograd.functional.jacobian(rows_of, h_in)  # (C, n, *positions, *inner)
-        feedback = jacobian.reshape(len(feedback), -1, inner).mean(1)
+        feedback = (signs.view(-1, 1) * jacobian.reshape(len(feedback), -1, inner)).mean(1)
         torch.testing.assert_close(trainer.layers[number - 2].ends.teacher, feedback, rtol=1e-10, atol=1e-13)
+
+
+def test_renewal_through_batch_norm_keeps_what_all_samples_have_in_common():
+    """Near the Jacobian at fixed statistics; an equal row for all samples would lose every channel's mean."""
+    torch.manual_seed(0)
+    conv, norm, rest = nn.Conv2d(3, 4, 3).to(F64), nn.BatchNorm2d(4).to(F64), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
+    x, rows = torch.randn(64, 3, 8, 8, dtype=F64), torch.randn(5, 4 * 3 * 3, dtype=F64)
+    block = ModuleBlock(nn.Sequential(conv, norm, *rest), trained=(), dtype=F64, signals=F64)
+    found = block.pass_on(rows, block.forward(x, aside=True)).view(5, 3, 64)
+    z = conv(x.requires_grad_())
+    variance, mean = torch.var_mean(z.detach(), (0, 2, 3), correction=0)
+    fixed = rest(F.batch_norm(z, mean, variance, norm.weight, norm.bias, eps=norm.eps))
+    expected = torch.stack(
+        [
+            torch.autograd.grad(fixed.flatten(1) @ row, x, torch.ones(64, dtype=F64), retain_graph=True)[0].mean(0)
+            for row in rows
+        ]
+    ).view(5, 3, 64)
+    assert F.cosine_similarity(found.flatten(1), expected.flatten(1)).min() > 0.95
+    assert F.cosine_similarity(found.sum(2), expected.sum(2)).min() > 0.95
 
 
 def test_in_a_linear_network_renewed_dfa_starts_as_backpropagation():
