@@ -37,6 +37,9 @@ def rules(
     ] = "aligned,random",
     torch: Annotated[bool, typer.Option("--torch", help="Also plain torch: the same start, data and order.")] = False,
     engine: Annotated[str, typer.Option(help="serial (the same bits, no Ray) or ray.")] = "serial",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda or auto: on Ray a GPU where there is one. Not for --torch.")
+    ] = "auto",
     out: options.Out = Path("bench-rules.json"),
     as_json: options.AsJson = False,
 ) -> None:
@@ -49,7 +52,7 @@ def rules(
 
     flags: dict[str, Any] = {"data.name": data, "data.dir": data_dir, "epochs": epochs, "batch_size": batch_size}
     flags |= {"optimizer.name": optimizer, "optimizer.lr": lr, "engine": engine, "model.name": model}
-    flags |= {"optimizer.schedule": lr_schedule, "max_steps": max_steps, "data.limit": limit}
+    flags |= {"device": device, "optimizer.schedule": lr_schedule, "max_steps": max_steps, "data.limit": limit}
     spec, names = options.bench_spec(hidden, flags), options.words(only) or tuple(RULES)
     found = measure(spec, names, seeds=seeds, inits=options.words(inits), beside_torch=torch, say=say("rules: "))
     show(found, out, as_json=as_json)
