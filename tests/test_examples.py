@@ -68,12 +68,14 @@ def test_a_sweep_finds_the_better_rate(engine):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_notebook_runs_and_shows_bar_result_and_history(engine):
     import nbformat
+    from jupyter_client.manager import KernelManager
     from nbclient import NotebookClient
 
     notebook = nbformat.read(EXAMPLES / "notebook.ipynb", nbformat.NO_CONVERT)
     settings = next(cell for cell in notebook.cells if 'ENGINE = "ray"' in cell.source)
     settings.source = settings.source.replace('"ray"', f'"{engine}"', 1)
-    NotebookClient(notebook, timeout=200, kernel_name="python3").execute()
+    # The asynchronous client may miss that a reply is there, and then sleeps until its time is over.
+    NotebookClient(notebook, timeout=200, kernel_name="python3", kernel_manager_class=KernelManager).execute()
     outputs = json.dumps([cell.get("outputs") for cell in notebook.cells])
     assert f"engine {engine}" in outputs
     assert "<th>test_accuracy</th>" in outputs
