@@ -175,6 +175,10 @@ def _check(plan: Plan, task: Task) -> None:
             f"there is nothing to send or nothing to test: {layers} layers and {tests} test samples; take a hidden "
             "layer and a data set with a test set"
         )
+    if plan.base.wire.delay_ms and plan.megabits_per_second is None:
+        raise BenchError(
+            f"messages are to be {plan.base.wire.delay_ms:g} ms late, and there are no links; give their rate, too"
+        )
     if plan.evaluate_every > order.steps(task.recipe, len(task.inputs.train)):
         raise BenchError(
             f"an evaluation every {plan.evaluate_every} steps is more than the run has; evaluate more often, or allow "
@@ -274,9 +278,11 @@ def _notes(plan: Plan, specs: Sequence[RunSpec], curves: Sequence[Curve], *, lin
         if not found.reached
     ]
     if linked:
+        delay = plan.base.wire.delay_ms
+        slowed = f"a delay of {delay:g} ms for every message (torch's pipelines have none)" if delay else "no delay"
         secured = "plain text" if plan.base.wire.security == "insecure" else "mutual TLS"
         notes.append(
-            f"links of {plan.megabits_per_second:g} Mbit/s each way per layer, without delay; distfa on a Ray cluster "
+            f"links of {plan.megabits_per_second:g} Mbit/s each way per layer, {slowed}; distfa on a Ray cluster "
             f"of one node per layer by {secured}, gloo in plain text; all nodes share this machine's cores; the "
             "pipelines' steps to target are lossless bp's"
         )

@@ -104,9 +104,11 @@ def passages(
 
 
 def pipelines(spec: RunSpec, layers: int) -> list[tuple[str, int]]:
-    """torch's schedules that can run a spec's micro-batches, one process per layer."""
+    """torch's schedules that can run a spec's micro-batches, one process per layer; none where messages are delayed,
+    which gloo's cannot be.
+    """
     parts = spec.micro_batches
-    if spec.batch_size % parts:
+    if spec.batch_size % parts or spec.wire.delay_ms:
         return []
     return [("gpipe", parts), ("1f1b", parts)] if parts >= layers else [("gpipe", parts)]
 

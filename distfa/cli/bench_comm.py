@@ -55,6 +55,14 @@ def comm(
     ] = "",
     seeds: Annotated[int, _search(min=1, help="Of the comparison: medians, and least to most.")] = 1,
     mbit: Mbit = 200.0,
+    delay_ms: Annotated[
+        float,
+        _what(
+            min=0,
+            max=1000,
+            help="Every message of distfa's so late, as over a long link; torch's pipelines are left out.",
+        ),
+    ] = 0.0,
     link_steps: Annotated[int, _what(min=1, help="Steps over the link per configuration.")] = 60,
     warmup: Annotated[int, _what(min=1, help="Steps before those.")] = 5,
     insecure: Insecure = False,
@@ -78,7 +86,12 @@ def comm(
     }
     flags |= {"optimizer.name": optimizer, "optimizer.lr": lr, "optimizer.schedule": lr_schedule, "seed": seed}
     flags |= {"epochs": max_steps, "max_steps": max_steps, "eval_every": max_steps}
-    flags |= {"ledger.every": 0, "probe.every": 0, "wire.security": "insecure" if insecure else "auto"}
+    flags |= {
+        "wire.delay_ms": delay_ms,
+        "ledger.every": 0,
+        "probe.every": 0,
+        "wire.security": "insecure" if insecure else "auto",
+    }
     plan = Plan(
         base=options.bench_spec(hidden, flags),
         rules=options.words(rules),

@@ -67,6 +67,8 @@ class WireConfig:
         window: Signals that may wait at each end of a boundary.
         max_message_mib: Longest message in MiB, at both ends.
         deadline_seconds: Longest wait for one signal.
+        delay_ms: Every message leaves its sender so many milliseconds late, as if the link were so long; to see what
+            distance costs, and 0 in earnest. At most ``window`` messages are under way on a link.
         checksum: Whether payloads carry a CRC-32C.
         security: ``auto``: plain text on loopback, mutual TLS wherever others can reach a layer; ``tls``;
             ``insecure``.
@@ -80,6 +82,7 @@ class WireConfig:
     window: Annotated[int, Ge(1)] = 4
     max_message_mib: Annotated[int, Ge(1), Le(2047)] = 256
     deadline_seconds: Annotated[float, Gt(0)] = 20.0
+    delay_ms: Annotated[float, Ge(0), Le(1000)] = 0.0
     checksum: bool = True
     security: Literal["auto", "tls", "insecure"] = "auto"
 

@@ -125,7 +125,7 @@ class GrpcTransport:
                 f"layer {link.sender} could not reach layer {link.receiver} at {address} within "
                 f"{deadline_seconds:.0f} s; is that address open between the two nodes?"
             ) from exc
-        sender = GrpcSender(channel, link, self._run_id, self._wire.window, address)
+        sender = GrpcSender(channel, link, self._run_id, self._wire, address)
         self._senders.append(sender)
         return sender
 
@@ -263,14 +263,15 @@ class _Health(health.HealthServicer):  # type: ignore[misc]
 class GrpcSender:
     """The sending end of one stream; a short queue lets sending overlap with computing."""
 
-    def __init__(self, channel: grpc.Channel, link: Link, run_id: str, window: int, address: str) -> None:
+    def __init__(self, channel: grpc.Channel, link: Link, run_id: str, wire: WireConfig, address: str) -> None:
         self._link = link
         self._address = address
-        self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=window)
+        self._delay_seconds = wire.delay_ms / 1000
+        self._queue: queue.Queue[tuple[bytes, float] | None] = queue.Queue(maxsize=wire.window)
         self._ended = threading.Event()
         push = channel.stream_unary(f"/{SERVICE}/{_PUSH}", response_deserializer=layer_pb2.PushResponse.FromString)
         # The stream lives as long as the run; each message on it has a deadline of its own.
-        self._call = push.future(iter(self._queue.get, None), metadata=((_LINK_KEY, _key(link)), (_RUN_KEY, run_id)))
+        self._call = push.future(self._when_due(), metadata=((_LINK_KEY, _key(link)), (_RUN_KEY, run_id)))
         self._call.add_done_callback(lambda _: self._ended.set())
 
     def send(self, data: bytes, deadline_seconds: float) -> None:
@@ -280,7 +281,7 @@ class GrpcSender:
             if self._ended.is_set():
                 raise self._failure()
             try:
-                return self._queue.put(data, timeout=_STEP_SECONDS)
+                return self._queue.put((data, time.monotonic() + self._delay_seconds), timeout=_STEP_SECONDS)
             except queue.Full:
                 if time.monotonic() > give_up:
                     raise DeadlineExceeded(
@@ -288,6 +289,13 @@ class GrpcSender:
                         f"{self._address} took nothing for {deadline_seconds:.0f} s; look at layer "
                         f"{self._link.receiver}, or raise deadline_seconds"
                     ) from None
+
+    def _when_due(self) -> Iterator[bytes]:
+        """What was queued, each message when its delay is over; of messages queued together the delays run together."""
+        for data, due in iter(self._queue.get, None):
+            if (left := due - time.monotonic()) > 0:
+                time.sleep(left)
+            yield data
 
     def close(self, deadline_seconds: float) -> None:
         """Wait until everything was received, then end the stream."""

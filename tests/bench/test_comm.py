@@ -148,6 +148,7 @@ def test_pipelines_are_those_the_micro_batches_allow():
     assert link_runs.pipelines(parse({**TINY, "micro_batches": 4}), 3) == [("gpipe", 4), ("1f1b", 4)]
     assert link_runs.pipelines(parse(TINY), 3) == [("gpipe", 2)]
     assert link_runs.pipelines(parse({**TINY, "micro_batches": 3}), 3) == []
+    assert link_runs.pipelines(parse({**TINY, "wire": {"delay_ms": 5}}), 3) == []  # gloo cannot be delayed
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_runs():
@@ -155,6 +156,8 @@ def test_what_cannot_be_measured_is_refused_before_anything_runs():
         measure(plan(base=parse({**TINY, "model": {"hidden": []}})))
     with pytest.raises(BenchError, match="the link's rate is -1.0 Mbit/s; it must be above 0"):
         measure(plan(megabits_per_second=-1.0))
+    with pytest.raises(BenchError, match="messages are to be 5 ms late, and there are no links"):
+        measure(plan(base=parse({**TINY, "wire": {"delay_ms": 5}}), megabits_per_second=None))
     with pytest.raises(BenchError, match="an evaluation every 121 steps is more than the run has"):
         measure(plan(evaluate_every=121))
 

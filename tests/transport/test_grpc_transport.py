@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -82,6 +83,18 @@ def test_signals_arrive_in_order_and_are_counted(pair):
     traffic = p.out.traffic[Kind.ACTIVATION]
     assert (traffic.messages, traffic.payload_bytes) == (20, 20 * 3 * 6 * 4)
     assert 20 * GRPC_FRAME_BYTES < traffic.message_bytes - traffic.payload_bytes < 20 * 64
+
+
+def test_a_delay_holds_every_message_back_and_keeps_their_order(pair):
+    p = pair(wire=replace(WIRE, delay_ms=200.0))
+    began, signals = time.monotonic(), [torch.randn(3, 6) for _ in range(6)]
+    for step, signal in enumerate(signals):
+        p.send(signal, step=step)
+    assert torch.equal(p.receive(3), signals[0])
+    assert time.monotonic() - began >= 0.2
+    for step, signal in enumerate(signals[1:], start=1):
+        assert torch.equal(p.receive(3, step=step), signal)
+    p.out.close()
 
 
 def test_an_activation_of_sixty_four_mebibytes_crosses(pair):
