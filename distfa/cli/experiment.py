@@ -15,7 +15,9 @@ from distfa.cli.bench import say
 
 def experiment(
     name: Annotated[str, typer.Argument(help="conservation, classes, dominance, label-noise or depth.")],
-    rules: Annotated[str, typer.Option(metavar="RULE,RULE,...", help="Which rules are compared.")] = "bp,fa,dfa,dkp",
+    rules: Annotated[
+        str, typer.Option(metavar="RULE,RULE,...", help="Which rules are compared; dkp@50: dkp renewed every 50 steps.")
+    ] = "bp,fa,dfa,dkp",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every configuration.")] = 3,
     data: Annotated[str, typer.Option(help="As for 'distfa train'; the experiment's own if not given.")] = "",
     data_dir: options.DataDir = None,

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from distfa.core.ledger import LedgerRecord
-from distfa.core.rules import RULES
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, colour, line, panels
 from distfa.questions.base import Answer, Asked, Question, Row, Say
-from distfa.questions.training import dataset, train
+from distfa.questions.training import dataset, rule_of, train
 
 _STEPS, _QUICK_STEPS, _LR = 400, 40, 0.02
 _FIRST_ORDER = 0.7  # of the drift is left at half the rate, at most; one half in the limit
@@ -36,7 +35,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
     rows: list[Row] = []
     raw: list[Row] = []
     for network in _NETWORKS:
-        for rule in (name for name in asked.rules if RULES[name].potential):
+        for rule in (name for name in asked.rules if rule_of(name).potential):
             full, half = (_run(on, network, rule, lr, round(steps * _LR / lr)) for lr in (_LR, _LR / 2))
             sides, later = _sides(full), _sides(half)
             rows.append(
@@ -65,7 +64,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
 
 
 def _run(on: Dataset, network: str, rule: str, lr: float, steps: int) -> list[LedgerRecord]:
-    decay = {"feedback": {"decay": 0.0}} if RULES[rule].takes_decay else {}
+    decay = {"feedback": {"decay": 0.0}} if rule_of(rule).takes_decay else {}
     settings: dict[str, Any] = {"rule": rule, "dtype": "float64", "optimizer": {"name": "sgd", "lr": lr}, **decay}
     settings |= {"batch_size": 64, "max_steps": steps, "ledger": {"every": 1}, "model": {"hidden": (64, 64)}}
     return train(settings, on, model=_conv(on) if network == "conv" else None).ledger

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from distfa.core.probe import ProbeRecord
-from distfa.core.rules import BASELINE, RULES
+from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, colour, line, panels
 from distfa.questions.base import Answer, Asked, Question, Row, Say, mean
@@ -63,7 +63,7 @@ def _run(on: Dataset, network: str, depth: int, rule: str, seed: int, steps: int
     settings = {"rule": BASELINE if rule == FROZEN else rule, "seed": seed, "max_steps": steps, "batch_size": 64}
     settings |= {"optimizer": {"name": "adam", "lr": 1e-3}}
     probe = {"every": 0 if rule == FROZEN else max(1, steps // 5)}
-    given = {"init": "given"} if rule == FROZEN or not RULES[rule].takes_init else {}
+    given = {"init": "given"} if rule == FROZEN else {}
     done = train({**settings, **given, "probe": probe}, on, model=model)
     return {"accuracy": 100 * done.test, **(_seen(done.probes[-1]) if done.probes else {})}
 

@@ -11,7 +11,7 @@ from distfa.core.records import StepRecord
 from distfa.core.rules import RULES
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
 from distfa.questions.base import Answer, Asked, Question, Row, Say, correlation, mean
-from distfa.questions.training import configurations, dataset, train
+from distfa.questions.training import configurations, dataset, rule_of, train
 
 _STEPS, _QUICK_STEPS, _LR, _EVERY, _RANGES = 400, 80, 0.02, 4, 4
 _CONVERGED = 0.5  # of the loss at the start
@@ -103,7 +103,7 @@ def _verdict(raw: list[Row]) -> str:
 
 
 def _reads_labels(run: Row) -> bool:
-    return RULES[run["rule"]].reads_labels
+    return rule_of(run["rule"]).reads_labels
 
 
 def _figure(raw: list[Row]) -> Figure:

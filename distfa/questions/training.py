@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from distfa import data
+from distfa.bench import variants
 from distfa.core import rules
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
@@ -60,10 +61,20 @@ def dataset(asked: Asked, own: str) -> Dataset:
     return data.load(name, directory=asked.data_dir)
 
 
+def rule_of(word: str) -> type[rules.Rule]:
+    """The rule that a word names, as dkp@50 does.
+
+    Raises:
+        SpecError: There is none of that name.
+        UsageError: What follows the @ is no number of steps.
+    """
+    return rules.RULES[parse(variants.settings(word)).rule]
+
+
 def configurations(asked: Asked) -> Iterator[tuple[str, str, int]]:
     """(rule, init, seed), the init of a rule whose feedback does not depend on it being aligned."""
     for name in asked.rules:
-        for init in INITS if rules.RULES[parse({"rule": name}).rule].takes_init else INITS[:1]:
+        for init in INITS if rule_of(name).takes_init else INITS[:1]:
             for seed in range(asked.seeds):
                 yield name, init, seed
 
@@ -72,14 +83,18 @@ def train(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | No
     """Train by a spec's settings.
 
     Args:
-        settings: As a spec has them; the ledger and probes are off unless they say otherwise.
+        settings: As a spec has them, the rule perhaps with its renewal (dkp@50); the ledger and probes are off unless
+            they say otherwise.
         on: The data.
         model: Instead of the spec's.
 
     Raises:
         DistfaError: What is asked for cannot be done.
     """
-    spec = parse({"ledger": {"every": 0}, "probe": {"every": 0}, "engine": "serial", "epochs": 1000, **settings})
+    common = {"ledger": {"every": 0}, "probe": {"every": 0}, "engine": "serial", "epochs": 1000}
+    rule = variants.settings(settings["rule"])
+    feedback = {"feedback": {**rule.get("feedback", {}), **settings.get("feedback", {})}}
+    spec = parse({**common, **settings, **rule, **feedback})
     subject = subject_for(spec, on) if model is None else subject_of(model, spec, on)
     check(spec, subject, on)
     with one_thread():

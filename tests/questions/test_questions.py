@@ -9,9 +9,10 @@ import pytest
 from commands import here
 
 from distfa import data
+from distfa.core.rules import RULES
 from distfa.errors import SpecError
 from distfa.experiment.report.plots import Figure, colour, line, panels
-from distfa.questions import conservation, depth, svg
+from distfa.questions import conservation, depth, svg, training
 from distfa.questions.asking import QUESTIONS, ask, save
 from distfa.questions.base import Asked, correlation
 from distfa.questions.classes import first_classes
@@ -109,6 +110,14 @@ def test_an_answer_is_saved_as_figures_and_pages(tmp_path):
     assert kept["verdict"] == answer.verdict
     assert len(kept["raw"][0]["sides"]) == 40
     assert answer.verdict in (tmp_path / "new" / "conservation.md").read_text()
+
+
+def test_a_renewed_rule_is_asked_by_its_word_and_keeps_the_questions_own_settings(monkeypatch):
+    kept = []
+    monkeypatch.setattr(training, "_train", lambda spec, *_: kept.append(spec.feedback))
+    training.train({"rule": "dkp@50", "feedback": {"decay": 0.0}}, data.load("digits"))
+    assert (kept[0].renew.every, kept[0].decay) == (50, 0.0)
+    assert training.rule_of("dkp@50") is RULES["dkp"]
 
 
 def test_an_unknown_question_is_named_with_the_nearest():
