@@ -9,7 +9,7 @@ from itertools import product
 
 from distfa.bench import ray_run, torch_engines
 from distfa.bench.machine import cores
-from distfa.bench.rounds import Entrant
+from distfa.bench.rounds import Configuration
 from distfa.bench.task import Task
 from distfa.bench.torch_engines import Pipeline
 from distfa.core.schedule import flows
@@ -19,7 +19,7 @@ from distfa.experiment.words import counted
 
 def distfa(
     spec: RunSpec, task: Task, *, rules: Sequence[str], schedules: Sequence[str], counts: Sequence[int], warmup: int
-) -> Iterator[Entrant]:
+) -> Iterator[Configuration]:
     """distfa on Ray, by every rule and schedule with every number of micro-batches."""
     raw = spec.model_dump()
     raw |= {key: raw[key] + warmup for key in ("epochs", "max_steps")}  # ray_run leaves them out at the end
@@ -29,7 +29,7 @@ def distfa(
         mine = parse({**raw, "rule": rule, "schedule": schedule, "micro_batches": count})
         own = replace(task, recipe=mine.recipe(task.recipe.network))
         if flows(own.recipe):  # else there are fewer micro-batches than layers, which do not fill the pipe
-            yield Entrant(
+            yield Configuration(
                 family=f"distfa {rule} {schedule}",
                 micro_batches=count,
                 measure=partial(ray_run.run, mine, own, warmup=warmup),
@@ -37,11 +37,11 @@ def distfa(
             )
 
 
-def single(spec: RunSpec, *, warmup: int, deadline_seconds: float) -> Iterator[Entrant]:
+def single(spec: RunSpec, *, warmup: int, deadline_seconds: float) -> Iterator[Configuration]:
     """torch in one process, on one thread and on as many as there are cores."""
     run = partial(torch_engines.run_single, spec, warmup=warmup, deadline_seconds=deadline_seconds)
     for threads in sorted({1, cores()}):
-        yield Entrant(
+        yield Configuration(
             family=f"torch one process, {counted(threads, 'thread')}",
             micro_batches=None,
             measure=partial(run, threads=threads),
@@ -57,14 +57,14 @@ def pipelines(
     counts: Sequence[int],
     warmup: int,
     deadline_seconds: float,
-) -> Iterator[Entrant]:
+) -> Iterator[Configuration]:
     """torch's pipelines of every size and schedule with every number of micro-batches it takes."""
     for size, schedule, count in product(processes, torch_engines.SCHEDULES, counts):
         if schedule == "1f1b" and count < size:
             continue  # torch refuses it
         pipeline = Pipeline(layers=layers, processes=size, schedule=schedule, micro_batches=count)
         torch_engines.check(spec, pipeline)
-        yield Entrant(
+        yield Configuration(
             family=f"torch {schedule}, {size} processes",
             micro_batches=count,
             measure=partial(

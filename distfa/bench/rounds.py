@@ -27,7 +27,7 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entrant:
+class Configuration:
     """One configuration.
 
     Attributes:
@@ -53,12 +53,12 @@ class Shot:
     """One measurement; ``round`` 0 is the search."""
 
     round: int
-    entrant: Entrant
+    configuration: Configuration
     steady: Steady
 
 
-class Contest:
-    """Measures entrants round by round.
+class Rounds:
+    """Measures configurations round by round.
 
     Attributes:
         shots: Every measurement.
@@ -71,42 +71,44 @@ class Contest:
         self._random = random.Random(seed)
         self._say = say
 
-    def search(self, entrants: Sequence[Entrant]) -> list[Entrant]:
+    def search(self, configurations: Sequence[Configuration]) -> list[Configuration]:
         """The best of every family, in the order given; one round for the families that have several."""
-        counts = Counter(entrant.family for entrant in entrants)
-        self.round(0, [entrant for entrant in entrants if counts[entrant.family] > 1])
-        best: dict[str, Entrant] = {entrant.family: entrant for entrant in entrants if counts[entrant.family] == 1}
+        counts = Counter(configuration.family for configuration in configurations)
+        self.round(0, [configuration for configuration in configurations if counts[configuration.family] > 1])
+        best: dict[str, Configuration] = {
+            configuration.family: configuration for configuration in configurations if counts[configuration.family] == 1
+        }
         for shot in sorted(self.shots, key=lambda shot: shot.steady.samples_per_second):
-            best[shot.entrant.family] = shot.entrant
+            best[shot.configuration.family] = shot.configuration
         return [best[family] for family in counts if family in best]
 
-    def round(self, number: int, entrants: Sequence[Entrant]) -> None:
-        """Measure every entrant once, in an order of its own."""
-        for entrant in self._random.sample(entrants, len(entrants)):
+    def round(self, number: int, configurations: Sequence[Configuration]) -> None:
+        """Measure every configuration once, in an order of its own."""
+        for configuration in self._random.sample(configurations, len(configurations)):
             where = f"round {number}" if number else "search"
             try:
-                shot = Shot(round=number, entrant=entrant, steady=entrant.measure().steady)
+                shot = Shot(round=number, configuration=configuration, steady=configuration.measure().steady)
             except DistfaError as exc:
-                self.failures.append(f"{entrant.name}, {where}: {exc}")
-                self._say(f"{where}: {entrant.name}: failed: {exc}")
+                self.failures.append(f"{configuration.name}, {where}: {exc}")
+                self._say(f"{where}: {configuration.name}: failed: {exc}")
                 continue
             self.shots.append(shot)
-            self._say(f"{where}: {entrant.name}: {shot.steady.samples_per_second:,.0f} samples/s")
+            self._say(f"{where}: {configuration.name}: {shot.steady.samples_per_second:,.0f} samples/s")
 
-    def row(self, entrant: Entrant) -> dict[str, Any] | None:
+    def row(self, configuration: Configuration) -> dict[str, Any] | None:
         """Medians over the rounds that count; None where none succeeded."""
-        steadies = [shot.steady for shot in self.shots if shot.round and shot.entrant is entrant]
+        steadies = [shot.steady for shot in self.shots if shot.round and shot.configuration is configuration]
         if not steadies:
             return None
         rates = [steady.samples_per_second for steady in steadies]
         return {
-            "configuration": entrant.family,
-            "micro_batches": entrant.micro_batches,
+            "configuration": configuration.family,
+            "micro_batches": configuration.micro_batches,
             "samples_per_second": median(rates),
             "least": min(rates),
             "most": max(rates),
             "cpu_seconds": median(steady.cpu_seconds for steady in steadies),
             "busy": median(steady.busy for steady in steadies),
             "others": median(steady.others for steady in steadies),
-            **entrant.about,
+            **configuration.about,
         }

@@ -13,7 +13,7 @@ from distfa.bench import arithmetic, engines, matrix_rate, random_data
 from distfa.bench.arithmetic import Product
 from distfa.bench.machine import cores
 from distfa.bench.outcome import Outcome
-from distfa.bench.rounds import Contest, Entrant, Say
+from distfa.bench.rounds import Configuration, Rounds, Say
 from distfa.bench.task import Task
 from distfa.core.rules import BASELINE
 from distfa.errors import BenchError
@@ -70,7 +70,7 @@ def run(settings: Settings, say: Say) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         spec = _spec(settings, Path(folder))
         task = Task.of(spec)
-        entrants = _entrants(settings, spec, task)
+        configurations = _configurations(settings, spec, task)
         seeded = task.recipe.network.seeded
         named = settings.rules if seeded else ()  # the bound knows the products of plain layers
         made = {rule: arithmetic.step(replace(task.recipe, rule=parse({"rule": rule}).rule)) for rule in named}
@@ -80,12 +80,12 @@ def run(settings: Settings, say: Say) -> Outcome:
             "seconds": _RATE_SECONDS,
             "deadline_seconds": settings.deadline_seconds,
         }
-        contest, times = Contest(seed=settings.seed, say=say), []
+        rounds, times = Rounds(seed=settings.seed, say=say), []
         start_ray(LOCAL)
         try:
-            chosen = contest.search(entrants)
+            chosen = rounds.search(configurations)
             for number in range(1, settings.rounds + 1):
-                contest.round(number, chosen)
+                rounds.round(number, chosen)
                 if products:
                     times.append(matrix_rate.run(products, **rate))
         finally:
@@ -96,16 +96,16 @@ def run(settings: Settings, say: Say) -> Outcome:
         name="speed",
         settings=asdict(settings),
         columns=_COLUMNS,
-        rows=_compared([row for entrant in chosen if (row := contest.row(entrant)) is not None], bounds),
-        notes=[*_notes(settings, seconds, bounds), *contest.failures],
+        rows=_compared([row for configuration in chosen if (row := rounds.row(configuration)) is not None], bounds),
+        notes=[*_notes(settings, seconds, bounds), *rounds.failures],
         raw=[
             {
                 "round": shot.round,
-                "configuration": shot.entrant.family,
-                "micro_batches": shot.entrant.micro_batches,
+                "configuration": shot.configuration.family,
+                "micro_batches": shot.configuration.micro_batches,
                 **asdict(shot.steady),
             }
-            for shot in contest.shots
+            for shot in rounds.shots
         ],
     )
 
@@ -142,7 +142,7 @@ def _spec(settings: Settings, folder: Path) -> RunSpec:
     return parse({**raw, "data": {**data, "limit": rows // settings.batch_size * settings.batch_size}})
 
 
-def _entrants(settings: Settings, spec: RunSpec, task: Task) -> list[Entrant]:
+def _configurations(settings: Settings, spec: RunSpec, task: Task) -> list[Configuration]:
     warmup, deadline, counts = settings.warmup, settings.deadline_seconds, settings.micro_batches
     rules, schedules, sizes = settings.rules, settings.schedules, settings.processes
     return [

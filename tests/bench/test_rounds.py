@@ -1,15 +1,15 @@
-"""A contest searches for the best number of micro-batches, measures in rounds, and hides no failure."""
+"""Rounds search for the best number of micro-batches, measure in turn, and hide no failure."""
 
 from itertools import count
 from types import SimpleNamespace
 
-from distfa.bench.rounds import Contest, Entrant
+from distfa.bench.rounds import Configuration, Rounds
 from distfa.bench.steady_state import Steady
 from distfa.errors import BenchError
 
 
-def entrant(family, micro_batches, rates):
-    """An entrant whose measurements come out as listed; None fails."""
+def configuration(family, micro_batches, rates):
+    """A configuration whose measurements come out as listed; None fails."""
     given = iter(rates)
 
     def measure():
@@ -18,20 +18,24 @@ def entrant(family, micro_batches, rates):
             raise BenchError("it broke")
         return SimpleNamespace(steady=Steady(samples_per_second=rate, cpu_seconds=1.0, busy=0.5, others=0.1))
 
-    return Entrant(family=family, micro_batches=micro_batches, measure=measure, about={"kind": "a"})
+    return Configuration(family=family, micro_batches=micro_batches, measure=measure, about={"kind": "a"})
 
 
-def contest(entrants, rounds=3):
-    made = Contest(seed=0, say=lambda line: None)
-    chosen = made.search(entrants)
+def measured(configurations, rounds=3):
+    made = Rounds(seed=0, say=lambda line: None)
+    chosen = made.search(configurations)
     for number in range(1, rounds + 1):
         made.round(number, chosen)
     return made, chosen
 
 
 def test_the_best_of_a_family_goes_on_and_the_search_does_not_count():
-    made, chosen = contest(
-        [entrant("a", 1, [900.0]), entrant("a", 4, [1000.0, 10.0, 30.0, 20.0]), entrant("b", None, [5.0, 7.0, 6.0])]
+    made, chosen = measured(
+        [
+            configuration("a", 1, [900.0]),
+            configuration("a", 4, [1000.0, 10.0, 30.0, 20.0]),
+            configuration("b", None, [5.0, 7.0, 6.0]),
+        ]
     )
     assert [one.name for one in chosen] == ["a, M=4", "b"]
     row = made.row(chosen[0])
@@ -42,7 +46,7 @@ def test_the_best_of_a_family_goes_on_and_the_search_does_not_count():
 
 
 def test_a_failure_is_told_and_the_others_go_on():
-    made, chosen = contest([entrant("a", None, [None, 8.0, None]), entrant("b", None, [None, None, None])])
+    made, chosen = measured([configuration("a", None, [None, 8.0, None]), configuration("b", None, [None, None, None])])
     assert made.row(chosen[0])["samples_per_second"] == 8.0
     assert made.row(chosen[1]) is None
     assert made.failures.count("a, round 1: it broke") == 1
@@ -50,17 +54,19 @@ def test_a_failure_is_told_and_the_others_go_on():
 
 
 def test_a_family_that_fails_in_the_search_is_left_out():
-    made, chosen = contest([entrant("a", 1, [None]), entrant("a", 2, [None]), entrant("b", None, count(1.0))])
+    made, chosen = measured(
+        [configuration("a", 1, [None]), configuration("a", 2, [None]), configuration("b", None, count(1.0))]
+    )
     assert [one.family for one in chosen] == ["b"]
     assert sorted(made.failures) == ["a, M=1, search: it broke", "a, M=2, search: it broke"]
 
 
 def test_every_round_has_its_own_order():
     order = []
-    made = Contest(seed=1, say=lambda line: order.append(line.split(": ")[1]))
-    entrants = [entrant(name, None, count(1.0)) for name in "abcdef"]
+    made = Rounds(seed=1, say=lambda line: order.append(line.split(": ")[1]))
+    configurations = [configuration(name, None, count(1.0)) for name in "abcdef"]
     for number in (1, 2, 3):
-        made.round(number, entrants)
+        made.round(number, configurations)
     rounds = [tuple(order[i : i + 6]) for i in (0, 6, 12)]
     assert len(set(rounds)) == 3
     assert all(sorted(one) == list("abcdef") for one in rounds)
