@@ -146,7 +146,7 @@ def _figure(rows: list[Row]) -> Figure:
     layout = panels(titles, columns=2, x_title="layers")
     for end in ("", "2", "3", "4"):
         if f"xaxis{end}" in layout:
-            layout[f"xaxis{end}"]["type"] = "log"
+            layout[f"xaxis{end}"] |= {"type": "log", "tickvals": sorted({row["layers"] for row in rows})}
     see = "A rule that does not lie above 'frozen below' trains the output layer alone, whatever its cosine."
     return Figure(name="depth", title="Depth", see=see, traces=traces, layout=layout)
 

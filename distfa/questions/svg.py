@@ -74,7 +74,8 @@ def _panel(figure: Figure, end: str, height: int) -> list[str]:
     for pixel, label in y.ticks():
         found.append(_rule(left, pixel, right, pixel))
         found.append(_text(left - 5, pixel + 4, label, anchor="end", colour=MUTED))
-    for pixel, label in x.ticks():
+    marks = [(x.at(value), f"{value:g}") for value in x_axis.get("tickvals", ())]
+    for pixel, label in marks or x.ticks():
         found.append(_rule(pixel, bottom, pixel, bottom + 4))
         found.append(_text(pixel, bottom + 16, label, anchor="middle", colour=MUTED, size=10))
     for trace in traces:
