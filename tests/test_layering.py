@@ -30,7 +30,7 @@ HOMES = {
     "typer": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
     "rich": {
         *(p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")),
-        *("experiment/progress.py", "experiment/trainer.py"),
+        *("experiment/lines.py", "experiment/progress.py", "experiment/trainer.py"),
     },
     "pydantic": {
         *(f"experiment/spec/{name}.py" for name in ("schema", "loading", "explaining")),

@@ -9,6 +9,7 @@ import torch
 
 from distfa.bench import over_seeds
 from distfa.bench.outcome import Outcome
+from distfa.bench.pace import paced
 from distfa.bench.task import Task, metered, read
 from distfa.codecs import resolve, timing
 from distfa.codecs.floats import FP32
@@ -72,6 +73,7 @@ def measure(
             "test samples; take a hidden layer and a data set with a test set"
         )
     about = [{"rule": spec.rule, "codecs": "/".join(_pair(spec))} for spec in specs]
+    say = paced(say, seeds * len(specs))
     trained = [
         over_seeds.train(spec, each, seeds, partial(_one, dataset=dataset), say)
         for spec, each in zip(specs, about, strict=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distfa.bench.outcome import Outcome
+from distfa.bench.pace import paced
 from distfa.bench.task import read
 from distfa.errors import BenchError, DistfaError
 from distfa.experiment.result import Result
@@ -74,22 +75,23 @@ def measure(
     for schedule in schedules:
         spec = parse({**base.model_dump(mode="json"), "schedule": schedule, "ray": {"max_recoveries": max(3, soak)}})
         oracle = _trained(spec.model_copy(update={"engine": "serial"}), ())
-        say(f"{schedule}: without a fault")
+        layers, steps = len(oracle[0].layer_sizes) - 1, oracle[0].steps
+        hit = sorted({1, (layers + 1) // 2, layers}) if alone else []
+        told = paced(say, 1 + len(kinds) * len(hit) + (soak > 0), ahead=True)
+        told(f"{schedule}: without a fault")
         plain = _trained(spec, ())
         _require_equal(plain, oracle, "without a fault")
-        layers, steps = len(plain[0].layer_sizes) - 1, plain[0].steps
         cases: list[tuple[str, Any, list[Planned]]] = [
             (kind.value, layer, [Planned(fault=kind, layer=layer, step=max(1, steps // 2))])
             for kind in kinds
-            for layer in sorted({1, (layers + 1) // 2, layers})
-            if alone
+            for layer in hit
         ]
         if soak:
             many = plan(soak, kinds=kinds, layers=layers, steps=steps, seed=seed, every_seconds=every_seconds)
             cases.append(("any", "any", many))
         for name, layer, faults in cases:
             what = f"{schedule}: {name}, layer {layer}, {counted(len(faults), 'fault')}"
-            say(what)
+            told(what)
             found = _trained(spec, faults)
             _require_equal(found, oracle, what)
             rows.append(

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from distfa.bench.outcome import Outcome
+from distfa.bench.pace import paced
 from distfa.bench.task import read
 from distfa.experiment.observing import Progress
 from distfa.experiment.run import run
@@ -62,6 +63,7 @@ def measure(
         DistfaError: A run failed.
     """
     raw: list[dict[str, Any]] = []
+    say = paced(say, rounds * len(schedules) * len(settings))
     for number in range(1, rounds + 1):
         for schedule in schedules:
             for setting in list(settings)[:: 1 if number % 2 else -1]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distfa.bench.outcome import Outcome
+from distfa.bench.pace import Say, paced
 from distfa.bench.task import Task
 from distfa.core import order, rules
 from distfa.core.ledger import LedgerRecord
@@ -25,22 +26,28 @@ from distfa.experiment.spec import RunSpec
 from distfa.experiment.subject import network_for
 
 _SETTLED = 20  # steps before a fault is planted: the first ones are unlike the rest
+_TOLD = 10  # lines of progress while faults are planted
 _SIZES = tuple(d * 10.0**-e for e in range(7, -1, -1) for d in (1, 3))
 
 
-def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int) -> Outcome:
+def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say = lambda line: None) -> Outcome:
     """Processor time of runs with ledger and probes over that of runs without, by rule.
 
     Args:
         specs: One per rule, books at the cadence in question.
         dataset: What to train on.
         rounds: Pairs of runs, made step by step in turn, so that both see the same machine.
+        say: Told as each pair ends.
     """
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
+    say = paced(say, len(specs) * rounds)
     for recipe in (recipe_for(spec, dataset) for spec in specs):
         plain = dataclasses.replace(recipe, ledger_every=0, probe_every=0)
-        pairs = [_cpu_seconds(recipe, plain, dataset) for _ in range(rounds)]
+        pairs = []
+        for number in range(1, rounds + 1):
+            pairs.append(_cpu_seconds(recipe, plain, dataset))
+            say(f"cost: {recipe.rule}, pair {number}: {pairs[-1][0] / pairs[-1][1]:.3f}")
         ratios = [kept / without for kept, without in pairs]
         rows.append(
             {
@@ -72,7 +79,7 @@ def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int) -> Outcome:
     )
 
 
-def faults(spec: RunSpec, dataset: Dataset) -> Outcome:
+def faults(spec: RunSpec, dataset: Dataset, *, say: Say = lambda line: None) -> Outcome:
     """The smallest relative error in one number of one message that the law shows, per boundary and direction.
 
     Each planted fault has a step of its own; one number of the message is multiplied by 1 + its size.
@@ -88,7 +95,11 @@ def faults(spec: RunSpec, dataset: Dataset) -> Outcome:
     trainer = _trainer(recipe, dataset, _Tamper(planted, boundaries, "up"), _Tamper(planted, hops, "down"))
     caught: dict[tuple[int, str, str], list[bool]] = {}
     strays = 0
+    each = max(1, len(plan) // _TOLD)
+    told = paced(say, len(plan) // each)
     for record in trainer.run():
+        if isinstance(record, StepRecord) and record.step >= _SETTLED and (record.step - _SETTLED + 1) % each == 0:
+            told(f"faults: {recipe.rule}, {record.step - _SETTLED + 1} planted")
         if not isinstance(record, LedgerRecord):
             continue
         boundary, direction, which, _ = planted.get(record.step, (0, "", "", 0.0))
@@ -120,12 +131,20 @@ def faults(spec: RunSpec, dataset: Dataset) -> Outcome:
     )
 
 
-def drift(specs: list[RunSpec], dataset: Dataset, *, rates: tuple[float, ...], total_time: float) -> Outcome:
+def drift(
+    specs: list[RunSpec],
+    dataset: Dataset,
+    *,
+    rates: tuple[float, ...],
+    total_time: float,
+    say: Say = lambda line: None,
+) -> Outcome:
     """How far Q drifts over equal training time T = lr x steps, by learning rate: first order in lr.
 
     Full-batch SGD, so that gradient flow is all there is to follow.
     """
     rows: list[dict[str, Any]] = []
+    say = paced(say, len(specs) * len(rates))
     for spec in specs:
         before: float | None = None
         for lr in rates:
@@ -150,6 +169,7 @@ def drift(specs: list[RunSpec], dataset: Dataset, *, rates: tuple[float, ...], t
                 {"rule": spec.rule, "lr": lr, "steps": steps, "drift": total, "of_lr": total / lr, "ratio": ratio}
             )
             before = total
+            say(f"drift: {spec.rule} at rate {lr:g}: {total:.3g}")
     return Outcome(
         name="books-drift",
         settings={**_about(recipe_for(specs[0], dataset)), "optimizer": "sgd", "dtype": "float64", "time": total_time},

@@ -12,6 +12,7 @@ from typing import Any
 
 from distfa.bench import accuracy_curve, namespaces, torch_engines, variants
 from distfa.bench.namespaces import INTERFACE, Nodes
+from distfa.bench.pace import paced
 from distfa.bench.ray_nodes import RayNodes
 from distfa.bench.subprocesses import command, launch
 from distfa.bench.task import read
@@ -79,6 +80,7 @@ def passages(
     Raises:
         BenchError: The nodes cannot be made, a configuration failed, or did not end in time.
     """
+    say = paced(say, len(pipelines) + (nodes is not None) + len(specs), ahead=True)
     with ExitStack() as stack:
         if nodes is not None:
             stack.enter_context(nodes)

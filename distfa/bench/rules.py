@@ -11,6 +11,7 @@ from typing import Any
 
 from distfa.bench import over_seeds, plain_torch, variants
 from distfa.bench.outcome import Outcome
+from distfa.bench.pace import paced
 from distfa.bench.task import read
 from distfa.core import rules
 from distfa.core.ledger import LedgerRecord
@@ -86,6 +87,8 @@ def measure(
         raise BenchError(f"data set {dataset.name!r} has no test samples, which test accuracy needs; name another")
     rows, raw = [], []
     specs = [parse(base.model_dump(mode="json") | variants.settings(name)) for name in dict.fromkeys(names)]
+    rows_to_come = sum(len(inits) if rules.RULES[spec.rule].takes_init else 1 for spec in specs) + beside_torch
+    say = paced(say, seeds * rows_to_come)
     used = dict.fromkeys(rules.RULES[spec.rule] for spec in specs)
     for variant in specs:
         name, takes_init = variants.name(variant), rules.RULES[variant.rule].takes_init

@@ -14,6 +14,7 @@ from distfa.bench.arithmetic import works
 from distfa.bench.layer_memory import memory_by_layer
 from distfa.bench.machine import bare_layer_bytes, cores
 from distfa.bench.outcome import Outcome
+from distfa.bench.pace import paced
 from distfa.bench.rounds import Say
 from distfa.bench.task import Task
 from distfa.core.recipe import Recipe
@@ -68,6 +69,7 @@ def run(settings: Settings, say: Say) -> Outcome:
     bare, raw = bare_layer_bytes(), []
     with tempfile.TemporaryDirectory() as folder:
         specs = list(_specs(settings, Path(folder)))
+        say = paced(say, settings.rounds * len(specs))
         start_ray(None)
         try:
             for number in range(1, settings.rounds + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from distfa.bench import arithmetic, engines, matrix_rate, random_data
 from distfa.bench.arithmetic import Product
 from distfa.bench.machine import cores
 from distfa.bench.outcome import Outcome
+from distfa.bench.pace import paced
 from distfa.bench.rounds import Configuration, Rounds, Say
 from distfa.bench.task import Task
 from distfa.core.rules import BASELINE
@@ -80,7 +82,9 @@ def run(settings: Settings, say: Say) -> Outcome:
             "seconds": _RATE_SECONDS,
             "deadline_seconds": settings.deadline_seconds,
         }
-        rounds, times = Rounds(seed=settings.seed, say=say), []
+        sizes = Counter(configuration.family for configuration in configurations).values()
+        shots = sum(size for size in sizes if size > 1) + settings.rounds * len(sizes)
+        rounds, times = Rounds(seed=settings.seed, say=paced(say, shots)), []
         start_ray(LOCAL)
         try:
             chosen = rounds.search(configurations)

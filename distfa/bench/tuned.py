@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from distfa.bench import accuracy_curve, variants
 from distfa.bench.accuracy_curve import Curve
+from distfa.bench.pace import paced
 from distfa.experiment.spec import RunSpec, parse
 
 _DEADLINE_SECONDS = 3600.0  # of one run
@@ -50,7 +51,7 @@ def tune(
     Raises:
         BenchError: A run failed.
     """
-    found = []
+    found, say = [], paced(say, len(specs))
     for spec in specs:
         tried = [with_rate(spec, rate, steps) for rate in search.rates for steps in search.decays] or [spec]
         seeds = range(spec.seed, spec.seed + search.seeds)

@@ -5,9 +5,11 @@ Exit codes: 0 done, 1 the run failed, 2 what was asked for cannot be done, 130 i
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -47,26 +49,41 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("train")(train.train)
-app.command("eval")(evaluate.evaluate)
-app.command("export")(export.export)
-app.command("doctor")(doctor.doctor)
-app.command("spec")(spec.spec)
-app.command("rules")(rules.rules)
-app.command("watch")(watch.watch)
-app.command("status")(status.status)
-app.command("report")(report.report)
-app.command("plan")(plan.plan)
-app.command("experiment")(experiment.experiment)
-bench.app.command("speed")(bench_speed.speed)
-bench.app.command("comm")(bench_comm.comm)
-bench.app.command("scale")(bench_scale.scale)
-bench.app.command("rules")(bench_rules.rules)
-bench.app.command("books")(bench_books.books)
-bench.app.command("codecs")(bench_codecs.codecs)
-bench.app.command("checkpoints")(bench_in_turn.checkpoints)
-bench.app.command("tls")(bench_in_turn.tls)
-bench.app.command("faults")(bench_faults.faults)
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train.train,
+    "eval": evaluate.evaluate,
+    "export": export.export,
+    "doctor": doctor.doctor,
+    "spec": spec.spec,
+    "rules": rules.rules,
+    "watch": watch.watch,
+    "status": status.status,
+    "report": report.report,
+    "plan": plan.plan,
+    "experiment": experiment.experiment,
+}
+_BENCH: dict[str, Callable[..., None]] = {
+    "speed": bench_speed.speed,
+    "comm": bench_comm.comm,
+    "scale": bench_scale.scale,
+    "rules": bench_rules.rules,
+    "books": bench_books.books,
+    "codecs": bench_codecs.codecs,
+    "checkpoints": bench_in_turn.checkpoints,
+    "tls": bench_in_turn.tls,
+    "faults": bench_faults.faults,
+}
+
+
+def _paragraphs(command: Callable[..., None]) -> str:
+    """A command's docstring as its help: a paragraph in one line, for the terminal to break where it must."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(command.__doc__ or "").split("\n\n"))
+
+
+for _to, _commands in ((app, _COMMANDS), (bench.app, _BENCH)):
+    for _name, _command in _commands.items():
+        _to.command(_name, help=_paragraphs(_command))(_command)
 app.add_typer(launch.app, name="launch")
 app.add_typer(bench.app, name="bench")
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distfa.bench.outcome import Outcome, cell
+from distfa.experiment import lines
 
 app = typer.Typer(
     help="Measure: speed against torch's own engines, bytes and time over shaped links, scaling, the rules. Every "
@@ -54,8 +55,8 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
         console.width = max(console.width, _needed({key: widths[key] for key in keys}))
         console.print(table)
     for note in outcome.notes:
-        console.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
-    console.print(f"written to {out}; 'distfa report {out}' draws it", highlight=False, soft_wrap=True)
+        lines.say(note, mark="note: ", console=console)
+    lines.say(f"written to {out}; 'distfa report {out}' draws it", console=console)
 
 
 def _pieces(outcome: Outcome, widths: dict[str, int], room: int) -> list[list[str]]:

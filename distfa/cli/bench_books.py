@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from distfa.cli import options
-from distfa.cli.bench import show
+from distfa.cli.bench import say, show
 
 _RATES = (0.05, 0.025, 0.0125)
 _TIME = 2.5
@@ -46,8 +46,9 @@ def books(
         for spec in wide
     ]
     dataset, few = (datasets.load(data, directory=data_dir, limit=limit) for limit in (None, 500))
-    show(ledger.cost(wide, dataset, rounds=rounds), out / "bench-books-cost.json", as_json=as_json)
+    told = say("books: ")
+    show(ledger.cost(wide, dataset, rounds=rounds, say=told), out / "bench-books-cost.json", as_json=as_json)
     for spec in wide:
-        show(ledger.faults(spec, dataset), out / f"bench-books-faults-{spec.rule}.json", as_json=as_json)
-    drift = ledger.drift(narrow, few, rates=_RATES, total_time=_TIME)
+        show(ledger.faults(spec, dataset, say=told), out / f"bench-books-faults-{spec.rule}.json", as_json=as_json)
+    drift = ledger.drift(narrow, few, rates=_RATES, total_time=_TIME, say=told)
     show(drift, out / "bench-books-drift.json", as_json=as_json)

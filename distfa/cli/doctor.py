@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from distfa.experiment.lines import say
 from distfa.experiment.words import counted
 
 _PACKAGES = ("torch", "ray", "grpcio", "protobuf", "numpy", "pydantic", "safetensors", "tensorboard")
+_INDENT = " " * 6
 _STORE_MIB = 128
 _MEMORY_MIB_PER_LAYER = 400
 
@@ -34,10 +34,12 @@ class _Finding:
     text: str
     fix: str = ""
 
-    def shown(self) -> str:
+    def show(self) -> None:
         """With its mark in colour, and its fix below."""
-        mark = "[red]mend[/]  " if not self.good else "[yellow]warn[/]  " if self.fix else "[green]ok[/]    "
-        return f"{mark}{escape(self.text)}" + (f"\n      fix: {escape(self.fix)}" if self.fix else "")
+        mark, colour = ("mend", "red") if not self.good else ("warn", "yellow") if self.fix else ("ok", "green")
+        say(self.text, mark=f"{mark:<6}", mark_style=colour, indent=_INDENT)
+        if self.fix:
+            say(f"{_INDENT}fix: {self.fix}", indent=_INDENT)
 
 
 def doctor(
@@ -57,7 +59,6 @@ def doctor(
 
     Exit code 0 if training will work, 1 if something must be mended; every problem comes with its fix.
     """
-    console = Console(highlight=False, soft_wrap=True)
     checks: list[Callable[[], list[_Finding]]] = [
         _software,
         _machine,
@@ -71,7 +72,7 @@ def doctor(
                 good = good and finding.good
                 found.append(finding)
                 if not as_json:
-                    console.print(finding.shown())
+                    finding.show()
             if not good:
                 break
     finally:
@@ -82,7 +83,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({"training_will_work": good, "findings": [asdict(finding) for finding in found]}))
         raise typer.Exit(0 if good else 1)
-    console.print("training will work" if good else "mend the above, then run 'distfa doctor' again")
+    say("training will work" if good else "mend the above, then run 'distfa doctor' again")
     if not good:
         raise typer.Exit(1)
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from distfa.cli import options
 from distfa.cli.bench import say
+from distfa.experiment import lines
 
 
 def experiment(
@@ -30,9 +29,17 @@ def experiment(
 ) -> None:
     """Ask a question about feedback alignment: data, figure, page, and whether the runs agree with what is claimed.
 
-    conservation: both sides of the law along training. classes: accuracy against alignment, by the number of classes.
-    dominance: the dominance constant against the decay of the loss. label-noise: a fifth of the labels wrong. depth:
-    does a rule train deep layers at all? Runs are on the serial engine, one after the other.
+    conservation: both sides of the law along training.
+
+    classes: accuracy against alignment, by the number of classes.
+
+    dominance: the dominance constant against the decay of the loss.
+
+    label-noise: training where a fifth of the labels is wrong.
+
+    depth: does a rule train deep layers at all?
+
+    The runs use the serial engine, one after the other.
     """
     from distfa.questions.asking import ask, save
     from distfa.questions.base import Asked
@@ -42,9 +49,8 @@ def experiment(
     flags = {"--data": data, "--data-dir": "DIR" if data_dir else "", "--rules": rules, "--seeds": str(seeds)}
     command = " ".join([f"distfa experiment {name}", *(f"{flag} {value}" for flag, value in flags.items() if value)])
     page = save(question, answer, command + (" --quick" if quick else ""), out)
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(f"[bold]{escape(question.title)}[/]")
-    console.print(f"the abstract: {escape(question.claim)}")
-    console.print(f"this run: {escape(answer.verdict)}")
-    console.print(f"budget: {escape(answer.budget)}")
-    console.print(f"pages: {page} and {page.with_suffix('.md').name} beside it")
+    lines.say(question.title, style="bold")
+    lines.say(question.claim, mark="the abstract: ")
+    lines.say(answer.verdict, mark="this run: ")
+    lines.say(answer.budget, mark="budget: ")
+    lines.say(f"{page} and {page.with_suffix('.md').name} beside it", mark="pages: ")

@@ -13,7 +13,7 @@ from distfa.cli import options
 def export(
     run_dir: options.RunDir,
     out: Annotated[Path | None, typer.Option(help="The file; RUN_DIR/model.pt2 or model.onnx if not given.")] = None,
-    form: Annotated[str, typer.Option("--format", help="torch, or onnx (pip install 'distfa[onnx]').")] = "torch",
+    form: Annotated[str, typer.Option("--format", help="torch, or onnx (pip install 'distfa\\[onnx]').")] = "torch",
 ) -> None:
     """Write a run's model as one file: weights and normalisation inside, raw samples in, outputs out.
 

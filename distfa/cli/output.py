@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from distfa.experiment.lines import say
 
 
 def error(message: str) -> None:
     """One line (or a few) on stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print("[bold red]error:[/]", escape(message))
+    say(message, mark="error: ", mark_style="bold red", console=Console(stderr=True))
 
 
 def table(title: str, headings: Iterable[str], *, words: Container[str] = (), wraps: Container[str] = ()) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from distfa.cli import options
 from distfa.cli.output import table
+from distfa.experiment.lines import say
 from distfa.experiment.words import counted, human_bytes
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def plan(
 ) -> None:
     """Predict step time, bytes, memory and the bottleneck of a run on a described cluster.
 
-    A discrete-event simulation of the real schedule, until all steps are alike. docs/plan.md says what is modelled.
+    It simulates the real schedule event by event until all steps take the same time; docs/plan.md says what is
+    modelled.
     """
     from distfa.plan import cluster as clusters
 
@@ -109,9 +110,9 @@ def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
 
     if not path.absolute().parent.is_dir():
         raise PlanError(f"--calibrate is {path}, but there is no folder {path.parent}; make it first")
-    found = calibrate.calibrate(planned, layers, describe())
+    found = calibrate.calibrate(planned, layers, describe(), say=_tell)
     found.save(path)
-    typer.echo(
+    say(
         f"{path}: a run takes {found.run_factor:.2f} times the processor time of its parts; a message waits "
         f"{_seconds(found.wake_seconds)} for a core where all are taken"
     )
@@ -126,25 +127,25 @@ def _print_plan(planned: Planned, setting: Setting, *, peer: bool, as_json: bool
     if as_json:
         typer.echo(json.dumps({"plan": asdict(found), "comparison": [asdict(o) for o in others]}, allow_nan=False))
         return
-    console = _console()
     widths = setting.job.recipe.network.sizes
     shown = "-".join(map(str, widths if len(widths) <= _SHOWN else [*widths[:2], "...", *widths[-2:]]))
-    console.print(
+    say(
         f"{found.name}: {shown}, {counted(len(widths) - 1, 'layer')} on {counted(len(found.nodes), 'node')}, batch "
         f"{setting.job.recipe.batch_size} in {counted(len(setting.rows), 'micro-batch', 'micro-batches')}"
     )
-    console.print(f"step {_seconds(found.step_seconds)}, {found.samples_per_second:,.0f} samples/s")
-    console.print(f"bottleneck: {found.bottleneck}")
+    say(f"step {_seconds(found.step_seconds)}, {found.samples_per_second:,.0f} samples/s")
+    say(f"bottleneck: {found.bottleneck}")
     if not found.steady.settled:
-        console.print("note: steps did not become alike; the figures are means over the later ones simulated")
+        say("note: the steps did not settle to one length; the figures are means over the later ones simulated")
     if setting.cluster.calibration is None:
-        console.print(
+        say(
             "note: the figures are for typical server cores; 'distfa plan SPEC --calibrate FILE' measures this "
             "machine, and 'calibration: FILE' in the cluster uses that"
         )
     for note in (*placing.notes(planned, setting, found), *_memory_notes(setting, found)):
-        console.print(note)
-    console.print(_nodes(found), _layers(found), _compared(others))
+        say(note)
+    console = _console()
+    console.print(_nodes(found), _layers(found), _memory(found), _compared(others))
 
 
 def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
@@ -167,13 +168,14 @@ def _print_check(planned: Planned, setting: Setting, steps: int) -> None:
 
     steady = predict(setting).steady
     network, expected = setting.job.recipe.network, steady.step_seconds
+    _tell(f"checking: {steps:,} steps on Ray, about {steps * expected:.0f} s and the time to start and warm up")
     found = short_run.run(planned.spec, planned, network, steps=steps, expected_seconds=expected)
-    _console().print(
+    say(
         f"check: a step of {_seconds(steady.step_seconds)} is predicted, {_seconds(found.step_seconds)} is the mean of "
         f"{steps} measured, ratio {steady.step_seconds / found.step_seconds:.2f}"
     )
     if found.core_seconds:
-        _console().print(
+        say(
             f"processor time of a step: {_seconds(steady.core_seconds)} predicted, {_seconds(found.core_seconds)} "
             f"measured, ratio {steady.core_seconds / found.core_seconds:.2f}"
         )
@@ -198,15 +200,23 @@ def _nodes(found: Prediction) -> Table:
 
 
 def _layers(found: Prediction) -> Table:
-    title = "layers: payload of a step across the boundary above; share of time; memory"
-    made = table(title, ("layer", "up", "down", "compute", "wire", "weights+", "kept", "window", "all"))
-    for i, memory in _ends(list(enumerate(found.memory))):
-        held = memory.weights + memory.gradients + memory.optimizer + memory.feedback + memory.ledger
+    title = "layers: payload of a step across the boundary above; share of time"
+    made = table(title, ("layer", "up", "down", "compute", "wire"))
+    for i in _ends(list(range(len(found.memory)))):
         above = (
             [human_bytes(found.boundaries[i][way]) for way in ("up", "down")] if i < len(found.boundaries) else ["", ""]
         )
         shares = (f"{found.steady.compute[i]:.0%}", f"{found.steady.wire[i]:.0%}")
-        made.add_row(str(i + 1), *above, *shares, *map(human_bytes, (held, memory.kept, memory.window, memory.total)))
+        made.add_row(str(i + 1), *above, *shares)
+    return made
+
+
+def _memory(found: Prediction) -> Table:
+    title = "memory of the layers: weights and their state; signals kept; messages; all"
+    made = table(title, ("layer", "weights+", "kept", "window", "all"))
+    for i, memory in _ends(list(enumerate(found.memory))):
+        held = memory.weights + memory.gradients + memory.optimizer + memory.feedback + memory.ledger
+        made.add_row(str(i + 1), *map(human_bytes, (held, memory.kept, memory.window, memory.total)))
     return made
 
 
@@ -229,5 +239,9 @@ def _seconds(value: float) -> str:
     return f"{value:,.2f} s" if value >= 1 else f"{value * 1e3:,.2f} ms"
 
 
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
+
+
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH)
+    return Console(highlight=False, soft_wrap=True, width=None if Console().is_terminal else _WIDTH)

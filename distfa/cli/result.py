@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from distfa.cli.output import table
 from distfa.core.rules import BASELINE
 from distfa.experiment.collapse import Finding
+from distfa.experiment.lines import say
 from distfa.experiment.result import Result
 from distfa.experiment.words import counted, human_bytes
 
@@ -19,42 +20,39 @@ from distfa.experiment.words import counted, human_bytes
 def result_table(result: Result, *, stderr: bool) -> None:
     """The figures of a run, the bytes over each boundary, and the run directory."""
     console = Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
+    told = partial(say, console=console)
     accuracy = f"test accuracy {_percent(result.test_accuracy)}, " if result.test_accuracy is not None else ""
     how = result.init if result.schedule == "sync" else f"{result.init}, {result.schedule}"
     loss = f", test loss {result.test_loss:.4f}" if result.test_loss is not None else ""
-    console.print(
-        f"[bold]{result.rule}[/] ({how}), {result.model}, engine {result.engine}: "
-        f"{accuracy}train loss {result.train_loss:.4f}{loss}",
-        highlight=False,
+    told(
+        f" ({how}), {result.model}, engine {result.engine}: {accuracy}train loss {result.train_loss:.4f}{loss}",
+        mark=result.rule,
+        mark_style="bold",
     )
-    epochs = counted(result.epochs, "epoch")
-    console.print(
-        f"{result.steps:,} steps, {epochs}, {result.samples_per_second:,.0f} samples/s, "
-        f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start",
-        highlight=False,
+    told(
+        f"{result.steps:,} steps, {counted(result.epochs, 'epoch')}, {result.samples_per_second:,.0f} samples/s, "
+        f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start"
     )
     if result.engine != "serial" and result.bytes["boundaries"]:
         console.print(_bytes_table(result))
     if result.ledger.get("entries"):
-        console.print(_ledger_line(result), highlight=False)
+        told(_ledger_line(result), style="yellow" if result.ledger["violations"] else "")
     if result.alignment is not None:
-        console.print(_alignment_line(result.alignment), highlight=False)
+        told(_alignment_line(result.alignment))
     if result.stopped:
-        console.print(f"stopped early: {escape(result.stopped)}", highlight=False)
+        told(f"stopped early: {result.stopped}")
     if result.renewals:
-        times = counted(result.renewals, "time")
-        console.print(f"feedback renewed {times}; products of weights travelled, no weight did", highlight=False)
+        told(f"feedback renewed {counted(result.renewals, 'time')}; products of weights travelled, no weight did")
     if result.recoveries:
         last = result.recoveries[-1]
         times = counted(len(result.recoveries), "time")
-        console.print(
+        told(
             f"went back to a checkpoint {times}, the last time from step {last['failed_at']:,} to {last['step']:,}: "
-            f"{escape(last['cause'])}",
-            highlight=False,
+            f"{last['cause']}"
         )
     for finding in result.findings:
-        console.print(f"[bold yellow]{finding['finding']}:[/] {escape(str(Finding(**finding)))}", highlight=False)
-    console.print(f"run directory: {result.run_dir}", highlight=False)
+        told(str(Finding(**finding)), mark=f"{finding['finding']}: ", mark_style="bold yellow")
+    told(f"run directory: {result.run_dir}")
 
 
 def _ledger_line(result: Result) -> str:
@@ -64,10 +62,7 @@ def _ledger_line(result: Result) -> str:
     if not broken:
         return f"conservation ledger: {entries:,} entries{compared}, the law held in all"
     first = result.ledger["first_violation"]
-    return (
-        f"[yellow]conservation ledger: the law broke in {broken:,} of {entries + signals:,} entries, first at "
-        f"{escape(first)}[/]"
-    )
+    return f"conservation ledger: the law broke in {broken:,} of {entries + signals:,} entries, first at {first}"
 
 
 def _alignment_line(alignment: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distfa.cli import options
+from distfa.experiment.lines import say
 
 
 def rules(
@@ -24,8 +25,9 @@ def rules(
 
     renewable = ", ".join(rule.name for rule in RULES.values() if rule.takes_renewal)
     note = (
-        f"With feedback.renew, {renewable} make B_l anew from the weights above as they are: weight transport in the "
-        "strict sense, since products of weights travel, though no weight does. It is off unless asked for."
+        f"With feedback.renew, {renewable} compute B_l from the current weights above from time to time. That is "
+        "weight transport in the strict sense: products of weights travel, although no weight does. It is off unless "
+        "asked for."
     )
 
     columns = ("rule", "teaching signal s_l", "numbers sent down", "potential", "source")
@@ -40,4 +42,4 @@ def rules(
     for row in rows:
         table.add_row(*(escape(cell) for cell in row), end_section=True)
     Console().print(table)
-    typer.echo(note)
+    say(note)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from distfa.cli import options
 from distfa.errors import CheckpointError
+from distfa.experiment.lines import say
 
 _STILL_SECONDS = 4.0
 
@@ -35,22 +36,21 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
     if as_json:
         typer.echo(strict_json.dumps(found))
         return
-    console = Console()
-    console.print(Text(_headline(found), style="bold"), soft_wrap=True)
+    say(_headline(found), style="bold")
     for entry in found["recoveries"][-3:]:
         said = f"attempt {entry['attempt']}: from step {entry['failed_at']} back to {entry['step']}: {entry['cause']}"
-        console.print(Text(said, style="yellow"), soft_wrap=True)
+        say(said, style="yellow")
     if found["error"]:
-        console.print(Text(f"error: {found['error']}", style="red"), soft_wrap=True)
+        say(f"error: {found['error']}", style="red")
     if found["layers"]:
-        console.print(_table(found["layers"]))
+        Console().print(_table(found["layers"]))
     if found["status"] == "running" and (said := _stall(found["layers"])):
-        console.print(Text(said, style="yellow"), soft_wrap=True)
+        say(said, style="yellow")
     for row in found["layers"]:
         if last := row["last_error"]:
             said = f"layer {row['layer']}, last error, in attempt {last['attempt']}: {last['error']}"
-            console.print(Text(said, style="red"), soft_wrap=True)
-    console.print(Text(_advice(found, run_dir)), soft_wrap=True)
+            say(said, style="red")
+    say(_advice(found, run_dir))
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from distfa.experiment.lines import folded
 from distfa.experiment.words import human_bytes
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def watch(
         _await(run_dir, patience)
     run = read_run(run_dir)
     if once or run.about.get("status") in _OVER:
-        Console().print(_picture(run))
+        console = Console()
+        console.print(_picture(run), soft_wrap=not console.is_terminal)
         return
     with Live(_picture(run), refresh_per_second=4) as live:
         while run.about.get("status") not in _OVER:
@@ -91,10 +93,13 @@ def _picture(run: Run) -> Group:
             up, down = rates.get(index - 1, ("", ""))
             angle = entries[-1].get("angle_degrees") if entries else None
             rows.append(("  |", "", "", "", "" if angle is None else f"{angle:.1f}°", _law(entries), up, down))
-    found = [
-        Text(f"{row.get('finding')}: step {row['step']}, {row.get('text')}", style="yellow") for row in run.findings
-    ]
-    return Group(Text(_headline(run), style="bold"), *found, _stack(rows))
+    found = [_line(f"{row.get('finding')}: step {row['step']}, {row.get('text')}", "yellow") for row in run.findings]
+    return Group(_line(_headline(run), "bold"), *found, _stack(rows))
+
+
+def _line(text: str, style: str) -> Text:
+    console = Console()
+    return Text(folded(text, console.width) if console.is_terminal else text, style=style)
 
 
 def _stack(rows: Sequence[Sequence[str | Text]]) -> Table:

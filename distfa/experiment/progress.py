@@ -10,13 +10,13 @@ from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, Cut, EvalRecord, RenewalRecord, TimelineRecord
+from distfa.experiment.lines import say
 from distfa.experiment.observing import Progress as RunProgress
 from distfa.experiment.words import human_bytes
 from distfa.runtime.phases import LOG
@@ -108,9 +108,7 @@ class ProgressBar:
         """Show where the run is."""
         record = progress.record
         for finding in progress.tally.findings[self._found :]:
-            self._console.print(
-                f"[yellow]{finding.finding}:[/] {escape(str(finding))}", soft_wrap=True, highlight=False
-            )
+            say(str(finding), mark=f"{finding.finding}: ", mark_style="yellow", console=self._console)
         self._found = len(progress.tally.findings)
         if record is None:
             self._say(f"ready after {time.monotonic() - self._began:.1f} s{self._phases.told()}")
@@ -147,13 +145,13 @@ class ProgressBar:
     def _say(self, text: str) -> None:
         """A line, where there is no bar to show it."""
         if self._task is None:
-            self._console.print(text, highlight=False, soft_wrap=True)
+            say(text, console=self._console)
             sys.stderr.flush()
 
     def _warn(self, violations: list[str]) -> None:
         """Say the first few violations as they come."""
         while self._warns and self._warned < min(len(violations), _WARNINGS):
-            self._console.print(f"[yellow]ledger:[/] {escape(violations[self._warned])}", soft_wrap=True)
+            say(violations[self._warned], mark="ledger: ", mark_style="yellow", console=self._console)
             self._warned += 1
 
     def _say_epoch(self, record: EvalRecord, progress: RunProgress) -> None:

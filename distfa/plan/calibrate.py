@@ -8,6 +8,7 @@ processor time, and the time a message waits for a core.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from distfa.bench.machine import cores
@@ -28,7 +29,9 @@ _LEAST_STEPS = 10
 _WAITS = tuple(n / 10_000 for n in range(40))
 
 
-def calibrate(planned: Planned, layers: int | None, machine: dict[str, object]) -> Calibration:
+def calibrate(
+    planned: Planned, layers: int | None, machine: dict[str, object], *, say: Callable[[str], None] = lambda line: None
+) -> Calibration:
     """Measure this machine's processors for a run: its parts, then the run itself; about a minute.
 
     Args:
@@ -36,18 +39,21 @@ def calibrate(planned: Planned, layers: int | None, machine: dict[str, object]) 
             machine runs the first layers and the last, two to a core.
         layers: As ``Planned.job`` takes it.
         machine: What it is, for the file.
+        say: Told what is about to run, and about how long it takes.
 
     Raises:
         DistfaError: The run failed.
     """
     spec = planned.spec.model_copy(update={"ray": ClusterConfig(), "device": "cpu"})
     job = planned.job(layers)
+    say("1 of 2: each part by itself, about half a minute")
     parts = measure.parts(job, planned.modules, machine)
     some = job if planned.modules else planned.job(layers_at_once(len(job.recipe.network)))
     network, here = some.recipe.network, clusters.parse({"nodes": {"cores": cores()}})
     setting = Setting(job=some, cluster=here, nodes=(0,) * len(network), calibration=parts, modules=planned.modules)
     expected = predict(setting).step_seconds
     steps = max(_LEAST_STEPS, math.ceil(_SECONDS / expected))
+    say(f"2 of 2: a run of {steps:,} steps on Ray, about {steps * expected:.0f} s and the time to start and warm up")
     return agree(setting, short_run.run(spec, planned, network, steps=steps, expected_seconds=expected))
 
 

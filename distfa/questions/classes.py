@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from distfa.bench.pace import paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
@@ -28,6 +29,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
     whole, steps = dataset(asked, QUESTION.data), _QUICK_STEPS if asked.quick else _STEPS
     counts = [n for n in (_QUICK_COUNTS if asked.quick else _COUNTS) if n <= whole.outputs]
     raw: list[Row] = []
+    say = paced(say, len(counts))
     for count in counts:
         on = first_classes(whole, count)
         for rule, init, seed in configurations(asked):

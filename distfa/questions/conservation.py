@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distfa.bench.pace import paced
 from distfa.core.ledger import LedgerRecord
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, colour, line, panels
@@ -34,8 +35,10 @@ def _answer(asked: Asked, say: Say) -> Answer:
     on, steps = dataset(asked, QUESTION.data), _QUICK_STEPS if asked.quick else _STEPS
     rows: list[Row] = []
     raw: list[Row] = []
+    lawful = [name for name in asked.rules if rule_of(name).potential]
+    say = paced(say, len(_NETWORKS) * len(lawful))
     for network in _NETWORKS:
-        for rule in (name for name in asked.rules if rule_of(name).potential):
+        for rule in lawful:
             full, half = (_run(on, network, rule, lr, round(steps * _LR / lr)) for lr in (_LR, _LR / 2))
             sides, later = _sides(full), _sides(half)
             rows.append(

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from distfa.bench.pace import paced
 from distfa.core.probe import ProbeRecord
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
@@ -32,9 +33,10 @@ COLUMNS = {
 
 def _answer(asked: Asked, say: Say) -> Answer:
     on, steps = dataset(asked, QUESTION.data), _QUICK_STEPS if asked.quick else _STEPS
-    raw: list[Row] = []
+    depths, raw = _QUICK_DEPTHS if asked.quick else _DEPTHS, list[Row]()
+    say = paced(say, 2 * len(depths))
     for network in ("mlp", "conv"):
-        for depth in _QUICK_DEPTHS if asked.quick else _DEPTHS:
+        for depth in depths:
             for rule in (FROZEN, *asked.rules):
                 for seed in range(asked.seeds):
                     raw.append({"network": network, "layers": depth, "rule": rule, "seed": seed})

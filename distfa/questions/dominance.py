@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from distfa.bench.pace import paced
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import StepRecord
 from distfa.core.rules import RULES
@@ -31,7 +32,9 @@ def _answer(asked: Asked, say: Say) -> Answer:
     failing = tuple(
         name for name, rule in RULES.items() if rule.reads_labels
     )  # drtp with ReLU: it must be seen to fail
-    for rule, init, seed in configurations(replace(asked, rules=tuple(dict.fromkeys((*asked.rules, *failing))))):
+    to_train = list(configurations(replace(asked, rules=tuple(dict.fromkeys((*asked.rules, *failing))))))
+    say = paced(say, len(to_train))
+    for rule, init, seed in to_train:
         settings = {"rule": rule, "init": init, "seed": seed, "max_steps": steps, "batch_size": len(on.train_x)}
         settings |= {"model": {"hidden": (128, 128, 128)}, "optimizer": {"name": "sgd", "lr": _LR}}
         done = train({**settings, "probe": {"every": _EVERY}}, on)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from distfa.bench.pace import paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
@@ -28,7 +29,9 @@ COLUMNS = {
 def _answer(asked: Asked, say: Say) -> Answer:
     whole, epochs = dataset(asked, QUESTION.data), _QUICK_EPOCHS if asked.quick else _EPOCHS
     raw: list[Row] = []
-    for rule, init, seed in configurations(asked):
+    to_train = list(configurations(asked))
+    say = paced(say, len(to_train))
+    for rule, init, seed in to_train:
         on = mislabelled(whole, seed)
         settings = {"rule": rule, "init": init, "seed": seed, "epochs": epochs, "batch_size": 64}
         settings |= {"model": {"hidden": (256, 256)}, "optimizer": {"name": "adam", "lr": 1e-3}}

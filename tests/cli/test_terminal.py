@@ -14,6 +14,8 @@ from distfa import data
 from distfa.bench.outcome import Outcome
 from distfa.cli import bench
 from distfa.cli.result import _bytes_table
+from distfa.errors import SpecError
+from distfa.experiment.lines import folded
 from distfa.experiment.progress import Phases, ProgressBar
 from distfa.experiment.result import Result
 from distfa.experiment.run import run
@@ -68,6 +70,47 @@ def test_widths_are_read_as_people_type_them(typed):
     key, value = parse_change(f"model.hidden={typed}")
     assert parse({"model": {"hidden": value}}).model.hidden == (128, 64)
     assert key == "model.hidden"
+
+
+@pytest.mark.parametrize("typed", ["3,x", "128x", "1,,2", "128xx64"])
+def test_widths_that_are_only_half_read_are_refused(typed):
+    with pytest.raises(SpecError, match=r"model\.hidden"):
+        parse({"model": {"hidden": parse_change(f"model.hidden={typed}")[1]}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dfa (aligned), 64-128-128-10, engine ray: test accuracy 93.33%, train loss 0.1859, test loss 0.1863",
+        "note: 'distfa plan SPEC --calibrate FILE' measures this machine and is long, as a note may well be in a table",
+        "ok    python 3.11.7, distfa 0.1.0, torch 2.13.0+cpu, ray 2.60.0, grpcio 1.85.3, protobuf 7.36.2, numpy 2.4.6",
+    ],
+)
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_long_line_is_broken_where_nothing_is_torn(text, width):
+    lines = folded(text, width).split("\n  ")
+    assert " ".join(lines) == text
+    assert all(len(line) <= width - 2 * (number > 0) for number, line in enumerate(lines))
+    assert len(lines) > 1
+
+
+def test_a_path_longer_than_a_line_stays_whole():
+    assert folded("run directory: " + "/long" * 30 + " it is", 80) == "run directory:\n  " + "/long" * 30 + "\n  it is"
+
+
+def test_in_a_terminal_of_80_columns_no_line_of_a_command_is_longer(tmp_path, monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "c.yaml").write_text(here("plan", "--example", cwd=tmp_path).stdout)
+    trained = ["train", "--engine", "serial", "--epochs", "2", "--set", "data.limit=96", "--run-dir", "run"]
+    looked = [["watch", "run", "--once"], ["status", "run"], ["eval", "run"], ["spec"], ["rules"]]
+    refused = [["train", "--data", "nothing"], ["train", "--set", "lr=3"]]
+    for command in [trained, *looked, *refused, ["plan", "--cluster", "c.yaml", "--peer"], ["bench", "comm", "--help"]]:
+        done = here(*command, cwd=tmp_path, check=command not in refused)
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", done.stdout + done.stderr)
+        assert [line for line in re.split(r"[\r\n]", plain) if len(line) > 80] == [], command
+        assert plain.strip()
+        assert "…" not in plain, command
 
 
 def test_help_and_version_do_not_wait_for_torch():

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
@@ -137,8 +138,11 @@ def keys_of(part: str) -> list[str]:
     return [name for key in found if "." not in (name := key[len(part) + 1 :] if part else key)]
 
 
+_COMMENT = 41  # columns of a comment, so that a line has 80
+
+
 def _explained(text: str) -> str:
-    """Append each key's description to its line."""
+    """Append each key's description to its line; a long one goes on below it."""
     meanings = _descriptions()
     lines: list[str] = []
     path: list[str] = []
@@ -147,7 +151,9 @@ def _explained(text: str) -> str:
         depth = (len(line) - len(line.lstrip())) // 2
         path = [*path[:depth], key]
         meaning = meanings.get(".".join(path)) if not line.lstrip().startswith("-") else None
-        lines.append(f"{line:<32}  # {meaning}" if meaning else line)
+        told = textwrap.wrap(meaning, _COMMENT, break_long_words=False, break_on_hyphens=False) if meaning else []
+        lines.append(f"{line:<32}  # {told[0]}" if told else line)
+        lines += [f"{'':<32}  #   {more}" for more in told[1:]]
     return "\n".join(lines) + "\n"
 
 

@@ -56,7 +56,8 @@ def both_ways(value: object) -> object:
 def listed(value: object) -> object:
     """``1024,1024``, ``1024x1024`` or one number as a list."""
     if isinstance(value, str):
-        parts = [part for part in re.split(r"[,x\s]+", value.strip().strip("[]()")) if part]
+        inside = value.strip().strip("[]()").strip().removesuffix(",")
+        parts = re.split(r"\s*[,x]\s*|\s+", inside) if inside else []
         return parts if all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", part) for part in parts) else value
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 

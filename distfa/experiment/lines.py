@@ -1,0 +1,52 @@
+"""Lines for people: in a terminal they are broken so that nothing is torn; elsewhere a line stays a line."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+_FULL = 0.6  # share of a line that is used before it is broken after a comma and not between two words
+
+
+def say(
+    text: str,
+    *,
+    mark: str = "",
+    mark_style: str = "",
+    style: str = "",
+    indent: str = "  ",
+    console: Console | None = None,
+) -> None:
+    """Print a line.
+
+    Args:
+        text: The line.
+        mark: What stands before it, in a style of its own.
+        mark_style: As rich writes styles.
+        style: Of the whole line.
+        indent: Before what is left of a line that was broken.
+        console: Where to; None: stdout.
+    """
+    console = console or Console()
+    whole = mark + text
+    shown = Text(folded(whole, console.width, indent) if console.is_terminal else whole, style=style)
+    shown.stylize(mark_style, 0, len(mark))
+    console.print(shown, soft_wrap=True, highlight=False)
+
+
+def folded(text: str, width: int, indent: str = "  ") -> str:
+    """The text in lines that fit: broken after a comma where that fills most of the line, else between words."""
+    if "\n" in text:
+        return "\n".join(folded(line, width, indent) for line in text.split("\n"))
+    lines, rest = list[str](), text
+    while len(rest) > (room := width - len(indent) * bool(lines)):
+        cut = max(rest.rfind(f"{sign} ", 0, room + 1) for sign in ",;:") + 1
+        if cut < _FULL * room:
+            cut = rest.rfind(" ", 1, room + 1)
+        if cut <= 0:  # a word longer than a line, such as a path, stays whole
+            cut = rest.find(" ", room)
+        if cut <= 0:
+            break
+        lines.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return f"\n{indent}".join([*lines, rest])
