@@ -13,35 +13,38 @@ from typing import Any
 from distfa.bench import link_runs, tuned, variants
 from distfa.bench.accuracy_curve import Curve
 from distfa.bench.link_runs import Passage
+from distfa.bench.machine import cores
 from distfa.bench.namespaces import Nodes, obstacle
-from distfa.bench.outcome import Outcome
+from distfa.bench.outcome import Outcome, cell
 from distfa.bench.task import Task
 from distfa.bench.tuned import Search
 from distfa.core import order
 from distfa.core.rules import BASELINE
 from distfa.errors import BenchError
+from distfa.experiment.host import processor
 from distfa.experiment.spec import RunSpec, parse
+from distfa.experiment.words import counted
 
 COLUMNS = {
     "name": "configuration",
     "codec": "codecs",
-    "payload_kb": "payload KB",
-    "message_kb": "message KB",
-    "interface_kb": "interface KB",
-    "same_codec": "x bp, same codecs",
+    "payload_kb": "payload KB/step",
+    "message_kb": "message KB/step",
+    "interface_kb": "interface KB/step",
+    "same_codec": "KB / bp's, same codecs",
     "rate": "rate",
     "decay": "decay, steps",
     "steps": "steps to target",
-    "spread": "least-most",
+    "spread": "least-most steps",
     "payload_mb": "MB to target",
-    "best_bytes": "x best bp",
+    "best_bytes": "MB / best bp's",
     "samples_per_second": "samples/s",
     "seconds": "s to target",
-    "best_seconds": "x best bp",
+    "best_seconds": "s / best bp's",
 }
 _EXACT = ("lossless", "lossless")
 _READ = (
-    "KB are per step: payload is encoded numbers, messages are gRPC's, interfaces count every header up to Ethernet's; "
+    "payload is encoded numbers, messages are gRPC's, interfaces count every header up to Ethernet's; "
     "MB are all payload to the target, exactly; seconds to it are its samples over samples/s, startup and evaluation "
     "left out"
 )
@@ -118,12 +121,13 @@ def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Ou
     for row, curves_of in zip(raw[len(raw) - len(specs) :], by_seed, strict=True):
         row["curves"] = [asdict(curve) for curve in curves_of]
     notes = _notes(plan, specs, curves, linked=nodes is not None)
+    said = _conclusion(rows, specs, plan.target)
     return Outcome(
         name="comm",
-        settings=_settings(plan),
+        settings=_settings(plan, task),
         columns=COLUMNS,
         rows=rows,
-        notes=[_READ, *_seeds(plan), *([why] if why else []), *notes, *_conclusion(rows, specs)],
+        notes=[_told_task(plan, task), _READ, *_seeds(plan), *([why] if why else []), *notes, said],
         raw=raw,
     )
 
@@ -133,9 +137,12 @@ def _seeds(plan: Plan) -> list[str]:
     search, found = plan.search, []
     if search.candidates:
         rates, decays = (", ".join(f"{value:g}" for value in values) for values in (search.rates, search.decays))
+        tried = f"(rates {rates}; cosine over {decays} steps)"
         found.append(
-            f"every rule has with every codec its own best of {search.candidates} settings (rates {rates}; cosine over "
-            f"{decays} steps), by steps to the target of the median seed, evaluated every {plan.evaluate_every} steps"
+            f"every rule has with every codec its own best of {search.candidates} settings {tried}, by steps to the "
+            f"target of the median seed, evaluated every {plan.evaluate_every} steps"
+            if search.candidates > 1
+            else f"every rule and codec has the same setting {tried}, evaluated every {plan.evaluate_every} steps"
         )
     if search.seeds > 1:
         found.append(f"steps and MB are of the median of {search.seeds} seeds; least-most are their steps")
@@ -150,22 +157,47 @@ def _tell_tuned(rows: list[dict[str, Any]], specs: Sequence[RunSpec], by_seed: S
         row |= {"rate": spec.optimizer.lr, "decay": spec.max_steps, "spread": tuned.spread(curves)}
 
 
-def _conclusion(rows: list[dict[str, Any]], specs: Sequence[RunSpec]) -> list[str]:
-    """The fewest bytes and steps of the baseline and of all others, in a sentence."""
-    there = [(row, spec) for row, spec in zip(rows[len(rows) - len(specs) :], specs, strict=True) if row["steps"]]
-    mine, others = ([pair[0] for pair in there if (pair[1].rule == BASELINE) is is_mine] for is_mine in (True, False))
-    if not mine or not others:
-        return []
-    bp, best = (min(rows, key=lambda row: row["payload_mb"]) for rows in (mine, others))
-    exact = next((row for row in mine if row["codec"] == "/".join(_EXACT)), bp)
-    ratio = best["payload_mb"] / bp["payload_mb"]
-    return [
-        f"conclusion: the fewest bytes to the target are {best['payload_mb']:.0f} MB by {best['name']} with "
-        f"{best['codec']}, {bp['payload_mb']:.0f} MB by {BASELINE} with {bp['codec']} ({ratio:.2f} of it) and "
-        f"{exact['payload_mb']:.0f} MB by lossless {BASELINE} ({exact['payload_mb'] / best['payload_mb']:.1f} times "
-        f"as many); in "
-        f"steps {best['name']} takes {best['steps'] / bp['steps']:.2f} of {BASELINE}'s"
-    ]
+def _conclusion(rows: list[dict[str, Any]], specs: Sequence[RunSpec], target: float) -> str:
+    """Who got there with the fewest bytes, and soonest, against the baseline."""
+    own = list(zip(rows[len(rows) - len(specs) :], specs, strict=True))
+    mine, others = ([row for row, spec in own if (spec.rule == BASELINE) is is_mine] for is_mine in (True, False))
+    bp, best = (_least(rows, "payload_mb") for rows in (mine, others))
+    goal = f"{target:.2%} test accuracy"
+    if best is None:
+        return (
+            f"conclusion: no rule but {BASELINE} was measured to {goal}" if bp else f"conclusion: none reached {goal}"
+        )
+    sent = f"{cell(best['payload_mb'])} MB"
+    said = f"conclusion: to {goal} {best['name']} with {best['codec']} sends the fewest bytes, {sent}"
+    if bp is None:
+        return f"{said}; {BASELINE} did not get there"
+    said += f": {cell(best['payload_mb'] / bp['payload_mb'])} of what {BASELINE} sends with {bp['codec']}"
+    exact = next((row for row in mine if row["codec"] == "/".join(_EXACT) and row["steps"]), bp)
+    if exact is not bp:
+        said += f" and {cell(best['payload_mb'] / exact['payload_mb'])} of what lossless {BASELINE} sends"
+    said += f"; it takes {cell(best['steps'] / bp['steps'])} of {BASELINE}'s steps"
+    soonest, bp_soonest = (_least(rows, "seconds") for rows in (others, mine))
+    if soonest and bp_soonest:
+        said += (
+            f"; over the links {soonest['name']} with {soonest['codec']} is there after {cell(soonest['seconds'])} s, "
+            f"{BASELINE} with {bp_soonest['codec']} after {cell(bp_soonest['seconds'])} s"
+        )
+    return said
+
+
+def _least(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any] | None:
+    return min((row for row in rows if row.get(key)), key=lambda row: row[key], default=None)
+
+
+def _told_task(plan: Plan, task: Task) -> str:
+    """What was trained, so that two reports can be told apart."""
+    base, network = plan.base, task.recipe.network
+    sizes = "-".join(map(str, network.sizes))
+    return (
+        f"the task: {base.data.name}, {len(task.inputs.train):,} training samples; {base.model.name} {sizes}; batch "
+        f"{base.batch_size} in {counted(base.micro_batches, 'micro-batch', 'micro-batches')}, {base.optimizer.name} at "
+        f"{base.optimizer.lr:g}, seed {base.seed}; on {processor()}, {counted(cores(), 'core')}"
+    )
 
 
 def _check(plan: Plan, task: Task) -> None:
@@ -265,8 +297,9 @@ def _key(spec: RunSpec) -> tuple[str, str]:
     return variants.name(spec), f"{spec.codec.activations}/{spec.codec.errors}"
 
 
-def _settings(plan: Plan) -> dict[str, Any]:
-    return {**asdict(plan), "base": plan.base.model_dump(mode="json", exclude_defaults=True)}
+def _settings(plan: Plan, task: Task) -> dict[str, Any]:
+    told = {"data": plan.base.data.name, "layer_sizes": list(task.recipe.network.sizes), "seed": plan.base.seed}
+    return {**told, **asdict(plan), "base": plan.base.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _notes(plan: Plan, specs: Sequence[RunSpec], curves: Sequence[Curve], *, linked: bool) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import shlex
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distfa.bench.outcome import Outcome, cell
-from distfa.experiment import lines
+from distfa.experiment import host, lines
 
 app = typer.Typer(
     help="Measure: speed against torch's own engines, bytes and time over shaped links, scaling, the rules. Every "
@@ -37,6 +39,7 @@ def quiet() -> redirect_stdout[io.StringIO]:
 
 def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
     """Save an outcome and print it: a table, or with ``as_json`` the file's own text."""
+    outcome = replace(outcome, settings={"command": shlex.join(host.command()), **outcome.settings})
     outcome.save(out)
     if as_json:
         typer.echo(out.read_text(), nl=False)
@@ -55,7 +58,9 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
         console.width = max(console.width, _needed({key: widths[key] for key in keys}))
         console.print(table)
     for note in outcome.notes:
-        lines.say(note, mark="note: ", console=console)
+        mark, _, rest = note.partition(": ")
+        ended = mark == "conclusion"
+        lines.say(rest if ended else note, mark=f"{mark}: " if ended else "note: ", mark_style="bold", console=console)
     lines.say(f"written to {out}; 'distfa report {out}' draws it", console=console)
 
 

@@ -27,9 +27,15 @@ def host_facts() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "load_average": os.getloadavg(),
-        "command": ["distfa" if (name := Path(sys.argv[0]).name) == "__main__.py" else name, *sys.argv[1:]],
+        "command": command(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def command() -> list[str]:
+    """The command line of this process, as it was typed."""
+    name = Path(sys.argv[0]).name
+    return ["distfa" if name == "__main__.py" else name, *sys.argv[1:]]
 
 
 def processor() -> str:

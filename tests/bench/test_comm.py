@@ -264,9 +264,12 @@ def test_several_seeds_make_one_row_with_its_settings_and_a_conclusion(monkeypat
         assert len(steps) == 2
         assert (row["rate"], row["decay"], row["spread"]) == (1e-2, 60, f"{min(steps)}-{max(steps)}")
         assert row["steps"] == min(steps)
-    assert any("its own best of 1 settings (rates 0.01; cosine over 60 steps)" in note for note in outcome.notes)
-    assert outcome.notes[-1].startswith("conclusion: the fewest bytes to the target are ")
-    assert "distfa dkp@9" in outcome.notes[-1]
+    assert any("the same setting (rates 0.01; cosine over 60 steps)" in note for note in outcome.notes)
+    assert outcome.notes[-1].startswith("conclusion: to 60.00% test accuracy distfa dkp@9 with ")
+    assert "sends the fewest bytes" in outcome.notes[-1]
+    assert outcome.settings["layer_sizes"][0] == 64
+    assert outcome.notes[0].startswith("the task: digits, ")
+    assert "mlp 64-24-10; batch 32" in outcome.notes[0]
 
 
 def test_a_renewal_that_is_no_number_is_refused():
