@@ -287,7 +287,7 @@ def _weight_transport(task: Task, found: Curve, bp: dict[str, Any]) -> dict[str,
 
 
 def _samples(task: Task, steps: int) -> int:
-    """Rows of so many steps; the last batch of an epoch may be short."""
+    """Rows of this many steps; the last batch of an epoch may be short."""
     total = len(task.inputs.train)
     epochs, rest = divmod(steps, order.steps_per_epoch(task.recipe, total))
     return epochs * total + rest * task.recipe.batch_size

@@ -120,5 +120,5 @@ def bare_layer_bytes() -> int:
             [sys.executable, "-c", _BARE], capture_output=True, text=True, check=True, timeout=_BARE_SECONDS
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
-        raise BenchError(f"a process that only imports torch, ray and distfa did not task: {exc}") from exc
+        raise BenchError(f"a process that only imports torch, ray and distfa failed: {exc}") from exc
     return int(done.stdout)

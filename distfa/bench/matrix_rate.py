@@ -42,7 +42,7 @@ def bound(layers: Sequence[Sequence[Product]], seconds: dict[Product, float], co
 
     Args:
         layers: As ``arithmetic.step`` gives them.
-        seconds: Of each product on one core, the others busy alike.
+        seconds: Of each product on one core, the others equally busy.
         cores: How many there are.
     """
     each = [sum(seconds[product] for product in layer) for layer in layers]

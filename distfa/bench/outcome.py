@@ -62,7 +62,7 @@ class Outcome:
         except OSError as exc:
             raise BenchError(f"cannot read {path}: {exc.strerror}") from exc
         except (ValueError, TypeError) as exc:
-            raise BenchError(f"{path} is no result of distfa bench: {exc}") from exc
+            raise BenchError(f"{path} is not a result of distfa bench: {exc}") from exc
 
 
 def _described() -> dict[str, Any]:

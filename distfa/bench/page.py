@@ -26,7 +26,7 @@ def write_bench_report(path: Path, out: Path | None = None, *, shared: bool = Fa
         Where the page is.
 
     Raises:
-        BenchError: The file cannot be read, or is none of a benchmark.
+        BenchError: The file cannot be read, or is not a benchmark's.
         RunDirError: The page cannot be written.
     """
     outcome = Outcome.load(path)
@@ -34,7 +34,7 @@ def write_bench_report(path: Path, out: Path | None = None, *, shared: bool = Fa
     try:
         text = render(outcome, path)
     except (KeyError, TypeError, AttributeError) as exc:
-        raise BenchError(f"{path} is no result of this version of distfa bench {outcome.name}: {exc!r}") from exc
+        raise BenchError(f"{path} is not a result of this version of distfa bench {outcome.name}: {exc!r}") from exc
     write_page(out, text, shared=shared)
     return out
 

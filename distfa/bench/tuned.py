@@ -75,7 +75,7 @@ def _came(spec: RunSpec, curves: Sequence[Curve], search: Search) -> str:
 
 
 def with_rate(spec: RunSpec, rate: float, steps: int) -> RunSpec:
-    """The spec with a rate that a cosine takes to 0 over so many steps."""
+    """The spec with a rate that a cosine takes to 0 over this many steps."""
     told = spec.model_dump(mode="json")
     told["optimizer"] |= {"lr": rate, "schedule": "cosine"}
     return parse(told | {"max_steps": steps, "epochs": steps, "eval_every": steps})

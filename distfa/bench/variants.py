@@ -16,7 +16,7 @@ def settings(word: str) -> dict[str, Any]:
     """What a spec is told for it.
 
     Raises:
-        UsageError: What follows the @ is no whole number above 0.
+        UsageError: What follows the @ is not a whole number above 0.
     """
     rule, at, every = word.partition("@")
     if at and not (every.isdecimal() and int(every) > 0):

@@ -20,7 +20,7 @@ def books(
     hidden: Annotated[
         str, typer.Option(metavar="N,N,...", help="Widths of the hidden layers; drift has a sixteenth of each.")
     ] = "1024,1024,1024",
-    batch_size: int = 256,
+    batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 256,
     steps: Annotated[int, typer.Option(help="Steps of each run whose cost is measured.")] = 200,
     rounds: Annotated[int, typer.Option(help="Pairs of runs, with and without books.")] = 5,
     only: Annotated[str, typer.Option("--rules", metavar="RULE,...", help="Rules with a potential.")] = "dfa,fa",

@@ -18,17 +18,21 @@ def codecs(
     data_dir: options.DataDir = None,
     model: options.Model = "mlp",
     hidden: options.Hidden = "256,256,256",
-    epochs: int = 20,
-    batch_size: int = 32,
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 32,
     optimizer: options.Optimizer = "adam",
     lr: options.LearningRate = 1e-3,
-    lr_schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, linear or cosine.")] = "constant",
+    lr_schedule: Annotated[
+        str, typer.Option(help="How the learning rate goes: constant, linear or cosine.")
+    ] = "constant",
     seeds: options.Seeds = 1,
     rules: Annotated[str, typer.Option(metavar="RULE,RULE,...", help="Feedback rules.")] = "bp,fa,dfa",
     pairs: Annotated[
         str,
         typer.Option(
-            "--codecs", metavar="UP[/DOWN],...", help="Beside fp32/fp32: of activations, and of errors if not the same."
+            "--codecs",
+            metavar="UP[/DOWN],...",
+            help="Codecs to compare with fp32/fp32: of activations, and of errors if they differ.",
         ),
     ] = _PAIRS,
     out: options.Out = Path("bench-codecs.json"),

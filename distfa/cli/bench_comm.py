@@ -24,7 +24,7 @@ Mbit = Annotated[
         min=0, help="Rate of every layer's link, each way, by network namespaces (Linux, root); 0: none, bytes only."
     ),
 ]
-Insecure = Annotated[bool, _what("--insecure", help="Plain text over the links, as torch's, not TLS.")]
+Insecure = Annotated[bool, _what("--insecure", help="Use plain text over the links, as torch does, and not TLS.")]
 
 
 def comm(
@@ -32,39 +32,45 @@ def comm(
     data_dir: Annotated[str | None, _task(help="As for 'distfa train'.")] = None,
     model: Annotated[str, _task(help="As for 'distfa train'.")] = "mlp",
     hidden: Annotated[str, _task(metavar="N,N,...", help="Widths of the hidden layers.")] = "1024,1024,1024",
-    batch_size: Annotated[int, _task()] = 256,
-    micro_batches: Annotated[int, _task(help="Parts of a batch, for distfa and for torch.")] = 4,
+    batch_size: Annotated[int, _task(help="Samples per step.")] = 256,
+    micro_batches: Annotated[int, _task(help="Parts a batch is split into, for distfa and for torch.")] = 4,
     optimizer: Annotated[str, _task(help="sgd, adam or adamw.")] = "adam",
     lr: Annotated[float, _task(help="Learning rate.")] = 3e-4,
     lr_schedule: Annotated[str, _task(help="constant, or linear or cosine to 0 over --max-steps.")] = "constant",
-    seed: Annotated[int, _task(help="Of weights, feedback and data order.")] = 0,
+    seed: Annotated[int, _task(help="Seed of weights, feedback and data order.")] = 0,
     rules: Annotated[
-        str, _what(metavar="RULE,RULE,...", help="Beside bp; dkp@50 is dkp renewed every 50 steps.")
+        str, _what(metavar="RULE,RULE,...", help="Rules to compare with bp; dkp@50 is dkp renewed every 50 steps.")
     ] = "fa,dfa",
     codecs: Annotated[
-        str, _what(metavar="UP[/DOWN],...", help="Beside lossless: of activations, and of errors.")
+        str,
+        _what(
+            metavar="UP[/DOWN],...",
+            help="Codecs to compare with lossless: of activations, and of errors if they differ.",
+        ),
     ] = "int8",
     target: Annotated[float, _what(help="Test accuracy in percent.")] = 97.5,
-    max_steps: Annotated[int, _what(help="Give up on the target after these.")] = 2000,
-    eval_steps: Annotated[int, _what(min=1, help="Between evaluations.")] = 50,
+    max_steps: Annotated[int, _what(help="Give up on the target after this many steps.")] = 2000,
+    eval_steps: Annotated[int, _what(min=1, help="Steps between evaluations.")] = 50,
     rates: Annotated[
         str, _search(metavar="RATE,RATE,...", help="Learning rates to try for every rule, in place of --lr.")
     ] = "",
     decays: Annotated[
         str, _search(metavar="N,N,...", help="Steps of cosine decay to try, in place of --lr-schedule and --max-steps.")
     ] = "",
-    seeds: Annotated[int, _search(min=1, help="Of the comparison: medians, and least to most.")] = 1,
+    seeds: Annotated[
+        int, _search(min=1, help="Seeds of the comparison; figures are medians, with least and most.")
+    ] = 1,
     mbit: Mbit = 200.0,
     delay_ms: Annotated[
         float,
         _what(
             min=0,
             max=1000,
-            help="Every message of distfa's so late, as over a long link; torch's pipelines are left out.",
+            help="Delay of every distfa message, in ms, as over a long link; torch's pipelines are then left out.",
         ),
     ] = 0.0,
     link_steps: Annotated[int, _what(min=1, help="Steps over the link per configuration.")] = 60,
-    warmup: Annotated[int, _what(min=1, help="Steps before those.")] = 5,
+    warmup: Annotated[int, _what(min=1, help="Steps before the measured ones.")] = 5,
     insecure: Insecure = False,
     out: options.Out = Path("bench-comm.json"),
     as_json: options.AsJson = False,
@@ -110,7 +116,7 @@ def _searched(rates: str, decays: str, seeds: int) -> Search:
     """What is to be tried.
 
     Raises:
-        UsageError: One of the two without the other, or what is no number above 0.
+        UsageError: One of the two without the other, or what is not a number above 0.
     """
     from distfa.bench.tuned import Search
 

@@ -16,7 +16,7 @@ def faults(
     data_dir: options.DataDir = None,
     hidden: options.Hidden = "256,256",
     rule: Annotated[str, _task(help="Feedback rule.")] = "dfa",
-    epochs: Annotated[int, _task(min=1, help="Length of every run.")] = 20,
+    epochs: Annotated[int, _task(min=1, help="Epochs of every run.")] = 20,
     every: Annotated[int, _task(min=1, help="Steps between checkpoints.")] = 20,
     deadline: Annotated[float, _task(help="wire.deadline_seconds: longest wait before a layer counts as hung.")] = 5.0,
     kinds: Annotated[str, _how(metavar="NAME,...", help="kill, hang, cut.")] = "kill,hang,cut",
@@ -28,7 +28,7 @@ def faults(
     every_seconds: Annotated[
         float, _how(min=0, help="That run's faults come so far apart, as long as it goes on; 0: spread over its steps.")
     ] = 0.0,
-    seed: Annotated[int, _how(min=0, help="Of that run's plan.")] = 0,
+    seed: Annotated[int, _how(min=0, help="Seed of that run's plan.")] = 0,
     out: options.Out = Path("bench-faults.json"),
     as_json: options.AsJson = False,
 ) -> None:

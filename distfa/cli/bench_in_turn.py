@@ -13,10 +13,10 @@ _task, _how = options.panel("The task"), options.panel("The measurement")
 _KEEP_ALL = 10**6
 
 Rule = Annotated[str, _task(help="Feedback rule.")]
-BatchSize = Annotated[int, _task(min=1, help="Rows of a step.")]
-Epochs = Annotated[int, _task(min=1, help="Length of every run.")]
+BatchSize = Annotated[int, _task(min=1, help="Samples per step.")]
+Epochs = Annotated[int, _task(min=1, help="Epochs of every run.")]
 Schedules = Annotated[str, _how(metavar="NAME,...", help="sync, async.")]
-Rounds = Annotated[int, _how(min=1, help="How often each; medians are shown.")]
+Rounds = Annotated[int, _how(min=1, help="Measurements of each; medians are shown.")]
 
 
 def checkpoints(

@@ -16,10 +16,10 @@ def rules(
     data_dir: options.DataDir = None,
     model: options.Model = "mlp",
     hidden: options.Hidden = "128,128",
-    epochs: int = 20,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 20,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first samples of each split.")] = None,
-    batch_size: int = 32,
+    batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 32,
     optimizer: options.Optimizer = "adam",
     lr: options.LearningRate = 1e-3,
     lr_schedule: Annotated[str, typer.Option(help="constant, or linear or cosine to 0 over all steps.")] = "constant",
@@ -29,7 +29,7 @@ def rules(
         typer.Option(
             "--rules",
             metavar="RULE,RULE,...",
-            help="A subset, or dkp@50: dkp renewed every 50 steps; all if not given.",
+            help="Rules to train; dkp@50 is dkp renewed every 50 steps; default: all.",
         ),
     ] = "",
     inits: Annotated[

@@ -12,15 +12,15 @@ _task, _how = options.panel("The task"), options.panel("How it is measured")
 
 
 def scale(
-    layers: Annotated[str, _task(metavar="N,N,...", help="Depths.")] = "2,4,8,16,32",
-    micro_batches: Annotated[str, _task(metavar="N,N,...", help="Parts of a batch.")] = "1,4",
-    width: Annotated[int, _task(min=1, help="Of every layer.")] = 256,
+    layers: Annotated[str, _task(metavar="N,N,...", help="Numbers of layers to measure.")] = "2,4,8,16,32",
+    micro_batches: Annotated[str, _task(metavar="N,N,...", help="Parts a batch is split into.")] = "1,4",
+    width: Annotated[int, _task(min=1, help="Width of every layer.")] = 256,
     rule: Annotated[str, _task(help="Feedback rule.")] = "dfa",
     schedule: Annotated[str, _task(help="sync, or async with 2 micro-batches and more.")] = "sync",
-    batch_size: Annotated[int, _task(min=1)] = 256,
-    seed: Annotated[int, _task(min=0)] = 0,
+    batch_size: Annotated[int, _task(min=1, help="Samples per step.")] = 256,
+    seed: Annotated[int, _task(min=0, help="Seed of weights, feedback and data.")] = 0,
     steps: Annotated[int, _how(min=1, help="Steps measured with the most layers; with fewer, more.")] = 200,
-    warmup: Annotated[int, _how(min=1, help="Steps before it.")] = 20,
+    warmup: Annotated[int, _how(min=1, help="Steps before the measured ones.")] = 20,
     rounds: Annotated[int, _how(min=1, help="Measurements of each.")] = 3,
     startup: Annotated[float, _how(help="Seconds that the layers of one run may take to start.")] = 300.0,
     out: Annotated[Path, _how(help="Where to write all measurements.")] = Path("bench-scale.json"),

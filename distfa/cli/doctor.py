@@ -1,4 +1,4 @@
-"""``distfa doctor``: what is installed, what Ray sees, whether two layers can talk; what to mend."""
+"""``distfa doctor``: what is installed, what Ray sees, whether two layers can talk; what to fix."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Finding:
 
     def show(self) -> None:
         """With its mark in colour, and its fix below."""
-        mark, colour = ("mend", "red") if not self.good else ("warn", "yellow") if self.fix else ("ok", "green")
+        mark, colour = ("fail", "red") if not self.good else ("warn", "yellow") if self.fix else ("ok", "green")
         say(self.text, mark=f"{mark:<6}", mark_style=colour, indent=_INDENT)
         if self.fix:
             say(f"{_INDENT}fix: {self.fix}", indent=_INDENT)
@@ -57,7 +57,7 @@ def doctor(
 ) -> None:
     """Check this machine and a Ray cluster: versions, resources, and a real two-layer run over gRPC.
 
-    Exit code 0 if training will work, 1 if something must be mended; every problem comes with its fix.
+    Exit code 0 if training will work, 1 if something must be fixed; every problem comes with its fix.
     """
     checks: list[Callable[[], list[_Finding]]] = [
         _software,
@@ -83,7 +83,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps({"training_will_work": good, "findings": [asdict(finding) for finding in found]}))
         raise typer.Exit(0 if good else 1)
-    say("training will work" if good else "mend the above, then run 'distfa doctor' again")
+    say("training will work" if good else "fix the above, then run 'distfa doctor' again")
     if not good:
         raise typer.Exit(1)
 

@@ -66,7 +66,7 @@ def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, d
         _attached(spec, on, dry_run=dry_run)
     else:
         known = ", ".join(targets.NAMES)
-        raise UsageError(f"--on {on!r} is no target; it takes {known}, HOST:PORT or auto, or http://HOST:8265")
+        raise UsageError(f"--on {on!r} is not a target; it takes {known}, HOST:PORT or auto, or http://HOST:8265")
 
 
 @app.command("render")

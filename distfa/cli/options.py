@@ -41,7 +41,7 @@ def numbers(option: str, text: str, count: int | None = None, *, may_be_none: bo
     """``1,2,4`` as numbers.
 
     Raises:
-        UsageError: A part is no whole number above 0, or there are not ``count`` of them, or none where some must be.
+        UsageError: A part is not a whole number above 0; there are not ``count`` of them; or there are none.
     """
     parts = words(text)
     right_count = len(parts) == count if count else parts or may_be_none
@@ -55,7 +55,7 @@ def rates(option: str, text: str) -> tuple[float, ...]:
     """``3e-4,1e-3`` as numbers; none of nothing.
 
     Raises:
-        UsageError: A part is no number above 0.
+        UsageError: A part is not a number above 0.
     """
     try:
         found = tuple(float(part) for part in words(text))

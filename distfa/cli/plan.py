@@ -36,7 +36,7 @@ Changes = Annotated[
 Sizes = Annotated[str | None, _what(metavar="IN,OUT", help="Features and classes, so that no data set is read.")]
 Layers = Annotated[
     str | None,
-    _what(metavar="N,N,...", help="Plan for so many layers, the last hidden width repeated; several: one line each."),
+    _what(metavar="N,N,...", help="Plan for this many layers, the last hidden width repeated; several: one line each."),
 ]
 Broadcast = Annotated[
     str, _what(help="How dfa's error reaches the layers: direct, relay, or tree:K (each passes it on to K).")
@@ -53,7 +53,7 @@ CheckSteps = Annotated[
         "--check",
         metavar="STEPS",
         min=0,
-        help="Also make the run here on Ray for so many steps, on random samples, and hold the plan against it.",
+        help="Also make the run here on Ray for this many steps, on random samples, and compare the plan with it.",
     ),
 ]
 

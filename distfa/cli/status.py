@@ -1,4 +1,4 @@
-"""``distfa status``: where the layers of a run are and how they fare, whether anybody drives it, where it can go on."""
+"""``distfa status``: who drives a run, where its layers are and what they do, and where it can go on."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None:
-    """Show who drives a run, its last sign of life, its last checkpoint, and how each layer fares: its node, process,
-    step, the signals that wait for it, whom it waits for, and its last error.
+    """Show who drives a run, its last sign of life, its last checkpoint, and for each layer its node, process, step,
+    the signals that wait for it, whom it waits for, and its last error.
 
     Reads the run directory only, so it may run anywhere that sees it. A run whose driver has ended without a word
     has the status 'lost'; 'distfa train --resume RUN_DIR' goes on with it.

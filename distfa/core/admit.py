@@ -88,7 +88,7 @@ def _admit_module(name: str, module: nn.Module) -> None:
         raise ModelError(f"{name} is a {kind}, whose sizes are not known yet; run one batch through the model first")
     if parametrize.is_parametrized(module):
         raise ModelError(
-            f"{name} is parametrised (weight_norm, spectral_norm or the like): its weight is computed anew at every "
+            f"{name} is parametrised (weight_norm, spectral_norm or the like): its weight is computed again at every "
             "use, and distfa trains weights; call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"
         )
     for attribute in _HOOKS:

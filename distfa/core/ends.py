@@ -81,7 +81,7 @@ class Ends:
         )
 
     def refresh(self, step: int) -> None:
-        """Draw what the rule draws anew for a step."""
+        """Draw what the rule draws for each step."""
         for boundary in self.origin:
             fresh = self._rule.refresh(boundary, step, self._block.weights())
             if fresh is not None:

@@ -119,7 +119,7 @@ class Layer:
     # -- a step ---------------------------------------------------------------------------------
 
     def begin_step(self, step: int, *, probed: bool = False) -> None:
-        """Before the step's first backward: draw what the rule draws anew, open the books where they are due.
+        """Before the step's first backward: draw what the rule draws for each step, open the books where they are due.
 
         Args:
             step: Counted from 0.

@@ -120,7 +120,7 @@ class LayerLedger:
         self._read = product if self._read is None else self._read.add_(product)
 
     def renewed(self, step: int, before: Tensor, after: Tensor, *, learned: bool) -> None:
-        """Feedback was made anew at the start of a step, which moves the potential that this layer keeps.
+        """Feedback was renewed at the start of a step, which moves the potential that this layer keeps.
 
         Args:
             step: Counted from 0.

@@ -47,7 +47,7 @@ class Half:
         optimizer: What the optimizer added to plain SGD.
         nonhomogeneity: Lower only.
         staleness: Lower only: of forwards that saw older weights than the update changes.
-        renewal: Upper only: what making feedback anew added before the update, <dB_l, V_l> (dfa), or to
+        renewal: Upper only: what renewing feedback added before the update, <dB_l, V_l> (dfa), or to
             1/2 ||B_l||^2 (dkp).
         exchange: lr sum s h, or lr <B, G>: the same number at both ends.
         residual: ``change`` less all that explains it.
@@ -101,14 +101,14 @@ class LedgerRecord:
         step: Counted from 0.
         boundary: l.
         incoming: 1/2 (||W_l||^2 + ||b_l||^2) after the step: one side of the law.
-        potential: Phi_{l+1} after the step: the other side; both grow alike under gradient flow. None where the law
-            has no other side: the layer above is no single Linear or Conv.
+        potential: Phi_{l+1} after the step: the other side; both grow equally under gradient flow. None where the law
+            has no other side: the layer above is not a single Linear or Conv.
         change: Of Q_l = incoming - potential in this step.
         discretisation: Of finite steps.
         optimizer: Momentum, weight decay, Adam: what was added to plain SGD.
         nonhomogeneity: Of activations for which phi'(z) z is not phi(z).
         staleness: Of delayed updates: -lr <W - W(at forward), G>; 0 under ``sync``.
-        renewal: Of feedback that was made anew before the update.
+        renewal: Of feedback that was renewed before the update.
         transport: The difference between what the two ends used.
         residual: What nothing above explains.
         residual_lower: The part of it at layer l.

@@ -89,7 +89,7 @@ def rate(config: OptimizerConfig, step: int, steps: int) -> float:
 def expected_update(config: OptimizerConfig, parameter: Tensor, gradient: Tensor, state: Mapping[str, Any]) -> Tensor:
     """The update the optimizer ought to make, from its textbook formula, in float64.
 
-    An independent reckoning for the ledger: an update made twice, or by other numbers, differs from it.
+    An independent computation for the ledger: an update made twice, or by other numbers, differs from it.
 
     Args:
         config: Which optimizer.

@@ -16,7 +16,7 @@ from distfa.core import optim
 from distfa.core.draw import Purpose, generator
 from distfa.core.recipe import Recipe
 
-_EVAL_ROWS = 1000  # rows of one evaluation message; fixed, so that every engine rounds alike
+_EVAL_ROWS = 1000  # rows of one evaluation message; fixed, so that every engine rounds in the same way
 _EVAL_NUMBERS = 8 * 2**20  # in one evaluation message, where samples are large: 32 MiB
 
 

@@ -123,7 +123,7 @@ def measure(
         step: Counted from 0.
         layer: Counted from 1.
         parameters: W and b, with the rule's G and g as their ``grad``.
-        gradients: The true gradients, alike.
+        gradients: The true gradients, in the same form.
         signal: Its signal alignment.
         active: Share of its outputs that are alive.
     """

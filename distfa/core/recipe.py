@@ -55,10 +55,10 @@ class FeedbackConfig:
         active_only: Rules that go hop by hop: an error number is sent as 0 where the activation that came is 0 and lies
             behind a ReLU, which stops the error; errors ``packed`` or ``+zstd`` then take next to nothing for it.
             Changes nothing where activations are lossless; a lossy codec also drops the errors of those it rounds to 0.
-        renew: dfa and dkp: B_l is made anew from time to time, from the weights as they are: weight
+        renew: dfa and dkp: B_l is renewed from time to time, from the weights as they are: weight
             transport in the strict sense, and off unless asked for.
         decay: dkp only: weight decay of B, decoupled as AdamW's also under ``adam``; None: 0.1.
-        fanout: dfa at full rank, and dkp: a layer sends the error to so many others, which pass it on (1: a relay);
+        fanout: dfa at full rank, and dkp: a layer sends the error to this many others, which pass it on (1: a relay);
             None: the output layer sends to all; pays from some 64 layers on.
     """
 
@@ -93,7 +93,7 @@ class Recipe:
         batch_size: Rows of a step.
         micro_batches: Parts a batch is split into, to fill the pipe.
         schedule: ``sync`` or ``async`` (``distfa.core.schedule``).
-        sync_epochs: Under ``async``, so many epochs at the start run as ``sync``.
+        sync_epochs: Under ``async``, this many epochs at the start run as ``sync``.
         eval_every: Evaluate on the test set after every so many epochs, and always after the last.
         dtype: Of weights, gradients and optimizer state; and of signals and products, unless ``mixed``.
         mixed: Whether signals and products are bfloat16 (Micikevicius et al., "Mixed precision training", ICLR 2018).
@@ -104,7 +104,7 @@ class Recipe:
         ledger_neurons: Whether entries also keep every neuron's share.
         ledger_exact: Whether both ends of every link also report digests of the signals of those steps.
         probe_every: Steps between probes of gradient alignment; 0 for none.
-        audit_rows: So many training samples go up the trained layers at the end, for the user's model to be held
+        audit_rows: This many training samples go up the trained layers at the end, for the user's model to be held
             against; 0 for none.
         checkpoint_every: Steps between cuts, at which the state of all layers can be kept; 0 for none. Under ``async``
             the pipe runs empty there, which is why it belongs to what decides the weights.

@@ -44,10 +44,10 @@ class EvalRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRecord:
-    """What the trained layers make of a few training samples, for the model they were split from to be held against.
+    """What the trained layers make of a few training samples, for the model they were split from to be compared with.
 
     Attributes:
-        rows: The first samples of the training set, so many.
+        rows: The first samples of the training set, this many.
         outputs: The network's outputs for them, row by row.
     """
 
@@ -57,7 +57,7 @@ class AuditRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RenewalRecord:
-    """Direct feedback was made anew, before the backwards of a step.
+    """Direct feedback was renewed, before the backwards of a step.
 
     Attributes:
         step: Counted from 0.

@@ -67,7 +67,7 @@ class Steps:
         layer: The layer.
         ports: Its ends of its links.
         train: Training samples: inputs for the first layer, targets for those that read labels.
-        test: Test samples, alike.
+        test: Test samples, in the same form.
         enter: Takes what the layer reports.
         started: ``time.monotonic`` when training began.
     """

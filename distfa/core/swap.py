@@ -29,7 +29,7 @@ class Swap:
     """Records forwards whose weights can be swapped on the way back.
 
     Args:
-        parameters: Of the module, by name; what is kept of them is always read anew, since under delays an
+        parameters: Of the module, by name; what is kept of them is always read again, since under delays an
             update lies between a forward and its backward.
     """
 

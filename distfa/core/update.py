@@ -1,4 +1,4 @@
-"""One update of one parameter, reckoned in float64: what was made of it, and what ought to have been."""
+"""One update of one parameter, computed in float64: what was made of it, and what ought to have been."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _labels(path: Path, value: object, count: int) -> Array:
     try:
         labels = np.asarray(value)
     except ValueError as exc:
-        raise DataError(f"{path}: labels are no list of integers ({exc})") from exc
+        raise DataError(f"{path}: labels are not a list of integers ({exc})") from exc
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise DataError(
             f"{path}: labels are {labels.dtype} of shape {labels.shape}, where {count} integers are expected"
@@ -146,7 +146,7 @@ def _read_binary(path: Path, files: _Files) -> Split:
     record = files.label_bytes + 3072
     if len(content) == 0 or len(content) % record:
         raise DataError(
-            f"{path}: {len(content)} bytes is no whole number of {record}-byte records; "
+            f"{path}: {len(content)} bytes is not a whole number of {record}-byte records; "
             "the file is truncated or another format, download it again"
         )
     rows = content.reshape(-1, record)

@@ -100,7 +100,7 @@ class Dataset:
 def validate(dataset: Dataset) -> Dataset:
     """Return ``dataset`` itself once it is known to meet every rule.
 
-    Integer inputs that are no tokens are not scanned; float inputs and targets are, once.
+    Integer inputs that are not tokens are not scanned; float inputs and targets are, once.
 
     Raises:
         DataError: The first rule that is broken, with the value that broke it.

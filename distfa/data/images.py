@@ -72,7 +72,7 @@ def channel_first(value: Array, spec: ImageSpec, where: str) -> Array:
     """The images as (N, d), flattened from (C, H, W); a flat input is taken to be in that order.
 
     Raises:
-        DataError: Its sample shape is none of the accepted ones.
+        DataError: Its sample shape is not one of the accepted ones.
     """
     x = to_array(value, where)
     channels, height, width = spec.shape

@@ -1,6 +1,6 @@
 """Samples that are made when they are read: a torch ``Dataset`` with random augmentation, for one.
 
-Every epoch draws its inputs anew (a sample's target must not be drawn), and every engine draws the same: before a
+Every epoch draws its inputs again (a sample's target must not be drawn), and every engine draws the same: before a
 sample is made, torch's, numpy's and Python's random states are set from (seed, epoch, sample), and put back afterwards.
 Rows count on over the epochs: row k N + i is the i-th sample of epoch k, in the order of the loader's own sampler where
 that has one, else of the seed's.
@@ -67,7 +67,7 @@ def to_parts(sample: Any, index: int) -> tuple[Array, Array]:
     """(x flattened, y) of one sample, in types that a run can read.
 
     Raises:
-        DataError: It is no pair (x, y).
+        DataError: It is not a pair (x, y).
     """
     if not isinstance(sample, tuple | list) or len(sample) != 2:
         raise DataError(f"sample {index} of the data set is a {type(sample).__name__}; it must be a pair (x, y)")
@@ -124,7 +124,7 @@ def streamed(
         floats: Whether targets are quantities or shares, also where they are whole numbers.
 
     Raises:
-        DataError: There are no samples, they are no pairs or of several shapes, or a rule of ``validate``.
+        DataError: There are no samples, they are not pairs or of several shapes, or a rule of ``validate``.
     """
     epochs = [np.fromiter(map(int, epoch), np.int64) for epoch in orders]
     if not epochs or not all(len(epoch) == len(epochs[0]) > 0 for epoch in epochs):
@@ -144,7 +144,7 @@ def streamed(
             like, shape = x, np.shape(sample[0])
         if x.shape != like.shape or not np.isfinite(x).all():
             wrong = f"shape {x.shape}, and the first {like.shape}" if x.shape != like.shape else "NaN or infinity in it"
-            raise DataError(f"{name}: training sample {index} has {wrong}; mend it, or leave it out")
+            raise DataError(f"{name}: training sample {index} has {wrong}; fix it, or leave it out")
         found.update(x.tobytes() + y.tobytes())
         targets[index] = y.astype(np.float32) if floats and y.dtype.kind != "f" else y
     if like.dtype.kind != "f" and like.dtype != np.uint8:

@@ -277,7 +277,7 @@ class Attempt:
         return {"run": self._run_id, "attempt": self._run_dir.about["attempt"], "step": self.tally.steps}
 
     def _keep_errors(self, engine: engines.Engine) -> None:
-        """The last error of every layer that had one, for the log and for whoever asks how the run fares."""
+        """The last error of every layer that had one, for the log and for whoever asks how the run is doing."""
         last = self._run_dir.about.setdefault("last_errors", {})
         for layer, error in sorted(engine.errors().items()):
             last[str(layer)] = {"attempt": self._run_dir.about["attempt"], "error": error}
@@ -319,7 +319,7 @@ class Attempt:
         )
 
     def _layers(self) -> list[dict[str, Any]]:
-        """How each layer fares, once all have said so; none where nothing is distributed."""
+        """How each layer is doing, once all have said so; none where nothing is distributed."""
         found = list(entered(self._engine).facts().get("layers", []))
         return found if len(found) == len(self._job.recipe.network) else []
 

@@ -143,7 +143,7 @@ class Store:
         return manifest
 
     def read(self, step: int) -> Checkpoint:
-        """A whole checkpoint, every shard held against its digest.
+        """A whole checkpoint, every shard compared with its digest.
 
         Raises:
             CheckpointError: It is torn or altered, or of another version's format; names the file.
@@ -208,7 +208,7 @@ class Store:
 
     @contextlib.contextmanager
     def _named(self, what: str) -> Iterator[None]:
-        """Every error of a place is ours: a bucket's client has errors of its own that are no OSError.
+        """Every error of a place is ours: a bucket's client has errors of its own that are not OSErrors.
 
         Raises:
             CheckpointError: With what was to be done, and what to do.

@@ -149,6 +149,6 @@ def check_rule(spec: RunSpec, network: Network) -> None:
         if (others := network[number].transported) and rule.stands_in:
             raise SpecError(
                 f"rule {spec.rule!r} puts feedback in the place of the weights of Linears, Convs and attentions on the "
-                f"way back, and {others[0]!r} of layer {number} is none of those: its error would go back by the "
+                f"way back, and {others[0]!r} of layer {number} is not one of those: its error would go back by the "
                 "parameter itself, as in bp; use bp or a direct rule"
             )

@@ -12,7 +12,7 @@ Pure arithmetic on the records of a run. What counts as what:
     against          the rule's updates together raise the loss: dominance is below 0, while the loss is high
     misaligned       a layer's update had the gradient's direction, and has nothing of it now, while the loss is high
 
-Step figures are means over ``_WINDOW`` steps, so that one odd batch is no finding.
+Step figures are means over ``_WINDOW`` steps, so that one odd batch is not a finding.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _EXPLODED = 20.0
 _LEARNED, _BACK, _WORSE = 0.9, 0.98, 1.1  # of a constant answer's loss
 _LATE_STEPS, _LATE_SHARE = 200, 1 / 3  # no run is judged for not having learned before both
 _LOST = 0.8  # of what accuracy had above chance
-_CLEARLY, _SIGMAS = 0.02, 5.0  # above chance, and so many standard errors
+_CLEARLY, _SIGMAS = 0.02, 5.0  # above chance, and this many standard errors
 _HIGH = 0.5  # of a constant answer's loss: below it, small gradients are a success
 _WAS_ALIGNED, _ALIGNED = 0.1, 0.02  # cosines
 _ACTIVE = 0.01  # share of a layer's outputs

@@ -233,7 +233,7 @@ class RayEngine:
         return self.coordinator.books.state_dict()
 
     def again(self, job: Job, begin: Begin) -> None:
-        """What died is replaced, what lives begins anew where it is."""
+        """What died is replaced, what lives starts again where it is."""
         self._coordinator = self._run.again(job, begin)
 
     def harm(self, layer: int, fault: Fault) -> None:

@@ -42,7 +42,7 @@ def dataset_of(train: Any, test: Any, wish: Wish) -> data.Dataset:
     """A Dataset of whatever was given.
 
     Raises:
-        DataError: It is none of these, or breaks a rule of ``validate``.
+        DataError: It is not one of these, or breaks a rule of ``validate``.
     """
     streams = _orders(train, wish)
     if streams is not None:

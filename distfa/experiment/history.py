@@ -30,7 +30,7 @@ class History:
 
     def __getitem__(self, column: str) -> list[Any]:
         if column not in COLUMNS:
-            raise KeyError(f"{column!r} is no column of the history; there are {', '.join(COLUMNS)}")
+            raise KeyError(f"{column!r} is not a column of the history; there are {', '.join(COLUMNS)}")
         return [row.get(column) for row in self.rows]
 
     @property

@@ -21,7 +21,7 @@ class Progress:
         record: What just happened; None when training is about to begin.
         tally: The figures so far.
         boundaries: Bytes so far, per boundary.
-        layers: Where each layer is, its process and how it fares; none where nothing is distributed.
+        layers: Where each layer is, its process and how it is doing; none where nothing is distributed.
         steps_per_epoch: Of the training set.
         weights: All weights under the model's keys, as they are at a cut: to be called while ``record`` is one.
         stop: Ends the run at the next cut, with a reason in words; what it has learned by then is its result.

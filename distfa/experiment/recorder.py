@@ -31,7 +31,7 @@ class Recorder:
         spec: How often, and what to do where the law breaks.
         steps: Of the whole run.
         boundaries: Bytes so far, per boundary.
-        layers: How each layer fares; none where nothing is distributed.
+        layers: How each layer is doing; none where nothing is distributed.
     """
 
     def __init__(

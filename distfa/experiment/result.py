@@ -42,7 +42,7 @@ class Result:
         schedule: ``sync`` or ``async``.
         ledger: Entries in the conservation ledger, signals compared by digest, how many broke the law, the first.
         alignment: The last probe; None without one.
-        renewals: How often feedback was made anew, under ``feedback.renew``.
+        renewals: How often feedback was renewed, under ``feedback.renew``.
         stopped: Why a callback ended it early; None where none did.
         findings: What a reader must not miss: signs of collapse, settings that cannot go well (collapse.py).
         recoveries: How often, where and why the run went back to a checkpoint.
@@ -123,7 +123,7 @@ class Tally:
         probe: The last probe.
         audit: What the trained layers give, at the end.
         entries: In the ledger.
-        renewals: How often feedback was made anew, under ``feedback.renew``.
+        renewals: How often feedback was renewed, under ``feedback.renew``.
         compared: Signals, by digest.
         violations: What broke the law.
         findings: Signs of collapse.

@@ -304,7 +304,7 @@ def read_about(path: Path) -> dict[str, Any]:
         about = dict(json.loads((path / RUN).read_text(encoding="utf-8")))
     except FileNotFoundError as exc:
         raise RunDirError(
-            f"{path} is no run directory: it has no {RUN}; 'distfa train' prints where it keeps a run"
+            f"{path} is not a run directory: it has no {RUN}; 'distfa train' prints where it keeps a run"
         ) from exc
     except (OSError, ValueError) as exc:
         raise RunDirError(f"cannot read {path / RUN}: {exc}") from exc

@@ -1,4 +1,4 @@
-"""What a run trains: the network of the spec or the user's own model, split into layers, and held against it after."""
+"""What a run trains: the network of the spec or the user's own model, split into layers, and compared with it after."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Subject:
         scale = layers.abs().max().clamp_min(1.0)
         tolerance = _MIXED_TOLERANCE if recipe.mixed else _AUDIT_TOLERANCE[recipe.dtype]
         if not recipe.check_finite and not bool(torch.isfinite(layers).all()):
-            return  # the run went on with NaN or infinity, as it was told to, and nothing can be held against those
+            return  # the run went on with NaN or infinity, as it was told to, and nothing can be compared with those
         if outputs.shape != layers.shape or not bool(((outputs - layers).abs() <= tolerance * scale).all()):
             apart = (outputs - layers).abs().max().item() if outputs.shape == layers.shape else float("nan")
             raise LayerError(

@@ -109,11 +109,11 @@ class Trainer:
         """Train, and load the trained weights and running statistics into the model.
 
         A second ``fit`` goes on from the weights that the first one found, with fresh optimizers and with feedback that
-        starts on these weights (``init: aligned``); ``reset()`` starts anew.
+        starts on these weights (``init: aligned``); ``reset()`` starts from scratch.
 
         Args:
             train: (x, y) of arrays, tensors or pandas objects; a pandas table or Ray data with ``target``; a torch
-                ``Dataset`` or ``DataLoader``, whose samples are made anew in every epoch, so that random augmentation
+                ``Dataset`` or ``DataLoader``, whose samples are made again in every epoch, so that random augmentation
                 works (its batches are the run's own, by ``batch_size``; a sampler or a seeded shuffling of its own is
                 kept); any iterable of batches, which is read once; a ``distfa.data.Dataset``, or the name of one.
                 Images with their channels last are turned for a model that begins with a convolution. Integers for a
@@ -292,7 +292,7 @@ class Trainer:
 
 
 def _several(train: Any) -> bool:
-    """Whether targets (n, C) hold whole numbers that are no labels: for bce and mse those are shares and quantities."""
+    """Whether targets (n, C) hold whole numbers and are not labels: for bce and mse they are shares and quantities."""
     y = train[1] if isinstance(train, tuple) and len(train) == 2 else None
     shape = np.shape(y.detach().cpu() if isinstance(y, Tensor) else y) if y is not None else ()
     return len(shape) == 2

@@ -57,7 +57,7 @@ def _import(name: str, path: str) -> ModuleType:
                 f"model {path!r}: there is no module {exc.name!r}; run where it lies, install it, "
                 "or put its folder on PYTHONPATH"
             ) from exc
-        raise ModelError(f"model {path!r}: importing {name} raised {_describe(exc)}; mend the module") from exc
+        raise ModelError(f"model {path!r}: importing {name} raised {_describe(exc)}; fix the module") from exc
 
 
 def _find(module: ModuleType, function: str, path: str) -> Any:

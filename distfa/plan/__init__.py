@@ -13,7 +13,7 @@ predict.py         all of it put together
 setup.py           from a run spec to what is predicted
 measure.py         what a run is made of, timed on this machine
 background.py      layers at work meanwhile
-short_run.py       a short real run: what a plan is held against
+short_run.py       a short real run: what a plan is compared with
 calibrate.py       a calibration from both
 
 What a layer computes and holds is said by ``bench.arithmetic`` and ``bench.layer_memory``.

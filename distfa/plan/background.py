@@ -29,7 +29,7 @@ def layers_at_once(layers: int) -> int:
 
 @contextmanager
 def layers_at_work(count: int, *, rows: int, width: int, dtype: torch.dtype) -> Iterator[None]:
-    """So many layers at work for as long as the context lasts.
+    """This many layers at work for as long as the context lasts.
 
     Args:
         count: May be 0.

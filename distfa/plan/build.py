@@ -75,7 +75,7 @@ class Setting:
         return tuple(known[n] for n in self.rows)
 
     def timed(self, layer: int, work: Callable[[int], Effort]) -> tuple[float, ...]:
-        """Seconds of every micro-batch at a layer, from the effort for so many rows."""
+        """Seconds of every micro-batch at a layer, from the effort for this many rows."""
         speed = self.speed(layer)
         return self.by_part(lambda n: speed.seconds(work(n)))
 

@@ -20,7 +20,7 @@ class _Slowable:
     """Figures that are all of processor time."""
 
     def slowed(self, factor: float) -> Self:
-        """So many times as dear."""
+        """Everything made more expensive by a factor."""
         return type(self)(**{name: seconds * factor for name, seconds in vars(self).items()})
 
 
@@ -64,7 +64,7 @@ class Calibration:
         update_bytes_per_second: Of one core, in the optimizer's pass over all it reads and writes.
         call_seconds: Of one tensor operation, whatever its size.
         update_seconds: Of one step of an optimizer, whatever its size.
-        draw_seconds: Of one number drawn anew (brsf).
+        draw_seconds: Of one number newly drawn (brsf).
         send: In the sending layer's own thread.
         receive: In the receiving layer's own thread.
         carry: In the wire's threads, at each end.
@@ -110,7 +110,7 @@ class Calibration:
         return self._by_shape[nearest] * product.flops / Product(*nearest).flops
 
     def slowed(self, factor: float) -> Calibration:
-        """Everything that takes processor time takes so many times as long."""
+        """Everything that takes processor time takes ``factor`` times as long."""
         rates = ("flops_per_second", "memory_bytes_per_second", "update_bytes_per_second")
         times = ("call_seconds", "update_seconds", "draw_seconds")
         return replace(
@@ -159,7 +159,9 @@ class Calibration:
                 f"cannot read the calibration {path}: {exc.strerror}; make one with 'distfa plan --calibrate {path}'"
             ) from exc
         except (ValueError, TypeError, KeyError, AttributeError) as exc:
-            raise PlanError(f"{path} is no calibration: {exc}; make one with 'distfa plan --calibrate {path}'") from exc
+            raise PlanError(
+                f"{path} is not a calibration: {exc}; make one with 'distfa plan --calibrate {path}'"
+            ) from exc
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ def load(path: Path) -> Cluster:
     except OSError as exc:
         raise PlanError(f"cannot read the cluster {path}: {exc.strerror}; 'distfa plan --example' prints one") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise PlanError(f"the cluster {path} is no YAML: {' '.join(str(exc).split())}") from exc
+        raise PlanError(f"the cluster {path} is not valid YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(raw, dict):
         raise PlanError(f"the cluster {path} holds no keys and values; 'distfa plan --example' prints one")
     cluster = parse(raw)

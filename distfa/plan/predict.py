@@ -29,7 +29,7 @@ class Prediction:
 
     Attributes:
         name: Which rule, schedule and broadcast, or which pipeline.
-        step_seconds: Of one step, once all are alike.
+        step_seconds: Of one step, once all take the same time.
         samples_per_second: batch size / step_seconds.
         boundaries: Per boundary, payload bytes up and down.
         nodes: Per node with layers: how many, bytes in and out by its network card, bytes of memory.

@@ -32,7 +32,7 @@ class Planned:
 
     Attributes:
         spec: As given.
-        modules: Every layer's own, of a model that is no multi-layer perceptron.
+        modules: Every layer's own, of a model that is not a multi-layer perceptron.
 
     Raises:
         PlanError: The codec is not named, or sizes are given for another model.
@@ -132,7 +132,7 @@ def fanout(text: str) -> int | None:
     """``direct``, ``relay`` or ``tree:K`` as ``Setting.fanout``.
 
     Raises:
-        PlanError: It is none of them.
+        PlanError: It is not one of them.
     """
     if text in ("direct", "relay"):
         return None if text == "direct" else 1

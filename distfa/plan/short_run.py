@@ -1,4 +1,4 @@
-"""A short real run on this machine, on Ray: what a plan is held against, and what a calibration is fitted to."""
+"""A short real run on this machine, on Ray: what a plan is compared with, and what a calibration is fitted to."""
 
 from __future__ import annotations
 

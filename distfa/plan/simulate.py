@@ -19,18 +19,18 @@ from distfa.errors import PlanError
 from distfa.plan.queues import Line, Node, Wires
 from distfa.plan.stages import Channel, Stage
 
-_STEADY = 5e-3  # steps that differ by no more than this are alike
+_STEADY = 5e-3  # steps that differ by no more than this count as equal
 _ALIKE = 3
 _MOST_STEPS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steady:
-    """What a step is like once all steps are alike.
+    """What a step is like once all steps take the same time.
 
     Attributes:
         step_seconds: Of the clock.
-        settled: Whether steps became alike; otherwise the mean of the later half of those simulated.
+        settled: Whether steps came to take the same time; otherwise the mean of the later half of those simulated.
         simulated_steps: How many were simulated.
         core_seconds: Of processor time, on all nodes together.
         compute: Per layer, the share of the time it computes.
@@ -77,7 +77,7 @@ class Simulation:
             self._env.process(self._layer(layer))
 
     def run(self) -> Steady:
-        """Simulate until steps are alike.
+        """Simulate until steps take the same time.
 
         Raises:
             PlanError: Every layer waits for another.

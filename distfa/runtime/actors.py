@@ -1,4 +1,4 @@
-"""The layers of a run on a Ray cluster: reserved, placed, connected, and begun anew after a loss.
+"""The layers of a run on a Ray cluster: reserved, placed, connected, and started again after a loss.
 
 Ray places the actors, tells when one dies, and ends them with the driver.
 """
@@ -95,7 +95,7 @@ class RayRun:
             raise
 
     def again(self, job: Job, begin: Begin) -> Coordinator:
-        """Begin anew from another step: layers that answer are built anew where they are, the others replaced.
+        """Start again from another step: layers that answer are built again where they are, the others replaced.
 
         Args:
             job: With a run id of its own, which every message carries, so that nothing of before is taken for news.

@@ -28,7 +28,7 @@ class Measured(Protocol):
         ...
 
     def seconds_from(self, other: Any, size_bytes: int) -> float:
-        """How long so many bytes take from another layer's node to this one's."""
+        """How long this many bytes take from another layer's node to this one's."""
         ...
 
 

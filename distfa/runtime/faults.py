@@ -30,8 +30,8 @@ class Planned:
     Attributes:
         fault: What happens.
         layer: To which layer.
-        step: Once so many steps are reported; counted from the start of the run, not anew after a recovery.
-        seconds: And not before so many of training.
+        step: Once this many steps are reported; counted from the start of the run, not again after a recovery.
+        seconds: And not before this many seconds of training.
     """
 
     fault: Fault
@@ -43,7 +43,7 @@ class Planned:
 def plan(
     count: int, *, kinds: Sequence[Fault], layers: int, steps: int, seed: int, every_seconds: float = 0.0
 ) -> list[Planned]:
-    """So many faults, drawn from a seed and spread evenly over the run.
+    """This many faults, drawn from a seed and spread evenly over the run.
 
     Args:
         count: How many.

@@ -59,7 +59,7 @@ class ClusterConfig:
     max_recoveries: Annotated[int, Ge(0)] = 3
 
     def per_layer(self, layers: int) -> tuple[Resources, ...]:
-        """What each of so many layers asks for.
+        """What each of that many layers asks for.
 
         Raises:
             SpecError: ``layers`` names one that is not there.

@@ -37,7 +37,7 @@ _MOST_SNAPSHOTS, _MOST_BYTES = 64, 256 * 2**20  # the latest and the one before 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What a worker says when asked how it fares.
+    """What a worker says when asked how it is doing.
 
     Attributes:
         layer: Which layer.
@@ -268,7 +268,7 @@ class LayerWorker:
             self._finished = time.monotonic()
 
     def status(self) -> Status:
-        """How the layer fares; entries are handed out once."""
+        """How the layer is doing; entries are handed out once."""
         with self._lock:
             entries, self._entries = tuple(self._entries), []
         now, waiting = time.monotonic(), self._waiting

@@ -67,14 +67,14 @@ class WireConfig:
         window: Signals that may wait at each end of a boundary.
         max_message_mib: Longest message in MiB, at both ends.
         deadline_seconds: Longest wait for one signal.
-        delay_ms: Every message leaves its sender so many milliseconds late, as if the link were so long; to see what
+        delay_ms: Every message leaves its sender this many milliseconds late, as if the link were so long; to see what
             distance costs, and 0 in earnest. At most ``window`` messages are under way on a link.
         checksum: Whether payloads carry a CRC-32C.
         security: ``auto``: plain text on loopback, mutual TLS wherever others can reach a layer; ``tls``;
             ``insecure``.
 
     Raises:
-        ValueError: ``ports`` is no range of ports.
+        ValueError: ``ports`` is not a range of ports.
     """
 
     host: str = ""

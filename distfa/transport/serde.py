@@ -101,7 +101,7 @@ def load(data: bytes) -> Message:
     try:
         identity, tensor, payload = _split(memoryview(data))
     except (DecodeError, ValueError) as exc:
-        raise MessageRefused(f"{len(data)} bytes that are no distfa.v1.PushRequest: {exc}") from exc
+        raise MessageRefused(f"{len(data)} bytes that are not a distfa.v1.PushRequest: {exc}") from exc
     try:
         who = Identity(
             run_id=identity.run_id,

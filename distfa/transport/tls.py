@@ -81,7 +81,7 @@ class Authority:
             layer: Who asked; the caller knows.
 
         Raises:
-            TransportError: It is no request, or its sender does not hold the key it names.
+            TransportError: It is not a request, or its sender does not hold the key it names.
         """
         key = _requested_key(request, layer)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]

@@ -103,7 +103,7 @@ def test_a_benchmark_without_a_figure_of_its_own_is_a_table(tmp_path):
 
 def test_files_that_are_none_and_places_that_are_not_there_are_refused(tmp_path):
     (tmp_path / "x.json").write_text('{"name": "speed"}')
-    with pytest.raises(BenchError, match=r"x\.json is no result of distfa bench"):
+    with pytest.raises(BenchError, match=r"x\.json is not a result of distfa bench"):
         write_bench_report(tmp_path / "x.json")
     saved(tmp_path / "old.json", "speed", rows=[{"samples_per_second": 1.0}])
     with pytest.raises(BenchError, match="no result of this version of distfa bench speed: KeyError"):

@@ -86,7 +86,7 @@ def test_doctor_says_what_to_mend(tmp_path):
     assert json.loads(as_json.stdout)["training_will_work"] is False
     done = here("doctor", "--address", "127.0.0.1:1", cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert re.search(r"mend  no Ray cluster answers at 127.0.0.1:1.*\n +fix: start one there", done.stdout)
+    assert re.search(r"fail  no Ray cluster answers at 127.0.0.1:1.*\n +fix: start one there", done.stdout)
 
 
 def test_something_that_is_no_ray_cluster_is_given_up(tmp_path, monkeypatch):

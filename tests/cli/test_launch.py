@@ -37,7 +37,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(folder, target, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--on", "moon"], "--on 'moon' is no target; it takes local, docker, kuberay, slurm, ray-up, HOST:PORT"),
+        (["--on", "moon"], "--on 'moon' is not a target; it takes local, docker, kuberay, slurm, ray-up, HOST:PORT"),
         (["--on", "local", "--set", "launch.nodes=0"], "launch.nodes is 0"),
         (["--on", "local", "--set", "launch.node=2"], "unknown key 'launch.node' in the spec; did you mean"),
     ],

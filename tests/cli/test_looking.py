@@ -60,7 +60,7 @@ def test_metrics_hold_every_kind_of_record_and_the_result_sums_them_up(run):
 def test_a_run_with_nothing_there_is_refused(tmp_path):
     for command in (("watch", "--wait", 1), ("report",)):
         done = here(*command, "nowhere", cwd=tmp_path, check=False)
-        assert (done.returncode, "nowhere is no run directory" in done.stderr) == (2, True)
+        assert (done.returncode, "nowhere is not a run directory" in done.stderr) == (2, True)
 
 
 def test_spec_prints_a_whole_spec_that_train_takes(tmp_path):

@@ -21,7 +21,7 @@ BAD = [
     (["--data", "mnist", "--data-dir", "nowhere"], 2, r"nowhere"),
     (["--set", "data.name=arrays"], 2, r"whose data were arrays there and are not saved: .*data.name=npz"),
     (["missing.yaml"], 2, r"cannot read the spec missing.yaml: No such file"),
-    (["broken.yaml"], 2, r"the spec broken.yaml is no YAML"),
+    (["broken.yaml"], 2, r"the spec broken.yaml is not valid YAML"),
     (["--set", "ray.layers={7: {cpus: 1}}"], 2, r"ray.layers names layer 7, but the network has layers 1..3"),
     (["--address", "127.0.0.1:1"], 1, r"no Ray cluster answers at 127.0.0.1:1: .*refused"),
     (["--address", "nowhere"], 1, r"address 'nowhere' is not host:port"),
@@ -65,4 +65,4 @@ def test_a_disk_with_too_little_room_is_refused_before_anything_starts(tmp_path,
 def test_eval_says_what_is_missing(tmp_path):
     done = here("eval", "nowhere", cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "nowhere is no run directory: it has no run.json" in done.stderr
+    assert "nowhere is not a run directory: it has no run.json" in done.stderr

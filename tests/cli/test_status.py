@@ -68,4 +68,4 @@ def test_a_stall_is_told_as_who_waits_for_whom_with_the_last_error_of_each_layer
 def test_what_is_no_run_is_refused(tmp_path):
     done = here("status", "nothing", cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "nothing is no run directory" in done.stderr
+    assert "nothing is not a run directory" in done.stderr

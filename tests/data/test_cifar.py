@@ -193,7 +193,7 @@ def test_damaged_pickles_only_raise_data_errors(tmp_path):
             r"labels are int64 of shape \(2,\), where 1",
         ),
         ({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [0.5]}, "labels are float64"),
-        ({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [[1], 2]}, "labels are no list of integers"),
+        ({"data": np.zeros((1, 3072), np.uint8), "fine_labels": [[1], 2]}, "labels are not a list of integers"),
     ],
 )
 def test_a_batch_of_another_form_is_refused(tmp_path, content, message):
@@ -215,7 +215,7 @@ def test_a_label_out_of_range_is_refused(tmp_path):
 def test_a_truncated_binary_file_is_named(tmp_path, size):
     write_binary(tmp_path, "cifar10", batches("cifar10"))
     (tmp_path / "data_batch_3.bin").write_bytes(bytes(size))
-    with pytest.raises(DataError, match=rf"data_batch_3\.bin: {size} bytes is no whole number of 3073"):
+    with pytest.raises(DataError, match=rf"data_batch_3\.bin: {size} bytes is not a whole number of 3073"):
         load("cifar10", directory=tmp_path)
 
 

@@ -297,13 +297,17 @@ REFUSED = {
     "recurrent": (
         lambda: three(Recurrent()),
         {},
-        r"'2.lstm.weight_.h_l0' of layer 2 is none of those: .*use bp or a d",
+        r"'2.lstm.weight_.h_l0' of layer 2 is not one of those: .*use bp or a d",
     ),
-    "own matrix": (lambda: three(Mixing(6, 6)), {"rule": "kp"}, r"rule 'kp' .* and '2.m' of layer 2 is none of those"),
+    "own matrix": (
+        lambda: three(Mixing(6, 6)),
+        {"rule": "kp"},
+        r"rule 'kp' .* and '2.m' of layer 2 is not one of those",
+    ),
     "beside a Linear": (
         lambda: three(nn.Sequential(nn.Linear(6, 6), Mixing(6, 6))),
         {"rule": "usf"},
-        r"and '2.1.m' of layer 2 is none of those",
+        r"and '2.1.m' of layer 2 is not one of those",
     ),
     "float32 in a mixed run": (
         lambda: three(Floating(6, 6)),

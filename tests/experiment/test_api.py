@@ -201,7 +201,7 @@ def test_torchs_schedulers_give_the_rates_they_would_have_given(data, settings):
 
 
 class Noisy(Dataset):
-    """Samples that are drawn anew whenever they are read."""
+    """Samples that are newly drawn whenever they are read."""
 
     def __init__(self, x, y):
         self.x, self.y = torch.from_numpy(x), y

@@ -51,7 +51,7 @@ class Stopped(Exception):
 
 
 def stopping_at(step):
-    """An observer that ends the run once so many steps are done."""
+    """An observer that ends the run once this many steps are done."""
 
     def observe(progress):
         if progress.tally.steps >= step:

@@ -19,7 +19,7 @@ from distfa.experiment.trainer import Trainer
 
 
 def no_constant(name):
-    pytest.fail(f"{name} is no JSON")
+    pytest.fail(f"{name} is not JSON")
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def test_layers_are_written_down_once_all_are_known_and_again_while_nothing_move
     kept, layers = Kept(), []
     found = Recorder(kept, RunSpec(), steps=900, boundaries=lambda: [], layers=lambda: layers)
     found.tick()
-    assert kept.rows == []  # nobody has said yet how it fares
+    assert kept.rows == []  # nobody has said yet how it is doing
     layers.append({"layer": 1, "waiting_for": "an error"})
     found.tick()
     found.tick()

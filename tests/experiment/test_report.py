@@ -244,14 +244,14 @@ def test_regression_has_no_accuracy_panel(tmp_path):
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ('{"kind": "step", "step": 3, "lo', "is no JSON record"),
+        ('{"kind": "step", "step": 3, "lo', "is not a JSON record"),
         ('{"kind": "step", "step": 3}', "'loss' of the step record is None, not a number"),
-        ('{"kind": "step", "step": 3, "loss": NaN}', "is no JSON record"),
+        ('{"kind": "step", "step": 3, "loss": NaN}', "is not a JSON record"),
         ('{"kind": "step", "step": 3, "loss": 1e999}', "'loss' of the step record is inf"),
         ('{"kind": "eval", "step": 3, "loss": "0.3"}', "'loss' of the eval record is '0.3'"),
         ('{"kind": "probe", "step": 3, "cosine": 1, "dominance": 1, "min_dominance": 1}', "'layers' of a probe"),
         ("[1, 2]", "a JSON object with a 'kind'"),
-        ("", "is no JSON record"),
+        ("", "is not a JSON record"),
     ],
 )
 def test_a_damaged_metrics_line_is_refused_by_file_and_line_and_leaves_the_old_page(tmp_path, line, why):
@@ -273,7 +273,7 @@ def test_a_last_line_cut_short_is_left_out_and_said(tmp_path):
 
 
 def test_what_is_no_run_directory_is_refused(tmp_path):
-    with pytest.raises(RunDirError, match="is no run directory"):
+    with pytest.raises(RunDirError, match="is not a run directory"):
         write_report(tmp_path)
     path = kept(tmp_path / "run")
     (path / "metrics.jsonl").unlink()
@@ -346,7 +346,7 @@ def test_a_network_of_any_modules_says_where_the_law_has_no_other_side(tmp_path)
     drawn, layers = {figure.name: figure for figure in figures(run)}, len(run.sizes) - 1
     boundaries = range(1, layers - 1)
     assert (
-        f"No dashed line at boundary {', '.join(map(str, boundaries))}: the layer above is no single Linear"
+        f"No dashed line at boundary {', '.join(map(str, boundaries))}: the layer above is not a single Linear"
         in drawn["law"].see
     )
     assert {name for t in drawn["law"].traces if (name := t["name"]).endswith(("incoming", "potential"))} == {

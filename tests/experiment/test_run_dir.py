@@ -117,14 +117,14 @@ def test_tilde_is_the_home_directory_for_whoever_writes_and_reads(tmp_path, monk
     assert read_run(Path("~/runs/mine")).about["status"] == "finished"
     with pytest.raises(RunDirError, match="cannot find the home directory in '~nobody-of-that-name/x'"):
         create("~nobody-of-that-name/x")
-    with pytest.raises(RunDirError, match="is no run directory"):
+    with pytest.raises(RunDirError, match="is not a run directory"):
         evaluate_run("~/elsewhere")
 
 
 def test_figures_that_are_not_finite_are_valid_json_and_come_back_as_they_were(tmp_path):
     figures = {"a": math.nan, "b": math.inf, "c": [-math.inf, 1.5], "d": {"e": None, "f": "text"}, "g": (1, math.nan)}
     text = strict_json.dumps(figures)
-    parsed = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    parsed = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert parsed["b"] == "Infinity"
     back = strict_json.numbers(parsed)
     assert math.isnan(back["a"])

@@ -38,7 +38,7 @@ def test_a_wrong_description_is_refused_in_words(raw, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "cannot read the cluster"), ("- 1", "holds no keys"), ("a: [", "is no YAML")],
+    [(None, "cannot read the cluster"), ("- 1", "holds no keys"), ("a: [", "is not valid YAML")],
 )
 def test_a_file_that_is_no_description_is_refused(tmp_path, text, message):
     path = tmp_path / "cluster.yaml"
@@ -72,7 +72,7 @@ def test_a_calibration_is_kept_whole_and_a_wrong_one_refused(tmp_path):
     found.save(path)
     assert Calibration.load(path) == found
     path.write_text(json.dumps({"speed": 3}))
-    with pytest.raises(PlanError, match=r"is no calibration: unknown key 'speed'; make one with"):
+    with pytest.raises(PlanError, match=r"is not a calibration: unknown key 'speed'; make one with"):
         Calibration.load(path)
     with pytest.raises(PlanError, match="cannot read the calibration"):
         Calibration.load(tmp_path / "absent")

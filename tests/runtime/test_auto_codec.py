@@ -18,7 +18,7 @@ SECONDS = dict(zip(CANDIDATES, (0, 2e-4, 6e-4, 5e-5, 2e-4, 5e-4, 2e-4, 5e-4), st
 
 
 class Simulated:
-    """A layer whose node has a link of so many bytes a second."""
+    """A layer whose node has a link of this many bytes a second."""
 
     def __init__(self, bytes_per_second):
         self.rate, self.asked = bytes_per_second, 0

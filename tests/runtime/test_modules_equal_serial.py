@@ -23,7 +23,7 @@ def in_order(records):
 
 
 def equal(name, *, transport="loopback", **settings):
-    """Both engines' run, held against each other; returns the serial records."""
+    """Both engines' run, compared with each other; returns the serial records."""
     r, modules, data = made(name, **{**SMALL, **settings})
     serial, expected, _ = run_serial(r, data, modules=modules)
     with ThreadRun(r, data, modules=modules, transport=transport) as run:

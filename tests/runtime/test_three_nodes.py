@@ -73,7 +73,7 @@ def test_layers_on_three_nodes_equal_serial_under_mutual_tls_within_a_range_of_p
 
 
 def under_way(folder, steps, driver):
-    """Wait until so many steps are in the records of a run."""
+    """Wait until this many steps are in the records of a run."""
     metrics, give_up = folder / "metrics.jsonl", time.monotonic() + 100
     while not metrics.exists() or metrics.read_text().count('"kind": "step"') < steps:
         assert driver.poll() is None, driver.stderr.read()
@@ -85,7 +85,7 @@ def under_way(folder, steps, driver):
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("harm", ["lose", "unplug"])
 def test_a_node_that_is_lost_takes_nothing_with_it(harm, tmp_path):
-    """Its layer starts anew on a node that is left, from the last checkpoint."""
+    """Its layer starts again on a node that is left, from the last checkpoint."""
     long = ["--hidden", "256,256", "--epochs", "60", "--set", "checkpoint.every=20", "--set", "checkpoint.seconds=0"]
     long += ["--set", "ray.placement=spread", "--set", "ray.resources.cpus=0.3", "--set", "log_every=1"]
     long += ["--set", "wire.deadline_seconds=10"]

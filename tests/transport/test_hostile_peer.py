@@ -33,7 +33,7 @@ MOST_BYTES = 256 * 2**20
 
 
 def garbage(address):
-    """Bytes that are no HTTP/2, and bytes that begin as it and go on otherwise."""
+    """Bytes that are not HTTP/2, and bytes that begin as it and go on otherwise."""
     for content in (os.urandom(4096), b"GET / HTTP/1.1\r\n\r\n", PREFACE + os.urandom(65536), PREFACE + b"\xff" * 9):
         with contextlib.suppress(OSError), socket.create_connection(split(address), timeout=2) as stranger:
             stranger.sendall(content)

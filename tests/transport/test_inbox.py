@@ -57,7 +57,7 @@ def test_a_payload_of_just_the_limit_is_taken():
 
 def test_bytes_that_are_no_message_end_the_link_for_both_ends():
     box = wires.inbox()
-    with pytest.raises(MessageRefused, match="layer 3 refused 7 bytes that are no distfa.v1.PushRequest"):
+    with pytest.raises(MessageRefused, match="layer 3 refused 7 bytes that are not a distfa.v1.PushRequest"):
         box.deliver(b"garbage")
     with pytest.raises(MessageRefused, match="layer 3 refused 7 bytes"):
         box.take(5.0, "signal")

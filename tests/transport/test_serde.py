@@ -161,7 +161,7 @@ def test_every_wire_number_of_the_protos_is_known_but_unspecified(part, name, va
 @example(b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")  # a length of 2^64 - 1
 @example(b"\x80" * 11)
 @example(b"\x0b\x0c")  # an empty group
-@example(b"\x0a\x03\x0a\x01\xff\x12\x02\x7a\x00")  # a run id that is no UTF-8
+@example(b"\x0a\x03\x0a\x01\xff\x12\x02\x7a\x00")  # a run id that is not UTF-8
 def test_arbitrary_bytes_are_refused_and_nothing_else(data):
     try:
         serde.load(data)

@@ -42,7 +42,7 @@ def message(signal=None, *, codec="fp32", checksum=True, **who) -> Message:
 
 
 def big(mib: int, *, step: int = 0) -> bytes:
-    """A serialized message with so many MiB of payload."""
+    """A serialized message with this many MiB of payload."""
     payload = np.zeros(mib * 2**20, np.uint8)
     return serde.dump(
         Message(

@@ -119,12 +119,12 @@ class Rule(ABC):
         return Cost(learner_multiplies=True, learner_keeps=numbers, books_keep=numbers)
 
     def renews(self, step: int) -> bool:
-        """Whether it is known from the start that feedback is made anew at ``step``, by rows sent down the layers."""
+        """Whether it is known from the start that feedback is renewed at ``step``, by rows sent down the layers."""
         return False
 
     @property
     def ever_renews(self) -> bool:
-        """Whether there may be a step in which feedback is made anew."""
+        """Whether there may be a step in which feedback is renewed."""
         return False
 
     # -- the origin's end -----------------------------------------------------------------------
@@ -200,7 +200,7 @@ class Rule(ABC):
 
         Args:
             weight: W_{l+1}, as a matrix of its rows.
-            fixed: The origin's state for it, alike.
+            fixed: The origin's state for it, in the same form.
         """
         return weight if fixed is None else fixed
 

@@ -13,7 +13,7 @@ class Cost:
         origin_multiplies: Whether the origin multiplies delta, (N, d_origin), by a matrix (d_origin, width).
         learner_multiplies: Whether the learner multiplies what it reads by the matrix it keeps.
         formed: Passed over in each micro-batch to form the matrix the origin multiplies by.
-        drawn: Random numbers drawn anew in each step, at the origin.
+        drawn: Random numbers newly drawn in each step, at the origin.
         learned: Feedback the learner updates in each step.
         origin_keeps: Feedback kept at the origin.
         learner_keeps: Feedback kept at the learner.

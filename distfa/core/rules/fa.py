@@ -29,7 +29,7 @@ class FeedbackAlignment(HopRule):
     takes_rank = True
 
     def shape(self, boundary: int) -> Shape:
-        """min(d_l, d_{l+1}), or the rank where that is less; that of h_l where layers are no single Linears."""
+        """min(d_l, d_{l+1}), or the rank where that is less; that of h_l where layers are not single Linears."""
         if not self.network.seeded:
             return super().shape(boundary)
         narrower = min(self.network.sizes[boundary : boundary + 2])

@@ -65,7 +65,7 @@ class UniformSignFeedback(FixedMagnitudeSignFeedback):
 
 
 class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
-    """s_l = delta_{l+1} (|M_t| * sign W_{l+1}), M_t drawn anew each step, normal in the scale of W(0)."""
+    """s_l = delta_{l+1} (|M_t| * sign W_{l+1}), M_t newly drawn each step, normal in the scale of W(0)."""
 
     name = "brsf"
     equation = "delta_{l+1} (|M_t| * sign W_{l+1})"

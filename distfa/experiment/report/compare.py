@@ -26,7 +26,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, share
         shared: As for ``write_page``.
 
     Raises:
-        RunDirError: One is no run directory, or the page cannot be written.
+        RunDirError: One is not a run directory, or the page cannot be written.
     """
     if len(run_dirs) < 2:
         raise RunDirError("a comparison needs two runs or more")
@@ -59,7 +59,9 @@ def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     found = [f"They differ in {', '.join(keys)}." if keys else "They have the same settings."]
     done = [(run, name) for run, name in zip(runs, names, strict=True) if run.result.get("test_loss") is not None]
     if len({run.about.get("data_digest") for run in runs}) > 1:
-        found.append("They were not trained on the same data, so that their figures cannot be held against each other.")
+        found.append(
+            "They were not trained on the same data, so that their figures cannot be compared with each other."
+        )
     if len(done) > 1:
         found.append(_best(done))
     sent = [(_sent(run), name) for run, name in zip(runs, names, strict=True) if _sent(run)]

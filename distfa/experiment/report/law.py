@@ -16,7 +16,7 @@ _CAUSES = (
     ("optimizer", "optimizer: momentum, decay, Adam"),
     ("nonhomogeneity", "non-homogeneous activation"),
     ("staleness", "delayed updates"),
-    ("renewal", "feedback made anew"),
+    ("renewal", "renewed feedback"),
     ("transport", "transport: the two ends disagree"),
     ("residual", "residual: unexplained"),
     ("change", "all causes together"),
@@ -106,7 +106,8 @@ def _one_sided(boundaries: list[str]) -> str:
     if not boundaries:
         return ""
     return (
-        f" No dashed line at boundary {', '.join(boundaries)}: the layer above is no single Linear or convolution, so "
+        f" No dashed line at boundary {', '.join(boundaries)}: the layer above is not a single Linear or convolution, "
+        "so "
         "the law has no other side there; what is booked is the pairing <s, h>, which both ends must agree on."
     )
 

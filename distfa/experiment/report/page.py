@@ -112,7 +112,7 @@ def write_report(run_dir: Path, out: Path | None = None, *, shared: bool = False
         Where the page is.
 
     Raises:
-        RunDirError: It is no run directory, its metrics are damaged, or the page cannot be written.
+        RunDirError: It is not a run directory, its metrics are damaged, or the page cannot be written.
     """
     run = read_run(run_dir)
     out = run.path / "report.html" if out is None else out

@@ -86,7 +86,7 @@ class Run:
 
     @property
     def layers(self) -> list[Row]:
-        """How each layer fares, as it was written down last, with its last error; none of a run in one process."""
+        """How each layer is doing, as it was written down last, with its last error; none of a run in one process."""
         rows = (self.result.get("facts") or {}).get("layers") or (self.traffic[-1]["layers"] if self.traffic else [])
         errors = self.about.get("last_errors") or {}
         return [row | {"last_error": errors.get(str(row["layer"]))} for row in rows]
@@ -182,9 +182,9 @@ def _parse(line: bytes, where: str) -> Row:
         row = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as exc:
         shown = line[:60].decode(errors="replace")
-        raise RunDirError(f"{where}: {shown!r} is no JSON record ({exc}); mend the line or remove it") from exc
+        raise RunDirError(f"{where}: {shown!r} is not a JSON record ({exc}); fix the line or remove it") from exc
     if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
-        raise RunDirError(f"{where}: a record is a JSON object with a 'kind'; mend the line or remove it")
+        raise RunDirError(f"{where}: a record is a JSON object with a 'kind'; fix the line or remove it")
     return row
 
 
@@ -202,7 +202,7 @@ def _check(row: Row, where: str) -> None:
             continue
         parts = row.get(key)
         if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-            raise RunDirError(f"{where}: {key!r} of a {kind} is a list of objects; mend the line or remove it")
+            raise RunDirError(f"{where}: {key!r} of a {kind} is a list of objects; fix the line or remove it")
         for part in parts:
             for name in names:
                 _require_number(part, name, where)
@@ -215,7 +215,7 @@ def _require_number(row: Row, name: str, where: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         kind = row.get("kind", "layer")
         raise RunDirError(
-            f"{where}: {name!r} of the {kind} record is {value!r}, not a number; mend the line or remove it"
+            f"{where}: {name!r} of the {kind} record is {value!r}, not a number; fix the line or remove it"
         )
 
 

@@ -46,7 +46,7 @@ def parse_change(text: str) -> tuple[str, Any]:
     """``codec.activations=int8`` as (key, value); the value is YAML.
 
     Raises:
-        SpecError: There is no ``=`` in it, or the value is no YAML.
+        SpecError: There is no ``=`` in it, or the value is not valid YAML.
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
@@ -54,7 +54,7 @@ def parse_change(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), _numeric(yaml.safe_load(value))
     except yaml.YAMLError as exc:
-        raise SpecError(f"--set {text!r}: the value is no YAML: {_one_line(exc)}") from exc
+        raise SpecError(f"--set {text!r}: the value is not valid YAML: {_one_line(exc)}") from exc
 
 
 def flat(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as exc:
         raise SpecError(f"cannot read the spec {path}: {exc.strerror}") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise SpecError(f"the spec {path} is no YAML: {_one_line(exc)}") from exc
+        raise SpecError(f"the spec {path} is not valid YAML: {_one_line(exc)}") from exc
     if raw is None:
         return {}
     if not isinstance(raw, dict):

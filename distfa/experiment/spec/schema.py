@@ -38,7 +38,7 @@ def _one_of(names: Collection[str]) -> BeforeValidator:
 
 
 def not_among(value: object, names: Collection[str]) -> str:
-    """The rule a value breaks that is none of ``names``, with the nearest."""
+    """The rule a value breaks that is not one of ``names``, with the nearest."""
     near = difflib.get_close_matches(str(value), list(names), n=1)
     return f"is not one of {', '.join(names)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
@@ -109,7 +109,7 @@ class CodecSpec(_Part):
 
 
 class LedgerSpec(_Part):
-    """The conservation ledger: how the law of every boundary fares, by cause."""
+    """The conservation ledger: how well the law of every boundary holds, by cause."""
 
     every: int = Field(100, ge=0, description="steps between entries; 0: no ledger")
     on_violation: Literal["stop", "warn", "ignore"] = Field(
@@ -177,7 +177,9 @@ class RunSpec(_Part):
     loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = Field(
         "cross_entropy", description="cross_entropy; mse for numbers; bce for several labels of one sample"
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="cross_entropy only: share given to all classes alike")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="cross_entropy only: share spread evenly over all classes"
+    )
     class_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(listed)] | None = Field(
         None, description="cross_entropy only: one number per class, which its samples' loss is multiplied by"
     )
@@ -192,7 +194,7 @@ class RunSpec(_Part):
         "are under way, with a fixed delay of less than a step; needs micro_batches above 1",
     )
     sync_epochs: int = Field(
-        1, ge=0, description="async only: so many epochs at the start run as sync; early on, delays cost accuracy"
+        1, ge=0, description="async only: this many epochs at the start run as sync; early on, delays cost accuracy"
     )
     eval_every: int = Field(1, ge=1, description="epochs between evaluations")
     log_every: int = Field(10, ge=1, description="steps between records in metrics.jsonl")
@@ -249,12 +251,12 @@ class RunSpec(_Part):
             return self
         if self.feedback.rank is not None:
             raise ValueError(
-                f"feedback.renew makes B_l anew in full, and feedback.rank is {self.feedback.rank}; leave one out"
+                f"feedback.renew renew B_l in full, and feedback.rank is {self.feedback.rank}; leave one out"
             )
         least = 1 if self.schedule == "sync" else 2
         if renew.below is not None and self.probe.every < least:
             raise ValueError(
-                f"feedback.renew.below is held against what probes see, but probe.every is {self.probe.every}; set it "
+                f"feedback.renew.below is compared with what probes see, but probe.every is {self.probe.every}; set it "
                 f"to {least} or more"
             )
         return self
