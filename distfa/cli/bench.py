@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distfa.bench.outcome import Outcome, cell
-from distfa.experiment import host, lines
+from distfa.experiment import lines
 
 app = typer.Typer(
     help="Measure: speed against torch's own engines, bytes and time over shaped links, scaling, the rules. Every "
@@ -39,6 +39,8 @@ def quiet() -> redirect_stdout[io.StringIO]:
 
 def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
     """Save an outcome and print it: a table, or with ``as_json`` the file's own text."""
+    from distfa.experiment import host
+
     outcome = replace(outcome, settings={"command": shlex.join(host.command()), **outcome.settings})
     outcome.save(out)
     if as_json:

@@ -106,7 +106,7 @@ def test_files_that_are_none_and_places_that_are_not_there_are_refused(tmp_path)
     with pytest.raises(BenchError, match=r"x\.json is not a result of distfa bench"):
         write_bench_report(tmp_path / "x.json")
     saved(tmp_path / "old.json", "speed", rows=[{"samples_per_second": 1.0}])
-    with pytest.raises(BenchError, match="no result of this version of distfa bench speed: KeyError"):
+    with pytest.raises(BenchError, match="not a result of this version of distfa bench speed: KeyError"):
         write_bench_report(tmp_path / "old.json")
     saved(tmp_path / "bench.json", "rules")
     with pytest.raises(RunDirError, match="name another place with --out"):

@@ -47,7 +47,7 @@ def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
     assert page.count('"name":"rule dfa"') == 3  # loss, accuracy, alignment
     with pytest.raises(RunDirError, match="two runs or more"):
         write_comparison(runs[:1])
-    with pytest.raises(RunDirError, match="no run directory"):
+    with pytest.raises(RunDirError, match="not a run directory"):
         write_comparison([runs[0], tmp_path])
 
 

@@ -89,7 +89,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(data, settings, 
         distfa.Trainer(model(), **settings).fit((train[0], train[0][:, :5]))
     with pytest.raises(DataError, match="NaN"):
         distfa.Trainer(model(), **settings).fit((train[0] * np.nan, train[1]))
-    with pytest.raises(RunDirError, match="no run directory"):
+    with pytest.raises(RunDirError, match="not a run directory"):
         distfa.evaluate(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
