@@ -192,8 +192,8 @@ def test_every_rule_gets_with_every_codec_its_own_best_settings_by_the_median_se
     ]
     assert chosen[3] == (0.02, 20, "cosine", "int8")  # never there: the best accuracy
     assert [len(curves) for _, curves in found] == [3] * 4
-    assert said[0] == "bp with lossless/lossless: rate 0.01, decay over 40 steps, 10 steps, 3.0 MB"
-    assert said[3] == "dfa with int8/int8: rate 0.02, decay over 20 steps, not there, 72.00% at best"
+    assert said[0].startswith("bp with lossless/lossless: rate 0.01, decay over 40 steps, 10 steps, 3.0 MB (1 of 4, ")
+    assert said[3] == "dfa with int8/int8: rate 0.02, decay over 20 steps, not there, 72.00% at best (4 of 4)"
     assert [spec for spec, _ in tuned.tune(specs, Search(), **how)] == specs
 
 
