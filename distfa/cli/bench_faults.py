@@ -19,7 +19,13 @@ def faults(
     epochs: Annotated[int, _task(min=1, help="Epochs of every run.")] = 20,
     every: Annotated[int, _task(min=1, help="Steps between checkpoints.")] = 20,
     deadline: Annotated[float, _task(help="wire.deadline_seconds: longest wait before a layer counts as hung.")] = 5.0,
-    kinds: Annotated[str, _how(metavar="NAME,...", help="kill, hang, cut.")] = "kill,hang,cut",
+    kinds: Annotated[
+        str,
+        _how(
+            metavar="NAME,...",
+            help="kill, hang, cut; memory takes all that RAY_memory_usage_threshold (0.95) leaves it of the machine's.",
+        ),
+    ] = "kill,hang,cut",
     schedules: Annotated[str, _how(metavar="NAME,...", help="sync, async.")] = "sync,async",
     alone: Annotated[
         bool, _how("--alone/--no-alone", help="Runs of one fault each, to the first, middle and last layer.")

@@ -13,14 +13,17 @@ class Fault(Enum):
     """What can be done to a layer.
 
     Attributes:
-        KILL: Its process ends at once (SIGKILL), as when memory runs out or a machine is taken away.
+        KILL: Its process ends at once (SIGKILL), as when a machine is taken away.
         HANG: Its process stops and answers nothing (SIGSTOP).
         CUT: All its streams break, as when a link goes down; the process lives.
+        MEMORY: Its process takes memory until it is ended for it: by Ray, from RAY_memory_usage_threshold (0.95) of
+            the node's on, or by the system.
     """
 
     KILL = "kill"
     HANG = "hang"
     CUT = "cut"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ from distfa.runtime.worker import LayerWorker, Snapshot, Status
 from distfa.transport.grpc_transport import GrpcTransport
 from distfa.transport.tls import KeyPair, Signed
 
+_TAKEN_AT_ONCE, _BETWEEN_SECONDS = 64 * 2**20, 0.02  # as Fault.MEMORY does: fast, yet slower than Ray looks
+
 
 class LayerActor:
     """A ``LayerWorker`` in a process of its own."""
@@ -111,6 +113,11 @@ class LayerActor:
         """Do a fault to this process, on purpose."""
         if fault is Fault.CUT:
             self.close()
+        elif fault is Fault.MEMORY:
+            taken = []
+            while True:
+                taken.append(np.ones(_TAKEN_AT_ONCE, np.uint8))
+                time.sleep(_BETWEEN_SECONDS)
         else:
             os.kill(os.getpid(), signal.SIGKILL if fault is Fault.KILL else signal.SIGSTOP)
 

@@ -63,4 +63,4 @@ def test_faults_are_recovered_from_and_timed(tmp_path):
 def test_an_unknown_fault_is_refused(tmp_path):
     done = here("bench", "faults", "--kinds", "kill,burn", cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--kinds names 'burn'; there are kill, hang, cut" in done.stderr
+    assert "--kinds names 'burn'; there are kill, hang, cut, memory" in done.stderr
