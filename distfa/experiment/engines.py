@@ -15,7 +15,7 @@ from distfa import codecs
 from distfa.codecs import LOSSLESS
 from distfa.codecs.choice import AUTO
 from distfa.core.kernels import the_same_every_time
-from distfa.core.records import Record, StepRecord
+from distfa.core.records import Record
 from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
 from distfa.core.threads import one_thread
@@ -29,6 +29,8 @@ from distfa.transport.message import Direction
 
 T = TypeVar("T")
 Modules = Mapping[int, nn.Module]
+
+_LOOK_SECONDS = 0.5  # between looks whether Ray itself is there
 
 
 class Engine(Protocol):
@@ -201,10 +203,12 @@ class RayEngine:
         """Train, as long as Ray itself is there."""
         from distfa.runtime.cluster import require_alive  # here, so that serial runs need no Ray
 
+        looked = time.monotonic()
         for record in self.coordinator.train(tick):
             yield record
-            if isinstance(record, StepRecord):
+            if time.monotonic() > looked + _LOOK_SECONDS:
                 require_alive()
+                looked = time.monotonic()
 
     @property
     def job(self) -> Job:

@@ -22,8 +22,8 @@ from distfa.runtime.placement import Node, in_words
 from distfa.runtime.ray_errors import in_our_terms, told
 from distfa.runtime.ray_place import require_place, store_directory
 from distfa.runtime.ray_token import PrivateToken
-from distfa.runtime.reach import lets_strangers_in, require_cluster, same_place
-from distfa.transport.address import is_loopback
+from distfa.runtime.reach import lets_strangers_in, refuses, require_cluster, same_place
+from distfa.transport.address import is_loopback, joined
 
 LOCAL = "local"
 _VITAL = {"raylet": "agent (raylet)", "gcs_server": "control process (gcs_server)"}
@@ -42,6 +42,7 @@ class _Session:
         users: Runs that use it now.
         ours: Whether we initialised it, so that the last user ends it.
         token: Of a cluster that we started.
+        needed: Parts of a cluster that this process attached to and cannot do without, and where they listen.
         process: That last used Ray through us; a forked child has another id.
     """
 
@@ -50,6 +51,7 @@ class _Session:
         self.users = 0
         self.ours = False
         self.token: PrivateToken | None = None
+        self.needed: dict[str, str] = {}
         self.process = 0
 
 
@@ -85,6 +87,8 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
             _SESSION.users, _SESSION.ours = 0, False
             _initialise(chosen(address), store_bytes)
             _SESSION.ours = True
+        if not _SESSION.users:
+            _SESSION.needed = _needed()
         _SESSION.process = os.getpid()
         _SESSION.users += 1
 
@@ -104,7 +108,7 @@ def stop_ray() -> None:
 
 
 def ended() -> str | None:
-    """Which vital part of the Ray that this process started has ended, in words; None while all is well.
+    """Which vital part of this process's Ray has ended, in words; None while all is well.
 
     Ray itself tells nobody: it ends this process, too, in seconds or a minute, by a line of its own.
     """
@@ -112,11 +116,14 @@ def ended() -> str | None:
     for part, process in node.dead_processes() if node is not None else ():
         if part in _VITAL:
             return f"Ray's {_VITAL[part]} on this machine ended (exit code {process.returncode})"
+    for part, address in _SESSION.needed.items():
+        if refuses(address):
+            return f"Ray's {_VITAL[part]} at {address} is gone"
     return None
 
 
 def require_alive() -> None:
-    """See that the Ray that this process started still runs.
+    """See that this process's Ray still runs.
 
     Raises:
         ClusterError: It does not.
@@ -158,6 +165,20 @@ def open_to_others() -> list[str]:
     """Addresses at which others on the network may use this cluster without a token; Ray is asked without one."""
     exposed = [node.address for node in nodes() if not is_loopback(node.address)]
     return exposed if exposed and lets_strangers_in(ray.get_runtime_context().gcs_address) else []
+
+
+def _needed() -> dict[str, str]:
+    """Where the control of a cluster that this process attached to listens, and the agent of its own node."""
+    node, context = ray._private.worker._global_node, ray.get_runtime_context()
+    if node is not None and node.all_processes:
+        return {}  # it started them, and sees them end
+    agents = {
+        found["NodeID"]: joined(found["NodeManagerAddress"], found["NodeManagerPort"])
+        for found in ray.nodes()
+        if found["Alive"]
+    }
+    places = {"gcs_server": context.gcs_address, "raylet": agents.get(context.get_node_id(), "")}
+    return {part: address for part, address in places.items() if address and not refuses(address)}
 
 
 def _held_by_this_task() -> tuple[str, dict[str, float]]:

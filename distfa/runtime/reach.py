@@ -15,6 +15,7 @@ from distfa.transport.address import is_here, is_loopback, split
 
 _REACH_SECONDS = 5.0
 _HEALTH_SECONDS = 20.0
+_GLANCE_SECONDS = 1.0
 
 
 def host_port(address: str) -> tuple[str, int]:
@@ -60,6 +61,17 @@ def require_cluster(address: str) -> None:
         )
     if answer.returncode:
         raise ClusterError(f"no healthy Ray cluster (version {ray.__version__}) answers at {address}; {fix}")
+
+
+def refuses(address: str) -> bool:
+    """Whether a machine answers that nobody listens there; one that is busy or cut off does not answer."""
+    try:
+        socket.create_connection(host_port(address), timeout=_GLANCE_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def lets_strangers_in(address: str) -> bool:

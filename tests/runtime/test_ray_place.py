@@ -1,9 +1,14 @@
 """Odd surroundings: a run works in them, or says what is wrong with them, and not what Ray makes of it."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -97,21 +102,69 @@ def test_rays_memory_monitor_is_named_as_what_ended_a_layer(tmp_path):
     assert "report it" not in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("part", "named"), [("raylet", "agent"), ("gcs_server", "control process")])
-def test_when_ray_itself_ends_the_run_says_so_in_one_line_of_its_own(part, named, tmp_path):
+PARTS = [("raylet", "agent"), ("gcs_server", "control process")]
+
+
+def said_without(part, starter, tmp_path, *options):
+    """What a run says when a part of Ray is killed under it; ``starter`` gives the process that started Ray."""
     log = tmp_path / "err"
     with log.open("w") as err:
-        run = subprocess.Popen(command("train", "--epochs", "5000"), cwd=tmp_path, stdout=err, stderr=err)
+        run = subprocess.Popen(command("train", "--epochs", "5000", *options), cwd=tmp_path, stdout=err, stderr=err)
     try:
         give_up = time.monotonic() + 200
         while "epoch 1:" not in log.read_text() and time.monotonic() < give_up:
             time.sleep(0.2)
-        (process,) = [child for child in psutil.Process(run.pid).children(recursive=True) if child.name() == part]
+        below = psutil.Process(starter or run.pid).children(recursive=True)
+        (process,) = [child for child in below if child.name() == part]
         process.kill()
         assert run.wait(120) == 1
     finally:
         run.kill()
     said = log.read_text()
-    assert f"error: Ray's {named} ({part}) on this machine ended (exit code -9)" in said
     assert not re.search(r"\x1b|core_worker|rpc_client|\.cc:\d|Traceback", said)
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "named"), PARTS)
+def test_when_ray_itself_ends_the_run_says_so_in_one_line_of_its_own(part, named, tmp_path):
+    said = said_without(part, None, tmp_path)
+    assert f"error: Ray's {named} ({part}) on this machine ended (exit code -9)" in said
+
+
+@pytest.fixture
+def cluster():
+    """(address, process that started it) of a Ray that belongs to nobody here."""
+    folder = Path(tempfile.mkdtemp())  # pytest's own names are too long for sockets
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--include-dashboard=false"]
+    start += ["--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}"]
+    start += ["--num-cpus=2", "--object-store-memory=100000000"]
+    with (folder / "log").open("w") as log:
+        ray = subprocess.Popen(start, stdout=log, stderr=log, env={**os.environ, "RAY_AUTH_MODE": "disabled"})
+    below = []
+    try:
+        give_up = time.monotonic() + 100
+        while "--block" not in (folder / "log").read_text() and time.monotonic() < give_up:
+            assert ray.poll() is None, (folder / "log").read_text()
+            time.sleep(0.2)
+        below = psutil.Process(ray.pid).children(recursive=True)
+        yield address, ray.pid
+    finally:
+        for process in [*below, ray]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        ray.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [part for part, _ in PARTS])
+def test_when_a_ray_it_attached_to_ends_the_run_says_so_in_one_line_of_its_own(part, cluster, tmp_path, monkeypatch):
+    """Once one part is gone, 'ray start --block' ends the other: either may be named."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    address, starter = cluster
+    said = said_without(part, starter, tmp_path, "--address", address)
+    named = "|".join(re.escape(f"{name} ({part})") for part, name in PARTS)
+    assert re.search(rf"error: Ray's ({named}) at \S+:\d+ is gone, and all layers end with it", said)
