@@ -192,13 +192,14 @@ def _held_by_this_task() -> tuple[str, dict[str, float]]:
 def _forked() -> bool:
     """Whether Ray's own threads are missing: a forked child has none but Python's.
 
-    Nothing is asked of Ray: in a forked child its sockets are the parent's, and using them ends the parent.
+    Nothing is asked of Ray: in a forked child its sockets are the parent's, and using them ends the parent. The
+    child's first thread has the child's number, and Python goes on calling it by the parent's.
     """
     try:
         running = {thread.id for thread in psutil.Process().threads()}
     except psutil.Error:
         return False
-    return running <= {thread.native_id for thread in threading.enumerate()}
+    return running <= {os.getpid(), *(thread.native_id for thread in threading.enumerate())}
 
 
 _STARTS, _TOO_LATE = 3, "timed out during startup"

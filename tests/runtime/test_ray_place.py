@@ -142,7 +142,12 @@ def cluster():
     start += ["--node-ip-address=127.0.0.1", f"--port={address.partition(':')[2]}", f"--temp-dir={folder}"]
     start += ["--num-cpus=2", "--object-store-memory=100000000"]
     with (folder / "log").open("w") as log:
-        ray = subprocess.Popen(start, stdout=log, stderr=log, env={**os.environ, "RAY_AUTH_MODE": "disabled"})
+        ray = subprocess.Popen(
+            start,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
+        )
     below = []
     try:
         give_up = time.monotonic() + 100
