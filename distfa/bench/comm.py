@@ -175,7 +175,8 @@ def _conclusion(rows: list[dict[str, Any]], specs: Sequence[RunSpec], target: fl
     exact = next((row for row in mine if row["codec"] == "/".join(_EXACT) and row["steps"]), bp)
     if exact is not bp:
         said += f" and {cell(best['payload_mb'] / exact['payload_mb'])} of what lossless {BASELINE} sends"
-    said += f"; it takes {cell(best['steps'] / bp['steps'])} of {BASELINE}'s steps"
+    ratio = best["steps"] / bp["steps"]
+    said += "; it takes as many steps" if ratio == 1 else f"; it takes {cell(ratio)} times {BASELINE}'s steps"
     soonest, bp_soonest = (_least(rows, "seconds") for rows in (others, mine))
     if soonest and bp_soonest:
         said += (
