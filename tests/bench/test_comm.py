@@ -248,6 +248,7 @@ def test_the_median_puts_a_seed_that_did_not_get_there_last():
     assert tuned.spread([curve(9)]) is None
 
 
+@pytest.mark.slow
 def test_several_seeds_make_one_row_with_its_settings_and_a_conclusion(monkeypatch):
     def passages(specs, pipelines, **_):
         for spec in specs:

@@ -68,6 +68,7 @@ def test_plain_torch_beside_bp_is_equal_on_any_model(model):
     assert [(row["rule"], row["init"]) for row in outcome.rows] == [("torch", "any"), ("bp", "any"), ("dfa", "aligned")]
 
 
+@pytest.mark.slow
 def test_a_ray_run_counts_the_bytes_of_the_closed_form():
     serial, ray = (measure(parse({**TINY, "engine": engine}), ["bp"]) for engine in ("serial", "ray"))
     assert serial.rows == ray.rows

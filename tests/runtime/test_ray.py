@@ -77,12 +77,12 @@ SYNC, PARTS, ASYNC = ("sync", 1), ("sync", 4), ("async", 4)
         ("bp", SYNC, "float32", 4),
         ("fa", PARTS, "float64", 4),
         ("dfa", ASYNC, "float32", 40),
-        ("usf", SYNC, "float64", 4),
-        ("frsf", PARTS, "float32", 4),
-        ("brsf", ASYNC, "float64", 4),
+        pytest.param("usf", SYNC, "float64", 4, marks=pytest.mark.slow),
+        pytest.param("frsf", PARTS, "float32", 4, marks=pytest.mark.slow),
+        pytest.param("brsf", ASYNC, "float64", 4, marks=pytest.mark.slow),
         ("kp", ASYNC, "float32", 4),
-        ("dkp", PARTS, "float32", 4),
-        ("drtp", PARTS, "float64", 4),
+        pytest.param("dkp", PARTS, "float32", 4, marks=pytest.mark.slow),  # the test of renewal has it
+        pytest.param("drtp", PARTS, "float64", 4, marks=pytest.mark.slow),
     ],
     ids=label,
 )
@@ -100,7 +100,7 @@ def test_actors_renew_feedback_in_the_steps_in_which_serial_does(train):
 
 def test_every_rule_had_its_turn():
     (cases,) = (mark.args[1] for mark in test_actors_equal_serial_by_every_rule.pytestmark)
-    assert [case[0] for case in cases] == list(RULES)
+    assert [getattr(case, "values", case)[0] for case in cases] == list(RULES)
 
 
 @pytest.mark.slow
@@ -173,6 +173,7 @@ def test_a_killed_layer_ends_the_run_within_thirty_seconds_by_name(train, tmp_pa
     assert '"status": "failed"' in (tmp_path / "run-0" / "run.json").read_text()
 
 
+@pytest.mark.slow  # tests/runtime/test_recovery.py stops layers, too
 def test_a_stopped_layer_ends_the_run_within_thirty_seconds_by_name(train):
     observer = killing(signal.SIGSTOP)
     with pytest.raises(LayerLost, match=r"layer \d, step \d+: its process gave no answer for \d+ s"):
