@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
+from distfa.bench.pace import Say
 from distfa.bench.steady_state import Steady
 from distfa.errors import DistfaError
-
-Say = Callable[[str], None]
 
 
 class Measured(Protocol):

@@ -14,8 +14,7 @@ from distfa.bench.arithmetic import works
 from distfa.bench.layer_memory import memory_by_layer
 from distfa.bench.machine import bare_layer_bytes, cores
 from distfa.bench.outcome import Outcome
-from distfa.bench.pace import paced
-from distfa.bench.rounds import Say
+from distfa.bench.pace import Say, paced
 from distfa.bench.task import Task
 from distfa.core.recipe import Recipe
 from distfa.core.records import StepRecord

@@ -14,8 +14,8 @@ from distfa.bench import arithmetic, engines, matrix_rate, random_data
 from distfa.bench.arithmetic import Product
 from distfa.bench.machine import cores
 from distfa.bench.outcome import Outcome
-from distfa.bench.pace import paced
-from distfa.bench.rounds import Configuration, Rounds, Say
+from distfa.bench.pace import Say, paced
+from distfa.bench.rounds import Configuration, Rounds
 from distfa.bench.task import Task
 from distfa.core.rules import BASELINE
 from distfa.errors import BenchError

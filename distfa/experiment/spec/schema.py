@@ -251,7 +251,7 @@ class RunSpec(_Part):
             return self
         if self.feedback.rank is not None:
             raise ValueError(
-                f"feedback.renew renew B_l in full, and feedback.rank is {self.feedback.rank}; leave one out"
+                f"feedback.renew renews B_l in full, and feedback.rank is {self.feedback.rank}; leave one out"
             )
         least = 1 if self.schedule == "sync" else 2
         if renew.below is not None and self.probe.every < least:
