@@ -61,5 +61,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What there is, for completion."""
+    """The public names, for completion."""
     return sorted(__all__)

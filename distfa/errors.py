@@ -77,7 +77,7 @@ class Interrupted(DistfaError):
     """The user ended the run.
 
     Attributes:
-        weights: What it had learned by then, under the keys of the user's model; None where nothing could be kept.
+        weights: What the run had learned by then, under the keys of the user's model; None if nothing could be kept.
     """
 
     exit_code = 130
@@ -112,8 +112,8 @@ class DeadlineExceeded(TransportError):
     """A wait ended without what it waited for; the message names whom it waited for.
 
     Attributes:
-        order: Sorts waits by the flow of signals: the first of many layers that wait for each other is
-            the one that missed something, the others follow from it.
+        order: Sorts waits by the flow of signals. Where many layers wait for each other, the first one missed something
+            and the others wait because of it.
     """
 
     order: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: beside their place, to the disk, then moved there."""
+"""Files that are written whole or not at all: to a temporary file in the same folder, flushed to disk, then moved."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file; another process never sees a part of it, nor does a power failure leave one.
+    """Write a file so that no other process sees a part of it and no power failure leaves a part of it.
 
     Args:
-        path: Its place, in a folder that is there; a file that was there is replaced.
-        content: Bytes, or text that goes in as UTF-8.
+        path: Where to write, in a folder that exists; an existing file is replaced.
+        content: Bytes, or text, which is written as UTF-8.
 
     Raises:
-        OSError: It cannot be written; what was there stays.
+        OSError: The file cannot be written; an existing file stays as it was.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

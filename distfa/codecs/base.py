@@ -32,7 +32,7 @@ class Codec(Protocol):
 
     @property
     def fixed_length(self) -> bool:
-        """Whether every payload of a shape is as long as ``max_payload_bytes`` says; else less where numbers allow."""
+        """Whether every payload of a shape is as long as ``max_payload_bytes`` says; else some numbers take less."""
         ...
 
     def lossless(self, dtype: torch.dtype) -> bool:
@@ -40,8 +40,7 @@ class Codec(Protocol):
         ...
 
     def max_payload_bytes(self, rows: int, columns: int, dtype: torch.dtype) -> int:
-        """Length of the payload of a (rows, columns) signal of ``dtype``; the longest, where that depends on
-        its numbers."""
+        """Length of the payload of a (rows, columns) signal of ``dtype``; the greatest, if numbers decide it."""
         ...
 
     def encode(self, signal: Tensor) -> Payload:
@@ -49,11 +48,12 @@ class Codec(Protocol):
         ...
 
     def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """The signal, shape (rows, columns), in memory of its own: payloads may be unaligned and BLAS
-        rounds by alignment.
+        """The signal, shape (rows, columns), in new memory.
+
+        A payload may be unaligned, and how BLAS rounds depends on alignment.
 
         Raises:
-            ValueError: The payload is none of such a signal.
+            ValueError: The payload does not belong to such a signal.
         """
         ...
 
@@ -66,13 +66,13 @@ def to_bytes(signal: Tensor) -> Payload:
 
 
 def from_bytes(payload: NDArray[Any], rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """A fresh tensor of ``dtype`` filled with the payload's bytes."""
+    """A new tensor of ``dtype`` filled with the payload's bytes."""
     signal = torch.empty((rows, columns), dtype=dtype)
     signal.view(torch.uint8).numpy().reshape(-1)[:] = payload
     return signal
 
 
 def require_bytes(payload: Payload, expected_bytes: int) -> None:
-    """Raise ``ValueError`` where a payload has another length."""
+    """Raise ``ValueError`` if the payload has another length."""
     if payload.nbytes != expected_bytes:
         raise ValueError(f"got {payload.nbytes} bytes, expected {expected_bytes}; the payload does not fit its shape")

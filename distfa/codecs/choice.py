@@ -1,4 +1,4 @@
-"""auto: the codec that brings a signal over a link soonest, at a bounded error, from what both really cost here."""
+"""auto: the codec that gets a signal over a link soonest, with a bounded error, from measured costs of both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AUTO = "auto"
 CANDIDATES = (LOSSLESS, "packed", "packed+zstd", "bf16", "int8", "int8+zstd", "uint8", "uint8+zstd")
 """None may be further off than int8: half of 1/127 of the row's largest magnitude."""
 
-_WORTH = 0.9  # of the time of the best lossless one: what a loss must bring
+_WORTH = 0.9  # share of the best lossless codec's time that a lossy one must save
 _REPEATS = 7
 
 
@@ -34,12 +34,12 @@ class Choice:
 
 
 def timings(rows: int, columns: int, dtype: torch.dtype, *, zeros: float) -> dict[str, Timing]:
-    """What every candidate costs on this processor, for a message of this shape.
+    """What every candidate costs on this processor for a message of this shape.
 
     Args:
-        rows: Of a message.
-        columns: As ``rows``.
-        dtype: Of signals.
+        rows: Rows of the message.
+        columns: Columns of the message.
+        dtype: The dtype of signals.
         zeros: Share of the numbers that are zero.
     """
     return {
@@ -49,10 +49,10 @@ def timings(rows: int, columns: int, dtype: torch.dtype, *, zeros: float) -> dic
 
 
 def choose(measured: Mapping[str, Timing], seconds_per_byte: float, lossless: Callable[[str], bool]) -> Choice:
-    """The codec that takes least time; one that loses nothing, unless another saves a tenth of its time.
+    """The codec that takes least time; a lossless one, unless a lossy one saves a tenth of its time.
 
     Args:
-        measured: By codec, of the slowest processor.
+        measured: By codec, on the slowest processor.
         seconds_per_byte: Of the slowest link.
         lossless: Whether a codec loses nothing.
     """

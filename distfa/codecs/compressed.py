@@ -10,14 +10,15 @@ from torch import Tensor
 from distfa.codecs.base import Codec, Payload
 
 SUFFIX = "+zstd"
-_LEVEL = 1  # higher ones take several times as long for a few per cent
+_LEVEL = 1  # higher levels take several times as long and save a few per cent more
 
 
 class Compressed:
-    """The payload of another codec as one zstd frame that says its length; a signal without rows is no bytes.
+    """The payload of another codec as one zstd frame that states its length; a signal without rows has no bytes.
 
-    Activations after a ReLU are mostly zeros, and few numbers of few bits are alike often: int4 comes to some 2 bits a
-    number, int8 to some 4. The frame's length depends on the numbers and on zstd's version, what is decoded does not.
+    Activations after a ReLU are mostly zeros, and numbers of few bits take few values, which repeat often: int4 takes
+    about 2 bits a number, int8 about 4. The frame's length depends on the numbers and on zstd's version; what is
+    decoded does not.
     Source: RFC 8878.
     """
 
@@ -29,11 +30,11 @@ class Compressed:
         self.error_bound = inner.error_bound
 
     def lossless(self, dtype: torch.dtype) -> bool:
-        """As the other codec."""
+        """Whether the other codec is lossless."""
         return self.inner.lossless(dtype)
 
     def max_payload_bytes(self, rows: int, columns: int, dtype: torch.dtype) -> int:
-        """Where nothing can be made shorter: the other codec's, and what zstd adds (ZSTD_compressBound)."""
+        """If nothing can be made shorter: the other codec's length and what zstd adds (ZSTD_compressBound)."""
         longest = self.inner.max_payload_bytes(rows, columns, dtype)
         short = max(0, (128 << 10) - longest) >> 11
         return longest + (longest >> 8) + short if longest else 0
@@ -46,7 +47,7 @@ class Compressed:
         return np.frombuffer(zstandard.ZstdCompressor(level=_LEVEL).compress(payload.data), np.uint8)
 
     def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """What the other codec reads in the frame, whose length is checked before memory is taken for it."""
+        """What the other codec reads in the frame; the stated length is checked before memory is allocated."""
         longest = self.inner.max_payload_bytes(rows, columns, dtype)
         if not longest or not payload.nbytes:
             return self.inner.decode(payload, rows, columns, dtype)

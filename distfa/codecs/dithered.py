@@ -15,9 +15,10 @@ from distfa.codecs.staging import to_host
 class DitheredInt4(Int4):
     """floor(x / scale + u), u uniform in (0, 1); read as int4.
 
-    For errors: rounding to nearest loses the small ones of a row, always the same way, and a layer sums over
-    many rows, so a right mean is worth more than a small distance. Activations do better rounded to nearest.
-    What is lost of a message is not added to the next one, whose rows are other samples.
+    It is meant for errors. Rounding to nearest loses the small numbers of a row, always in the same way; since a layer
+    sums over many rows, a correct mean is worth more than a small distance. Activations do better with rounding to
+    nearest.
+    What one message loses is not added to the next one, since that has other samples.
 
     u follows from the signal alone, by a counter-based generator, so a signal has one payload on every machine.
     Source: Gupta et al., "Deep learning with limited numerical precision", ICML 2015.
@@ -27,13 +28,13 @@ class DitheredInt4(Int4):
     error_bound = "a step, 1/7 of the largest magnitude in the row; 2^-17 of a step in the mean"
 
     def round(self, scaled: Tensor) -> Tensor:
-        """Up with the probability of the fraction; on the CPU, wherever the signal was."""
+        """Round up with a probability equal to the fraction; always on the CPU, wherever the signal was."""
         scaled = to_host(scaled)
         return scaled.add_(_uniform(scaled)).floor_()
 
 
 def _uniform(scaled: Tensor) -> Tensor:
-    """Middles of the 65536 parts of (0, 1), drawn with the numbers' CRC-32C as the key; float32, same shape."""
+    """Midpoints of the 65536 parts of (0, 1), drawn with the CRC-32C of the numbers as key; float32, same shape."""
     count = scaled.numel()
     words = np.random.Philox(key=google_crc32c.value(to_bytes(scaled))).random_raw(-(-count // 4))
     parts = torch.from_numpy(words.view(np.int16)[:count]).view(scaled.shape)

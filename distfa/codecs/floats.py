@@ -17,7 +17,7 @@ class FloatCodec:
     Attributes:
         name: What the spec calls it.
         wire_dtype: The float type on the wire.
-        error_bound: Relative to the number itself, for numbers in the type's normal range.
+        error_bound: As a share of the number, for numbers in the type's normal range.
     """
 
     name: str

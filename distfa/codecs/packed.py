@@ -1,4 +1,4 @@
-"""packed: the zeros of ReLU left out, every other bit kept."""
+"""packed: leaves out the zeros of ReLU and keeps every other bit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from distfa.codecs.base import Payload, require_bytes, to_bytes
 
 
 class Packed:
-    """Per row one bit a number, whether it is kept, padded to whole bytes; all bits first, then the kept numbers.
+    """One bit per number says whether it is kept, padded to whole bytes per row; then come the kept numbers.
 
-    Only +0.0 is left out: -0.0 and NaN are kept as they are. A signal without zeros takes a bit a number
-    more than fp32 or fp64.
+    Only +0.0 is left out: -0.0 and NaN are kept as they are. A signal without zeros takes one bit per number more than
+    fp32 or fp64.
     """
 
     name = "packed"
@@ -31,12 +31,12 @@ class Packed:
     def encode(self, signal: Tensor) -> Payload:
         """The bits and the kept numbers."""
         words = to_bytes(signal).view(f"i{signal.dtype.itemsize}")
-        kept = words != 0  # of all floats only +0.0 has no bit set
+        kept = words != 0  # +0.0 is the only float with no bit set
         bitmap = np.packbits(kept.reshape(signal.shape), axis=1)
         return np.concatenate([bitmap.reshape(-1), words[np.flatnonzero(kept)].view(np.uint8)])
 
     def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """The kept numbers in their places, and zeros."""
+        """The kept numbers in their places, and zeros elsewhere."""
         head = rows * _bitmap_bytes(columns)
         if payload.nbytes < head:
             raise ValueError(

@@ -1,6 +1,6 @@
-"""Signals between a GPU and the wire, by page-locked memory, which a GPU copies without help of the processor.
+"""Moves signals between a GPU and the wire through page-locked memory, which a GPU copies without the processor's help.
 
-A layer has a process, and so a GPU stream, of its own. torch keeps page-locked memory for the next signal, and does
+Every layer has its own process and so its own GPU stream. torch keeps page-locked memory for the next signal, and does
 not hand it out while a copy still reads it.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def to_host(signal: Tensor) -> Tensor:
-    """The signal in the processor's memory; itself if it is there."""
+    """The signal in the processor's memory; the same tensor if it is there already."""
     signal = signal.detach()
     if signal.device.type != "cuda":
         return signal.cpu()
@@ -22,7 +22,7 @@ def to_host(signal: Tensor) -> Tensor:
 
 
 def to_device(signal: Tensor, device: torch.device) -> Tensor:
-    """The signal in the device's memory, where work queued after this finds it; itself on the CPU."""
+    """The signal in the device's memory, ready for work that is queued after this; the same tensor on the CPU."""
     if device.type != "cuda":
         return signal.to(device)
     return signal.pin_memory().to(device, non_blocking=True)

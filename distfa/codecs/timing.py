@@ -1,4 +1,4 @@
-"""What a codec costs: its time on one thread beside the bytes it sends."""
+"""What a codec costs: its time on one thread, and the bytes it sends."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _REPEATS = 50
 
 
 class Timing(NamedTuple):
-    """Of one signal.
+    """The cost of one signal.
 
     Attributes:
-        encode_seconds: Median time of the sender's half.
-        decode_seconds: Median time of the receiver's half.
-        payload_bytes: What is sent.
+        encode_seconds: Median time of encoding.
+        decode_seconds: Median time of decoding.
+        payload_bytes: Bytes that are sent.
     """
 
     encode_seconds: float
@@ -41,11 +41,11 @@ def measure(
     """Time a codec on one torch thread.
 
     Args:
-        codec: What to time.
-        rows: Of a signal of normal numbers.
-        columns: As ``rows``.
+        codec: The codec to time.
+        rows: Rows of a signal of normally distributed numbers.
+        columns: Its columns.
         zeros: Share of the numbers that are zero, as after a ReLU.
-        dtype: Of the signal.
+        dtype: Its dtype.
         repeats: Measurements behind each median.
     """
     generator = torch.Generator().manual_seed(0)

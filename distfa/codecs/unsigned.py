@@ -1,4 +1,4 @@
-"""uint8, uint4, uint2: all levels for numbers that are not negative, as after a ReLU."""
+"""uint8, uint4, uint2: use all levels for numbers that are not negative, as after a ReLU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from distfa.codecs.scaled import RowScaled
 
 
 class Unsigned(RowScaled):
-    """A row without negative numbers has 2^bits levels from 0 to its largest; any other row half as many each way.
+    """A row without negative numbers has 2^bits levels from 0 to its largest; any other row half as many per sign.
 
-    So twice as fine as int8 or int4 on activations that are not negative, and never wrong on others. A row that holds
-    negative numbers has the sign of its scale set. A row of width d lies in w = ceil(d bits / 8) bytes: number i in
-    byte i mod w, in the bits from bits * (i div w) on.
+    So it is twice as fine as int8 or int4 on activations that are not negative, and still correct on others. A row with
+    negative numbers has a negative scale. A row of width d takes w = ceil(d bits / 8) bytes: number i is in byte i mod
+    w, in the bits from bits * (i div w) on.
     """
 
     def __init__(self, bits: int) -> None:
@@ -27,15 +27,15 @@ class Unsigned(RowScaled):
         )
 
     def row_bytes(self, columns: int) -> int:
-        """``bits`` bits a number, padded to whole bytes."""
+        """``bits`` bits per number, padded to whole bytes."""
         return -(-columns // (8 // self.bits))
 
     def tops(self, signal: Tensor) -> Tensor:
-        """By the row; negative where it holds negative numbers."""
+        """The top of every row; negative if the row has negative numbers."""
         return torch.where(signal.amin(dim=1, keepdim=True) < 0, -float(self.signed_top), float(self.top))
 
     def write(self, scaled: Tensor) -> Tensor:
-        """Rounded to nearest, in two's complement, several to a byte."""
+        """The numbers, rounded to nearest, in two's complement, several to a byte."""
         levels = torch.nan_to_num_(scaled.round_(), nan=0.0).to(torch.int16).bitwise_and_(self.top).to(torch.uint8)
         packed = torch.zeros(len(levels), self.row_bytes(levels.shape[1]), dtype=torch.uint8, device=levels.device)
         for place, part in enumerate(torch.split(levels, max(1, packed.shape[1]), dim=1)):
@@ -43,12 +43,12 @@ class Unsigned(RowScaled):
         return packed
 
     def read(self, rows: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
-        """The levels, as if no row were signed."""
+        """The levels, read as if no row had a sign."""
         parts = [(rows >> (place * self.bits)) & self.top for place in range(8 // self.bits)]
         return torch.cat(parts, dim=1)[:, :columns].to(dtype)
 
     def numbers(self, body: Tensor, columns: int, scale: Tensor) -> Tensor:
-        """Signs extended where the scale has one."""
+        """The numbers, with signs extended in rows whose scale is negative."""
         levels = self.read(body, columns, scale.dtype)
         levels -= ((scale < 0) & (levels > self.signed_top)) * (self.top + 1)
         return levels.mul_(scale.abs())

@@ -125,9 +125,9 @@ class Activation:
 
 
 def from_module(module: nn.Module) -> Activation | None:
-    """The activation a torch module computes, or None where it is none that the fast path knows.
+    """The activation that a torch module computes; None if the fast path does not know it.
 
-    By its exact class: a subclass may compute something else.
+    Only the exact class counts: a subclass may compute something else.
     """
     match module:
         case nn.ReLU() if type(module) is nn.ReLU:

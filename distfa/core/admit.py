@@ -1,4 +1,4 @@
-"""What cannot be trained as it was given is refused by name, before anything starts, with the way out."""
+"""Refuses what cannot be trained as it was given: by name, before anything starts, with the way out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Group = list[tuple[str, nn.Module]]
 _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
     *("_state_dict_hooks", "_state_dict_pre_hooks"),
-)  # those of load_state_dict may stay: the audit loads, too, and removed parametrisations leave one behind
+)  # hooks of load_state_dict may stay: the audit loads weights too, and removing a parametrisation leaves one behind
 _MODES = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
 
 
@@ -68,7 +68,7 @@ def admit(model: nn.Sequential, groups: Sequence[Group]) -> None:
 
 
 def require_dtype(model: nn.Module, dtype: torch.dtype) -> None:
-    """Refuse a model whose numbers are not of the run's type, but for float32 in a float64 run, which loses nothing.
+    """Refuse a model whose numbers are not of the run's type; float32 in a float64 run loses nothing and is allowed.
 
     Raises:
         ModelError: Names the parameter and both types.
@@ -116,9 +116,9 @@ def _admit_module(name: str, module: nn.Module) -> None:
 
 
 def _require_apart(groups: Sequence[Group]) -> None:
-    """No parameter and no buffer may belong to two layers, by itself, in a module used twice, or by its memory.
+    """Refuse a parameter or buffer that two layers share: by itself, in a module used twice, or by its memory.
 
-    Nor may two tensors of one layer lie in the same memory: in a copy of the layer they would be apart.
+    Two tensors of one layer may not lie in the same memory either: a copy of the layer would have two separate ones.
     """
     owners: dict[int, tuple[int, str]] = {}
     inside: dict[int, list[tuple[str, torch.Tensor]]] = {}
@@ -149,19 +149,19 @@ def _require_apart(groups: Sequence[Group]) -> None:
 def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two views of one storage have numbers in common."""
     if not (isinstance(a, nn.Parameter) or isinstance(b, nn.Parameter)):
-        return False  # copying keeps buffers together
+        return False  # a copy keeps buffers that share memory together
     (a_start, a_end), (b_start, b_end) = _extent(a), _extent(b)
     return a_start < b_end and b_start < a_end
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """Bytes of memory from its first number to behind its last."""
+    """Where its first number begins and its last one ends, in bytes of memory."""
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
 
 
 def require_tensor(output: object, where: str) -> torch.Tensor:
-    """A layer's output, if it is one tensor of floating-point numbers.
+    """A layer's output, which must be one tensor of floating-point numbers.
 
     Raises:
         ModelError: It is a tuple (as of an LSTM), a dictionary, or integers.

@@ -1,14 +1,14 @@
-"""What a layer computes inside: forward, the way back, its own gradient; exact whatever its modules are.
+"""What a layer computes inside: forward, the way back, its own gradient. All of it is exact, whatever its modules are.
 
-Two blocks do the same. ``LinearBlock`` runs one Linear and its activation on torch's kernels directly, the fast
+There are two kinds. ``LinearBlock`` runs one Linear and its activation on torch's kernels directly, the fast
 path; ``ModuleBlock`` runs any modules under autograd, with feedback in place of weights by ``Swap``.
 
-Legend, for a micro-batch of n rows: h_in (n, *shape of h_{l-1}), h, s (n, *shape of h_l). ``delta`` is where the
-block starts its way back from: dLoss/dz (n, d_l) in a LinearBlock, dLoss/dh itself in a ModuleBlock. A stand-in is
-a tensor in the shape of a weight, by the weight's name.
+Legend, for a micro-batch of n rows: h_in (n, *shape of h_{l-1}), h, s (n, *shape of h_l). ``delta`` is what the block
+starts its way back with: dLoss/dz (n, d_l) in a LinearBlock, dLoss/dh itself in a ModuleBlock. A stand-in is a tensor
+of a weight's shape that takes the weight's place; stand-ins are kept by the weight's name.
 
 Parameters are kept in the run's dtype, with the rule's G as their ``grad``. In a mixed run signals and products are
-bfloat16, and so are the copies of parameters that they meet.
+bfloat16, and products take bfloat16 copies of the parameters.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ class Block(Protocol):
     """The inside of a layer.
 
     Attributes:
-        trained: Its trained parameters, by the model's names.
+        trained: Its trained parameters, by their names in the model.
     """
 
     trained: dict[str, Tensor]
 
     def infer(self, h_in: Tensor) -> Tensor:
-        """h in evaluation, keeping nothing."""
+        """h in evaluation; nothing is kept for a way back."""
         ...
 
     def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> Any:
-        """A tape of one micro-batch; its ``h_in`` and ``h`` are the layer's input and output.
+        """The tape of one micro-batch's forward; its ``h_in`` and ``h`` are the layer's input and output.
 
         Args:
             h_in: In the dtype of signals, or integer tokens.
-            seed: Of dropout.
-            aside: Whether running statistics stay as they are.
+            seed: Seed of dropout.
+            aside: Whether this is beside training, so that running statistics stay as they are.
         """
         ...
 
@@ -53,14 +53,14 @@ class Block(Protocol):
 
         Args:
             delta: As ``start`` gives it.
-            tape: Of the forward.
-            stand_in: Empty for the weights themselves.
-            inside: Whether the layer's own gradient goes back through the stand-ins, too.
+            tape: The tape of that micro-batch's forward.
+            stand_in: Stand-ins by the weight's name; empty to use the weights themselves.
+            inside: Whether the layer's own gradient also goes back through the stand-ins.
         """
         ...
 
     def accumulate(self, delta: Tensor, tape: Any, *, first: bool, stand_in: Stand | None = None) -> None:
-        """Add the micro-batch's gradient to the parameters' ``grad``, or begin it with the step's first."""
+        """Add the micro-batch's gradient to the parameters' ``grad``; the first one of a step sets it."""
         ...
 
     def gradients(self, delta: Tensor, tape: Any) -> list[Tensor]:
@@ -68,20 +68,20 @@ class Block(Protocol):
         ...
 
     def pass_on(self, feedback: Tensor, tape: Any) -> Tensor:
-        """Rows of direct feedback of the layer below: the mean over samples of the way back of these rows.
+        """Rows of direct feedback for the layer below: these rows taken back through the layer, as a mean over samples.
 
         Args:
             feedback: (C, numbers of h_l at one position).
-            tape: Of some samples.
+            tape: The tape of the samples to take the mean over.
         """
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """Its Linears' and Convs' weights as products take them, by name."""
+        """The weights of its Linears and Convs in the dtype of products, by name."""
         ...
 
     def follow(self) -> None:
-        """Take over an update of the trained parameters."""
+        """Copy an update of the trained parameters to whatever is made of them."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -89,5 +89,5 @@ class Block(Protocol):
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what ``state`` gave."""
+        """Set the parameters and buffers to what ``state`` gave."""
         ...

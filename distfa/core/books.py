@@ -1,7 +1,7 @@
 """Where the two ends of everything meet: halves of ledger entries, probes of all layers, digests of both ends.
 
-Each layer reports its own; the books put them together as they come. At the end of a good run nothing is left
-without its other end: what is, was lost.
+Each layer reports its own end; the books put two ends together as they come. At the end of a good run every end has
+found its other one: what is left over shows that something was lost.
 """
 
 from __future__ import annotations

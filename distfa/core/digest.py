@@ -1,8 +1,8 @@
-"""Exact digests of signals: both ends of a link repeat the identical product, so any altered number shows.
+"""Exact digests of signals: both ends of a link compute the same product, so any altered number shows.
 
-The product is one of integers, the numbers' own bits times fixed odd weights, modulo 2^64: it does not round,
-the order of summation does not matter, and since odd weights can be divided out, one altered element always
-changes it. Several altered elements escape with a chance of about 2^-64.
+The product is one of integers, modulo 2^64: the bits of the numbers times fixed odd weights. It does not round, and the
+order of summation does not matter. Since odd weights can be divided out, one altered element always changes it. Several
+altered elements escape with a chance of about 2^-64.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Digest:
     Attributes:
         boundary: l.
         direction: ``up`` or ``down``.
-        sender: Layer.
-        receiver: Layer.
+        sender: The layer that sends.
+        receiver: The layer that receives.
         step: Counted from 0.
         micro_batch: Within the step.
         end: ``sent`` or ``received``.

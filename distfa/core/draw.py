@@ -1,7 +1,7 @@
 """Everything random, from (run seed, purpose, index) by a counter-based generator.
 
-Philox with the purpose and index in its key gives every layer its own stream without order: any
-end of the wire draws any matrix alone, which is why feedback matrices never travel.
+Philox with the purpose and index in its key gives every layer its own stream, whatever is drawn before: any end of the
+wire draws any matrix alone, which is why feedback matrices never travel.
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
@@ -47,7 +47,7 @@ def matrix(
 
     ``normal`` and ``uniform`` have independent elements of variance 1 / columns. ``orthogonal`` is
     uniform (Haar) over matrices with orthonormal rows, or with orthogonal columns where there are
-    fewer of those. LAPACK makes it: the same bits on the same kind of processor, thread for thread.
+    fewer of those. LAPACK computes it: the same kind of processor with the same number of threads gives the same bits.
     Source: Saxe, McClelland & Ganguli, ICLR 2014, for orthogonal weights.
     """
     random = generator(seed, purpose, index, part)

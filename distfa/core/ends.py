@@ -1,7 +1,7 @@
-"""A layer's ends of the rule: the state with which it sends errors down, and that with which it reads its own.
+"""A layer's ends of the rule: the state with which it sends errors down, and the state with which it reads its error.
 
-The rule says what the state is and what is made of it; here it is kept, renewed, trained where the rule says so,
-and saved.
+The rule says what the state is and what is computed with it. This file keeps it, renews it, trains it where the rule
+says so, and saves it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from distfa.core.block import Block
 from distfa.core.linear_block import add_product
 from distfa.core.recipe import Recipe
 
-_TEACHER = ""  # its name among learned feedback, beside the names of weights
+_TEACHER = ""  # the teacher's name among learned feedback; all others have the name of a weight
 
 
 class Operand:
-    """A matrix that is updated, as products take it: itself, or a copy in the dtype of the signals.
+    """A matrix that is updated, in the form that products take: itself, or a copy in the dtype of the signals.
 
     Args:
-        master: Where updates are made.
-        dtype: Of the signals.
+        master: The matrix that the optimizer updates.
+        dtype: The dtype of the signals.
     """
 
     def __init__(self, master: Tensor, dtype: torch.dtype) -> None:
@@ -32,7 +32,7 @@ class Operand:
         self.value = master.to(dtype)
 
     def follow(self) -> None:
-        """Take over an update of the master."""
+        """Copy an update of the master."""
         if self.value is not self.master:
             self.value.copy_(self.master)
 
@@ -45,20 +45,21 @@ class Ends:
         index: The layer, counted from 1.
         rule: The run's.
         block: The layer's inside, at its initial weights.
-        device: Where signals live.
+        device: The device of the signals.
 
     Attributes:
-        origin: By boundary that the layer sends errors across (and its own, for feedback inside it), tensors by the
-            name of the weight in whose place they stand; in the dtype of signals.
-        teacher: What the layer multiplies the message to it by; None where the message is s_l itself.
-        learned: Of both, what takes an update at every step: by the weight's name, the teacher by the empty one.
-        optimizer: Of what is learned.
+        origin: For every boundary that the layer sends errors across (and for its own, with feedback inside it):
+            tensors in the dtype of signals, by the name of the weight whose place they take.
+        teacher: The matrix by which the layer multiplies the message it gets; None where the message is s_l itself.
+        learned: Those tensors of both that are updated at every step: by the weight's name, the teacher by the empty
+            name.
+        optimizer: The optimizer of ``learned``.
     """
 
     def __init__(self, recipe: Recipe, index: int, rule: rules.Rule, block: Block, device: torch.device) -> None:
         self._recipe, self._index, self._rule, self._block, self._device = recipe, index, rule, block, device
         is_output = index == len(recipe.network)
-        # The lowest boundary first: it is the first to need its error, for its next step's forward.
+        # The lowest boundary first: the layer below it needs its error first, for the forward of its next step.
         self.sends_to = tuple(b for b in recipe.network.boundaries if rule.origin(b) == index)
         self.inside = index - 1 if recipe.feedback.inside == "feedback" and rule.stands_in else None
         kept = {*self.sends_to, *([] if self.inside is None else [self.inside])}
@@ -97,7 +98,7 @@ class Ends:
         self.learned[_TEACHER].follow()
 
     def feedback(self) -> Tensor:
-        """A copy of the teacher as it is updated: of a learned one its master."""
+        """A copy of the teacher; of a learned one a copy of its master."""
         if _TEACHER in self.learned:
             return self.learned[_TEACHER].master.clone()
         if self.teacher is None:
@@ -105,31 +106,31 @@ class Ends:
         return self.teacher.clone()
 
     def standing_in(self) -> Mapping[str, Tensor] | None:
-        """What stands in for the weights in the layer's own gradient; None where that is exact."""
+        """Stand-ins for the weights in the layer's own gradient; None where that gradient is exact."""
         if self.inside is None:
             return None
         return self._rule.stand_in(self.origin[self.inside], self._block.weights())
 
     def learn(self, message: Tensor, h: Tensor, *, first: bool) -> None:
-        """Add one micro-batch's message^T h_l to the gradient of a learned teacher, or begin it."""
+        """Add one micro-batch's message^T h_l to the gradient of a learned teacher; the first one of a step sets it."""
         if _TEACHER in self.learned:
             rows, columns = self.learned[_TEACHER].master.shape
             add_product(self.learned[_TEACHER].master, message.reshape(-1, rows), h.reshape(-1, columns), first=first)
 
     def share_gradients(self) -> None:
-        """Give feedback that stands beside a weight that weight's gradient."""
+        """Give each feedback tensor that is kept beside a weight the gradient of that weight."""
         for name, operand in self.learned.items():
             if name != _TEACHER:
                 operand.master.grad = self._block.trained[name].grad
 
     def descend(self, lr: float) -> None:
-        """The optimizer's step of what is learned."""
+        """Make the optimizer's step of all learned feedback."""
         self.optimizer.step(lr)
         for operand in self.learned.values():
             operand.follow()
 
     def matrix_of_the_law(self) -> Tensor | None:
-        """What the potential of the boundary below is measured with, as a matrix, float64, as products take it."""
+        """The matrix for the potential of the boundary below, in float64: the numbers as products take them."""
         below, spec = self._index - 1, self._recipe.network[self._index]
         if not below or self._rule.keeps_potential(below) != self._index:
             return None
@@ -166,7 +167,7 @@ class Ends:
             held |= under(f"origin.{boundary}.", state, self._device)
 
     def signal(self, tensor: Tensor) -> Tensor:
-        """In the dtype of signals, where they live."""
+        """The tensor in the dtype of signals, on their device."""
         return tensor.to(self._device, self._recipe.signal_dtype)
 
     def _signals(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -180,7 +181,7 @@ class Ends:
 
 
 def under(prefix: str, state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """What ``state`` holds under a prefix, copied, without it."""
+    """Copies of what ``state`` holds under a prefix, by names without the prefix."""
     return {
         name.removeprefix(prefix): value.to(device, copy=True)
         for name, value in state.items()

@@ -17,15 +17,15 @@ def require_finite(signal: Tensor, what: str, *, layer: int, step: int) -> None:
 
     Args:
         signal: Any shape.
-        what: What it is and whence, for the message: "activation from layer 2".
+        what: What it is and where it comes from, for the message: "activation from layer 2".
         layer: The layer that received it.
         step: The step it belongs to.
 
     Raises:
         NonFiniteError: How many values are not finite, of how many.
     """
-    # A sum is finite unless an element is not, or the sum itself overflows: one cheap pass decides
-    # for nearly every message, and only a suspect one is counted.
+    # A sum is finite unless an element is not finite or the sum overflows. So one cheap pass is enough for nearly every
+    # message, and elements are counted only where the sum is not finite.
     if math.isfinite(signal.sum().item()):
         return
     bad = signal.numel() - int(torch.isfinite(signal).sum())

@@ -1,9 +1,9 @@
 """Which kernels a GPU computes with: the same ones every time, in the precision that the run asks for.
 
-torch's own choice is faster: of several convolution kernels cuDNN takes one that may add in another order each time,
-so does attention, and float32 is rounded to 19 bits (TF32) before it is multiplied. Engines could not agree then, nor
-a resumed run with a whole one, and the books would show the rounding. Processors need nothing of this: one thread is
-enough.
+torch's own choice is faster: cuDNN takes a convolution kernel that may add in another order each time, attention does
+the same, and float32 is rounded to 19 bits (TF32) before it is multiplied. Then engines would not agree, a resumed run
+would differ from one that was not interrupted, and the books would show the rounding. CPUs need none of this: one
+thread is enough.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.utils import deterministic
 
-_BACKENDS: Any = torch.backends  # its modules make their attributes as they are loaded
+_BACKENDS: Any = torch.backends  # the modules of torch.backends set their attributes when they are loaded
 _PRODUCTS = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
 _ATTENTION = tuple(
     (getattr(_BACKENDS.cuda, f"{kind}_sdp_enabled"), getattr(_BACKENDS.cuda, f"enable_{kind}_sdp"))
@@ -26,10 +26,9 @@ _ATTENTION = tuple(
 
 @contextmanager
 def the_same_every_time(device: torch.device) -> Iterator[None]:
-    """Compute with kernels that give the same bits every time, and float32 in full; then all is as it was before.
+    """Compute with kernels that give the same bits every time, and in full float32; then restore the settings.
 
-    A module that has no such kernel runs all the same, and torch warns by its name: then runs may differ in
-    their last bits.
+    A module without such a kernel still runs, and torch warns and names it: then runs may differ in their last bits.
 
     Args:
         device: Nothing is changed for ``cpu``.
@@ -46,7 +45,7 @@ def the_same_every_time(device: torch.device) -> Iterator[None]:
     for products in _PRODUCTS:
         products.fp32_precision = "ieee"
     for _, enable in _ATTENTION:
-        enable(False)  # leaves the plain one, whose way back adds in one order
+        enable(False)  # leaves the plain one, which adds in a fixed order on the way back
     torch.backends.cudnn.benchmark = deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

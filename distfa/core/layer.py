@@ -1,8 +1,8 @@
 """One layer: its block, its ends of the rule, its optimizer and its books; the same object in every engine.
 
-Legend, for a micro-batch of n rows: h_in (n, *shape of h_{l-1}), h, s (n, *shape of h_l), delta as its block starts
-its way back (``distfa.core.block``), message (n, *the rule's shape). Every tensor a layer hands out is a fresh,
-aligned allocation: BLAS may round differently on other alignments, and engines must agree to the last bit.
+Legend, for a micro-batch of n rows: h_in (n, *shape of h_{l-1}), h, s (n, *shape of h_l), delta as the block starts its
+way back with it (``distfa.core.block``), message (n, *the rule's shape). Every tensor that a layer hands out has newly
+allocated, aligned memory: BLAS may round differently on other alignments, and engines must agree to the last bit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Part = tuple[int, int]
 
 @dataclass(kw_only=True)
 class _Kept:
-    """A micro-batch between its forward and its backward; ``updates`` made before it tell the weights it saw."""
+    """A micro-batch between its forward and its backward; ``updates`` made before it tell which weights it saw."""
 
     tape: Any
     updates: int
@@ -49,12 +49,12 @@ class Layer:
     Args:
         recipe: What every layer of the run agrees on.
         index: l, counted from 1.
-        device: Where weights and signals live.
+        device: The device of weights and signals.
         module: The layer as the user gave it, which is copied; a layer of a seeded network needs none, unless
             ``init`` is ``given``.
 
     Attributes:
-        undecided: By step, what its probes saw, where it has yet to be judged whether feedback is renewed for it.
+        undecided: By step, what its probes saw, as long as it has not been decided whether this calls for a renewal.
 
     Raises:
         ModelError: There is no module, and the layer cannot be drawn from the seed.
@@ -113,13 +113,13 @@ class Layer:
         return self.parameters[1] if self.spec.bias else None
 
     def state(self) -> dict[str, Tensor]:
-        """All parameters and buffers under the keys of the user's own model."""
+        """All parameters and buffers under the keys of the user's model."""
         return self.block.state()
 
     # -- a step ---------------------------------------------------------------------------------
 
     def begin_step(self, step: int, *, probed: bool = False) -> None:
-        """Before the step's first backward: draw what the rule draws for each step, open the books where they are due.
+        """Before the step's first backward: draw what the rule draws for each step; open the books if an entry is due.
 
         Args:
             step: Counted from 0.
@@ -132,7 +132,7 @@ class Layer:
         self.ends.refresh(step)
 
     def infer(self, h_in: Tensor) -> Tensor:
-        """h in evaluation, keeping nothing."""
+        """h in evaluation; nothing is kept for a way back."""
         return self.block.infer(self._signal(h_in))
 
     def forward(self, h_in: Tensor, part: Part) -> Tensor:
@@ -167,7 +167,7 @@ class Layer:
         return delta
 
     def label_message(self, target: Tensor, rows: int) -> Tensor:
-        """What stands in for an error message where the rule reads labels: the target / rows, (n, *output)."""
+        """The message of a rule that reads labels instead of errors: the target / rows, (n, *output)."""
         positions, classes = self._recipe.network.positions, self._recipe.network.outputs
         if target.is_floating_point():
             return self._signal(target / rows)
@@ -229,11 +229,11 @@ class Layer:
         return torch.eye(self._recipe.network.outputs, dtype=self._signal_dtype, device=self.device)
 
     def renew(self, feedback: Tensor, part: Part) -> Tensor | None:
-        """Keep the rows that came as the new feedback of a hidden layer; what it passes on to the layer below.
+        """Keep the rows that came as the new feedback of a hidden layer, and make the rows for the layer below.
 
         Args:
             feedback: mean dlogits/dh_l, (C, numbers of h_l at a position).
-            part: A micro-batch whose forward is made; the mean is over its first rows.
+            part: A micro-batch that has had its forward; the mean is over its first rows.
 
         Returns:
             mean dlogits/dh_{l-1}; None at the first layer.
@@ -267,11 +267,11 @@ class Layer:
         """One micro-batch of the true backward pass.
 
         Args:
-            gradient: dLoss/dh_l, in its shape: of the loss itself at the output layer.
+            gradient: dLoss/dh_l, in the shape of h_l; at the output layer the gradient of the loss itself.
             micro_batch: In order.
 
         Returns:
-            dLoss/dh_{l-1}; None at the first layer, where nobody waits for it.
+            dLoss/dh_{l-1}; None at the first layer, since nobody waits for it.
         """
         tape = self._probe_tapes.pop(micro_batch)
         delta = self.block.start(gradient, tape)
@@ -282,11 +282,11 @@ class Layer:
         return self.block.back(delta, tape, {}) if self.index > 1 else None
 
     def straight(self, delta: Tensor, part: Part) -> Tensor:
-        """What backpropagation would make of the rule's own delta: the exact way back, shape of h_{l-1}."""
+        """The rule's own delta taken back exactly, as backpropagation would do it: shape of h_{l-1}."""
         return self.block.back(delta, self._kept[part].tape, {})
 
     def compare(self, straight: Tensor) -> None:
-        """Set s_l of the last backward beside what backpropagation would send: signal alignment."""
+        """Compare s_l of the last backward with what backpropagation would send: signal alignment."""
         self._cosines.append(row_cosines(self._taught.flatten(1), straight.flatten(1)))
 
     def probed(self, step: int) -> LayerProbe:
@@ -301,7 +301,7 @@ class Layer:
     # -- all of it ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the layer needs to go on between two steps, by names that say what each is."""
+        """All that the layer needs to go on between two steps; every name says what it is."""
         found = {f"model.{name}": value for name, value in self.block.state().items()}
         for name, parameter in self.block.trained.items():
             found |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
@@ -317,7 +317,7 @@ class Layer:
         """Go on where ``state_dict`` was taken, bit for bit.
 
         Raises:
-            KeyError: It is of another layer.
+            KeyError: It was taken from another layer.
         """
         self.block.load({name.removeprefix("model."): v for name, v in state.items() if name.startswith("model.")})
         for name, parameter in self.block.trained.items():

@@ -1,4 +1,4 @@
-"""One layer's side of the books: what it measures around a step, for the halves that are its to report.
+"""One layer's side of the books: what it measures around a step, for the halves that it has to report.
 
 Shapes: per-neuron vectors (d_l,), float64; s, h, z, delta (n, d_l).
 """
@@ -37,10 +37,10 @@ class LayerLedger:
 
     Args:
         recipe: The run's.
-        layer: Whose side this is.
+        layer: The layer whose side this is.
         rule: The run's.
-        matrix: What the potential of the boundary below is measured with, as a matrix of the rows of this layer's
-            weight, float64; None where the weight itself says it, or this layer keeps none.
+        matrix: The matrix that the potential of the boundary below is measured with, row for row with this layer's
+            weight, float64; None where the weight alone is enough, or this layer keeps no potential.
         device: Where the layer computes.
 
     Attributes:
@@ -61,7 +61,7 @@ class LayerLedger:
         self._pairs_only = self._upper is not None and not rule.is_direct and not self._spec.linear_in
         self._shadow: Tensor | None = None  # V_l, once it has moved, float64
         self._read: Tensor | None = None  # e^T h_l of this step so far
-        self._feedback: Tensor | None = None  # B_l, or the factor of it that layer l has
+        self._feedback: Tensor | None = None  # B_l, or layer l's factor of it
         self._sums: _Signals | None = None
         self._sent = [0.0, 0.0]  # <message, h_in> of this step so far, and the sum of magnitudes
         self._renewal: tuple[int, Tensor] | None = None  # (step, what its renewal did to the potential, per neuron)
@@ -71,7 +71,7 @@ class LayerLedger:
         self._drift = self._nothing()
 
     def begin(self, step: int) -> None:
-        """A step's backwards begin; it is entered in the books where the cadence says so."""
+        """The backwards of a step begin; every ``ledger_every`` steps one is entered in the books."""
         self._due = self._recipe.ledger_due(step)
         self._sums = self._read = None
         self._sent = [0.0, 0.0]
@@ -98,7 +98,7 @@ class LayerLedger:
             self._sums.square += self._by_neuron(square)
 
     def sent(self, message: Tensor, h_in: Tensor) -> None:
-        """Add one micro-batch of what this layer sent down and got from below: the pairing, seen from above."""
+        """Add one micro-batch of what this layer sent down and got from below: the pairing at its upper end."""
         if self._due and self._pairs_only:
             product = message.double() * h_in.double()
             self._sent[0] += product.sum().item()
@@ -108,8 +108,8 @@ class LayerLedger:
         """One micro-batch of dfa's shadow readout, which moves at every step.
 
         Args:
-            message: e, shape (n, ..., C), or as many columns as the rank.
-            h: Shape (n, *shape of h_l).
+            message: e, shape (n, ..., C); with a low rank as many columns as the rank.
+            h: h_l, shape (n, *shape of h_l).
             feedback: What layer l multiplies the message by, shape (columns, numbers of h_l at a position).
         """
         if not self._local:
@@ -120,7 +120,7 @@ class LayerLedger:
         self._read = product if self._read is None else self._read.add_(product)
 
     def renewed(self, step: int, before: Tensor, after: Tensor, *, learned: bool) -> None:
-        """Feedback was renewed at the start of a step, which moves the potential that this layer keeps.
+        """Note that feedback was renewed at the start of a step: this moves the potential that this layer keeps.
 
         Args:
             step: Counted from 0.
@@ -137,9 +137,9 @@ class LayerLedger:
             self._renewal = step, ((new - old) * self._shadow).sum(0)
 
     def stale(self, parameters: list[Tensor]) -> None:
-        """The gradient so far is of micro-batches whose forward saw the weights before the last update.
+        """Note that the gradient so far comes from micro-batches whose forward saw the weights before the last update.
 
-        They come first in a step, so the last call has all of them: <W - W(at forward), G> of those.
+        They come first in a step, so the last call covers all of them: it measures <W - W(at forward), G>.
         """
         if self._due and self._lower:
             self._drift = sum(
@@ -158,16 +158,16 @@ class LayerLedger:
         learned: Mapping[str, Tensor],
         feedback_optimizer: Optimizer,
     ) -> list[Half]:
-        """Carry out the update and enter it; returns this layer's halves, none off the cadence.
+        """Make the update and enter it in the books; returns this layer's halves, none in a step that is not entered.
 
         Args:
             step: Counted from 0.
             lr: Learning rate of this update.
             update: Makes the update.
             trained: The layer's parameters.
-            optimizer: Theirs.
-            learned: Feedback that is trained, by its weight's name; the teacher by none.
-            feedback_optimizer: Its optimizer.
+            optimizer: The optimizer of ``trained``.
+            learned: Feedback that is trained, by its weight's name; the teacher by the empty name.
+            feedback_optimizer: The optimizer of ``learned``.
         """
         config = replace(self._recipe.optimizer, lr=lr)
         self._move_shadow(trained, lr)
@@ -189,7 +189,7 @@ class LayerLedger:
         return [replace(half, neurons=each) for half, each in zip(halves, neurons, strict=True)]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the books carry from step to step: the shadow readout."""
+        """What the books carry over from step to step: the shadow readout."""
         found = {"shadow": self._shadow, "feedback": self._feedback}
         found |= {f"before.{i}": p for i, p in enumerate(self._before)}
         return {name: value for name, value in found.items() if value is not None}
@@ -211,7 +211,7 @@ class LayerLedger:
         outgoing: Fold,
         local: Fold,
     ) -> list[Half]:
-        """The halves this layer reports: of its own neurons, of those below it, of the potential it keeps itself."""
+        """The halves this layer reports: for its own neurons, for those of the layer below, for its potential."""
         halves = []
         if self._lower and self._sums is not None:
             halves.append(self._lower_half(step, lr, updates, self._sums, incoming))
@@ -230,7 +230,7 @@ class LayerLedger:
         return halves
 
     def _lower_half(self, step: int, lr: float, updates: Mapping[str, Update], sums: _Signals, fold: Fold) -> Half:
-        """The growth of the layer's weights; what h_l is not homogeneous by is measured, or the definition itself."""
+        """The growth of the layer's weights; non-homogeneity is measured, or it is by definition what is left over."""
         total, staleness = self._nothing_yet(fold), -lr * fold.vector(self._drift)
         for update in updates.values():
             for block in update.blocks():
@@ -243,7 +243,8 @@ class LayerLedger:
         signals = self._rounding.of_products(lr * fold.vector(sums.magnitude), lr**2 * fold.vector(sums.square))
         numbers, alike = next((u.numbers for u in updates.values()), 1), 0.0
         if not self._spec.plain:
-            # A normalisation starts as all ones, and Adam's first step moves all alike: their roundings do not cancel.
+            # A normalisation starts as all ones, and Adam's first step moves all by the same amount: their roundings do
+            # not cancel.
             numbers = self._spec.trainable
             vectors = [u.parameter.double() for u in updates.values() if u.parameter.dim() < 2]
             alike = self._rounding.epsilon / 2 * sum(vector.square().sum().item() for vector in vectors)
@@ -352,11 +353,11 @@ class LayerLedger:
         return signal.reshape(len(signal), len(self._nothing()), -1).sum((0, 2))
 
     def _rows(self, per_row: Tensor) -> Tensor:
-        """One number for every row of a parameter, as ``_by_neuron`` gives them."""
+        """One number for every row of a parameter, in the form that ``_by_neuron`` gives."""
         return per_row if len(per_row) == len(self._nothing()) else per_row.sum().reshape(1)
 
     def _move_shadow(self, trained: Mapping[str, Tensor], lr: float) -> None:
-        """V moves by -lr e^T h, whatever the optimizer makes of the gradient; at the output layer that is G."""
+        """Move V by -lr e^T h, whatever the optimizer makes of the gradient; at the output layer e^T h is G."""
         if not self._rule.is_direct:
             return
         if self.matrix is not None:
@@ -372,7 +373,7 @@ class LayerLedger:
         return (self._feedback.double() * self._shadow).sum(0)
 
     def _alignment(self, weight: Tensor) -> tuple[float | None, float | None]:
-        """(angle in degrees, ||B|| / ||W||) between vec(W) and what stands in its place, to W's precision."""
+        """(angle in degrees, ||B|| / ||W||) of vec(W) and what takes its place, to W's precision."""
         if self.matrix is None:
             return None, None
         feedback = self._rule.field(weight.view(len(weight), -1), self.matrix.to(weight.dtype)).flatten()

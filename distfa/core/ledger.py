@@ -2,20 +2,20 @@
 
     Q_l[i] = 1/2 (||W_l[i,:]||^2 + b_l[i]^2) - Phi_{l+1}[i]        constant under gradient flow
 
-Each half of the change is computed where its data is, in float64, from what that layer really used;
-only sums over neurons travel, and ``join`` puts the halves of a boundary together:
+Each half of the change is computed where its data is, in float64, from what that layer really used. Only sums over
+neurons travel, and ``join`` puts the two halves of a boundary together:
 
     lower half, at layer l       d 1/2 (||W||^2 + b^2) = discretisation + optimizer + non-homogeneity + staleness
                                                          - lr sum s h
     upper half, at layer l+1     d Phi                 = second order + optimizer - lr <B, G_{l+1}>
 
 The last terms of the two are the same number seen from two ends: their difference is *transport*, zero
-exactly when both ends used the same signals and the same feedback matrix. What each half leaves
-unexplained is its *residual*, zero when the layer's own arithmetic and optimizer did what they should.
+exactly when both ends used the same signals and the same feedback matrix. What no cause in a half explains is its
+*residual*: zero when the layer's own arithmetic and optimizer did what they should.
 
-kp, dkp and dfa keep their potential beside layer l (the learned B; the shadow readout V_l), so both halves are
-local and transport is zero by construction; only for dfa's last hidden layer does the shadow move as W_L
-does, so that layer L keeps it and the law ties the two layers.
+kp, dkp and dfa keep their potential beside layer l (the learned B; the shadow readout V_l), so both halves are local
+and transport is zero by construction. Only for dfa's last hidden layer does the shadow move as W_L does: there layer L
+keeps it, and the law ties the two layers.
 
 Shapes: per-neuron vectors (d_l,), float64; s, h, z, delta (n, d_l).
 """
@@ -40,19 +40,19 @@ class Half:
         boundary: l.
         step: Counted from 0.
         end: ``lower`` (incoming weights of layer l) or ``upper`` (its potential).
-        level: 1/2 (||W||^2 + b^2), or Phi, after the step; None where the layer above has no potential of its own
-            weights, so that only the pairing <s, h> is entered.
-        change: Of ``level`` in this step, measured.
+        level: 1/2 (||W||^2 + b^2), or Phi, after the step; None where the weights of the layer above have no potential,
+            so that only the pairing <s, h> is entered.
+        change: Change of ``level`` in this step, as measured.
         second_order: 1/2 ||dW||^2 (lower), or what Phi's curvature adds (upper).
         optimizer: What the optimizer added to plain SGD.
         nonhomogeneity: Lower only.
-        staleness: Lower only: of forwards that saw older weights than the update changes.
+        staleness: Lower only: from forwards that saw older weights than those the update changes.
         renewal: Upper only: what renewing feedback added before the update, <dB_l, V_l> (dfa), or to
             1/2 ||B_l||^2 (dkp).
         exchange: lr sum s h, or lr <B, G>: the same number at both ends.
         residual: ``change`` less all that explains it.
-        rounding: How large ``residual`` may be by rounding.
-        exchange_rounding: How far the two ends' ``exchange`` may differ by rounding.
+        rounding: How large ``residual`` may be from rounding alone.
+        exchange_rounding: How far the ``exchange`` of the two ends may differ from rounding alone.
         angle_degrees: Upper only: between vec(W_{l+1}) and vec(B_{l+1}); NaN where a rule has none.
         ratio: Upper only: ||B|| / ||W||.
         neurons: The same half neuron by neuron, where asked for.
@@ -95,7 +95,7 @@ class NeuronShares:
 class LedgerRecord:
     """How Q_l changed in one step, by cause; sums over the neurons of layer l.
 
-    ``change = discretisation + optimizer + nonhomogeneity + staleness + renewal + transport + residual``, exactly.
+    ``change = discretisation + optimizer + nonhomogeneity + staleness + renewal + transport + residual`` holds exactly.
 
     Attributes:
         step: Counted from 0.
@@ -113,7 +113,7 @@ class LedgerRecord:
         residual: What nothing above explains.
         residual_lower: The part of it at layer l.
         residual_upper: The part of it at the layer that holds the potential.
-        tolerance: For ``residual``, from dtype and sizes.
+        tolerance: For ``residual``; follows from dtype and sizes.
         transport_tolerance: For ``transport``; infinite under a lossy codec.
         angle_degrees: Weight alignment of the boundary; None for a rule without a fixed matrix.
         ratio: ||B|| / ||W||.
@@ -187,7 +187,7 @@ def join(halves: list[Half], *, lossy: bool) -> LedgerRecord:
 
     Args:
         halves: ``lower`` and ``upper``, in sums.
-        lossy: Whether a codec of this boundary rounds, so that the ends differ by right.
+        lossy: Whether a codec of this boundary rounds, so that the ends are expected to differ.
     """
     by_end = {half.end: half for half in halves}
     lower, upper = by_end["lower"], by_end["upper"]

@@ -14,7 +14,7 @@ from distfa.core.block import Stand
 
 @dataclass(frozen=True, kw_only=True)
 class LinearTape:
-    """What a micro-batch's way back needs of its forward; all (n, width)."""
+    """What the way back of a micro-batch needs from its forward; all (n, width)."""
 
     h_in: Tensor
     z: Tensor
@@ -25,7 +25,7 @@ class LinearBlock:
     """h = phi(h_in W^T + b); delta = s * phi'(z), G = delta^T h_in, g = sum of delta over rows.
 
     Args:
-        key: Of the Linear in the model.
+        key: Name of the Linear in the model.
         weight: W (d_l, d_{l-1}), in the run's dtype; updated in place.
         bias: b (d_l,), or None.
         activation: phi.
@@ -91,7 +91,7 @@ class LinearBlock:
 
 
 def add_product(parameter: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
-    """Add left^T right, both (n, width), to the parameter's ``grad``, or begin it."""
+    """Add left^T right, both (n, width), to the parameter's ``grad``; the first one of a step sets it."""
     if parameter.grad is None:
         parameter.grad = torch.empty_like(parameter)
     if left.dtype != parameter.dtype:

@@ -1,8 +1,8 @@
 """Losses: the batch mean, and its gradient with respect to the network's output, in closed form.
 
-Shapes: output (n, ..., C) of one micro-batch of n rows, classes last; the axes between count positions,
-none for ordinary outputs (n, C). Labels (n, ...) int64, one per position; float targets as the output.
-``rows`` counts the rows of the whole batch, so that micro-batches add up to the batch mean.
+Shapes: output (n, ..., C) of one micro-batch of n rows, classes last; the axes in between are positions, and ordinary
+outputs (n, C) have none. Labels are (n, ...) int64, one per position; float targets have the output's shape. ``rows``
+counts the rows of the whole batch, so that micro-batches add up to the batch mean.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Scored:
 
     Attributes:
         loss: This micro-batch's share of the batch mean; shares add up.
-        correct: Positions (rows, where each has one label) whose largest output is the label's; under ``bce``
+        correct: Positions (or rows, if each row has one label) whose largest output is that of the label; under ``bce``
             outputs on the right side of 0; 0 for other float targets.
         gradient: dLoss/d output, of its shape.
     """
@@ -66,8 +66,8 @@ def weighted_cross_entropy(
     """Cross-entropy with smoothed labels and weighted classes.
 
     The loss of a row with label y is -sum_c q_c log softmax(output)_c, where
-    q_c = w_y (1 - a) [c = y] + w_c a / C; its gradient is (sum_c q_c) softmax - q. Both as
-    ``torch.nn.CrossEntropyLoss(weight=w, label_smoothing=a, reduction="sum")``, divided by rows * positions: torch's
+    q_c = w_y (1 - a) [c = y] + w_c a / C; its gradient is (sum_c q_c) softmax - q. Both are those of
+    ``torch.nn.CrossEntropyLoss(weight=w, label_smoothing=a, reduction="sum")``, divided by rows * positions. torch's
     own mean divides by the sum of the labels' weights instead, which no part of a batch knows.
 
     Args:
@@ -142,7 +142,7 @@ def _correct(output: Tensor, target: Tensor) -> int:
 
 
 def _check_shape(output: Tensor, target: Tensor, wanted: torch.Size) -> None:
-    """Refuse targets that torch would broadcast, or read in part."""
+    """Refuse targets that torch would broadcast or of which it would read only a part."""
     if target.shape != wanted:
         raise DataError(
             f"the network gives an output of shape {tuple(output.shape)}, whose targets have shape {tuple(wanted)}, "

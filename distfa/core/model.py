@@ -1,7 +1,7 @@
-"""A network as distfa sees it: its layers, what they are made of, and the shapes of the signals between them.
+"""A network as distfa sees it: its layers, what they consist of, and the shapes of the signals between them.
 
-Layers are numbered 1..L as in theory.md; boundary l lies between layer l and layer l+1. This is a description
-only: it travels to every layer of a run, while the modules themselves go each to its own layer.
+Layers are numbered 1..L as in theory.md; boundary l lies between layer l and layer l+1. This is only a description. It
+travels to every layer of a run, while each module travels only to its own layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """The weight of one Linear or Conv in a layer, in whose place feedback stands on the way back.
+    """The weight of one Linear or Conv in a layer, whose place feedback takes on the way back.
 
     Attributes:
         name: In the model's ``state_dict``.
@@ -52,22 +52,23 @@ class LayerSpec:
         input_shape: Of one sample of h_{l-1}.
         output_shape: Of one sample of h_l.
         parameters: Numbers in its parameters.
-        trainable: Of those, how many are trained.
-        activation: phi_l of a plain layer; of another one what its last activation is, if distfa knows it.
+        trainable: How many of those are trained.
+        activation: phi_l of a plain layer; of any other layer its last activation, if distfa knows it.
         plain: Whether it is one Linear, all of it trained, and at most one known activation: the fast path.
         bias: Whether a plain layer has one.
         trained: Names of its trained parameters: not frozen, and used.
-        weights: Of its Linears, Convs and attentions.
-        unreached: Of those, where nothing can stand in on the way back, since the module makes another tensor of them.
-        transported: Names of its other parameters that mix numbers on the way back (an LSTM's, a matrix of its own):
-            nothing stands in for them. Normalisations and scales, which keep numbers apart, are none.
+        weights: The weights of its Linears, Convs and attentions.
+        unreached: Those of them that nothing can replace on the way back, since the module makes another tensor of
+            them.
+        transported: Names of its other parameters that mix numbers on the way back (those of an LSTM, a bare matrix):
+            nothing stands in for them. Normalisations and scales do not mix numbers and are not among them.
         random: Whether its forward draws random numbers in training (dropout).
-        lawful: Whether the conservation law holds for it: its trained parameters are one Linear's or Conv's, and all
-            that follows is homogeneous of degree 1.
-        neurons: Of a lawful layer, its outputs or output channels; else 1, for the layer as a whole.
-        rectified: Whether a number of h_l that is 0 takes no error, since it lies behind a ReLU.
-        linear_in: Whether its only weight meets its input with nothing but reshaping and pooling before it, so that
-            the layer below finds its potential in that weight.
+        lawful: Whether the conservation law holds for it: its trained parameters are those of one Linear or Conv, and
+            all that follows is homogeneous of degree 1.
+        neurons: The number of outputs or output channels of a lawful layer; else 1, for the layer as a whole.
+        rectified: Whether a number of h_l that is 0 lets no error through, because a ReLU made it.
+        linear_in: Whether only reshaping and pooling come before its only weight, so that the layer below finds its
+            potential in that weight.
     """
 
     key: str
@@ -91,7 +92,7 @@ class LayerSpec:
 
     @property
     def activation_known(self) -> bool:
-        """Whether ``activation`` says what the layer ends with, and not only that distfa does not know it."""
+        """Whether ``activation`` is what the layer ends with; False where distfa does not know that."""
         return self.plain or self.activation.name != "identity"
 
     @property
@@ -112,7 +113,7 @@ class Network:
     Attributes:
         layers: Layer 1 first.
         tokens: Whether the first layer takes integer tokens.
-        continued: Whether training goes on from weights that were trained before, which no seed tells.
+        continued: Whether training goes on from weights that were trained before, which cannot be drawn from a seed.
     """
 
     layers: tuple[LayerSpec, ...]
@@ -129,14 +130,15 @@ class Network:
 
     @cached_property
     def seeded(self) -> bool:
-        """Whether every layer is plain: then W(0) comes from the run's seed, so that any end of the wire can draw
-        any matrix alone. Other networks start from the modules that were given.
+        """Whether every layer is plain: then W(0) is drawn from the run's seed.
+
+        So any end of the wire can draw any matrix alone. Other networks start from the modules that were given.
         """
         return not self.continued and all(layer.plain for layer in self.layers)
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
-        """Of one sample of the input and of every layer's output."""
+        """The shapes of one sample of the input and of every layer's output."""
         return (self.layers[0].input_shape, *(layer.output_shape for layer in self.layers))
 
     @cached_property

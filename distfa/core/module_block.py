@@ -1,4 +1,4 @@
-"""Any modules under autograd, with feedback in place of weights by ``Swap``; legend in ``block``."""
+"""Any modules under autograd; ``Swap`` puts feedback in place of their weights. Legend in ``block``."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from torch import Tensor, nn
 from distfa.core.block import Stand
 from distfa.core.swap import Swap
 
-_RANDOM = threading.Lock()  # torch's random state is the process's: layers as threads take turns
+_RANDOM = threading.Lock()  # torch has one random state per process: layers that are threads take turns
 _KEEPS_ITS_NUMBERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @dataclass(kw_only=True)
 class ModuleTape:
-    """A micro-batch's graph, from ``x`` to ``out``; ``h_in`` and ``h`` are their numbers."""
+    """The graph of a micro-batch, from ``x`` to ``out``; ``h_in`` and ``h`` are the same numbers without the graph."""
 
     x: Tensor
     out: Tensor
     h_in: Tensor
     h: Tensor
-    own: list[Tensor] = field(default_factory=list)  # the layer's gradient, where the first way back has made it
+    own: list[Tensor] = field(default_factory=list)  # the layer's gradient, if the first way back has computed it
 
 
 class ModuleBlock:
-    """Any modules under autograd: the user's own, a copy of which is trained.
+    """Any modules under autograd: a copy of the user's own is trained.
 
     Args:
-        module: One layer, its state_dict keys the model's own.
-        trained: Names of the parameters to train; all others stay as they are, to the last bit.
-        dtype: Of parameters, gradients, optimizer.
-        signals: Of signals and products; normalisations keep ``dtype`` for their own numbers.
+        module: One layer; the keys of its state_dict are those of the model.
+        trained: Names of the parameters to train; all others keep their numbers, to the last bit.
+        dtype: The dtype of parameters, gradients and optimizer state.
+        signals: The dtype of signals and products; normalisations keep ``dtype`` for their own numbers.
         weights: Names of the weights that feedback can stand in for.
-        positions: How many axes of the output, after that of samples, are positions of a sequence.
+        positions: How many axes of the output, after the axis of samples, are positions of a sequence.
         random: Whether the forward draws random numbers.
         device: Where to compute.
     """
@@ -65,13 +65,13 @@ class ModuleBlock:
                 if not isinstance(part, _KEEPS_ITS_NUMBERS):
                     for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
                         tensor.data = tensor.data.to(signals) if tensor.is_floating_point() else tensor.data
-                else:  # a GPU takes no input in another dtype than that of the numbers it meets
+                else:  # on a GPU the input must have the dtype of the numbers it is multiplied with
                     part.register_forward_pre_hook(lambda _, args: tuple(x.to(dtype) for x in args))
                     part.register_forward_hook(lambda _, args, out: out.to(signals))
         self._parameters = dict(self._module.named_parameters())
         first = {id(p): name for name, p in self._parameters.items()}
         every = self._module.named_parameters(remove_duplicate=False)
-        self._names = {name: first[id(p)] for name, p in every}  # one used twice in a layer has two names
+        self._names = {name: first[id(p)] for name, p in every}  # a module used twice in a layer has two names
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(name in trained)
         self._kept = {n: p.data if p.dtype == dtype else kept[n] for n, p in self._parameters.items()}
@@ -141,7 +141,7 @@ class ModuleBlock:
                 self._parameters[name].data.copy_(kept)
 
     def state(self) -> dict[str, Tensor]:
-        parameters = {  # a second name has memory of its own: a file of weights takes none twice
+        parameters = {  # a second name gets its own memory: a file of weights may not hold the same memory twice
             name: self._kept[first] if name == first else self._kept[first].clone()
             for name, first in self._names.items()
         }
@@ -154,7 +154,7 @@ class ModuleBlock:
         self.follow()
 
     def _in_full(self, name: str, buffer: Tensor) -> Tensor:
-        """A buffer in the run's dtype: as it was given, where a mixed run only rounded it for its products."""
+        """A buffer in the run's dtype; if a mixed run only rounded it for its products, the numbers that were given."""
         given = self._given.get(name, buffer)
         if given.dtype == buffer.dtype:
             return buffer
@@ -171,40 +171,42 @@ class ModuleBlock:
 
 
 def signs_of(shape: torch.Size) -> Tensor:
-    """1 or -1 for every sample, and every position, the same each time.
+    """1 or -1 for every sample and every position; the same signs each time.
 
-    A row of feedback is sent back through all samples at once, and only what a sample does to itself is meant:
-    batch normalisation mixes samples (of an equal row for all it would leave nothing), attention mixes positions.
-    With a sign of its own going in and taken off coming out, what crosses over has a random sign, and averages out.
+    A row of feedback is sent back through all samples at once, but only the effect of each sample on itself is wanted.
+    Batch normalisation mixes samples (and leaves nothing of a row that is the same for all), attention mixes positions.
+    So each sample's row gets its own sign on the way in and loses it on the way out: what has crossed over to another
+    sample keeps a random sign and averages out.
     """
     drawn = torch.randint(2, shape, generator=torch.Generator().manual_seed(0))
     return 2 * drawn - 1
 
 
 def to_dtype(module: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
-    """The module with its floating-point numbers in a dtype; integers stay, and complex buffers, of which ``Module.to``
-    would keep the real part.
+    """The module with its floating-point numbers in a dtype.
+
+    Integers stay, and so do complex buffers: ``Module.to`` would keep only their real part.
     """
     module._apply(lambda t: t.to(device, dtype if t.is_floating_point() else None))  # type: ignore[no-untyped-call]
     return module
 
 
 def _dense(gradient: Tensor | None, *, like: Tensor) -> Tensor:
-    """A gradient in full: of what was not used in this forward zeros, of a sparse embedding every row."""
+    """A dense gradient: zeros for what this forward did not use, every row for a sparse embedding."""
     if gradient is None:
         return torch.zeros_like(like)
     return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def _whole(signal: Tensor) -> Tensor:
-    """The numbers in memory of their own, in order and aligned: BLAS may round differently on other alignments."""
+    """The numbers in new memory, in order and aligned: BLAS may round differently on other alignments."""
     signal = signal.contiguous()
     return signal.clone() if signal.storage_offset() else signal
 
 
 @contextmanager
 def _drawing_from(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Let modules draw from a stream of this micro-batch's own; torch's random state is left as it was."""
+    """Let modules draw from a stream that belongs to this micro-batch; afterwards torch's random state is as it was."""
     if seed is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""The optimizers, by torch's own kernels: one per layer, because a layer's update is local."""
+"""The optimizers, with torch's own kernels: one per layer, because a layer's update is local."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OptimizerConfig:
 
     Attributes:
         name: ``sgd``, ``adam`` or ``adamw``.
-        lr: Learning rate; where a schedule lowers it, its highest.
+        lr: Learning rate; under a schedule its highest value.
         momentum: SGD only.
         nesterov: SGD only.
         betas: Adam and AdamW only.
@@ -34,13 +34,13 @@ class OptimizerConfig:
         weight_decay: L2 penalty (decoupled for AdamW).
         schedule: How the rate goes from ``lr`` to ``final_lr`` over the run: ``constant`` (it stays), ``linear``
             or ``cosine`` (Loshchilov & Hutter, ICLR 2017).
-        final_lr: As a share of ``lr``; ``linear`` and ``cosine`` only.
+        final_lr: The last rate as a share of ``lr``; ``linear`` and ``cosine`` only.
         warmup_steps: Steps over which the rate grows linearly to ``lr``.
-        rates: (step, rate) pairs in order: from each step on its rate holds, in place of a schedule; what torch's
-            schedulers become. None: by ``schedule``.
-        clip_norm: A layer's gradient is scaled down to this norm where it is longer: each layer for itself, since none
-            knows the others'. None: never.
-        clip_value: Every number of a gradient is held within -clip_value .. clip_value. None: none is.
+        rates: (step, rate) pairs in order, in place of a schedule: each rate holds from its step on; torch's schedulers
+            are turned into these; None: by ``schedule``.
+        clip_norm: Scale a layer's gradient down to this norm if its norm is larger; each layer does this for itself,
+            since it does not know the gradients of the others; None: never.
+        clip_value: Clamp every number of a gradient to -clip_value .. clip_value; None: never.
 
     Raises:
         ValueError: ``nesterov`` without ``momentum``, both ways to clip, or rates that do not begin at step 0.
@@ -89,12 +89,12 @@ def rate(config: OptimizerConfig, step: int, steps: int) -> float:
 def expected_update(config: OptimizerConfig, parameter: Tensor, gradient: Tensor, state: Mapping[str, Any]) -> Tensor:
     """The update the optimizer ought to make, from its textbook formula, in float64.
 
-    An independent computation for the ledger: an update made twice, or by other numbers, differs from it.
+    The ledger computes it independently: an update that was made twice, or with other numbers, differs from it.
 
     Args:
         config: Which optimizer.
-        parameter: Before the update, float64.
-        gradient: The same shape, float64.
+        parameter: The parameter before the update, float64.
+        gradient: Its gradient: the same shape, float64.
         state: torch.optim's state of the parameter before the update; empty before the first.
 
     Source: Kingma & Ba 2015; Loshchilov & Hutter 2019; torch.optim for momentum's first step.
@@ -118,20 +118,20 @@ def expected_update(config: OptimizerConfig, parameter: Tensor, gradient: Tensor
 
 
 class Optimizer:
-    """torch's kernels over one layer's parameters, by their functional forms: fused, one pass over memory a step.
+    """torch's kernels over one layer's parameters, called as functions: fused, one pass over memory per step.
 
-    Not on a GPU: the fused Adam there rounds beta2 before it takes it from 1, and updates are wrong by 1e-5 of
-    themselves, which the books would show.
+    On a GPU they are not fused: the fused Adam there rounds beta2 before it computes 1 - beta2, which makes a relative
+    error of 1e-5 in updates, and the books would show it.
 
-    The classes of ``torch.optim`` have the same arithmetic, but making one loads torch's compiler, a second and
-    65 MiB for every layer's process.
+    The classes of ``torch.optim`` do the same arithmetic, but to create one loads torch's compiler: one second and 65
+    MiB in the process of every layer.
 
     Args:
         config: Which optimizer; its ``lr`` is not used, since schedules change it.
-        parameters: Updated in place, by their ``grad``.
+        parameters: Updated in place, with their ``grad``.
 
     Attributes:
-        state: Per parameter what torch.optim keeps of it, by torch's names; empty before the first step.
+        state: For every parameter what torch.optim keeps, by torch's names; empty before the first step.
         scale: What clip_norm multiplied the last gradient by.
     """
 
@@ -155,13 +155,13 @@ class Optimizer:
             self._adam(gradients, lr)
 
     def clipped(self, gradient: Tensor) -> Tensor:
-        """A part of a gradient as the last step took it: by the factor of the whole layer, or number by number."""
+        """A part of a gradient as the last step used it: scaled by the layer's factor, or clamped number by number."""
         if (most := self._config.clip_value) is not None:
             return gradient.clamp(-most, most)
         return gradient if self.scale == 1.0 else gradient * self.scale
 
     def _clipped(self, gradients: list[Tensor]) -> list[Tensor]:
-        """What the update takes; ``grad`` stays as it is, so that the books see what the signals made."""
+        """The gradients that the update uses; ``grad`` is not changed, so that the books see what the signals made."""
         if (most := self._config.clip_norm) is not None:
             norm = float(torch.nn.utils.get_total_norm(gradients))
             self.scale = min(1.0, most / (norm + 1e-6)) if math.isfinite(norm) else 1.0  # as torch's clip_grad_norm_

@@ -1,7 +1,7 @@
-"""The order of the data: which rows make up each batch and micro-batch, from the seed alone.
+"""The order of the data: which rows are in each batch and micro-batch, from the seed alone.
 
-The first layer reads inputs and the last one labels by this order, each for itself; that is why
-labels never travel with activations.
+By this order the first layer reads inputs and the last one reads labels, each for itself. That is why labels never
+travel with activations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from distfa.core.draw import Purpose, generator
 from distfa.core.recipe import Recipe
 
 _EVAL_ROWS = 1000  # rows of one evaluation message; fixed, so that every engine rounds in the same way
-_EVAL_NUMBERS = 8 * 2**20  # in one evaluation message, where samples are large: 32 MiB
+_EVAL_NUMBERS = 8 * 2**20  # numbers in one evaluation message, where samples are large: 32 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +27,14 @@ class Batch:
     Attributes:
         step: Counted from 0 over the whole run.
         epoch: Counted from 0.
-        parts: Row numbers of each micro-batch, in order; none is empty.
+        parts: Row numbers of each micro-batch, in order; no part is empty.
         evaluate: Whether the test set is evaluated after this step.
         probe: Whether gradient alignment is probed in this step.
         cut: Whether the state of all layers can be kept after this step.
         drains: Whether every backward of the step comes before any forward of the next: always under ``sync`` and in
             the first ``sync_epochs``; else at the end of an epoch, before an evaluation, and at a cut.
         lr: Learning rate of the step's update.
-        last: Whether it is the run's last.
+        last: Whether it is the last step of the run.
     """
 
     step: int
@@ -70,8 +70,8 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
     Args:
         recipe: Gives seed, epochs, batch size and micro-batches.
         samples: Rows of the training set.
-        first: Where to begin.
-        stop: Before which step to end; None for the end of the run.
+        first: The step to begin with.
+        stop: The step before which to end; None for the end of the run.
 
     Raises:
         ValueError: Under ``async`` the pipe is not empty before ``stop``, so that the rest could not be the same.

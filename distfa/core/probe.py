@@ -1,9 +1,9 @@
-"""Probes: how the rule's updates lie to the true gradient, by one real forward and backward now and then.
+"""Probes: how well the rule's updates align with the true gradient, from a real forward and backward now and then.
 
     cos_l = <grad_l, G_l> / (||grad_l|| ||G_l||),     a_l = <grad_l, G_l>,     dLoss/dt = - sum_l a_l
 
-grad_l is the gradient of the step's batch at the weights before the step, G_l what the rule really makes of that
-batch. A layer reports a few numbers; the rest is arithmetic on them (theory.md, Alignment).
+grad_l is the gradient of the step's batch at the weights before the step; G_l is what the rule really makes of that
+batch. A layer reports a few numbers, and the rest is computed from them (theory.md, Alignment).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 _BLOCK_NUMBERS = 32 * 1024  # 256 KiB in float64
-BINS = 20  # of a histogram of cosines, equal parts of -1 to 1
+BINS = 20  # bins of a histogram of cosines: equal parts of -1 to 1
 TALLY_NUMBERS = 3 * 8
 
 
@@ -28,11 +28,12 @@ class LayerProbe:
         layer: Counted from 1.
         a: <grad_l, G_l>.
         gradient_square: ||grad_l||^2, grad_l the gradient of the batch by backpropagation.
-        update_square: ||G_l||^2, G_l the rule's.
+        update_square: ||G_l||^2, G_l the rule's gradient.
         signal: Signal alignment, the mean over rows of cos(s_l, delta_{l+1} W_{l+1}); None at the output layer.
         active: Share of the layer's outputs that are not zero for at least one sample of the batch.
-        neurons: How many of its rows of weights, an output neuron or channel each, have a cosine with the true gradient
-            in each of ``BINS`` equal parts of -1 to 1; rows that either leaves as they are have none.
+        neurons: A histogram over its rows of weights (one per output neuron or channel): how many have a cosine with
+            the true gradient in each of ``BINS`` equal parts of -1 to 1. Rows where either gradient is zero are not
+            counted.
     """
 
     step: int
@@ -45,15 +46,16 @@ class LayerProbe:
     neurons: tuple[int, ...] = ()
 
     def tally(self, dtype: torch.dtype) -> Tensor:
-        """What global alignment needs of it, as a message, (1, ``TALLY_NUMBERS``): the bytes of three float64, a number
-        each, which are whole in every dtype of signals.
+        """What global alignment needs of it, as a message, (1, ``TALLY_NUMBERS``).
+
+        Every byte of three float64 numbers is sent as one number, since every dtype of signals holds a byte exactly.
         """
         numbers = torch.tensor([self.a, self.gradient_square, self.update_square], dtype=torch.float64)
         return numbers.view(torch.uint8).to(dtype).unsqueeze(0)
 
     @staticmethod
     def of_tally(tally: Tensor, *, step: int, layer: int) -> LayerProbe:
-        """What ``tally`` was made of."""
+        """The three numbers that ``tally`` made a message of."""
         a, gradient, update = tally.cpu().to(torch.uint8).flatten().contiguous().view(torch.float64).tolist()
         return LayerProbe(step=step, layer=layer, a=a, gradient_square=gradient, update_square=update)
 
@@ -67,7 +69,7 @@ class LayerAlignment:
         cosine: cos_l; 0 where either is zero.
         gradient_norm: ||grad_l||.
         update_norm: ||G_l||.
-        a: How fast this layer's update lowers the loss; below 0 it pulls against the rest.
+        a: How fast this layer's update lowers the loss; below 0 it works against the other layers.
         signal: Signal alignment; None at the output layer.
         active: Share of the layer's outputs that are not zero for at least one sample of the batch.
         neurons: A histogram of the cosines of its neurons (``LayerProbe.neurons``).
@@ -91,9 +93,9 @@ class ProbeRecord:
         step: Counted from 0.
         cosine: Global gradient alignment, over all parameters at once.
         dominance: sum_l a_l / sum_l ||grad_l||^2: alignment dominance holds while it is above 0.
-        min_dominance: The least so far.
+        min_dominance: The smallest dominance so far.
         loss_fall: sum_l a_l, the rate at which the loss falls under gradient flow.
-        layers: Layer by layer.
+        layers: The alignment of every layer, in order.
     """
 
     step: int
@@ -123,8 +125,8 @@ def measure(
         step: Counted from 0.
         layer: Counted from 1.
         parameters: W and b, with the rule's G and g as their ``grad``.
-        gradients: The true gradients, in the same form.
-        signal: Its signal alignment.
+        gradients: The true gradients, in the same shapes.
+        signal: The layer's signal alignment.
         active: Share of its outputs that are alive.
     """
     a = gradient_square = update_square = 0.0
@@ -163,7 +165,7 @@ def _by_neuron(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> tup
 
 
 def _blocks(tensor: Tensor | None) -> Iterator[Tensor]:
-    """The numbers in float64, by blocks that fit a processor's cache."""
+    """The numbers in float64, in blocks that fit a processor's cache."""
     if tensor is None:
         raise ValueError("a probe measures a layer that has a gradient")
     return (block.double() for block in torch.split(tensor.flatten(), _BLOCK_NUMBERS))
@@ -178,7 +180,7 @@ class Sums:
     update_square: float = 0.0
 
     def plus(self, probe: LayerProbe) -> Sums:
-        """With the next layer."""
+        """These sums with the next layer added."""
         return Sums(
             a=self.a + probe.a,
             gradient_square=self.gradient_square + probe.gradient_square,
@@ -195,7 +197,7 @@ class Alignments:
     """Puts the layers' probes together.
 
     Attributes:
-        least: The least dominance so far.
+        least: The smallest dominance so far.
     """
 
     def __init__(self) -> None:

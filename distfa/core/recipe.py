@@ -17,16 +17,18 @@ SCHEDULES: tuple[str, ...] = ("sync", "async")
 
 @dataclass(frozen=True, kw_only=True)
 class RenewConfig:
-    """Renewal of direct feedback; weight transport in the strict sense: products of weights travel, weights never.
+    """Renewal of direct feedback.
+
+    In the strict sense this is weight transport: products of weights travel, weights never do.
 
     Attributes:
-        every: Steps between renewals; None: not by the clock.
-        below: Renew after a probe whose gradient alignment is less than this, in the next step (``async``: in the one
-            after it); None: never.
+        every: Steps between renewals; None: not at fixed intervals.
+        below: Renew after a probe whose gradient alignment is below this: in the next step, under ``async`` in the one
+            after; None: never.
         rows: Samples over which every layer takes the mean of its Jacobian.
 
     Raises:
-        ValueError: Both ``every`` and ``below``.
+        ValueError: Both ``every`` and ``below`` are given.
     """
 
     every: Annotated[int, Ge(1)] | None = None
@@ -48,18 +50,19 @@ class FeedbackConfig:
     """The feedback matrices.
 
     Attributes:
-        rank: fa and dfa only: B of this rank; None: full.
-        inside: In a layer of several weights, rules that go hop by hop: its own gradient goes back through its weights,
-            since nothing crosses a wire there (``exact``), or through feedback too (``feedback``).
-        gain: Scale of B, beside the weights' own.
-        active_only: Rules that go hop by hop: an error number is sent as 0 where the activation that came is 0 and lies
-            behind a ReLU, which stops the error; errors ``packed`` or ``+zstd`` then take next to nothing for it.
-            Changes nothing where activations are lossless; a lossy codec also drops the errors of those it rounds to 0.
-        renew: dfa and dkp: B_l is renewed from time to time, from the weights as they are: weight
-            transport in the strict sense, and off unless asked for.
-        decay: dkp only: weight decay of B, decoupled as AdamW's also under ``adam``; None: 0.1.
+        rank: fa and dfa only: the rank of B; None: full.
+        inside: For rules that go hop by hop, in a layer of several weights: the layer's own gradient goes back through
+            its weights (``exact``), since nothing crosses a wire there, or through feedback too (``feedback``).
+        gain: Scale of B, on top of that of the weights.
+        active_only: For rules that go hop by hop: an error number is sent as 0 if the activation at its place is 0 and
+            comes from a ReLU, which would stop the error anyway; with ``packed`` or ``+zstd`` such a number takes
+            almost no bytes. Results do not change if activations are lossless; a lossy codec also drops the errors of
+            those it rounds to 0.
+        renew: dfa and dkp: make B_l anew from the current weights from time to time; in the strict sense this is weight
+            transport, and it is off unless asked for.
+        decay: dkp only: weight decay of B, decoupled as in AdamW, also under ``adam``; None: 0.1.
         fanout: dfa at full rank, and dkp: a layer sends the error to this many others, which pass it on (1: a relay);
-            None: the output layer sends to all; pays from some 64 layers on.
+            None: the output layer sends to all; worth it from about 64 layers on.
     """
 
     rank: Annotated[int, Ge(1)] | None = None
@@ -79,9 +82,9 @@ class Recipe:
         network: The layers.
         rule: Name of the feedback rule (``distfa.core.rules.RULES``).
         init: ``aligned``: feedback starts on the weights (theory.md, aligned initialisation); ``random``: it is drawn
-            from streams of its own, the classical setting. In a network of plain layers W(0) is drawn from the seed, so
+            from separate streams, the classical setting. In a network of plain layers W(0) is drawn from the seed, so
             that any end can draw it; other networks start from the modules that were given. ``given``: W(0) is the
-            user's model in any network, B as ``random``.
+            user's model in any network, and B is drawn as for ``random``.
         distribution: Of W(0) and B: ``orthogonal``, ``normal`` or ``uniform`` (``distfa.core.draw``).
         feedback: The feedback matrices.
         loss: Name of the loss (``distfa.core.losses.LOSSES``).
@@ -104,11 +107,11 @@ class Recipe:
         ledger_neurons: Whether entries also keep every neuron's share.
         ledger_exact: Whether both ends of every link also report digests of the signals of those steps.
         probe_every: Steps between probes of gradient alignment; 0 for none.
-        audit_rows: This many training samples go up the trained layers at the end, for the user's model to be held
-            against; 0 for none.
+        audit_rows: This many training samples go up the trained layers at the end, and the outputs are compared with
+            those of the user's model; 0 for none.
         checkpoint_every: Steps between cuts, at which the state of all layers can be kept; 0 for none. Under ``async``
             the pipe runs empty there, which is why it belongs to what decides the weights.
-        cut_at_evaluation: Whether there is a cut after every evaluation, too, where the pipe is empty anyway.
+        cut_at_evaluation: Whether there is also a cut after every evaluation, where the pipe is empty anyway.
         check_finite: Whether NaN or infinity in a signal or the loss ends the run.
     """
 

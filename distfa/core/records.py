@@ -17,9 +17,9 @@ class StepRecord:
         step: Counted from 0.
         epoch: Counted from 0.
         loss: Batch mean, before the update.
-        correct: Rows classified right, before the update; 0 for float targets.
+        correct: Rows classified correctly, before the update; 0 for float targets.
         rows: Rows of the batch.
-        seconds: When it ended, since training began; not part of what engines must agree on.
+        seconds: When it ended, in seconds since training began; engines need not agree on this.
     """
 
     step: int
@@ -44,10 +44,10 @@ class EvalRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRecord:
-    """What the trained layers make of a few training samples, for the model they were split from to be compared with.
+    """The outputs of the trained layers for a few training samples, to compare with those of the user's model.
 
     Attributes:
-        rows: The first samples of the training set, this many.
+        rows: How many samples: the first ones of the training set.
         outputs: The network's outputs for them, row by row.
     """
 
@@ -61,7 +61,7 @@ class RenewalRecord:
 
     Attributes:
         step: Counted from 0.
-        cosine: The alignment that called for it; None where it was due by the clock, or at the start.
+        cosine: The alignment that called for it; None where it was due at a fixed interval, or at the start.
     """
 
     step: int
@@ -99,7 +99,7 @@ class TimelineRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Everything before it is of steps before ``step``, and everything after it is not: where a run can go on.
+    """A place where a run can go on: the records before it are of steps before ``step``, those after it are not.
 
     Attributes:
         step: The next one, counted from 0.

@@ -1,4 +1,4 @@
-"""How large an entry's residual may be by rounding alone: the ledger's tolerance, derived and not tuned."""
+"""How large the residual of an entry may be from rounding alone: the ledger's tolerance, derived and not tuned."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distfa.core.optim import OptimizerConfig
 from distfa.core.recipe import Recipe
 from distfa.core.update import Number, Sums
 
-_MARGIN = 8.0  # standard deviations of rounding that pass without remark
+_MARGIN = 8.0  # standard deviations of rounding that are accepted
 
 
 class Rounding:
@@ -31,12 +31,12 @@ class Rounding:
         self._longest = max(recipe.batch_size * places, *sizes)
 
     def of_update(self, numbers: int, lr: float, total: Sums, config: OptimizerConfig) -> Number:
-        """Of what an update did to the squares of a parameter.
+        """The bound for what an update did to the squares of a parameter.
 
-        Each of the parameter's numbers is rounded once per step, by up to eps/2 of itself, which weighs
-        in with W or B; independent roundings add up as the root of their number. The optimizer rounds
-        relative to the update, matrix products relative to their terms. Decoupled decay multiplies all numbers by the
-        one factor 1 - lr * decay, which is rounded once for all: that does not cancel.
+        Each number of the parameter is rounded once per step, by up to eps/2 of itself, and this is multiplied by W or
+        B; independent roundings add up as the square root of their count. The optimizer rounds relative to the update,
+        matrix products relative to their terms. Decoupled decay multiplies all numbers by the one factor 1 - lr *
+        decay, which is rounded once for all: that does not cancel.
         """
         stored = self.epsilon * total.size / math.sqrt(max(numbers, 1))
         products = self.of_products(lr * total.product, lr**2 * total.product_square)
@@ -44,7 +44,7 @@ class Rounding:
         return _MARGIN * (stored + self.epsilon * total.update) + products + factor
 
     def of_products(self, magnitude: Number, square: Number) -> Number:
-        """Of a sum of products of signals.
+        """The bound for a sum of products of signals.
 
         eps of the dtype sums are made in, times the root of the longest sum, relative to the sum of magnitudes; and
         in a mixed run eps/2 of bfloat16 for every signal, weight and gradient: the root of a sum of squares.

@@ -18,20 +18,20 @@ class Kind(Enum):
     ACTIVATION = "activation"
     ERROR = "error"
     EVALUATION = "evaluation"
-    PROBE = "probe"  # a probe's activation, and its true gradient on the way down
+    PROBE = "probe"  # in a probe: activations on the way up, true gradients on the way down
     STRAIGHT = "straight"  # what backpropagation would make of the rule's own delta, in a probed step
     RENEWAL = "renewal"  # rows of feedback
-    TALLY = "tally"  # what a layer saw in a probe, to the output layer, which judges
+    TALLY = "tally"  # what a layer saw in a probe, sent to the output layer, which decides
     VERDICT = "verdict"  # whether feedback is to be renewed, on its way down
 
     @property
     def is_training(self) -> bool:
-        """Whether it is training traffic; evaluation and probes are counted apart."""
+        """Whether it is training traffic; evaluation and probes are counted separately."""
         return self in (Kind.ACTIVATION, Kind.ERROR, Kind.RENEWAL, Kind.TALLY, Kind.VERDICT)
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is never rounded."""
+        """Whether no codec rounds it."""
         return self not in (Kind.ACTIVATION, Kind.ERROR)
 
 
@@ -80,7 +80,7 @@ class Link:
 
 
 def links(recipe: Recipe) -> tuple[Link, ...]:
-    """Every link of a run: per boundary one up, one down from the rule's origin if it has one, and what goes beside."""
+    """Every link of a run: per boundary one up, one down from the rule's origin if any, and those beside them."""
     rule, network = rules.build(recipe), recipe.network
     found = [_link(b, Direction.UP, b, network.shapes[b]) for b in network.boundaries]
     for b in network.boundaries:

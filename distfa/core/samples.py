@@ -1,4 +1,4 @@
-"""Readers of samples: raw rows in memory, shaped, scaled and typed only when a micro-batch is read."""
+"""Readers of samples: rows stay raw in memory, and are shaped, scaled and converted when a micro-batch is read."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 
 class Inputs:
-    """Input rows, read as (x - mean) / std in the run's dtype; tokens as they are, in int64.
+    """Input rows, read as (x - mean) / std in the run's dtype; tokens are read unchanged, in int64.
 
     Args:
         raw: (N, d_0), any real dtype; tokens are integers.
         mean: (1,) or (d_0,), in raw units.
         std: As ``mean``, positive.
-        dtype: Of what is read, tokens apart.
-        device: Of what is read.
-        shape: Of one sample as it is read, d_0 numbers; None is (d_0,).
+        dtype: The dtype of what is read; not for tokens.
+        device: The device of what is read.
+        shape: The shape of one sample as it is read, d_0 numbers; None is (d_0,).
         tokens: Whether the rows are indices of symbols; ``mean``, ``std`` and ``dtype`` do not apply then.
     """
 

@@ -1,9 +1,9 @@
 """The order in which a layer works through the micro-batches of a run.
 
-A layer goes ahead by some forwards, then backward and forward alternate (1F1B). Three layers, four
+A layer makes some forwards ahead, then backward and forward alternate (1F1B). Three layers, four
 micro-batches, time to the right:
 
-    sync: the pipe runs empty at the end of every step, and every update uses weights of its own step
+    sync: the pipe runs empty at the end of every step, and all signals of a step come from the same weights
 
     layer 3          F0 B0 F1 B1 F2 B2 F3 B3
     layer 2       F0 F1    B0 F2 B1 F3 B2    B3
@@ -41,7 +41,7 @@ class Forward(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """All updates of earlier steps are made, and the backwards of this one begin."""
+    """All updates of earlier steps have been made, and the backwards of this step begin."""
 
     batch: Batch
 
@@ -77,9 +77,9 @@ Operation = Forward | Begin | Backward | Update | Evaluate | Keep
 def delay(recipe: Recipe, layer: int) -> int:
     """By how many micro-batches the backwards of ``layer`` come after their forwards, beyond its step's own.
 
-    0 under ``sync``. Under ``async`` as many as an error takes to come back in a pipe without gaps, which the rule
-    knows (``Rule.delay``): one for each layer above where errors go hop by hop, fewer where they do not.
-    Always less than a step's micro-batches, since delays of a step and more cost accuracy (theory.md, aligned
+    0 under ``sync``. Under ``async`` as many as an error takes to come back in a pipe without gaps. The rule knows this
+    number (``Rule.delay``): one for each layer above if errors go hop by hop, fewer if they do not.
+    It is always less than the number of micro-batches in a step, since longer delays cost accuracy (theory.md, aligned
     initialisation): with one micro-batch ``async`` is ``sync``.
     """
     if recipe.schedule == "sync":
@@ -88,7 +88,7 @@ def delay(recipe: Recipe, layer: int) -> int:
 
 
 def renewal_lag(recipe: Recipe) -> int:
-    """Steps from a probe to the renewal that it may call for: when any layer begins that step, all have told.
+    """Steps from a probe to the renewal that it may call for: before any layer begins that step, all have reported.
 
     Under ``async`` lower layers make an update up to a step later than the output layer does.
     """
@@ -98,8 +98,9 @@ def renewal_lag(recipe: Recipe) -> int:
 def flows(recipe: Recipe) -> bool:
     """Whether the pipe fills under ``async``.
 
-    Where errors go through other layers on their way down, each must be later than the one it comes from: where
-    ``delay`` had to be cut for both alike, every micro-batch would wait for a round trip through them.
+    Where errors pass through other layers on their way down, each must be later than the one it comes from. If
+    ``delay`` had to be cut to the same number for two such layers, every micro-batch would wait for a round trip
+    between them.
     """
     rule = rules.build(recipe)
     return recipe.schedule == "sync" or rule.is_straight or rule.delay(1) <= _most_delay(recipe)

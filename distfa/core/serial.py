@@ -27,12 +27,12 @@ Carry = Callable[[Tensor], Tensor]
 
 
 def as_it_is(signal: Tensor) -> Tensor:
-    """What a lossless wire makes of a signal."""
+    """What a lossless wire does to a signal: nothing."""
     return signal
 
 
 class Tables:
-    """Ports that are dictionaries: what is given lies there until it is taken.
+    """Ports that are dictionaries: what is given stays there until it is taken.
 
     Args:
         up: What the wire makes of an activation; the identity for a lossless codec.
@@ -49,7 +49,7 @@ class Tables:
         return self._lying.pop((link, kind, step, micro_batch))
 
     def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
-        """Lay it down, as the wire would carry it."""
+        """Put it there, as the wire would carry it."""
         if not kind.is_exact:
             signal = self.seen(link, signal)
         elif kind.is_training:
@@ -57,7 +57,7 @@ class Tables:
         self._lying[link, kind, step, micro_batch] = signal
 
     def seen(self, link: Link, signal: Tensor) -> Tensor:
-        """As the codec of this direction rounds it."""
+        """The signal as the codec of this direction rounds it."""
         if link.direction is Direction.RENEWAL:
             return signal
         carry = self._up if link.direction.is_up else self._down
@@ -74,7 +74,7 @@ class SerialTrainer:
         carry_activation: What the wire makes of an activation (rows, columns); the identity for a lossless codec.
         carry_error: The same for error messages.
         carry_exact: The same for what else training sends, which is never rounded: rows of feedback, tallies.
-        modules: The layers as the user gave them, for those that start from them.
+        modules: The user's modules, for the layers that start from them.
         device: Where to compute.
         lossy: Whether what is carried may be rounded on the way.
     """
@@ -107,15 +107,16 @@ class SerialTrainer:
     def run(self, *, stop: int | None = None, elapsed_seconds: float = 0.0) -> Iterator[Record]:
         """Train, to the end or before step ``stop``.
 
-        Yields a record per step, once every layer has made its update, and per evaluation, and the books; and a cut
-        where ``state_dict`` may be taken.
+        Yields a record for each step, once every layer has made its update, a record for each evaluation, the entries
+        of the books, and a cut wherever ``state_dict`` may be called.
 
-        Every micro-batch goes up through all layers; then every layer, from the top, makes the backward that
-        is due: under ``sync`` of that micro-batch, under ``async`` of the one its delay before.
+        Every micro-batch goes up through all layers. Then every layer, from the top, makes the backward that is due:
+        under ``sync`` that of the same micro-batch, under ``async`` that of an earlier one, as many before as the
+        layer's delay.
 
         Args:
             stop: None for the end of the run.
-            elapsed_seconds: Of training before the step it goes on with.
+            elapsed_seconds: How long training took before the step it goes on with.
 
         Raises:
             NonFiniteError: A signal or the loss is NaN or infinite.
@@ -152,7 +153,7 @@ class SerialTrainer:
         return self._books
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run needs to go on from here, between two steps of a pipe that has run empty."""
+        """All that the run needs to go on from here; only between two steps, when the pipe is empty."""
         layers = {layer.index: layer.state_dict() for layer in self.layers}
         return {"step": self._first, "layers": layers, "books": self._books.state_dict()}
 
@@ -178,7 +179,7 @@ class SerialTrainer:
         ]
 
     def _backwards(self, *, drain: bool = False) -> bool:
-        """The backward of every layer that has more micro-batches waiting than its delay; to drain, of all with any.
+        """Make the backward of every layer with more micro-batches waiting than its delay; to drain, of all with any.
 
         Returns:
             Whether every layer has now made a step's update.
@@ -187,7 +188,9 @@ class SerialTrainer:
         due = [s for s in reversed(self._steps) if len(self._waiting[s.layer.index]) > allowed[s.layer.index]]
         if due and due[-1] is self._steps[0]:
             batch, m = self._waiting[1][0]
-            if m == 0 and batch.probe:  # all layers have made the update before this step, and none that of this step
+            if (
+                m == 0 and batch.probe
+            ):  # all layers have made the update before this step, and no layer has made that of this step
                 self._probe(batch)
         whole = False
         for steps in due:
@@ -201,7 +204,7 @@ class SerialTrainer:
         return whole
 
     def _probe(self, batch: order.Batch) -> None:
-        """The true gradient of the batch at the weights before its step; signals exact between layers."""
+        """The true gradient of the batch at the weights before its step; signals between layers are exact."""
         for m in range(len(batch.parts)):
             for steps in self._steps:
                 steps.probe_up(batch, m)
@@ -216,14 +219,14 @@ class SerialTrainer:
         self._steps[-1].evaluated(batch, score)
 
     def _entered(self) -> Iterator[Record]:
-        """What the layers have reported, put together: the ledger's entries last, from the first boundary up."""
+        """What the layers have reported, joined: the entries of the ledger come last, from the first boundary up."""
         entries, self._entries[:] = list(self._entries), []
         records = [record for entry in entries for record in self._books.add(entry)]
         yield from sorted(records, key=lambda r: (r.step, r.boundary) if isinstance(r, LedgerRecord) else (-1, 0))
 
 
 def evaluate(recipe: Recipe, layers: list[Layer], test: Split) -> tuple[float, int, int]:
-    """(mean loss, rows classified right, rows) over a whole split, signals exact between layers."""
+    """(mean loss, rows classified correctly, rows) over a whole split; signals between layers are exact."""
     score = Score(len(test.inputs))
     for rows in order.evaluation(recipe, score.rows):
         h = test.inputs.read(rows)

@@ -1,7 +1,7 @@
-"""How an ``nn.Sequential`` becomes layers: its modules grouped, and each group tried on a few samples.
+"""How an ``nn.Sequential`` becomes layers: its modules are grouped, and each group is tried on a few samples.
 
-A module with parameters opens a layer; a normalisation after it joins it, and so do modules without parameters.
-A nested Sequential, or any other module with parameters, is one layer, so users group as they like.
+A module with parameters opens a layer; a normalisation after it joins it, and so do modules without parameters. A
+nested Sequential is one layer, and so is any other module with parameters, so users can group as they like.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _RESHAPING = (
 _HOMOGENEOUS = (*_RESHAPING, nn.ReLU, nn.LeakyReLU, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 _KEEPING_ZEROS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.MaxPool1d, nn.MaxPool2d, nn.Dropout)
 _PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # bilinear in weight and input, outputs first
-_ROWS = 2  # of a trial: batch normalisation needs more than one
+_ROWS = 2  # samples of a trial: batch normalisation needs more than one
 
 
 def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool = False) -> Network:
@@ -111,17 +111,17 @@ def group(model: nn.Sequential) -> list[Group]:
 
 
 def _children(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
-    """Its modules as its forward takes them; ``named_children`` leaves out one that comes a second time."""
+    """Its modules in the order of its forward; ``named_children`` would leave out a module that comes a second time."""
     return [(name, module) for name, module in model._modules.items() if module is not None]
 
 
 def layer_module(group: Group) -> nn.Sequential:
-    """One layer as a module whose state_dict has the model's own keys; the modules are the model's, not copies."""
+    """One layer as a module whose state_dict has the keys of the model; it holds the model's modules, not copies."""
     return nn.Sequential(OrderedDict(group))
 
 
 def leaves(group: Group) -> list[tuple[str, nn.Module]]:
-    """Its modules one after the other, nested Sequentials opened."""
+    """Its modules one after the other; a nested Sequential is replaced by its own modules."""
     found: list[tuple[str, nn.Module]] = []
     for name, module in group:
         if type(module) is nn.Sequential:
@@ -136,7 +136,7 @@ def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | N
 
     Args:
         group: Its modules.
-        shape: Of its input; None for the first layer, whose input may be flattened.
+        shape: Shape of its input; None for the first layer, whose input may be flattened.
         before: Key of the layer before it, for messages.
     """
     parts = [(name, module) for name, module in leaves(group) if type(module) is not nn.Identity]
@@ -173,17 +173,17 @@ def _kinds(group: Group) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Trial:
-    """What a forward and backward of a few samples tell."""
+    """What a forward and a backward of a few samples showed."""
 
     output_shape: Shape
     trained: frozenset[str]
     random: bool
-    met: frozenset[str]  # parameters that the way back to the input reads as they are
-    remade: frozenset[str]  # parameters of which it reads something else that is made of them
+    met: frozenset[str]  # parameters that the way back to the input reads directly
+    remade: frozenset[str]  # parameters from which the module first makes something else, which the way back reads
 
 
 def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpec:
-    """The layer, from a trial of its modules on samples of this shape."""
+    """The description of the layer, from a trial of its modules on samples of this shape."""
     where = f"layer {number} ({', '.join(f'{name} {kind}' for name, kind in _kinds(group))})"
     module = copy.deepcopy(layer_module(group))
     weights = {name: Weight(name=name, shape=tuple(p.shape)) for name, p in weights_of(module)}
@@ -218,7 +218,7 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
 
 
 def _rectified(parts: Sequence[nn.Module]) -> bool:
-    """Whether a ReLU comes last, but for modules whose zeros are zeros of all they are made of."""
+    """Whether a ReLU comes last; after it only modules that give 0 only where all numbers they read are 0."""
     behind = itertools.dropwhile(lambda module: type(module) in _KEEPING_ZEROS, reversed(parts))
     return isinstance(next(behind, None), nn.ReLU)
 
@@ -250,7 +250,7 @@ def _try(module: nn.Sequential, where: str, shape: Shape, *, tokens: bool) -> _T
             f"{where} turns {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay "
             "that of samples"
         )
-    if not tokens:  # first the way back alone: what only a gradient reads is not met on it
+    if not tokens:  # first the way back to the input alone: it does not read what only a gradient reads
         torch.autograd.grad(output, [x], torch.ones_like(output), retain_graph=True, allow_unused=True)
     met, remade = frozenset(swap.used), frozenset(swap.remade)
     wanted = list(trainable.values())
@@ -260,7 +260,7 @@ def _try(module: nn.Sequential, where: str, shape: Shape, *, tokens: bool) -> _T
 
 
 def _keeping_apart(module: nn.Module) -> set[str]:
-    """Parameters that only scale numbers: a normalisation's, and any that is long in one axis at most."""
+    """Parameters that only scale numbers: those of a normalisation, and any with at most one axis longer than 1."""
     found = {name for name, p in module.named_parameters() if sum(size > 1 for size in p.shape) <= 1}
     for prefix, part in module.named_modules():
         if isinstance(part, _JOINING):
@@ -283,7 +283,7 @@ def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _with_law(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> LayerSpec:
-    """With ``lawful``, ``neurons`` and ``linear_in`` of a chain of known modules around one Linear or Conv."""
+    """The layer with ``lawful``, ``neurons`` and ``linear_in`` set, where one Linear or Conv is among known modules."""
     at = [i for i, (_, module) in enumerate(parts) if type(module) in _PRODUCTS]
     if len(at) != 1 or len(spec.weights) != 1 or not all(type(m) in _RESHAPING for _, m in parts[: at[0]]):
         return spec

@@ -1,7 +1,8 @@
-"""What one layer does in a step, over ports: one body for every engine.
+"""What one layer does in a step, over ports: the same code for every engine.
 
-The serial engine calls it in the plainest order with dictionaries for ports, a worker in the order of the schedule
-with the wire's. Order and carriage are the engine's; what is computed stands here alone.
+The serial engine calls it in the plainest order, and its ports are dictionaries. A worker calls it in the order of the
+schedule, and its ports are those of the wire. The engine decides order and transport; what is computed is in this file
+only.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from distfa.errors import LayerError
 
 T = TypeVar("T")
 
-AUDIT = 2**31  # number of the audit's message among those of an evaluation
+AUDIT = 2**31  # number of the audit's message, which comes among those of an evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +48,15 @@ class Ports(Protocol):
     """A layer's ends of its links."""
 
     def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
-        """The signal that came by a link, shape (rows, *link.shape)."""
+        """The signal that came over a link, shape (rows, *link.shape)."""
         ...
 
     def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
-        """Send a signal by a link."""
+        """Send a signal over a link."""
         ...
 
     def seen(self, link: Link, signal: Tensor) -> Tensor:
-        """What the receiver ought to see of a training signal: itself, or as the codec rounds it."""
+        """What the receiver should see of a training signal: the same numbers, or those the codec rounds them to."""
         ...
 
 
@@ -68,7 +69,7 @@ class Steps:
         ports: Its ends of its links.
         train: Training samples: inputs for the first layer, targets for those that read labels.
         test: Test samples, in the same form.
-        enter: Takes what the layer reports.
+        enter: Called with everything that the layer reports.
         started: ``time.monotonic`` when training began.
     """
 
@@ -92,14 +93,14 @@ class Steps:
         }
         self._tallies = [l for l in own if l.direction is Direction.TALLY and l.receiver == layer.index]
         self._scored: dict[Part, Scored] = {}
-        self._gradients: dict[int, Tensor] = {}  # of the loss, of a probe's micro-batches
-        for probe in layer.undecided.values():  # of a run that goes on: what was told before has not been heard
+        self._gradients: dict[int, Tensor] = {}  # gradients of the loss, for the micro-batches of a probe
+        for probe in layer.undecided.values():  # in a run that goes on: what was told before has not been heard
             self._tell(probe)
 
     # -- training -------------------------------------------------------------------------------
 
     def forward(self, batch: Batch, micro_batch: int) -> None:
-        """One micro-batch up through the layer; at the output to its loss."""
+        """Take one micro-batch up through the layer; at the output up to its loss."""
         h_in = self._below(Direction.UP, Kind.ACTIVATION, batch, micro_batch)
         h = self.layer.forward(h_in, (batch.step, micro_batch))
         if self.layer.is_output:
@@ -115,7 +116,7 @@ class Steps:
         self.layer.begin_step(batch.step, probed=batch.probe)
 
     def backward(self, batch: Batch, micro_batch: int) -> None:
-        """Form delta, send errors on, and only then add to the gradient: others wait for the errors."""
+        """Form delta, send errors on, and only then add to the gradient, since others wait for the errors."""
         layer, part = self.layer, (batch.step, micro_batch)
         if layer.is_output:
             delta = layer.output_delta(self._scored[part], part)
@@ -132,7 +133,7 @@ class Steps:
         layer.accumulate(delta, part)
 
     def update(self, batch: Batch) -> None:
-        """The optimizer's step, and what the layer reports of it."""
+        """Make the optimizer's step and report on it."""
         if batch.probe:
             self._enter(seen := self.layer.probed(batch.step))
             if batch.step in self.layer.undecided:
@@ -164,7 +165,7 @@ class Steps:
             self._give(Direction.PROBE_UP, self.layer.index, Kind.PROBE, batch, micro_batch, h)
 
     def probe_down(self, batch: Batch, micro_batch: int) -> None:
-        """The true gradient of one micro-batch on its way down."""
+        """Take the true gradient of one micro-batch down through the layer."""
         if self.layer.is_output:
             gradient = self._gradients.pop(micro_batch)
         else:
@@ -174,7 +175,7 @@ class Steps:
             self._give(Direction.PROBE_DOWN, self.layer.index - 1, Kind.PROBE, batch, micro_batch, down)
 
     def evaluate_part(self, step: int, number: int, rows: NDArray[np.int64], score: Score) -> None:
-        """One part of the test set up the layer."""
+        """Take one part of the test set up through the layer."""
         h = self._inferred(self._test, step, number, rows)
         if h is not None:
             score.add(self.layer.score(h, _given(self._test.targets).read(rows), score.rows))
@@ -197,7 +198,7 @@ class Steps:
         )
 
     def audit(self, batch: Batch, rows: NDArray[np.int64]) -> None:
-        """A few training samples up the trained layer, in a message after those of the test set."""
+        """Take a few training samples up through the trained layer, in a message after those of the test set."""
         h = self._inferred(self._train, batch.step, AUDIT, rows)
         if h is not None:
             self._enter(AuditRecord(rows=len(rows), outputs=tuple(h.double().flatten().tolist())))
@@ -205,7 +206,7 @@ class Steps:
     # -- parts ----------------------------------------------------------------------------------
 
     def _inferred(self, share: Share, step: int, number: int, rows: NDArray[np.int64]) -> Tensor | None:
-        """Samples up the layer in evaluation; at the output what came of them, below it goes on."""
+        """Take samples up through the layer in evaluation; the last layer returns its output, others send it on."""
         if Direction.UP in self._in:
             h_in = self._ports.take(self._in[Direction.UP], Kind.EVALUATION, step, number, len(rows))
         else:
@@ -225,13 +226,13 @@ class Steps:
     def _called_for(self, batch: Batch) -> float | None:
         """The alignment that calls for a renewal; None where nothing does.
 
-        Some steps after a probe, by which all layers have told what they saw, the output layer judges, and its word
-        goes down before they begin the step: so no run depends on who heard what when.
+        A few steps after a probe all layers have told what they saw. Then the output layer decides, and its decision
+        goes down before the layers begin the step. So no run depends on when a message arrives.
         """
         layer, seen = self.layer, batch.step - renewal_lag(self._recipe)
         if (own := layer.undecided.pop(seen, None)) is None:
             return None
-        cosine = 0.0  # known to the output layer alone
+        cosine = 0.0  # only the output layer knows it
         if layer.is_output:
             sums = Sums()
             for link in self._tallies:
@@ -247,7 +248,7 @@ class Steps:
         return cosine if verdict.item() else None
 
     def _renew(self, batch: Batch, cosine: float | None) -> None:
-        """Rows of feedback come from above, are kept, and go on as this layer's own forward makes them."""
+        """Take rows of feedback from above, keep them, and send down what this layer's own forward makes of them."""
         if self.layer.is_output:
             feedback = self.layer.basis()
             if self._recipe.feedback.renew.on:
@@ -299,7 +300,7 @@ class Steps:
             self._note(link, batch, micro_batch, "sent", signal)
 
     def _note(self, link: Link, batch: Batch, micro_batch: int, end: str, signal: Tensor) -> None:
-        """This end's digest of a signal, in steps that are entered in the books, where digests are asked for."""
+        """Report this end's digest of a signal, in steps that are entered in the books, if digests are asked for."""
         if not (self._recipe.ledger_exact and self._recipe.ledger_due(batch.step)):
             return
         seen = self._ports.seen(link, signal) if end == "sent" else signal
@@ -329,7 +330,7 @@ class Score:
 
 
 def _given(value: T | None) -> T:
-    """The value, which the layer's place in the network says must be there."""
+    """The value, which a layer at this place in the network must have."""
     if value is None:
         raise LayerError("a layer was started without the data it reads")
     return value

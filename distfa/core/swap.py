@@ -1,9 +1,9 @@
-"""Other tensors in place of weights, on the way back through any module: feedback by saved-tensor hooks.
+"""Puts other tensors in place of weights on the way back through any module: feedback by saved-tensor hooks.
 
-Autograd keeps a weight for the backward of every product it is in. While a forward is recorded here, what is
-kept is a note of *which* weight it was; when the graph is differentiated, the note is answered with the weight
-as it is then, or with what stands in for it. So the forward runs torch's own kernels on the user's own module,
-and ``y = x W^T`` goes back as ``delta B`` wherever W stood: in a Linear, a convolution, an attention.
+Autograd keeps a weight for the backward of every product it is in. While a forward is recorded here, autograd keeps a
+note of *which* weight it was instead. When the graph is differentiated, the note is replaced with the current weight,
+or with what stands in for it. So the forward runs torch's own kernels on the user's own module, and ``y = x W^T`` goes
+back as ``delta B`` wherever W was used: in a Linear, a convolution, an attention.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Swap:
     """Records forwards whose weights can be swapped on the way back.
 
     Args:
-        parameters: Of the module, by name; what is kept of them is always read again, since under delays an
-            update lies between a forward and its backward.
+        parameters: The module's parameters, by name; they are always read anew on the way back, since under delays an
+            update comes between a forward and its backward.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
@@ -40,12 +40,12 @@ class Swap:
         self.used: set[str] = set()
 
     def recording(self) -> AbstractContextManager[object]:
-        """Around a forward."""
+        """To be open around a forward."""
         return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
 
     @contextmanager
     def standing_in(self, stand_in: Mapping[str, Tensor]) -> Iterator[None]:
-        """Around a differentiation: tensors, by the weights' names and in their shapes, that take their place."""
+        """To be open around a differentiation: these tensors take the place of the weights of the same names."""
         self._stand_in = {name: _laid_like(self._parameters[name], instead) for name, instead in stand_in.items()}
         self.used = set()
         try:
@@ -56,7 +56,9 @@ class Swap:
     def _pack(self, kept: Tensor) -> Tensor | _Note:
         name = self._names.get(kept.untyped_storage().data_ptr()) if kept.layout is torch.strided else None
         if name is None:
-            return kept.detach()  # itself would hold the graph that holds it: a cycle nobody collects
+            return (
+                kept.detach()
+            )  # a reference to itself would hold the graph that holds it: a cycle that nobody collects
         return _Note(name, kept.size(), kept.stride(), int(kept.storage_offset()))
 
     def _unpack(self, kept: Tensor | _Note) -> Tensor:
@@ -69,20 +71,20 @@ class Swap:
 
 
 class _Made(NamedTuple):
-    """A tensor that autograd wanted to keep, made of parameters alone."""
+    """A tensor that autograd wanted to keep and that was made from parameters only."""
 
     tensor: Tensor
     of: frozenset[str]
 
 
 class TracedSwap(Swap):
-    """Also tells which parameters go back in another shape than their own: what is made of them is kept as it is.
+    """Also tells which parameters the way back reads in another form: what was made from those is kept unchanged.
 
     Args:
-        parameters: As ``Swap`` takes them; each requires a gradient.
+        parameters: As for ``Swap``; each requires a gradient.
 
     Attributes:
-        remade: Names of those that the last way back met so.
+        remade: Names of the parameters that the last way back read in another form.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
@@ -95,7 +97,7 @@ class TracedSwap(Swap):
             return packed
         leaves = _leaves(kept)
         of = frozenset(self._names.get(leaf.untyped_storage().data_ptr(), "") for leaf in leaves)
-        return packed if "" in of else _Made(packed, of)  # what the input is in as well is a signal
+        return packed if "" in of else _Made(packed, of)  # a tensor that was also made from the input is a signal
 
     def _unpack(self, kept: Any) -> Tensor:
         if isinstance(kept, _Made):
@@ -105,7 +107,7 @@ class TracedSwap(Swap):
 
 
 def _leaves(tensor: Tensor) -> list[Tensor]:
-    """What a tensor was made of, by autograd's graph."""
+    """The leaf tensors that a tensor was made from, according to autograd's graph."""
     seen, waiting, found = set(), [tensor.grad_fn], []
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""How many threads torch uses: engines agree to the last bit, and times compare, only thread for thread."""
+"""How many threads torch uses: engines agree to the last bit, and times compare, only with the same number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One torch thread, as a layer has; then as many as before."""
+    """Use one torch thread, as a layer does; afterwards as many as before."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""One update of one parameter, computed in float64: what was made of it, and what ought to have been."""
+"""One update of one parameter, in float64: what the update did, and what it should have done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distfa.core import optim
 
-_BLOCK_NUMBERS = 32 * 1024  # of a float64 block: 256 KiB
+_BLOCK_NUMBERS = 32 * 1024  # numbers in a float64 block: 256 KiB
 
 
 class Block(NamedTuple):
@@ -26,10 +26,10 @@ class Block(NamedTuple):
 
 
 class Update:
-    """One update of one parameter: what was there before, what came, what ought to have come.
+    """One update of one parameter: the numbers before it, the change it made, the change it should have made.
 
-    Work in float64 goes by blocks of rows that fit a processor's cache: whole matrices in float64 would
-    cost more than the update itself.
+    Work in float64 is done in blocks of rows that fit a processor's cache: with whole matrices in float64 it would cost
+    more than the update itself.
     """
 
     def __init__(self, parameter: Tensor, optimizer: optim.Optimizer, config: optim.OptimizerConfig) -> None:
@@ -44,7 +44,7 @@ class Update:
         return self.parameter.numel()
 
     def blocks(self) -> Iterator[Block]:
-        """Every row once; to be called after the update."""
+        """The blocks, with every row once; to be called after the update."""
         now, made = _rows_of(self.parameter), _rows_of(gradient_of(self.parameter))
         for part in _row_blocks(now):
             before, gradient = self._before[part].double(), made[part].double()
@@ -62,7 +62,7 @@ class Update:
 
 
 def gradient_of(parameter: Tensor) -> Tensor:
-    """The parameter's gradient; zeros where it has none."""
+    """The parameter's gradient; zeros if it has none."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
@@ -77,12 +77,12 @@ def drift(parameter: Tensor, before: Tensor) -> Tensor:
 
 
 def _rows_of(parameter: Tensor) -> Tensor:
-    """Itself; a single number as one row."""
+    """The parameter itself; a single number becomes one row."""
     return parameter if parameter.dim() else parameter.reshape(1)
 
 
 def _row_blocks(parameter: Tensor) -> Iterator[slice]:
-    """Its rows, by blocks that fit a processor's cache."""
+    """Its rows, in blocks that fit a processor's cache."""
     rows = len(parameter)
     size = max(1, _BLOCK_NUMBERS * rows // max(1, parameter.numel()))
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
@@ -93,19 +93,19 @@ Number = float | Tensor
 
 
 class Fold:
-    """Sums over everything: a half as a few numbers."""
+    """Sums over all neurons: a half of an entry as a few numbers."""
 
     def dot(self, block: Block, a: Tensor, b: Tensor) -> Number:
         """<a, b> of two flat tensors of a block."""
         return (a @ b).item()
 
     def vector(self, per_neuron: Tensor) -> Number:
-        """What there is one of per neuron."""
+        """A quantity that has one number per neuron."""
         return per_neuron.sum().item()
 
 
 class PerNeuron(Fold):
-    """Keeps neurons apart.
+    """Sums for every neuron separately.
 
     Args:
         neurons: d_l.
@@ -131,11 +131,11 @@ class PerNeuron(Fold):
 
 @dataclass(kw_only=True)
 class Sums:
-    """What a parameter's half adds up: sums of squares and products over its numbers.
+    """The sums that a half needs of one parameter: squares and products over its numbers.
 
     Attributes:
-        fold: Over all neurons, or neuron by neuron.
-        rounded: Whether gradients are rounded number by number, so that ``product_square`` is asked for.
+        fold: Sums over all neurons, or neuron by neuron.
+        rounded: Whether gradients are rounded number by number, so that ``product_square`` is needed.
     """
 
     fold: Fold
@@ -174,14 +174,14 @@ class Sums:
         self._bound(block, sizes**0.5, field)
 
     def add_product(self, block: Block, lr: float, field: Tensor) -> None:
-        """Add the exchange of a block alone, where the level is kept elsewhere."""
+        """Add only the exchange of a block, since the level is kept elsewhere."""
         self.exchange += lr * self.fold.dot(block, field, block.gradient)
         squares = self.fold.dot(block, field, field) * self.fold.dot(block, block.gradient, block.gradient)
         self.product += squares**0.5
         self._square(block, field)
 
     def _bound(self, block: Block, square: Number, factor: Tensor) -> None:
-        """Sums of magnitudes, bounded by norms (Cauchy-Schwarz), for what rounding may do."""
+        """Bound the sums of magnitudes by norms (Cauchy-Schwarz), to bound rounding."""
         self._square(block, factor)
         norm = square**0.5
         self.size += square
@@ -189,7 +189,7 @@ class Sums:
         self.product += norm * self.fold.dot(block, block.gradient, block.gradient) ** 0.5
 
     def _square(self, block: Block, factor: Tensor) -> None:
-        """What the independent roundings of a gradient's numbers come to, times eps / 2."""
+        """Add squares: their root, times eps / 2, bounds the independent roundings of a gradient's numbers."""
         if self.rounded:
             terms = factor * block.gradient
             self.product_square += self.fold.dot(block, terms, terms)

@@ -1,4 +1,4 @@
-"""Ready networks, each a plain ``nn.Sequential``; by name for a data set, or a user's own by its path."""
+"""Ready networks, each a plain ``nn.Sequential``: by name for a data set, or a user's own by its path."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ __all__ = [
 
 
 class Samples(Protocol):
-    """What a model has to know of a data set; every ``distfa.data.Dataset`` is one."""
+    """What a model has to know about a data set; every ``distfa.data.Dataset`` is one."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name of the data set in messages."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample."""
+        """Shape of one sample."""
 
     @property
     def outputs(self) -> int:
@@ -97,7 +97,7 @@ def _of_quantities(name: str, samples: Samples) -> tuple[tuple[int, ...], int]:
 
 
 def _dense(name: str, make: Callable[[int, int], nn.Sequential], samples: Samples) -> nn.Sequential:
-    """A network of flat samples, with a Flatten before it where they are not flat."""
+    """A network for flat samples, with a Flatten before it if samples are not flat."""
     shape, outputs = _of_quantities(name, samples)
     network = make(math.prod(shape), outputs)
     return network if len(shape) == 1 else nn.Sequential(nn.Flatten(), *network)

@@ -20,7 +20,7 @@ def mlp(
         features: Numbers per sample.
         outputs: Numbers per output.
         hidden: Widths of the hidden layers; none is a linear classifier.
-        activation: Makes the module after each of them.
+        activation: Makes the module that follows each hidden layer.
 
     Returns:
         (n, features) -> (n, outputs).
@@ -51,7 +51,7 @@ def residual_mlp(features: int, outputs: int, width: int = 128, depth: int = 4) 
     Args:
         features: Numbers per sample.
         outputs: Numbers per output.
-        width: Of the residual stream.
+        width: Width of the residual stream.
         depth: Number of blocks.
 
     Returns:

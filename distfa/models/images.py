@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from distfa.errors import ModelError
 
 Shape = tuple[int, ...]
-_CHANNELS = (1, 3, 4)  # of an image, where they are its last axis
+_CHANNELS = (1, 3, 4)  # channels of an image, if they are its last axis
 
 
 def lenet(shape: Shape, outputs: int) -> nn.Sequential:
     """LeNet-5 with ReLU and max pooling, as it is used today.
 
     Two 5x5 convolutions to 6 and 16 channels, each with a 2x2 pool, then 120, 84 and ``outputs`` units. The
-    first convolution keeps the image's size, as the original did by padding 28x28 to 32x32; below 12x12 the
-    second does too, or nothing would be left.
+    first convolution keeps the image's size, as the original did by padding 28x28 to 32x32. Below 12x12 the second does
+    the same, since nothing would be left otherwise.
 
     Args:
         shape: Of one sample, at least 4x4.
@@ -48,7 +48,7 @@ def lenet(shape: Shape, outputs: int) -> nn.Sequential:
 def convnet(shape: Shape, outputs: int) -> nn.Sequential:
     """A small CIFAR net: three 3x3 convolutions to 32, 64 and 128 channels, then 256 and ``outputs`` units.
 
-    Each convolution has a BatchNorm (so no bias of its own), ReLU and a 2x2 pool.
+    Each convolution is followed by BatchNorm (so it needs no bias), ReLU and a 2x2 pool.
 
     Args:
         shape: Of one sample, at least 8x8.

@@ -15,7 +15,7 @@ from distfa.errors import ModelError
 class TokenEmbedding(nn.Module):
     """A learned vector per token plus one per position, (n, T) int64 -> (n, T, width).
 
-    They start at a standard deviation of 0.02, as in GPT-2, so that the blocks soon outweigh them.
+    They start with a standard deviation of 0.02, as in GPT-2, so that the blocks soon outweigh them.
     """
 
     def __init__(self, tokens: int, length: int, width: int) -> None:
@@ -88,11 +88,11 @@ def transformer(
 
     Args:
         tokens: Size of the vocabulary.
-        length: Most positions of a sequence.
-        width: Of the residual stream.
-        heads: Of each attention; a divisor of ``width``.
+        length: Largest number of positions in a sequence.
+        width: Width of the residual stream.
+        heads: Heads of each attention; a divisor of ``width``.
         depth: Number of blocks.
-        dropout: Share of the numbers that each branch drops while it trains.
+        dropout: Share of the numbers that each branch drops in training.
         outputs: Classes per position; None is ``tokens``.
 
     Returns:

@@ -17,15 +17,15 @@ from distfa.errors import ModelError, SpecError
 def load(path: str) -> nn.Module:
     """Import a function, call it without arguments, and return the model it makes.
 
-    The current directory is put at the end of ``sys.path`` if it is not on it, so that a file beside the user
-    is found and shadows no installed package.
+    The current directory is added at the end of ``sys.path`` if it is not on it, so that a file there is found but
+    shadows no installed package.
 
     Args:
         path: ``package.module:function``.
 
     Raises:
-        SpecError: Another form, or there is no such module or function.
-        ModelError: Importing or calling it raised, or it returned no ``nn.Module``.
+        SpecError: The path has another form, or there is no such module or function.
+        ModelError: To import or call it raised an error, or it returned no ``nn.Module``.
     """
     name, colon, function = path.partition(":")
     if not colon or not all(part.isidentifier() for part in [*name.split("."), function]):

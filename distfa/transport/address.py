@@ -1,4 +1,4 @@
-"""Addresses in words: host and port as one text, which hosts are whose, and ranges of ports."""
+"""Addresses as text: host and port, which hosts are this machine's, and ranges of ports."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def is_wildcard(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it; a name other than localhost counts as reachable."""
+    """Whether only this machine can reach it; a name other than localhost counts as reachable from others."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -61,7 +61,7 @@ def port_range(text: str) -> range | None:
     """``20000-20100``, both ends included, or one port; None for an empty text: the system chooses.
 
     Raises:
-        ValueError: It is no such range.
+        ValueError: It is not such a range.
     """
     if not text:
         return None

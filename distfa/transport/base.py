@@ -1,4 +1,4 @@
-"""What a transport is: streams of serialized signals between layers, whatever carries them."""
+"""What a transport is: it carries streams of serialized signals between layers, by whatever means."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Sender(Protocol):
         ...
 
     def close(self, deadline_seconds: float) -> None:
-        """Wait until everything sent was received, then end the stream; errors as ``send``."""
+        """Wait until everything that was sent is received, then end the stream; raises as ``send`` does."""
         ...
 
 
@@ -37,7 +37,7 @@ class Transport(Protocol):
     """One layer's end of the wire."""
 
     def listen(self, inboxes: list[Inbox]) -> str:
-        """Take in signals for these inboxes; returns the address other layers connect to.
+        """Accept signals for these inboxes; returns the address that other layers connect to.
 
         Raises:
             TransportError: The address cannot be listened on.
@@ -62,13 +62,13 @@ class WireConfig:
     """How layers talk.
 
     Attributes:
-        host: Listen here; empty: loopback, or each node's address across nodes; 0.0.0.0: on all, by TLS.
-        ports: Range the layers listen in, as 20000-20100, for firewalls; empty: the system chooses.
+        host: Address to listen on; empty: loopback, or each node's address across nodes; 0.0.0.0: all, with TLS.
+        ports: Range of the ports that layers listen on, such as 20000-20100, for firewalls; empty: the system chooses.
         window: Signals that may wait at each end of a boundary.
         max_message_mib: Longest message in MiB, at both ends.
         deadline_seconds: Longest wait for one signal.
-        delay_ms: Every message leaves its sender this many milliseconds late, as if the link were so long; to see what
-            distance costs, and 0 in earnest. At most ``window`` messages are under way on a link.
+        delay_ms: Every message leaves its sender this many milliseconds late, as on a long link: to see what distance
+            costs; 0 for real work. At most ``window`` messages are under way on a link.
         checksum: Whether payloads carry a CRC-32C.
         security: ``auto``: plain text on loopback, mutual TLS wherever others can reach a layer; ``tls``;
             ``insecure``.
@@ -91,5 +91,5 @@ class WireConfig:
 
     @property
     def max_payload_bytes(self) -> int:
-        """Longest payload accepted."""
+        """Bytes of the longest payload that is accepted."""
         return self.max_message_mib * 2**20

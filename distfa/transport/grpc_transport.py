@@ -1,7 +1,7 @@
-"""The wire: one gRPC server per layer, one long-lived client stream per link; the only file that knows grpc.
+"""The wire: one gRPC server per layer, one long-lived client stream per link; only this file uses grpc.
 
-Flow control needs no protocol of its own: a full inbox stops the server from reading, HTTP/2's window
-fills, the sender's queue fills, and the sending layer waits.
+Flow control needs no extra protocol: when an inbox is full, the server stops reading, HTTP/2's window fills, the
+sender's queue fills, and the sending layer waits.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from distfa.v1 import layer_pb2
 SERVICE = "distfa.v1.LayerService"
 _PUSH = "Push"
 _HEADER_ROOM_BYTES = 2**16  # the small fields around a payload
-_SPARE_THREADS = 4  # health checks, and strangers to be refused
+_SPARE_THREADS = 4  # for health checks, and for strangers that are refused
 _CLOSE_SECONDS = 5.0  # longest wait for streams, server and threads to end
-_STEP_SECONDS = 0.2  # how often a waiting sender looks whether its stream still stands
+_STEP_SECONDS = 0.2  # how often a waiting sender checks that its stream is still open
 _LINK_KEY, _RUN_KEY = "distfa-link", "distfa-run"
 
 
@@ -46,7 +46,7 @@ class Credentials:
 
 
 def peer_name(layer: int) -> str:
-    """The name a layer's certificate carries, and by which other layers know it."""
+    """The name in a layer's certificate, by which other layers know it."""
     return f"layer-{layer}.distfa"
 
 
@@ -56,9 +56,9 @@ class GrpcTransport:
     Args:
         wire: Host, ports, limits and deadlines.
         run_id: The run; streams of other runs are refused.
-        layer: Whose end this is.
+        layer: The layer whose end this is.
         credentials: For mutual TLS; None for plain text.
-        advertised: The host other layers connect to; empty for the one listened on, or loopback where that is all.
+        advertised: The host that other layers connect to; empty: the one listened on, or loopback if that means all.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class GrpcTransport:
         return sender
 
     def close(self) -> None:
-        """Stop listening and drop every stream, at once; leaves no thread and no channel behind."""
+        """Stop listening and drop every stream at once; no thread and no channel is left."""
         give_up = time.monotonic() + _CLOSE_SECONDS
         self._health.set(SERVICE, health_pb2.HealthCheckResponse.NOT_SERVING)
         for inbox in self._inboxes.values():
@@ -142,7 +142,7 @@ class GrpcTransport:
         if self._server is not None:
             self._server.stop(grace=0).wait(_left(give_up))
         if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)  # grpc leaves that to whoever made the pool
+            self._pool.shutdown(wait=False, cancel_futures=True)  # grpc leaves that to the code that made the pool
         for thread in threading.enumerate():
             if thread.name.startswith(self._thread_name):
                 thread.join(_left(give_up))
@@ -160,12 +160,12 @@ class GrpcTransport:
         ]
 
     def _bind(self, server: grpc.Server) -> int:
-        """Listen on the first free port of the range, each layer trying another one first; returns it."""
+        """Listen on the first free port of the range and return it; each layer begins at another place of the range."""
         ports = port_range(self._wire.ports)
         host = self._wire.host or "127.0.0.1"
         turn = (self._layer - 1) % len(ports) if ports else 0
         for port in [*ports[turn:], *ports[:turn]] if ports else [0]:
-            with contextlib.suppress(RuntimeError):  # grpc's word for a port that is taken
+            with contextlib.suppress(RuntimeError):  # grpc's name for an error on a port that is taken
                 return self._listen_on(server, joined(host, port))
         if not is_here(host):
             raise TransportError(
@@ -202,14 +202,14 @@ class GrpcTransport:
         )
 
     def _is_sender(self, inbox: Inbox, context: grpc.ServicerContext) -> bool:
-        """Whether the caller's certificate, where there are any, is that of the layer the stream is from."""
+        """Whether the caller has the certificate of the layer that the stream says it is from; True without TLS."""
         if self._credentials is None:
             return True
         names = context.auth_context().get("x509_common_name", [])
         return [name.decode() for name in names] == [peer_name(inbox.link.sender)]
 
     def _claim(self, inbox: Inbox) -> bool:
-        """Whether this is the first stream of its link; there is never another."""
+        """Whether this is the first stream of its link; no second one is accepted."""
         with self._lock:
             first = _key(inbox.link) not in self._claimed
             self._claimed.add(_key(inbox.link))
@@ -246,17 +246,17 @@ class GrpcTransport:
         except Exception:  # grpc raises a bare Exception here when the sender's end is gone
             inbox.fail(_gone(inbox.link, messages))
             raise
-        # The end of a sender that is gone can also look like a stream closed in good order; and after a
-        # stream closed in good order, too, whoever still waits for a signal waits in vain.
+        # When a sender is gone, its stream can also look as if it were closed in order. And after a stream is closed in
+        # order, nothing more comes for a layer that still waits for a signal.
         inbox.fail(_gone(inbox.link, messages))
         return layer_pb2.PushResponse(messages=messages)
 
 
 class _Health(health.HealthServicer):  # type: ignore[misc]
-    """Answers when asked; nobody may watch, since every watcher would hold a thread that signals need."""
+    """Answers checks; watching is refused, since every watcher would hold a thread that signals need."""
 
     def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *_: object) -> None:
-        """Refuse, as the protocol allows."""
+        """Refuse, which the protocol allows."""
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "a layer's health can be asked for (Check), not watched")
 
 
@@ -270,7 +270,7 @@ class GrpcSender:
         self._queue: queue.Queue[tuple[bytes, float] | None] = queue.Queue(maxsize=wire.window)
         self._ended = threading.Event()
         push = channel.stream_unary(f"/{SERVICE}/{_PUSH}", response_deserializer=layer_pb2.PushResponse.FromString)
-        # The stream lives as long as the run; each message on it has a deadline of its own.
+        # The stream lives as long as the run; each message on it has its own deadline.
         self._call = push.future(self._when_due(), metadata=((_LINK_KEY, _key(link)), (_RUN_KEY, run_id)))
         self._call.add_done_callback(lambda _: self._ended.set())
 
@@ -291,14 +291,14 @@ class GrpcSender:
                     ) from None
 
     def _when_due(self) -> Iterator[bytes]:
-        """What was queued, each message when its delay is over; of messages queued together the delays run together."""
+        """The queued messages, each when its delay is over; messages that are queued together are delayed together."""
         for data, due in iter(self._queue.get, None):
             if (left := due - time.monotonic()) > 0:
                 time.sleep(left)
             yield data
 
     def close(self, deadline_seconds: float) -> None:
-        """Wait until everything was received, then end the stream."""
+        """Wait until everything is received, then end the stream."""
         give_up = time.monotonic() + deadline_seconds
         while not self._ended.is_set() and time.monotonic() < give_up:
             try:
@@ -317,7 +317,7 @@ class GrpcSender:
     def drop(self) -> None:
         """End the stream at once, whatever is still queued."""
         self._call.cancel()
-        # grpc's own thread may wait for the next message, and knows of the end only when one comes.
+        # grpc's own thread may wait for the next message, and sees the end only when one comes.
         with contextlib.suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
@@ -325,7 +325,7 @@ class GrpcSender:
             self._queue.put_nowait(None)
 
     def _failure(self) -> DistfaError:
-        """The stream's end, in distfa's terms."""
+        """The error of a stream that has ended, as one of distfa's."""
         code, details = self._call.code(), self._call.details()
         if code is grpc.StatusCode.INVALID_ARGUMENT:
             return MessageRefused(str(details))
@@ -342,7 +342,7 @@ def _left(give_up: float) -> float:
 
 
 def _key(link: Link) -> str:
-    """A link in a stream's metadata; one sender has one stream per boundary and direction."""
+    """A link as text in a stream's metadata; a sender has one stream per boundary and direction."""
     return f"{link.direction.value}-{link.boundary}"
 
 

@@ -1,4 +1,4 @@
-"""Where a layer's incoming signals wait: a bounded queue per link that can also carry bad news."""
+"""Where a layer's incoming signals wait: one bounded queue per link, which can also carry an error."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from distfa.transport.message import Link, Message
 
 
 class Inbox:
-    """Signals of one link, in the order they came; a full inbox slows its sender.
+    """Signals of one link, in the order in which they came; a full inbox slows its sender.
 
     Args:
-        link: What arrives here.
-        run_id: The run; a message of another one is refused and does not disturb this one.
+        link: The link whose signals arrive here.
+        run_id: The run; a message of another run is refused and does not disturb this one.
         window: Signals that may wait.
         max_payload_bytes: Longest payload accepted.
     """
@@ -32,11 +32,11 @@ class Inbox:
         self._changed = threading.Condition()
 
     def deliver(self, data: bytes) -> None:
-        """Take in one serialized signal; waits while the window is full.
+        """Put in one serialized signal; waits while the window is full.
 
         Raises:
-            MessageRefused: The message is not one of this run and link; the run goes on if a stranger
-                sent it, and ends if the link's own sender did.
+            MessageRefused: The message does not belong to this run and link; the run goes on if a stranger sent it, and
+                ends if the link's own sender did.
             TransportError: The layer no longer takes messages.
         """
         try:
@@ -66,7 +66,7 @@ class Inbox:
 
     @property
     def queue(self) -> int:
-        """Signals that wait here now."""
+        """How many signals wait here now."""
         return len(self._waiting)
 
     def take(self, deadline_seconds: float, what: str) -> Message:
@@ -97,14 +97,14 @@ class Inbox:
         )
 
     def fail(self, reason: DistfaError) -> None:
-        """Let whoever takes from here know that nothing more will come, and why; the first reason stays."""
+        """Tell whoever takes signals here that no more will come, and why; the first reason is kept."""
         with self._changed:
             if not self._closed and self._failure is None:
                 self._failure = reason
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Take nothing more; whoever waits, to deliver or to take, is let go."""
+        """Accept nothing more; whoever waits, to deliver or to take, stops waiting."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -14,7 +14,7 @@ class Switchboard:
         self._inboxes: dict[str, dict[Link, Inbox]] = {}
 
     def add(self, inboxes: list[Inbox]) -> str:
-        """A new address with these inboxes."""
+        """Make a new address for these inboxes."""
         address = f"loopback:{len(self._inboxes)}"
         self._inboxes[address] = {inbox.link: inbox for inbox in inboxes}
         return address
@@ -34,7 +34,7 @@ class LoopbackTransport:
         self._inboxes: list[Inbox] = []
 
     def listen(self, inboxes: list[Inbox]) -> str:
-        """Take in signals for these inboxes."""
+        """Accept signals for these inboxes."""
         self._inboxes = inboxes
         return self._switchboard.add(inboxes)
 
@@ -59,4 +59,4 @@ class LoopbackSender:
         self._inbox.deliver(data)
 
     def close(self, deadline_seconds: float) -> None:
-        """Nothing is under way."""
+        """Do nothing: no message is under way."""

@@ -46,7 +46,7 @@ class Message:
         dtype: Number type of the decoded signal.
         shape: (rows, *shape of one sample).
         codec: Name of the codec that wrote the payload.
-        checksum: CRC-32C of the payload, or None where the run does without.
+        checksum: CRC-32C of the payload; None if the run uses none.
         payload: The encoded numbers.
     """
 

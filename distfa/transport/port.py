@@ -1,4 +1,4 @@
-"""Ports: a layer's ends of its links, where signals become messages and messages signals."""
+"""Ports: a layer's ends of its links, where signals become messages and messages become signals."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ GRPC_FRAME_BYTES = 5  # compression flag and length before every gRPC message
 
 @dataclass(kw_only=True)
 class Traffic:
-    """What one link carried of one kind of signal; counts only grow.
+    """What one link has carried of one kind of signal; the counts only grow.
 
     Attributes:
-        messages: How many signals.
-        payload_bytes: Their encoded numbers.
-        message_bytes: The whole gRPC messages, frame included; below that HTTP/2, TCP and IP add theirs.
+        messages: Number of signals.
+        payload_bytes: Bytes of their encoded numbers.
+        message_bytes: Bytes of the whole gRPC messages with their frames; HTTP/2, TCP and IP add more below that.
     """
 
     messages: int = 0
@@ -43,13 +43,13 @@ class Traffic:
 
 @dataclass(kw_only=True)
 class Waiting:
-    """What a layer waits for right now, and for how long it has waited in all.
+    """What a layer waits for now, and how long it has waited in total.
 
     Attributes:
         what: In words; empty while the layer computes.
-        layer: Whom it waits for.
-        since: ``time.monotonic`` when it began.
-        ended: The same when the last wait ended.
+        layer: The layer it waits for.
+        since: ``time.monotonic`` when the wait began.
+        ended: ``time.monotonic`` when the last wait ended.
         total_seconds: Over all waits so far.
     """
 
@@ -64,7 +64,7 @@ class Waiting:
         self.what, self.layer, self.since = what, layer, time.monotonic()
 
     def end(self) -> None:
-        """End the wait begun last."""
+        """End the wait that began last."""
         self.ended = time.monotonic()
         self.total_seconds += self.ended - self.since
         self.what = ""
@@ -115,14 +115,14 @@ class OutPort:
             self.tap(self.link, data)
         self.waiting.begin(f"room to send the {who}", self.link.receiver)
         self.sender.send(data, self.wire.deadline_seconds)
-        self.waiting.end()  # a wait that failed goes on, so that it can be seen for whom
+        self.waiting.end()  # a wait that failed is not ended, so that one can see whom it was for
         traffic = self.traffic[kind]
         traffic.messages += 1
         traffic.payload_bytes += payload.nbytes
         traffic.message_bytes += len(data) + GRPC_FRAME_BYTES
 
     def close(self) -> None:
-        """Wait until everything was received, then end the stream."""
+        """Wait until everything is received, then end the stream."""
         self.waiting.begin(f"layer {self.link.receiver} to take the last signal {self.link}", self.link.receiver)
         self.sender.close(self.wire.deadline_seconds)
         self.waiting.end()
@@ -143,7 +143,7 @@ class InPort:
     waiting: Waiting
 
     def receive(self, *, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
-        """The signal of that identity, shape (rows, *link.shape).
+        """The signal with that identity, shape (rows, *link.shape).
 
         Raises:
             MessageRefused: Another signal came, or it has the wrong shape, dtype, codec or payload.

@@ -1,8 +1,8 @@
-"""Messages as protobuf bytes and back; the only file that knows protobuf.
+"""Messages as protobuf bytes and back; only this file uses protobuf.
 
-The bytes are valid protobuf that any client can read, but protobuf never touches the tensor: the
-small fields are written by the generated classes, then the payload's tag, length and memory follow;
-reading hands out a view of the payload. At 1 MiB this halves a round trip.
+The bytes are valid protobuf that any client can read, but protobuf never touches the tensor: the generated classes
+write the small fields, then the payload's tag, length and memory follow, and reading gives a view of the payload. At 1
+MiB this halves the time of a round trip.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def load(data: bytes) -> Message:
     """The message in the bytes of a ``PushRequest``; its payload is a view of ``data``.
 
     Raises:
-        MessageRefused: Not such a message, an unknown kind, dtype or codec, or a payload that does
-            not match its checksum.
+        MessageRefused: The bytes are not such a message, the kind, dtype or codec is unknown, or the payload does not
+            match its checksum.
     """
     try:
         identity, tensor, payload = _split(memoryview(data))
@@ -141,7 +141,7 @@ class _Field(NamedTuple):
 
 
 def _split(view: memoryview) -> tuple[layer_pb2.Identity, tensor_pb2.Tensor, Payload]:
-    """The generated classes of the small fields, and a view of the payload."""
+    """The small fields as an object of the generated class, and a view of the payload."""
     tensors = [f for f in _fields(view) if f.number == layer_pb2.PushRequest.TENSOR_FIELD_NUMBER]
     if len(tensors) != 1:
         raise ValueError(f"{len(tensors)} tensors where there must be one")

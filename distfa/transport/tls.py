@@ -1,10 +1,10 @@
-"""Certificates for one run: keys are made where they are used, and never travel.
+"""Certificates for one run: a key is made where it is used, and never travels.
 
     layer l                                    the run's authority, beside the coordinator
     KeyPair()             --- request(l) --->  sign(request, l)
     credentials(signed)   <----- Signed -----
 
-A layer talks only to holders of a certificate of its own run, and knows by name which layer that is.
+A layer talks only to layers with a certificate of the same run, and knows by its name which layer the other one is.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _CLOCK_SKEW = datetime.timedelta(hours=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Signed:
-    """What the authority gives back, as PEM texts: nothing in it is secret.
+    """What the authority gives back, as PEM texts; none of it is secret.
 
     Attributes:
-        certificate: For the layer that asked.
-        authority: The run's own certificate, by which to know the others.
+        certificate: The certificate for the layer that asked.
+        authority: The certificate of the run's authority, with which a layer checks the others.
     """
 
     certificate: bytes
@@ -50,7 +50,7 @@ class KeyPair:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def credentials(self, signed: Signed) -> Credentials:
-        """What the transport of this layer shows and trusts."""
+        """What the transport of this layer shows to others, and what it trusts."""
         key = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -78,10 +78,10 @@ class Authority:
 
         Args:
             request: PEM text of a certificate signing request.
-            layer: Who asked; the caller knows.
+            layer: The layer that asked; the caller knows which.
 
         Raises:
-            TransportError: It is not a request, or its sender does not hold the key it names.
+            TransportError: It is not a request, or its sender does not have the key that it names.
         """
         key = _requested_key(request, layer)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -99,7 +99,7 @@ class Authority:
 
 
 def _requested_key(request: bytes, layer: int) -> ec.EllipticCurvePublicKey:
-    """The key a request asks a certificate for, once its sender has shown that it holds the other half."""
+    """The key that a request asks a certificate for, after its sender has shown that it has the private half."""
     try:
         parsed = x509.load_pem_x509_csr(request)
         held, key = parsed.is_signature_valid, parsed.public_key()

@@ -38,5 +38,5 @@ def build(recipe: Recipe) -> Rule:
 
 
 def able(trait: str) -> str:
-    """The rules that have a trait, as ``takes_rank``, in words."""
+    """The rules that have a trait such as ``takes_rank``, in words."""
     return ", ".join(name for name, rule in RULES.items() if getattr(rule, trait))

@@ -1,12 +1,12 @@
 """What a feedback rule is: which error signal is sent to a layer, by whom, and what the layer reads in it.
 
-A rule is pure functions and explicit state at each end. The state of the *origin* of a message is ``at_origin``,
-tensors by the name of the weight in whose place they stand on the way back; that of the layer that learns is
-``teacher``, one matrix. The layers hold these, renew them and train them where the rule says so.
+A rule is pure functions, with explicit state at each end. The *origin* of a message has the state ``at_origin``:
+tensors by the name of the weight whose place they take on the way back. The layer that learns has the state
+``teacher``: one matrix. The layers hold both, renew them, and train them where the rule says so.
 
 Shapes: delta_l as the layer's block starts its way back (``distfa.core.block``); a message (N, *shape(l));
-s_l (N, *shape of h_l). A teacher has (numbers of a message, d_l); where a sequence has an answer at every position, the
-same at each: (C, numbers of h_l at one position).
+s_l (N, *shape of h_l). A teacher has (numbers of a message, d_l). Where a sequence has an answer at every position, it
+is the same at each: (C, numbers of h_l at one position).
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class Rule(ABC):
         source: Where the rule comes from.
         takes_rank: Whether B can be of low rank.
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
-        caution: What a reader of its figures must know; empty for nothing.
-        takes_decay: Whether its feedback learns with a decay of its own (``feedback.decay``).
+        caution: What a reader of its figures must know; empty if there is nothing.
+        takes_decay: Whether its feedback learns with a separate decay (``feedback.decay``).
         takes_renewal: Whether its feedback can be renewed as training goes on (``feedback.renew``).
         takes_init: Whether its feedback depends on ``init``.
-        takes_clip_norm: Whether no other layer must make the same update without knowing the layer's gradient norm.
-        takes_fanout: Whether messages at full rank are all alike, so that layers can pass them on (``fanout``).
+        takes_clip_norm: Whether clipping by norm works: no other layer has to make the same update, without knowing the
+            layer's gradient norm.
+        takes_fanout: Whether all messages at full rank are the same, so that layers can pass them on (``fanout``).
         is_direct: Whether B_l leads straight from the output to layer l.
         stands_in: Whether feedback stands in place of the weights on the way back through a layer.
     """
@@ -73,7 +74,7 @@ class Rule(ABC):
         self.network = recipe.network
 
     def condition(self) -> tuple[str, str] | None:
-        """(what of this recipe the rule is known to fail with, what to do); None where nothing speaks against it."""
+        """(what in this recipe makes the rule fail, what to do instead); None if nothing is known to."""
         return None
 
     # -- routes ---------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class Rule(ABC):
 
     @abstractmethod
     def shape(self, boundary: int) -> Shape:
-        """Of one sample's message to layer ``boundary``: what the rule costs on the wire."""
+        """Shape of one sample's message to layer ``boundary``: what the rule costs on the wire."""
 
     def width(self, boundary: int) -> int:
         """Numbers in one sample's message to layer ``boundary``."""
@@ -97,7 +98,7 @@ class Rule(ABC):
 
     @cached_property
     def sent_by(self) -> dict[int, list[int]]:
-        """For every origin the boundaries it sends errors across, upwards, in which order it sends."""
+        """For every origin the boundaries it sends errors across, from the lowest up: the order in which it sends."""
         found: dict[int, list[int]] = {}
         for boundary in self.network.boundaries:
             if (origin := self.origin(boundary)) is not None:
@@ -110,16 +111,16 @@ class Rule(ABC):
         return [boundary for origin in sorted(self.sent_by, reverse=True) for boundary in self.sent_by[origin]]
 
     def delay(self, layer: int) -> int:
-        """Micro-batches until an error is back at ``layer`` in a pipe without gaps: here one per layer above."""
+        """Micro-batches until an error is back at ``layer`` in a pipe without gaps; by default one per layer above."""
         return len(self.network) - layer
 
     def cost(self, boundary: int) -> Cost:
-        """What ``boundary`` asks of its ends; here of a learner that applies a matrix (width, d_l) to what it gets."""
+        """Work and memory at the ends of ``boundary``; by default of a learner that applies a matrix (width, d_l)."""
         numbers = self.width(boundary) * self.network.sizes[boundary]
         return Cost(learner_multiplies=True, learner_keeps=numbers, books_keep=numbers)
 
     def renews(self, step: int) -> bool:
-        """Whether it is known from the start that feedback is renewed at ``step``, by rows sent down the layers."""
+        """Whether it is certain from the start that feedback is renewed at ``step``, by rows sent down the layers."""
         return False
 
     @property
@@ -134,7 +135,7 @@ class Rule(ABC):
 
         Args:
             boundary: Between layers ``boundary`` and ``boundary + 1``.
-            weights: Of the origin's Linears and Convs as they start, by name.
+            weights: The initial weights of the origin's Linears and Convs, by name.
         """
         return {}
 
@@ -143,11 +144,11 @@ class Rule(ABC):
         return None
 
     def stand_in(self, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What stands in place of the weights on the way back; empty for the weights themselves.
+        """What takes the place of the weights on the way back; empty to use the weights themselves.
 
         Args:
-            state: Of the origin.
-            weights: As they are now, by name, in the dtype of ``state``.
+            state: The state of the origin.
+            weights: The current weights, by name, in the dtype of ``state``.
         """
         return state
 
@@ -162,7 +163,7 @@ class Rule(ABC):
         return None
 
     def renewed(self, feedback: Tensor) -> Tensor:
-        """The teacher that rows of a renewal make: mean dlogits/dh_l, (C, numbers of h_l at a position)."""
+        """The teacher made from the rows of a renewal: mean dlogits/dh_l, (C, numbers of h_l at a position)."""
         return feedback
 
     def carries_teaching(self, boundary: int) -> bool:
@@ -182,21 +183,21 @@ class Rule(ABC):
         return False
 
     def feedback_optimizer(self) -> OptimizerConfig:
-        """Of feedback that learns: the one the weights have."""
+        """The optimizer of feedback that learns; by default that of the weights."""
         return self.recipe.optimizer
 
     # -- the law --------------------------------------------------------------------------------
 
     def keeps_potential(self, boundary: int) -> int:
-        """The layer that keeps the potential of a boundary: the learner, or the one above, whose W it is of."""
+        """The layer that keeps the potential of a boundary: the learner, or the layer above if W is in it."""
         return boundary + 1
 
     def fixed(self, boundary: int, weight: str, state: Mapping[str, Tensor]) -> Tensor | None:
-        """What ``field`` is told of one weight of layer ``boundary + 1``, in its shape; None where W says all."""
+        """What ``field`` needs beside one weight of layer ``boundary + 1``, in its shape; None where W is enough."""
         return state.get(weight)
 
     def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
-        """What stands in place of W_{l+1} on the way down, in its shape: the gradient of the potential.
+        """What takes the place of W_{l+1} on the way down, in its shape: the gradient of the potential.
 
         Args:
             weight: W_{l+1}, as a matrix of its rows.
@@ -227,12 +228,12 @@ class HopRule(Rule):
         return back(self.stand_in(state, weights))
 
     def hop_feedback(self, boundary: int) -> Tensor:
-        """B in the shape of W_{boundary+1} of a seeded network: on W(0) itself if aligned, else a draw like it."""
+        """B in the shape of W_{boundary+1} of a seeded network: W(0) itself if aligned, else a draw like it."""
         purpose = Purpose.WEIGHT if self.recipe.init == "aligned" else Purpose.FEEDBACK
         return initial_weight(self.recipe, boundary + 1, purpose).mul_(self.recipe.feedback.gain)
 
     def on_weights(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """B for every weight of layer ``boundary + 1``: on W(0) itself if aligned, else draws of W(0)'s scale."""
+        """B for every weight of layer ``boundary + 1``: W(0) itself if aligned, else a draw with the scale of W(0)."""
         if self.network.seeded:
             return {name: self.hop_feedback(boundary) for name in weights}
         if self.recipe.init == "aligned":
@@ -263,7 +264,7 @@ class DirectRule(Rule):
     is_direct = True
 
     def renews(self, step: int) -> bool:
-        """Before the first step, where feedback is to be aligned with weights that no seed tells; then by the clock."""
+        """At the first step, if feedback is aligned with weights that no seed can draw; then at fixed intervals."""
         if step == 0:
             return self.recipe.init == "aligned" and not self.network.seeded
         every = self.recipe.feedback.renew.every
@@ -271,7 +272,7 @@ class DirectRule(Rule):
 
     @property
     def ever_renews(self) -> bool:
-        """At the start, by the clock, or by what probes see."""
+        """At the start, at fixed intervals, or by what probes see."""
         return self.renews(0) or self.recipe.feedback.renew.on
 
     def renewed(self, feedback: Tensor) -> Tensor:
@@ -285,7 +286,7 @@ class DirectRule(Rule):
         return message @ teacher
 
     def keeps_potential(self, boundary: int) -> int:
-        """Layer l itself, by its shadow readout; above the last hidden layer the output's W moves as that does."""
+        """Layer l, with its shadow readout; for the last hidden layer the output layer: its W moves alike."""
         last = len(self.network)
         tied = boundary == last - 1 and self.network[last].plain and not self.ever_renews
         return last if tied else boundary
@@ -295,8 +296,8 @@ class DirectRule(Rule):
 
         Aligned, in a seeded network: the product of the initial weights above layer l, each hidden one times its mean
         slope, so that e B_l is the backpropagated signal at step 0 with phi' replaced by its mean (theory.md, aligned
-        initialisation); in another one zero until it is renewed at step 0. Random: a draw whose columns have a mean
-        square norm of 1.
+        initialisation). Aligned, in any other network: zero until it is renewed at step 0. Random: a draw whose columns
+        have a mean square norm of 1.
         """
         recipe, network, last = self.recipe, self.network, len(self.network)
         columns = math.prod(network.shapes[boundary][len(network.positions) :])
@@ -321,8 +322,8 @@ class DirectRule(Rule):
 def factors(recipe: Recipe, boundary: int, full: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """(sender's, receiver's) factors of B, (rows, r) and (r, columns): B projected on r drawn directions.
 
-    The directions are drawn, on B's narrower side, so that two ends hold the same ones by construction; for an
-    orthogonal B, whose singular values are all equal, no factors of this rank are nearer to it.
+    The directions are drawn, on the narrower side of B, so both ends hold the same ones by construction. For an
+    orthogonal B, whose singular values are all equal, no other factors of this rank are closer to it.
     """
     rows, columns = full.shape
     drawn = matrix(

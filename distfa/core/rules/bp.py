@@ -9,7 +9,7 @@ from distfa.core.rules.cost import Cost
 
 
 class Backpropagation(HopRule):
-    """s_l = delta_{l+1} W_{l+1}; the owner of W applies it, so weights stay where they are.
+    """s_l = delta_{l+1} W_{l+1}; the layer that has W multiplies by it, so no weight travels.
 
     Source: Rumelhart, Hinton & Williams, Nature 323, 1986.
     """
@@ -23,7 +23,7 @@ class Backpropagation(HopRule):
     takes_init = False
 
     def cost(self, boundary: int) -> Cost:
-        """The owner of W multiplies; nothing is kept."""
+        """The layer that has W multiplies; nothing is kept."""
         return Cost(origin_multiplies=True)
 
     def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a rule asks of the two ends of a boundary, beside the message itself."""
+"""What a rule costs at the two ends of a boundary, beside the message itself."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """The work and the memory of one boundary; all numbers are counts of numbers, 0 where there are none.
+    """The work and the memory of one boundary. All values are counts of numbers; 0 where there are none.
 
     Attributes:
         origin_multiplies: Whether the origin multiplies delta, (N, d_origin), by a matrix (d_origin, width).
-        learner_multiplies: Whether the learner multiplies what it reads by the matrix it keeps.
-        formed: Passed over in each micro-batch to form the matrix the origin multiplies by.
+        learner_multiplies: Whether the learner multiplies what it reads by the matrix that it keeps.
+        formed: Numbers gone through in each micro-batch to form the matrix that the origin multiplies by.
         drawn: Random numbers newly drawn in each step, at the origin.
         learned: Feedback the learner updates in each step.
         origin_keeps: Feedback kept at the origin.

@@ -15,12 +15,12 @@ _PROJECTION = "e"  # the error has no weight to stand in for
 
 
 class DirectFeedbackAlignment(DirectRule):
-    """s_l = e B_l, B_l fixed, shape (C, d_l); no hop waits for another.
+    """s_l = e B_l, B_l fixed, shape (C, d_l); no layer waits for the error of another hidden layer.
 
-    With rank r, B_l = U V: the output layer applies U, layer l applies V, the message is r columns. With
-    fan-out k, the output layer sends e to k layers only, and each of those passes it on to k more: the layers in
-    order from the output down are a tree. Where the output has an answer at every position of a sequence, B_l is
-    the same at each.
+    With rank r, B_l = U V: the output layer applies U, layer l applies V, and the message has r columns. With fan-out
+    k, the output layer sends e to k layers only, and each of those passes it on to k more: the layers in order from the
+    output down form a tree. Where the output has an answer at every position of a sequence, B_l is the same at each
+    position.
 
     Source: Nokland, NeurIPS 2016.
     """
@@ -35,12 +35,12 @@ class DirectFeedbackAlignment(DirectRule):
     takes_renewal = True
 
     def origin(self, boundary: int) -> int | None:
-        """The output layer L, or whoever passes its error on to layer ``boundary``."""
+        """The output layer L, or the layer that passes its error on to layer ``boundary``."""
         last, fanout = len(self.network), self.recipe.feedback.fanout
         return last if fanout is None else last - (last - boundary - 1) // fanout
 
     def shape(self, boundary: int) -> Shape:
-        """That of the output, or the rank where that is less."""
+        """The output's shape, or the rank if that is less."""
         rank = self._rank(boundary)
         return self.network.shapes[-1] if rank is None else (rank,)
 
@@ -60,7 +60,7 @@ class DirectFeedbackAlignment(DirectRule):
         return full if rank is None else factors(self.recipe, boundary, full, rank)[1]
 
     def keeps_potential(self, boundary: int) -> int:
-        """As for every direct rule; with a low rank the output's W does not move as the shadow readout."""
+        """As for every direct rule; but with a low rank the output's W does not move like the shadow readout."""
         return boundary if self._rank(boundary) is not None else super().keeps_potential(boundary)
 
     def cost(self, boundary: int) -> Cost:
@@ -70,15 +70,15 @@ class DirectFeedbackAlignment(DirectRule):
         return replace(whole, origin_multiplies=low, origin_keeps=kept if low else 0, books_keep=full)
 
     def delay(self, layer: int) -> int:
-        """Two thirds of a micro-batch per layer above: half of one on the way up, and what messages add."""
+        """Two thirds of a micro-batch per layer above: half of one for the way up, the rest for messages."""
         return (2 * super().delay(layer) + 1) // 3
 
     @property
     def is_straight(self) -> bool:
-        """Unless layers pass the error on."""
+        """True unless layers pass the error on."""
         return self.recipe.feedback.fanout is None
 
     def _rank(self, boundary: int) -> int | None:
-        """The rank, where it is lower than full."""
+        """The rank, if it is lower than full."""
         rank, full = self.recipe.feedback.rank, min(self.network.sizes[boundary], self.network.sizes[-1])
         return rank if rank is not None and rank < full else None

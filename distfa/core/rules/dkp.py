@@ -14,14 +14,14 @@ DECAY = 0.1
 
 
 class DirectKolenPollack(DirectFeedbackAlignment):
-    """s_l = e B_l, and B_l learns: its layer's own optimizer moves it along e^T h_l, and makes it decay.
+    """s_l = e B_l, and B_l learns: the optimizer of its layer moves it along e^T h_l and makes it decay.
 
-    Layer l holds h_l and gets e, all that the update needs: not one byte more than dfa. e^T h_l is what an output
-    layer would learn that read h_l, so B_l(t) - B_l(0) is the readout of layer l, the shadow of dfa's law; with decay
-    the start is forgotten and B_l becomes that readout.
+    Layer l holds h_l and gets e, which is all that the update needs: not one byte more than dfa. An output layer that
+    read h_l would learn e^T h_l, so B_l(t) - B_l(0) is the readout of layer l, the shadow of dfa's law. With decay the
+    start is forgotten, and B_l becomes that readout.
 
-    The law: under gradient flow d/dt 1/2 ||B_l[:,i]||^2 = -sum_n s h, which is what the incoming weights grow by, so
-    Q_l[i] = 1/2 ||W_l[i]||^2 + 1/2 b_l[i]^2 - 1/2 ||B_l[:,i]||^2 is conserved. Decay stands under optimizer.
+    The law: under gradient flow d/dt 1/2 ||B_l[:,i]||^2 = -sum_n s h. The incoming weights grow by the same amount, so
+    Q_l[i] = 1/2 ||W_l[i]||^2 + 1/2 b_l[i]^2 - 1/2 ||B_l[:,i]||^2 is conserved. Decay is counted under ``optimizer``.
 
     Source: Kolen & Pollack, ICNN 1994, for feedback that takes the weights' update; theory.md, direct feedback that
     learns, for the direct form.
@@ -40,7 +40,7 @@ class DirectKolenPollack(DirectFeedbackAlignment):
         return True
 
     def feedback_optimizer(self) -> OptimizerConfig:
-        """The layers' own, with B's own decay, which Adam must not scale: it would swallow a B that learns slowly."""
+        """The layers' optimizer, with B's decay; Adam must not scale that, or it would erase a B that learns slowly."""
         own = self.recipe.optimizer
         return replace(own, name="adamw" if own.name == "adam" else own.name, weight_decay=decay(self.recipe))
 
@@ -55,5 +55,5 @@ class DirectKolenPollack(DirectFeedbackAlignment):
 
 
 def decay(recipe: Recipe) -> float:
-    """Of B, in this recipe."""
+    """The decay of B in this recipe."""
     return DECAY if recipe.feedback.decay is None else recipe.feedback.decay

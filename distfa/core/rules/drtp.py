@@ -16,13 +16,13 @@ _SATURATING = ("tanh",)
 class DirectRandomTargetProjection(DirectRule):
     """s_l = onehot(y) B_l / N: every hidden layer reads the labels itself, in the run's seeded order.
 
-    A layer may update before the forward pass above it has ended. What the target's share of the error
-    has is a minus sign (e = (softmax - onehot) / N), so the aligned B_l is minus the product of the
-    initial weights above; a random B_l has no preferred sign.
+    A layer may update before the forward pass above it has ended. In the error the target has a minus sign (e =
+    (softmax - onehot) / N), so the aligned B_l is minus the product of the initial weights above; a random B_l has no
+    preferred sign.
 
-    It needs activations that saturate. The labels never change, so nothing but phi'(z) = 0 ends the push on a neuron:
-    with tanh every neuron comes to rest at +1 or -1, one code per class; with ReLU its output and weights grow without
-    end or it dies, and the loss goes into the thousands.
+    It needs activations that saturate. The labels never change, so only phi'(z) = 0 stops the push on a neuron. With
+    tanh every neuron ends at +1 or -1, one code per class. With ReLU a neuron dies, or its output and weights grow
+    without end and the loss goes into the thousands.
 
     Source: Frenkel, Lefebvre & Bol, Frontiers in Neuroscience 15, 2021.
     """
@@ -82,5 +82,5 @@ class DirectRandomTargetProjection(DirectRule):
         return self.direct_feedback(boundary).neg_()
 
     def renewed(self, feedback: Tensor) -> Tensor:
-        """Minus the rows."""
+        """The rows, with their sign changed."""
         return super().renewed(feedback).neg_()

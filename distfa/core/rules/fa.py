@@ -1,4 +1,4 @@
-"""fa: feedback alignment, hop by hop through a fixed matrix, whichever end makes the message narrower."""
+"""fa: feedback alignment, hop by hop through a fixed matrix, applied at the end that makes the message narrower."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class FeedbackAlignment(HopRule):
     """s_l = delta_{l+1} B_{l+1}, B fixed, in place of every weight on the way back.
 
     Where layer l+1 is one Linear in a network drawn from the seed, B is applied by the sender if layer l is
-    narrower than layer l+1, else by the receiver: the product is the same, the message is min(d_l, d_{l+1})
-    columns. With rank r, B = U V: the sender applies U, the receiver V, and the message is r columns.
+    narrower than layer l+1, else by the receiver. The product is the same, and the message has min(d_l, d_{l+1})
+    columns. With rank r, B = U V: the sender applies U, the receiver V, and the message has r columns.
 
     Source: Lillicrap, Cownden, Tweed & Akerman, Nature Communications 7, 2016.
     """
@@ -29,14 +29,14 @@ class FeedbackAlignment(HopRule):
     takes_rank = True
 
     def shape(self, boundary: int) -> Shape:
-        """min(d_l, d_{l+1}), or the rank where that is less; that of h_l where layers are not single Linears."""
+        """min(d_l, d_{l+1}), or the rank if that is less; the shape of h_l where layers are not single Linears."""
         if not self.network.seeded:
             return super().shape(boundary)
         narrower = min(self.network.sizes[boundary : boundary + 2])
         return (min(narrower, self.recipe.feedback.rank or narrower),)
 
     def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """B_{l+1}, in the shape of each weight, at the end that applies it; or that end's factor."""
+        """B_{l+1}, in the shape of each weight, if this end applies it; or this end's factor."""
         if (rank := self._rank(boundary)) is not None:
             first, _ = factors(self.recipe, boundary, self.hop_feedback(boundary), rank)
             return dict.fromkeys(weights, first)
@@ -73,7 +73,7 @@ class FeedbackAlignment(HopRule):
         )
 
     def _rank(self, boundary: int) -> int | None:
-        """The rank, where it is lower than full."""
+        """The rank, if it is lower than full."""
         rank = self.recipe.feedback.rank
         return rank if rank is not None and rank < min(self.network.sizes[boundary : boundary + 2]) else None
 

@@ -16,8 +16,8 @@ class KolenPollack(HopRule):
     """s_l = delta_{l+1} B_{l+1}, and B takes the update of W.
 
     Where layer l+1 is one Linear in a network drawn from the seed, layer l keeps B: it holds h_l and receives
-    delta_{l+1}, all that the update needs, and no weight ever travels. In other layers B stands beside W, one for
-    every weight, and takes the same gradient.
+    delta_{l+1}, which is all that the update needs, and no weight ever travels. In other layers one B is kept beside
+    every W, and takes the same gradient.
 
     With weight decay B -> W; with ``init: aligned`` and a lossless codec B = W throughout, so that kp is
     backpropagation without weight transport.
@@ -33,11 +33,11 @@ class KolenPollack(HopRule):
     takes_clip_norm = False
 
     def shape(self, boundary: int) -> Shape:
-        """d_{l+1}: delta_{l+1} itself, for the layer below to learn from; that of h_l where B stands beside W."""
+        """d_{l+1}: delta_{l+1} itself, for the layer below to learn from; the shape of h_l where B is kept beside W."""
         return self.network.shapes[boundary + 1 if self.network.seeded else boundary]
 
     def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """B as it starts, where it stands beside W."""
+        """The initial B, where it is kept beside W."""
         return {} if self.network.seeded else self.on_weights(boundary, weights)
 
     def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
@@ -45,15 +45,15 @@ class KolenPollack(HopRule):
         return back(state) if state else delta
 
     def teacher(self, boundary: int) -> Tensor | None:
-        """B_{l+1} as it starts, shape (d_{l+1}, d_l), where the layer below keeps it."""
+        """The initial B_{l+1}, shape (d_{l+1}, d_l), where the layer below keeps it."""
         return self.hop_feedback(boundary) if self.network.seeded else None
 
     def learns_at_origin(self, boundary: int) -> bool:
-        """Where B stands beside W."""
+        """True where B is kept beside W."""
         return not self.network.seeded
 
     def learns_at_learner(self, boundary: int) -> bool:
-        """Where the layer below keeps B."""
+        """True where the layer below keeps B."""
         return self.network.seeded
 
     def cost(self, boundary: int) -> Cost:
@@ -62,5 +62,5 @@ class KolenPollack(HopRule):
         return replace(whole, learned=whole.learner_keeps)
 
     def keeps_potential(self, boundary: int) -> int:
-        """Whoever keeps B."""
+        """The layer that keeps B."""
         return boundary if self.network.seeded else boundary + 1

@@ -1,6 +1,6 @@
-"""usf, frsf, brsf: feedback by the signs of the weights, magnitudes uniform, fixed, or fresh each step.
+"""usf, frsf, brsf: feedback has the signs of the weights; its magnitudes are uniform, fixed, or drawn anew each step.
 
-The owner of W applies the feedback, so a message is as wide as bp's.
+The layer that has W applies the feedback, so a message is as wide as that of bp.
 Source: Liao, Leibo & Poggio, "How important is weight symmetry in backpropagation?", AAAI 2016.
 """
 
@@ -29,7 +29,7 @@ class FixedMagnitudeSignFeedback(HopRule):
     source = _SOURCE
 
     def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """|B|, in the shape of each weight, at the owner of W."""
+        """|B|, in the shape of each weight, at the layer that has W."""
         return {name: drawn.abs_() for name, drawn in self.on_weights(boundary, weights).items()}
 
     def stand_in(self, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -41,7 +41,7 @@ class FixedMagnitudeSignFeedback(HopRule):
         return weight.sign() if fixed is None else weight.sign().mul_(fixed)
 
     def cost(self, boundary: int) -> Cost:
-        """|B| at the owner of W, which forms |B| * sign W and multiplies."""
+        """|B| at the layer that has W, which forms |B| * sign W and multiplies by it."""
         below, above = self.network.sizes[boundary : boundary + 2]
         numbers = below * above
         return Cost(origin_multiplies=True, formed=numbers, origin_keeps=numbers, books_keep=numbers)
@@ -56,7 +56,7 @@ class UniformSignFeedback(FixedMagnitudeSignFeedback):
     takes_init = False
 
     def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """s in every place; for a convolution fans count every place of the kernel."""
+        """s in every place; for a convolution both fans count every place of the kernel."""
         return {name: torch.full(w.shape, self._scale(w), dtype=torch.float64) for name, w in weights.items()}
 
     def _scale(self, weight: Tensor) -> float:
@@ -84,7 +84,7 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
         }
 
     def cost(self, boundary: int) -> Cost:
-        """As with fixed magnitudes, and all of them drawn in each step."""
+        """As with fixed magnitudes, but all of them are drawn in each step."""
         whole = super().cost(boundary)
         return replace(whole, drawn=whole.origin_keeps)
 

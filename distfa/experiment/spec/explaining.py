@@ -139,6 +139,7 @@ def keys_of(part: str) -> list[str]:
 
 
 _COMMENT = 41  # columns of a comment, so that a line has 80
+_NAMES = ("Ray", "Adam")
 
 
 def _explained(text: str) -> str:
@@ -182,7 +183,7 @@ def _fields(part: Any) -> list[tuple[str, Any, str]]:
         return [(name, info.annotation, info.description or "") for name, info in part.model_fields.items()]
     attributes = inspect.cleandoc(part.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     said = {
-        name: " ".join(text.replace("``", "").replace("None:", "null:").split())
+        name: " ".join(text.replace("None:", "null:").split())
         for name, text in re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", attributes, flags=re.M | re.S)
     }
     hints = get_type_hints(part)
@@ -190,9 +191,9 @@ def _fields(part: Any) -> list[tuple[str, Any, str]]:
 
 
 def _as_comment(meaning: str) -> str:
-    """Without capital and stop; an acronym stays."""
-    text = meaning.strip().rstrip(".")
-    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+    """Without the capital at the start and the full stop; an acronym or a name keeps its capital."""
+    text = meaning.strip().rstrip(".").replace("``", "")
+    return text[:1].lower() + text[1:] if text[1:2].islower() and not text.startswith(_NAMES) else text
 
 
 def _has_fields(annotation: type) -> bool:
