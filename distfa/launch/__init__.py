@@ -1,1 +1,1 @@
-"""Start a run on a cluster by the tools of that cluster: files rendered from the spec, commands run in order."""
+"""Start a run with the tools of a cluster: files are rendered from the spec, commands are run in order."""

@@ -45,7 +45,7 @@ def rendered(spec: RunSpec, target: str) -> dict[str, str]:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # nothing of it is HTML
+        autoescape=False,  # no template is HTML
     )
     facts = {
         "launch": spec.launch,
@@ -75,12 +75,12 @@ def write(files: dict[str, str], folder: Path) -> list[Path]:
 
 
 def in_cluster(spec: RunSpec) -> RunSpec:
-    """The spec as the cluster's own driver reads it: its run directory has a name, so that a retry finds it."""
+    """The spec for the driver on the cluster: its run directory has a fixed name, so that a retry finds it."""
     return spec.model_copy(update={"run_dir": spec.run_dir or _RUNS})
 
 
 def as_yaml(spec: RunSpec) -> str:
-    """What differs from the defaults."""
+    """The keys that differ from the defaults, as YAML."""
     return yaml.safe_dump(
         _changed(spec.model_dump(mode="json"), RunSpec().model_dump(mode="json")), sort_keys=False, width=110
     )

@@ -1,4 +1,4 @@
-"""A job of SLURM's: submitted, its output followed, cancelled when we are interrupted."""
+"""Submits a SLURM job, follows its output, and cancels it when this process is interrupted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from distfa.launch import tools
 
 _LOOK_SECONDS = 2.0
 _WORD_SECONDS = 10.0
-_NEVER = ("PartitionNodeLimit", "PartitionTimeLimit", "PartitionConfig", "BadConstraints")  # reasons that stay
-_SLURM = "run this where jobs are submitted (sbatch, squeue and scancel are SLURM's)"
+_NEVER = (
+    "PartitionNodeLimit",
+    "PartitionTimeLimit",
+    "PartitionConfig",
+    "BadConstraints",
+)  # reasons that do not go away
+_SLURM = "run this where jobs are submitted (sbatch, squeue and scancel belong to SLURM)"
 
 
 def command(folder: Path) -> list[str]:
-    """How the job is submitted."""
+    """The command that submits the job."""
     return ["sbatch", "--parsable", str(folder / "slurm/distfa.sbatch"), str(folder / "spec.yaml")]
 
 
@@ -24,13 +29,13 @@ def launch(folder: Path, *, wait_seconds: float, say: Callable[[str], None], sho
     """Submit the job and follow it to its end.
 
     Args:
-        folder: Of the rendered files, which every node sees.
+        folder: The folder of the rendered files; every node sees it.
         wait_seconds: Longest wait for SLURM to start it.
-        say: Is told of the job's state.
-        show: Is given what the job prints.
+        say: Called with the state of the job, in words.
+        show: Called with what the job prints.
 
     Raises:
-        ClusterError: It cannot be started as it is, or not in time, or fails.
+        ClusterError: SLURM cannot start the job, or does not start it in time, or the job fails.
     """
     tools.require("sbatch", _SLURM)
     job = tools.asked(command(folder)).strip().partition(";")[0]
@@ -85,6 +90,6 @@ def _follow(job: str, *, wait_seconds: float, say: Callable[[str], None], show: 
 
 
 def _facts(job: str) -> dict[str, str]:
-    """What SLURM says of a job."""
+    """What SLURM says about a job."""
     words = tools.asked(["scontrol", "--oneliner", "show", "job", job]).split()
     return {key: value for key, equals, value in (word.partition("=") for word in words) if equals}

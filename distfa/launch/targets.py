@@ -1,4 +1,4 @@
-"""Targets whose tools stay in the foreground: commands that start, follow and stop, in this order."""
+"""Targets with tools that stay in the foreground: commands to start, follow and stop, in this order."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NAMES = ("local", "docker", "kuberay", "slurm", "ray-up")
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """How a target is used.
+    """The commands of a target.
 
     Attributes:
-        tool: That must be installed.
-        source: Where it comes from.
-        start: Run first, each to its end.
-        follow: Runs as long as the run; its exit code is the run's.
-        stop: Run at the end, whatever happened.
+        tool: The tool that must be installed.
+        source: How to get it.
+        start: Commands that are run first, each to its end.
+        follow: A command that runs as long as the run does; its exit code is that of the run.
+        stop: Commands that are run at the end, whatever happened.
     """
 
     tool: str
@@ -37,17 +37,17 @@ class Steps:
 
 
 def steps(target: str, folder: Path, launch: LaunchConfig) -> Steps:
-    """Of a target, on files rendered into ``folder``."""
+    """The commands of a target for the files rendered into ``folder``."""
     return {"docker": _docker, "kuberay": _kuberay, "ray-up": _ray_up}[target](folder, launch)
 
 
 def carry_out(found: Steps, say: Callable[[str], None]) -> None:
-    """Start, follow, and stop whatever happens.
+    """Start, follow, and stop in any case.
 
     Raises:
         UsageError: The tool is missing.
         ClusterError: A command failed.
-        Interrupted: By Ctrl-C, after everything was stopped.
+        Interrupted: Ctrl-C was pressed; everything has been stopped.
     """
     tools.require(found.tool, found.source)
     environment = {"RAY_AUTH_TOKEN": secrets.token_hex(32), **os.environ}

@@ -1,4 +1,4 @@
-"""Commands of other people's tools: run, followed, and ended with us."""
+"""Runs commands of other tools, follows them, and ends them with this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Command = Sequence[str]
 
 
 def require(tool: str, source: str) -> None:
-    """See that a tool is installed.
+    """Make sure that a tool is installed.
 
     Raises:
         UsageError: It is not on the path.
@@ -45,7 +45,7 @@ def asked(command: Command, environment: Mapping[str, str] | None = None, *, sec
 
 
 def followed(command: Command, environment: Mapping[str, str] | None = None) -> int:
-    """Run a command whose output goes to stderr; its exit code. It is ended when we are interrupted."""
+    """Run a command with its output on stderr; returns its exit code. An interrupt ends the command, too."""
     process = subprocess.Popen(
         list(command), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment, start_new_session=True
     )

@@ -1,1 +1,1 @@
-"""Layer workers and the coordinator: plain classes, and what puts them on a Ray cluster."""
+"""Layer workers and the coordinator as plain classes, and the code that puts them on a Ray cluster."""

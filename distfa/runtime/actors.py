@@ -1,6 +1,6 @@
 """The layers of a run on a Ray cluster: reserved, placed, connected, and started again after a loss.
 
-Ray places the actors, tells when one dies, and ends them with the driver.
+Ray places the actors, says when one dies, and ends them with the driver.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from distfa.runtime.user_code import sent_with_code
 from distfa.runtime.wiring import Wiring, wire_up
 from distfa.transport.tls import Authority, Signed
 
-_CALLS_AT_ONCE = 5  # run, status, snapshot, close, and one to spare
-_ANSWER_SECONDS = 3.0  # a layer that does not end its run within them is replaced
+_CALLS_AT_ONCE = 5  # run, status, snapshot, close, and one spare
+_ANSWER_SECONDS = 3.0  # a layer that does not end its run in this time is replaced
 _STORE_FLOOR_BYTES = 128 * 2**20
 
 
@@ -45,15 +45,15 @@ class RayRun:
     Args:
         job: The run.
         cluster: Which cluster, and where on it.
-        inputs: For the first layer.
-        targets: For the layers that read labels.
-        modules: The layers as the user gave them, for those that start from them.
-        begin: Where it goes on; as a whole run where it is left out.
+        inputs: The inputs, for the first layer.
+        targets: The targets, for the layers that read labels.
+        modules: The user's modules, for the layers that start from them.
+        begin: Where the run goes on; left out, it starts from the beginning.
 
     Attributes:
         security: How the wire is secured: ``tls`` or ``insecure``.
-        places: (node's id, node's address) per layer, once they are known.
-        codec: By what the codecs were chosen, where they were asked to be.
+        places: (node's id, node's address) of every layer, once they are known.
+        codec: The measurements that the codecs were chosen by, if ``auto`` was asked for.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class RayRun:
         self._begin = begin or Begin()
         self._resources = cluster.per_layer(len(job.recipe.network))
         self._inputs, self._targets, self._modules = inputs, targets, modules or {}
-        self._process = 0  # that holds a share of the Ray session; a forked child does not
+        self._process = 0  # the process that has a share in the Ray session; a forked child has none
         self._group: PlacementGroup | None = None
         self._bundles: list[Bundle] = []
         self._data: tuple[Any, Any] = (None, None)  # inputs and targets in Ray's store
@@ -95,14 +95,15 @@ class RayRun:
             raise
 
     def again(self, job: Job, begin: Begin) -> Coordinator:
-        """Start again from another step: layers that answer are built again where they are, the others replaced.
+        """Start again from another step: layers that answer are built again where they are, the others are replaced.
 
         Args:
-            job: With a run id of its own, which every message carries, so that nothing of before is taken for news.
+            job: A job with a new run id. Every message carries the id, so no earlier message can be taken for a new
+                one.
             begin: Where to go on.
 
         Raises:
-            ClusterError: Ray cannot place what was lost, or has ended itself.
+            ClusterError: Ray cannot place what was lost, or Ray itself has ended.
             DistfaError: A layer could not start or connect.
         """
         cluster.require_alive()
@@ -125,22 +126,22 @@ class RayRun:
             return
         self._process = 0
         try:
-            if cluster.ended() is None:  # else nobody would answer, and nothing is left to free
+            if cluster.ended() is None:  # if Ray has ended, nobody would answer, and there is nothing to free
                 self._free()
         finally:
             cluster.stop_ray()
 
     @property
     def job(self) -> Job:
-        """The run as its layers know it: where, and with which codecs."""
+        """The run as its layers know it: where to listen, and with which codecs."""
         return self._job
 
     def harm(self, layer: int, fault: Fault) -> None:
-        """Do a fault to a layer, on purpose; returns at once."""
+        """Cause a fault in a layer, on purpose; returns at once."""
         self._handles[layer - 1].call("harm", fault)
 
     def _free(self) -> None:
-        with contextlib.suppress(ray.exceptions.RayError):  # a cluster that is gone has nothing to free
+        with contextlib.suppress(ray.exceptions.RayError):  # if the cluster is gone, there is nothing to free
             for handle in self._handles:
                 ray.kill(handle.actor, no_restart=True)
             if self._group is not None:
@@ -162,7 +163,7 @@ class RayRun:
         self._place(range(1, len(self._bundles) + 1))
 
     def _place(self, layers: Sequence[int]) -> None:
-        """A process for each of these layers in its reservation, once its node runs the same code as this process."""
+        """A process for each of these layers in its reservation; their nodes must run the same code as this process."""
         begins("layer processes")
         places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
         look, remote = ray.remote(_surveyor()), ray.remote(LayerActor)
@@ -215,7 +216,7 @@ class RayRun:
         all_of(by_layer(asked), "start", limit_seconds)
 
     def _listen(self, wiring: Wiring, limit_seconds: float) -> dict[int, str]:
-        """Let every layer listen, under TLS with a certificate for a key of its own; their addresses."""
+        """Let every layer listen, under TLS with a certificate for its own key; returns their addresses."""
         self.security = wiring.security
         signed: list[Signed | None] = [None] * len(self._handles)
         if wiring.security == "tls":
@@ -245,7 +246,7 @@ class RayRun:
 
 
 def _surveyor() -> Callable[[], tuple[str, str, Facts]]:
-    """A task that tells (node's id, address, facts) of where it runs; sent as code, see ``survey``."""
+    """A task that returns (node's id, address, facts) of the node it runs on; sent as code, see ``survey``."""
     survey = surveyor()
 
     def look() -> tuple[str, str, Facts]:

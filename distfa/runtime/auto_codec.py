@@ -1,6 +1,6 @@
-"""codec: auto, settled when a run on Ray starts: the links and the processors are measured, then nothing changes.
+"""codec: auto, decided when a run on Ray starts: links and processors are measured once, then nothing changes.
 
-What is chosen is written down; the same run with that codec named, in any engine, has the same bits.
+The choice is written down. The same run with that codec given by name has the same bits, in any engine.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from distfa.codecs.choice import AUTO, choose
 from distfa.codecs.timing import Timing
 from distfa.runtime.job import Job
 
-_LOOPBACK_SECONDS_PER_BYTE = 2e-9  # what a message of gRPC costs both ends' processors beside any link
+_LOOPBACK_SECONDS_PER_BYTE = 2e-9  # seconds of processor time that a gRPC message costs at both ends, whatever the link
 _SMALL_BYTES, _LARGE_BYTES = 2**20, 2**24
-_QUICK_SECONDS = 0.25  # a small transfer that is faster says little of the rate
+_QUICK_SECONDS = 0.25  # seconds; a transfer that is faster than this says little about the rate
 _ZEROS = {"activations": 0.5, "errors": 0.0}
 
 
 class Measured(Protocol):
-    """A layer, as far as it is measured."""
+    """What is needed of a layer to measure it."""
 
     def time_codecs(self, rows: int, columns: int, zeros: float) -> dict[str, Timing]:
-        """What every candidate costs where the layer is."""
+        """What every candidate costs on the layer's processor."""
         ...
 
     def seconds_from(self, other: Any, size_bytes: int) -> float:
@@ -33,12 +33,12 @@ class Measured(Protocol):
 
 
 def settle(job: Job, layers: Sequence[Measured], nodes: Sequence[str]) -> tuple[Job, dict[str, Any]]:
-    """The job with its codecs named, and what they were chosen by.
+    """The job with its codecs named, and the measurements they were chosen by.
 
     Args:
         job: The run.
-        layers: In order.
-        nodes: Where they are.
+        layers: The layers, in order.
+        nodes: The node of each layer.
     """
     recipe, dtype = job.recipe, job.recipe.signal_dtype
     named = {"activations": job.activations, "errors": job.errors}
@@ -68,7 +68,7 @@ def settle(job: Job, layers: Sequence[Measured], nodes: Sequence[str]) -> tuple[
 
 
 def _link(one: Measured, other: Measured) -> float:
-    """Seconds per byte between two layers, the slower way."""
+    """Seconds per byte between two layers, in the slower direction."""
     rates = []
     for sender, receiver in ((one, other), (other, one)):
         size = _SMALL_BYTES

@@ -17,12 +17,12 @@ def await_nodes(address: str, count: int, *, limit_seconds: float, say: Callable
 
     Args:
         address: ``host:port`` or ``auto``.
-        count: Nodes that are asked for.
+        count: How many nodes are asked for.
         limit_seconds: Longest wait.
-        say: Is told every ten seconds what is there and what is missing.
+        say: Called every ten seconds with what is there and what is missing, in words.
 
     Raises:
-        ClusterError: The cluster cannot be reached, or has too few nodes for too long.
+        ClusterError: The cluster cannot be reached, or still has too few nodes after ``limit_seconds``.
     """
     start_ray(address)
     try:

@@ -1,7 +1,7 @@
-"""One moment for all layers: what lies before it in what they report, and what after.
+"""One cut through the reports of all layers: what comes before it, and what comes after it.
 
-Layers report as they go, and some are steps ahead of others. Each marks the moment in its own reports; what a layer
-reports after its mark is held back until every layer has come to its own.
+Layers report as they go, and some are steps ahead of others. Each layer puts a mark into its reports. What it reports
+after its mark is held back until every layer has reached its own mark.
 
 Source: Carbone et al., "Lightweight asynchronous snapshots for distributed dataflows", 2015 (aligned barriers).
 """
@@ -35,10 +35,12 @@ class Barrier:
 
     def __init__(self, layers: int) -> None:
         self._layers = layers
-        self._held: dict[int, list[Entry | Mark]] = {}  # by the layers that have come to the mark
+        self._held: dict[
+            int, list[Entry | Mark]
+        ] = {}  # reports after the mark, by layer, of those that have reached it
 
     def add(self, layer: int, reported: Iterable[Entry | Mark]) -> Iterator[Entry]:
-        """What may go on of a layer's reports; once the last layer has come to its mark, a cut and what was held."""
+        """The reports that may pass; once the last layer has reached its mark, also a cut and what was held back."""
         for entry in reported:
             if layer in self._held:
                 self._held[layer].append(entry)

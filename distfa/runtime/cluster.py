@@ -1,6 +1,6 @@
-"""This process's Ray session: attach to a cluster or start one, share it between runs, and end it.
+"""The Ray session of this process: attach to a cluster or start one, share it between runs, and end it.
 
-Ray has one session per process, so its bookkeeping is per process too: who started it, and how many use it.
+Ray has one session per process, so this file keeps one record per process: who started it, and how many use it.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ LOCAL = "local"
 _VITAL = {"raylet": "agent (raylet)", "gcs_server": "control process (gcs_server)"}
 _STORE_FLOOR_BYTES = 128 * 2**20
 _CONFIG = {
-    "worker_niceness": 0,  # Ray's default of 15 starves layers beside other work
-    "kill_worker_timeout_milliseconds": 500,  # 5 s by default, which every layer that hangs takes before it is replaced
+    "worker_niceness": 0,  # with Ray's default of 15, layers starve beside other work
+    "kill_worker_timeout_milliseconds": 500,  # 5 s by default: a layer that hangs would take that long to be replaced
 }
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 class _Session:
-    """Who uses this process's Ray, and whose it is; ``lock`` guards all of it.
+    """Who uses the Ray of this process, and who started it; ``lock`` guards all of it.
 
     Attributes:
-        users: Runs that use it now.
-        ours: Whether we initialised it, so that the last user ends it.
-        token: Of a cluster that we started.
-        needed: Parts of a cluster that this process attached to and cannot do without, and where they listen.
-        process: That last used Ray through us; a forked child has another id.
+        users: How many runs use it now.
+        ours: Whether distfa initialised it, so that the last user ends it.
+        token: The token of a cluster that distfa started.
+        needed: The parts of a cluster, to which this process attached, that it needs, and where they listen.
+        process: Id of the process that last used Ray through distfa; a forked child has another one.
     """
 
     def __init__(self) -> None:
@@ -59,14 +59,14 @@ _SESSION = _Session()
 
 
 def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> None:
-    """Attach to a Ray cluster, or start one on this machine; ``stop_ray`` goes with every call.
+    """Attach to a Ray cluster, or start one on this machine; every call needs a ``stop_ray``.
 
-    A Ray session this process already has, its user's own or another run's, is used as it is.
+    If this process already has a Ray session, from its user or from another run, that session is used as it is.
 
     Args:
-        address: ``host:port``, ``auto``, or ``local`` for a cluster of our own; None for the one that RAY_ADDRESS
-            names, as inside ``ray job submit``, or else ``local``.
-        store_bytes: Object store of a cluster of our own.
+        address: ``host:port``, ``auto``, or ``local`` to start a cluster; None: the one that RAY_ADDRESS names, as
+            inside ``ray job submit``, or else ``local``.
+        store_bytes: Size of the object store, if a cluster is started.
 
     Raises:
         ClusterError: Nothing answers at the address, Ray does not start, this process is a forked child, or it
@@ -75,14 +75,14 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
     if _SESSION.process not in (0, os.getpid()) or (ray.is_initialized() and _forked()):
         raise ClusterError(
             f"this process ({os.getpid()}) was forked from one that uses Ray, and Ray does not survive a fork; start "
-            "it with the 'spawn' method (multiprocessing.get_context('spawn')) or as a program of its own"
+            "it with the 'spawn' method (multiprocessing.get_context('spawn')) or as a separate program"
         )
     with _SESSION.lock:
         if ray.is_initialized():
             if address not in (None, LOCAL, "auto"):
                 _require_same_cluster(address)
             if not _SESSION.users:
-                _SESSION.ours = False  # whoever initialised it, we did not
+                _SESSION.ours = False  # someone else initialised it
         else:
             _SESSION.users, _SESSION.ours = 0, False
             _initialise(chosen(address), store_bytes)
@@ -94,7 +94,7 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
 
 
 def stop_ray() -> None:
-    """The caller is done with Ray; the last one of a session that we began ends it, and the cluster if it is ours."""
+    """End one use of Ray. The last user ends a session that distfa began, and the cluster that distfa started."""
     if _SESSION.process != os.getpid():
         return
     with _SESSION.lock:
@@ -108,9 +108,9 @@ def stop_ray() -> None:
 
 
 def ended() -> str | None:
-    """Which vital part of this process's Ray has ended, in words; None while all is well.
+    """Which part that this process's Ray needs has ended, in words; None while all is well.
 
-    Ray itself tells nobody: it ends this process, too, in seconds or a minute, by a line of its own.
+    Ray does not report this: after seconds or a minute it ends this process, too, with a line of its own.
     """
     node = ray._private.worker._global_node
     for part, process in node.dead_processes() if node is not None else ():
@@ -123,7 +123,7 @@ def ended() -> str | None:
 
 
 def require_alive() -> None:
-    """See that this process's Ray still runs.
+    """Make sure that this process's Ray still runs.
 
     Raises:
         ClusterError: It does not.
@@ -135,12 +135,12 @@ def require_alive() -> None:
 
 
 def chosen(address: str | None) -> str:
-    """The cluster that is meant: as given, or RAY_ADDRESS, or one of our own."""
+    """The address to use: as given, or RAY_ADDRESS, or ``local``."""
     return address or os.environ.get(ray_constants.RAY_ADDRESS_ENVIRONMENT_VARIABLE) or LOCAL
 
 
 def nodes() -> list[Node]:
-    """Every live node, and what layers may get of it: all but what the Ray task we may be in holds itself."""
+    """Every live node with what layers may use of it: all but what the Ray task holds in which this code may run."""
     with in_our_terms():
         alive = [node for node in ray.nodes() if node["Alive"]]
     here, held = _held_by_this_task()
@@ -162,16 +162,16 @@ def cluster_facts() -> list[tuple[str, str]]:
 
 
 def open_to_others() -> list[str]:
-    """Addresses at which others on the network may use this cluster without a token; Ray is asked without one."""
+    """Addresses at which others on the network may use this cluster without a token; asks Ray without a token."""
     exposed = [node.address for node in nodes() if not is_loopback(node.address)]
     return exposed if exposed and lets_strangers_in(ray.get_runtime_context().gcs_address) else []
 
 
 def _needed() -> dict[str, str]:
-    """Where the control of a cluster that this process attached to listens, and the agent of its own node."""
+    """Where the control process of a cluster listens that this process attached to, and the agent on this node."""
     node, context = ray._private.worker._global_node, ray.get_runtime_context()
     if node is not None and node.all_processes:
-        return {}  # it started them, and sees them end
+        return {}  # Ray started them here, and sees them end
     agents = {
         found["NodeID"]: joined(found["NodeManagerAddress"], found["NodeManagerPort"])
         for found in ray.nodes()
@@ -182,7 +182,7 @@ def _needed() -> dict[str, str]:
 
 
 def _held_by_this_task() -> tuple[str, dict[str, float]]:
-    """(node, resources) of the Ray task or actor this process is; nothing in a driver."""
+    """(node, resources) of the Ray task or actor that this process runs; nothing in a driver."""
     context = ray.get_runtime_context()
     if context.worker.mode != ray.WORKER_MODE:
         return "", {}
@@ -190,10 +190,10 @@ def _held_by_this_task() -> tuple[str, dict[str, float]]:
 
 
 def _forked() -> bool:
-    """Whether Ray's own threads are missing: a forked child has none but Python's.
+    """Whether Ray's own threads are missing, as in a forked child, which has only Python's.
 
-    Nothing is asked of Ray: in a forked child its sockets are the parent's, and using them ends the parent. The
-    child's first thread has the child's number, and Python goes on calling it by the parent's.
+    This must not ask Ray: in a forked child the sockets are those of the parent, and using them ends the parent. The
+    first thread of the child has the child's number, while Python still knows it by the parent's number.
     """
     try:
         running = {thread.id for thread in psutil.Process().threads()}
@@ -239,11 +239,11 @@ def _initialise(address: str, store_bytes: int) -> None:
 
 
 def _start_here(store_bytes: int) -> None:
-    """A cluster of our own: on loopback alone, behind a token that lives as long as it."""
+    """Start a cluster that listens on loopback only and asks for a token, which lives as long as the cluster."""
     store = store_directory(require_place())
     token = PrivateToken()
     try:
-        with _on_loopback(), _deaf_to_hangups():
+        with _on_loopback(), _ignoring_hangups():
             for left in reversed(range(_STARTS)):
                 if _started(store_bytes, store, last=not left):
                     break
@@ -254,10 +254,10 @@ def _start_here(store_bytes: int) -> None:
 
 
 def _started(store_bytes: int, store: str | None, *, last: bool) -> bool:
-    """Start Ray; whether it did, on a machine too busy for it to start within the time that Ray gives itself.
+    """Try to start Ray; False if the machine is too busy for it to start in the time that Ray gives itself.
 
     Raises:
-        ClusterError: It did not, and this was the last try.
+        ClusterError: Ray did not start, and this was the last try.
     """
     try:
         ray.init(
@@ -282,12 +282,14 @@ def _started(store_bytes: int, store: str | None, *, last: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _deaf_to_hangups() -> Iterator[None]:
-    """Let Ray's processes ignore a closed terminal, which ends this one in order, and them with it."""
+def _ignoring_hangups() -> Iterator[None]:
+    """Let Ray's processes ignore a closed terminal: this process ends in order then, and ends them."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGHUP) is None:
         yield
         return
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what a process is started with stays across exec
+    before = signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # a signal that is ignored at the start stays ignored across exec
     try:
         yield
     finally:
@@ -298,7 +300,7 @@ def _deaf_to_hangups() -> Iterator[None]:
 def _on_loopback() -> Iterator[None]:
     """Let Ray listen on loopback, as it does on macOS, and use this very environment under 'uv run'.
 
-    Ray reads both from the environment once, when it is imported; the user may have imported it long ago.
+    Ray reads both settings from the environment once, when it is imported; the user may have imported it long ago.
     """
     wanted = {"ENABLE_RAY_CLUSTER": False, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": False}
     before = {name: getattr(ray_constants, name) for name in wanted if hasattr(ray_constants, name)}

@@ -1,7 +1,7 @@
 """The coordinator: starts the layers, watches them, keeps the score, and says what went wrong.
 
-It runs beside whoever started the run and knows layers only by their handles, so it is the same for
-threads and for Ray actors. One process owns the books and the run directory.
+It runs in the process that started the run and knows layers only by their handles, so it is the same for threads and
+for Ray actors. That one process owns the books and the run directory.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from distfa.transport.message import Kind, Link
 from distfa.transport.port import Traffic
 
 _POLL_SECONDS = 0.2
-_GRACE_SECONDS = 1.5  # after a failure, for the other layers to say what they saw
-_KNOWN_SECONDS = 0.3  # the same where a process is known to be dead: nothing they saw can be the cause
+_GRACE_SECONDS = 1.5  # seconds after a failure for the other layers to say what they saw
+_KNOWN_SECONDS = 0.3  # the same if a process is known to be dead: then nothing they saw can be the cause
 _STATE_SECONDS = 120.0
 
 
@@ -38,7 +38,7 @@ class Handle(Protocol):
     layer: int
 
     def call(self, method: str, *args: object) -> Future[Any]:
-        """Call a method of the worker; the future fails with a DistfaError or the worker's own error."""
+        """Call a method of the worker; the future fails with a DistfaError or with the error that the worker raised."""
         ...
 
 
@@ -46,14 +46,14 @@ class Coordinator:
     """Watches the workers of one run.
 
     Args:
-        handles: One per layer, in order.
-        deadline_seconds: Longest time a layer may give no sign of progress.
+        handles: One handle per layer, in order.
+        deadline_seconds: Longest time that a layer may show no progress.
         lossy: Whether a codec of the run rounds, so that the two ends of a boundary may differ.
-        steps: Updates the run makes; None where that is not to be checked.
-        before: What the links had carried before the step the run goes on with.
+        steps: How many updates the run makes; None to leave that unchecked.
+        before: What the links had carried before the step with which the run goes on.
 
     Attributes:
-        errors: By layer, what went wrong there, once ``train`` has failed.
+        errors: What went wrong, by layer, once ``train`` has failed.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Coordinator:
 
     @property
     def status(self) -> dict[int, Status]:
-        """What each layer said last."""
+        """The last status of each layer."""
         return self._status
 
     def connect(self, addresses: dict[int, str], deadline_seconds: float) -> None:
@@ -90,11 +90,11 @@ class Coordinator:
         self.gather("connect", addresses, deadline_seconds, deadline_seconds=2 * deadline_seconds)
 
     def gather(self, method: str, *args: object, deadline_seconds: float) -> list[Any]:
-        """Call one method of every worker; their answers, in layer order.
+        """Call one method of every worker; returns their answers, in layer order.
 
         Raises:
             LayerLost: A layer did not answer in time; the message names it.
-            DistfaError: A layer's own error, the first layer's first.
+            DistfaError: A layer raised an error; of several, that of the lowest layer.
         """
         futures = [handle.call(method, *args) for handle in self._handles]
         _, late = wait(futures, timeout=deadline_seconds)
@@ -110,13 +110,13 @@ class Coordinator:
         """Run every layer to the end; yields the records as they come.
 
         Args:
-            tick: Called again and again, also while no record comes.
+            tick: Called repeatedly, also while no record comes.
 
-        A run has ended well when every layer has, when each has handed out all it had to report, when that is all
-        the steps there are, and when nothing in the books is without its other end.
+        A run has ended well when every layer has ended well, each has handed out all it had to report, no step is
+        missing in the reports, and everything in the books has its other end.
 
         Raises:
-            DistfaError: One message that names the layer, the step and the cause.
+            DistfaError: The run failed; one message names the layer, the step and the cause.
         """
         runs = {handle.layer: handle.call("run") for handle in self._handles}
         now = time.monotonic()
@@ -142,7 +142,7 @@ class Coordinator:
         return {key: value for part in parts for key, value in part.items()}
 
     def traffic(self) -> dict[tuple[Link, Kind], Traffic]:
-        """What every link has carried so far, by what the layers said last."""
+        """What every link has carried so far, according to the last status of each layer."""
         found = self._before
         for status in self._status.values():
             found = _added(found, status.traffic)
@@ -154,11 +154,11 @@ class Coordinator:
         return self._books
 
     def snapshot(self, layer: int, step: int) -> Snapshot | None:
-        """What a layer kept at the cut before ``step``, with all it has ever sent; None where it is gone.
+        """What a layer kept at the cut before ``step``, with the traffic it has sent in all; None if that is gone.
 
         Raises:
-            LayerError: It did not answer in time.
-            DistfaError: The layer's own error.
+            LayerError: The layer did not answer in time.
+            DistfaError: The layer raised this error.
         """
         try:
             found: Snapshot | None = self._handles[layer - 1].call("snapshot", step).result(self._deadline_seconds)
@@ -172,7 +172,7 @@ class Coordinator:
         return replace(found, traffic=_added(before, found.traffic))
 
     def _poll(self) -> Iterator[Record]:
-        """Take in the answers that came, and ask again those that answered."""
+        """Take the answers that have come, and ask those layers again."""
         for handle in self._handles:
             poll = self._polls.get(handle.layer)
             if poll is not None and not poll.done():
@@ -182,7 +182,7 @@ class Coordinator:
             self._polls[handle.layer] = handle.call("status")
 
     def _hear(self, status: Status) -> Iterator[Record]:
-        """Take in one layer's answer."""
+        """Take one layer's answer."""
         self._heard[status.layer] = time.monotonic()
         self._status[status.layer] = status
         for entry in self._barrier.add(status.layer, status.entries):
@@ -190,11 +190,11 @@ class Coordinator:
             yield from self._books.add(entry)
 
     def _drain(self) -> Iterator[Record]:
-        """After a good end: all that the layers still have to report, however long they take, within the deadline.
+        """After a good end: take all that the layers still have to report, each answer within the deadline.
 
         Raises:
             LayerLost: A layer did not answer in time.
-            LayerError: Something is missing in what they reported.
+            LayerError: Something is missing in the reports.
         """
         wait([*self._polls.values()], timeout=self._deadline_seconds)
         for poll in self._polls.values():
@@ -216,7 +216,7 @@ class Coordinator:
             )
 
     def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
-        """After a failure: a moment for every layer to report what it can: the poll under way, and one after."""
+        """After a failure: give every layer time to report what it can: the poll under way, and one more."""
         known = any(run.done() and isinstance(run.exception(), LayerLost) for run in runs.values())
         give_up = time.monotonic() + (_KNOWN_SECONDS if known else _GRACE_SECONDS)
         for _ in range(2):
@@ -227,22 +227,22 @@ class Coordinator:
         wait([*runs.values()], timeout=max(0.0, give_up - time.monotonic()))
 
     def _stuck(self) -> DistfaError | None:
-        """A layer that hangs while no other layer has noticed yet, or that has nobody to notice."""
+        """A layer that hangs and that no other layer has noticed, or can notice."""
         limit = self._deadline_seconds + 2.0
         found = self._silent(limit) or self._computing(limit)
         return None if found is None else type(found)(f"{found}{self._waits()}")
 
     def _waits(self) -> str:
-        """Who waits for whom, from the layer nobody waits for on."""
+        """Who waits for whom, beginning with the layer that nobody waits for."""
         waits = {layer: status.waiting_for_layer for layer, status in self._status.items() if status.waiting_for}
         chain = [f"layer {layer} waits for layer {other}" for layer, other in sorted(waits.items()) if other]
         return f" ({', '.join(chain)})" if chain else ""
 
     def _cause(self, runs: dict[int, Future[None]]) -> BaseException:
-        """The failure the others follow from.
+        """The failure that caused the others.
 
-        A dead process, or an error of a layer's own, comes before a layer that hangs; that before the
-        layer that missed a signal first; and that before those that only lost another layer.
+        A dead process, or an error in a layer itself, comes first. Then comes a layer that hangs, then the layer that
+        missed a signal first, and last those that only lost another layer.
         """
         failed = {layer: run.exception() for layer, run in runs.items() if run.done()}
         errors = [self._located(layer, error) for layer, error in failed.items() if error is not None]
@@ -256,7 +256,7 @@ class Coordinator:
         return self._silent(half) or self._computing(half) or min(missed, key=lambda e: e.order)
 
     def _located(self, layer: int, error: BaseException) -> BaseException:
-        """A lost process or stream cannot say at which step it was; the coordinator can."""
+        """The error with its step: a lost process or stream cannot say at which step it was; the coordinator can."""
         if isinstance(error, LayerLost | PeerLost):
             at = f", step {self._status[layer].step}" if layer in self._status else ""
             error = type(error)(f"layer {layer}{at}: {error}")
@@ -276,7 +276,7 @@ class Coordinator:
         return None
 
     def _computing(self, limit_seconds: float) -> DistfaError | None:
-        """A layer that has waited for nobody and yet not moved."""
+        """A layer that waits for nobody and still makes no progress."""
         for layer, status in self._status.items():
             if not status.finished and not status.waiting_for and status.since_seconds > limit_seconds:
                 self.errors[layer] = (
@@ -290,7 +290,7 @@ class Coordinator:
 def _added(
     before: Mapping[tuple[Link, Kind], Traffic], more: Mapping[tuple[Link, Kind], Traffic]
 ) -> dict[tuple[Link, Kind], Traffic]:
-    """Both together, per link and kind."""
+    """The sum of both, per link and kind."""
     return {key: before.get(key, Traffic()) + more.get(key, Traffic()) for key in {**before, **more}}
 
 

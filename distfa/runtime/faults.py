@@ -1,4 +1,4 @@
-"""Faults on purpose: what happens to layers of a real cluster sooner or later, at steps that are planned."""
+"""Faults on purpose: at planned steps, what happens to layers of a real cluster sooner or later."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 class Fault(Enum):
-    """What can be done to a layer.
+    """A fault that can be caused in a layer.
 
     Attributes:
-        KILL: Its process ends at once (SIGKILL), as when a machine is taken away.
-        HANG: Its process stops and answers nothing (SIGSTOP).
+        KILL: Its process ends at once (SIGKILL), as when a machine is switched off.
+        HANG: Its process stops and does not answer (SIGSTOP).
         CUT: All its streams break, as when a link goes down; the process lives.
-        MEMORY: Its process takes memory until it is ended for it: by Ray, from RAY_memory_usage_threshold (0.95) of
-            the node's on, or by the system.
+        MEMORY: Its process takes memory until it is ended for that: by Ray, above RAY_memory_usage_threshold (0.95) of
+            the node's memory, or by the system.
     """
 
     KILL = "kill"
@@ -32,9 +32,10 @@ class Planned:
 
     Attributes:
         fault: What happens.
-        layer: To which layer.
-        step: Once this many steps are reported; counted from the start of the run, not again after a recovery.
-        seconds: And not before this many seconds of training.
+        layer: In which layer.
+        step: It happens once this many steps are reported, counted from the start of the run and not again after a
+            recovery.
+        seconds: It does not happen before this many seconds of training.
     """
 
     fault: Fault
@@ -46,15 +47,15 @@ class Planned:
 def plan(
     count: int, *, kinds: Sequence[Fault], layers: int, steps: int, seed: int, every_seconds: float = 0.0
 ) -> list[Planned]:
-    """This many faults, drawn from a seed and spread evenly over the run.
+    """Plan faults: drawn from a seed and spread evenly over the run.
 
     Args:
         count: How many.
-        kinds: Which.
-        layers: Of the network.
-        steps: Of the run.
-        seed: Of kinds, layers, and the place of each fault within its share of the run.
-        every_seconds: Between them, where they are to be spread by the clock instead.
+        kinds: Which kinds.
+        layers: How many layers the network has.
+        steps: How many steps the run has.
+        seed: Seed for the kinds, the layers, and the place of each fault within its share of the run.
+        every_seconds: Seconds between faults, to spread them by time instead of by steps.
     """
     draw, share = random.Random(seed), steps / (count + 1)
 

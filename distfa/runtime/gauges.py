@@ -1,7 +1,8 @@
 """What Prometheus sees of a layer, through Ray's own metrics: its step, its time, its queue, its bytes.
 
-Ray exports them where its dashboard's packages are installed (``pip install "ray[default]"``), on every node's
-metrics port, with Ray's names before them: ``ray_distfa_step``. Without them nothing is exported and nothing is lost.
+Ray exports them on every node's metrics port if the packages of its dashboard are installed (``pip install
+"ray[default]"``). It puts its name before theirs: ``ray_distfa_step``. Without these packages nothing is exported;
+training is the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class LayerGauges:
     """The gauges of one layer.
 
     Args:
-        run_id: As messages carry it: the run's id and the attempt's number.
+        run_id: The id that messages carry: that of the run, and the number of the attempt.
         layer: Which layer.
     """
 
@@ -31,13 +32,13 @@ class LayerGauges:
             return made
 
         self._step = gauge("step", "The step the layer works on, counted from 0.")
-        self._busy = gauge("busy_seconds", "Time the layer has spent otherwise than waiting, in this attempt.")
+        self._busy = gauge("busy_seconds", "Time the layer has spent on anything but waiting, in this attempt.")
         self._wait = gauge("wait_seconds", "Time the layer has waited for others, in this attempt.")
         self._queue = gauge("queue", "Signals that have come to the layer and wait to be taken.")
         self._sent = gauge("sent_bytes", "Bytes of all messages the layer has sent, in this attempt.")
 
     def show(self, status: Status) -> None:
-        """Take over what the layer says of itself."""
+        """Set the gauges to what the layer reports."""
         self._step.set(status.step)
         self._busy.set(status.busy_seconds)
         self._wait.set(status.wait_seconds)

@@ -34,7 +34,7 @@ class Job:
         device: ``cpu`` or ``cuda``.
         first: The step to begin with.
         stop: The step to end before; None for the end of the run.
-        elapsed_seconds: Of training before ``first``.
+        elapsed_seconds: How long training took before ``first``.
     """
 
     run_id: str
@@ -51,12 +51,12 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """Updates that it makes."""
+        """How many updates it makes."""
         last = order.steps(self.recipe, self.train_rows)
         return (last if self.stop is None else min(self.stop, last)) - self.first
 
     def codec(self, direction: Direction) -> Codec:
-        """The codec of training signals that travel this way."""
+        """The codec of training signals in this direction."""
         name = self.activations if direction is Direction.UP else self.errors
         return resolve(name, self.recipe.signal_dtype)
 
@@ -66,7 +66,7 @@ class Begin:
     """Where a run goes on, if not at its start.
 
     Attributes:
-        layers: ``state_dict`` by layer.
+        layers: The ``state_dict`` of every layer, by its number.
         books: The ``state_dict`` of the books.
         traffic: What every link had carried, by kind.
     """
@@ -84,15 +84,15 @@ def lossy(job: Job) -> bool:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawInputs:
-    """Inputs of both splits, as they lie in memory: only the first layer gets them.
+    """The inputs of both splits as they are in memory: only the first layer gets them.
 
     Attributes:
         train: (N, d_0).
         test: (M, d_0).
         mean: (1,) or (d_0,), subtracted.
         std: As ``mean``, divided by.
-        shape: Of one sample as the network takes it; None for flat.
-        tokens: Whether they are integer tokens.
+        shape: Shape of one sample as the network takes it; None for flat samples.
+        tokens: Whether inputs are integer tokens.
     """
 
     train: NDArray[Any]
@@ -121,7 +121,7 @@ class RawInputs:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RawTargets:
-    """Targets of both splits, (N,) or (N, T) labels or (N, C) floats: for the layers ``routes.reads_labels`` names."""
+    """The targets of both splits, (N,) or (N, T) labels or (N, C) floats; for layers with ``routes.reads_labels``."""
 
     train: NDArray[Any]
     test: NDArray[Any]

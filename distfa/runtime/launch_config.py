@@ -15,18 +15,18 @@ class LaunchConfig:
     """What ``distfa launch`` asks of a cluster.
 
     Attributes:
-        nodes: Ray nodes, the head with them.
+        nodes: Number of Ray nodes, the head included.
         cpus: Processors of each node.
         gpus: GPUs of each node.
         memory_gib: Memory of each node.
         minutes: Longest time that the run may take.
-        retries: How often a failed job is started again; it goes on from its last checkpoint.
-        wait_seconds: Longest wait for nodes that are missing.
-        python: Version in the image and on the nodes.
-        ray: Version in the image and on the nodes.
-        image: Container image; null: distfa and its version.
-        port: Of Ray's head.
-        shared_port: SLURM nodes shared with other jobs: the first of 200 blocks of 100 ports, one block a job.
+        retries: How often a failed job is started again, from its last checkpoint.
+        wait_seconds: Longest wait for missing nodes.
+        python: Version of Python in the image and on the nodes.
+        ray: Version of Ray in the image and on the nodes.
+        image: Container image; null: distfa with its version as the tag.
+        port: Port of Ray's head.
+        shared_port: For SLURM nodes shared with other jobs: the first of 200 blocks of 100 ports, one block per job.
     """
 
     nodes: Annotated[int, Ge(1)] = 2

@@ -1,6 +1,6 @@
-"""One layer worker as a Ray actor, how it is called, and what it answers.
+"""One layer worker as a Ray actor, and how it is called.
 
-Signals never pass through Ray: actors speak to each other by the transport.
+Signals never pass through Ray: actors send them to each other over the transport.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from distfa.runtime.worker import LayerWorker, Snapshot, Status
 from distfa.transport.grpc_transport import GrpcTransport
 from distfa.transport.tls import KeyPair, Signed
 
-_TAKEN_AT_ONCE, _BETWEEN_SECONDS = 64 * 2**20, 0.02  # as Fault.MEMORY does: fast, yet slower than Ray looks
+_TAKEN_AT_ONCE, _BETWEEN_SECONDS = 64 * 2**20, 0.02  # for Fault.MEMORY: fast, but slow enough for Ray to see it
 
 
 class LayerActor:
-    """A ``LayerWorker`` in a process of its own."""
+    """A ``LayerWorker`` in its own process."""
 
     def __init__(self, layer: int) -> None:
         torch.set_num_threads(1)
@@ -51,7 +51,7 @@ class LayerActor:
         module: nn.Module | None,
         resume: dict[str, Tensor] | None,
     ) -> None:
-        """Make the layer; apart from the constructor, so that its errors are the layer's own."""
+        """Make the layer; not in the constructor, so that its errors reach the caller as they are."""
         self._job = job
         self._gauges = LayerGauges(job.run_id, self._layer)
         self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module, resume=resume)
@@ -100,17 +100,17 @@ class LayerActor:
         return timings(rows, columns, dtype, zeros=zeros)
 
     def blob(self, size_bytes: int) -> Any:
-        """Bytes that no network makes shorter."""
+        """Bytes that no network can compress."""
         return np.random.default_rng().bytes(size_bytes)
 
     def seconds_to_get(self, blob: list[Any]) -> float:
-        """How long it takes until another node's bytes are here."""
+        """How many seconds it takes to get bytes from another node."""
         began = time.monotonic()
         ray.get(blob[0])
         return time.monotonic() - began
 
     def harm(self, fault: Fault) -> None:
-        """Do a fault to this process, on purpose."""
+        """Cause a fault in this process, on purpose."""
         if fault is Fault.CUT:
             self.close()
         elif fault is Fault.MEMORY:
@@ -158,7 +158,7 @@ class MeasuredActor:
 
 
 def answer_of(ask: Callable[[], Any]) -> Future[Any]:
-    """What Ray will answer; its errors become distfa's, those of asking too."""
+    """A future with Ray's answer; Ray's errors become distfa's, also those that asking raises."""
     answer: Future[Any] = Future()
 
     def settle(given: Future[Any]) -> None:
@@ -176,15 +176,15 @@ def answer_of(ask: Callable[[], Any]) -> Future[Any]:
 
 
 def by_layer(asked: Sequence[Future[Any]]) -> dict[int, Future[Any]]:
-    """What was asked of every layer in order, by its number."""
+    """The answers of all layers in order, by the layer's number."""
     return dict(enumerate(asked, start=1))
 
 
 def all_of(asked: Mapping[int, Future[Any]], what: str, limit_seconds: float) -> dict[int, Any]:
-    """Every layer's answer; the first layer's error, or who is late.
+    """The answer of every layer; raises the error of the lowest layer, or names the layer that is late.
 
     Raises:
-        DistfaError: Of a layer, with its number.
+        DistfaError: A layer raised it; the message has the layer's number.
         LayerLost: A layer did not answer in time.
     """
     _, late = wait(asked.values(), timeout=limit_seconds)

@@ -1,4 +1,4 @@
-"""What a start waits for, told as it goes: a logger of its own, which says nothing unless somebody listens."""
+"""What a start waits for, as it happens: a separate logger, which prints nothing unless somebody listens."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ LOG.addHandler(logging.NullHandler())
 
 
 def begins(what: str) -> None:
-    """A part of the start begins; the one before has ended."""
+    """Say that a part of the start begins; the one before it has ended."""
     LOG.info(what)

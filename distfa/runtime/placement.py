@@ -44,11 +44,11 @@ class ClusterConfig:
         address: ``host:port`` or ``auto`` for a running cluster; ``local``: start Ray on this machine; None:
             RAY_ADDRESS, or else ``local``.
         placement: Ray's strategy for the layers' reservations.
-        resources: Of every layer that ``layers`` does not name.
-        layers: Resources of single layers, counted from 1.
+        resources: Resources of every layer that ``layers`` does not name.
+        layers: Resources of single layers; the first layer is 1.
         startup_seconds: Longest wait for the layers to start.
-        max_recoveries: How often a run goes back to its last checkpoint by itself, after a layer, a node or a link was
-            lost, with no new checkpoint in between; 0: never.
+        max_recoveries: How often a run goes back to its last checkpoint by itself after a layer, a node or a link was
+            lost, without a new checkpoint in between; 0: never.
     """
 
     address: str | None = None
@@ -59,10 +59,10 @@ class ClusterConfig:
     max_recoveries: Annotated[int, Ge(0)] = 3
 
     def per_layer(self, layers: int) -> tuple[Resources, ...]:
-        """What each of that many layers asks for.
+        """What each of ``layers`` layers asks for.
 
         Raises:
-            SpecError: ``layers`` names one that is not there.
+            SpecError: A layer is named that does not exist.
         """
         if strangers := [layer for layer in self.layers if not 1 <= layer <= layers]:
             raise SpecError(f"ray.layers names layer {strangers[0]}, but the network has layers 1..{layers}")
@@ -75,7 +75,7 @@ class Node:
 
     Attributes:
         address: Its address.
-        total: Everything it has that layers may ever get.
+        total: All its resources that layers may ever get.
     """
 
     address: str
@@ -85,8 +85,7 @@ class Node:
 def share(per_node: Sequence[float], layers: int) -> float:
     """The largest equal share, at most 1, by which ``layers`` layers fit on nodes of these sizes.
 
-    Ray counts resources in ten-thousandths, so the share is rounded down to four digits; 0 where the
-    nodes have nothing.
+    Ray counts resources in ten-thousandths, so the share is rounded down to four digits; 0 if the nodes have nothing.
     """
     candidates = {min(1.0, size / parts) for size in per_node if size > 0 for parts in range(1, layers + 1)}
     for candidate in sorted(candidates, reverse=True):
@@ -97,18 +96,18 @@ def share(per_node: Sequence[float], layers: int) -> float:
 
 
 def bundles(resources: Sequence[Resources], nodes: Sequence[Node], device: str) -> tuple[list[Bundle], str]:
-    """What to reserve for every layer, shares filled in, and the device the layers use.
+    """What to reserve for every layer, with shares filled in, and the device that layers use.
 
     Args:
-        resources: Per layer, as asked.
-        nodes: Of the cluster.
+        resources: What each layer asks for.
+        nodes: The nodes of the cluster.
         device: ``cpu``, ``cuda`` or ``auto``.
 
     Returns:
         Bundles, and ``cpu`` or ``cuda``.
 
     Raises:
-        ClusterError: CUDA is asked for where there is no GPU, or for a layer that is to have none.
+        ClusterError: CUDA is asked for but there is no GPU, or a layer is to have none.
     """
     layers = len(resources)
     gpus = [node.total.get("GPU", 0.0) for node in nodes]
@@ -137,7 +136,7 @@ def bundles(resources: Sequence[Resources], nodes: Sequence[Node], device: str) 
 
 
 def fits(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) -> bool:
-    """Whether empty nodes can hold all bundles; True too where that would take too long to find out."""
+    """Whether empty nodes can hold all bundles; also True if that would take too long to find out."""
     if placement == "strict_pack":
         together = Counter[str]()
         for bundle in bundles:
@@ -149,7 +148,7 @@ def fits(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) -> bo
 
 
 def shortfall(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) -> str:
-    """Why these nodes can never hold all bundles, in words: what is asked, what is there, what is missing."""
+    """Why these nodes can never hold all bundles, in words: what is asked for, what is there, what is missing."""
     has = f"the cluster has {_described(nodes)}"
     for layer, bundle in enumerate(bundles, start=1):
         if not any(_holds(node.total, bundle) for node in nodes):
@@ -183,7 +182,7 @@ def in_words(resources: Mapping[str, float]) -> str:
 
 
 def _packed(bundles: Sequence[Bundle], room: list[dict[str, float]], apart: bool, failed: set[object]) -> bool:
-    """Put the first bundle on each node it fits on, and the others after it; what failed is not tried twice."""
+    """Try the first bundle on each node it fits on, then the others after it; nothing that failed is tried twice."""
     if not bundles or len(failed) >= _TRIALS:
         return True
     state = (len(bundles), tuple(sorted(tuple(sorted(free.items())) for free in room)))
@@ -213,7 +212,7 @@ def _greatest(bundles: Sequence[Bundle]) -> Bundle:
 
 
 def _described(nodes: Sequence[Node]) -> str:
-    """What layers can ask of each node; memory is left aside."""
+    """What layers can ask of each node, without memory."""
     shown = [
         f"node {node.address}: {in_words({k: v for k, v in node.total.items() if 'memory' not in k})}"
         for node in nodes[:_NODES_SHOWN]

@@ -1,6 +1,6 @@
-"""Ray's errors in distfa's terms: one table, most specific first, so that each comes with its cause and its fix.
+"""Ray's errors as distfa's: one table, most specific first, that gives each error its cause and its fix.
 
-Rows go by the names of Ray's classes, since Ray's versions do not all have the same ones.
+Rows have the names of Ray's classes, since not all versions of Ray have the same classes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Row:
     """What one kind of error means.
 
     Attributes:
-        name: Of Ray's class.
+        name: Name of Ray's class.
         cause: What happened.
         fix: What to do about it.
-        says: What its text must hold for the row to apply, in small letters; empty for any text.
+        says: What the error's text must contain for the row to apply, in lower case; empty for any text.
         lost: Whether a layer's process is gone, so that it is a ``LayerLost``; else a ``ClusterError``.
     """
 
@@ -50,7 +50,7 @@ _NODE_LOG = "look at that node: 'ray status', and the logs in its /tmp/ray/sessi
 _NODE = f"it was switched off, cut off from the network, or its Ray was stopped; {_NODE_LOG}"
 _CRASH = f"look for the system's out-of-memory killer (dmesg) or a crash; {_NODE_LOG}"
 _ENVIRONMENT = (
-    "see that the packages and folders it names can be had on every node; under 'uv run', "
+    "make sure that the packages and folders it names are available on every node; under 'uv run',  "
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 uses each node's own environment as it is"
 )
 _ROOM = "run 'ray status' to see what is there, and ask for less under ray.resources"
@@ -62,7 +62,7 @@ _OURS = "this is a fault of distfa's own: please report it, with this message"
 TABLE = (
     Row(name="NodeDiedError", cause="its node died", fix=_NODE),
     Row(name="LocalRayletDiedError", cause="Ray's agent on its node died", fix=_CRASH),
-    Row(name="OutOfMemoryError", cause="Ray ended its process, as the node ran out of memory", fix=_MEMORY),
+    Row(name="OutOfMemoryError", cause="Ray ended its process, because its node ran out of memory", fix=_MEMORY),
     Row(name="OutOfDiskError", cause="a disk of its node is full", fix="free space where Ray's temp-dir is (/tmp/ray)"),
     Row(name="ObjectStoreFullError", cause="Ray's object store cannot take the data set", fix=_STORE, lost=False),
     Row(name="RuntimeEnvSetupError", cause="Ray could not make its environment", fix=_ENVIRONMENT, lost=False),
@@ -87,8 +87,8 @@ TABLE = (
     Row(name="ActorDiedError", says="node was terminated", cause="its node died", fix=_NODE),
     Row(
         name="ActorDiedError",
-        says="low on memory",  # Ray's words for any death speak of memory as one cause of many
-        cause="its process died (Ray ended it, as the node ran out of memory)",
+        says="low on memory",  # Ray's text on any death names memory as one cause of many
+        cause="its process died (Ray ended it, because its node ran out of memory)",
         fix=_MEMORY,
     ),
     Row(name="ActorDiedError", says="creation task", cause="its process could not be made", fix=_AGAIN),
@@ -135,7 +135,7 @@ TABLE = (
 
 
 def translate(error: BaseException) -> BaseException:
-    """An error of Ray in distfa's terms; a worker's own passes through, and so does what is not Ray's."""
+    """Ray's error as one of distfa's; an error that a worker raised, or that is not Ray's, is passed on as it is."""
     cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
     if isinstance(cause, DistfaError):
         return cause
@@ -159,7 +159,7 @@ def in_our_terms() -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """What an error says, in a line: without Ray's lists of ids, and without a traceback."""
+    """What an error says, in one line, without Ray's lists of ids and without a traceback."""
     cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
     if isinstance(cause, Exception):
         return f"{type(cause).__name__}: {told(cause)}"
@@ -167,7 +167,7 @@ def told(error: BaseException) -> str:
     if not lines:
         return type(error).__name__
     said = lines[0].strip()
-    if said.startswith("The actor died unexpectedly") and len(lines) > 1:  # Ray's own words come before the reason
+    if said.startswith("The actor died unexpectedly") and len(lines) > 1:  # Ray's own text comes before the reason
         said = lines[1].strip()
     said = said.partition(" Some common causes include")[0]
     return said[:_TEXT_CHARACTERS].rstrip(".: ")

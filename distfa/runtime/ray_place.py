@@ -1,4 +1,4 @@
-"""Where Ray keeps its files on this machine, seen to before it starts: its own words are of sockets and errno."""
+"""Where Ray keeps its files on this machine, checked before it starts: Ray's own errors speak of sockets and errno."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ray._common.utils import get_default_ray_temp_dir
 from distfa.errors import ClusterError
 
 SHARED = Path("/dev/shm")
-_LONGEST_SOCKET = 107  # characters of a Unix socket's path, on Linux
+_LONGEST_SOCKET = 107  # characters in the path of a Unix socket, on Linux
 _WITHIN = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _LEAST_BYTES = 64 * 2**20
 _WAY_OUT = "set RAY_TMPDIR to a directory"
@@ -22,7 +22,7 @@ def require_place() -> Path:
     """Ray's directory for its sockets, logs and spilled data.
 
     Raises:
-        ClusterError: Its name is too long, it cannot be written, or its disk is full; says which, and the way out.
+        ClusterError: Its name is too long, it cannot be written, or its disk is full; says which, and what to do.
     """
     place = Path(get_default_ray_temp_dir())
     source = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
@@ -50,8 +50,8 @@ def require_place() -> Path:
 
 
 def store_directory(place: Path) -> str | None:
-    """Where Ray's object store lies; None for Ray's own choice, shared memory or, where that is small, its directory.
+    """Where to put Ray's object store; None for Ray's choice: shared memory, or its directory if that is small.
 
-    Ray fails where a system has no shared memory at all.
+    Ray fails on a system without any shared memory.
     """
     return None if SHARED.is_dir() else str(place)

@@ -1,7 +1,7 @@
-"""A token for the cluster that a run starts for itself: made in memory, gone with the cluster, no file left.
+"""A token for the cluster that a run starts for itself: made in memory, gone with the cluster, never in a file.
 
-Ray (2.52 and later) reads token and mode from the environment, which its own processes inherit, and keeps what it
-read; so the environment is set before Ray starts, and put back afterwards.
+Ray (2.52 and later) reads token and mode from the environment, which its processes inherit, and keeps what it read. So
+the environment is set before Ray starts, and restored afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TOKEN_BYTES = 32
 
 
 class PrivateToken:
-    """Switches tokens on for the Ray that this process starts next; what the user has set himself stands."""
+    """Switches tokens on for the Ray that this process starts next; what the user has set is not changed."""
 
     def __init__(self) -> None:
         self._before: dict[str, str | None] | None = None
@@ -29,7 +29,7 @@ class PrivateToken:
         _read_again()
 
     def withdraw(self) -> None:
-        """Put the environment back; the token is of no use any more."""
+        """Restore the environment; the token is no longer needed."""
         if self._before is None:
             return
         for name, value in self._before.items():

@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers at an address, asked before Ray itself does: it would retry for minutes."""
+"""Whether a Ray cluster answers at an address; checked first, because Ray itself would retry for minutes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _GLANCE_SECONDS = 1.0
 
 
 def host_port(address: str) -> tuple[str, int]:
-    """Of a cluster's address.
+    """Host and port of a cluster's address.
 
     Raises:
-        ClusterError: It is none.
+        ClusterError: It is not such an address.
     """
     try:
         return split(address)
@@ -37,10 +37,10 @@ def host_port(address: str) -> tuple[str, int]:
 
 
 def require_cluster(address: str) -> None:
-    """See that a healthy Ray cluster is there, and lets this process in.
+    """Make sure that a healthy Ray cluster is there and lets this process in.
 
     Raises:
-        ClusterError: Nobody listens there, no Ray cluster does, or it asks for a token.
+        ClusterError: Nobody listens there, it is not a Ray cluster, or it asks for a token.
     """
     host, port = host_port(address)
     fix = f"start one there with 'ray start --head --port={port}', or take --address local to start one on this machine"
@@ -64,7 +64,7 @@ def require_cluster(address: str) -> None:
 
 
 def refuses(address: str) -> bool:
-    """Whether a machine answers that nobody listens there; one that is busy or cut off does not answer."""
+    """Whether the machine says that nobody listens there; a machine that is busy or cut off does not answer."""
     try:
         socket.create_connection(host_port(address), timeout=_GLANCE_SECONDS).close()
     except ConnectionRefusedError:
@@ -75,7 +75,7 @@ def refuses(address: str) -> bool:
 
 
 def lets_strangers_in(address: str) -> bool:
-    """Whether the cluster answers one who shows no token."""
+    """Whether the cluster answers without a token."""
     stranger = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
     try:
         return _ask(address, {**stranger, "RAY_AUTH_MODE": "disabled"}).returncode == 0
@@ -84,7 +84,7 @@ def lets_strangers_in(address: str) -> bool:
 
 
 def same_place(one: str, other: str) -> bool:
-    """Whether two addresses are one: equal, or names of one host, or both this machine's."""
+    """Whether two addresses mean the same: equal, or names of one host, or both of this machine."""
     (host, port), (other_host, other_port) = host_port(one), host_port(other)
     if port != other_port:
         return False
@@ -93,13 +93,13 @@ def same_place(one: str, other: str) -> bool:
 
 
 def _numbers(host: str) -> set[str]:
-    """A host's addresses as numbers."""
+    """The numeric addresses of a host."""
     with contextlib.suppress(OSError):
         return {str(place[0]) for *_, place in socket.getaddrinfo(host, None)}
     return set()
 
 
 def _ask(address: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Ray's own health check, in a process that can be given up."""
+    """Ray's own health check, in a process that can be ended."""
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     return subprocess.run(ask, capture_output=True, text=True, timeout=_HEALTH_SECONDS, check=False, env=environment)

@@ -1,4 +1,4 @@
-"""Room for the layers on a Ray cluster: reserved at once, waited for while others hold it, or refused in seconds."""
+"""Reserves room for the layers on a Ray cluster: at once, after a wait while others hold it, or not at all."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from distfa.runtime.cluster import nodes
 from distfa.runtime.placement import Bundle, fits, in_words, shortfall
 from distfa.runtime.ray_errors import in_our_terms
 
-_JOIN_SECONDS = 5.0  # a cluster that is just starting may still be short of nodes
-_WORD_SECONDS = 10.0  # between words of progress
+_JOIN_SECONDS = 5.0  # seconds; a cluster that is just starting may not have all its nodes yet
+_WORD_SECONDS = 10.0  # seconds between lines of progress
 _HOLDERS_SHOWN = 4
 
 log = logging.getLogger(__name__)
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 def reserve(bundles: Sequence[Bundle], placement: str, *, run_id: str, limit_seconds: float) -> PlacementGroup:
     """Reserve one bundle per layer.
 
-    What is awaited, and who holds it, is logged as a warning, which Python prints to stderr unless told otherwise.
+    What it waits for, and who holds it, is logged as a warning, which Python prints to stderr by default.
 
     Args:
-        bundles: Per layer.
+        bundles: One bundle per layer.
         placement: Ray's strategy.
-        run_id: By which others see who holds what.
-        limit_seconds: Longest wait while others hold what is asked.
+        run_id: The run's id, by which others see who holds what.
+        limit_seconds: Longest wait while others hold what is needed.
 
     Raises:
         ClusterError: The cluster's nodes can never hold it, or others held it for too long.
@@ -71,7 +71,7 @@ def reserve(bundles: Sequence[Bundle], placement: str, *, run_id: str, limit_sec
 
 
 def _require_room(bundles: Sequence[Bundle], placement: str, limit_seconds: float) -> None:
-    """Refuse what no node could hold even if nobody else used it, unless an autoscaler may bring more nodes."""
+    """Refuse what the nodes could not hold even if nobody else used them, unless an autoscaler may add nodes."""
     give_up = time.monotonic() + min(_JOIN_SECONDS, limit_seconds)
     while not fits(bundles, there := nodes(), placement):
         if _grows():
@@ -79,7 +79,7 @@ def _require_room(bundles: Sequence[Bundle], placement: str, limit_seconds: floa
             return
         if time.monotonic() > give_up:
             inside = ray.get_runtime_context().worker.mode == ray.WORKER_MODE
-            own = " (without what the Ray task or actor holds that started the run)" if inside else ""
+            own = " (not counting what is held by the Ray task or actor that started the run)" if inside else ""
             raise ClusterError(
                 f"Ray cannot place {len(bundles)} layers ({placement}): {shortfall(bundles, there, placement)}{own}; "
                 "ask for less under ray.resources, or attach to a larger cluster"
@@ -88,24 +88,26 @@ def _require_room(bundles: Sequence[Bundle], placement: str, limit_seconds: floa
 
 
 def _grows() -> bool:
-    """Whether an autoscaler looks after the cluster."""
-    with contextlib.suppress(Exception):  # not a public question; without an answer the cluster is as it is
+    """Whether the cluster has an autoscaler."""
+    with contextlib.suppress(
+        Exception
+    ):  # not a public interface; without an answer the cluster counts as one of fixed size
         return ray._private.state.state.get_max_resources_from_cluster_config() is not None
     return False
 
 
 def _state(bundles: Sequence[Bundle], group: PlacementGroup) -> str:
-    """What is asked, what is free, and who holds the rest."""
+    """What is asked for, what is free, and who holds the rest, in words."""
     asked = Counter[str]()
     for bundle in bundles:
         asked.update(bundle)
     free, total = ray.available_resources(), ray.cluster_resources()
     there = ", ".join(f"{key} {free.get(key, 0.0):.4g} of {total.get(key, 0.0):.4g}" for key in sorted(asked))
-    return f"the layers ask for {in_words(asked)} together, free are {there}{_holders(group)}"
+    return f"the layers ask for {in_words(asked)} together; free: {there}{_holders(group)}"
 
 
 def _holders(mine: PlacementGroup) -> str:
-    """The placement groups that hold something, largest first, as far as Ray tells."""
+    """The placement groups that hold something, largest first, as far as Ray says."""
     held: list[tuple[float, str]] = []
     for found in placement_group_table().values():
         if found["state"] != "CREATED" or found["placement_group_id"] == mine.id.hex():

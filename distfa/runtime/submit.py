@@ -1,4 +1,4 @@
-"""A run sent to a cluster as a Ray job, through its dashboard: submitted, followed, stopped when we are."""
+"""Sends a run to a cluster as a Ray job, through its dashboard: submits it, follows it, stops it on an interrupt."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def submit(
     """Run a command on the cluster's head, in a copy of a folder.
 
     Args:
-        address: Of the dashboard, ``http://host:8265``.
-        command: The entrypoint.
-        folder: Becomes its working directory.
-        say: Is told of the job's state.
-        show: Is given what the job prints.
+        address: Address of the dashboard, ``http://host:8265``.
+        command: The command to run.
+        folder: The folder that becomes its working directory.
+        say: Called with the state of the job, in words.
+        show: Called with what the job prints.
 
     Raises:
         UsageError: ``ray[default]`` is not installed.
         ClusterError: No dashboard answers, or the job fails.
-        Interrupted: By Ctrl-C, after the job was stopped.
+        Interrupted: Ctrl-C was pressed; the job has been stopped.
     """
     try:
         from ray.job_submission import JobSubmissionClient
 
         client = JobSubmissionClient(address)
     except (ImportError, ModuleNotFoundError) as exc:
-        raise UsageError(f"to send jobs takes more of Ray: pip install 'ray[default]=={ray.__version__}'") from exc
+        raise UsageError(f"sending jobs needs more of Ray: pip install 'ray[default]=={ray.__version__}'") from exc
     except (ConnectionError, RuntimeError) as exc:
         if "ray[default]" in str(exc):
-            raise UsageError(f"to send jobs takes more of Ray: pip install 'ray[default]=={ray.__version__}'") from exc
+            raise UsageError(f"sending jobs needs more of Ray: pip install 'ray[default]=={ray.__version__}'") from exc
         raise ClusterError(f"no dashboard of Ray answers at {address}: {exc}; is 'ray[default]' on its head?") from exc
     try:
         job = client.submit_job(entrypoint=command, runtime_env={"working_dir": str(folder)})
@@ -59,7 +59,7 @@ def submit(
 
 
 def _follow(client: object, job: str, show: Callable[[str], None]) -> str:
-    """Show what the job prints until it ends; returns how."""
+    """Show what the job prints until it ends; returns how it ended."""
     read = 0
     while True:
         status = client.get_job_status(job)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""What decides a run's bits on a node: Python, the libraries, and distfa's own code.
+"""What a run's exact bits depend on at a node: Python, the libraries, and distfa's own code.
 
-The function that finds out is sent to every node as code, not by name: a node that imports another distfa must
-still answer, and say so.
+The function that finds this out is sent to every node as code, not by name: a node with another distfa must still be
+able to answer and say so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _AGREE = ("python", "torch", "numpy", "distfa")
 
 
 def surveyor() -> Callable[[], Facts]:
-    """A function of its own, which needs nothing but Python's library where it runs."""
+    """A separate function that needs only Python's standard library where it runs."""
 
     def survey() -> Facts:
         import hashlib
@@ -44,10 +44,10 @@ def surveyor() -> Callable[[], Facts]:
 
 
 def require_same(mine: Facts, theirs: Sequence[tuple[str, Mapping[str, str]]]) -> None:
-    """Refuse nodes on which a run would compute other bits.
+    """Refuse nodes on which a run would compute different bits.
 
     Args:
-        mine: Of this process.
+        mine: The facts of this process.
         theirs: (node's address, facts) per layer.
 
     Raises:

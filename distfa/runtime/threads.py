@@ -1,4 +1,4 @@
-"""Layer workers as threads of this process: for tests, and to see a run without Ray."""
+"""Layer workers as threads of this process: for tests, and to watch a run without Ray."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from distfa.runtime.worker import LayerWorker
 
 _CALLS_AT_ONCE = 3  # run, status, and close
-_CLOSE_SECONDS = 2.0  # for calls under way; one that computes on cannot be stopped
+_CLOSE_SECONDS = 2.0  # seconds for calls under way; a call that goes on computing cannot be stopped
 
 
 class ThreadHandle:
-    """A worker in this process; its calls run in threads of their own."""
+    """A worker in this process; every call runs in its own thread."""
 
     def __init__(self, layer: int, worker: LayerWorker) -> None:
         self.layer = layer

@@ -1,4 +1,4 @@
-"""A layer's timeline: what it did from when to when, in a few steps of the run."""
+"""A layer's timeline: what it did and when, in a few steps of the run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from distfa.core.records import Span, TimelineRecord
 from distfa.core.schedule import Operation
 from distfa.transport.port import Waiting
 
-FIRST, STEPS = 20, 3  # once the run has settled, and between entries in the books
+FIRST, STEPS = 20, 3  # after the first steps, and between entries in the books
 
 
 class Timeline:
-    """Notes the operations of ``STEPS`` steps from ``FIRST`` on; of the last ones in a shorter run.
+    """Records the operations of ``STEPS`` steps from ``FIRST`` on; in a shorter run those of the last steps.
 
     Args:
-        layer: Whose.
-        steps: Of the whole run.
+        layer: The number of the layer.
+        steps: How many steps the whole run has.
         waiting: The layer's waits.
     """
 
@@ -29,7 +29,7 @@ class Timeline:
 
     @contextmanager
     def span(self, operation: Operation) -> Iterator[None]:
-        """Note one operation, if it belongs to the steps."""
+        """Record one operation, if it belongs to these steps."""
         if operation.batch.step not in self._window:
             yield
             return
@@ -47,5 +47,5 @@ class Timeline:
         )
 
     def record(self) -> TimelineRecord:
-        """What was noted."""
+        """What was recorded."""
         return TimelineRecord(layer=self._layer, spans=tuple(self._spans))

@@ -1,7 +1,7 @@
-"""A user's own modules reach every node with their code: files of hers need not be installed there.
+"""A user's own modules reach every node with their code, so the user's files need not be installed there.
 
-Python ships objects by the name of their class, which the other end imports. That works for installed packages; for a
-file beside her script, or a notebook, the class itself is sent, by cloudpickle.
+Python sends an object with the name of its class, which the other end imports. That works for installed packages. For a
+file beside the user's script, or a notebook, cloudpickle sends the class itself.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from types import ModuleType
 from ray import cloudpickle
 from torch import nn
 
-_OURS = "distfa"  # nodes must have the same code of it, and are asked (``survey``)
+_OURS = "distfa"  # nodes must have the same code of distfa, and ``survey`` checks that
 
 
 @contextmanager
 def sent_with_code(modules: Iterable[nn.Module] = (), *, others: Iterable[object] = ()) -> Iterator[None]:
-    """While modules are sent: those of files that are not installed take their code with them.
+    """To be open while modules are sent: modules from files that are not installed take their code with them.
 
     Args:
-        modules: Of a model.
-        others: Samples that are made when they are read, with the transforms in them.
+        modules: The modules of a model.
+        others: Data sets that make samples when they are read, with the transforms in them.
     """
     parts = [*(part for module in modules for part in module.modules()), *_within(others, depth=4)]
     names = {
@@ -55,7 +55,7 @@ def _within(values: Iterable[object], *, depth: int) -> Iterator[object]:
 
 
 def _is_local(module: ModuleType) -> bool:
-    """Whether it lies in no place where packages are installed; ``__main__`` travels with its code anyway."""
+    """Whether it is in no folder where packages are installed; ``__main__`` travels with its code anyway."""
     file = getattr(module, "__file__", None)
     if file is None or module.__name__ in ("__main__", _OURS):
         return False

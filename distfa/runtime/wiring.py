@@ -1,4 +1,4 @@
-"""Where each layer listens, under which address the others find it, and whether under TLS."""
+"""Where each layer listens, at which address the others find it, and whether with TLS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, kw_only=True)
 class Wiring:
-    """The outcome.
+    """How the layers are connected.
 
     Attributes:
         security: ``tls`` or ``insecure``.
@@ -27,7 +27,7 @@ class Wiring:
 
 
 def wire_up(host: str, security: str, places: Sequence[tuple[str, str]]) -> Wiring:
-    """On one node loopback in plain text; across nodes, or wherever others can reach a layer, mutual TLS.
+    """On one node: loopback in plain text. Across nodes, or wherever others can reach a layer: mutual TLS.
 
     Args:
         host: ``wire.host``: empty, or where to listen on every node.

@@ -31,8 +31,9 @@ from distfa.transport.base import Tap, Transport
 from distfa.transport.inbox import Inbox
 from distfa.transport.port import InPort, OutPort, Traffic, Waiting
 
-_FETCH_SECONDS = 3.0  # a snapshot stays for so long, for the coordinator to fetch it, while there are not too many:
-_MOST_SNAPSHOTS, _MOST_BYTES = 64, 256 * 2**20  # the latest and the one before it stay in any case
+# A snapshot is kept this long for the coordinator to fetch it, unless there are too many; the last two are always kept.
+_FETCH_SECONDS = 3.0
+_MOST_SNAPSHOTS, _MOST_BYTES = 64, 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +43,17 @@ class Status:
     Attributes:
         layer: Which layer.
         step: The step it works on.
-        waiting_for: In words; empty while it computes.
-        waiting_for_layer: Whom it waits for; 0 while it computes.
+        waiting_for: What it waits for, in words; empty while it computes.
+        waiting_for_layer: The layer it waits for; 0 while it computes.
         since_seconds: How long it has waited, or computed, without a change.
-        wait_seconds: Time spent waiting, in all, a wait under way included.
-        busy_seconds: Time spent otherwise, in all.
+        wait_seconds: Total time spent waiting, including a wait under way.
+        busy_seconds: Total time spent on anything else.
         cpu_seconds: Processor time of its process since the run began.
-        queue: Signals that have come and wait to be taken.
-        entries: What it reports, new since the last time it was asked: records, its ends of the books, and marks.
-        traffic: What it sent so far, per link and kind.
-        finished: Whether its run has ended, one way or the other.
-        pid: Of its process.
+        queue: How many signals have come and wait to be taken.
+        entries: What it has to report since it was last asked: records, its ends of the books, and marks.
+        traffic: What it has sent so far, per link and kind.
+        finished: Whether its run has ended, well or not.
+        pid: Id of its process.
         host: Name of the machine.
     """
 
@@ -77,7 +78,7 @@ class Snapshot:
     """All that a layer needs to go on at a cut, on the CPU.
 
     Attributes:
-        step: The next one.
+        step: The next step.
         state: The layer's ``state_dict``.
         traffic: What the layer has sent, per link and kind.
     """
@@ -88,12 +89,12 @@ class Snapshot:
 
 
 class WirePorts:
-    """A layer's ends of its links, as ``Steps`` uses them: signals become messages and messages signals.
+    """A layer's ends of its links, as ``Steps`` uses them: signals become messages, messages become signals.
 
     Args:
         job: The run.
         layer: Which layer.
-        device: Where its signals live.
+        device: The device of its signals.
         waiting: Told of every wait.
         tap: Sees every message this layer sends.
     """
@@ -106,7 +107,7 @@ class WirePorts:
         self._out: dict[Link, OutPort] = {}
 
     def listen(self, transport: Transport) -> str:
-        """Take in signals by ``transport``; returns this layer's address."""
+        """Accept signals from ``transport``; returns this layer's address."""
         wire, job = self._job.wire, self._job
         for link in self._incoming:
             inbox = Inbox(link, run_id=job.run_id, window=wire.window, max_payload_bytes=wire.max_payload_bytes)
@@ -139,30 +140,30 @@ class WirePorts:
             )
 
     def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
-        """The signal that the schedule expects by a link, and no other."""
+        """The signal that the schedule expects from a link, and no other."""
         return self._in[link].receive(kind=kind, step=step, micro_batch=micro_batch, rows=rows)
 
     def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
-        """Send a signal by a link."""
+        """Send a signal over a link."""
         self._out[link].send(signal, kind=kind, step=step, micro_batch=micro_batch)
 
     def seen(self, link: Link, signal: Tensor) -> Tensor:
-        """What the receiver ought to see of a training signal."""
+        """What the receiver should see of a training signal."""
         if link.direction is Direction.RENEWAL:
             return signal
         return carry(self._job.codec(link.direction), signal.flatten(1))
 
     def traffic(self) -> dict[tuple[Link, Kind], Traffic]:
-        """What was sent so far."""
+        """What has been sent so far."""
         return {(link, kind): counted for link, port in self._out.items() for kind, counted in port.traffic.items()}
 
     @property
     def queue(self) -> int:
-        """Signals that have come and wait to be taken."""
+        """How many signals have come and wait to be taken."""
         return sum(port.inbox.queue for port in self._in.values())
 
     def close(self) -> None:
-        """Wait until everything sent was received, then end the streams."""
+        """Wait until everything that was sent is received, then end the streams."""
         for port in self._out.values():
             port.close()
 
@@ -173,9 +174,9 @@ class LayerWorker:
     Args:
         job: The run.
         layer: Which layer, counted from 1.
-        inputs: For the first layer.
-        targets: For the layers that read labels (``routes.reads_labels``).
-        module: The layer as the user gave it, where it starts from that.
+        inputs: The inputs, for the first layer.
+        targets: The targets, for the layers that read labels (``routes.reads_labels``).
+        module: The user's module, if the layer starts from that.
         resume: Its ``state_dict`` before step ``job.first``.
         tap: Sees every message this worker sends.
     """
@@ -213,7 +214,7 @@ class LayerWorker:
     # -- life ---------------------------------------------------------------------------------
 
     def listen(self, transport: Transport) -> str:
-        """Take in signals by ``transport``; returns this layer's address."""
+        """Accept signals from ``transport``; returns this layer's address."""
         self._transport = transport
         return self._ports.listen(transport)
 
@@ -222,7 +223,7 @@ class LayerWorker:
 
         Args:
             addresses: Layer -> address.
-            deadline_seconds: For each stream.
+            deadline_seconds: Longest wait for each stream.
         """
         if self._transport is None:
             raise LayerError(f"layer {self._layer.index} was told to connect before it listens")
@@ -232,10 +233,10 @@ class LayerWorker:
         """Train this layer to the end of the run.
 
         Raises:
-            LayerError: Whatever went wrong, with layer and step.
+            LayerError: Anything went wrong; the message has layer and step.
         """
         if self._layer.device.type == "cpu":
-            torch.set_num_threads(1)  # engines agree to the last bit only thread for thread
+            torch.set_num_threads(1)  # engines agree to the last bit only with equal numbers of threads
         self._started = self._progressed = time.monotonic()
         self._cpu_before = time.process_time()
         recipe, layer, samples = self._job.recipe, self._layer, self._job.train_rows
@@ -268,7 +269,7 @@ class LayerWorker:
             self._finished = time.monotonic()
 
     def status(self) -> Status:
-        """How the layer is doing; entries are handed out once."""
+        """How the layer is doing; each of its reports is handed out once."""
         with self._lock:
             entries, self._entries = tuple(self._entries), []
         now, waiting = time.monotonic(), self._waiting
@@ -297,11 +298,11 @@ class LayerWorker:
         return {key: value.cpu() for key, value in self._layer.state().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the layer needs to go on, on the CPU; between two steps."""
+        """All that the layer needs to go on, on the CPU; only between two steps."""
         return {name: value.cpu() for name, value in self._layer.state_dict().items()}
 
     def snapshot(self, step: int) -> Snapshot | None:
-        """What was kept at the cut before ``step``, once; None where later ones have taken its place."""
+        """What was kept at the cut before ``step``; handed out once; None if later ones have replaced it."""
         with self._lock:
             found, _ = self._snapshots.pop(step, (None, 0.0))
         return found
@@ -331,7 +332,7 @@ class LayerWorker:
             self._keep(batch.step + 1)
 
     def _probe(self, steps: Steps, batch: order.Batch) -> None:
-        """This layer's part in the true gradient of the batch: all forwards, then all backwards."""
+        """This layer's part of the true gradient of the batch: all forwards, then all backwards."""
         for m in range(len(batch.parts)):
             steps.probe_up(batch, m)
         for m in range(len(batch.parts)):

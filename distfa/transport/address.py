@@ -81,7 +81,7 @@ def holders(ports: range) -> str:
                 held[connection.laddr.port] = _process(connection.pid)
     shown = [f"{port} by {who}" for port, who in sorted(held.items())[:_HOLDERS_SHOWN]]
     more = len(held) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "") if shown else "the system does not tell by whom"
+    return ", ".join(shown) + (f" and {more} more" if more else "") if shown else "the system does not say by whom"
 
 
 def _process(pid: int | None) -> str:

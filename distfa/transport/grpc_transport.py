@@ -173,10 +173,10 @@ class GrpcTransport:
                 f"({socket.gethostname()}); leave wire.host empty, and each layer listens on its own node's address"
             )
         if ports is None:
-            raise TransportError(f"layer {self._layer} cannot listen on {host}: this machine has no port left to give")
+            raise TransportError(f"layer {self._layer} cannot listen on {host}: this machine has no free port left")
         raise TransportError(
             f"layer {self._layer} found no free port in wire.ports {self._wire.ports} on {host} "
-            f"({socket.gethostname()}): held are {holders(ports)}; end those, or give a wider range: every "
+            f"({socket.gethostname()}): in use: {holders(ports)}; end those, or give a wider range: every "
             "layer on a node takes one port"
         )
 

@@ -78,7 +78,7 @@ BENCH = ["bench", "faults", "--kinds", "memory", "--schedules", "sync", "--no-al
 @pytest.mark.parametrize(
     ("by", "threshold", "said"),
     [
-        ("ray", "0.8", "Ray ended its process, as the node ran out of memory"),
+        ("ray", "0.8", "Ray ended its process, because its node ran out of memory"),
         ("system", "1", "look for the system's out-of-memory killer (dmesg)"),
     ],
 )

@@ -223,7 +223,7 @@ def test_a_cluster_that_stays_busy_is_given_up_with_who_holds_it(train):
     assert busy.wait(10)
     with pytest.raises(
         ClusterError,
-        match=r"could not place 3 layers \(pack\) within 2 s: the layers ask for CPU .* together, free are CPU 0 of "
+        match=r"could not place 3 layers \(pack\) within 2 s: the layers ask for CPU .* together; free: CPU 0 of "
         r".*; held by placement groups: 'somebody else' CPU",
     ):
         train("ray", ray={"startup_seconds": 2})

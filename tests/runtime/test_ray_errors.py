@@ -50,7 +50,10 @@ def died(message):
     ("message", "cause"),
     [
         ("The actor is dead because its node has died. Node Id: 00ff", "its node died"),
-        ("The actor was killed due to the node running low on memory.", "Ray ended it, as the node ran out of memory"),
+        (
+            "The actor was killed due to the node running low on memory.",
+            "Ray ended it, because its node ran out of memory",
+        ),
         (
             "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
             "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) "

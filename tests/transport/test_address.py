@@ -55,4 +55,4 @@ def test_the_holder_of_a_port_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert holders(range(port, port + 1)).endswith(f"(pid {os.getpid()})")
-    assert holders(range(port, port + 1)) == "the system does not tell by whom"
+    assert holders(range(port, port + 1)) == "the system does not say by whom"
