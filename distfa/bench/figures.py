@@ -101,7 +101,7 @@ def _rules(outcome: Outcome) -> Figure:
     if rows and "spread" in rows[0]:
         traces[0]["error_y"] = {"type": "data", "array": [row.get("spread") for row in rows], "color": MUTED}
     layout = panels(["test accuracy, %", "alignment with the true gradient"], columns=1, x_title="")
-    see = "Alignment 1 is backpropagation's own direction; whiskers, where there are any, are deviations over seeds."
+    see = "Alignment 1 is the direction of backpropagation; whiskers, if any, are deviations over seeds."
     return Figure(name="rules", title="Accuracy and alignment", see=see, traces=traces if rows else [], layout=layout)
 
 

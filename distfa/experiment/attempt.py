@@ -56,7 +56,7 @@ class Attempt:
         faults: Sequence[Planned],
     ) -> None:
         self._faults, self._harmed = deque(faults), 0.0
-        several = spec.loss == "bce" and not dataset.classification  # labels of one sample, each right or wrong
+        several = spec.loss == "bce" and not dataset.classification  # several labels per sample, each right or wrong
         self.tally = Tally(
             classification=dataset.classification or several,
             positions=dataset.outputs if several else dataset.positions,
@@ -70,7 +70,7 @@ class Attempt:
         self._rule = rules.build(job.recipe)
         run_dir.events.describe(self._rule, spec)
         plain = not spec.label_smoothing and spec.class_weights is None
-        loss = spec.loss if plain else "another"  # of which no constant answer's loss is known
+        loss = spec.loss if plain else "another"  # for which the loss of a constant answer is not known
         self._watcher = collapse.watch(loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
         place = spec.checkpoint.dir or str(run_dir.path / run_dirs.CHECKPOINTS)
         self._keeper = Keeper(
@@ -89,10 +89,10 @@ class Attempt:
         self.rescued: dict[str, Tensor] | None = None
 
     def go_on(self) -> None:
-        """Take the last checkpoint of the run directory; the start where there is none.
+        """Take the last checkpoint of the run directory; go on from the start if there is none.
 
         Raises:
-            CheckpointError: It is of another run: another spec, network or data.
+            CheckpointError: It belongs to another run: another spec, network or data.
         """
         found = self._keeper.latest()
         if found is not None:
@@ -120,7 +120,7 @@ class Attempt:
             except (LayerLost, TransportError):
                 raise
             except BaseException:
-                self._keeper.last()  # while the layers are there to give their state
+                self._keeper.last()  # while the layers can still give their state
                 raise
             self._keeper.settle()
             self._audit(weights)
@@ -131,7 +131,7 @@ class Attempt:
         return result, weights
 
     def kept(self) -> int | None:
-        """The step of the last whole checkpoint; None without any, or where its place cannot be read."""
+        """The step of the last whole checkpoint; None if there is none, or if they cannot be read."""
         self._keeper.settle()
         try:
             return next(iter(self._keeper.steps()), None)
@@ -139,7 +139,7 @@ class Attempt:
             return None
 
     def _trained(self, engine: engines.Engine, start: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The weights, after as many recoveries as it takes."""
+        """Train, with as many recoveries as it takes, and return the weights."""
         failure: DistfaError | None = None
         while True:
             try:
@@ -159,7 +159,7 @@ class Attempt:
                 raise
 
     def _so_far(self, engine: engines.Engine) -> dict[str, Tensor] | None:
-        """The weights of an interrupted run, as they are in this process or at the last cut; None without any."""
+        """The weights of an interrupted run, from this process or from the last cut; None if there are none."""
         if self._spec.engine == "serial":
             return engine.state() if self.tally.steps else None
         self._keeper.last()
@@ -189,7 +189,7 @@ class Attempt:
         self._show(record)
 
     def _harm(self) -> None:
-        """Do the next planned fault, if it is due."""
+        """Cause the next planned fault, if it is due."""
         if not self._faults or self._harmed:
             return
         due, trained = self._faults[0], self._clock.wall_seconds - self._clock.startup_seconds
@@ -200,13 +200,13 @@ class Attempt:
     # -- going on -------------------------------------------------------------------------------
 
     def _notes(self) -> dict[str, Any]:
-        """What a checkpoint that is made now must hold beside the layers."""
+        """What a checkpoint that is made now must hold beside the state of the layers."""
         books, log_bytes = entered(self._engine).books(), self._run_dir.metrics_bytes
         codecs = {"codecs": {"activations": self._job.activations, "errors": self._job.errors}}
         return self._identity | codecs | notes.progress(self.tally, self._watcher.seen, books, log_bytes)
 
     def _go_back(self, noted: Mapping[str, Any], found: Checkpoint | None) -> None:
-        """Take up where the notes were made, with the layers of a checkpoint or as they start."""
+        """Go on where the notes were made, with the layers of a checkpoint or with those of the start."""
         step = found.step if found else 0
         self.tally, self._watcher.seen = notes.tally_of(noted), notes.seen_of(noted)
         self._begin = Begin(
@@ -219,14 +219,14 @@ class Attempt:
         self._run_dir.rewind(noted["metrics_bytes"], step)
 
     def _numbered(self, job: Job) -> Job:
-        """The same under this attempt's number, which every message carries: what is older is refused."""
+        """The job under this attempt's number. Every message carries it, and older messages are refused."""
         return dataclasses.replace(job, run_id=f"{self._run_id}-{self._run_dir.about['attempt']}")
 
     def _curable(self, failure: DistfaError) -> DistfaError:
-        """The failure, where something was lost that can be replaced.
+        """The failure, if what was lost can be replaced.
 
         Raises:
-            DistfaError: The failure itself, where it would only come again, or has come too often.
+            DistfaError: The failure itself, if it would only come again or has come too often.
         """
         most = self._spec.ray.max_recoveries
         if not most or not isinstance(failure, LayerLost | TransportError) or self._spec.engine == "serial":
@@ -241,7 +241,7 @@ class Attempt:
         return failure
 
     def _recover(self, failure: DistfaError, engine: engines.Engine, start: Mapping[str, Any]) -> None:
-        """Back to the last checkpoint, and on.
+        """Go back to the last checkpoint, and on from there.
 
         Raises:
             DistfaError: Something else was lost meanwhile.
@@ -253,7 +253,7 @@ class Attempt:
         self._run_dir.note()
         self._job = self._numbered(self._job)
         step = self._job.first
-        self._tell(f"{failure}; back to step {step} and on, attempt {self._run_dir.about['attempt']}")
+        self._tell(f"{failure}; going on from step {step}, attempt {self._run_dir.about['attempt']}")
         engine.again(self._job, self._begin)
         told = {"cause": str(failure), "failed_at": lost, "step": step, "attempt": self._run_dir.about["attempt"]}
         told["seconds"] = round(time.monotonic() - began, 3)
@@ -265,26 +265,26 @@ class Attempt:
         self._run_dir.note()
 
     def _tell(self, text: str) -> None:
-        """What an operator should know, now: a warning, which Python prints to stderr unless told otherwise."""
+        """Tell an operator something now: as a warning, which Python prints to stderr by default."""
         log.warning("%s", text, extra=self._place())
 
     def log(self, text: str, level: int = logging.INFO, **place: int) -> None:
-        """What only the run's own log is told."""
+        """Write something to the run's own log only."""
         run_log.LOG.log(level, "%s", text, extra=self._place() | place)
 
     def _place(self) -> dict[str, Any]:
-        """Where the run is."""
+        """Where the run is: its step and attempt."""
         return {"run": self._run_id, "attempt": self._run_dir.about["attempt"], "step": self.tally.steps}
 
     def _keep_errors(self, engine: engines.Engine) -> None:
-        """The last error of every layer that had one, for the log and for whoever asks how the run is doing."""
+        """Keep the last error of every layer that had one, for the log and for ``distfa status``."""
         last = self._run_dir.about.setdefault("last_errors", {})
         for layer, error in sorted(engine.errors().items()):
             last[str(layer)] = {"attempt": self._run_dir.about["attempt"], "error": error}
             self.log(error, logging.ERROR, layer=layer)
 
     def _audit(self, weights: Mapping[str, Tensor]) -> None:
-        """Hold the user's own model against what the layers gave.
+        """Compare the user's own model with what the layers gave.
 
         Raises:
             LayerError: They differ, or the layers gave nothing.
@@ -319,7 +319,7 @@ class Attempt:
         )
 
     def _layers(self) -> list[dict[str, Any]]:
-        """How each layer is doing, once all have said so; none where nothing is distributed."""
+        """How each layer is doing, once all have reported; empty if nothing is distributed."""
         found = list(entered(self._engine).facts().get("layers", []))
         return found if len(found) == len(self._job.recipe.network) else []
 
@@ -373,7 +373,7 @@ class Attempt:
 
 
 def _model_of(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The model's own parameters and buffers in layers' states."""
+    """The parameters and buffers of the model, from the states of the layers."""
     return {
         name.removeprefix("model."): value
         for state in states

@@ -1,10 +1,10 @@
-"""What a user may do as a run goes on: look, keep weights, stop it.
+"""What a user may do while a run goes on: look at it, keep weights, stop it.
 
 on_start         the layers are ready
 on_step          an update was made
-on_epoch         a pass over the training set has ended, and its evaluation, where there is one
+on_epoch         a pass over the training set has ended, and its evaluation, if there is one
 on_evaluation    the test set was evaluated
-on_checkpoint    a place between two steps where all weights can be had: after every evaluation but the last, and
+on_checkpoint    all weights are available, between two steps: after every evaluation but the last, and
                  every ``checkpoint.every`` steps
 on_end           the run has ended well; ``weights`` are the trained ones
 """
@@ -29,14 +29,14 @@ class At:
     """Where a run is.
 
     Attributes:
-        step: Updates made.
+        step: Updates made so far.
         steps: Updates that the run will make.
         epoch: Counted from 1.
-        figures: ``train_loss``, ``train_accuracy``, ``test_loss``, ``test_accuracy``, as they are known; of the
+        figures: ``train_loss``, ``train_accuracy``, ``test_loss``, ``test_accuracy``, those that are known; for the
             training set over the epoch so far.
         history: The epochs so far.
-        weights: All parameters and buffers under the model's keys; in ``on_checkpoint`` and ``on_end`` only.
-        stop: Ends the run at its next checkpoint; takes the reason in words.
+        weights: Gives all parameters and buffers under the model's keys; only in ``on_checkpoint`` and ``on_end``.
+        stop: Ends the run at its next checkpoint; call it with the reason, in words.
     """
 
     step: int
@@ -49,7 +49,7 @@ class At:
 
 
 class Callback:
-    """Does nothing at any time; a user's own has those methods that she needs."""
+    """Does nothing; subclass it and override the methods you need."""
 
     def on_start(self, at: At) -> None:
         """The layers are ready."""
@@ -64,7 +64,7 @@ class Callback:
         """The test set was evaluated."""
 
     def on_checkpoint(self, at: At) -> None:
-        """All weights can be had now."""
+        """All weights are available now."""
 
     def on_end(self, at: At) -> None:
         """The run has ended well."""
@@ -77,8 +77,8 @@ class BestWeights(Callback):
     Attributes:
         monitor: A column of the history: ``test_loss``, ``test_accuracy``, ``train_loss``, ...
         best: The best figure so far.
-        step: After which step it was reached.
-        weights: The weights of then.
+        step: The step after which it was reached.
+        weights: The weights after that step.
     """
 
     monitor: str = "test_loss"
@@ -95,7 +95,7 @@ class BestWeights(Callback):
         self.best, self.weights, self._wanted = None, None, -1
 
     def on_epoch(self, at: At) -> None:
-        """Whether it was the best."""
+        """Note whether this epoch was the best."""
         figure = figure_of(at, self.monitor)
         if self.best is None or better(figure, self.best, self.monitor):
             self.best, self._wanted = figure, at.step
@@ -106,7 +106,7 @@ class BestWeights(Callback):
             self._take(at)
 
     def on_end(self, at: At) -> None:
-        """The last ones may be the best."""
+        """Take the last weights if they are the best."""
         if at.step == self._wanted and self.step != at.step:
             self._take(at)
 
@@ -119,9 +119,9 @@ class EarlyStopping(BestWeights):
     """Ends a run that no longer gets better, and gives the model its best weights.
 
     Attributes:
-        patience: Evaluations without a better figure before the run ends.
-        min_delta: By how much a figure must be better to count.
-        restore_best: Whether the model gets the best weights, and not the last.
+        patience: How many evaluations without a better figure end the run.
+        min_delta: How much better a figure must be to count as better.
+        restore_best: Whether the model gets the best weights instead of the last ones.
     """
 
     patience: int = 3
@@ -141,7 +141,7 @@ class EarlyStopping(BestWeights):
         self._since, self._mark = 0, None
 
     def on_epoch(self, at: At) -> None:
-        """Count, and stop."""
+        """Count, and stop the run when patience is over."""
         super().on_epoch(at)
         figure = figure_of(at, self.monitor)
         if self._mark is None or better(figure, self._mark, self.monitor, by=self.min_delta):
@@ -152,14 +152,14 @@ class EarlyStopping(BestWeights):
             at.stop(f"{self.monitor} has not been better than {self._mark:.4g} for {counted(self._since, 'epoch')}")
 
     def on_end(self, at: At) -> None:
-        """The best weights, where they are wanted."""
+        """Take the best weights, if they are wanted."""
         super().on_end(at)
         if not self.restore_best:
             self.weights = None
 
 
 class Caller:
-    """Makes a run's progress into calls of callbacks, and into the history."""
+    """Turns the progress of a run into calls of callbacks and rows of the history."""
 
     def __init__(
         self,
@@ -240,10 +240,10 @@ class Caller:
 
 
 def column(monitor: str) -> str:
-    """A column of the history, by its name or as others call it: ``val_loss`` is ``test_loss``.
+    """A column of the history, by its name or by another common one: ``val_loss`` is ``test_loss``.
 
     Raises:
-        SpecError: It is none.
+        SpecError: There is no such column.
     """
     name = (
         monitor.replace("val_", "test_").replace("valid_", "test_").removesuffix("uracy").replace("_acc", "_accuracy")
@@ -255,7 +255,7 @@ def column(monitor: str) -> str:
 
 
 def figure_of(at: At, name: str) -> float:
-    """A figure that is watched.
+    """The figure that a callback watches.
 
     Raises:
         SpecError: The run does not have it.
@@ -268,15 +268,15 @@ def figure_of(at: At, name: str) -> float:
 
 
 def better(a: float, b: float, name: str, *, by: float = 0.0) -> bool:
-    """Whether a is better than b: more for accuracies, less for losses."""
+    """Whether a is better than b: greater for accuracies, smaller for losses."""
     return a > b + by if name.endswith("accuracy") else a < b - by
 
 
 def require_callbacks(callbacks: Any) -> list[Callback]:
-    """A list of them, given one or several.
+    """The callbacks as a list, from one or several.
 
     Raises:
-        SpecError: Something else.
+        SpecError: Something else was given.
     """
     several = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
     for given in several:

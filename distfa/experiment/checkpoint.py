@@ -5,9 +5,9 @@
         ...
         manifest.json             written last: without it there is no checkpoint
 
-The manifest holds the digest of every shard and of itself, so that a torn or altered checkpoint is seen and the one
-before it is taken. Shards come to the process that drives the run and are written there, while training goes on: so
-layers need no file system in common, and a lost node takes nothing with it. The place is a directory or any URL that
+The manifest holds the digest of every shard and of itself, so that an incomplete or altered checkpoint is noticed and
+the one before it is used. The process that drives the run fetches the shards and writes them while training goes on. So
+layers need no common file system, and a lost node takes no checkpoint with it. The place is a directory or any URL that
 fsspec knows.
 """
 
@@ -45,10 +45,10 @@ class Checkpoint:
     """Where a run can go on.
 
     Attributes:
-        step: The next one, counted from 0.
-        layers: ``state_dict`` by layer.
+        step: The next step, counted from 0.
+        layers: The ``state_dict`` of every layer, by its number.
         traffic: What every link had carried, by kind.
-        notes: What else the run wrote down; what JSON can hold.
+        notes: What else the run needs to go on, as JSON can hold it.
     """
 
     step: int
@@ -61,8 +61,8 @@ class Store:
     """The checkpoints of one run.
 
     Args:
-        place: A directory, or a URL of fsspec; made when the first checkpoint is written.
-        keep: How many stay, the latest ones.
+        place: A directory, or a URL for fsspec; it is made when the first checkpoint is written.
+        keep: How many of the latest checkpoints are kept.
 
     Raises:
         CheckpointError: fsspec does not know such a URL, or lacks the package for it.
@@ -72,7 +72,7 @@ class Store:
         self._keep = keep
         try:
             self._files, self._root = fsspec.core.url_to_fs(place)
-        except Exception as exc:  # each kind of place has its own
+        except Exception as exc:  # each kind of place has its own errors
             raise CheckpointError(
                 f"checkpoint.dir is {place!r}, and fsspec cannot open such a place: {exc}; give a directory, or "
                 'install the package it names (pip install "distfa[s3]" for s3://)'
@@ -80,15 +80,15 @@ class Store:
         self._local = "file" in (self._files.protocol if isinstance(self._files.protocol, tuple) else ())
 
     def write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> int:
-        """Write a checkpoint, then remove what is too many or was left half written; returns its bytes.
+        """Write a checkpoint, then remove old ones and incomplete ones; returns its bytes.
 
         Args:
             step: The next one.
-            snapshots: Of every layer, in order; taken one at a time.
-            notes: What JSON can hold.
+            snapshots: The snapshots of all layers, in order; taken one at a time.
+            notes: What else the run needs to go on, as JSON can hold it.
 
         Raises:
-            CheckpointError: It cannot be written; what was written of it is removed.
+            CheckpointError: It cannot be written; the part that was written is removed.
         """
         folder, shards, traffic, size = self._folder(step), [], [], 0
         try:
@@ -107,13 +107,13 @@ class Store:
         except BaseException:
             self._remove(folder)
             raise
-        with contextlib.suppress(CheckpointError):  # this one is whole; the next one tries again
-            for other in set(self._begun()) - set(self.steps()[: self._keep]):  # too many, or never whole
+        with contextlib.suppress(CheckpointError):  # this checkpoint is whole; the next one tries again to remove
+            for other in set(self._begun()) - set(self.steps()[: self._keep]):  # old, or incomplete
                 self._remove(self._folder(other))
         return size
 
     def steps(self) -> list[int]:
-        """The steps that have a manifest, the latest first.
+        """The steps that have a manifest, latest first.
 
         Raises:
             CheckpointError: The place cannot be read.
@@ -127,7 +127,7 @@ class Store:
         """The manifest of a checkpoint.
 
         Raises:
-            CheckpointError: It is torn or altered, or of another version's format; names it.
+            CheckpointError: It is incomplete or altered, or has the format of another version; the message names it.
         """
         path = f"{self._folder(step)}/{_MANIFEST}"
         digest, _, text = self._get(path, step).decode(errors="replace").partition("\n")
@@ -143,10 +143,11 @@ class Store:
         return manifest
 
     def read(self, step: int) -> Checkpoint:
-        """A whole checkpoint, every shard compared with its digest.
+        """Read a whole checkpoint and compare every shard with its digest.
 
         Raises:
-            CheckpointError: It is torn or altered, or of another version's format; names the file.
+            CheckpointError: It is incomplete or altered, or has the format of another version; the message names the
+                file.
         """
         manifest, layers = self.notes(step), {}
         for shard in manifest["shards"]:
@@ -165,7 +166,7 @@ class Store:
         return Checkpoint(step=step, layers=layers, traffic=traffic, notes=manifest)
 
     def latest(self) -> Iterator[Checkpoint | CheckpointError]:
-        """The latest checkpoint, after those that had to be refused; nothing where there is none."""
+        """The errors of damaged checkpoints, then the latest good one; nothing if there is none."""
         for step in self.steps():
             try:
                 yield self.read(step)
@@ -174,7 +175,7 @@ class Store:
                 yield exc
 
     def _begun(self) -> list[int]:
-        """The steps that have a folder, whole or not."""
+        """The steps that have a folder, whether complete or not."""
         with self._named(f"look for checkpoints in {self._root}"):
             try:
                 found = [PurePosixPath(path).name for path in self._files.ls(self._root, detail=False)]
@@ -186,7 +187,7 @@ class Store:
         return f"{self._root}/step-{step:08d}"
 
     def _put(self, path: str, content: bytes) -> None:
-        """A whole file or none."""
+        """Write a file, whole or not at all."""
         with self._named(f"write {path}"):
             if self._local:
                 write_whole(Path(path), content)
@@ -201,24 +202,24 @@ class Store:
             raise CheckpointError(f"the checkpoint of step {step} is damaged: {exc}") from exc
 
     def _remove(self, folder: str) -> None:
-        """The manifest first, so that what is left is none."""
+        """Remove the manifest first, so that what is left is not a checkpoint."""
         for path in (f"{folder}/{_MANIFEST}", folder):
             with contextlib.suppress(CheckpointError), self._named(f"remove {path}"):
                 self._files.rm(path, recursive=True)
 
     @contextlib.contextmanager
     def _named(self, what: str) -> Iterator[None]:
-        """Every error of a place is ours: a bucket's client has errors of its own that are not OSErrors.
+        """Turn every error of a place into one of distfa's: the client of a bucket has errors that are not OSErrors.
 
         Raises:
-            CheckpointError: With what was to be done, and what to do.
+            CheckpointError: Says what failed, and what to do.
         """
         try:
             yield
         except Exception as exc:
             said = (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
             raise CheckpointError(
-                f"cannot {what}: {said}; see that there is room, that it can be reached and that its keys are right, "
+                f"cannot {what}: {said}; check that there is room, that it can be reached and that its keys are right, "
                 "or set checkpoint.dir to another place"
             ) from exc
 

@@ -1,4 +1,4 @@
-"""Refuse what cannot work, before anything is started: data against network, rule against network, settings."""
+"""Refuses what cannot work, before anything starts: checks data and rule against the network, and settings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from distfa.errors import DataError, SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.experiment.subject import Subject
 
-MOST_RENEWED = 4096  # outputs: rows of a renewal
+MOST_RENEWED = 4096  # outputs of the network, each a row of a renewal
 
 
 def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
-    """Refuse what cannot work, before anything is started.
+    """Refuse what cannot work, before anything starts.
 
     Raises:
         DataError: The data does not fit the network or the loss.
@@ -96,7 +96,7 @@ def _check_shares(dataset: Dataset) -> None:
 
 
 def _from_one(dataset: Dataset, outputs: int) -> str:
-    """What is likely where labels are 1..C."""
+    """The likely cause if labels are 1..C."""
     counts_from_one = dataset.outputs == outputs + 1 and int(dataset.train_y.min()) == 1
     return "they begin at 1: subtract 1 from them, or " if counts_from_one else ""
 
@@ -105,7 +105,7 @@ def check_rule(spec: RunSpec, network: Network) -> None:
     """Refuse a rule that cannot teach the network.
 
     Raises:
-        SpecError: Names the layer and the way out.
+        SpecError: The message names the layer and what to do.
     """
     rule = rules.RULES[spec.rule]
     if spec.feedback.rank is not None and not network.seeded:

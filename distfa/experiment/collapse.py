@@ -1,16 +1,16 @@
-"""Collapse: a run that learned, or should have, and ends up no better than a constant answer says so.
+"""Collapse: finds runs that learned, or should have learned, and end up no better than a constant answer.
 
-Pure arithmetic on the records of a run. What counts as what:
+It only computes on the records of a run. The findings:
 
     exploded         the loss is above ``_EXPLODED`` times the larger of its start and a constant answer's loss
     not finite       the loss is NaN or infinite (with check_finite: false)
-    fell back        the loss was clearly below a constant answer's, and is at it again or above
+    fell back        the loss was clearly below a constant answer's, and is at that again or above it
     constant answer  late in the run, or at its end, the loss is still at a constant answer's or above
-    chance           accuracy was clearly above the most frequent label's share, and has lost most of that
-    dead             hardly any output of a layer is other than zero for any row of the batch
+    chance           accuracy was clearly above the share of the most frequent label, and has lost most of that lead
+    dead             nearly all outputs of a layer are zero for every row of the batch
     stopped          a layer's update is exactly zero, while the loss is high
     against          the rule's updates together raise the loss: dominance is below 0, while the loss is high
-    misaligned       a layer's update had the gradient's direction, and has nothing of it now, while the loss is high
+    misaligned       a layer's update once had the gradient's direction and now has none of it, while the loss is high
 
 Step figures are means over ``_WINDOW`` steps, so that one odd batch is not a finding.
 """
@@ -32,23 +32,25 @@ from distfa.experiment.constant_answer import constant_loss, shares
 CONDITION = "condition"
 _WINDOW = 20  # steps
 _EXPLODED = 20.0
-_LEARNED, _BACK, _WORSE = 0.9, 0.98, 1.1  # of a constant answer's loss
-_LATE_STEPS, _LATE_SHARE = 200, 1 / 3  # no run is judged for not having learned before both
-_LOST = 0.8  # of what accuracy had above chance
-_CLEARLY, _SIGMAS = 0.02, 5.0  # above chance, and this many standard errors
-_HIGH = 0.5  # of a constant answer's loss: below it, small gradients are a success
+_LEARNED, _BACK, _WORSE = 0.9, 0.98, 1.1  # times the loss of a constant answer
+_LATE_STEPS, _LATE_SHARE = 200, 1 / 3  # before both no run is judged for not having learned
+_LOST = 0.8  # of the lead that accuracy had over chance
+_CLEARLY, _SIGMAS = 0.02, 5.0  # above chance, and by this many standard errors
+_HIGH = 0.5  # times the loss of a constant answer: below it, small gradients are a success
 _WAS_ALIGNED, _ALIGNED = 0.1, 0.02  # cosines
 _ACTIVE = 0.01  # share of a layer's outputs
-_AGED = frozenset({"fell back", "constant answer", "chance", "against", "misaligned"})  # what aged feedback comes to
+_AGED = frozenset(
+    {"fell back", "constant answer", "chance", "against", "misaligned"}
+)  # the findings that feedback that has aged can cause
 _REVIVE = "put a normalisation (BatchNorm, LayerNorm) before its activation or make that a LeakyReLU"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something a run must not end without saying.
+    """Something that a run must say before it ends.
 
     Attributes:
-        finding: What, in a word or two, as the table above names it; ``condition`` for a setting that cannot go well.
+        finding: Its name, as in the table above; ``condition`` for a setting that cannot go well.
         step: Where it was seen.
         text: A sentence with the figures.
         advice: What to try.
@@ -68,7 +70,7 @@ class Finding:
 
 
 def of_settings(rule: Rule) -> list[Finding]:
-    """What can be said before the run begins."""
+    """Findings that are known before the run begins."""
     said = rule.condition()
     return [] if said is None else [Finding(finding=CONDITION, step=0, text=said[0], advice=said[1])]
 
@@ -88,7 +90,7 @@ def watch(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> 
 
 
 def _renewal(rule: Rule) -> str:
-    """What to try where feedback has aged; empty for a run whose feedback cannot be renewed."""
+    """What to try if feedback has aged; empty for a run whose feedback cannot be renewed."""
     if not rule.takes_renewal or rule.recipe.feedback.rank is not None or rule.network.outputs > MOST_RENEWED:
         return ""
     every, more = rule.recipe.feedback.renew.every or 100, " more often" if rule.recipe.feedback.renew.on else ""
@@ -97,16 +99,16 @@ def _renewal(rule: Rule) -> str:
 
 @dataclass(kw_only=True)
 class Seen:
-    """What a watcher keeps of the records so far; plain figures, so that a checkpoint can hold it.
+    """What a watcher keeps from the records so far; plain figures, so that a checkpoint can hold it.
 
     Attributes:
         window: The last steps.
         first: Loss of the first step.
-        least: Mean loss of a window.
-        best: Accuracy and its step, of training and of evaluations.
-        peak: Cosine by layer.
+        least: The smallest mean loss of a window.
+        best: The best accuracy and its step, for training and for evaluations.
+        peak: The largest cosine, by layer.
         low: Probes in a row without alignment, by layer.
-        said: Findings and layers.
+        said: The findings that were reported, with their layers.
     """
 
     window: list[StepRecord] = field(default_factory=list)
@@ -127,8 +129,8 @@ class Watcher:
         positions: Labels per row.
         constant: ``constant_loss``.
         chance: Share of the most frequent label; None for float targets.
-        follows_gradient: Whether the rule's updates are meant to lie near the gradient (those of drtp are not).
-        renewal: What to try where feedback has aged; empty where the rule has nothing to offer.
+        follows_gradient: Whether the rule's updates should be near the gradient (those of drtp should not).
+        renewal: What to try if feedback has aged; empty if the rule offers nothing.
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class Watcher:
         self.seen = Seen()
 
     def add(self, record: Record) -> list[Finding]:
-        """What is new with this record; everything is found once."""
+        """The new findings with this record; every finding is reported once."""
         found: Iterator[Finding] = iter(())
         if isinstance(record, StepRecord):
             found = self._step(record)
@@ -160,7 +162,7 @@ class Watcher:
         return self._new(found)
 
     def finish(self) -> list[Finding]:
-        """What can be said only at the end of the run."""
+        """The findings that are known only at the end of the run."""
         return self._new(self._at_the_end())
 
     def _new(self, found: Iterator[Finding]) -> list[Finding]:

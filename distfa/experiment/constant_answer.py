@@ -1,4 +1,4 @@
-"""What a network comes to that gives the same answer for every sample: the bar that any run must pass."""
+"""The loss of a network that gives the same answer for every sample: any run must do better."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 
 def constant_loss(loss: str, targets: NDArray[Any], outputs: int) -> float | None:
-    """The least loss of a network that gives the same answer for every sample; None for a loss not known here.
+    """The smallest loss of a network that gives the same answer for every sample; None for an unknown loss.
 
-    Cross-entropy: the entropy of the labels. Squared error: the variance of the targets, labels being one-hot rows.
-    Binary cross-entropy: the mean entropy of the outputs' targets.
+    Cross-entropy: the entropy of the labels. Squared error: the variance of the targets, with labels as one-hot rows.
+    Binary cross-entropy: the mean entropy of the targets of each output.
 
     Args:
-        loss: Its name.
+        loss: Name of the loss.
         targets: (N, ...) labels or (N, ..., C) floats of the training set.
         outputs: C.
     """
@@ -35,12 +35,12 @@ def constant_loss(loss: str, targets: NDArray[Any], outputs: int) -> float | Non
 
 
 def _entropies(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of a coin for each p."""
+    """The entropy of a coin with probability p, for each p."""
     inside = np.clip(p, 1e-300, 1 - 1e-16)
     return np.asarray(-(p * np.log(inside) + (1 - p) * np.log1p(-inside)), dtype=np.float64)
 
 
 def shares(labels: NDArray[Any]) -> NDArray[np.float64]:
-    """How often every label that occurs does, as shares of 1."""
+    """How often each label occurs, as shares of 1; only labels that occur."""
     counts = np.unique(labels, return_counts=True)[1]
     return np.asarray(counts / counts.sum(), dtype=np.float64)

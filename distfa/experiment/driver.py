@@ -1,4 +1,4 @@
-"""Who drives a run: a process with a lock on one of its files, which the system takes back when that process ends."""
+"""Who drives a run: a process with a lock on one of its files. The system frees the lock when that process ends."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import IO, Any
 
 
 def driver() -> dict[str, Any]:
-    """This process, as run.json names it."""
+    """This process, as it is named in run.json."""
     return {"pid": os.getpid(), "node": platform.node()}
 
 
 def locked(path: Path) -> IO[bytes] | None:
-    """The lock on a file, for whoever drives the run; None while another process has it."""
+    """The lock on a file, for the process that drives the run; None while another process has it."""
     file = path.open("r+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,11 +31,11 @@ def locked(path: Path) -> IO[bytes] | None:
 def is_driven(path: Path, about: Mapping[str, Any]) -> bool:
     """Whether a process drives the run whose lock is on this file.
 
-    Where the file system has no locks, a process of this machine is looked for; one of another machine is believed.
+    If the file system has no locks: on this machine the process is looked for; on another machine it counts as alive.
 
     Args:
         path: The file.
-        about: Who drove it last, as ``driver`` says.
+        about: Who drove it last, as ``driver`` gives it.
     """
     try:
         with path.open("r+b") as file:

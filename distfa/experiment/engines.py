@@ -1,4 +1,4 @@
-"""Engines: what carries out a run. Both yield the same records and end with the same weights."""
+"""Engines, which carry out a run. Both yield the same records and end with the same weights."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from distfa.transport.message import Direction
 T = TypeVar("T")
 Modules = Mapping[int, nn.Module]
 
-_LOOK_SECONDS = 0.5  # between looks whether Ray itself is there
+_LOOK_SECONDS = 0.5  # seconds between checks that Ray itself is alive
 
 
 class Engine(Protocol):
-    """A run that can be entered, iterated once, and asked for its weights."""
+    """A run: enter it, iterate its records once, ask for its weights."""
 
     def __enter__(self) -> Engine: ...
 
     def __exit__(self, *exc: object) -> None: ...
 
     def records(self, tick: Callable[[], None]) -> Iterator[Record]:
-        """Train; yields a record per step and evaluation; calls ``tick`` again and again, also while none comes."""
+        """Train; yields a record per step and evaluation; calls ``tick`` repeatedly, also while no record comes."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ class Engine(Protocol):
 
     @property
     def job(self) -> Job:
-        """The run, its codecs named."""
+        """The run, with its codecs by name."""
         ...
 
     def errors(self) -> dict[int, str]:
@@ -66,7 +66,7 @@ class Engine(Protocol):
         ...
 
     def snapshots(self, step: int) -> Iterable[Snapshot]:
-        """Of every layer in order, at the cut before ``step``, which has just come; may be taken later."""
+        """The snapshot of every layer in order, at the cut before ``step``, which has just come; may be taken later."""
         ...
 
     def books(self) -> dict[str, float]:
@@ -78,12 +78,12 @@ class Engine(Protocol):
         ...
 
     def harm(self, layer: int, fault: Fault) -> None:
-        """Do a fault to a layer, on purpose."""
+        """Cause a fault in a layer, on purpose."""
         ...
 
 
 class SerialEngine:
-    """The oracle, in this process, on one thread; nothing goes over a wire."""
+    """The oracle: in this process, on one thread; nothing goes over a wire."""
 
     def __init__(self, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: Begin) -> None:
         names = [LOSSLESS if name == AUTO else name for name in (job.activations, job.errors)]
@@ -110,7 +110,7 @@ class SerialEngine:
         self._trainer: SerialTrainer | None = None
 
     def __enter__(self) -> SerialEngine:
-        self._computing.enter_context(one_thread())  # as a layer actor does, initial weights included
+        self._computing.enter_context(one_thread())  # one thread, as in a layer actor, also for the initial weights
         self._computing.enter_context(the_same_every_time(self._device))
         self._trainer = self._make()
         if self._job.first:
@@ -122,12 +122,12 @@ class SerialEngine:
         self._computing.close()
 
     def records(self, tick: Callable[[], None]) -> Iterator[Record]:
-        """Train; nobody is waited for here, so that nothing ticks."""
+        """Train; there is nobody to wait for, so ``tick`` is not called."""
         return entered(self._trainer).run(elapsed_seconds=self._job.elapsed_seconds)
 
     @property
     def job(self) -> Job:
-        """The run; nothing is sent, so that ``auto`` is lossless."""
+        """The run; nothing is sent, so ``auto`` is lossless."""
         return self._job
 
     def state(self) -> dict[str, Tensor]:
@@ -135,19 +135,19 @@ class SerialEngine:
         return {key: value.cpu() for key, value in entered(self._trainer).state().items()}
 
     def boundary_bytes(self) -> list[dict[str, int]]:
-        """Nothing travels; what had travelled before the step it goes on with."""
+        """Nothing travels here; only what had travelled before the step it goes on with."""
         return boundary_bytes(self._begin.traffic, self._recipe.network.boundaries)
 
     def facts(self) -> dict[str, Any]:
-        """Nothing else."""
+        """There is nothing else to know."""
         return {}
 
     def errors(self) -> dict[int, str]:
-        """None of a layer's own: the run's is theirs."""
+        """Empty: an error of a layer is the error of the run."""
         return {}
 
     def snapshots(self, step: int) -> Iterable[Snapshot]:
-        """Taken at once: what comes next changes the layers."""
+        """Copies, made at once, since the next step changes the layers."""
         state, traffic = entered(self._trainer).state_dict(), self._begin.traffic
         return [
             Snapshot(
@@ -159,20 +159,20 @@ class SerialEngine:
         ]
 
     def books(self) -> dict[str, float]:
-        """Of the trainer."""
+        """The books of the trainer."""
         return entered(self._trainer).books.state_dict()
 
     def again(self, job: Job, begin: Begin) -> None:
-        """Nothing can be lost that leaves this process alive."""
+        """Not called: nothing can be lost while this process lives."""
         raise NotImplementedError
 
     def harm(self, layer: int, fault: Fault) -> None:
-        """The layers are this process.
+        """Refuse: the layers are in this process.
 
         Raises:
             SpecError: Always.
         """
-        raise SpecError("faults are done to layers on Ray; use engine: ray")
+        raise SpecError("faults can only be caused in layers on Ray; use engine: ray")
 
 
 class RayEngine:
@@ -200,7 +200,7 @@ class RayEngine:
         self._run.__exit__(*exc)
 
     def records(self, tick: Callable[[], None]) -> Iterator[Record]:
-        """Train, as long as Ray itself is there."""
+        """Train, as long as Ray itself is alive."""
         from distfa.runtime.cluster import require_alive  # here, so that serial runs need no Ray
 
         looked = time.monotonic()
@@ -224,7 +224,7 @@ class RayEngine:
         return self.coordinator.errors
 
     def snapshots(self, step: int) -> Iterator[Snapshot]:
-        """Fetched from one layer after the other, as they are taken."""
+        """The snapshots, fetched from one layer after the other as they are taken."""
         coordinator = self.coordinator
         for layer in range(1, len(self._job.recipe.network) + 1):
             found = coordinator.snapshot(layer, step)
@@ -233,15 +233,15 @@ class RayEngine:
             yield found
 
     def books(self) -> dict[str, float]:
-        """Of the coordinator."""
+        """The books of the coordinator."""
         return self.coordinator.books.state_dict()
 
     def again(self, job: Job, begin: Begin) -> None:
-        """What died is replaced, what lives starts again where it is."""
+        """Replace what died; what lives starts again where it is."""
         self._coordinator = self._run.again(job, begin)
 
     def harm(self, layer: int, fault: Fault) -> None:
-        """To the layer's process, wherever it is."""
+        """Cause it in the layer's process, on whatever node."""
         self._run.harm(layer, fault)
 
     def boundary_bytes(self) -> list[dict[str, int]]:
@@ -275,7 +275,7 @@ class RayEngine:
 
 
 def entered(value: T | None) -> T:
-    """What an engine has only inside its ``with``."""
+    """Something that an engine has only inside its ``with`` block."""
     if value is None:
         raise RuntimeError("an engine is used inside its 'with' block")
     return value
@@ -301,5 +301,5 @@ class Clock:
 
     @property
     def wall_seconds(self) -> float:
-        """Since the run began, startup included."""
+        """Seconds since the run began, including the start."""
         return time.monotonic() - self.began

@@ -1,4 +1,4 @@
-"""Loss and accuracy of the weights a run saved."""
+"""Loss and accuracy of the weights that a run saved."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from distfa.experiment.weights import read_weights
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What the saved weights of a run come to.
+    """How good the saved weights of a run are.
 
     Attributes:
         run_dir: The run.
         split: ``test`` or ``train``.
-        rows: Samples.
-        loss: Mean.
-        accuracy: None for float targets.
+        rows: Number of samples.
+        loss: Mean loss.
+        accuracy: Share of correct labels; None for float targets.
     """
 
     run_dir: str
@@ -52,13 +52,13 @@ def evaluate_run(
 
     Args:
         run_dir: The run directory.
-        split: ``test`` or ``train`` of the data set the run was trained on.
-        data_dir: Where that data set lies now, if elsewhere than then.
-        arrays: (x, y) or an iterable of batches instead.
-        model: The module that was trained, where it was an object in Python; it is left as it is.
+        split: ``test`` or ``train``, of the data set that the run was trained on.
+        data_dir: Where that data set is now, if it has moved.
+        arrays: (x, y) or an iterable of batches, to use instead.
+        model: The module that was trained, if it was an object in Python; it is not changed.
 
     Raises:
-        RunDirError: No run there, or it has no weights.
+        RunDirError: There is no run, or it has no weights.
         DataError: The data set cannot be read, or the run was trained on arrays and none are given.
         SpecError: The run was trained on a model from Python and none is given.
     """
@@ -100,7 +100,7 @@ def evaluate_run(
 
 
 def _subject(spec: RunSpec, network: Network, dataset: data.Dataset, model: nn.Module | None) -> Subject:
-    """What was trained: from the seed's network, from the model that is given, or from the spec."""
+    """What was trained: a network drawn from the seed, the model that is given, or the model of the spec."""
     if network.seeded:
         return Subject(network=network)
     return subject_for(spec, dataset) if model is None else subject_of(model, spec, dataset)

@@ -1,7 +1,7 @@
-"""What TensorBoard shows of a run: curves, the alignment of single neurons, the layers as a graph, and its settings.
+"""What TensorBoard shows of a run: curves, alignment of single neurons, the graph of the layers, the settings.
 
 The graph has two nodes for a layer: its forward, and its update, which takes its error from where the rule gets it. The
-settings make a table of runs beside each other (its tab HPARAMS).
+settings make a table in which runs can be compared (the tab HPARAMS).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Events:
         self._about: tuple[Rule, RunSpec] | None = None
 
     def describe(self, rule: Rule, spec: RunSpec) -> None:
-        """What the file begins with: the layers' graph and the settings."""
+        """Write what the file begins with: the graph of the layers and the settings."""
         self._about = rule, spec
 
     def add(
@@ -49,11 +49,12 @@ class Events:
         """Add a point to curves, and histograms.
 
         Args:
-            step: When.
-            values: By the names of the curves.
-            cosines: By the names of the histograms: how many fell into each of as many equal parts of -1 to 1.
+            step: The step of these points.
+            values: The values, by the names of the curves.
+            cosines: Histograms by name: how many cosines are in each of the equal parts of -1 to 1.
 
-        A file that cannot be written ends here, with a warning, and not the run: metrics.jsonl has the figures too.
+        If the file cannot be written, only this file ends, with a warning; the run goes on. metrics.jsonl has the
+            figures too.
         """
         if self._lost:
             return
@@ -72,15 +73,15 @@ class Events:
             _histogram(writer, name, counts, step)
 
     def go_back(self, step: int) -> None:
-        """What comes next takes the place of all from ``step`` on."""
+        """Say that what comes next replaces everything from ``step`` on."""
         self.close()
         self._from = step
 
     def close(self, *, finished: bool | None = None) -> None:
-        """Write what is left; on a full disk the records in metrics.jsonl are what is left.
+        """Write what has not been written yet; if the disk is full, the figures are in metrics.jsonl only.
 
         Args:
-            finished: How the run ended; None where it goes on.
+            finished: How the run ended; None if it goes on.
         """
         if self._writer is None:
             return
@@ -96,7 +97,9 @@ class Events:
             from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, so only when used
 
             self._writer = SummaryWriter(str(self._path), flush_secs=5, purge_step=self._from or None)
-            with contextlib.suppress(AttributeError):  # its thread prints a traceback of an error that add raises, too
+            with contextlib.suppress(
+                AttributeError
+            ):  # its thread would print a traceback of an error that add raises as well
                 self._writer.file_writer.event_writer._async_writer._worker._invoke_excepthook = lambda *_: None
             if self._about is not None and not self._from:
                 rule, spec = self._about
@@ -116,7 +119,7 @@ def _histogram(writer: Any, name: str, counts: Sequence[int], step: int) -> None
 
 
 def layer_graph(rule: Rule) -> Any:
-    """A GraphDef: samples go up through the layers' forwards, errors down to their updates as the rule sends them."""
+    """A GraphDef: samples go up through the forwards, errors go down to the updates as the rule sends them."""
     from tensorboard.compat.proto.graph_pb2 import GraphDef
 
     network, top = rule.network, len(rule.network)
@@ -157,7 +160,7 @@ def _node(nodes: Any, name: str, op: str, inputs: Sequence[str], shape: Shape | 
 
 
 def _settings(spec: RunSpec) -> Iterator[Any]:
-    """The keys of the spec and what came of them, as the table of runs has them."""
+    """The keys of the spec and the results, in the form of the table of runs."""
     from tensorboard.plugins.hparams import summary_v2 as hparams
 
     values = {
@@ -171,7 +174,7 @@ def _settings(spec: RunSpec) -> Iterator[Any]:
 
 
 def _end(*, finished: bool) -> Any:
-    """That the run has ended, and how, for the same table."""
+    """That the run has ended, and how, for the table of runs."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 

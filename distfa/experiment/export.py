@@ -1,4 +1,4 @@
-"""A finished run as one file that needs no distfa: torch's own export, or ONNX, with normalisation inside."""
+"""Exports a finished run as one file that does not need distfa: for torch or ONNX, with normalisation inside."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _DTYPES = {"uint8": torch.uint8, "float32": torch.float32, "float64": torch.floa
 
 
 class FromRaw(nn.Module):
-    """The trained model on raw samples: (x - mean) / std, then the model.
+    """The trained model for raw samples: (x - mean) / std, then the model.
 
     Args:
-        model: In evaluation mode.
+        model: The model, in evaluation mode.
         mean: (1,) or (d,), in raw units.
         std: As ``mean``.
-        shape: Of one sample as the model takes it.
+        shape: Shape of one sample as the model takes it.
         tokens: Whether samples are integer tokens, which are used as they are.
     """
 
@@ -54,7 +54,7 @@ class FromRaw(nn.Module):
 
 @dataclass(frozen=True)
 class _Samples:
-    """What a ready model must know of the data set."""
+    """What a ready model must know about the data set."""
 
     name: str
     shape: tuple[int, ...]
@@ -66,16 +66,16 @@ class _Samples:
 def export_run(
     run_dir: str | Path, out: str | Path | None = None, *, form: str = "torch", model: nn.Module | None = None
 ) -> Path:
-    """Write the model of a finished run, its weights and its normalisation as one file.
+    """Write the model of a finished run, with its weights and its normalisation, as one file.
 
-    ``torch.export.load(file).module()(x)`` gives the outputs for raw samples, without distfa and without the model's
-    code; what the inputs and outputs mean is in the file's extra "inputs.json".
+    ``torch.export.load(file).module()(x)`` gives the outputs for raw samples, without distfa and without the code of
+    the model. The extra file "inputs.json" inside says what inputs and outputs mean.
 
     Args:
-        run_dir: Of a run that has weights.
-        out: The file; ``model.pt2`` or ``model.onnx`` in the run directory if not given.
+        run_dir: The directory of a run that has weights.
+        out: The file to write; ``model.pt2`` or ``model.onnx`` in the run directory if not given.
         form: ``torch`` or ``onnx`` (``pip install distfa[onnx]``).
-        model: The module that was trained, where it was an object in Python.
+        model: The module that was trained, if it was an object in Python.
 
     Raises:
         RunDirError: There is no run, it has no weights, or the file cannot be written.

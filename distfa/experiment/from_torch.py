@@ -1,4 +1,4 @@
-"""torch's own optimizer and scheduler objects as settings: every layer then makes its own of them."""
+"""Turns torch's optimizer and scheduler objects into settings, from which every layer makes its own."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _BY_STEP = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
 
 
 def optimizer_settings(given: Any) -> Any:
-    """Settings of a torch optimizer, or of its class; anything else as it is.
+    """The settings of a torch optimizer or of its class; anything else is returned as it is.
 
     Raises:
-        SpecError: Another kind of optimizer, several groups of parameters, or what distfa does not have.
+        SpecError: It is another kind of optimizer, or has several groups of parameters, or a setting that distfa lacks.
     """
     if isinstance(given, type) and issubclass(given, torch.optim.Optimizer):
         return {"name": _name_of(given)}
@@ -48,18 +48,18 @@ def optimizer_settings(given: Any) -> Any:
 
 
 def rates(given: Any, *, lr: float, steps: int, steps_per_epoch: int, by: str | None) -> list[tuple[int, float]]:
-    """The rate of every step that a scheduler of torch makes, as (from step, rate) pairs.
+    """The learning rates that a torch scheduler gives, as (from step, rate) pairs.
 
     Args:
-        given: A scheduler, which is left as it was; a function that makes one for an optimizer; or a function of the
-            step, or of the epoch, that gives the rate's factor, as ``LambdaLR`` takes.
-        lr: The rate it begins with, for a function that makes one.
-        steps: Of the run.
-        steps_per_epoch: Of the run.
-        by: ``epoch`` (the usual way) or ``step``: after what it is stepped; None: as its kind is usually used.
+        given: A scheduler, which is not changed; or a function that makes one for an optimizer; or a function of the
+            step or epoch that gives the factor of the rate, as for ``LambdaLR``.
+        lr: The first rate, for a function that makes a scheduler.
+        steps: Steps of the run.
+        steps_per_epoch: Steps in an epoch.
+        by: ``epoch`` (usual) or ``step``: when it is stepped; None: as its kind is usually stepped.
 
     Raises:
-        SpecError: It follows figures of the run, which no layer has, or is none.
+        SpecError: It depends on figures of the run, which no layer has, or it is not a scheduler.
     """
     scheduler = given
     if not isinstance(scheduler, lr_scheduler.LRScheduler) and callable(given):
@@ -85,12 +85,12 @@ def rates(given: Any, *, lr: float, steps: int, steps_per_epoch: int, by: str | 
 
 
 def _played(scheduler: lr_scheduler.LRScheduler, steps: int, every: int) -> list[tuple[int, float]]:
-    """What it would do in a run, after which it is as it was."""
+    """The rates it would give in a run; afterwards it is as it was."""
     groups = scheduler.optimizer.param_groups
     before, kept = [dict(group) for group in groups], scheduler.state_dict()
     found: list[tuple[int, float]] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no optimizer made a step in between
+        warnings.simplefilter("ignore")  # its warning that no optimizer made a step in between
         for step in range(0, steps, every):
             rate = float(groups[0]["lr"])
             if not found or found[-1][1] != rate:

@@ -1,4 +1,4 @@
-"""Data as people have them: arrays, tensors, pandas, torch data sets and loaders, Ray Data; all become a Dataset."""
+"""Data in common forms become a Dataset: arrays, tensors, pandas, torch data sets and loaders, Ray Data."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wish:
-    """How data are to be read.
+    """How to read the data.
 
     Attributes:
-        epochs: Of the run.
-        seed: Of the run.
-        tokens: Size of the vocabulary, where the model begins with an Embedding.
-        target: The column that is learned, of a table.
-        floats: Whether targets are quantities or shares, also where they are whole numbers.
+        epochs: Epochs of the run.
+        seed: Seed of the run.
+        tokens: Size of the vocabulary, if the model begins with an Embedding.
+        target: The column of a table that is learned.
+        floats: Whether targets are quantities or shares, even if they are whole numbers.
     """
 
     epochs: int
@@ -39,7 +39,7 @@ class Wish:
 
 
 def dataset_of(train: Any, test: Any, wish: Wish) -> data.Dataset:
-    """A Dataset of whatever was given.
+    """A Dataset of the data that were given.
 
     Raises:
         DataError: It is not one of these, or breaks a rule of ``validate``.
@@ -58,13 +58,13 @@ def dataset_of(train: Any, test: Any, wish: Wish) -> data.Dataset:
 
 
 def is_streamed(train: Any) -> bool:
-    """Whether its samples are made as they are read."""
+    """Whether its samples are made when they are read."""
     samples = train.dataset if isinstance(train, torch_data.DataLoader) else train
     return _is_map(samples) and _plain(samples) is None and (samples is train or _collates_plainly(train))
 
 
 def _orders(train: Any, wish: Wish) -> tuple[Any, Iterator[Any]] | None:
-    """The samples, and the order of every epoch: the loader's own, or the seed's. None where nothing is streamed."""
+    """The samples, and the order of every epoch: the loader's, or drawn from the seed. None if nothing is streamed."""
     if isinstance(train, torch_data.DataLoader):
         samples, own = train.dataset, _own_order(train)
         if not _is_map(samples) or not _collates_plainly(train):
@@ -102,7 +102,7 @@ def _collates_plainly(loader: Any) -> bool:
 
 
 def _own_order(loader: Any) -> bool:
-    """Whether it has an order that its owner chose: a sampler of hers, or shuffling by a generator of hers."""
+    """Whether its owner chose the order: with a sampler, or with shuffling by a generator."""
     sampler = loader.sampler
     if isinstance(sampler, torch_data.RandomSampler) and not sampler.replacement:
         return sampler.generator is not None
@@ -115,7 +115,7 @@ def _indices(loader: Any) -> Iterator[int]:
 
 
 def _plain(samples: Any) -> tuple[Any, Any] | None:
-    """(x, y) of a TensorDataset, or of part of one: nothing is drawn in reading it."""
+    """(x, y) of a TensorDataset, or of a part of one: reading it draws no random numbers."""
     if isinstance(samples, torch_data.Subset):
         whole = _plain(samples.dataset)
         rows = torch.as_tensor(list(samples.indices))
@@ -128,7 +128,7 @@ def _plain(samples: Any) -> tuple[Any, Any] | None:
 
 
 def _pair(given: Any, wish: Wish) -> Any:
-    """(x, y), or the iterable of batches that it is."""
+    """(x, y), or the data itself if it is an iterable of batches."""
     if isinstance(given, torch_data.DataLoader) and _is_map(given.dataset) and _collates_plainly(given):
         given = given.dataset
     if _is_map(given):
@@ -146,7 +146,7 @@ def _pair(given: Any, wish: Wish) -> Any:
 
 
 def _in_order(given: Any) -> list[Any]:
-    """Batches of Ray Data in the order of its rows, which Ray keeps where it is told to: a run can then be repeated."""
+    """Batches of Ray Data with the order of rows kept, so that a run can be repeated."""
     options = given.context.execution_options
     before, options.preserve_order = options.preserve_order, True
     try:
@@ -156,7 +156,7 @@ def _in_order(given: Any) -> list[Any]:
 
 
 def _of_columns(columns: dict[str, Any], target: str | None) -> tuple[Any, Any]:
-    """A table: one column is learned, from all others side by side, or from the only one."""
+    """A table: one column is learned from all the others, side by side, or from the only other one."""
     name = target or next((name for name in ("y", "label", "target") if name in columns), None)
     if name is None or name not in columns:
         raise DataError(
@@ -177,7 +177,7 @@ def _of_columns(columns: dict[str, Any], target: str | None) -> tuple[Any, Any]:
 
 
 def _made(samples: Any, seed: int) -> tuple[Any, Any]:
-    """All samples of a data set, made once."""
+    """All samples of a data set, each made once."""
     xs, ys = [], []
     for index in range(len(samples)):
         with drawing_from(seed, -1, index):
@@ -191,7 +191,7 @@ def _made(samples: Any, seed: int) -> tuple[Any, Any]:
 
 
 def _numbered(pairs: list[Any]) -> tuple[list[Any], tuple[str, ...]]:
-    """Labels that are text as numbers, and the names they stand for, in order."""
+    """Text labels as numbers, and the names they stand for, in order."""
     texts = [
         np.asarray(pair[1]).astype(str)
         for pair in pairs
@@ -209,7 +209,7 @@ def _host(value: Any) -> Any:
 
 
 def _whole(pair: Any) -> Any:
-    """(x, y) of batches, joined."""
+    """(x, y) of all batches, joined."""
     if pair is None or (isinstance(pair, tuple) and len(pair) == 2):
         return pair
     batches = list(pair)

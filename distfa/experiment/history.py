@@ -1,4 +1,4 @@
-"""How a run went, epoch by epoch: a table that can be read, plotted and saved."""
+"""How a run went, epoch by epoch: a table to read, plot and save."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class History:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those that hold anything: a regression has no accuracy."""
+        """The columns that hold anything: a regression has no accuracy."""
         return tuple(name for name in COLUMNS if any(row.get(name) is not None for row in self.rows))
 
     def to_pandas(self) -> Any:

@@ -1,4 +1,4 @@
-"""The machine and the software that a run's figures come from."""
+"""The machine and the software on which a run's figures were measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distfa.version import __version__
 
 
 def host_facts() -> dict[str, Any]:
-    """What a reader of the figures needs to know of the machine and the software."""
+    """What a reader of the figures needs to know about the machine and the software."""
     return {
         "distfa": __version__,
         "code": surveyor()()["distfa"],
@@ -39,7 +39,7 @@ def command() -> list[str]:
 
 
 def processor() -> str:
-    """The model's name, where the system tells."""
+    """The name of the processor's model, if the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Keeps checkpoints as a run goes on, beside training, one at a time."""
+"""Writes checkpoints while a run goes on, beside training, one at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distfa.experiment.checkpoint import Checkpoint, Store
 from distfa.runtime.worker import Snapshot
 
 _SETTLE_SECONDS = 120.0
-_LAST_SECONDS = 20.0  # before a run ends
+_LAST_SECONDS = 20.0  # seconds for the last checkpoint before a run ends
 
 
 class _Cut(NamedTuple):
@@ -22,21 +22,21 @@ class _Cut(NamedTuple):
 
 
 class Keeper:
-    """Writes cuts of the run to the store, in a thread of its own.
+    """Writes cuts of the run to the store, in its own thread.
 
-    A cut that comes too soon after the last one that was written, or while that is still being written, is passed over;
-    with no least time between them every cut is written, and the run waits for it. The latest that was passed over is
-    remembered, so that a run that has to end can still keep it. One that cannot be written is told of, and the next is
+    A cut is skipped if it comes too soon after the last one that was written, or while that one is still being written.
+    With ``least_seconds`` of 0 every cut is written, and the run waits for it. The latest skipped cut is remembered, so
+    that a run that has to end can still write it. If a cut cannot be written, this is reported, and the next one is
     tried.
 
     Args:
-        store: Where to.
-        least_seconds: Between two that are written.
-        tell: Told in words what could not be written.
-        note: Told what was.
+        store: Where to write.
+        least_seconds: Least time between two checkpoints.
+        tell: Called with what could not be written, in words.
+        note: Called with what was written, in words.
 
     Attributes:
-        written: Checkpoints of this process, whole.
+        written: How many whole checkpoints this process wrote.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class Keeper:
         self.written = 0
 
     def offer(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> None:
-        """A cut has come: begin to write it, or pass it over.
+        """A cut has come: begin to write it, or skip it.
 
         Args:
-            step: The next one.
-            snapshots: Of every layer, in order; they may be taken later.
-            notes: What else is to be kept.
+            step: The next step.
+            snapshots: The snapshots of all layers, in order; they may be taken later.
+            notes: What else the run needs to go on.
         """
         cut = _Cut(step, snapshots, notes)
         if self._due():
@@ -63,34 +63,34 @@ class Keeper:
             self._passed_over = cut
 
     def last(self) -> None:
-        """The run has to end: write the latest cut, if it was passed over, within a deadline."""
+        """The run has to end: write the latest cut, if it was skipped, within a deadline."""
         self.settle(_LAST_SECONDS)
         if self._passed_over is not None:
             self._keep(self._passed_over)
             self.settle(_LAST_SECONDS)
 
     def steps(self) -> list[int]:
-        """The steps of all whole ones, the latest first."""
+        """The steps of all whole checkpoints, latest first."""
         return self._store.steps()
 
     def settle(self, limit_seconds: float = _SETTLE_SECONDS) -> None:
-        """Wait until what is being written is whole or given up."""
+        """Wait until what is being written is whole or has failed."""
         if self._thread is not None:
             self._thread.join(limit_seconds)
 
     def latest(self) -> Checkpoint | None:
-        """The latest whole one; those that had to be refused are told of."""
+        """The latest whole checkpoint; damaged ones are reported."""
         self.settle()
         self._passed_over = None  # the layers go on from another place
         for found in self._store.latest():
             if isinstance(found, Checkpoint):
                 return found
-            self._tell(f"{found}; the one before it is taken")
+            self._tell(f"{found}; the one before it is used")
         return None
 
     def _due(self) -> bool:
         if not self._least_seconds:
-            self.settle()  # every cut is asked for
+            self.settle()  # every cut is written
         writing = self._thread is not None and self._thread.is_alive()
         return not writing and time.monotonic() - self._began >= self._least_seconds
 
@@ -106,7 +106,7 @@ class Keeper:
         except CheckpointError as exc:
             self._tell(f"{exc}; training goes on, and the next checkpoint is tried")
             return
-        except LayerLost:  # of which the run itself tells
+        except LayerLost:  # the run itself reports these
             return
         except LayerError as exc:
             self._tell(f"the checkpoint of step {step} was not written: {exc}")

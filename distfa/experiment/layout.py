@@ -1,4 +1,4 @@
-"""The shape in which a model takes samples: images have their channels first, as torch's convolutions read them."""
+"""The shape in which a model takes samples: images have channels first, as torch's convolutions read them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Layout:
 
     Attributes:
         channels: Its input channels.
-        axes: In space: 2 for images.
-        where: It, as messages call it.
+        axes: Number of axes in space: 2 for images.
+        where: The convolution, as messages name it.
     """
 
     channels: int
@@ -33,16 +33,16 @@ class Layout:
     where: str
 
     def last(self, shape: Shape) -> bool:
-        """Whether samples of a shape have their channels last, and could not mean anything else."""
+        """Whether samples of a shape must have their channels last, because the shape cannot mean anything else."""
         return len(shape) == self.axes + 1 and shape[-1] == self.channels != shape[0]
 
     def none(self, shape: Shape) -> bool:
-        """Whether they lack the axis of their only channel."""
+        """Whether samples of a shape lack the axis of their only channel."""
         return self.channels == 1 and len(shape) == self.axes
 
 
 def layout_of(model: nn.Module) -> Layout | None:
-    """Of a model whose first module with parameters is a convolution."""
+    """The layout of a model whose first module with parameters is a convolution; None for any other."""
     named = ((name, m) for name, m in model.named_modules() if next(m.parameters(recurse=False), None) is not None)
     name, first = next(named, ("", None))
     if not isinstance(first, _ConvNd):
@@ -51,10 +51,10 @@ def layout_of(model: nn.Module) -> Layout | None:
 
 
 def channels_first(dataset: Dataset, layout: Layout | None) -> Dataset:
-    """The data set as the model reads it; a sample of another shape that may be meant as it is stays so.
+    """The data set as the model reads it; if a sample's shape could be meant as it is, it is not changed.
 
     Raises:
-        DataError: Channels are last in samples that are made as they are read.
+        DataError: Channels are last in samples that are made when they are read.
     """
     shape = dataset.shape
     if layout is None or dataset.tokens is not None:
@@ -91,11 +91,11 @@ def as_read(samples: Tensor, layout: Layout | None, taken: Shape | None) -> Tens
 
     Args:
         samples: Flat, in the model's shape, or with their channels last.
-        layout: Of the model.
-        taken: Shape of one sample, where a fit has told it.
+        layout: The layout of the model.
+        taken: Shape of one sample, if a fit has shown it.
 
     Raises:
-        DataError: Another shape than the model was trained on.
+        DataError: The shape is not the one that the model was trained on.
     """
     shape = tuple(samples.shape[1:])
     if layout is not None and layout.last(shape):

@@ -1,11 +1,11 @@
-"""Lines for people: in a terminal they are broken so that nothing is torn; elsewhere a line stays a line."""
+"""Lines for people: in a terminal they are wrapped at good places; elsewhere a line stays one line."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.text import Text
 
-_FULL = 0.6  # share of a line that is used before it is broken after a comma and not between two words
+_FULL = 0.6  # a line is broken after a comma if this share of it is used by then, else between two words
 
 
 def say(
@@ -21,11 +21,11 @@ def say(
 
     Args:
         text: The line.
-        mark: What stands before it, in a style of its own.
-        mark_style: As rich writes styles.
-        style: Of the whole line.
-        indent: Before what is left of a line that was broken.
-        console: Where to; None: stdout.
+        mark: What is printed before it, in another style.
+        mark_style: Style of the mark, as rich writes styles.
+        style: Style of the whole line.
+        indent: Spaces before the rest of a line that was broken.
+        console: Where to print; None: stdout.
     """
     console = console or Console()
     whole = mark + text
@@ -35,7 +35,7 @@ def say(
 
 
 def folded(text: str, width: int, indent: str = "  ") -> str:
-    """The text in lines that fit: broken after a comma where that fills most of the line, else between words."""
+    """The text in lines that fit: broken after a comma if that fills most of the line, else between words."""
     if "\n" in text:
         return "\n".join(folded(line, width, indent) for line in text.split("\n"))
     lines, rest = list[str](), text

@@ -12,15 +12,15 @@ from distfa.core.losses import Loss
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a model's outputs come to.
+    """How good a model's outputs are.
 
     Attributes:
-        rows: Samples.
-        loss: Mean.
-        accuracy: Share of right labels; under ``bce`` of right decisions. None for quantities.
-        mae: Mean absolute error; None for labels, as the next two.
+        rows: Number of samples.
+        loss: Mean loss.
+        accuracy: Share of correct labels; under ``bce`` of correct decisions. None for quantities.
+        mae: Mean absolute error; this and the next two are None for labels.
         rmse: Root of the mean square error.
-        r2: Coefficient of determination, the mean over columns: 1 is perfect, 0 as good as their mean.
+        r2: Coefficient of determination, as a mean over columns: 1 is perfect, 0 is as good as the mean of the targets.
     """
 
     rows: int
@@ -32,7 +32,7 @@ class Scores:
 
 
 def scores(output: Tensor, target: Tensor, loss: Loss, name: str) -> Scores:
-    """Of outputs (n, ..., C) against labels (n, ...) or floats (n, C).
+    """The scores of outputs (n, ..., C) against labels (n, ...) or floats (n, C).
 
     Raises:
         DataError: They do not fit together.

@@ -1,4 +1,4 @@
-"""What the process that drives a run knows of it at a cut, as JSON can hold it; and whether a run can go on with it."""
+"""What the process that drives a run knows at a cut, as JSON can hold it, and whether a run can go on with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(Seen)
 
 
 def identity(spec: RunSpec, network: Network, dataset: Dataset) -> dict[str, Any]:
-    """What decides the trained weights, by value or by digest."""
+    """Everything that decides the trained weights, by value or by digest."""
     return {
         "distfa": __version__,
         "spec": spec.deciding(),
@@ -41,12 +41,12 @@ def progress(tally: Tally, seen: Seen, books: Mapping[str, float], metrics_bytes
 
 
 def tally_of(notes: Mapping[str, Any]) -> Tally:
-    """The figures so far, a copy."""
+    """A copy of the figures so far."""
     return _TALLY.validate_python(notes["tally"])
 
 
 def seen_of(notes: Mapping[str, Any]) -> Seen:
-    """What was kept to find a collapse, a copy."""
+    """A copy of what was kept to find a collapse."""
     return _SEEN.validate_python(notes["seen"])
 
 
@@ -55,11 +55,11 @@ def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path
 
     Args:
         mine: ``identity`` of the run.
-        theirs: Of the checkpoint.
-        where: Its run directory.
+        theirs: ``identity`` in the checkpoint.
+        where: Run directory of the checkpoint.
 
     Raises:
-        CheckpointError: Says what differs.
+        CheckpointError: They differ; the message says in what.
     """
     now, then = flat(mine["spec"]), flat(theirs["spec"])
     if other := sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key)):

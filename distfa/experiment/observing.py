@@ -1,4 +1,4 @@
-"""What can be seen of a run while it goes on, and what an observer can do."""
+"""What an observer can see of a run while it goes on, and what it can do."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from distfa.experiment.result import Tally
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What can be shown while a run goes on.
+    """What an observer gets while a run goes on.
 
     Attributes:
         steps: Updates the run will make.
-        record: What just happened; None when training is about to begin.
+        record: What has just happened; None when training is about to begin.
         tally: The figures so far.
-        boundaries: Bytes so far, per boundary.
-        layers: Where each layer is, its process and how it is doing; none where nothing is distributed.
-        steps_per_epoch: Of the training set.
-        weights: All weights under the model's keys, as they are at a cut: to be called while ``record`` is one.
-        stop: Ends the run at the next cut, with a reason in words; what it has learned by then is its result.
+        boundaries: Gives the bytes so far, per boundary.
+        layers: Gives where each layer is, its process and how it is doing; empty if nothing is distributed.
+        steps_per_epoch: Steps in a pass over the training set.
+        weights: Gives all weights under the model's keys, as they are at a cut; to be called only while ``record`` is a
+            cut.
+        stop: Ends the run at the next cut, with a reason in words; what the run has learned by then is its result.
     """
 
     steps: int

@@ -1,4 +1,4 @@
-"""How a run goes, as it goes: a bar in a terminal or a notebook, plain lines elsewhere; always on stderr."""
+"""Shows how a run goes: a bar in a terminal or a notebook, plain lines elsewhere; always on stderr."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from distfa.runtime.phases import LOG
 _QUIET = ProbeRecord | TimelineRecord | RenewalRecord | AuditRecord | Cut
 _REFRESH_SECONDS = 0.1
 _WARNINGS = 3
-_WIDE = 110  # columns that hold everything
+_WIDE = 110  # columns that are enough for everything
 
 
 class Phases(logging.Handler):
     """What a start waits for, and how long each part of it took.
 
     Args:
-        say: Takes the part that begins.
+        say: Called with the part that begins.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -44,21 +44,21 @@ class Phases(logging.Handler):
         self._say(record.getMessage())
 
     def told(self) -> str:
-        """`` (Ray 4.0 s, layer processes 6.1 s)``; empty where nothing was told."""
+        """`` (Ray 4.0 s, layer processes 6.1 s)``; empty if no part was reported."""
         marks = [since for _, since in self._parts] + [time.monotonic()]
         parts = [f"{what} {marks[k + 1] - since:.1f} s" for k, (what, since) in enumerate(self._parts)]
         return f" ({', '.join(parts)})" if parts else ""
 
 
 class ProgressBar:
-    """A bar with loss, accuracy, time left and, where there is room, samples/s and bytes.
+    """A bar with loss, accuracy, time left and, if there is room, samples/s and bytes.
 
-    In a notebook without ipywidgets, which a bar that moves needs there, as in a file: lines.
+    In a notebook a moving bar needs ipywidgets; without it there are lines, as in a file.
 
     Args:
-        starting: What is going on until the first step.
-        warns: Whether violations of the law are told as they come.
-        console: Where to; None: stderr.
+        starting: What happens until the first step.
+        warns: Whether violations of the law are shown as they come.
+        console: Where to print; None: stderr.
     """
 
     def __init__(self, starting: str, *, warns: bool = True, console: Console | None = None) -> None:
@@ -132,7 +132,7 @@ class ProgressBar:
         )
 
     def _figures(self, progress: RunProgress) -> str:
-        """What fits into the line, the first things first."""
+        """As much as fits into the line, the most important first."""
         tally = progress.tally
         parts = [f"{tally.steps:,}/{progress.steps:,} steps", f"loss {tally.train_loss:.4f}"]
         if tally.train_accuracy is not None:
@@ -143,13 +143,13 @@ class ProgressBar:
         return "  ".join(parts)
 
     def _say(self, text: str) -> None:
-        """A line, where there is no bar to show it."""
+        """Print a line, if there is no bar to show it."""
         if self._task is None:
             say(text, console=self._console)
             sys.stderr.flush()
 
     def _warn(self, violations: list[str]) -> None:
-        """Say the first few violations as they come."""
+        """Print the first few violations as they come."""
         while self._warns and self._warned < min(len(violations), _WARNINGS):
             say(violations[self._warned], mark="ledger: ", mark_style="yellow", console=self._console)
             self._warned += 1

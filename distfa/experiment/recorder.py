@@ -1,4 +1,4 @@
-"""What a run writes down of its records, and what of them ends it."""
+"""Which of its records a run writes down, and which of them end it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distfa.experiment.result import Tally
 from distfa.experiment.run_dir import RunDir
 from distfa.experiment.spec import RunSpec
 
-_TRAFFIC_SECONDS = 1.0  # between records of bytes and waiting
+_TRAFFIC_SECONDS = 1.0  # seconds between records of bytes and waiting
 _STILL_SECONDS = 5.0  # the same while no step ends
 _TERMS = ("change", "discretisation", "optimizer", "nonhomogeneity", "staleness", "renewal", "transport", "residual")
 
@@ -27,11 +27,11 @@ class Recorder:
     """Writes records to metrics.jsonl and for TensorBoard.
 
     Args:
-        run_dir: Where to.
-        spec: How often, and what to do where the law breaks.
-        steps: Of the whole run.
-        boundaries: Bytes so far, per boundary.
-        layers: How each layer is doing; none where nothing is distributed.
+        run_dir: Where to write.
+        spec: How often to write, and what to do if the law breaks.
+        steps: Steps of the whole run.
+        boundaries: Gives the bytes so far, per boundary.
+        layers: Gives how each layer is doing; empty if nothing is distributed.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class Recorder:
         self._run_dir, self._spec, self._steps = run_dir, spec, steps
         self._boundaries, self._layers = boundaries, layers
         self._traffic_logged, self._told = 0.0, False
-        self._last = 0, 0.0, time.monotonic()  # step, its seconds, when it was heard of
+        self._last = 0, 0.0, time.monotonic()  # step, its seconds, when it was reported
 
     def log(self, record: Record, tally: Tally) -> None:
         """Write a record down.
 
         Args:
-            record: What came.
-            tally: The figures, this record among them.
+            record: The record that came.
+            tally: The figures, including this record.
 
         Raises:
-            LedgerViolation: It breaks the law, and the spec says to stop there.
+            LedgerViolation: The record breaks the law, and the spec says to stop then.
             RunDirError: It cannot be written.
         """
         if isinstance(record, StepRecord):
@@ -65,7 +65,7 @@ class Recorder:
             self._entry(record)
             self._stop_unless(record.holds, tally)
         elif isinstance(record, DigestRecord):
-            if not record.holds:  # that two ends agree is the rule, and only counted
+            if not record.holds:  # normally two ends agree, and that is only counted
                 self._run_dir.log({"kind": "digest", **asdict(record)})
             self._stop_unless(record.holds, tally)
         elif isinstance(record, ProbeRecord):
@@ -86,14 +86,14 @@ class Recorder:
         """The run goes on from an earlier place.
 
         Args:
-            step: The next one.
-            seconds: Of training before it.
+            step: The next step.
+            seconds: How long training took before it.
         """
         self._traffic_logged, self._told = seconds, False
         self._last = step, seconds, time.monotonic()
 
     def tick(self) -> None:
-        """Time passes: where the layers are is written down once they are known, and while no step ends, who waits."""
+        """Time has passed: write down where the layers are, once they are known, and who waits while no step ends."""
         step, seconds, heard = self._last
         still = time.monotonic() - heard
         if not self._told:
@@ -118,7 +118,7 @@ class Recorder:
         self._run_dir.events.add(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
 
     def _traffic(self, step: int, seconds: float, *, every: float = _TRAFFIC_SECONDS) -> None:
-        """Bytes and waiting so far, now and then: what a watcher makes rates of."""
+        """Write bytes and waiting so far, from time to time: a watcher computes rates from them."""
         if seconds - self._traffic_logged < every:
             return
         if layers := self._layers():
@@ -128,7 +128,7 @@ class Recorder:
 
     def _entry(self, entry: LedgerRecord) -> None:
         values = {key: value for key, value in asdict(entry).items() if value is not None}
-        if entry.transport_tolerance == math.inf:  # a lossy codec has none
+        if entry.transport_tolerance == math.inf:  # there is none with a lossy codec
             del values["transport_tolerance"]
         shares = values.pop("neurons", None)
         self._run_dir.log({"kind": "ledger", **values, "holds": entry.holds})

@@ -19,31 +19,32 @@ from distfa.experiment.words import counted
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        run_dir: Where it is kept.
+        run_dir: Where the run is kept.
         engine: ``ray`` or ``serial``.
         rule: Feedback rule.
         init: Initialisation.
         layer_sizes: (d_0, ..., d_L): numbers in one sample of the input and of every layer's output.
-        model: What was trained, in words: the sizes of plain layers, or the model's name and how many layers it has.
-        epochs: Passes over the training set; one that max_steps cut short counts.
-        steps: Updates.
-        train_loss: Mean over the rows of the last epoch, before each update.
-        train_accuracy: Of the same rows; None for float targets.
-        test_loss: After the last step; None without a test set.
-        test_accuracy: As ``test_loss``; None for float targets too.
-        samples_per_second: Training rows over training time, evaluation and startup left out.
-        wall_seconds: Everything.
-        startup_seconds: Until the first step.
-        bytes: Training traffic: ``boundaries``, one row each, and ``total``; ``bp_payload`` is what bp would have
-            sent, None where a run without traffic cannot know it.
+        model: What was trained, in words: the sizes of plain layers, or the name of the model and its number of layers.
+        epochs: Passes over the training set, including one that max_steps cut short.
+        steps: Number of updates.
+        train_loss: Mean loss of the rows of the last epoch, each before its update.
+        train_accuracy: Accuracy of the same rows; None for float targets.
+        test_loss: Test loss after the last step; None without a test set.
+        test_accuracy: Test accuracy after the last step; None without a test set, and for float targets.
+        samples_per_second: Training rows divided by training time, without evaluation and start.
+        wall_seconds: Time of the whole run.
+        startup_seconds: Time until the first step.
+        bytes: Training traffic: ``boundaries``, one row each, and ``total``; ``bp_payload`` is what bp would have sent,
+            None if a run without traffic cannot know it.
         schedule: ``sync`` or ``async``.
-        ledger: Entries in the conservation ledger, signals compared by digest, how many broke the law, the first.
+        ledger: How many entries the conservation ledger has, how many signals were compared by digest, how many of
+            these broke the law, and the first that did.
         alignment: The last probe; None without one.
         renewals: How often feedback was renewed, under ``feedback.renew``.
-        stopped: Why a callback ended it early; None where none did.
+        stopped: Why a callback ended it early; None if none did.
         findings: What a reader must not miss: signs of collapse, settings that cannot go well (collapse.py).
         recoveries: How often, where and why the run went back to a checkpoint.
         facts: What else the engine has to say.
@@ -75,16 +76,16 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """A few lines for a person, in a notebook, too; ``as_dict`` has everything."""
+        """A few lines for a person, also in a notebook; ``as_dict`` has everything."""
         return summary(self)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """All figures as a dictionary for JSON."""
         return asdict(self)
 
 
 def summary(result: Result) -> str:
-    """What a run came to, in a few lines."""
+    """The result of a run in a few lines."""
     how = result.init if result.schedule == "sync" else f"{result.init}, {result.schedule}"
     lines = [f"{result.rule} ({how}), {result.model}, engine {result.engine}"]
     for name, loss, accuracy in (
@@ -113,19 +114,19 @@ class Tally:
         positions: Labels of a sample.
         steps: Updates so far.
         train_rows: Rows so far.
-        train_seconds: Time of training so far, evaluation left out.
-        last_seconds: When the last record ended, since training began.
-        epoch: The current one, counted from 0; the next three are of its steps so far.
-        epoch_rows: Rows.
-        epoch_loss: Sum of the rows' losses.
-        epoch_correct: Rows, or positions, that were right.
+        train_seconds: Time of training so far, without evaluation.
+        last_seconds: When the last record ended, in seconds since training began.
+        epoch: The current epoch, counted from 0; the next three figures are of its steps so far.
+        epoch_rows: Number of rows.
+        epoch_loss: Sum of the losses of these rows.
+        epoch_correct: How many of these rows, or positions, were correct.
         test: The last evaluation.
         probe: The last probe.
-        audit: What the trained layers give, at the end.
-        entries: In the ledger.
+        audit: The outputs of the trained layers at the end.
+        entries: Entries in the ledger.
         renewals: How often feedback was renewed, under ``feedback.renew``.
-        compared: Signals, by digest.
-        violations: What broke the law.
+        compared: Signals that were compared by digest.
+        violations: The records that broke the law.
         findings: Signs of collapse.
     """
 
@@ -149,7 +150,7 @@ class Tally:
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
-        """Take in one record."""
+        """Add one record."""
         if isinstance(record, LedgerRecord):
             self.entries += 1
             self._judge(ledger.verdict(record))
@@ -188,17 +189,17 @@ class Tally:
 
     @property
     def samples_per_second(self) -> float:
-        """Training rows over training time so far."""
+        """Training rows divided by training time so far."""
         return self.train_rows / self.train_seconds if self.train_seconds else 0.0
 
     @property
     def train_loss(self) -> float:
-        """Mean over the rows of the current epoch."""
+        """Mean loss of the rows of the current epoch."""
         return self.epoch_loss / self.epoch_rows if self.epoch_rows else float("nan")
 
     @property
     def train_accuracy(self) -> float | None:
-        """Of the rows of the current epoch."""
+        """Accuracy of the rows of the current epoch."""
         if not self.epoch_rows or not self.classification:
             return None
         return self.epoch_correct / (self.epoch_rows * self.positions)
@@ -217,7 +218,7 @@ class Tally:
 
 
 def with_total(boundaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """``boundaries`` and their ``total``; a figure that one of them does not know is None in the total too."""
+    """``boundaries`` and their ``total``; a figure that is None for one boundary is None in the total too."""
     keys = ("up_payload", "down_payload", "up_message", "down_message", "bp_payload")
     columns = {key: [row.get(key, 0) for row in boundaries] for key in keys}
     total = {key: None if None in column else sum(column) for key, column in columns.items()}
@@ -227,8 +228,8 @@ def with_total(boundaries: list[dict[str, Any]]) -> dict[str, Any]:
 def bp_payload(recipe: Recipe, boundary: int, *, rows: int, up: Codec, down: Codec, sent_up: int) -> int | None:
     """Bytes that bp would have sent across a boundary, both ways, with the same codecs for the same rows.
 
-    The same in every engine. Upwards d_l columns, as under every rule; where their length depends on their numbers,
-    what the run itself has sent. Downwards d_l columns without zeros.
+    This is the same in every engine. Upwards: d_l columns, as under every rule; if their length depends on the numbers,
+    what the run itself has sent. Downwards: d_l columns without zeros.
 
     Args:
         recipe: Gives the widths.
@@ -239,8 +240,8 @@ def bp_payload(recipe: Recipe, boundary: int, *, rows: int, up: Codec, down: Cod
         sent_up: Payload bytes the run has sent up; 0 where nothing travels.
 
     Returns:
-        None where it is not known: ``up`` makes messages of no fixed length, and the run has sent none, or ``down``
-        compresses them.
+        None if it is not known: ``up`` makes messages of varying length and the run has sent none, or ``down``
+        compresses messages.
     """
     columns, dtype = recipe.network.sizes[boundary], recipe.signal_dtype
     if rows and (isinstance(down, Compressed) or (not up.fixed_length and not sent_up)):

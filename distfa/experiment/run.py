@@ -1,4 +1,4 @@
-"""One run from a spec to a result: checks first, then the engine, the run directory, the weights."""
+"""One run from a spec to a result: checks, then the engine, the run directory, the weights."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ def run(
         spec: What to do.
         network: What to train.
         dataset: What to train on.
-        model: The module that the network describes; its layers start from it, but for a network of plain layers, which
-            does so with ``init: given``. It is left as it is.
+        model: The module that the network describes. Its layers start from it; in a network of plain layers only with
+            ``init: given``. The module is not changed.
         observer: Called as the run goes on.
-        resume: A run directory, whose run goes on from its last checkpoint, or from the start where it has none.
-        faults: What is done to its layers on purpose, in order of steps.
+        resume: A run directory: that run goes on from its last checkpoint, or from the start if it has none.
+        faults: Faults that are caused in its layers on purpose, in order of steps.
 
     Returns:
         The result, and the weights under the keys of the user's model.
 
     Raises:
-        DistfaError: Nothing was started (exit code 2), or the run failed; the metrics so far are kept.
+        DistfaError: Nothing was started (exit code 2), or the run failed, and the metrics so far are kept.
     """
     subject = Subject(network=network, model=model)
     check(spec, subject, dataset)
@@ -74,7 +74,7 @@ def run(
 
 
 def _to_its_end(attempt: Attempt, run_dir: run_dirs.RunDir, resume: Path | None) -> tuple[Result, dict[str, Tensor]]:
-    """The result and the weights; what ends it early is told in the run directory, too."""
+    """The result and the weights; what ends the run early is also written to the run directory."""
     try:
         if resume is not None:
             attempt.go_on()

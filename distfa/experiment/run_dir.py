@@ -1,7 +1,7 @@
-"""The run directory: what a run leaves behind; every file in it is whole or absent.
+"""The run directory: what a run leaves behind. Every file in it is whole or absent.
 
-One run has one directory: it is claimed by making it, or, where it exists and is empty, by making metrics.jsonl in
-it, which only one process can. What is removed when a run fails early is what that run made.
+One run has one directory. A run claims it by making it or, if it exists and is empty, by making metrics.jsonl in it,
+which only one process can do. If a run fails early, only what that run made is removed.
 
 spec.yaml            the resolved spec
 run.json             status, versions, host, network, and at the end the result or the error
@@ -11,10 +11,10 @@ events.out.tfevents  the same for TensorBoard
 weights.safetensors  under the keys of the user's own model
 checkpoints/         where the run can go on (checkpoint.py)
 
-Whoever drives a run holds a lock on metrics.jsonl, which the system takes back when that process ends in any way: so
-a run that nobody drives any more is seen to be one.
+The process that drives a run holds a lock on metrics.jsonl. The system frees it when that process ends in any way, so
+one can see that nobody drives the run any more.
 
-All text is UTF-8; figures that are not finite are strings (strict_json.py).
+All text is UTF-8; figures that are not finite are written as strings (strict_json.py).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from distfa.files import write_whole
 
 SPEC, RUN, METRICS, WEIGHTS = "spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors"
 LOG, CHECKPOINTS = "log.jsonl", "checkpoints"
-_MARGIN_BYTES = 2**20  # for the small files
+_MARGIN_BYTES = 2**20  # bytes for the small files
 
 
 class RunDir:
@@ -53,7 +53,7 @@ class RunDir:
 
     Args:
         path: Where it is.
-        made: Whether this run made the directory itself, and not only what is in it.
+        made: Whether this run made the directory itself, or only what is in it.
     """
 
     def __init__(self, path: Path, *, made: bool) -> None:
@@ -68,17 +68,17 @@ class RunDir:
     def create(
         path: str | Path | None, *, name: str, spec_text: str, network: Network, about: Mapping[str, Any]
     ) -> RunDir:
-        """Claim a directory and make its first files; leaves nothing behind when it fails.
+        """Claim a directory and make its first files; leaves nothing behind if that fails.
 
         Args:
-            path: Must not exist yet, or be empty; None for a new one, ``runs/<time>-<name>``.
-            name: What a new one is called.
+            path: A directory that does not exist yet or is empty; None for a new one, ``runs/<time>-<name>``.
+            name: The last part of a new one's name.
             spec_text: The resolved spec.
             network: The layers, so that the weights can be used without the model's code.
-            about: What else run.json says from the start.
+            about: What else run.json contains from the start.
 
         Raises:
-            RunDirError: It is not empty, another run has it, it cannot be written, or the disk has no room.
+            RunDirError: The directory is not empty, another run has it, it cannot be written, or the disk has no room.
         """
         run_dir = _claim_new(name) if path is None else _claim(located(path))
         if run_dir is None:
@@ -128,7 +128,7 @@ class RunDir:
         return run_dir
 
     def rewind(self, metrics_bytes: int, step: int) -> None:
-        """Drop the records from ``step`` on, which come again.
+        """Drop the records from ``step`` on, because they will come again.
 
         Raises:
             RunDirError: It cannot be written.
@@ -141,7 +141,7 @@ class RunDir:
         self.events.go_back(step)
 
     def note(self) -> None:
-        """Write what ``about`` says now to run.json.
+        """Write ``about`` as it is now to run.json.
 
         Raises:
             RunDirError: It cannot be written.
@@ -152,7 +152,7 @@ class RunDir:
         """Append one record to metrics.jsonl, whole or not at all.
 
         Raises:
-            RunDirError: It cannot be written, a full disk for one.
+            RunDirError: It cannot be written, for example because the disk is full.
         """
         line = (strict_json.dumps(record) + "\n").encode()
         path = self.path / METRICS
@@ -182,7 +182,7 @@ class RunDir:
         self._let_go()
 
     def fail(self, status: str, message: str, *, keep: bool, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Say in run.json how the run ended, and keep the weights so far; with nothing to keep, remove what it made."""
+        """Say in run.json how the run ended, and keep the weights so far; if there are none, remove its files."""
         self.events.close(finished=False)
         self._let_go()
         if not keep:
@@ -194,16 +194,16 @@ class RunDir:
                 self._write_weights(weights)
             self._write_about()
         except RunDirError:
-            return  # a full disk is why it ends; run.json then stays as it was
+            return  # if a full disk ended the run, run.json stays as it was
 
     def _write_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """With what turns raw samples into inputs beside them."""
+        """Write the weights, together with what turns raw samples into inputs."""
         contiguous = {key: value.contiguous() for key, value in weights.items()}
         said = {"distfa": strict_json.dumps(self.about.get("inputs", {}))}
         self._write(WEIGHTS, safetensors.torch.save(contiguous, metadata=said))
 
     def _take_lock(self) -> bool:
-        """Whether nobody else drives the run."""
+        """Take the lock; False if another process drives the run."""
         self._lock = locked(self.path / METRICS)
         return self._lock is not None
 
@@ -223,8 +223,8 @@ class RunDir:
             raise cannot("write", target, exc) from exc
 
     def _remove(self) -> None:
-        """Remove the files of this run, and the directory if this run made it and nobody put more into it."""
-        events = self.path.glob(f"events.out.tfevents.*.{os.getpid()}.*")  # TensorBoard puts the process in the name
+        """Remove the files of this run; also the directory, if this run made it and nobody put more into it."""
+        events = self.path.glob(f"events.out.tfevents.*.{os.getpid()}.*")  # TensorBoard puts the process id in the name
         with contextlib.suppress(OSError):
             for name in (SPEC, RUN, WEIGHTS, METRICS, LOG):
                 (self.path / name).unlink(missing_ok=True)
@@ -235,10 +235,10 @@ class RunDir:
 
 
 def located(path: str | Path) -> Path:
-    """The path with ``~`` spelt out.
+    """The path with ``~`` replaced by the home directory.
 
     Raises:
-        RunDirError: Nobody has that home directory.
+        RunDirError: There is no such home directory.
     """
     try:
         return Path(path).expanduser()
@@ -247,18 +247,20 @@ def located(path: str | Path) -> Path:
 
 
 def _claim(path: Path, *, fresh: bool = False) -> RunDir | None:
-    """Take a directory; None where it is not empty, or another run was first.
+    """Claim a directory; None if it is not empty or another run was first.
 
     Args:
-        path: Where.
-        fresh: Whether it must not exist yet, not even empty.
+        path: The directory.
+        fresh: Whether it must not exist yet, not even as an empty one.
 
     Raises:
         RunDirError: It cannot be written.
     """
     made = False
     try:
-        os.fsencode(str(path).encode().decode())  # the system's encoding must have the name, and TensorBoard's, UTF-8
+        os.fsencode(
+            str(path).encode().decode()
+        )  # both the system's encoding and TensorBoard's, which is UTF-8, must be able to write the name
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             path.mkdir()
@@ -285,7 +287,7 @@ def _claim(path: Path, *, fresh: bool = False) -> RunDir | None:
 
 
 def _claim_new(name: str) -> RunDir:
-    """Take runs/<time>-<name>, with a number behind it where another run has that."""
+    """Claim runs/<time>-<name>, with a number at the end if another run has that name."""
     stem = Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}"
     number, run_dir = 1, _claim(stem, fresh=True)
     while run_dir is None:
@@ -295,7 +297,7 @@ def _claim_new(name: str) -> RunDir:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """run.json of a run directory; a run that nobody drives any more has the status ``lost``.
+    """The content of run.json; a run that did not end and that nobody drives any more gets the status ``lost``.
 
     Raises:
         RunDirError: There is no run there, or it cannot be read.
@@ -323,7 +325,7 @@ def _describe(network: Network) -> dict[str, Any]:
 
 
 def _require_room(path: Path, network: Network) -> None:
-    """Refuse at the start what would fail at the end."""
+    """Refuse at the start a disk that would be full at the end."""
     weights = sum(8 * layer.parameters for layer in network.layers)
     free, needed = shutil.disk_usage(path).free, weights + _MARGIN_BYTES
     if free < needed:

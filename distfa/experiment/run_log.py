@@ -1,7 +1,7 @@
 """A run's log for machines: one JSON object a line, with time, level, run, attempt, layer and step.
 
-What the process that drives a run says at WARNING and above goes there, beside where it went before, and what only this
-file is told (``LOG``): attempts, checkpoints, and the error of every layer.
+It holds what the process that drives a run logs at WARNING and above, which is still printed as before, and what is
+logged only for this file (``LOG``): attempts, checkpoints, and the error of every layer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ALL = logging.getLogger("distfa")
 
 
 class RunLog(logging.Handler):
-    """Appends to a run's log what belongs to the run: by its id, or by its thread where none is said.
+    """Appends to a run's log what belongs to the run: by the run's id, or by the thread if a record has no id.
 
     Args:
         path: The file.
@@ -43,24 +43,27 @@ class RunLog(logging.Handler):
             return
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
         line = {"time": at, "level": record.levelname.lower(), **said, "message": record.getMessage()}
-        with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:  # a full disk ends no run
+        with (
+            contextlib.suppress(OSError),
+            self._path.open("a", encoding="utf-8") as file,
+        ):  # a full disk must not end the run
             file.write(strict_json.dumps(line) + "\n")
         if record.name != LOG.name and not _others() and logging.lastResort is not None:
             logging.lastResort.handle(record)  # to stderr, as without this handler
 
 
 def _others() -> bool:
-    """Whether somebody else takes distfa's records."""
+    """Whether other handlers take distfa's records."""
     handlers = (*_ALL.handlers, *logging.getLogger().handlers)
     return any(not isinstance(handler, RunLog) for handler in handlers)
 
 
 @contextlib.contextmanager
 def kept(path: Path, run: str) -> Iterator[None]:
-    """Keep a run's log in a file, as long as it lasts.
+    """To be open during a run: keeps the run's log in a file.
 
     Args:
-        path: The file; made by the first line.
+        path: The file; it is made with the first line.
         run: The run's id.
     """
     handler = RunLog(path, run)

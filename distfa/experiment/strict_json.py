@@ -12,12 +12,12 @@ _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """``value`` as JSON; what JSON does not know, a path for one, becomes text."""
+    """``value`` as JSON; what JSON does not know, such as a path, becomes text."""
     return json.dumps(_named(value), allow_nan=False, default=str, indent=indent)
 
 
 def numbers(value: Any) -> Any:
-    """What was read, with NaN and infinities as floats again."""
+    """What was read, with the names of NaN and infinities turned into floats again."""
     if isinstance(value, dict):
         return {key: numbers(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -26,7 +26,7 @@ def numbers(value: Any) -> Any:
 
 
 def number(value: Any) -> Any:
-    """One figure as a float, where it is the name of one."""
+    """A figure; the name of NaN or an infinity becomes that float."""
     return _NUMBERS.get(value, value) if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""What a run trains: the network of the spec or the user's own model, split into layers, and compared with it after."""
+"""What a run trains: the model of the spec or of the user, split into layers and compared with them at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distfa.experiment.spec import ARRAYS, GIVEN, MLP, RunSpec
 from distfa.experiment.words import counted
 from distfa.runtime.job import RawInputs, RawTargets
 
-_AUDIT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of round-off between one thread and several
+_AUDIT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # room for round-off between one thread and several
 _MIXED_TOLERANCE = 0.1
 
 
@@ -33,7 +33,7 @@ class Subject:
 
     Attributes:
         network: Its layers.
-        model: The module they are of; None for a multi-layer perceptron that is drawn from the seed.
+        model: The module that the layers come from; None for a multi-layer perceptron that is drawn from the seed.
     """
 
     network: Network
@@ -41,13 +41,13 @@ class Subject:
 
     @property
     def modules(self) -> Mapping[int, nn.Sequential]:
-        """Every layer's own modules, by its number."""
+        """The modules of every layer, by its number."""
         if self.model is None:
             return {}
         return {number: layer_module(part) for number, part in enumerate(group(self.model), start=1)}
 
     def starts(self, init: str) -> Mapping[int, nn.Sequential]:
-        """The modules that the layers of a run start from: none where they are drawn from the seed.
+        """The modules that the layers of a run start from; empty if they are drawn from the seed.
 
         Args:
             init: ``RunSpec.init``.
@@ -58,7 +58,7 @@ class Subject:
         """Run every layer once as a mixed run does, with signals in bfloat16.
 
         Raises:
-            ModelError: A layer cannot; names it, and the way out.
+            ModelError: A layer cannot; the message names it and says what to do.
         """
         for number, module in self.modules.items():
             spec = self.network[number]
@@ -75,13 +75,13 @@ class Subject:
                 ) from exc
 
     def audit(self, recipe: Recipe, weights: Mapping[str, Tensor], inputs: Tensor, found: AuditRecord) -> None:
-        """Refuse an end in which the user's own model, with the trained weights, does not give what the layers give.
+        """Fail the run if the user's model with the trained weights does not give what the layers give.
 
         Args:
             recipe: The run's.
-            weights: As the run ends with them, by the model's keys.
+            weights: The weights at the end of the run, by the model's keys.
             inputs: The samples of the audit.
-            found: What the layers made of them.
+            found: The outputs of the layers for these samples.
 
         Raises:
             LayerError: They differ by more than round-off.
@@ -97,7 +97,7 @@ class Subject:
         scale = layers.abs().max().clamp_min(1.0)
         tolerance = _MIXED_TOLERANCE if recipe.mixed else _AUDIT_TOLERANCE[recipe.dtype]
         if not recipe.check_finite and not bool(torch.isfinite(layers).all()):
-            return  # the run went on with NaN or infinity, as it was told to, and nothing can be compared with those
+            return  # the run went on with NaN or infinity, as it was told to, and those cannot be compared
         if outputs.shape != layers.shape or not bool(((outputs - layers).abs() <= tolerance * scale).all()):
             apart = (outputs - layers).abs().max().item() if outputs.shape == layers.shape else float("nan")
             raise LayerError(
@@ -113,10 +113,10 @@ def network_for(spec: RunSpec, dataset: Dataset) -> Network:
 
 
 def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
-    """What the spec trains on a data set: the multi-layer perceptron, a ready network, or a user's function's.
+    """What the spec trains on a data set: the multi-layer perceptron, a ready network, or that of a user's function.
 
     Raises:
-        SpecError: No model of that name, or the spec is of a run from Python.
+        SpecError: There is no model of that name, or the spec is of a run from Python.
         ModelError: It cannot be split into layers.
     """
     if spec.model.name == MLP:
@@ -132,10 +132,10 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
 
 
 def require_from_spec(spec: RunSpec) -> None:
-    """Refuse a spec that does not say all: of a run from Python.
+    """Refuse a spec that does not contain everything: that of a run from Python.
 
     Raises:
-        SpecError: Its model or its data were objects there.
+        SpecError: Its model or its data were objects in Python.
     """
     if spec.model.name == GIVEN:
         raise SpecError(
@@ -163,7 +163,7 @@ def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:
 
 
 def _once_in_bfloat16(module: nn.Sequential, spec: LayerSpec, *, tokens: bool) -> None:
-    """A forward, its gradient and an evaluation of two samples; torch's random state is left as it was."""
+    """Make a forward, its gradient and an evaluation of two samples; torch's random state stays as it was."""
     signals, shape = torch.bfloat16, (2, *spec.input_shape)
     with torch.random.fork_rng(devices=[]):
         block = ModuleBlock(
@@ -185,7 +185,7 @@ def _dtype(spec: RunSpec) -> torch.dtype:
 
 
 def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTargets]:
-    """The data set as layers read it, in the shape the network takes."""
+    """The data set as layers read it, in the shape that the network takes."""
     inputs = RawInputs(
         train=dataset.train_x,
         test=dataset.test_x,
@@ -198,7 +198,7 @@ def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTarge
 
 
 def in_words(spec: RunSpec, network: Network) -> str:
-    """What is trained: the sizes of plain layers, or the model's name and how many layers it has."""
+    """What is trained: the sizes of plain layers, or the name of the model and its number of layers."""
     if network.seeded:
         return "-".join(map(str, network.sizes))
     name = "your model" if spec.model.name == GIVEN else spec.model.name

@@ -32,35 +32,36 @@ from distfa.experiment.spec import ARRAYS, GIVEN, RunSpec, load, parse
 from distfa.experiment.subject import subject_of
 from distfa.experiment.weights import load_weights, save_weights
 
-_ROWS = 1000  # of a prediction at once
+_ROWS = 1000  # samples of a prediction at once
 
 
 class Trainer:
-    """Trains a model's layers, each in an actor of its own.
+    """Trains a model's layers, each in its own actor.
 
     Args:
-        model: An ``nn.Sequential`` of any modules. A layer is a module with parameters and what follows it without any;
-            ``distfa.split(model, sample_shape)`` shows them. Training starts from the model's own weights; a network
-            of nothing but Linears and activations has its weights drawn from the spec's seed, unless ``init`` is
-            ``given``.
+        model: An ``nn.Sequential`` of any modules. A layer is a module with parameters and the modules without
+            parameters that follow it; ``distfa.split(model, sample_shape)`` shows the layers. Training starts from the
+            model's weights; but the weights of a network of only Linears and activations are drawn from the spec's
+            seed, unless ``init`` is ``given``.
         spec: A ``RunSpec``, the path of a YAML spec, or None for the defaults.
-        callbacks: One or several ``distfa.Callback`` objects: ``EarlyStopping()``, ``BestWeights()``, your own.
-        scheduler: Of the learning rate: one of ``torch.optim.lr_scheduler``, or a function that makes one for an
-            optimizer. distfa's own are ``optimizer={"lr": 0.1, "schedule": "cosine", "warmup_steps": 100}``.
-        scheduler_by: ``epoch`` or ``step``: after what the scheduler goes on; None: as its kind is usually used.
+        callbacks: One or several ``distfa.Callback`` objects: ``EarlyStopping()``, ``BestWeights()``, or your own.
+        scheduler: Scheduler of the learning rate: one of ``torch.optim.lr_scheduler``, or a function that makes one for
+            an optimizer. distfa also has schedules: ``optimizer={"lr": 0.1, "schedule": "cosine", "warmup_steps":
+            100}``.
+        scheduler_by: ``epoch`` or ``step``: when the scheduler is stepped; None: as its kind is usually stepped.
         verbose: Whether progress is shown on stderr; None: in a terminal or a notebook.
         settings: Keys of the spec, dots written as double underscores: ``optimizer__lr=0.01``; or whole
-            parts as dictionaries: ``optimizer={"name": "sgd", "lr": 0.01}``. ``optimizer`` takes one of
-            ``torch.optim``'s objects, too: every layer then runs one like it.
+            parts as dictionaries: ``optimizer={"name": "sgd", "lr": 0.01}``. ``optimizer`` can also be an object of
+            ``torch.optim``: then every layer runs one like it.
 
     Attributes:
-        network: The layers, once the shape of a sample is known, which is when ``fit`` has been called.
+        network: The layers; known once ``fit`` has been called, because it needs the shape of a sample.
         history: One row per epoch, of all fits.
-        result: Of the last fit.
+        result: The result of the last fit.
 
     Raises:
         ModelError: The model cannot be split into layers, or would be trained as something else.
-        SpecError: An unknown key, or a value that breaks a rule.
+        SpecError: A key is unknown, or a value breaks a rule.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
@@ -108,28 +109,28 @@ class Trainer:
     ) -> Result:
         """Train, and load the trained weights and running statistics into the model.
 
-        A second ``fit`` goes on from the weights that the first one found, with fresh optimizers and with feedback that
-        starts on these weights (``init: aligned``); ``reset()`` starts from scratch.
+        A second ``fit`` goes on from the weights that the first one found, with new optimizers and with feedback that
+        starts aligned with these weights (``init: aligned``); ``reset()`` starts from scratch.
 
         Args:
             train: (x, y) of arrays, tensors or pandas objects; a pandas table or Ray data with ``target``; a torch
                 ``Dataset`` or ``DataLoader``, whose samples are made again in every epoch, so that random augmentation
-                works (its batches are the run's own, by ``batch_size``; a sampler or a seeded shuffling of its own is
-                kept); any iterable of batches, which is read once; a ``distfa.data.Dataset``, or the name of one.
-                Images with their channels last are turned for a model that begins with a convolution. Integers for a
-                model that begins with an Embedding are its tokens; labels that are text get numbers.
-            test: As ``train``; None where ``train`` is a Dataset, or for no evaluation.
+                works (the run makes its own batches, by ``batch_size``, but keeps the loader's sampler or seeded
+                shuffling); any iterable of batches, which is read once; a ``distfa.data.Dataset``, or the name of one.
+                For a model that begins with a convolution, images with their channels last get them first. For a model
+                that begins with an Embedding, integers are tokens. Labels that are text get numbers.
+            test: As ``train``; None if ``train`` is a ``distfa.data.Dataset``, or for no evaluation.
             target: The column of a table that is learned.
-            observer: Called with all that happens as the run goes on; ``callbacks`` are simpler.
-            resume: The directory of a run of this model on these data that ended early; it goes on from its last
-                checkpoint.
+            observer: Called with everything that happens while the run goes on; ``callbacks`` are simpler.
+            resume: The directory of an earlier run of this model on these data that ended early; that run goes on from
+                its last checkpoint.
 
         Returns:
             The figures, and where the run is kept.
 
         Raises:
             DistfaError: Bad input, or the run failed; the model is then as it was.
-            KeyboardInterrupt: The user ended it: the model then has the weights so far, and the run directory, too.
+            KeyboardInterrupt: The user ended it; the model and the run directory then have the weights so far.
         """
         dataset = self._dataset(train, test, target)
         described = {"name": dataset.name} if dataset.name in data.NAMES else {"name": ARRAYS}
@@ -172,7 +173,7 @@ class Trainer:
             x: (n, ...) in a form that ``fit`` takes; an array, a tensor or a pandas table.
 
         Raises:
-            DataError: Samples have another shape than the model takes.
+            DataError: The samples do not have the shape that the model takes.
         """
         first = next(self.model.parameters())
         given = x.to_numpy() if hasattr(x, "to_numpy") else x
@@ -191,14 +192,14 @@ class Trainer:
                 module.training = mode
 
     def evaluate(self, test: Any, *, target: str | None = None) -> Scores:
-        """Loss and metrics of the model as it is now.
+        """Loss and metrics of the model with its current weights.
 
         Args:
-            test: As ``fit`` takes it: (x, y) and so on.
+            test: Data in a form that ``fit`` takes: (x, y) and so on.
             target: The column of a table that is learned.
 
         Returns:
-            Loss, rows, and what fits the targets: accuracy; or mean absolute error, root mean square error and R^2.
+            Loss, rows, and what suits the targets: accuracy; or mean absolute error, root mean square error and R^2.
         """
         dataset = self._dataset(test, None, target, outputs_of_model=True)
         if isinstance(test, data.Dataset) and len(dataset.test_x):
@@ -213,14 +214,14 @@ class Trainer:
         return scores(found, torch.from_numpy(y), loss, self.spec.loss)
 
     def save(self, path: str | Path) -> Path:
-        """Keep the model's weights in a safetensors file, under its own keys, written whole or not at all."""
+        """Save the model's weights in a safetensors file, under the model's keys, written whole or not at all."""
         return save_weights(Path(path), self.model.state_dict())
 
     def load(self, path: str | Path) -> Trainer:
-        """Take the weights of a file that ``save`` wrote, or of a run directory; the next ``fit`` goes on from them.
+        """Load the weights of a file that ``save`` wrote, or of a run directory; the next ``fit`` goes on from them.
 
         Raises:
-            RunDirError: There are none, or they are another model's.
+            RunDirError: There are none, or they belong to another model.
         """
         weights = load_weights(Path(path))
         try:
@@ -231,7 +232,7 @@ class Trainer:
         return self
 
     def reset(self) -> Trainer:
-        """The model as it was given, and no history."""
+        """Go back to the model as it was given, without history."""
         self.model.load_state_dict(self._start)
         self.history, self.result, self._fits = History(), None, 0
         return self
@@ -255,7 +256,7 @@ class Trainer:
         raw = {**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}}
         raw["checkpoint"] |= {"at_evaluation": True}
         if self._fits and resume is None:
-            raw["seed"] = (self.spec.seed + self._fits) % 2**63  # other orders and other dropout than before
+            raw["seed"] = (self.spec.seed + self._fits) % 2**63  # another order and other dropout masks than before
             raw["run_dir"] = self.spec.run_dir and f"{self.spec.run_dir}-{self._fits + 1}"
         spec = parse(raw)
         if self._scheduler is None:
@@ -292,7 +293,7 @@ class Trainer:
 
 
 def _several(train: Any) -> bool:
-    """Whether targets (n, C) hold whole numbers and are not labels: for bce and mse they are shares and quantities."""
+    """Whether targets (n, C) are whole numbers but not labels: for bce and mse they are shares and quantities."""
     y = train[1] if isinstance(train, tuple) and len(train) == 2 else None
     shape = np.shape(y.detach().cpu() if isinstance(y, Tensor) else y) if y is not None else ()
     return len(shape) == 2

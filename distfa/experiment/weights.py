@@ -1,4 +1,4 @@
-"""Weights in files: of a run directory, or of a file alone."""
+"""Weights in files: in a run directory, or in a file alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         status = read_about(path).get("status")
         raise RunDirError(f"{path} has no {WEIGHTS}: the run's status is {status!r}; only a finished run has weights")
     try:
-        return safetensors.torch.load(file.read_bytes())  # its load_file takes no name outside UTF-8
+        return safetensors.torch.load(file.read_bytes())  # load_file of safetensors takes no name outside UTF-8
     except (OSError, safetensors.SafetensorError) as exc:
         raise RunDirError(f"cannot read {file}: {exc}") from exc
 

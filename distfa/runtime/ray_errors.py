@@ -50,7 +50,7 @@ _NODE_LOG = "look at that node: 'ray status', and the logs in its /tmp/ray/sessi
 _NODE = f"it was switched off, cut off from the network, or its Ray was stopped; {_NODE_LOG}"
 _CRASH = f"look for the system's out-of-memory killer (dmesg) or a crash; {_NODE_LOG}"
 _ENVIRONMENT = (
-    "make sure that the packages and folders it names are available on every node; under 'uv run',  "
+    "make sure that the packages and folders it names are available on every node; under 'uv run', "
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 uses each node's own environment as it is"
 )
 _ROOM = "run 'ray status' to see what is there, and ask for less under ray.resources"

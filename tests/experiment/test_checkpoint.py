@@ -251,7 +251,7 @@ def test_a_disk_that_fills_up_keeps_the_checkpoints_it_has_and_the_run_goes_on(d
     _, weights = trained(spec(tmp_path / "whole"), digits)
     s = spec(tmp_path / "run", checkpoint={"every": 4, "seconds": 0, "keep": 20, "dir": str(small_disk / "kept")})
     _, found = trained(s, digits)
-    assert "No space left on device; see that there is room" in caplog.text
+    assert "No space left on device; check that there is room" in caplog.text
     assert_same_bits(found, weights)
     store = Store(str(small_disk / "kept"), keep=20)
     assert 4 in store.steps()

@@ -41,7 +41,7 @@ def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
     page = (tmp_path / "both.html").read_text("utf-8")
     assert "They differ in rule." in page
     best = max(found, key=lambda run: run.result["test_accuracy"])
-    assert f"The best on its test set is rule {best.rule}: {best.result['test_accuracy']:.2%}." in page
+    assert f"Best on its test set is rule {best.rule}: {best.result['test_accuracy']:.2%}." in page
     for run in found:
         assert f"<td>{run.result['test_loss']:.4f}</td>" in page
     assert page.count('"name":"rule dfa"') == 3  # loss, accuracy, alignment
@@ -53,4 +53,4 @@ def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
 
 def test_runs_that_are_equally_good_are_both_named(runs):
     run = read_run(runs[0])
-    assert "Equally good on the test set, and not beaten: one; two: " in _best([(run, "one"), (run, "two")])
+    assert "Best on the test set, and equally good: one; two: " in _best([(run, "one"), (run, "two")])

@@ -148,7 +148,7 @@ def test_both_sides_of_the_law_grow_from_zero_and_causes_add_up_to_the_drift(tmp
     first, *_ = found["drift"].traces
     assert first["y"][-1] == pytest.approx(STEPS * 1e-3)  # float sums of thirty terms
     assert "whole drift" in found["drift"].see
-    assert "Zero throughout, but for rounding: non-homogeneous activation" in found["drift"].see
+    assert "Always zero, except for rounding: non-homogeneous activation" in found["drift"].see
 
 
 def test_rounding_in_the_update_of_plain_sgd_is_not_called_another_optimizer(tmp_path):
@@ -191,7 +191,7 @@ def test_a_lossy_codec_leaves_transport_without_a_tolerance(tmp_path):
     [
         ("ledger", {"spec": "rule: drtp\n"}, ("law",), "Rule drtp has no potential, so no"),
         ("ledger", {"spec": "rule: fa\nledger: {every: 0}"}, ("law",), "ledger was off"),
-        ("probe", {}, ("alignment",), "left no probes"),
+        ("probe", {}, ("alignment",), "has no probes"),
     ],
 )
 def test_what_a_run_lacks_is_left_out_with_the_reason(tmp_path, left_out, changes, absent, why):

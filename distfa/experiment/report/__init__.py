@@ -1,7 +1,7 @@
 """The report of a run: one HTML page that needs no network.
 
 records.py   what the run directory holds, checked line by line
-plots.py     what the figures are made of: colours, panels, thinning
+plots.py     the parts of figures: colours, panels, thinning
 training.py  figures of the training itself: curves, alignment, bytes, time
 law.py       figures of the conservation law
 facts.py     its title, its result and its host in words

@@ -1,4 +1,4 @@
-"""Several runs on one page: a table of what they came to, and their curves in one set of axes."""
+"""Several runs on one page: a table of their results, and their curves in one set of axes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def differences(runs: Sequence[Run]) -> list[str]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """What they differ in, where that tells them apart; else their directories."""
+    """What the runs differ in, if that tells them apart; else their directories."""
     keys = differences(runs)
     names = [", ".join(f"{key} {flat(run.spec).get(key)}" for key in keys) for run in runs]
     told = len(set(names)) == len(names) and keys and max(map(len, names)) < 60
@@ -59,30 +59,28 @@ def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     found = [f"They differ in {', '.join(keys)}." if keys else "They have the same settings."]
     done = [(run, name) for run, name in zip(runs, names, strict=True) if run.result.get("test_loss") is not None]
     if len({run.about.get("data_digest") for run in runs}) > 1:
-        found.append(
-            "They were not trained on the same data, so that their figures cannot be compared with each other."
-        )
+        found.append("They were not trained on the same data, so their figures cannot be compared with each other.")
     if len(done) > 1:
         found.append(_best(done))
     sent = [(_sent(run), name) for run, name in zip(runs, names, strict=True) if _sent(run)]
     if len(sent) > 1:
         least, most = min(sent), max(sent)
         found.append(
-            f"The fewest bytes between layers were sent by {least[1]}: {least[0] / most[0]:.2f} of {most[1]}'s."
+            f"The fewest bytes between layers were sent by {least[1]}: {least[0] / most[0]:.2f} of those of {most[1]}."
         )
     return found
 
 
 def _best(done: Sequence[tuple[Run, str]]) -> str:
-    """Which run is the best on its test set, or which are."""
+    """Which run is, or which runs are, the best on the test set."""
     by_accuracy = all(run.result.get("test_accuracy") is not None for run, _ in done)
     key, pick = ("test_accuracy", max) if by_accuracy else ("test_loss", min)
     figure = pick(float(run.result[key]) for run, _ in done)
     names = [name for run, name in done if run.result[key] == figure]
     said = f"{figure:.2%}" if by_accuracy else f"a loss of {figure:.4f}"
     if len(names) > 1:
-        return f"Equally good on the test set, and not beaten: {'; '.join(names)}: {said}."
-    return f"The best on its test set is {names[0]}: {said}."
+        return f"Best on the test set, and equally good: {'; '.join(names)}: {said}."
+    return f"Best on its test set is {names[0]}: {said}."
 
 
 def _sent(run: Run) -> int:
@@ -119,7 +117,7 @@ def _figure(value: Any, form: str) -> str:
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> Figure:
-    """Test figures over steps; of the training where a run has no test set."""
+    """Test figures over steps; training figures for a run without a test set."""
     title, keys = "Test loss and accuracy", ["loss"]
     if any(row.get("accuracy") is not None for run in runs for row in run.evals):
         keys.append("accuracy")
@@ -136,7 +134,7 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> Figure:
     layout["yaxis"]["rangemode"] = "tozero"
     if len(keys) == 2:
         layout["yaxis2"]["tickformat"] = ".0%"
-    see = "After each evaluation; of the training batches where a run has no test set."
+    see = "After each evaluation; for a run without a test set the figures of its training batches."
     return Figure(name="curves", title=title, see=see, traces=traces, layout=layout)
 
 
@@ -150,5 +148,5 @@ def _alignment(runs: Sequence[Run], names: Sequence[str]) -> Figure:
     if not traces:
         return Figure(name="alignment", title=title, see="No run left probes (probe.every).")
     layout = panels(["cosine"], columns=1)
-    see = "1 is backpropagation's own direction, 0 none of it."
+    see = "1 is the direction of backpropagation itself, 0 has nothing of it."
     return Figure(name="alignment", title=title, see=see, traces=traces, layout=layout)

@@ -1,4 +1,4 @@
-"""What the report says of a run in words: its title, its result, its host."""
+"""What the report says about a run in words: its title, its result, its host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def subtitle(run: Run) -> str:
 
 
 def result_facts(run: Run) -> dict[str, str]:
-    """How it ended."""
+    """The result of the run."""
     result = run.result
     facts = {"status": str(run.about.get("status", "unknown")), "seed": str(run.about.get("seed", "unknown"))}
     if not result:
@@ -38,7 +38,7 @@ def result_facts(run: Run) -> dict[str, str]:
 
 
 def layer_facts(run: Run) -> dict[str, str]:
-    """Where each layer was, how it fared, and its last error."""
+    """Where each layer was, how far it came, and its last error."""
     facts = {}
     for row in run.layers:
         said = f"node {row.get('node', '?')}, pid {row.get('pid', '?')}, step {row.get('step', '?')}"
@@ -51,7 +51,7 @@ def layer_facts(run: Run) -> dict[str, str]:
 
 
 def host_facts(run: Run) -> dict[str, str]:
-    """Where it ran."""
+    """The machine and software it ran on."""
     host = run.about.get("host", {})
     load = ", ".join(f"{value:.1f}" for value in host.get("load_average", []))
     return {

@@ -1,4 +1,4 @@
-"""What a run came to, in a sentence per question: how good, aligned, lawful, how many bytes, where the time went."""
+"""The result of a run, one sentence per question: how good, aligned, lawful, how many bytes, where time went."""
 
 from __future__ import annotations
 

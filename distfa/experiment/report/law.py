@@ -22,7 +22,7 @@ _CAUSES = (
     ("change", "all causes together"),
 )
 _LAWFUL = ("discretisation", "optimizer", "nonhomogeneity", "staleness", "renewal")
-_ROUNDING = 1e-6  # of plain SGD's updates leaves this much of the optimizer's term at most
+_ROUNDING = 1e-6  # with plain SGD the rounding of updates leaves at most this share in the optimizer's term
 _LIMITS = (("transport", "transport_tolerance"), ("residual", "tolerance"))
 _TITLES = {
     "law": "Both sides of the law",
@@ -41,7 +41,7 @@ def law_figures(run: Run) -> list[Figure]:
 
 def _no_entries(run: Run) -> str:
     if run.rule in RULES and not RULES[run.rule].potential:
-        return f"Rule {run.rule} has no potential, so no conservation law, and no ledger is kept."
+        return f"Rule {run.rule} has no potential, so it has no conservation law, and no ledger is kept."
     if not (run.spec.get("ledger") or {}).get("every", 1):
         return "The ledger was off (ledger.every: 0), so there are no entries."
     return "The run left no ledger entries: it kept no ledger, or ended before the first entry."
@@ -56,7 +56,7 @@ def _label(boundary: int) -> str:
 
 
 def _moves(run: Run, cause: str) -> bool:
-    """Whether a cause is more than zero, or, of those that ought to be zero, more than rounding."""
+    """Whether a cause is more than zero; for a cause that should be zero, whether it is more than rounding."""
     total = {key: sum(abs(float(row[key])) for row in run.ledger) for key in (cause, "discretisation")}
     floor = _ROUNDING * total["discretisation"] if cause in ("optimizer", "nonhomogeneity") else 0.0
     return total[cause] > floor
@@ -76,7 +76,7 @@ def _law(run: Run) -> Figure:
                 continue  # the law has no such side here
             growth = [row[key] - rows[0][key] for row in shown]
             name, hue = f"{boundary}: {key}", _hue(run, boundary)
-            opacity = 0.5 if key == "incoming" else 1.0  # so that the dashes show on the line below them
+            opacity = 0.5 if key == "incoming" else 1.0  # so that the dashes can be seen on the line below them
             traces.append(line(steps, growth, name, hue, dash=dash, width=width, opacity=opacity))
         accounted = [sum(row[cause] for cause in _LAWFUL) for row in shown]
         for part, y, style in (
@@ -86,16 +86,16 @@ def _law(run: Run) -> Figure:
             hue = _hue(run, boundary)
             traces.append(line(steps, y, f"{boundary}: {part}", hue, panel=1, showlegend=False, **style))
     one_sided = [str(boundary) for boundary, rows in run.boundaries.items() if "potential" not in rows[0]]
-    parts = "the gap between them is the drift shown next"
+    parts = "the gap between them is the drift of the next figure"
     if _moves(run, "optimizer"):
-        parts = "here the optimizer, not being plain SGD, moves them apart lawfully, as the drift by cause shows"
+        parts = "here the optimizer is not plain SGD and moves them apart within the law, as the drift by cause shows"
     return Figure(
         name="law",
         title=_TITLES["law"],
-        see="First panel, solid: growth of ½(‖W‖² + ‖b‖²) of layer l since the first entry; dashed: growth of its "
-        f"feedback potential Φ. Under gradient flow the two lie on each other; {parts}. Second panel: how Q, one less "
-        "the other, changed in the step of each entry, solid as measured, dashed as lawful causes account for it: "
-        "these lie on each other under every optimizer, as long as layers and wire do what they should."
+        see="First panel: growth since the first entry, solid for ½(‖W‖² + ‖b‖²) of layer l, dashed for its feedback "
+        f"potential Φ. Under gradient flow the two lines are the same; {parts}. Second panel: change of Q, the first "
+        "minus the second, in the step of each entry, solid as measured, dashed as its lawful causes explain it. "
+        "These two are the same under every optimizer, as long as layers and wire do what they should."
         + _one_sided(one_sided),
         traces=traces,
         layout=panels(["growth since the first entry", "change of Q in one step"], columns=2),
@@ -107,8 +107,7 @@ def _one_sided(boundaries: list[str]) -> str:
         return ""
     return (
         f" No dashed line at boundary {', '.join(boundaries)}: the layer above is not a single Linear or convolution, "
-        "so "
-        "the law has no other side there; what is booked is the pairing <s, h>, which both ends must agree on."
+        "so the law has no other side there; the ledger has the pairing <s, h>, on which both ends must agree."
     )
 
 
@@ -125,16 +124,16 @@ def _drift(run: Run) -> Figure:
     for panel in range(len(moved)):
         layout["yaxis" if panel == 0 else f"yaxis{panel + 1}"]["exponentformat"] = "power"
     see = [
-        "What moved Q = ½(‖W‖² + ‖b‖²) - Φ, added up over entries; each panel has its own scale, the last is the sum.",
+        "What moved Q = ½(‖W‖² + ‖b‖²) - Φ, summed over entries. Each panel has its own scale; the last is the sum.",
         _sampling(run),
     ]
     if still := [title.partition(":")[0] for key, title in _CAUSES if (key, title) not in moved]:
-        see.append(f"Zero throughout, but for rounding: {', '.join(still)}.")
+        see.append(f"Always zero, except for rounding: {', '.join(still)}.")
     return Figure(name="drift", title=_TITLES["drift"], see=" ".join(see), traces=traces, layout=layout)
 
 
 def _sampling(run: Run) -> str:
-    """How many of the steps the sums are over."""
+    """Whether the sums are over all steps or over some of them."""
     steps = sorted({row["step"] for row in run.ledger})
     stride = max((b - a for a, b in pairwise(steps)), default=1)
     if stride == 1:
@@ -156,7 +155,7 @@ def _checks(run: Run) -> Figure:
     for panel, axis in enumerate(("yaxis", "yaxis2")):
         layout[axis] |= {"type": "log", "exponentformat": "power", "dtick": _decades(traces, panel)}
     see = [
-        "Each dot is one entry, each dotted line what rounding may leave: below it the law held.",
+        "Each dot is one entry. Each dotted line is the most that rounding may leave: below it the law held.",
         f"Values that broke it, marked red: {broken:,}." if broken else "No entry broke it.",
     ]
     if all(row.get("transport_tolerance") is None for row in run.ledger):
@@ -167,13 +166,13 @@ def _checks(run: Run) -> Figure:
 
 
 def _decades(traces: Sequence[Trace], panel: int) -> int:
-    """Decades from tick to tick of a log axis, so that there are a few ticks, each at a power of ten."""
+    """Decades between ticks of a log axis, so that there are only a few ticks, each at a power of ten."""
     shown = [math.log10(y) for t in traces if t["yaxis"] == axes(panel)["yaxis"] for y in t["y"] if 0 < y < math.inf]
     return max(1, round((max(shown) - min(shown)) / 5)) if shown else 1
 
 
 def _against_limit(run: Run, boundary: int, rows: list[Row], key: str, limit: str, panel: int) -> list[Trace]:
-    """Dots for the entries of a boundary, the largest of each window, and a dotted line for their tolerance."""
+    """Dots for the entries of a boundary (the largest of each window) and a dotted line for their tolerance."""
 
     def largest(window: Sequence[Row]) -> Row:
         return max(window, key=lambda row: abs(row[key]))
@@ -219,8 +218,8 @@ def _angle(run: Run) -> Figure:
     return Figure(
         name="angle",
         title=_TITLES["angle"],
-        see="The angle between the weights above a boundary and its feedback matrix: 0° is backpropagation's own "
-        "feedback, 90° is none of it; an aligned start begins near 0°, a random one near 90°.",
+        see="The angle between the weights above a boundary and its feedback matrix: 0° is the feedback of "
+        "backpropagation, 90° has nothing of it. An aligned start begins near 0°, a random one near 90°.",
         traces=traces,
         layout=layout,
     )

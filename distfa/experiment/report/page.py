@@ -17,7 +17,7 @@ from distfa.experiment.report.records import Row, Run, read_run
 from distfa.experiment.report.timeline import timeline
 from distfa.files import write_whole
 
-# Nothing may be fetched, but plotly where it lies beside the page. Its "download as PNG" needs data and blob images.
+# Nothing may be fetched except a plotly file beside the page. Its "download as PNG" needs data and blob images.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' 'self' file:; style-src 'unsafe-inline'; img-src data: blob:"
 _PLOTLY = "<script>plotly</script>"  # where plotly goes, or a link to it
 _STYLE = """
@@ -121,7 +121,7 @@ def write_report(run_dir: Path, out: Path | None = None, *, shared: bool = False
 
 
 def figures(run: Run) -> list[Figure]:
-    """Every figure of the report, absent ones with their reason."""
+    """Every figure of the report; those that are missing say why."""
     return [
         training.curves(run),
         *law.law_figures(run),
@@ -155,9 +155,9 @@ def document(title: str, subtitle: str, body: list[str], drawn: list[Figure]) ->
 
     Args:
         title: Plain text, as ``subtitle``.
-        subtitle: Below it.
-        body: Markup of its parts.
-        drawn: The figures that ``section`` made place for in it.
+        subtitle: Plain text below the title.
+        body: HTML of the parts of the page.
+        drawn: The figures for which ``section`` made a place in ``body``.
     """
     title = html.escape(title)
     data = {figure.name: {"traces": figure.traces, "layout": figure.layout} for figure in drawn if figure.traces}
@@ -176,7 +176,7 @@ def document(title: str, subtitle: str, body: list[str], drawn: list[Figure]) ->
 
 
 def _boxes(run: Run) -> list[str]:
-    """What a reader must know first: how the run failed, a broken law, what was left out."""
+    """Boxes with what a reader must know first: how the run failed, a broken law, what was left out."""
     found = (
         [(f"The run {run.about.get('status', 'ended')}", run.about["error"], " error")]
         if run.about.get("error")
@@ -221,18 +221,18 @@ def _footer(run: Run) -> list[str]:
 
 
 def box(head: str, text: str, kind: str = "") -> str:
-    """What must be read first; ``kind`` is `` error`` or empty."""
+    """A box that must be read first; ``kind`` is `` error`` or empty."""
     return f'<section class="box{kind}"><h2>{html.escape(head)}</h2><p>{html.escape(text)}</p></section>'
 
 
 def says(sentences: list[str]) -> str:
-    """What a run, or a comparison, comes to: a sentence each."""
+    """The findings of a run or of a comparison, one sentence each."""
     items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
     return f'<section class="says"><h2>In short</h2><ul>{items}</ul></section>'
 
 
 def definitions(rows: dict[str, str]) -> str:
-    """Names and what they stand for."""
+    """A list of names with their values."""
     return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in rows.items()) + "</dl>"
 
 
@@ -246,12 +246,12 @@ def section(figure: Figure) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot end the script element that it is in."""
     return json.dumps(_finite(value), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinity, sums of large terms for one, are gaps."""
+    """The numbers with gaps for NaN and infinity, which sums of large terms can be."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -263,9 +263,10 @@ def write_page(out: Path, text: str, *, shared: bool = False) -> None:
     """Write a page, whole or not at all.
 
     Args:
-        out: Where.
-        text: What ``document`` made.
-        shared: Whether plotly's 4.8 MB lie in a file beside the page, which all pages of a folder share, and not in it.
+        out: The file to write.
+        text: The page that ``document`` made.
+        shared: Whether plotly's 4.8 MB are in a file beside the page, which all pages of a folder share, instead of in
+            the page.
 
     Raises:
         RunDirError: It cannot be written.

@@ -1,4 +1,4 @@
-"""What the figures are made of: colours, panels and thinning.
+"""The parts of figures: colours, panels and thinning.
 
 A figure is the plain JSON that plotly.js draws. Building it without plotly's Python classes keeps the report
 quick, and the tests put every figure through those classes.
@@ -14,11 +14,11 @@ T = TypeVar("T")
 Trace = dict[str, Any]
 
 INK, MUTED, RED = "#1f2933", "#7b8794", "#d1001f"
-# Okabe and Ito's palette for every kind of colour vision, less its reds (those mean a broken law here) and yellow.
+# Okabe and Ito's palette for every kind of colour vision, without yellow and its reds (red means a broken law here).
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D31", "#6A51A3")
 _CIVIDIS = ((0, 34, 78), (53, 69, 108), (102, 105, 112), (148, 142, 119), (200, 184, 102), (254, 232, 56))
-MAX_POINTS = 1500  # per line; more cannot be told apart on a screen
-_FEW_POINTS = 25  # up to which each is marked: a line of one point is invisible
+MAX_POINTS = 1500  # per line; more cannot be distinguished on a screen
+_FEW_POINTS = 25  # up to this many points each gets a mark: a line of one point is invisible
 _PANEL_PIXELS, _ROW_GAP_PIXELS, _COLUMN_GAP = 220, 78, 0.085
 
 
@@ -27,11 +27,11 @@ class Figure:
     """A figure, or why there is none.
 
     Attributes:
-        name: Of its element in the page.
-        title: Heading.
-        see: One plain sentence saying what to see; for an absent figure why it is absent.
-        traces: What plotly draws; empty for an absent figure.
-        layout: Where.
+        name: Name of its element in the page.
+        title: Its heading.
+        see: One plain sentence on what to look at; for a missing figure why it is missing.
+        traces: What plotly draws; empty for a missing figure.
+        layout: Axes and panels.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Figure:
 
 
 def colour(index: int, count: int) -> str:
-    """Of boundary or layer ``index`` of ``count``, counted from 1: the same in every figure."""
+    """The colour of boundary or layer ``index`` of ``count``, counted from 1: the same in every figure."""
     if count <= len(_PALETTE):
         return _PALETTE[(index - 1) % len(_PALETTE)]
     position = (index - 1) / max(count - 1, 1) * (len(_CIVIDIS) - 1)
@@ -86,7 +86,7 @@ def axes(panel: int) -> dict[str, str]:
 
 
 def line(x: Sequence[float], y: Sequence[float | None], name: str, hue: str, *, panel: int = 0, **more: Any) -> Trace:
-    """A line; ``more`` is plotly's, ``dash`` and ``width`` go to its line."""
+    """A line; ``more`` goes to plotly, ``dash`` and ``width`` to plotly's ``line``."""
     style = {"color": hue, "width": more.pop("width", 2)} | ({"dash": more.pop("dash")} if "dash" in more else {})
     mode = "lines" if len(x) > _FEW_POINTS else "lines+markers"
     return {
@@ -97,7 +97,7 @@ def line(x: Sequence[float], y: Sequence[float | None], name: str, hue: str, *, 
 
 
 def thin(rows: Sequence[T], keep: Callable[[Sequence[T]], T] = lambda window: window[-1]) -> list[T]:
-    """At most ``MAX_POINTS`` rows, one of each window of equal length, the first row always among them."""
+    """At most ``MAX_POINTS`` rows, one from each window of equal length, always including the first row."""
     if len(rows) <= MAX_POINTS:
         return list(rows)
     size = -(-len(rows) // (MAX_POINTS - 1))

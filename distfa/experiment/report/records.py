@@ -1,4 +1,4 @@
-"""What a run directory holds, read for the report: run.json, spec.yaml, and metrics.jsonl checked line by line."""
+"""Reads a run directory for the report: run.json, spec.yaml, and metrics.jsonl, which is checked line by line."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class Run:
     """A run as the report sees it.
 
     Attributes:
-        path: Its directory.
+        path: The run's directory.
         about: run.json.
         spec: spec.yaml.
-        steps: Records of kind ``step``; the others likewise.
-        evals: Of kind ``eval``.
-        ledger: Of kind ``ledger``.
-        probes: Of kind ``probe``.
-        traffic: Of kind ``traffic``: bytes and waiting so far.
-        timelines: Of kind ``timeline``: what each layer did in a few steps.
-        findings: Of kind ``finding``: signs of collapse, and settings that cannot go well.
+        steps: Records of kind ``step``.
+        evals: Records of kind ``eval``.
+        ledger: Records of kind ``ledger``.
+        probes: Records of kind ``probe``.
+        traffic: Records of kind ``traffic``: bytes and waiting so far.
+        timelines: Records of kind ``timeline``: what each layer did in a few steps.
+        findings: Records of kind ``finding``: signs of collapse, and settings that cannot go well.
         notes: What was left out in reading, one sentence each.
     """
 
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def layers(self) -> list[Row]:
-        """How each layer is doing, as it was written down last, with its last error; none of a run in one process."""
+        """How each layer was doing when that was last written, with its last error; empty for a run in one process."""
         rows = (self.result.get("facts") or {}).get("layers") or (self.traffic[-1]["layers"] if self.traffic else [])
         errors = self.about.get("last_errors") or {}
         return [row | {"last_error": errors.get(str(row["layer"]))} for row in rows]
@@ -113,15 +113,16 @@ def read_run(path: Path) -> Run:
     """Read a run directory.
 
     Raises:
-        RunDirError: It is none, or a file in it is damaged; a metrics line is named by its number.
+        RunDirError: It is not a run directory, or a file in it is damaged; a damaged line of metrics is named by its
+            number.
     """
     path = located(path)
     about = read_about(path)
     rows, notes = _read_metrics(path / METRICS)
     if about.get("status") == "running":
-        notes = [*notes, "The run is still under way: this is what it had written so far."]
+        notes = [*notes, "The run is still under way: this is what it has written so far."]
     if about.get("status") == "lost":
-        notes = [*notes, "Whoever drove the run ended without a word: this is what it had written by then."]
+        notes = [*notes, "The process that drove the run ended without saying so: this is what it had written by then."]
     of: dict[str, list[Row]] = {kind: [] for kind in _NEEDED}
     for row in rows:
         of[row["kind"]].append(row)
@@ -141,7 +142,7 @@ def read_run(path: Path) -> Run:
 
 
 def _read_spec(file: Path) -> Mapping[str, Any]:
-    """spec.yaml; empty where there is none."""
+    """The content of spec.yaml; empty if there is none."""
     try:
         spec = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -152,7 +153,7 @@ def _read_spec(file: Path) -> Mapping[str, Any]:
 
 
 def _read_metrics(file: Path) -> tuple[list[Row], list[str]]:
-    """(records, notes). A last line without its newline is a write cut short, and left out with a note."""
+    """(records, notes). A last line without newline is incomplete: it is left out, with a note."""
     try:
         lines = file.read_bytes().split(b"\n")
     except OSError as exc:
@@ -189,9 +190,9 @@ def _parse(line: bytes, where: str) -> Row:
 
 
 def _check(row: Row, where: str) -> None:
-    """Refuse what the figures could not draw."""
+    """Refuse what figures cannot draw."""
     if row["kind"] == "ledger":
-        row.setdefault("renewal", 0.0)  # runs of earlier versions knew no renewal
+        row.setdefault("renewal", 0.0)  # runs of earlier versions had no renewal
     for name in _NEEDED[row["kind"]]:
         _require_number(row, name, where)
     for name in _OPTIONAL:
@@ -211,7 +212,7 @@ def _check(row: Row, where: str) -> None:
 def _require_number(row: Row, name: str, where: str) -> None:
     value = row.get(name)
     if value != strict_json.number(value):
-        return  # the name of NaN or an infinity
+        return  # NaN or an infinity, by its name
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         kind = row.get("kind", "layer")
         raise RunDirError(

@@ -1,4 +1,4 @@
-"""The figure of a few steps as they went: who did what when, and who waited."""
+"""The figure of a few steps: which layer did what and when, and which waited."""
 
 from __future__ import annotations
 

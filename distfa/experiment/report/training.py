@@ -31,7 +31,7 @@ def curves(run: Run) -> Figure:
     layout["yaxis"]["rangemode"] = "tozero"
     if len(keys) == 2:
         layout["yaxis2"]["tickformat"] = ".0%"
-    see = "Train is one batch, before its update, so it jitters; test is the whole test set after an epoch."
+    see = "Train is one batch, before its update, so it varies; test is the whole test set after an epoch."
     return Figure(name="curves", title=title, see=see, traces=traces, layout=layout)
 
 
@@ -39,7 +39,7 @@ def alignment(run: Run) -> Figure:
     """Probes: gradient alignment, dominance, and each layer's share of the fall of the loss."""
     title = "Gradient alignment"
     if not run.probes:
-        why = "The run left no probes (probe.every), so it is not known how near its updates were to the true gradient."
+        why = "The run has no probes (probe.every), so it is not known how near its updates were to the true gradient."
         return Figure(name="alignment", title=title, see=why)
     rows = thin(run.probes)
     steps = [row["step"] for row in rows]
@@ -70,8 +70,8 @@ def alignment(run: Run) -> Figure:
     layout["barmode"] = "relative"
     layout["yaxis2"]["rangemode"] = "tozero"
     see = (
-        "Cosine 1 is backpropagation's own direction; while dominance is above 0, small enough steps lower "
-        "the loss; a layer whose bar is below 0 pulls against the rest."
+        "Cosine 1 is the direction of backpropagation; while dominance is above 0, small enough steps lower "
+        "the loss; a layer whose bar is below 0 works against the others."
     )
     return Figure(name="alignment", title=title, see=see, traces=traces, layout=layout)
 
@@ -118,7 +118,7 @@ def time(run: Run) -> Figure:
     layers: list[dict[str, Any]] = run.result.get("facts", {}).get("layers", [])
     if not layers:
         why = (
-            f"Engine {run.engine} does not time its layers apart."
+            f"Engine {run.engine} does not time its layers separately."
             if run.result
             else "Layers report their times at the end of a run, and this one did not finish."
         )

@@ -1,4 +1,4 @@
-"""The run spec: everything a run can be told, validated; YAML in, YAML out."""
+"""The run spec: everything one can set in a run, validated; YAML in, YAML out."""
 
 from distfa.experiment.spec.explaining import dump
 from distfa.experiment.spec.loading import flat, load, parse, parse_change

@@ -1,4 +1,4 @@
-"""A run spec in words: every key with its meaning, and what is wrong with one that was refused."""
+"""A run spec in words: the meaning of every key, and what is wrong with a spec that was refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def dump(spec: RunSpec, *, explain: bool = False) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """One line on the first problem, and how many more there are."""
+    """One line about the first problem, and how many more there are."""
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"])
@@ -97,7 +97,7 @@ _ELSEWHERE = {
 
 
 def _hint(unknown: str) -> str:
-    """What was meant, where that is known; else a key that is nearly the same, letter by letter; else none."""
+    """A hint: the key that was meant, if known; else a key with nearly the same letters; else how to list all."""
     part, _, last = unknown.rpartition(".")
     if last in _OF_TRAINER:
         return f"; {last} is an argument of distfa.Trainer, and no key of a spec"
@@ -114,7 +114,7 @@ def _hint(unknown: str) -> str:
 
 
 def _hint_within(part: str, last: str, within: list[str]) -> str:
-    """Of the part that was named: its key that was meant; else one of the whole spec by that name; else all it has."""
+    """A hint for a part of the spec: its key that was meant; else a key of that name elsewhere; else all its keys."""
     meant = _MEANT.get(last.lower(), "").format(last.lower())
     near = [meant] if meant.startswith(f"{part}.") else _near_end(last, _below(part), cutoff=0.75)
     if not near and last in keys_of(""):
@@ -133,7 +133,7 @@ def _below(part: str) -> list[str]:
 
 
 def keys_of(part: str) -> list[str]:
-    """Names of the keys that a part of the spec has itself; of the whole spec for an empty name."""
+    """Names of the keys directly in a part of the spec; of the whole spec for an empty name."""
     found = _below(part) if part else _keys()
     return [name for key in found if "." not in (name := key[len(part) + 1 :] if part else key)]
 

@@ -1,4 +1,4 @@
-"""A run spec from YAML, from the command line's changes, or from both."""
+"""A run spec from YAML, from changes on the command line, or from both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def parse(raw: Mapping[str, Any]) -> RunSpec:
     """Validate a spec.
 
     Raises:
-        SpecError: An unknown key (names the nearest), or a value that breaks a rule.
+        SpecError: A key is unknown (the nearest is named), or a value breaks a rule.
     """
     try:
         return RunSpec.model_validate(raw)
@@ -27,14 +27,14 @@ def parse(raw: Mapping[str, Any]) -> RunSpec:
 
 
 def load(path: Path | None, changes: Sequence[tuple[str, Any]] = ()) -> RunSpec:
-    """A spec from a YAML file and changes on top of it.
+    """A spec from a YAML file, with changes.
 
     Args:
         path: The file; None for all defaults.
         changes: (dotted key, value), applied in order.
 
     Raises:
-        SpecError: The file cannot be read, or as ``parse``.
+        SpecError: The file cannot be read, or ``parse`` refuses the spec.
     """
     raw: dict[str, Any] = {} if path is None else _read(path)
     for key, value in changes:
@@ -95,7 +95,7 @@ def _numeric(value: Any) -> Any:
 
 
 def _put(raw: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set a dotted key; a short form on the way (``optimizer: adam``) becomes its long form."""
+    """Set a dotted key; a short form (``optimizer: adam``) on the way to it becomes its long form."""
     *path, last = dotted.split(".")
     place = raw
     for key in path:

@@ -1,4 +1,4 @@
-"""The schema of the run spec: everything a run can be told, key by key, and the rules between keys."""
+"""The schema of the run spec: everything one can set in a run, key by key, and the rules between keys."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from distfa.transport.base import WireConfig
 
 _BESIDE_CUTS = {"seconds", "keep", "dir", "at_evaluation"}
 _CODECS = (codecs.LOSSLESS, AUTO, *codecs.CODECS)
-MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two of runs from Python
+MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two are for runs from Python
 
 
 def _one_of(names: Collection[str]) -> BeforeValidator:
-    """A validator that accepts one of ``names`` and, failing that, names the nearest."""
+    """A validator that accepts one of ``names``, and names the nearest one for anything else."""
 
     def check(value: object) -> object:
-        if value not in list(names):  # a value may be a list, which no table takes as a key
+        if value not in list(names):  # a value may be a list, which cannot be a key of a table
             raise ValueError(not_among(value, names))
         return value
 
@@ -38,7 +38,7 @@ def _one_of(names: Collection[str]) -> BeforeValidator:
 
 
 def not_among(value: object, names: Collection[str]) -> str:
-    """The rule a value breaks that is not one of ``names``, with the nearest."""
+    """The message for a value that is not one of ``names``, with the nearest one."""
     near = difflib.get_close_matches(str(value), list(names), n=1)
     return f"is not one of {', '.join(names)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
@@ -77,7 +77,7 @@ class DataSpec(_Part):
     dir: str | None = Field(None, description="directory with the data set's official files, or an .npz")
     limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
     order: Literal["drawn", "given"] = Field(
-        "drawn", description="given: a DataLoader's own, in runs from Python; drawn: from the seed"
+        "drawn", description="drawn: from the seed; given: that of a DataLoader, in runs from Python"
     )
     hub: str | None = Field(None, description="for name: hub, the data set's name there")
 
@@ -151,9 +151,9 @@ class CheckpointSpec(_Part):
     )
 
 
-_GOES_WITH = {  # what of feedback not every rule takes: the rule's own word on it, and why
+_GOES_WITH = {  # feedback keys that only some rules take: the trait a rule needs, and why
     "rank": ("takes_rank", ""),
-    "decay": ("takes_decay", ", whose feedback learns with a decay of its own"),
+    "decay": ("takes_decay", ", whose feedback learns with a separate decay"),
     "renew": ("takes_renewal", ", whose feedback leads straight from the output"),
     "fanout": ("takes_fanout", ", which sends every layer the same error"),
 }
@@ -274,7 +274,7 @@ class RunSpec(_Part):
     def _async_needs_micro_batches(self) -> RunSpec:
         if self.schedule == "async" and min(self.micro_batches, self.batch_size) < 2:
             raise ValueError(
-                "schedule is 'async' but a step has one micro-batch, so that there is nothing to go on with; set "
+                "schedule is 'async' but a step has one micro-batch, so there is nothing to go on with; set "
                 "micro_batches to 2 or more (and batch_size no less), or schedule: sync"
             )
         return self
@@ -285,7 +285,7 @@ class RunSpec(_Part):
         return self.model_dump(mode="json", exclude={**dict.fromkeys(plain, True), "checkpoint": _BESIDE_CUTS})
 
     def recipe(self, network: Network, *, audit_rows: int = 0) -> Recipe:
-        """What determines the weights, for a network."""
+        """Everything that determines the weights, for a network."""
         return Recipe(
             network=network,
             rule=self.rule,
@@ -318,7 +318,7 @@ class RunSpec(_Part):
         )
 
     def job(self, network: Network, *, run_id: str, train_rows: int, test_rows: int, audit_rows: int = 0) -> Job:
-        """What every layer is told."""
+        """Everything that every layer is told."""
         return Job(
             run_id=run_id,
             recipe=self.recipe(network, audit_rows=audit_rows),
