@@ -2,18 +2,15 @@
 
 import json
 import os
-import warnings
 from pathlib import Path
 
 import pytest
 from clean_root import CleanRoot, instructions, why_not
+from needs import needs
 
 ROOT = Path(__file__).parents[2]
-WHY_NOT = why_not()
-if WHY_NOT is not None:
-    warnings.warn(f"THE DOCKERFILE'S STEPS ARE NOT DONE HERE: {WHY_NOT}", stacklevel=1)
 pytestmark = [
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"NOT TESTED, no clean root here: {WHY_NOT}"),
+    needs("clean root", why_not(), else_untested="the Dockerfile's steps"),
     pytest.mark.slow,
     pytest.mark.timeout(3600),
 ]

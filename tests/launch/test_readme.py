@@ -5,19 +5,16 @@ import re
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
+from needs import needs
 
 from distfa.bench.namespaces import Nodes, obstacle
 
 ROOT = Path(__file__).parents[2]
-WHY_NOT = obstacle()
-if WHY_NOT is not None:
-    warnings.warn(f"THE README'S TWO NODES ARE NOT TESTED HERE: {WHY_NOT}", stacklevel=1)
 pytestmark = [
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"NOT TESTED, no network namespaces here: {WHY_NOT}"),
+    needs("network namespaces", obstacle(), else_untested="the README's two nodes"),
     pytest.mark.slow,
     pytest.mark.timeout(420),
 ]

@@ -5,19 +5,16 @@ import re
 import signal
 import sys
 import time
-import warnings
 
 import pytest
+from needs import needs
 from slurm_nodes import SlurmNodes, why_not
 
 from distfa.experiment import spec as specs
 from distfa.launch import render
 
-WHY_NOT = why_not()
-if WHY_NOT is not None:
-    warnings.warn(f"SLURM IS NOT TESTED HERE: {WHY_NOT}", stacklevel=1)
 pytestmark = [
-    pytest.mark.skipif(WHY_NOT is not None, reason=f"NOT TESTED, no SLURM here: {WHY_NOT}"),
+    needs("SLURM", why_not(), else_untested="runs on SLURM"),
     pytest.mark.slow,
     pytest.mark.timeout(900),
 ]
