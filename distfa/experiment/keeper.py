@@ -24,16 +24,8 @@ class _Cut(NamedTuple):
 class Keeper:
     """Writes cuts of the run to the store, in its own thread.
 
-    A cut is skipped if it comes too soon after the last one that was written, or while that one is still being written.
-    With ``least_seconds`` of 0 every cut is written, and the run waits for it. The latest skipped cut is remembered, so
-    that a run that has to end can still write it. If a cut cannot be written, this is reported, and the next one is
-    tried.
-
-    Args:
-        store: Where to write.
-        least_seconds: Least time between two checkpoints.
-        tell: Called with what could not be written, in words.
-        note: Called with what was written, in words.
+            self._miss(str(exc))
+        except LayerLost:  # the run itself reports these
 
     Attributes:
         written: How many whole checkpoints this process wrote.
@@ -46,6 +38,8 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._began = time.monotonic()
         self._passed_over: _Cut | None = None
+        self._missed, self._tell_at = 0, 1  # in a row; the one that is told of next
+        self._ending = False
         self.written = 0
 
     def offer(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> None:
@@ -65,6 +59,7 @@ class Keeper:
     def last(self) -> None:
         """The run has to end: write the latest cut, if it was skipped, within a deadline."""
         self.settle(_LAST_SECONDS)
+        self._ending = True
         if self._passed_over is not None:
             self._keep(self._passed_over)
             self.settle(_LAST_SECONDS)
@@ -104,12 +99,29 @@ class Keeper:
         try:
             size = self._store.write(step, snapshots, notes)
         except CheckpointError as exc:
-            self._tell(f"{exc}; training goes on, and the next checkpoint is tried")
-            return
+            self._miss(str(exc))
         except LayerLost:  # the run itself reports these
             return
         except LayerError as exc:
-            self._tell(f"the checkpoint of step {step} was not written: {exc}")
+            self._miss(f"the checkpoint of step {step} was not written: {exc}")
+        else:
+            self.written += 1
+            said = f"the checkpoint of step {step} is written, {size:,} bytes"
+            if self._missed:
+                self._tell(f"{said}; {self._missed} before it could not be")
+            else:
+                self._note(said)
+            self._missed, self._tell_at = 0, 1
+
+    def _miss(self, why: str) -> None:
+        self._missed += 1
+        row = f" ({self._missed} in a row)" if self._missed > 1 else ""
+        if self._ending:
+            self._tell(f"{why}{row}")
             return
-        self.written += 1
-        self._note(f"the checkpoint of step {step} is written, {size:,} bytes")
+        said = f"{why}{row}; training goes on, and the next checkpoint is tried"
+        if self._missed < self._tell_at:
+            self._note(said)
+        else:
+            self._tell(said)
+            self._tell_at *= 10
