@@ -215,7 +215,7 @@ class SerialTrainer:
         score = Score(len(self._test.inputs))
         for number, rows in enumerate(order.evaluation(self.recipe, score.rows)):
             for steps in self._steps:
-                steps.evaluate_part(batch.step, number, rows, score)
+                steps.evaluate_part(batch, number, rows, score)
         self._steps[-1].evaluated(batch, score)
 
     def _entered(self) -> Iterator[Record]:

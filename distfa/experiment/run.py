@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from distfa.core.blame import no_memory
 from distfa.core.model import Network
 from distfa.data import Dataset
 from distfa.errors import (
@@ -82,6 +83,8 @@ def _to_its_end(attempt: Attempt, run_dir: run_dirs.RunDir, resume: Path | None)
     except (Exception, KeyboardInterrupt, SystemExit) as exc:  # Ray turns SIGTERM into SystemExit
         done = attempt.tally.steps
         failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
+        if (said := no_memory(exc)) is not None:
+            failure = DistfaError(said)
         status = "interrupted" if isinstance(failure, Interrupted) else "failed"
         kept = attempt.kept()
         attempt.log(f"the run has {status if status == 'failed' else 'been interrupted'}: {failure}", logging.ERROR)

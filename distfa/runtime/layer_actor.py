@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from distfa.codecs.choice import timings
 from distfa.codecs.timing import Timing
+from distfa.core.blame import no_memory
 from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime.faults import Fault
 from distfa.runtime.gauges import LayerGauges
@@ -54,7 +55,12 @@ class LayerActor:
         """Make the layer; not in the constructor, so that its errors reach the caller as they are."""
         self._job = job
         self._gauges = LayerGauges(job.run_id, self._layer)
-        self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module, resume=resume)
+        try:
+            self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module, resume=resume)
+        except Exception as exc:
+            if (said := no_memory(exc)) is not None:
+                raise LayerError(f"layer {self._layer}, before its first step: {said}") from exc
+            raise
 
     def request(self) -> bytes:
         """A signing request for the key that this process made and keeps."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from distfa.codecs import LOSSLESS, carry, resolve
 from distfa.core import order, schedule
+from distfa.core.blame import of_layer
 from distfa.core.books import Entry
 from distfa.core.kernels import the_same_every_time
 from distfa.core.layer import Layer
@@ -264,7 +265,7 @@ class LayerWorker:
         except DistfaError:
             raise
         except Exception as exc:
-            raise LayerError(f"layer {layer.index}, step {self._step}: {type(exc).__name__}: {exc}") from exc
+            raise of_layer(layer.index, self._step, exc) from exc
         finally:
             self._finished = time.monotonic()
 
@@ -341,7 +342,7 @@ class LayerWorker:
     def _evaluate(self, steps: Steps, batch: order.Batch) -> None:
         recipe, score = self._job.recipe, Score(self._job.test_rows)
         for number, rows in enumerate(order.evaluation(recipe, score.rows)):
-            steps.evaluate_part(batch.step, number, rows, score)
+            steps.evaluate_part(batch, number, rows, score)
             self._progressed = time.monotonic()
         if score.rows:
             steps.evaluated(batch, score)

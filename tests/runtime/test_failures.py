@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from runs import ThreadRun, raw, recipe, run_serial, run_threads
+from torch import nn
+from zoo import prepared
 
 from distfa.core.layer import Layer
 from distfa.errors import DeadlineExceeded, LayerError, LayerLost, MessageRefused, NonFiniteError, PeerLost
@@ -120,6 +122,38 @@ def test_a_layer_that_raises_is_named_and_the_others_do_not_hide_it(monkeypatch)
     monkeypatch.setattr(Layer, "update", update)
     with pytest.raises(LayerError, match=r"^layer 2, step 0: RuntimeError: out of something$"):
         run_threads(recipe(), wire=QUICK)
+
+
+def on_a_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 15.00 GiB in all.")
+
+
+@pytest.mark.parametrize("engine", [run_serial, run_threads])
+@pytest.mark.parametrize(
+    ("greedy", "said"),
+    [
+        (lambda: np.empty(2**55), "MemoryError: Unable to allocate 256. PiB"),
+        (lambda: [0] * 2**60, "(MemoryError)"),
+        (lambda: torch.empty(2**55), "RuntimeError: [enforce fail at "),
+        (on_a_gpu, "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 15.00 GiB in all)"),
+    ],
+    ids=["numpy", "python", "torch", "gpu"],
+)
+def test_a_module_that_asks_for_more_memory_than_there_is_ends_the_run_with_layer_step_and_advice(engine, greedy, said):
+    class Greedy(nn.Linear):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x) if self.calls < 6 else greedy()
+
+    r, modules, data = prepared(nn.Sequential(nn.Linear(6, 6), Greedy(6, 6), nn.Linear(6, 3)), (6,), 3)
+    with pytest.raises(LayerError, match=r"^layer 2, step \d: there is not enough memory") as caught:
+        engine(r, data, modules=modules)
+    assert said in str(caught.value)
+    assert "; make batch_size smaller, cut each batch into more micro_batches, or use a machine" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert type(caught.value) is LayerError  # which no recovery is tried after
 
 
 @pytest.mark.parametrize("sizes", [(12, 17, 9, 5), (12, 5)], ids=["3 layers", "1 layer"])

@@ -1,0 +1,49 @@
+"""What goes wrong inside a layer, as one error that names the layer and the step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from distfa.core.order import Batch
+from distfa.errors import DistfaError, LayerError
+
+M = TypeVar("M", bound=Callable[..., Any])
+_SHORT = ("out of memory", "allocate memory", "not enough memory")  # torch says so in a plain RuntimeError
+_TEXT_CHARACTERS = 300
+
+
+def no_memory(error: BaseException) -> str | None:
+    """What to say where an error tells of missing memory; None for any other."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not (
+        isinstance(error, RuntimeError) and any(short in text.lower() for short in _SHORT)
+    ):
+        return None
+    first = (text.splitlines() or [""])[0][:_TEXT_CHARACTERS].rstrip(". ")
+    said = f"{type(error).__name__}: {first}".rstrip(": ")
+    return (
+        f"there is not enough memory ({said}); make batch_size smaller, cut each batch into more micro_batches, or use "
+        "a machine or GPU with more"
+    )
+
+
+def of_layer(layer: int, step: int, error: Exception) -> LayerError:
+    """The error of a layer that another error becomes."""
+    return LayerError(f"layer {layer}, step {step}: {no_memory(error) or f'{type(error).__name__}: {error}'}")
+
+
+def of_its_layer(method: M) -> M:
+    """For the work on a batch of an object with a ``layer``: what goes wrong in it becomes an error of that layer."""
+
+    @functools.wraps(method)
+    def guarded(self: Any, batch: Batch, *rest: Any) -> Any:
+        try:
+            return method(self, batch, *rest)
+        except DistfaError:
+            raise
+        except Exception as exc:
+            raise of_layer(self.layer.index, batch.step, exc) from exc
+
+    return cast(M, guarded)
