@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any
 
 import ray
@@ -19,7 +20,7 @@ from torch import nn
 
 from distfa.codecs.choice import AUTO
 from distfa.core.routes import reads_labels
-from distfa.runtime import cluster, placement
+from distfa.runtime import cluster, placement, whereabouts
 from distfa.runtime.auto_codec import settle
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.faults import Fault
@@ -29,7 +30,7 @@ from distfa.runtime.phases import begins
 from distfa.runtime.placement import Bundle, ClusterConfig
 from distfa.runtime.ray_errors import in_our_terms
 from distfa.runtime.reserve import reserve
-from distfa.runtime.survey import Facts, require_same, surveyor
+from distfa.runtime.survey import require_same, surveyor
 from distfa.runtime.user_code import sent_with_code
 from distfa.runtime.wiring import Wiring, wire_up
 from distfa.transport.tls import Authority, Signed
@@ -166,15 +167,19 @@ class RayRun:
         """A process for each of these layers in its reservation; their nodes must run the same code as this process."""
         begins("layer processes")
         places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
-        look, remote = ray.remote(_surveyor()), ray.remote(LayerActor)
-        asked = {layer: answer_of(look.options(**self._options(layer)).remote) for layer in layers}
-        found: dict[int, tuple[str, str, Facts]] = all_of(asked, "start a process", self._cluster.startup_seconds)
-        require_same(surveyor()(), [(address, facts) for _, address, facts in found.values()])
+        lie = partial(whereabouts.spots, self._group)
+        found = whereabouts.found(layers, self._ask_where, lie, self._cluster.startup_seconds)
+        require_same(surveyor()(), {layer: (address, facts) for layer, (_, address, facts) in found.items()})
+        remote = ray.remote(LayerActor)
         for layer, (node, address, _) in found.items():
             options = {"max_restarts": 0, "max_concurrency": _CALLS_AT_ONCE, **self._options(layer)}
             places[layer], handles[layer] = (node, address), ActorHandle(layer, remote.options(**options).remote(layer))
         self.places = [places[layer] for layer in sorted(places)]
         self._handles = [handles[layer] for layer in sorted(handles)]
+
+    def _ask_where(self, layer: int) -> Future[whereabouts.Found]:
+        """Ask in a layer's reservation, by a function of its own: Ray sends equal ones the same way."""
+        return answer_of(ray.remote(whereabouts.question()).options(**self._options(layer)).remote)
 
     def _connected(self) -> Coordinator:
         """The coordinator of the layers, built, listening and connected."""
@@ -243,15 +248,3 @@ class RayRun:
                 placement_group=self._group, placement_group_bundle_index=layer - 1
             ),
         }
-
-
-def _surveyor() -> Callable[[], tuple[str, str, Facts]]:
-    """A task that returns (node's id, address, facts) of the node it runs on; sent as code, see ``survey``."""
-    survey = surveyor()
-
-    def look() -> tuple[str, str, Facts]:
-        import ray
-
-        return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), survey()
-
-    return look

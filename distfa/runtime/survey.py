@@ -6,7 +6,7 @@ able to answer and say so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from distfa.errors import ClusterError
 
@@ -43,17 +43,17 @@ def surveyor() -> Callable[[], Facts]:
     return survey
 
 
-def require_same(mine: Facts, theirs: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+def require_same(mine: Facts, theirs: Mapping[int, tuple[str, Mapping[str, str]]]) -> None:
     """Refuse nodes on which a run would compute different bits.
 
     Args:
         mine: The facts of this process.
-        theirs: (node's address, facts) per layer.
+        theirs: (node's address, facts) by layer.
 
     Raises:
         ClusterError: A layer's node differs; both sides are named.
     """
-    for layer, (address, facts) in enumerate(theirs, start=1):
+    for layer, (address, facts) in theirs.items():
         apart = [key for key in _AGREE if facts.get(key) != mine[key]]
         if not apart:
             continue

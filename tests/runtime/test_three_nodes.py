@@ -1,7 +1,6 @@
 """A real cluster: three Ray nodes on one machine, each in a network namespace with an address of its own.
 
-It is made and removed here. Where the rights for it are missing, the tests are skipped, and pytest's summary and a
-warning say so.
+It is made and removed here.
 """
 
 import json
@@ -9,19 +8,16 @@ import os
 import subprocess
 import sys
 import time
-import warnings
 
 import pytest
 import torch
+from needs import needs
 from safetensors.torch import load_file
 
 from distfa.bench.namespaces import Nodes, obstacle
 from distfa.bench.ray_nodes import RayNodes
 
-WHY_NOT = obstacle()
-if WHY_NOT is not None:
-    warnings.warn(f"THE CLUSTER OF THREE NODES IS NOT TESTED HERE: {WHY_NOT}", stacklevel=1)
-pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=f"NOT TESTED, no network namespaces here: {WHY_NOT}")
+pytestmark = needs("network namespaces", obstacle(), else_untested="the cluster of three nodes")
 RUN = [sys.executable, "-m", "distfa", "train"]
 COMMON = ["--hidden", "16,12", "--epochs", "2", "--data", "digits", "--json", "--lr", "1e-3"]
 
@@ -85,10 +81,10 @@ def under_way(folder, steps, driver):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("harm", ["lose", "unplug"])
 def test_a_node_that_is_lost_takes_nothing_with_it(harm, tmp_path):
-    """Its layer starts again on a node that is left, from the last checkpoint."""
+    """Its layer starts again on a node that is left, from the last checkpoint, by one recovery."""
     long = ["--hidden", "256,256", "--epochs", "30", "--set", "checkpoint.every=20", "--set", "checkpoint.seconds=0"]
     long += ["--set", "ray.placement=spread", "--set", "ray.resources.cpus=0.3", "--set", "log_every=1"]
-    long += ["--set", "wire.deadline_seconds=10"]
+    long += ["--set", "wire.deadline_seconds=10", "--set", "ray.startup_seconds=200"]
     with Nodes(3) as nodes, RayNodes(nodes, 3) as rays:
         command = [*nodes.command(1), *RUN, *COMMON, *long, "--run-dir", str(tmp_path / "run")]
         environment = {**rays.environment, "RAY_ADDRESS": rays.address}
@@ -98,7 +94,8 @@ def test_a_node_that_is_lost_takes_nothing_with_it(harm, tmp_path):
         out, err = driver.communicate(timeout=500)
     assert driver.returncode == 0, err
     result = json.loads(out.splitlines()[-1])
-    assert result["recoveries"]
+    assert len(result["recoveries"]) == 1
+    assert result["recoveries"][0]["attempt"] == 2
     assert nodes.address(3) not in [layer["node"] for layer in result["facts"]["layers"]]
     expected, weights, stderr = train(tmp_path / "serial", "--engine", "serial", *long)
     assert expected is not None, stderr
