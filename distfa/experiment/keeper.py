@@ -76,7 +76,7 @@ class Keeper:
     def latest(self) -> Checkpoint | None:
         """The latest whole checkpoint; damaged ones are reported."""
         self.settle()
-        self._passed_over = None  # the layers go on from another place
+        self._passed_over, self._missed, self._tell_at = None, 0, 1  # the layers go on from another place
         for found in self._store.latest():
             if isinstance(found, Checkpoint):
                 return found

@@ -287,7 +287,7 @@ class GrpcSender:
                     raise DeadlineExceeded(
                         f"layer {self._link.sender} could not send {self._link}: layer {self._link.receiver} at "
                         f"{self._address} took nothing for {deadline_seconds:.0f} s; look at layer "
-                        f"{self._link.receiver}, or raise deadline_seconds"
+                        f"{self._link.receiver}, or raise wire.deadline_seconds"
                     ) from None
 
     def _when_due(self) -> Iterator[bytes]:

@@ -74,7 +74,7 @@ class Inbox:
 
         Args:
             deadline_seconds: How long to wait.
-            what: What is waited for, for the message: "activation, step 3, micro-batch 0".
+            what: What is waited for, for the message: "activation from layer 1, step 3".
 
         Raises:
             DeadlineExceeded: Nothing came in time.
@@ -92,8 +92,8 @@ class Inbox:
             if self._closed:
                 raise TransportError(f"layer {self.link.receiver} stopped listening while it waited for the {what}")
         raise DeadlineExceeded(
-            f"layer {self.link.receiver} waited {time.monotonic() - started:.1f} s for the {what}, from layer "
-            f"{self.link.sender}, which did not come; look at layer {self.link.sender}, or raise deadline_seconds"
+            f"layer {self.link.receiver} waited {time.monotonic() - started:.1f} s for the {what}, which did not come; "
+            f"look at layer {self.link.sender}, or raise wire.deadline_seconds"
         )
 
     def fail(self, reason: DistfaError) -> None:
