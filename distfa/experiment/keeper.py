@@ -24,8 +24,16 @@ class _Cut(NamedTuple):
 class Keeper:
     """Writes cuts of the run to the store, in its own thread.
 
-            self._miss(str(exc))
-        except LayerLost:  # the run itself reports these
+    A cut is skipped if it comes too soon after the last one that was written, or while that one is still being written.
+    With ``least_seconds`` of 0 every cut is written, and the run waits for it. The latest skipped cut is remembered, so
+    that a run that has to end can still write it. If a cut cannot be written, the next one is tried; of many in a row
+    the first, the tenth and the hundredth are reported, and so is the next that is written.
+
+    Args:
+        store: Where to write.
+        least_seconds: Least time between two checkpoints.
+        tell: Called with what an operator should know, in words.
+        note: Called with the rest, in words.
 
     Attributes:
         written: How many whole checkpoints this process wrote.
@@ -38,7 +46,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._began = time.monotonic()
         self._passed_over: _Cut | None = None
-        self._missed, self._tell_at = 0, 1  # in a row; the one that is told of next
+        self._missed, self._tell_at = 0, 1  # in a row; the next that is reported
         self._ending = False
         self.written = 0
 
@@ -58,8 +66,8 @@ class Keeper:
 
     def last(self) -> None:
         """The run has to end: write the latest cut, if it was skipped, within a deadline."""
-        self.settle(_LAST_SECONDS)
         self._ending = True
+        self.settle(_LAST_SECONDS)
         if self._passed_over is not None:
             self._keep(self._passed_over)
             self.settle(_LAST_SECONDS)

@@ -66,7 +66,8 @@ def test_bytes_that_are_no_message_end_the_link_for_both_ends():
 def test_a_wait_ends_at_its_deadline_and_names_whom_it_waited_for():
     started = time.monotonic()
     with pytest.raises(
-        DeadlineExceeded, match=r"layer 3 waited 0\.\d s for the activation of step 9, which did not come; look at layer 2"
+        DeadlineExceeded,
+        match=r"layer 3 waited 0\.\d s for the activation of step 9, which did not come; look at layer 2",
     ):
         wires.inbox().take(0.2, "activation of step 9")
     assert 0.2 <= time.monotonic() - started < 5  # two busy cores; the point is that it ends
