@@ -1,1 +1,1 @@
-"""Measurements: each benchmark makes one ``Outcome``, a table with the machine it was made on."""
+"""Measurements: each benchmark makes one ``Outcome``, a table and the machine on which it was measured."""

@@ -1,7 +1,7 @@
 """Accuracy by steps and bytes: what a configuration needs to reach a target.
 
-The serial engine has the very bits of a distributed run, so its accuracy after a step is the distributed run's, and
-so are the payloads, encoded here as they are on the wire.
+The serial engine has the same bits as a distributed run. So its accuracy after a step is that of the distributed run,
+and so are the payloads, which are encoded here as they are on the wire.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from distfa.experiment.spec import RunSpec, parse
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Test accuracy, evaluated every so many steps until it reaches a target.
+    """Test accuracy, evaluated at regular steps until it reaches a target.
 
     Attributes:
         steps: Updates made before each evaluation.
-        payload_bytes: Sent before each evaluation, up and down over all boundaries.
+        payload_bytes: Bytes sent before each evaluation, up and down over all boundaries.
         accuracy: 0 to 1.
         reached: Whether the last evaluation met the target.
     """
@@ -39,16 +39,16 @@ class Curve:
 
 
 def measure(specs: Sequence[RunSpec], *, every: int, target: float, deadline_seconds: float) -> list[Curve]:
-    """Train every spec until it meets the target or ends; processes of their own, as many at once as torch has threads.
+    """Train every spec, each in a process, until it meets the target or ends; as many at once as torch has threads.
 
     Args:
         specs: Configurations, with schedule ``sync``.
         every: Steps between evaluations.
         target: Test accuracy, 0 to 1.
-        deadline_seconds: For each.
+        deadline_seconds: Longest time for each.
 
     Raises:
-        BenchError: One failed, or did not end in time.
+        BenchError: A run failed, or did not end in time.
     """
 
     def train(spec: RunSpec) -> Curve:
@@ -72,7 +72,7 @@ class MeteredRun:
     """One training run in this process, on one thread as a layer does; its wire is metered.
 
     Args:
-        spec: As ``measure`` takes it.
+        spec: As for ``measure``.
         every: Steps between evaluations.
         target: Accuracy that ends it.
     """
@@ -92,7 +92,7 @@ class MeteredRun:
         self._curve = Curve(steps=[], payload_bytes=[], accuracy=[], reached=False)
 
     def train(self) -> Curve:
-        """Until the target or the end."""
+        """Train until the target or the end."""
         for record in self._trainer.run():
             if self._reached:
                 break
@@ -108,7 +108,7 @@ class MeteredRun:
         return bool(self._curve.accuracy) and self._curve.accuracy[-1] >= self._target
 
     def _carry_up(self, signal: Tensor) -> Tensor:
-        """The first activation of a step finds every layer's update of the step before made, and none of its own."""
+        """Before a step's first activation, every layer has made the update of the last step, and none of this one."""
         if self._due:
             self._evaluate()
         return self._up(signal)

@@ -1,7 +1,7 @@
-"""What a plain layer computes, by closed form: products and passes over memory, for one micro-batch of n rows.
+"""What a plain layer computes, in closed form: products and passes over memory, for one micro-batch of n rows.
 
-Forward z = h W^T and gradient G = delta^T h at every layer; on the way down what the rule says (``Rule.cost``).
-``distfa.core.layer`` is what this must agree with, and a test counts its FLOPs.
+Every layer computes the forward z = h W^T and the gradient G = delta^T h; on the way down it computes what the rule
+says (``Rule.cost``). This must agree with ``distfa.core.layer``, and a test counts the FLOPs there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Product(NamedTuple):
     """(rows, inner) times (inner, columns).
 
     Attributes:
-        kind: How the factors lie in memory: ``forward``: h by W^T; ``gradient``: delta^T by h; ``down``: as they are.
+        kind: How the factors are laid out in memory: ``forward``: h by W^T; ``gradient``: delta^T by h; ``down``:
+            plain.
     """
 
     rows: int
@@ -38,16 +39,16 @@ class Product(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """A multiplication and an addition each."""
+        """Floating-point operations: a multiplication and an addition for each term."""
         return 2 * self.rows * self.inner * self.columns
 
     @property
     def numbers(self) -> int:
-        """Of both factors and the result."""
+        """How many numbers both factors and the result have."""
         return self.rows * self.inner + self.inner * self.columns + self.rows * self.columns
 
     def factors(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random ones, as they lie in memory."""
+        """Random factors, laid out in memory as in a layer."""
         generator = torch.Generator().manual_seed(0)
 
         def drawn(rows: int, columns: int, *, turned: bool) -> torch.Tensor:
@@ -64,12 +65,12 @@ class Effort:
 
     Attributes:
         products: Matrix products.
-        counted_flops: Of products that were only counted: convolutions, attention, a layer's own modules.
-        passed_bytes: Read and written in passes over signals.
-        updates: Steps of an optimizer, each with its own fixed cost.
-        updated_bytes: Read and written by them.
+        counted_flops: FLOPs of products that were only counted: convolutions, attention, the modules of a layer.
+        passed_bytes: Bytes read and written in passes over signals.
+        updates: Steps of an optimizer, each with a fixed cost.
+        updated_bytes: Bytes read and written by them.
         drawn: Random numbers drawn.
-        calls: Tensor operations, each with its own fixed cost.
+        calls: Tensor operations, each with a fixed cost.
     """
 
     products: tuple[Product, ...] = ()
@@ -93,24 +94,24 @@ class Effort:
 
     @property
     def flops(self) -> int:
-        """Of all products."""
+        """FLOPs of all products."""
         return self.counted_flops + sum(product.flops for product in self.products)
 
 
 class LayerWork:
-    """What one layer does, and what it keeps for that; methods are of one micro-batch of n rows.
+    """What one layer does, and what it keeps for that; methods are for one micro-batch of n rows.
 
     Args:
         recipe: The run's.
-        rule: Its rule.
-        layer: Counted from 1.
+        rule: The rule of the run.
+        layer: The layer, counted from 1.
 
     Attributes:
         parameters: Numbers in all its parameters.
-        trained: Of those, how many are trained.
+        trained: How many of those are trained.
         learned: Numbers in feedback that it learns.
         feedback: Numbers in all feedback it keeps.
-        books: Numbers in the fixed matrix of the boundary below, where the books of this layer need it.
+        books: Numbers in the fixed matrix of the boundary below, if the books of this layer need it.
     """
 
     def __init__(self, recipe: Recipe, rule: Rule, layer: int) -> None:
@@ -138,7 +139,7 @@ class LayerWork:
         return Effort(products=(product,), passed_bytes=passes * self._size, calls=calls)
 
     def teach(self, n: int) -> Effort:
-        """delta_l = s_l * phi'(z_l), s_l from the message: at the learner."""
+        """At the learner: delta_l = s_l * phi'(z_l), with s_l from the message."""
         outputs, products = self._shape.outputs, tuple[Product, ...]()
         calls, passes = 2, 3 * n * outputs
         if self._above.learner_multiplies:
@@ -149,7 +150,7 @@ class LayerWork:
         return Effort(products=products, passed_bytes=passes * self._size, calls=calls)
 
     def emit(self, boundary: int, n: int) -> Effort:
-        """The message across ``boundary``: at its origin."""
+        """At the origin: the message across ``boundary``."""
         origin, cost = self._rule.origin(boundary), self._rule.cost(boundary)
         if origin is None or not cost.origin_multiplies:
             return Effort(calls=1)
@@ -158,7 +159,7 @@ class LayerWork:
         return Effort(products=(product,), passed_bytes=formed, calls=4 if formed else 2)
 
     def accumulate(self, n: int) -> Effort:
-        """G = delta^T h_in; and that of B, where the layer learns it."""
+        """G = delta^T h_in; also that of B, if the layer learns it."""
         shape = self._shape
         products = [Product(shape.outputs, n, shape.inputs, "gradient")]
         if self.learned:
@@ -167,7 +168,7 @@ class LayerWork:
         return Effort(products=tuple(products), passed_bytes=passes, calls=3 + len(products))
 
     def update(self) -> Effort:
-        """The optimizer's pass over the layer's parameters, their copies for products, what is drawn for a step."""
+        """The optimizer's pass over the layer's parameters, their copies for products, and what is drawn for a step."""
         numbers, recipe = self.trained + self.learned, self._recipe
         return Effort(
             passed_bytes=numbers * (recipe.dtype.itemsize + self._size) if recipe.mixed else 0,
@@ -177,7 +178,7 @@ class LayerWork:
         )
 
     def kept(self, n: int) -> int:
-        """Bytes that the backward of a micro-batch needs of its forward."""
+        """Bytes that the backward of a micro-batch needs from its forward."""
         shape = self._shape
         signals = shape.inputs + shape.outputs * (1 if shape.activation.name == "identity" else 2)
         if self.learned:
@@ -186,20 +187,20 @@ class LayerWork:
 
 
 def check(recipe: Recipe, n: int, columns: int) -> Effort:
-    """The look for NaN and infinity at what was received."""
+    """The check of what was received for NaN and infinity."""
     if not recipe.check_finite:
         return Effort()
     return Effort(passed_bytes=n * columns * recipe.signal_dtype.itemsize, calls=3)
 
 
 def works(recipe: Recipe) -> tuple[LayerWork, ...]:
-    """Of every layer of a network of plain layers, layer 1 first."""
+    """The work of every layer of a network of plain layers, layer 1 first."""
     rule = rules.build(recipe)
     return tuple(LayerWork(recipe, rule, layer) for layer in range(1, len(recipe.network) + 1))
 
 
 def step(recipe: Recipe) -> list[list[Product]]:
-    """What every layer multiplies in one step of ``recipe.batch_size`` rows, layer 1 first."""
+    """The products of every layer in one step of ``recipe.batch_size`` rows, layer 1 first."""
     rule, n, made = rules.build(recipe), recipe.batch_size, []
     for layer, work in enumerate(works(recipe), start=1):
         efforts = [work.forward(n), work.teach(n), work.accumulate(n)]
@@ -209,12 +210,12 @@ def step(recipe: Recipe) -> list[list[Product]]:
 
 
 def state_numbers(optimizer: OptimizerConfig) -> int:
-    """Numbers an optimizer keeps per parameter."""
+    """Numbers that an optimizer keeps per parameter."""
     if optimizer.name == "sgd":
         return 1 if optimizer.momentum else 0
     return 2
 
 
 def touched(optimizer: OptimizerConfig) -> int:
-    """Numbers an optimizer reads and writes per parameter: W twice, G once, its state twice."""
+    """Numbers that an optimizer reads and writes per parameter: W twice, G once, its state twice."""
     return 3 + 2 * state_numbers(optimizer)

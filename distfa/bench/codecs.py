@@ -1,4 +1,4 @@
-"""Every pair of codecs on one task: what it costs in accuracy and in time, and what it saves in bytes, by rule."""
+"""Every pair of codecs on one task: its cost in accuracy and time, and the bytes it saves, for every rule."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ COLUMNS = {
 _EXACT: Pair = ("fp32", "fp32")
 _BITS_PER_SECOND = 1e9
 _READ = (
-    "bytes are payload, up and down over all boundaries, counted in training, and 'x fewer' than bp's at fp32/fp32; "
-    "'points from fp32' is test accuracy against the same rule and seeds at fp32/fp32"
+    "bytes are payload, up and down over all boundaries, counted in training; 'x fewer' compares them with bp at "
+    "fp32/fp32; 'points from fp32' compares test accuracy with the same rule and seeds at fp32/fp32"
 )
 
 
@@ -52,16 +52,16 @@ def measure(
     """Train with every rule and every pair of codecs, on the serial engine.
 
     Args:
-        base: Everything but rule, codecs and seed, which counts up from its own; ledger and probes are not kept.
-        names: Rules.
-        pairs: (activations, errors); fp32 for both is measured too, whether named or not.
+        base: Everything except rule and codecs; seeds count up from its seed; ledger and probes are not kept.
+        names: Names of the rules.
+        pairs: (activations, errors); fp32 for both is always measured too.
         seeds: Runs per row; more than one gives means and the sample deviation of the accuracy.
-        say: Told as each run ends.
+        say: Called as each run ends.
 
     Raises:
-        SpecError: A rule or codec that does not exist, or settings that do not fit it.
+        SpecError: A rule or codec does not exist, or settings do not fit it.
         BenchError: Nothing is sent, or there is no test set.
-        DistfaError: A run failed; one that diverged is a row without accuracy and a note instead.
+        DistfaError: A run failed; a run that diverged is not an error but a row without accuracy, with a note.
     """
     specs = [_spec(base, rule, pair) for rule in dict.fromkeys(names) for pair in dict.fromkeys((_EXACT, *pairs))]
     dataset = read(base)
@@ -88,22 +88,22 @@ def measure(
     ]
     notes = [
         _READ,
-        f"times are of two messages of {base.batch_size} x {max(hidden)}, half of the activations zero and no error: "
-        "'codec' is to encode and decode both on one thread, 'saved' what the wire takes for the bytes by which they "
-        "are shorter",
+        f"times are for two messages of {base.batch_size} x {max(hidden)}, with half of the activations zero and no "
+        "error zero: 'codec' is the time to encode and decode both on one thread, 'saved' the time on the wire of the "
+        "bytes that are saved",
     ]
     return over_seeds.outcome("codecs", base, seeds, columns=COLUMNS, notes=notes, rows=rows, raw=raw)
 
 
 def _spec(base: RunSpec, rule: str, pair: Pair) -> RunSpec:
-    """What is trained for one row, evaluated at its end only."""
+    """The run for one row; it is evaluated only at its end."""
     changes = {"rule": rule, "codec": dict(zip(("activations", "errors"), pair, strict=True))}
     off = {"eval_every": base.epochs, "ledger": {"every": 0}, "probe": {"every": 0}}
     return parse({**base.model_dump(mode="json"), **changes, **off})
 
 
 def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, float]:
-    """The figures of one run, on one thread as a layer has it."""
+    """The figures of one run, on one thread as in a layer."""
     sent: list[int] = []
     task = Task.of(spec, dataset)
     wire = metered(spec, task.recipe.signal_dtype, sent)
@@ -117,7 +117,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, float]:
 def _figures(
     runs: list[over_seeds.Figures], exact: Mapping[tuple[str, int], float | None], bp_bytes: int
 ) -> over_seeds.Figures:
-    """Means over the seeds of a row, and what they are beside others."""
+    """Means over the seeds of a row, and their relation to other rows."""
     row = over_seeds.means(runs, "test_accuracy", "bytes_per_sample")
     peers = [(run["test_accuracy"], exact[run["rule"], run["seed"]]) for run in over_seeds.succeeded(runs)]
     if peers:

@@ -1,7 +1,7 @@
 """Communication: bytes per step, bytes to a target accuracy, and time to it over shaped links.
 
 Accuracy by steps comes from the serial engine, bit-equal to a distributed run; speed and bytes on the interfaces
-from a run of some steps over the links. Time to the target is steps to the target over steps per second.
+from a run of some steps over the links. Time to the target is steps to the target divided by steps per second.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ COLUMNS = {
 }
 _EXACT = ("lossless", "lossless")
 _READ = (
-    "payload is encoded numbers, messages are gRPC's, interfaces count every header up to Ethernet's; "
-    "MB are all payload to the target, exactly; seconds to it are its samples over samples/s, startup and evaluation "
-    "left out"
+    "payload is encoded numbers, messages are whole gRPC messages, interfaces count every header up to Ethernet's; MB "
+    "to target are exact payload; s to target are the samples to the target divided by samples/s, without start and "
+    "evaluation"
 )
 
 
@@ -55,13 +55,13 @@ class Plan:
     """What to measure.
 
     Attributes:
-        base: Everything but rule and codecs.
-        rules: Feedback rules; bp is measured too, whether named or not.
-        codecs: (activations, errors); lossless is measured too.
+        base: Everything except rule and codecs.
+        rules: Feedback rules; bp is always measured too.
+        codecs: (activations, errors); lossless is always measured too.
         target: Test accuracy, 0 to 1.
         evaluate_every: Steps between evaluations.
-        megabits_per_second: Of every node's link, each way; None for no links, and so no times.
-        search: What is tried for every rule before the comparison, and over how many seeds that is.
+        megabits_per_second: Rate of every node's link in each direction; None for no links, and so no times.
+        search: What is tried for every rule before the comparison, and the number of seeds.
         warmup: Steps before the measurement of speed begins, at least 1.
         link_steps: Steps of that measurement.
     """
@@ -77,7 +77,7 @@ class Plan:
     search: Search = Search()
 
     def specs(self) -> list[RunSpec]:
-        """One per rule and codec, lossless bp first."""
+        """One spec per rule and codec, lossless bp first."""
         common = self.base.model_dump(mode="json")
         return [
             parse({**common, **variants.settings(rule), "codec": {"activations": up, "errors": down}})
@@ -87,15 +87,15 @@ class Plan:
 
 
 def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Outcome:
-    """Carry it out.
+    """Make the measurements of a plan.
 
     Args:
         plan: What to measure.
-        say: Told what is about to run.
+        say: Called with what is about to run.
 
     Raises:
         BenchError: It cannot be measured as asked, or a run failed.
-        SpecError: A rule or codec that does not exist, or settings that do not fit it.
+        SpecError: A rule or codec does not exist, or settings do not fit it.
     """
     task = Task.of(plan.base)
     specs = [variants.sparing(spec, task.recipe.network) for spec in plan.specs()]
@@ -133,32 +133,32 @@ def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Ou
 
 
 def _seeds(plan: Plan) -> list[str]:
-    """What was tuned, and over how many seeds the figures are medians."""
+    """Note what was tuned, and over how many seeds the figures are medians."""
     search, found = plan.search, []
     if search.candidates:
         rates, decays = (", ".join(f"{value:g}" for value in values) for values in (search.rates, search.decays))
         tried = f"(rates {rates}; cosine over {decays} steps)"
         found.append(
-            f"every rule has with every codec its own best of {search.candidates} settings {tried}, by steps to the "
-            f"target of the median seed, evaluated every {plan.evaluate_every} steps"
+            f"every rule has with every codec the best of {search.candidates} settings {tried}: the fewest steps to "
+            f"the target for the median seed, evaluated every {plan.evaluate_every} steps"
             if search.candidates > 1
             else f"every rule and codec has the same setting {tried}, evaluated every {plan.evaluate_every} steps"
         )
     if search.seeds > 1:
-        found.append(f"steps and MB are of the median of {search.seeds} seeds; least-most are their steps")
+        found.append(f"steps and MB are those of the median of {search.seeds} seeds; least-most are the steps of all")
     else:
         found.append("one seed: steps to the target may move by an evaluation or two")
     return found
 
 
 def _tell_tuned(rows: list[dict[str, Any]], specs: Sequence[RunSpec], by_seed: Sequence[Sequence[Curve]]) -> None:
-    """Settings and spread of distfa's rows, the last ones."""
+    """Add the settings and spread of distfa's rows, which are the last ones."""
     for row, spec, curves in zip(rows[len(rows) - len(specs) :], specs, by_seed, strict=True):
         row |= {"rate": spec.optimizer.lr, "decay": spec.max_steps, "spread": tuned.spread(curves)}
 
 
 def _conclusion(rows: list[dict[str, Any]], specs: Sequence[RunSpec], target: float) -> str:
-    """Who got there with the fewest bytes, and soonest, against the baseline."""
+    """Which rule reached the target with the fewest bytes, and soonest, compared with the baseline."""
     own = list(zip(rows[len(rows) - len(specs) :], specs, strict=True))
     mine, others = ([row for row, spec in own if (spec.rule == BASELINE) is is_mine] for is_mine in (True, False))
     bp, best = (_least(rows, "payload_mb") for rows in (mine, others))
@@ -180,8 +180,8 @@ def _conclusion(rows: list[dict[str, Any]], specs: Sequence[RunSpec], target: fl
     soonest, bp_soonest = (_least(rows, "seconds") for rows in (others, mine))
     if soonest and bp_soonest:
         said += (
-            f"; over the links {soonest['name']} with {soonest['codec']} is there after {cell(soonest['seconds'])} s, "
-            f"{BASELINE} with {bp_soonest['codec']} after {cell(bp_soonest['seconds'])} s"
+            f"; over the links {soonest['name']} with {soonest['codec']} gets there in {cell(soonest['seconds'])} s, "
+            f"{BASELINE} with {bp_soonest['codec']} in {cell(bp_soonest['seconds'])} s"
         )
     return said
 
@@ -191,7 +191,7 @@ def _least(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any] | None:
 
 
 def _told_task(plan: Plan, task: Task) -> str:
-    """What was trained, so that two reports can be told apart."""
+    """Note what was trained, so that two reports can be distinguished."""
     base, network = plan.base, task.recipe.network
     sizes = "-".join(map(str, network.sizes))
     return (
@@ -220,7 +220,7 @@ def _check(plan: Plan, task: Task) -> None:
 
 
 def _nodes(plan: Plan, layers: int) -> tuple[Nodes | None, str]:
-    """The nodes, not yet made; or None, and why there can be none where they are asked for."""
+    """The nodes, not yet made; or None, with a note if they are asked for and cannot be made."""
     if plan.megabits_per_second is None:
         return None, ""
     nodes = Nodes(layers, megabits_per_second=plan.megabits_per_second)
@@ -232,7 +232,7 @@ def _nodes(plan: Plan, layers: int) -> tuple[Nodes | None, str]:
 def _rows(
     task: Task, specs: Sequence[RunSpec], curves: Sequence[Curve], passages: Sequence[Passage]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The table, torch's pipelines first, which learn as lossless bp does; and what is behind it."""
+    """The table, with torch's pipelines first, which learn as lossless bp does; and the measurements behind it."""
     peers = len(passages) - len(specs)
     described = [(specs[0], curves[0])] * peers + list(zip(specs, curves, strict=True))
     per_step = {_key(spec): passage.payload_bytes for spec, passage in zip(specs, passages[peers:], strict=True)}
@@ -253,7 +253,7 @@ def _rows(
 
 
 def _row(task: Task, spec: RunSpec, found: Curve, passage: Passage) -> dict[str, Any]:
-    """One configuration, not yet compared with others."""
+    """The row of one configuration, not yet compared with others."""
 
     def per_step(count: int | None) -> float | None:
         return None if count is None else count / passage.steps / 1000
@@ -274,7 +274,7 @@ def _row(task: Task, spec: RunSpec, found: Curve, passage: Passage) -> dict[str,
 
 
 def _weight_transport(task: Task, found: Curve, bp: dict[str, Any]) -> dict[str, Any]:
-    """By closed form: bp whose layers send delta_{l+1} and, having no feedback matrix, W_{l+1} down in every step."""
+    """In closed form: bp that sends delta_{l+1} and, without a feedback matrix, also W_{l+1} down in every step."""
     network, width = task.recipe.network, task.recipe.signal_dtype.itemsize
     signals = sum(network[l].outputs + network[l + 1].outputs for l in network.boundaries)
     weights = sum(weight.rows * weight.columns for l in network.boundaries for weight in network[l + 1].weights)
@@ -288,7 +288,7 @@ def _weight_transport(task: Task, found: Curve, bp: dict[str, Any]) -> dict[str,
 
 
 def _samples(task: Task, steps: int) -> int:
-    """Rows of this many steps; the last batch of an epoch may be short."""
+    """Rows in this many steps; the last batch of an epoch may be smaller."""
     total = len(task.inputs.train)
     epochs, rest = divmod(steps, order.steps_per_epoch(task.recipe, total))
     return epochs * total + rest * task.recipe.batch_size
@@ -317,7 +317,7 @@ def _notes(plan: Plan, specs: Sequence[RunSpec], curves: Sequence[Curve], *, lin
         secured = "plain text" if plan.base.wire.security == "insecure" else "mutual TLS"
         notes.append(
             f"links of {plan.megabits_per_second:g} Mbit/s each way per layer, {slowed}; distfa on a Ray cluster "
-            f"of one node per layer by {secured}, gloo in plain text; all nodes share this machine's cores; the "
-            "pipelines' steps to target are lossless bp's"
+            f"of one node per layer with {secured}, gloo in plain text; all nodes share this machine's cores; the "
+            "pipelines' steps to target are those of lossless bp"
         )
     return notes

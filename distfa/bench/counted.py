@@ -1,4 +1,4 @@
-"""What a layer of any modules computes: counted while it makes one small micro-batch, and scaled to others."""
+"""What a layer of any modules computes: counted for one small micro-batch and scaled to others."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PART = (0, 0)
 
 
 def works(recipe: Recipe, modules: Mapping[int, nn.Module]) -> tuple[LayerWork, ...]:
-    """Of every layer of any network, layer 1 first: by closed form where its layers are plain, else counted.
+    """The work of every layer of any network, layer 1 first: in closed form if layers are plain, else counted.
 
     Args:
         recipe: The run's.
-        modules: Every layer's own, for a network that is not drawn from the seed.
+        modules: The modules of every layer, for a network that is not drawn from the seed.
     """
     if recipe.network.seeded:
         return arithmetic.works(recipe)
@@ -39,12 +39,12 @@ def works(recipe: Recipe, modules: Mapping[int, nn.Module]) -> tuple[LayerWork, 
 
 
 class CountedWork(LayerWork):
-    """What a layer of any modules does: products by torch's counter, passes by the tensors it reads and writes.
+    """The work of a layer of any modules: products by torch's counter, passes by the tensors it reads and writes.
 
     Args:
         recipe: The run's; its micro-batches, schedule and books do not matter.
-        layer: Counted from 1.
-        module: The layer's own modules.
+        layer: The layer, counted from 1.
+        module: The modules of the layer.
     """
 
     def __init__(self, recipe: Recipe, layer: int, module: nn.Module) -> None:
@@ -65,19 +65,19 @@ class CountedWork(LayerWork):
         return self._of(self._forward, n)
 
     def teach(self, n: int) -> Effort:
-        """The layer's way back begins: s_l from the message."""
+        """The layer's way back begins, with s_l from the message."""
         return self._of(self._teach, n)
 
     def emit(self, boundary: int, n: int) -> Effort:
-        """The message across ``boundary``: at its origin, by the way back through its modules."""
+        """At the origin: the message across ``boundary``, by the way back through its modules."""
         return self._of(self._emit[boundary], n)
 
     def accumulate(self, n: int) -> Effort:
-        """The layer's own gradient, or what is left of it to do; and that of feedback it learns."""
+        """The layer's own gradient, or what is left to do of it, and that of feedback it learns."""
         return self._of(self._accumulate, n)
 
     def kept(self, n: int) -> int:
-        """All that the forward makes, which is no less than what its backward needs."""
+        """Bytes of everything the forward makes, which is at least what its backward needs."""
         return self._made_bytes * n // self._rows
 
     def _count(self, layer: Layer) -> None:
@@ -104,7 +104,7 @@ class CountedWork(LayerWork):
         self._accumulate = _counting(lambda: layer.accumulate(delta, _PART))[1]
 
     def _of(self, effort: Effort, n: int) -> Effort:
-        """The same for n rows: as many operations, on more or fewer numbers."""
+        """The effort for n rows: the same operations, on more or fewer numbers."""
         share = n / self._rows
         return replace(
             effort,
@@ -121,8 +121,8 @@ def _counted(recipe: Recipe, layer: int, module: nn.Module) -> CountedWork:
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts tensor operations, the FLOPs of products, and the bytes that all others read, write and make.
 
-    torch's ``FlopCounterMode`` hangs hooks on modules, which a way back inside of a forward does not bear; its
-    formulas are used here.
+    torch's ``FlopCounterMode`` puts hooks on modules, which fails if a way back is inside a forward; its formulas are
+    used here.
     """
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _counting(work: Callable[[], T]) -> tuple[T, Effort, int]:
-    """What a piece of work returns, the effort it was, and the bytes of the tensors it made."""
+    """What a piece of work returns, its effort, and the bytes of the tensors it made."""
     meter = _Meter()
     with meter:
         result = work()

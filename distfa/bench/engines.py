@@ -20,15 +20,15 @@ from distfa.experiment.words import counted
 def distfa(
     spec: RunSpec, task: Task, *, rules: Sequence[str], schedules: Sequence[str], counts: Sequence[int], warmup: int
 ) -> Iterator[Configuration]:
-    """distfa on Ray, by every rule and schedule with every number of micro-batches."""
+    """distfa on Ray, with every rule, schedule and number of micro-batches."""
     raw = spec.model_dump()
-    raw |= {key: raw[key] + warmup for key in ("epochs", "max_steps")}  # ray_run leaves them out at the end
+    raw |= {key: raw[key] + warmup for key in ("epochs", "max_steps")}  # ray_run leaves as many out at the end
     for rule, schedule, count in product(rules, schedules, counts):
         if schedule == "async" and count < 2:
-            continue  # a layer has nothing to go on with while its only micro-batch is under way
+            continue  # with one micro-batch a layer has nothing to go on with while that is under way
         mine = parse({**raw, "rule": rule, "schedule": schedule, "micro_batches": count})
         own = replace(task, recipe=mine.recipe(task.recipe.network))
-        if flows(own.recipe):  # else there are fewer micro-batches than layers, which do not fill the pipe
+        if flows(own.recipe):  # with fewer micro-batches than layers the pipe would not be full
             yield Configuration(
                 family=f"distfa {rule} {schedule}",
                 micro_batches=count,
@@ -38,7 +38,7 @@ def distfa(
 
 
 def single(spec: RunSpec, *, warmup: int, deadline_seconds: float) -> Iterator[Configuration]:
-    """torch in one process, on one thread and on as many as there are cores."""
+    """torch in one process, with one thread and with as many threads as cores."""
     run = partial(torch_engines.run_single, spec, warmup=warmup, deadline_seconds=deadline_seconds)
     for threads in sorted({1, cores()}):
         yield Configuration(
@@ -58,7 +58,7 @@ def pipelines(
     warmup: int,
     deadline_seconds: float,
 ) -> Iterator[Configuration]:
-    """torch's pipelines of every size and schedule with every number of micro-batches it takes."""
+    """torch's pipelines of every size and schedule, with every number of micro-batches that they take."""
     for size, schedule, count in product(processes, torch_engines.SCHEDULES, counts):
         if schedule == "1f1b" and count < size:
             continue  # torch refuses it

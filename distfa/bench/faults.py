@@ -1,6 +1,6 @@
-"""Faults: layers are killed, hang and lose their links, and the run must end as if nothing had happened.
+"""Faults: layers are killed, hang or lose their links, and the run must end as if nothing had happened.
 
-The oracle is the serial engine: after every recovery weights, losses, accuracies and books of a run must be its own.
+The oracle is the serial engine: after every recovery the weights, losses, accuracies and books of a run must equal its.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ COLUMNS = {
     "useful": "useful share of the time, %",
 }
 _READ = (
-    "'s until noticed' is from the fault to the failure the coordinator sees, 's until it goes on' from there until "
-    "all layers are built and connected again; medians where there are several. 'useful share' is the training time of "
-    "the same run without a fault over that of the run with it, in this very run of the benchmark"
+    "'s until noticed' is from the fault to the failure that the coordinator sees, 's until it goes on' from there "
+    "until all layers are built and connected again; medians if there are several. 'useful share' is the training time "
+    "of the same run without a fault, divided by that of the run with it, both measured here"
 )
 
 
@@ -55,20 +55,20 @@ def measure(
     seed: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """One fault in a run, of every kind, under every schedule, to the first, middle and last layer; then many in one.
+    """Make runs with one fault of every kind, schedule, and place (first, middle, last layer); then one with many.
 
     Args:
         base: The run; on Ray.
-        kinds: Faults.
+        kinds: Kinds of faults.
         schedules: ``sync`` and ``async``.
-        alone: Whether there are runs of one fault each.
-        soak: Faults of the last run, of all kinds to any layer; 0 for none.
-        every_seconds: Between these; 0 spreads them over the steps.
-        seed: Of the plan of that run.
-        say: Told what is about to run.
+        alone: Whether there are runs with one fault each.
+        soak: Number of faults in the last run, of all kinds, in any layer; 0 for no such run.
+        every_seconds: Seconds between these faults; 0 spreads them over the steps.
+        seed: Seed of the plan of that run.
+        say: Called with what is about to run.
 
     Raises:
-        BenchError: A run ended with other weights or books than the serial engine's.
+        BenchError: A run ended with weights or books that differ from those of the serial engine.
         DistfaError: A run failed.
     """
     rows, raw = [], []

@@ -1,4 +1,4 @@
-"""Figures of a benchmark's outcome, some for each benchmark."""
+"""The figures for the outcome of each benchmark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 def figures(outcome: Outcome) -> list[Figure]:
-    """The benchmark's figures, absent ones with their reason; none for a benchmark that has no kind of its own."""
+    """The benchmark's figures; missing ones say why. A benchmark that is not in the table has none."""
     return [draw(outcome) for draw in _DRAWN.get(outcome.name, ())]
 
 
@@ -71,7 +71,7 @@ def _bytes(outcome: Outcome) -> Figure:
 
 
 def _bytes_to_target(row: Row) -> tuple[bool, float]:
-    """Small where good; without the target the best accuracy counts."""
+    """A sort key, smaller is better; for a run that missed the target the best accuracy counts."""
     curve = row["curve"]
     return not curve["reached"], curve["payload_bytes"][-1] if curve["reached"] else -max(curve["accuracy"])
 
@@ -134,7 +134,7 @@ def _with(rows: list[Row], key: str) -> list[Row]:
 
 
 def _lines(rows: list[Row], by: str, x: str, y: str, label: str = "{}", order: list[Any] | None = None) -> list[Trace]:
-    """A line with markers for every value of a column, in their order or one that is given."""
+    """A line with markers for every value of a column, in order of appearance or in a given order."""
     values = [
         value for value in order or dict.fromkeys(row[by] for row in rows) if any(row[by] == value for row in rows)
     ]

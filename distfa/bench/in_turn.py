@@ -1,4 +1,4 @@
-"""What a setting costs: the same run with it and without, in turn, on a machine that is never quite still."""
+"""What a setting costs: the same run with and without it, in turn, since a machine is never completely idle."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ COLUMNS = {
     "mib": "MiB each",
 }
 _READ = (
-    "'ms a step' is training time over steps, startup and evaluation left out; 'processor ms' is processor time of all "
-    "layers and of the process that drives them, over steps. Medians over the rounds. 'more than the first' compares "
-    "runs of the same round, which follow each other: the median of these, the least and the most"
+    "'ms a step' is training time divided by steps, without start and evaluation; 'processor ms' is processor time of "
+    "all layers and of the process that drives them, divided by steps. Figures are medians over the rounds. 'more than "
+    "the first' compares runs of the same round: the median, the least and the most"
 )
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -49,15 +49,15 @@ def measure(
     rounds: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Train under each setting in turn, in every second round backwards.
+    """Train under each setting in turn; every second round goes backwards.
 
     Args:
         base: The run.
-        settings: By name, what of the spec is another; the first is what the others are compared with.
-        name: Of the outcome.
+        settings: By name, what each changes in the spec; the others are compared with the first.
+        name: Name of the outcome.
         schedules: ``sync`` and ``async``.
-        rounds: How often each.
-        say: Told every measurement.
+        rounds: How often each is measured.
+        say: Called with every measurement.
 
     Raises:
         DistfaError: A run failed.

@@ -1,4 +1,4 @@
-"""What a layer holds, in bytes, by closed forms."""
+"""What a layer holds in memory, in bytes, in closed form."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _EVERY_STEP = (Direction.UP, Direction.DOWN)
 
 @dataclass(frozen=True, kw_only=True)
 class LayerMemory:
-    """Bytes at one layer.
+    """Bytes of memory at one layer.
 
     Attributes:
         weights: W and b.
-        gradients: Of them, and of a feedback matrix that is learned.
+        gradients: Their gradients, and that of a feedback matrix that is learned.
         optimizer: Its state.
         feedback: Feedback matrices at this end.
-        ledger: The feedback matrix the books keep in float64.
-        kept: What the backwards of the micro-batches in flight need of their forwards.
+        ledger: The feedback matrix that the books keep in float64.
+        kept: What the backwards of micro-batches in flight need from their forwards.
         window: Messages that may wait at this layer's ends of its links.
         process: Python, torch, Ray and gRPC.
     """
@@ -42,17 +42,17 @@ class LayerMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return sum(asdict(self).values())
 
 
 def memory_by_layer(job: Job, works: Sequence[LayerWork], *, base: int) -> tuple[LayerMemory, ...]:
-    """Of every layer of a run, layer 1 first.
+    """The memory of every layer of a run, layer 1 first.
 
     Args:
         job: The run.
-        works: What its layers do, layer 1 first.
-        base: Of a layer's process before it holds anything.
+        works: The work of its layers, layer 1 first.
+        base: Memory of a layer's process before it holds anything.
     """
     recipe = job.recipe
     n = -(-recipe.batch_size // recipe.micro_batches)
@@ -82,7 +82,7 @@ def _memory(job: Job, work: LayerWork, *, kept: int, waiting_bytes: int, base: i
 
 
 def in_flight(recipe: Recipe, layer: int) -> int:
-    """Micro-batches a layer keeps at most, from forward to backward."""
+    """The most micro-batches that a layer keeps at once, from forward to backward."""
     return min(schedule.ahead(recipe, layer) + 1, recipe.micro_batches, recipe.batch_size)
 
 

@@ -25,19 +25,19 @@ from distfa.data import Dataset
 from distfa.experiment.spec import RunSpec
 from distfa.experiment.subject import network_for
 
-_SETTLED = 20  # steps before a fault is planted: the first ones are unlike the rest
+_SETTLED = 20  # steps before a fault is planted: the first steps are not typical
 _TOLD = 10  # lines of progress while faults are planted
 _SIZES = tuple(d * 10.0**-e for e in range(7, -1, -1) for d in (1, 3))
 
 
 def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say = lambda line: None) -> Outcome:
-    """Processor time of runs with ledger and probes over that of runs without, by rule.
+    """Processor time of runs with ledger and probes divided by that of runs without, for every rule.
 
     Args:
-        specs: One per rule, books at the cadence in question.
+        specs: One per rule, with the books as often as they are to be measured.
         dataset: What to train on.
-        rounds: Pairs of runs, made step by step in turn, so that both see the same machine.
-        say: Told as each pair ends.
+        rounds: Pairs of runs; the steps of the two are made in turn, so that both see the same machine.
+        say: Called as each pair ends.
     """
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
@@ -82,7 +82,7 @@ def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say = lamb
 def faults(spec: RunSpec, dataset: Dataset, *, say: Say = lambda line: None) -> Outcome:
     """The smallest relative error in one number of one message that the law shows, per boundary and direction.
 
-    Each planted fault has a step of its own; one number of the message is multiplied by 1 + its size.
+    Each planted fault has its own step; one number of the message is multiplied by 1 + the fault's size.
     """
     recipe, sizes = recipe_for(spec, dataset), _SIZES
     boundaries = list(recipe.network.boundaries)
@@ -139,7 +139,7 @@ def drift(
     total_time: float,
     say: Say = lambda line: None,
 ) -> Outcome:
-    """How far Q drifts over equal training time T = lr x steps, by learning rate: first order in lr.
+    """How far Q drifts over equal training time T = lr x steps, by learning rate: it is first order in lr.
 
     Full-batch SGD, so that gradient flow is all there is to follow.
     """
@@ -213,7 +213,7 @@ class _Tamper:
 
 
 def _smallest(sizes: tuple[float, ...], caught: list[bool]) -> float | None:
-    """The least size from which on every one was caught."""
+    """The smallest size from which on every fault was caught."""
     missed = max((i for i, found in enumerate(caught) if not found), default=-1)
     return sizes[missed + 1] if caught and missed + 1 < len(caught) else None
 
@@ -225,7 +225,7 @@ def _trainer(recipe: Recipe, dataset: Dataset, up: Carry = as_it_is, down: Carry
 
 
 def _cpu_seconds(kept: Recipe, plain: Recipe, dataset: Dataset) -> tuple[float, float]:
-    """Processor time of two runs of equal length, a step of the one and a step of the other in turn."""
+    """Processor time of two runs of equal length, whose steps are made in turn."""
     runs = [_by_step(_trainer(recipe, dataset).run()) for recipe in (kept, plain)]
     spent = [0.0, 0.0]
     for step in range(_steps(kept, dataset)):
@@ -237,7 +237,7 @@ def _cpu_seconds(kept: Recipe, plain: Recipe, dataset: Dataset) -> tuple[float, 
 
 
 def _by_step(records: Iterator[Record]) -> Iterator[None]:
-    """Yields after every step, when all of its records have come."""
+    """Yields after every step, once all its records have come."""
     next(records)
     for record in records:
         if isinstance(record, StepRecord):

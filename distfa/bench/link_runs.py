@@ -1,4 +1,4 @@
-"""distfa and torch's pipelines over the same shaped links: how fast their steps follow each other, and their bytes."""
+"""distfa and torch's pipelines over the same shaped links: how many steps per second, and how many bytes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from distfa.experiment.run import run as train
 from distfa.experiment.spec import RunSpec, parse
 from distfa.experiment.subject import subject_for
 
-_DEADLINE_SECONDS = 900.0  # of one configuration
-_SETTLE_SECONDS = 0.5  # from the output layer's last step until the lowest layer has had its errors
-_NEVER = 2.0  # as an accuracy
+_DEADLINE_SECONDS = 900.0  # seconds for one configuration
+_SETTLE_SECONDS = 0.5  # seconds from the output layer's last step until the lowest layer has its errors
+_NEVER = 2.0  # an accuracy that is never reached
 _PARTS = ("payload", "message")
 
 
@@ -34,14 +34,14 @@ class Passage:
     """What one configuration did over the links, in all steps of the measurement.
 
     Attributes:
-        name: Of the configuration.
+        name: Name of the configuration.
         steps: Updates made.
-        payload_bytes: Of tensors, as encoded.
-        message_bytes: Of whole gRPC messages; None without nodes, and for gloo, which does not say.
-        interface_bytes: Sent by all nodes' interfaces; None without nodes.
-        samples_per_second: After the warm-up; None without nodes.
-        boundaries: Payload and message per boundary, up and down; empty without nodes, and for gloo.
-        sent_bytes: By each node's interface.
+        payload_bytes: Bytes of encoded tensors.
+        message_bytes: Bytes of whole gRPC messages; None without nodes, and for gloo, which does not tell.
+        interface_bytes: Bytes sent by the interfaces of all nodes; None without nodes.
+        samples_per_second: Rate after the warm-up; None without nodes.
+        boundaries: Payload and message bytes per boundary, up and down; empty without nodes, and for gloo.
+        sent_bytes: Bytes sent by each node's interface.
     """
 
     name: str
@@ -63,19 +63,19 @@ def passages(
     warmup: int,
     say: Callable[[str], None],
 ) -> Iterator[Passage]:
-    """Run every configuration over the links of nodes; or, without them, only count what it would send.
+    """Run every configuration over the links of nodes; without nodes only count what it would send.
 
-    Without nodes torch's pipelines run over this machine's loopback, and distfa on the serial engine, whose payloads
-    are a distributed run's.
+    Without nodes torch's pipelines run over this machine's loopback, and distfa runs on the serial engine, which has
+    the payloads of a distributed run.
 
     Args:
-        specs: Of distfa; all have the same steps.
-        pipelines: (schedule, micro-batches) of torch's pipelines, with as many processes as layers; they train by
-            the first spec.
-        layers: Of the network.
-        nodes: One per layer, not yet made; None for none.
+        specs: Specs for distfa; all have the same steps.
+        pipelines: (schedule, micro-batches) of torch's pipelines, with as many processes as layers; they train what the
+            first spec says.
+        layers: How many layers the network has.
+        nodes: One node per layer, not yet made; None for no nodes.
         warmup: Steps before the measurement of speed begins.
-        say: Told what is about to run.
+        say: Called with what is about to run.
 
     Raises:
         BenchError: The nodes cannot be made, a configuration failed, or did not end in time.
@@ -106,8 +106,9 @@ def passages(
 
 
 def pipelines(spec: RunSpec, layers: int) -> list[tuple[str, int]]:
-    """torch's schedules that can run a spec's micro-batches, one process per layer; none where messages are delayed,
-    which gloo's cannot be.
+    """torch's schedules that can run a spec's micro-batches, one process per layer.
+
+    None if messages are delayed, since those of gloo cannot be.
     """
     parts = spec.micro_batches
     if spec.batch_size % parts or spec.wire.delay_ms:
@@ -142,7 +143,7 @@ def _distfa(spec: RunSpec, nodes: Nodes, rays: RayNodes, layers: int, warmup: in
         "layers": {layer: {"custom": {f"node{layer}": 1}} for layer in range(1, layers + 1)},
     }
     name = f"distfa {variants.name(spec)}, {spec.codec.activations}/{spec.codec.errors}"
-    with tempfile.TemporaryDirectory() as scratch:  # here, so that it goes even if the driver has to be killed
+    with tempfile.TemporaryDirectory() as scratch:  # here, so that it is removed even if the driver has to be killed
         kept = spec.model_dump(mode="json") | {"ray": spread, "run_dir": str(Path(scratch) / "run")}
         driver = command(_drive, spec=kept, warmup=warmup, counters=(nodes.name, nodes.owner))
         (report,) = launch(
@@ -166,14 +167,14 @@ def _distfa(spec: RunSpec, nodes: Nodes, rays: RayNodes, layers: int, warmup: in
 
 
 def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int]) -> dict[str, Any]:
-    """The driver of a run, in a process of its own, on the first node; the test set is left out.
+    """The driver of a run, in its own process on the first node; the test set is left out.
 
-    So nothing but training crosses the links from the first step to the last.
+    So only training crosses the links from the first step to the last.
 
     Args:
-        spec: Its ``max_steps`` is above ``warmup``.
+        spec: The run; its ``max_steps`` is above ``warmup``.
         warmup: Steps before the measurement of speed begins.
-        counters: What ``namespaces.sent_bytes`` takes.
+        counters: The arguments of ``namespaces.sent_bytes``.
     """
     parsed = parse(spec)
     loaded = read(parsed)

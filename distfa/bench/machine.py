@@ -1,4 +1,4 @@
-"""The machine a figure was made on, how busy it was, and what the processes of a distfa run use of it."""
+"""The machine on which a figure was measured, how busy it was, and what the processes of a distfa run use of it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from distfa.version import __version__
 
 _BARE_SECONDS = 120.0
 _BARE = "import torch, ray, distfa.runtime.actors, psutil; print(psutil.Process().memory_info().rss)"
-_LAYER = "ray::LayerActor"  # what Ray makes the title of a layer actor's process
+_LAYER = "ray::LayerActor"  # the title that Ray gives to the process of a layer actor
 
 
 def cores() -> int:
-    """Of this machine, as the system counts them."""
+    """The number of cores of this machine, as the system counts them."""
     return psutil.cpu_count() or 1
 
 
 def describe() -> dict[str, Any]:
-    """Processor, memory and versions."""
+    """The processor, the memory and the versions."""
     return {
         "processor": processor(),
         "cores": cores(),
@@ -46,9 +46,9 @@ class Load:
     """How busy the whole machine was while a ``with`` block ran, and for how long.
 
     Attributes:
-        seconds: Of the clock.
-        cpu_seconds: Of processor time, of every process on the machine, over all cores.
-        busy: Share of all cores' time, 0 to 1.
+        seconds: How long the block ran.
+        cpu_seconds: Processor time of all processes on the machine, over all cores.
+        busy: Share of the time of all cores, 0 to 1.
     """
 
     seconds: float = 0.0
@@ -76,9 +76,9 @@ class Usage:
     """One process at one moment.
 
     Attributes:
-        is_layer: Whether it is a layer actor's.
-        cpu_seconds: Since it began.
-        rss_bytes: Memory it holds.
+        is_layer: Whether it is the process of a layer actor.
+        cpu_seconds: Processor time since it began.
+        rss_bytes: Memory that it holds.
     """
 
     is_layer: bool
@@ -99,13 +99,13 @@ def snapshot() -> dict[int, Usage]:
                     cpu_seconds=times.user + times.system,
                     rss_bytes=process.memory_info().rss,
                 )
-        except psutil.Error:  # it ended between the list and the look
+        except psutil.Error:  # it ended after it was listed
             continue
     return found
 
 
 def cpu_between(before: Mapping[int, Usage], after: Mapping[int, Usage], *, layers_only: bool = False) -> float:
-    """CPU seconds spent between two snapshots by processes alive at the second."""
+    """CPU seconds between two snapshots of the processes that are alive at the second."""
     return sum(
         usage.cpu_seconds - (before[pid].cpu_seconds if pid in before else 0.0)
         for pid, usage in after.items()
@@ -114,7 +114,7 @@ def cpu_between(before: Mapping[int, Usage], after: Mapping[int, Usage], *, laye
 
 
 def bare_layer_bytes() -> int:
-    """Memory of a process that has loaded what a layer's has, and does nothing."""
+    """Memory of a process that has loaded the same modules as a layer's process and does nothing."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", _BARE], capture_output=True, text=True, check=True, timeout=_BARE_SECONDS

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices: every product of a step, one thread per process, one process per core."""
+"""How fast this machine multiplies matrices: all products of a step, with one process of one thread per core."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _MEET_SECONDS = 0.001
 
 
 def run(products: Iterable[Product], *, dtype: str, seconds: float, deadline_seconds: float) -> dict[Product, float]:
-    """Time every product while each core does the same; CPU seconds per product, the mean over the processes.
+    """Time every product while each core does the same; returns mean CPU seconds per product over the processes.
 
     Args:
-        products: Repeated ones are timed once.
+        products: The products; repeated ones are timed once.
         dtype: ``float32``, ``float64`` or ``bfloat16``.
-        seconds: To spend on all of them together.
-        deadline_seconds: For everything.
+        seconds: Time to spend on all of them together.
+        deadline_seconds: Longest time for everything.
 
     Raises:
         BenchError: A process failed, or did not end in time.
@@ -38,21 +38,21 @@ def run(products: Iterable[Product], *, dtype: str, seconds: float, deadline_sec
 
 
 def bound(layers: Sequence[Sequence[Product]], seconds: dict[Product, float], cores: int) -> float:
-    """The least seconds of a step: its products spread evenly over the cores, but no layer over several.
+    """The shortest possible step: its products spread evenly over the cores, each layer on one core.
 
     Args:
-        layers: As ``arithmetic.step`` gives them.
-        seconds: Of each product on one core, the others equally busy.
-        cores: How many there are.
+        layers: The products of every layer, from ``arithmetic.step``.
+        seconds: Seconds of each product on one core while the others are equally busy.
+        cores: How many cores there are.
     """
     each = [sum(seconds[product] for product in layer) for layer in layers]
     return max(sum(each) / cores, max(each))
 
 
 def timed(products: Sequence[Product], *, dtype: torch.dtype, seconds: float) -> list[float]:
-    """CPU seconds of every product on this thread, taken in turns: what it costs where no other program disturbs."""
+    """CPU seconds of every product on this thread, measured in turns: what it costs if no other program disturbs."""
     factors = [product.factors(dtype) for product in products]
-    results = [torch.mm(*pair) for pair in factors]  # warm caches and allocator
+    results = [torch.mm(*pair) for pair in factors]  # warms caches and the allocator
     spent, rounds, began = [0.0] * len(products), 0, time.perf_counter()
     while rounds == 0 or time.perf_counter() - began < seconds:
         for i, pair in enumerate(factors):
@@ -66,7 +66,7 @@ def timed(products: Sequence[Product], *, dtype: torch.dtype, seconds: float) ->
 def _timed_beside_others(
     *, products: list[list[Any]], dtype: str, seconds: float, folder: str, rank: int, processes: int
 ) -> dict[str, list[float]]:
-    """In a process of its own: wait until every process is ready, so that none is timed while cores are idle."""
+    """In its own process: wait until every process is ready, so that none is timed while cores are idle."""
     torch.set_num_threads(1)
     (Path(folder) / str(rank)).touch()
     while len(list(Path(folder).iterdir())) < processes:

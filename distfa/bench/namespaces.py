@@ -1,4 +1,4 @@
-"""Nodes on one machine: a network namespace each, on a bridge, every link shaped to a rate both ways.
+"""Nodes on one machine: each is a network namespace on a bridge, with its link shaped to a rate in both directions.
 
                  bridge
         veth ____/  |  \\____ veth          root namespace: counters, the rate towards a node
@@ -6,8 +6,8 @@
             eth0   eth0   eth0              one namespace per node: the rate from it
            node 1 node 2 node 3
 
-Everything has a name of its own, and nothing else is ever touched. Packets are as long as the
-link takes (no segmentation offload), so that counters show every header.
+Everything has unique names, and nothing else is ever touched. Packets are as long as the link takes (no segmentation
+offload), so that counters include every header.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from distfa.errors import BenchError
 
-INTERFACE = "eth0"  # of every node, inside its namespace
+INTERFACE = "eth0"  # the interface of every node, inside its namespace
 MAX_NODES = 250
 _QUEUE_BYTES = 2**20
 _LEAST_BURST_BYTES = 32 * 1024
@@ -31,11 +31,11 @@ _COMMAND_SECONDS = 20.0
 
 
 class Nodes:
-    """Nodes 1..count; a context manager that ends what runs in them and removes what it made.
+    """Nodes 1..count: a context manager that ends what runs in them and removes what it made.
 
     Args:
-        count: How many.
-        megabits_per_second: Rate of every node's link, each way; None for as fast as the machine copies.
+        count: How many nodes.
+        megabits_per_second: Rate of every node's link in each direction; None for as fast as the machine copies.
 
     Attributes:
         name: What the names of the bridge, the namespaces and the links begin with.
@@ -53,10 +53,10 @@ class Nodes:
         self.name = f"node{secrets.token_hex(3)}"
 
     def __enter__(self) -> Nodes:
-        """Make them.
+        """Make the nodes.
 
         Raises:
-            BenchError: This machine gives no rights to, or has no tools.
+            BenchError: The rights or the tools for that are missing on this machine.
         """
         try:
             self._make()
@@ -74,15 +74,15 @@ class Nodes:
             _run("ip", "link", "del", self._bridge, check=False)
 
     def command(self, node: int) -> list[str]:
-        """What a command line starts with to run on a node."""
+        """What to put before a command line to run it on a node."""
         return ["ip", "netns", "exec", self._namespace(node)]
 
     def address(self, node: int) -> str:
-        """Of a node: in the range kept for benchmarks (RFC 2544), and seen by the other nodes only."""
+        """The address of a node: in the range for benchmarks (RFC 2544); only the other nodes can reach it."""
         return f"198.18.0.{node}"
 
     def lose(self, node: int) -> None:
-        """Kill all that runs on a node, as when its power fails."""
+        """Kill everything that runs on a node, as when its power fails."""
         _kill(_run("ip", "netns", "pids", self._namespace(node)))
 
     def unplug(self, node: int) -> None:
@@ -90,7 +90,7 @@ class Nodes:
         _run("ip", "link", "set", self._veth(node), "down")
 
     def sent_bytes(self) -> dict[int, int]:
-        """What each node has sent so far; see the function."""
+        """Bytes that each node has sent so far; see the function ``sent_bytes``."""
         return sent_bytes(self.name, self.owner)
 
     @property
@@ -115,13 +115,13 @@ class Nodes:
             _run(*inside, "addr", "add", f"{self.address(node)}/24", "dev", INTERFACE)
             _run(*inside, "link", "set", INTERFACE, "gso_max_segs", "1", "up")
             _run(*inside, "link", "set", "lo", "up")
-            _run(*inside, "route", "add", "default", "dev", INTERFACE)  # how programs find their own address
+            _run(*inside, "route", "add", "default", "dev", INTERFACE)  # programs find their own address with it
             if self._rate is not None:
                 self._shape("tc", device=veth)
                 self._shape("tc", "-n", namespace, device=INTERFACE)
 
     def _shape(self, *tc: str, device: str) -> None:
-        """A token bucket of 10 ms on a device's way out."""
+        """Put a token bucket of 10 ms on what a device sends."""
         bits = round(1e6 * (self._rate or 0))
         bucket = str(max(_LEAST_BURST_BYTES, bits // 800))
         rate = ("rate", f"{bits}bit", "burst", bucket, "limit", str(_QUEUE_BYTES))
@@ -129,18 +129,18 @@ class Nodes:
 
 
 def sent_bytes(name: str, owner: int) -> dict[int, int]:
-    """What the interface of every node has sent so far, all headers of Ethernet, IP and TCP with it.
+    """Bytes that the interface of every node has sent so far, including the headers of Ethernet, IP and TCP.
 
     Args:
         name: ``Nodes.name``.
-        owner: The process that made the nodes: its network, unlike a node's own, has the counters of all.
+        owner: The process that made the nodes: its network has the counters of all nodes, a node's network has not.
     """
     table = Path(f"/proc/{owner}/net/dev").read_text()
     return {int(node): int(received) for node, received in re.findall(rf"{name}v(\d+): *(\d+)", table)}
 
 
 def obstacle() -> str | None:
-    """Why there can be no shaped nodes on this machine; None if there can."""
+    """Why shaped nodes cannot be made on this machine; None if they can."""
     try:
         with Nodes(1, megabits_per_second=100.0):
             return None
@@ -152,7 +152,7 @@ def _run(*command: str, check: bool = True) -> str:
     """What a command prints.
 
     Raises:
-        BenchError: It is not there, or fails where it must not.
+        BenchError: The command does not exist, or it failed where it must not.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
@@ -169,7 +169,7 @@ def _run(*command: str, check: bool = True) -> str:
 
 
 def _kill(pids: str) -> None:
-    """End processes; all that run in a namespace of ours are ours."""
+    """End processes; all that run in one of these namespaces belong to the nodes."""
     for pid in pids.split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What a benchmark comes to: rows of figures, and the machine and load they were made under."""
+"""The outcome of a benchmark: rows of figures, and the machine and load under which they were measured."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from distfa.files import write_whole
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One benchmark's figures.
+    """The figures of one benchmark.
 
     Attributes:
-        name: Of the benchmark: ``speed``, ``comm``, ``scale``, ``rules``.
+        name: Name of the benchmark: ``speed``, ``comm``, ``scale``, ``rules``.
         settings: What was asked for.
-        columns: Key -> heading with its unit, in the order they are shown.
-        rows: One per configuration; a value may be None where it was not measured.
+        columns: Keys of the rows with their headings and units, in the order in which they are shown.
+        rows: One per configuration; a value is None if it was not measured.
         notes: What a reader must know: what could not be done here, and why.
-        machine: What it ran on.
-        raw: Every single measurement behind the rows, where they are medians.
+        machine: The machine it ran on.
+        raw: Every single measurement behind the rows, if they are medians.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Outcome:
 
     @property
     def shown(self) -> dict[str, str]:
-        """The columns in which anything was measured."""
+        """The columns that have any measurement."""
         return {key: head for key, head in self.columns.items() if any(row.get(key) is not None for row in self.rows)}
 
     def save(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class Outcome:
         """Read what ``save`` wrote.
 
         Raises:
-            BenchError: It is not there, or not such a file.
+            BenchError: The file does not exist, or is not such a file.
         """
         try:
             return Outcome(**json.loads(path.read_text()))
@@ -66,13 +66,13 @@ class Outcome:
 
 
 def _described() -> dict[str, Any]:
-    from distfa.bench.machine import describe  # loads torch, which a page of help does not need
+    from distfa.bench.machine import describe  # this loads torch, which a page of help does not need
 
     return describe()
 
 
 def cell(value: object) -> str:
-    """A figure for reading."""
+    """A figure as text for a person."""
     if value is None:
         return "-"
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Configurations trained once per seed: their runs, the means over them, and what a reader must know of them."""
+"""Configurations that are trained once per seed: their runs, the means, and notes for the reader."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Figures = dict[str, Any]
 def train(
     spec: RunSpec, about: dict[str, str], seeds: int, run: Callable[[RunSpec], Figures], say: Callable[[str], None]
 ) -> list[Figures]:
-    """The figures of one run per seed, from the spec's own on; of one that diverged the reason.
+    """The figures of one run per seed, counting up from the spec's seed; for a run that diverged the reason.
 
     Args:
-        spec: Of the configuration.
-        about: Its names, column by column.
-        seeds: How many.
-        run: Trains by a spec; gives ``test_accuracy`` in percent, and more.
-        say: Told as each run ends.
+        spec: The spec of the configuration.
+        about: Its names, by column.
+        seeds: How many seeds.
+        run: Trains a spec; returns ``test_accuracy`` in percent, and more.
+        say: Called as each run ends.
     """
     runs = []
     for seed in range(spec.seed, spec.seed + seeds):
@@ -39,12 +39,12 @@ def train(
 
 
 def succeeded(runs: Iterable[Figures]) -> list[Figures]:
-    """Those that did not diverge."""
+    """The runs that did not diverge."""
     return [run for run in runs if "diverged" not in run]
 
 
 def means(runs: Sequence[Figures], *keys: str) -> Figures:
-    """Of some figures, and the sample deviation of the accuracy, over the runs that succeeded; nothing of none."""
+    """Means of some figures, and the sample deviation of the accuracy, over runs that succeeded; empty if none did."""
     done = succeeded(runs)
     row: Figures = {key: mean(run[key] for run in done) for key in keys} if done else {}
     if len(done) > 1:
@@ -53,7 +53,7 @@ def means(runs: Sequence[Figures], *keys: str) -> Figures:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Of the values there are; None of none."""
+    """The mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
 
@@ -68,7 +68,7 @@ def outcome(
     of: str = "accuracy",
     **rest: Any,
 ) -> Outcome:
-    """With ``rows`` and ``raw`` as in ``Outcome``; without the column of deviations where there is one seed."""
+    """An outcome with ``rows`` and ``raw`` as in ``Outcome``; with one seed it has no column of deviations."""
     return Outcome(
         name=name,
         settings={"seeds": seeds, **base.model_dump(mode="json", exclude_defaults=True)},

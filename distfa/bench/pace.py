@@ -1,4 +1,4 @@
-"""How far a benchmark is, and about how long it still takes."""
+"""Says how far a benchmark is, and about how long it will still take."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Say = Callable[[str], None]
 
 
 def paced(say: Say, total: int, *, ahead: bool = False) -> Say:
-    """Say each line with how many of how many it is, and the time left as the parts so far let one expect.
+    """Add to each line which part of how many it is, and the time left, estimated from the parts so far.
 
     Args:
-        say: Where to.
-        total: Lines there will be, one for each part.
-        ahead: Whether a line comes before its part and not after it.
+        say: Prints a line.
+        total: How many lines there will be, one for each part.
+        ahead: Whether a line comes before its part instead of after it.
     """
     began, told = time.monotonic(), 0
 
@@ -30,7 +30,7 @@ def paced(say: Say, total: int, *, ahead: bool = False) -> Say:
 
 
 def duration(seconds: float) -> str:
-    """Roughly: ``40 s``, ``3 min``, ``2.5 h``."""
+    """A rough duration: ``40 s``, ``3 min``, ``2.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

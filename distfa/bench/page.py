@@ -1,4 +1,4 @@
-"""A benchmark's file as one HTML page: notes, table, figures, settings and machine."""
+"""The file of a benchmark as one HTML page: notes, table, figures, settings and machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_bench_report(path: Path, out: Path | None = None, *, shared: bool = Fa
     """Write the page; it needs no network.
 
     Args:
-        path: As ``distfa bench`` leaves it.
+        path: A file that ``distfa bench`` wrote.
         out: The page; ``path`` with the ending .html if not given.
         shared: As for ``write_page``.
 
@@ -66,12 +66,12 @@ def _table(outcome: Outcome) -> str:
 
 
 def _side(outcome: Outcome, key: str) -> str:
-    """Words to the left, figures to the right."""
+    """Words are aligned left, figures right."""
     return ' class="text"' if any(isinstance(row.get(key), str) for row in outcome.rows) else ""
 
 
 def _words(values: Mapping[str, Any]) -> dict[str, str]:
-    """A mapping for reading; what is nested stays JSON."""
+    """A mapping as texts for a person; nested values stay JSON."""
     return {
         key.replace("_", " "): value if isinstance(value, str) else json.dumps(value)
         for key, value in values.items()

@@ -1,4 +1,4 @@
-"""Plain torch beside rule bp: the same model, start, data and order, by autograd in one loop, for any module."""
+"""Plain torch beside rule bp: the same model, start, data and order, with autograd in one loop, for any module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distfa.experiment.spec import RunSpec
 def train(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
     """``test_accuracy`` in percent and ``test_loss`` of the spec's model, trained by torch on one thread.
 
-    Batches are whole: what distfa adds up over micro-batches is the same mean, but for batch normalisation.
+    Batches are not split: what distfa adds up over micro-batches is the same mean, except with batch normalisation.
     """
     task = Task.of(spec, dataset)
     model = torch_training.whole(task)

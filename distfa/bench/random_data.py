@@ -1,4 +1,4 @@
-"""Samples of MNIST's shape and type with nothing to learn in them: for measurements of speed."""
+"""Random samples of MNIST's shape and type, with nothing to learn in them, for measurements of speed."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ _UP = "Ray runtime started"
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # Ray's default of 15 starves layers beside other work
+    "RAY_worker_niceness": "0",  # with Ray's default of 15, layers starve beside other work
 }
 
 
 class RayNodes:
-    """One Ray node per network node; a context manager that leaves no process and no file.
+    """One Ray node per network node: a context manager that leaves no process and no file.
 
     They ask for a token, which ``environment`` holds. Every node has a custom resource ``node1``,
     ``node2``, ..., so that a layer can be put on it.
@@ -43,11 +43,11 @@ class RayNodes:
 
     @property
     def address(self) -> str:
-        """What a driver on the first node attaches to."""
+        """The address that a driver on the first node attaches to."""
         return f"{self._nodes.address(1)}:{_PORT}"
 
     def __enter__(self) -> RayNodes:
-        """Start the head, then the others side by side.
+        """Start the head, then all others at once.
 
         Raises:
             BenchError: A node did not start.

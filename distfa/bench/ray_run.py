@@ -1,7 +1,7 @@
-"""distfa itself under measurement: a run of layer actors on Ray, in the steady state.
+"""Measures distfa itself: a run of layer actors on Ray, in its steady state.
 
-The coordinator hears of steps in bursts, and processes are looked at when it does. So a run goes on for a while after
-the last step that counts: its last burst would take idle time in.
+The coordinator gets reports of steps in bursts, and processes are measured when it does. So a run goes on for a while
+after the last step that counts: otherwise its last burst would include idle time.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Layers = Mapping[int, Status]
 
 @dataclass(frozen=True, kw_only=True)
 class LayersRun:
-    """What a run of layer actors came to.
+    """The measurements of a run of layer actors.
 
     Attributes:
-        steady: Of all its processes: the layers', Ray's and the coordinator's.
-        step_seconds: By the clock, in the steady state.
-        payload_bytes: Of numbers in training messages, per step, over all boundaries.
-        message_bytes: Of whole training messages, per step.
-        messages: Of training, per step.
+        steady: The steady state of all its processes: those of the layers, of Ray and of the coordinator.
+        step_seconds: Time of a step in the steady state.
+        payload_bytes: Bytes of numbers in training messages, per step, over all boundaries.
+        message_bytes: Bytes of whole training messages, per step.
+        messages: Number of training messages per step.
         busy_seconds: Time per step in which a layer did not wait for a message, mean over the layers.
         cpu_seconds: CPU time per step of a layer's process, mean over the layers.
         rss_bytes: Memory of a layer's process at the end, median over the layers.
@@ -52,12 +52,12 @@ class LayersRun:
 
 
 def run(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
-    """Train on Ray by the spec; the test set is left out.
+    """Train a spec on Ray; the test set is left out.
 
     Args:
-        spec: The run, of more than twice ``warmup`` steps; batches are to be of equal size.
+        spec: The run, with more than twice ``warmup`` steps and batches of equal size.
         task: The spec's data and network.
-        warmup: Steps that do not count at the beginning, and as many at the end; at least 1.
+        warmup: How many steps at the beginning do not count, and as many at the end; at least 1.
 
     Raises:
         DistfaError: The run failed.
@@ -95,10 +95,10 @@ def _steps(records: Iterator[Record]) -> Iterator[StepRecord]:
 
 
 def _busy(before: Layers, after: Layers) -> float:
-    """Seconds not waiting, per step, mean over the layers, each by its own count of steps."""
+    """Seconds per step in which a layer does not wait: the mean over the layers, each with its own count of steps."""
     per_step = []
     for layer, status in after.items():
-        since = before.get(layer)  # None where the layer's first answer was still under way
+        since = before.get(layer)  # None if the layer's first answer was still under way
         done = status.step + status.finished - (since.step if since else 0)
         per_step.append((status.busy_seconds - (since.busy_seconds if since else 0.0)) / max(1, done))
     return sum(per_step) / len(per_step)

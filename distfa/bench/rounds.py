@@ -1,7 +1,7 @@
-"""Measuring configurations on a machine that is never quite still: several rounds, in shuffled order.
+"""Measures configurations on a machine that is never completely idle: several rounds, in shuffled order.
 
-Where a family of configurations differs in the number of micro-batches only, a search round measures them all, and
-the best goes on to the rounds that count; its figures there are not those it was chosen by.
+If configurations of a family differ only in the number of micro-batches, a search round measures them all, and the best
+one goes on to the rounds that count. Its figures there are new ones, not those it was chosen by.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from distfa.errors import DistfaError
 
 
 class Measured(Protocol):
-    """What a run comes to, and with it its steady state."""
+    """The measurements of a run, which include its steady state."""
 
     @property
     def steady(self) -> Steady: ...
@@ -30,10 +30,10 @@ class Configuration:
     """One configuration.
 
     Attributes:
-        family: What it is, but for the micro-batches.
-        micro_batches: M; None where there is no such thing.
+        family: What it is, without the number of micro-batches.
+        micro_batches: M; None if it has no micro-batches.
         measure: Runs it once.
-        about: More columns for its row.
+        about: Further columns for its row.
     """
 
     family: str
@@ -43,7 +43,7 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Its name in messages."""
         return self.family if self.micro_batches is None else f"{self.family}, M={self.micro_batches}"
 
 
@@ -71,7 +71,7 @@ class Rounds:
         self._say = say
 
     def search(self, configurations: Sequence[Configuration]) -> list[Configuration]:
-        """The best of every family, in the order given; one round for the families that have several."""
+        """The best of every family, in the given order; families with several members are measured in one round."""
         counts = Counter(configuration.family for configuration in configurations)
         self.round(0, [configuration for configuration in configurations if counts[configuration.family] > 1])
         best: dict[str, Configuration] = {
@@ -82,7 +82,7 @@ class Rounds:
         return [best[family] for family in counts if family in best]
 
     def round(self, number: int, configurations: Sequence[Configuration]) -> None:
-        """Measure every configuration once, in an order of its own."""
+        """Measure every configuration once, in a new order."""
         for configuration in self._random.sample(configurations, len(configurations)):
             where = f"round {number}" if number else "search"
             try:
@@ -95,7 +95,7 @@ class Rounds:
             self._say(f"{where}: {configuration.name}: {shot.steady.samples_per_second:,.0f} samples/s")
 
     def row(self, configuration: Configuration) -> dict[str, Any] | None:
-        """Medians over the rounds that count; None where none succeeded."""
+        """Medians over the rounds that count; None if none succeeded."""
         steadies = [shot.steady for shot in self.shots if shot.round and shot.configuration is configuration]
         if not steadies:
             return None

@@ -1,4 +1,4 @@
-"""Every feedback rule on one task, on any model: what it reaches, how near the true gradient it ends, what it sends."""
+"""Every feedback rule on one task and any model: accuracy, alignment with the true gradient at the end, bytes."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ _MEANS = (
 )
 _TORCH = "torch"
 _READ = (
-    "alignment with the true gradient and dominance are the last probe's, 'least' is the least dominance of all; "
-    "degrees are the mean over boundaries at the last ledger entry"
+    "alignment with the true gradient and dominance are those of the last probe, 'least' is the least dominance of all "
+    "probes; degrees are the mean over boundaries at the last ledger entry"
 )
 
 
@@ -67,20 +67,20 @@ def measure(
     beside_torch: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Train with every rule and every init that has a meaning for it.
+    """Train with every rule, and with every init that makes a difference for it.
 
     Args:
-        base: Everything but rule, init and seed, which count up from its own; its codecs are lossless.
+        base: Everything except rule and init; seeds count up from its seed; its codecs are lossless.
         names: Rules; dkp@50 is dkp renewed every 50 steps.
         seeds: Runs per row; more than one gives means and the sample deviation of the accuracy.
-        inits: Of rules whose feedback depends on it.
-        beside_torch: Whether plain torch trains the same, in a row of its own beside bp.
-        say: Told as each run ends.
+        inits: Inits for rules whose feedback depends on it.
+        beside_torch: Whether plain torch also trains the same, in a separate row beside bp.
+        say: Called as each run ends.
 
     Raises:
-        SpecError: A rule that does not exist, or settings that do not fit it.
-        BenchError: No test set.
-        DistfaError: A run failed; one that diverged is a row without figures and a note instead.
+        SpecError: A rule does not exist, or settings do not fit it.
+        BenchError: There is no test set.
+        DistfaError: A run failed; a run that diverged is not an error but a row without figures, with a note.
     """
     dataset = read(base)
     if not len(dataset.test_x):
@@ -144,12 +144,12 @@ def _torch(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
 
 
 def _bits(loss: float | None) -> float | None:
-    """Of a mean cross-entropy: bits for every label, in a text for every character."""
+    """A mean cross-entropy in bits per label; for a text in bits per character."""
     return None if loss is None else loss / math.log(2)
 
 
 def _beside(raw: list[over_seeds.Figures]) -> list[str]:
-    """How far plain torch and bp end apart, seed by seed, where both were trained."""
+    """How far apart plain torch and bp end, seed by seed, if both were trained."""
     losses = {(run["rule"], run["seed"]): run["test_loss"] for run in over_seeds.succeeded(raw)}
     apart = [
         abs(loss - losses[rules.BASELINE, seed])
@@ -160,7 +160,7 @@ def _beside(raw: list[over_seeds.Figures]) -> list[str]:
 
 
 def _payload_bytes(recipe: Recipe, steps: Sequence[Batch]) -> int:
-    """Up and down, over all boundaries and steps, renewals too: what an engine with a wire counts, without a codec."""
+    """Payload up and down, over all boundaries and steps, with renewals: what a wire without a codec would count."""
     rule, numbers = rules.build(recipe), 0
     renewals = sum(rule.renews(batch.step) for batch in steps)
     for link in links(recipe):

@@ -1,4 +1,4 @@
-"""``distfa bench scale``: what a step costs as layers are added, and what of it is not the layers' own arithmetic."""
+"""``distfa bench scale``: what a step costs as layers are added, and how much of it is not their arithmetic."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Settings:
 
 
 def run(settings: Settings, say: Say) -> Outcome:
-    """Measure every depth; ``say`` hears how it goes.
+    """Measure every depth; ``say`` is called with lines of progress.
 
     Raises:
-        DistfaError: A run failed, or Ray is not to be had.
+        DistfaError: A run failed, or Ray cannot be started.
     """
     bare, raw = bare_layer_bytes(), []
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +135,7 @@ def _measure(spec: RunSpec, settings: Settings, bare_bytes: int) -> dict[str, fl
 
 
 def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
-    """CPU time of a step of the same run in this process on one thread: the layers' own work, nothing between them."""
+    """CPU time of a step of the same run in this process on one thread: only the work of the layers themselves."""
     with one_thread():
         records = SerialTrainer(task.recipe, *task.splits()).run()
         rows = (record.rows for record in records if isinstance(record, StepRecord))
@@ -143,13 +143,13 @@ def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
 
 
 def _array_bytes(spec: RunSpec, recipe: Recipe) -> int:
-    """What a layer in the middle must hold: W, G and B, its kept forwards, and full windows at each of its streams."""
+    """What a layer in the middle must hold: W, G, B, what forwards keep, and full windows at each of its streams."""
     job = spec.job(recipe.network, run_id="", train_rows=spec.batch_size, test_rows=0)
     return memory_by_layer(job, works(recipe), base=0)[(len(recipe.network) - 1) // 2].total
 
 
 def _median(shots: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One row from the rounds; what is counted, not measured, is a whole number."""
+    """One row from the rounds; counts are whole numbers."""
     row = {key: median(shot[key] for shot in shots) for key in shots[0] if key != "round"}
     return {key: int(value) if key in _COUNTED else value for key, value in row.items()}
 
@@ -159,9 +159,9 @@ def _notes(settings: Settings, bare_bytes: int) -> list[str]:
         f"rule {settings.rule}, {settings.schedule}, width {settings.width}, batch {settings.batch_size}, SGD; medians "
         f"of {settings.rounds} rounds of {settings.steps} steps (with fewer layers more) after {settings.warmup} of "
         f"warm-up; {cores()} cores for all layers",
-        "overhead: CPU time of a layer's process per step, mean over the layers, less its share (one part in L) of the "
-        "CPU time of the same step in one process on one thread; 'by the clock' takes for the former the time in which "
-        "the layer waits for no message, though it may wait for a core",
-        f"memory: of a layer's process, median over the layers, beyond the {bare_bytes / _MIB:,.0f} MiB of one that "
-        "has only imported torch, ray and distfa; arrays: weights, gradients, feedback, kept forwards, full windows",
+        "overhead: CPU time of a layer's process per step (mean over the layers) minus its share, 1/L, of the CPU time "
+        "of the same step in one process on one thread; 'by the clock' uses instead of CPU time the time in which the "
+        "layer does not wait for a message, though it may wait for a core",
+        f"memory: of a layer's process, median over the layers, beyond the {bare_bytes / _MIB:,.0f} MiB of a process "
+        "that has only imported torch, ray and distfa; arrays: weights, gradients, feedback, forwards, full windows",
     ]

@@ -1,4 +1,4 @@
-"""``distfa bench speed``: distfa against torch's own engines at the same task, and against what the machine can do."""
+"""``distfa bench speed``: distfa, torch's own engines and the limit of the machine, on the same task."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ class Settings:
 
 
 def run(settings: Settings, say: Say) -> Outcome:
-    """Measure everything; ``say`` hears how it goes.
+    """Measure everything; ``say`` is called with lines of progress.
 
     Raises:
         BenchError: The settings cannot be measured.
-        DistfaError: Data or Ray are not to be had.
+        DistfaError: The data cannot be read, or Ray cannot be started.
     """
     with tempfile.TemporaryDirectory() as folder:
         spec = _spec(settings, Path(folder))
         task = Task.of(spec)
         configurations = _configurations(settings, spec, task)
         seeded = task.recipe.network.seeded
-        named = settings.rules if seeded else ()  # the bound knows the products of plain layers
+        named = settings.rules if seeded else ()  # the bound knows only the products of plain layers
         made = {rule: arithmetic.step(replace(task.recipe, rule=parse({"rule": rule}).rule)) for rule in named}
         products = [product for layers in made.values() for layer in layers for product in layer]
         rate: dict[str, Any] = {
@@ -115,7 +115,7 @@ def run(settings: Settings, say: Say) -> Outcome:
 
 
 def _spec(settings: Settings, folder: Path) -> RunSpec:
-    """The task as the spec of a run by the baseline rule, with batches of equal size."""
+    """The task as a spec of a run with the baseline rule and batches of equal size."""
     if not settings.rules:
         raise BenchError("no rule is named, so nothing of distfa's can be measured; name one, as --rules dfa")
     data: dict[str, Any] = {"name": settings.data, "dir": settings.data_dir}
@@ -164,7 +164,7 @@ def _configurations(settings: Settings, spec: RunSpec, task: Task) -> list[Confi
 
 
 def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[str, Any]]:
-    """Rows with their ratios: to torch in one process on all cores, to the best pipeline, to their rule's bound."""
+    """Rows with ratios: to torch in one process on all cores, to the best pipeline, to the bound of their rule."""
     single = [row["samples_per_second"] for row in rows if row.get("threads") == cores()]
     pipelines = [row["samples_per_second"] for row in rows if row["kind"] == "pipeline"]
     return [
@@ -184,10 +184,10 @@ def _notes(settings: Settings, seconds: dict[Product, float], bounds: dict[str, 
         f"medians of {settings.rounds} rounds of {settings.steps} steps after {settings.warmup} of warm-up, in "
         "shuffled order; ratios are of medians; M is the best of one search round before them, which does not count",
         f"{settings.dtype}, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an "
-        f"even share of the {cores()} cores and at least one; processes on one machine, by loopback",
+        f"even share of the {cores()} cores and at least one; processes on one machine, over loopback",
         *(_bound_in_words(seconds, bounds) if bounds else ()),
-        "CPU seconds are of a configuration's own processes, distfa's with Ray's and the coordinator's; 'by others' is "
-        "the share of all cores' time that other programs took meanwhile",
+        "CPU seconds are those of a configuration's own processes, for distfa with Ray's and the coordinator's; 'by "
+        "others' is the share of the time of all cores that other programs took",
     ]
 
 
@@ -196,5 +196,5 @@ def _bound_in_words(seconds: dict[Product, float], bounds: dict[str, float]) -> 
     listed = ", ".join(f"{rule} {limit:,.0f}" for rule, limit in bounds.items())
     return [
         f"compute bound, samples/s: {listed}: the products of a step at the {flops / 1e9:,.1f} GFLOP/s that one core "
-        "does at these shapes while all do, in CPU time, spread evenly over the cores but no layer over several"
+        "reaches at these shapes while all work, in CPU time, spread evenly over the cores, each layer on one core"
     ]

@@ -14,10 +14,10 @@ class Steady:
     """What one process, or one group of processes, did in its steady state.
 
     Attributes:
-        samples_per_second: By the clock.
-        cpu_seconds: Of the group's own processes, per 1000 samples.
-        busy: Share of all cores' time the machine was busy, 0 to 1.
-        others: Share of all cores' time that other processes took, 0 to 1.
+        samples_per_second: Samples per second of wall time.
+        cpu_seconds: CPU time of the group's own processes, per 1000 samples.
+        busy: Share of the time of all cores in which the machine was busy, 0 to 1.
+        others: Share of the time of all cores that other processes took, 0 to 1.
     """
 
     samples_per_second: float
@@ -27,13 +27,13 @@ class Steady:
 
 
 def of(samples: int, seconds: float, own_cpu_seconds: float, load: Load) -> Steady:
-    """Put together what was seen.
+    """The steady state from what was measured.
 
     Args:
-        samples: Trained on in ``seconds``.
-        seconds: Of the clock.
-        own_cpu_seconds: Of the group's processes, while ``load`` was taken.
-        load: Of the machine.
+        samples: How many samples were trained on in ``seconds``.
+        seconds: Wall time.
+        own_cpu_seconds: CPU time of the group's processes while ``load`` was measured.
+        load: The load of the machine.
     """
     rate = samples / seconds
     share_of_others = max(0.0, load.cpu_seconds - own_cpu_seconds) / load.cpu_seconds if load.cpu_seconds else 0.0
@@ -46,7 +46,7 @@ def of(samples: int, seconds: float, own_cpu_seconds: float, load: Load) -> Stea
 
 
 def watch(steps: Iterator[int], *, warmup: int) -> Steady:
-    """Draw a run to its end, and measure it in this process from step ``warmup`` on.
+    """Iterate a run to its end, and measure it in this process from step ``warmup`` on.
 
     Args:
         steps: Yields the rows of every step when the step is done.

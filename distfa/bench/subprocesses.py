@@ -1,4 +1,4 @@
-"""Functions in processes of their own, side by side, each ending with one JSON object on stdout.
+"""Runs functions in separate processes at the same time; each ends with one JSON object on stdout.
 
 python -m distfa.bench.subprocesses MODULE FUNCTION ARGUMENTS
 """
@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.05
 
 
 def command(function: Callable[..., Mapping[str, Any]], **arguments: object) -> list[str]:
-    """The command line that prints what a module's function returns; arguments and answer are what JSON can hold."""
+    """The command line that prints what a function of a module returns; arguments and answer must fit in JSON."""
     module = [sys.executable, "-m", "distfa.bench.subprocesses", function.__module__, function.__qualname__]
     return [*module, json.dumps(arguments)]
 
@@ -34,13 +34,13 @@ def launch(
     environment: Mapping[str, str] = os.environ,
     deadline_seconds: float,
 ) -> list[dict[str, Any]]:
-    """Run commands side by side; what each reported, in order.
+    """Run commands at the same time; returns what each reported, in order.
 
     Args:
-        name: What errors call them.
-        commands: One per process.
-        environment: Of all of them.
-        deadline_seconds: For all of them together; those left over are killed.
+        name: Their name in errors.
+        commands: One command per process.
+        environment: Environment for all of them.
+        deadline_seconds: Longest time for all of them together; then the rest are killed.
 
     Raises:
         BenchError: A process failed, reported nothing, or did not end in time.

@@ -1,4 +1,4 @@
-"""What every engine of a benchmark is given, from one spec: the same network, weights, samples and order."""
+"""What every engine of a benchmark gets from one spec: the same network, weights, samples and order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(spec: RunSpec) -> Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A spec's recipe and raw data, and the modules its layers start from: none where they are drawn from the seed."""
+    """The recipe and raw data of a spec, and the modules its layers start from; none if drawn from the seed."""
 
     recipe: Recipe
     inputs: RawInputs
@@ -44,8 +44,8 @@ class Task:
         """Build the network between a data set's inputs and classes.
 
         Args:
-            spec: Of the run.
-            dataset: What it names, where that has been read before.
+            spec: The spec of the run.
+            dataset: The data set that it names, if that has been read already.
 
         Raises:
             BenchError: The data set has no class labels, or the loss is not cross_entropy.
@@ -62,12 +62,12 @@ class Task:
 
     @staticmethod
     def on(dataset: Dataset, recipe: Recipe) -> Task:
-        """A recipe on a data set that is there, its layers drawn from the seed."""
+        """The task of a recipe on a given data set, with layers drawn from the seed."""
         inputs, targets = raw_samples(recipe.network, dataset)
         return Task(recipe=recipe, inputs=inputs, targets=targets)
 
     def without_test(self) -> Task:
-        """The same, its test set left out."""
+        """The same task without its test set."""
         return replace(
             self,
             inputs=replace(self.inputs, test=self.inputs.test[:0]),
@@ -75,19 +75,19 @@ class Task:
         )
 
     def splits(self) -> tuple[Split, Split]:
-        """(train, test), to be read row by row."""
+        """The splits (train, test), to be read row by row."""
         device = torch.device("cpu")
         x, y = self.inputs.readers(self.recipe.dtype, device), self.targets.readers(self.recipe.dtype, device)
         return Split(inputs=x[0], targets=y[0]), Split(inputs=x[1], targets=y[1])
 
     @property
     def answers(self) -> int:
-        """Of the network for one sample: more than one where it answers at every position of a sequence."""
+        """How many answers the network gives for one sample: several if it answers at every position of a sequence."""
         return math.prod(self.recipe.network.positions)
 
 
 class Wire(TypedDict):
-    """What a ``SerialTrainer`` takes for one."""
+    """The functions that a ``SerialTrainer`` takes as its wire."""
 
     carry_activation: Carry
     carry_error: Carry
@@ -95,7 +95,7 @@ class Wire(TypedDict):
 
 
 def metered(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> Wire:
-    """The wire of a ``SerialTrainer`` by a spec's codecs; every payload's bytes go to ``sent``."""
+    """The wire of a ``SerialTrainer`` with the codecs of a spec; ``sent`` gets the bytes of every payload."""
 
     def carry(name: str) -> Carry:
         codec = codecs.resolve(name, dtype)

@@ -1,8 +1,8 @@
 """torch's own engines beside distfa's: one process, or a pipeline of stages (torch.distributed.pipelining over gloo).
 
-Every process reads the data set and follows the run's seeded order, as distfa's layers do; stages send activations
-up and gradients down. They meet through a file, so no port has to be free, and processes in different network
-namespaces of one machine find each other; gloo then listens on the interface it is given.
+Every process reads the data set and follows the run's seeded order, as distfa's layers do; stages send activations up
+and gradients down. They find each other through a file, so no port has to be free, and it also works across network
+namespaces of one machine; gloo then listens on the interface that it is given.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b")
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """How a network is spread and worked through.
+    """How a network is spread over processes, and in which order they work.
 
     Attributes:
-        layers: Of the network.
-        processes: Stages; layers are shared among them in order, as evenly as can be.
+        layers: How many layers the network has.
+        processes: Number of stages; layers are divided among them in order, as evenly as possible.
         schedule: ``gpipe`` or ``1f1b``.
         micro_batches: Equal parts of a batch.
         interface: Network interface of every process.
@@ -45,19 +45,19 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """For tables and messages."""
+        """Its name in tables and messages."""
         return f"torch {self.schedule}, {self.processes} processes, M={self.micro_batches}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchRun:
-    """What a run came to.
+    """The measurements of a run.
 
     Attributes:
-        losses: Before every update.
-        steady: From the end of the warm-up.
-        payload_bytes: Of the numbers in the activations and gradients sent, both ways over all boundaries, by their
-            shapes.
+        losses: The loss before every update.
+        steady: The steady state, from the end of the warm-up.
+        payload_bytes: Bytes of numbers in the activations and gradients sent, in both directions over all boundaries,
+            from their shapes.
     """
 
     losses: list[float]
@@ -66,16 +66,16 @@ class TorchRun:
 
 
 def run_single(spec: RunSpec, *, threads: int, warmup: int, deadline_seconds: float) -> TorchRun:
-    """Train by the spec in one process.
+    """Train a spec in one process.
 
     Args:
         spec: Its rule and engine are not used: this is backpropagation.
-        threads: Of torch.
+        threads: How many threads torch uses.
         warmup: Steps before the measurement begins, at least 1.
-        deadline_seconds: For the whole run.
+        deadline_seconds: Longest time for the whole run.
 
     Raises:
-        BenchError: It failed, or did not end in time.
+        BenchError: The run failed, or did not end in time.
     """
     name = f"torch in one process ({threads} threads)"
     line = command(torch_training.single, spec=spec.model_dump(mode="json"), threads=threads, warmup=warmup)
@@ -92,7 +92,7 @@ def run_pipeline(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline
         spec: Its rule, engine and micro-batches are not used: this is backpropagation by ``pipeline``.
         pipeline: The processes.
         warmup: Steps before the measurement begins, at least 1.
-        deadline_seconds: For the whole run.
+        deadline_seconds: Longest time for the whole run.
 
     Raises:
         BenchError: It cannot be run so, failed, or did not end in time.

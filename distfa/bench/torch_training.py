@@ -1,4 +1,4 @@
-"""torch's own training loop, in a process by itself: of a whole network, or of one stage of torch's pipelining."""
+"""torch's own training loop in a separate process: for a whole network, or for one stage of torch's pipelining."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from distfa.experiment.spec import parse
 
 
 def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]:
-    """The whole network, by autograd; ``losses`` and ``steady``."""
+    """Train the whole network with autograd; returns ``losses`` and ``steady``."""
     torch.set_num_threads(threads)
     task, losses = Task.of(parse(spec)), list[float]()
     found = steady_state.watch(by_autograd(task, whole(task), losses), warmup=warmup)
@@ -32,7 +32,7 @@ def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]
 
 
 def by_autograd(task: Task, model: nn.Module, losses: list[float]) -> Iterator[int]:
-    """Train in one loop; the rows of every step when it is done, its loss in ``losses``."""
+    """Train in one loop; yields the rows of every step when it is done, and adds its loss to ``losses``."""
     train, _ = task.splits()
 
     def backward(rows: NDArray[np.int64]) -> float:
@@ -57,25 +57,25 @@ def stage(
     warmup: int,
     deadline_seconds: float,
 ) -> dict[str, Any]:
-    """One stage of a pipeline, the others in processes of their own, over gloo.
+    """Train one stage of a pipeline; the others are in other processes, over gloo.
 
     Args:
         spec: The run.
-        layers: Of this stage, counted from 1.
-        schedule: As ``torch_engines.Pipeline`` has it, like micro-batches and interface.
+        layers: The layers of this stage, counted from 1.
+        schedule: As in ``torch_engines.Pipeline``, like micro-batches and interface.
         micro_batches: Equal parts of a batch.
-        interface: Of the network.
-        threads: Of torch.
+        interface: Name of the network interface.
+        threads: How many threads torch uses.
         rank: Counted from 0 at the inputs.
         processes: How many stages.
-        meeting: A file, none yet, by which the processes find each other.
+        meeting: A file that does not exist yet, through which the processes find each other.
         warmup: Steps before the measurement begins.
-        deadline_seconds: For the whole run.
+        deadline_seconds: Longest time for the whole run.
 
     Returns:
-        ``losses``, which the last stage alone knows, ``payload_bytes`` this stage sent, ``steady``.
+        ``losses``, which only the last stage knows, ``payload_bytes`` that this stage sent, ``steady``.
     """
-    from torch import distributed as dist  # here, because a parent needs neither
+    from torch import distributed as dist  # imported here, because a parent process needs neither
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
     torch.set_num_threads(threads)
@@ -88,7 +88,7 @@ def stage(
         PipelineStage(module, rank, processes, torch.device("cpu")),
         n_microbatches=micro_batches,
         loss_fn=lambda output, target: loss_part(output, target, recipe.batch_size * task.answers),
-        scale_grads=False,  # loss_part already is a share of the batch's mean
+        scale_grads=False,  # loss_part is already a share of the batch's mean
     )
 
     def backward(rows: NDArray[np.int64]) -> float:
@@ -98,7 +98,7 @@ def stage(
         return sum(part.item() for part in parts)
 
     found = steady_state.watch(_steps(task, module, backward, losses, whole_batches=True), warmup=warmup)
-    dist.barrier()  # nobody leaves while a neighbour still reads
+    dist.barrier()  # no process ends while a neighbour still reads
     dist.destroy_process_group()
     columns = (recipe.network[layers[0]].inputs if rank else 0) + (0 if is_last else recipe.network[layers[-1]].outputs)
     sent = len(losses) * recipe.batch_size * columns * recipe.signal_dtype.itemsize
@@ -113,7 +113,7 @@ def _steps(
     *,
     whole_batches: bool = False,
 ) -> Iterator[int]:
-    """Yields the rows of every step, after its update; what ``backward`` says is its loss goes to ``losses``."""
+    """Yields the rows of every step after its update; the loss that ``backward`` returns goes to ``losses``."""
     recipe, samples = task.recipe, len(task.inputs.train)
     optimizer = _optimizer(recipe.optimizer, model)
     for batch in order.batches(recipe, samples):
@@ -128,10 +128,10 @@ def _steps(
 
 
 class _Mixed(nn.Sequential):
-    """As ``Sequential``, its products in bfloat16 by torch's own autocast."""
+    """A ``Sequential`` whose products are in bfloat16, by torch's own autocast."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """What the modules make of the input."""
+        """The output of the modules."""
         with torch.autocast(input.device.type, torch.bfloat16):
             for module in self:
                 input = module(input)
@@ -139,14 +139,14 @@ class _Mixed(nn.Sequential):
 
 
 def whole(task: Task) -> nn.Sequential:
-    """The network as a torch model, starting on the weights distfa would give it."""
+    """The network as a torch model, with the initial weights that distfa would give it."""
     return model_of(task, range(1, len(task.recipe.network) + 1))
 
 
 def model_of(task: Task, layers: range) -> nn.Sequential:
-    """Some layers of the network, counted from 1, as a torch model, starting on the weights distfa would give them.
+    """Some layers of the network, counted from 1, as a torch model with the initial weights that distfa would give.
 
-    In a mixed run they compute by torch's autocast, so that what a stage sends is bfloat16 too.
+    In a mixed run they compute with torch's autocast, so that what a stage sends is bfloat16 too.
     """
     own, recipe = task.modules, task.recipe
     built = [copy.deepcopy(own[layer]) if layer in own else _drawn(recipe, layer) for layer in layers]
@@ -154,7 +154,7 @@ def model_of(task: Task, layers: range) -> nn.Sequential:
 
 
 def _drawn(recipe: Recipe, layer: int) -> nn.Module:
-    """A Linear and its activation, the weights from the seed."""
+    """A Linear and its activation, with weights drawn from the seed."""
     shape = recipe.network[layer]
     linear = nn.Linear(shape.inputs, shape.outputs, bias=shape.bias, dtype=recipe.dtype)
     with torch.no_grad():
@@ -165,7 +165,7 @@ def _drawn(recipe: Recipe, layer: int) -> nn.Module:
 
 
 def _optimizer(config: optim.OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """torch's own optimizer class, fused, with the settings distfa has."""
+    """torch's own optimizer class, fused, with distfa's settings."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     if config.name == "sgd":
@@ -175,6 +175,6 @@ def _optimizer(config: optim.OptimizerConfig, model: nn.Module) -> torch.optim.O
 
 
 def loss_part(output: Tensor, target: Tensor, answers: int) -> Tensor:
-    """A micro-batch's share of the mean loss over a batch's answers, so that shares and gradients just add."""
+    """A micro-batch's share of the mean loss over the answers of a batch, so that shares and gradients add up."""
     wide = output.to(torch.promote_types(output.dtype, torch.float32)).flatten(0, -2)
     return F.cross_entropy(wide, target.flatten(), reduction="sum") / answers

@@ -1,4 +1,4 @@
-"""Each rule with each codec at its own best: rates and decays are tried over all seeds before the comparison."""
+"""Each rule with each codec at its best settings: rates and decays are tried over all seeds before the comparison."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from distfa.bench.accuracy_curve import Curve
 from distfa.bench.pace import paced
 from distfa.experiment.spec import RunSpec, parse
 
-_DEADLINE_SECONDS = 3600.0  # of one run
+_DEADLINE_SECONDS = 3600.0  # seconds for one run
 Tuned = tuple[RunSpec, list[Curve]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is tried.
+    """The settings that are tried.
 
     Attributes:
         rates: Learning rates.
-        decays: Steps over which a cosine takes the rate to 0, which are also all the steps there are.
-        seeds: Of every setting, from the spec's own on.
+        decays: Steps over which a cosine takes the rate to 0; a run has just as many steps.
+        seeds: Number of seeds for every setting, counting up from the spec's seed.
     """
 
     rates: tuple[float, ...] = ()
@@ -30,23 +30,23 @@ class Search:
 
     @property
     def candidates(self) -> int:
-        """Settings tried for each rule and codec; 0 where nothing is tuned."""
+        """How many settings are tried for each rule and codec; 0 if nothing is tuned."""
         return len(self.rates) * len(self.decays)
 
 
 def tune(
     specs: Sequence[RunSpec], search: Search, *, every: int, target: float, say: Callable[[str], None]
 ) -> list[Tuned]:
-    """Every spec with the settings that it does best with, and its curves with them, one per seed.
+    """Every spec with its best settings, and its curves with these, one per seed.
 
-    Best is the fewest steps to the target, of the median seed; where that never gets there, the best accuracy.
+    Best is the fewest steps to the target of the median seed or, if that never reaches the target, the best accuracy.
 
     Args:
         specs: One per rule and codec.
-        search: What is tried; each spec's own settings where there are no candidates.
+        search: The settings to try; without candidates each spec keeps its own settings.
         every: Steps between evaluations.
         target: Test accuracy, 0 to 1.
-        say: Told what came of it.
+        say: Called with the results.
 
     Raises:
         BenchError: A run failed.
@@ -65,7 +65,7 @@ def tune(
 
 
 def _came(spec: RunSpec, curves: Sequence[Curve], search: Search) -> str:
-    """A configuration's outcome, in words."""
+    """The outcome of a configuration, in words."""
     middle, words = median(curves), variants.name(spec)
     words += f" with {spec.codec.activations}/{spec.codec.errors}: "
     if search.candidates:
@@ -82,13 +82,13 @@ def with_rate(spec: RunSpec, rate: float, steps: int) -> RunSpec:
 
 
 def median(curves: Sequence[Curve]) -> Curve:
-    """The curve in the middle by steps to the target; one that did not get there comes last."""
+    """The middle curve by steps to the target; a curve that did not reach it comes last."""
     ordered = sorted(curves, key=_merit)
     return ordered[(len(ordered) - 1) // 2]
 
 
 def spread(curves: Sequence[Curve]) -> str | None:
-    """Least and most steps to the target over the seeds, in words; None of one seed."""
+    """The fewest and the most steps to the target over the seeds, in words; None for one seed."""
     if len(curves) < 2:
         return None
     steps = [curve.steps[-1] for curve in curves if curve.reached]
@@ -97,5 +97,5 @@ def spread(curves: Sequence[Curve]) -> str | None:
 
 
 def _merit(curve: Curve) -> tuple[bool, float, int]:
-    """Small where good."""
+    """A sort key; smaller is better."""
     return not curve.reached, curve.steps[-1] if curve.reached else -max(curve.accuracy), curve.payload_bytes[-1]

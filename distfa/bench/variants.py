@@ -13,27 +13,27 @@ from distfa.experiment.spec import RunSpec
 
 
 def settings(word: str) -> dict[str, Any]:
-    """What a spec is told for it.
+    """The settings of a spec for it.
 
     Raises:
         UsageError: What follows the @ is not a whole number above 0.
     """
     rule, at, every = word.partition("@")
     if at and not (every.isdecimal() and int(every) > 0):
-        raise UsageError(f"rule {word!r}: after the @ stands the number of steps between renewals, as in {rule}@50")
+        raise UsageError(f"rule {word!r}: the number of steps between renewals comes after the @, as in {rule}@50")
     return {"rule": rule} | ({"feedback": {"renew": {"every": int(every)}}} if at else {})
 
 
 def name(spec: RunSpec) -> str:
-    """The word for a spec's rule."""
+    """The name of a spec's rule."""
     every = spec.feedback.renew.every
     return spec.rule if every is None else f"{spec.rule}@{every}"
 
 
 def sparing(spec: RunSpec, network: Network) -> RunSpec:
-    """The spec, its errors sent without what the receiver's ReLU stops, where rule, network and codec make that pay.
+    """The spec with errors sent without what the receiver's ReLU stops, if rule, network and codec make that worth it.
 
-    So the baseline gets it, too.
+    So the baseline gets this too.
     """
     rule = rules.build(spec.recipe(network))
     stopped = any(network[boundary].rectified and rule.carries_teaching(boundary) for boundary in network.boundaries)

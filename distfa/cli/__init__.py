@@ -77,7 +77,7 @@ _BENCH: dict[str, Callable[..., None]] = {
 
 
 def _paragraphs(command: Callable[..., None]) -> str:
-    """A command's docstring as its help: a paragraph in one line, for the terminal to break where it must."""
+    """A command's docstring as its help: each paragraph is one line, which the terminal wraps where it has to."""
     return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(command.__doc__ or "").split("\n\n"))
 
 
@@ -104,9 +104,9 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; every failure ends in one line and an exit code."""
+    """Run the command line; every failure ends with one line and an exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines would tear the progress bar
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # an operator's stop and a closed terminal end a run as Ctrl-C does
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # SIGTERM and a closed terminal end a run as Ctrl-C does
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
             signal.signal(ending, signal.default_int_handler)
     try:

@@ -1,4 +1,4 @@
-"""``distfa bench``: measurements, each printing a table and writing its figures as JSON."""
+"""``distfa bench``: measurements; each prints a table and writes its figures as JSON."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ app = typer.Typer(
 
 
 def say(prefix: str = "") -> Callable[[str], None]:
-    """Tells on stderr how it goes."""
+    """Print a line of progress on stderr."""
     return lambda line: typer.echo(prefix + line, err=True)
 
 
 def quiet() -> redirect_stdout[io.StringIO]:
-    """Ray may speak up on stdout, which belongs to the result."""
+    """Keep Ray's own lines off stdout, which is for the result."""
     return redirect_stdout(io.StringIO())
 
 
 def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
-    """Save an outcome and print it: a table, or with ``as_json`` the file's own text."""
+    """Save an outcome and print it: as a table, or with ``as_json`` as the text of the file."""
     from distfa.experiment import host
 
     outcome = replace(outcome, settings={"command": shlex.join(host.command()), **outcome.settings})
@@ -67,7 +67,7 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
 
 
 def _pieces(outcome: Outcome, widths: dict[str, int], room: int) -> list[list[str]]:
-    """The columns of as many tables below each other as fit: each begins with those in words that come first."""
+    """The columns in groups that fit the terminal, one table each; each begins with the columns in words."""
     keys = list(widths)
     lead = list(itertools.takewhile(lambda key: _is_text(outcome, key), keys)) or keys[:1]
     pieces = [list(lead)]
@@ -79,12 +79,12 @@ def _pieces(outcome: Outcome, widths: dict[str, int], room: int) -> list[list[st
 
 
 def _needed(widths: dict[str, int]) -> int:
-    """Of a table, with its lines."""
+    """The width that a table needs, with its lines."""
     return 1 + sum(width + 3 for width in widths.values())
 
 
 def _width(outcome: Outcome, key: str) -> int:
-    """Headings wrap, figures do not."""
+    """The width of a column: headings can wrap, figures cannot."""
     cells = [cell(row.get(key)) for row in outcome.rows]
     return max(map(len, (*cells, *outcome.shown[key].split())))
 

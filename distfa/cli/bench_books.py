@@ -27,11 +27,12 @@ def books(
     out: Annotated[Path, typer.Option(help="Directory for the JSON files.")] = Path("."),
     as_json: Annotated[bool, typer.Option("--json", help="The files' text on stdout, no tables.")] = False,
 ) -> None:
-    """Measure the books: what they cost, the smallest fault they catch, drift against the learning rate.
+    """Measure the books: what they cost, the smallest fault they catch, drift at several learning rates.
 
-    Cost: processor time with ledger and probes at their default cadence over that without. Faults: one number of
-    one float32 message altered by growing amounts, at every boundary, both ways. Drift: full-batch SGD on 500 rows
-    in float64, three learning rates over equal training time; by the conservation law it halves with the rate.
+    Cost: processor time with ledger and probes as often as by default, divided by that without them. Faults: one number
+    of one float32 message is altered by growing amounts, at every boundary, in both directions. Drift: full-batch SGD
+    on 500 rows in float64, with three learning rates over equal training time; by the conservation law drift halves
+    with the rate.
     """
     from distfa import data as datasets
     from distfa.bench import ledger

@@ -23,7 +23,7 @@ def codecs(
     optimizer: options.Optimizer = "adam",
     lr: options.LearningRate = 1e-3,
     lr_schedule: Annotated[
-        str, typer.Option(help="How the learning rate goes: constant, linear or cosine.")
+        str, typer.Option(help="Schedule of the learning rate: constant, linear or cosine.")
     ] = "constant",
     seeds: options.Seeds = 1,
     rules: Annotated[str, typer.Option(metavar="RULE,RULE,...", help="Feedback rules.")] = "bp,fa,dfa",
@@ -32,15 +32,15 @@ def codecs(
         typer.Option(
             "--codecs",
             metavar="UP[/DOWN],...",
-            help="Codecs to compare with fp32/fp32: of activations, and of errors if they differ.",
+            help="Codecs to compare with fp32/fp32: for activations, and for errors if they differ.",
         ),
     ] = _PAIRS,
     out: options.Out = Path("bench-codecs.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Accuracy, bytes per sample and codec time of every rule with every pair of codecs, fp32 beside them.
+    """Measure accuracy, bytes per sample and codec time of every rule with every pair of codecs, and with fp32.
 
-    On the serial engine, which has the bits and the payloads of a distributed run.
+    It uses the serial engine, which has the same bits and payloads as a distributed run.
     """
     from distfa.bench.codecs import measure
 

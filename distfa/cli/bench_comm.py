@@ -21,10 +21,12 @@ _task, _what, _search = (
 Mbit = Annotated[
     float,
     _what(
-        min=0, help="Rate of every layer's link, each way, by network namespaces (Linux, root); 0: none, bytes only."
+        min=0,
+        help="Rate of every layer's link, in each direction, with network namespaces (Linux, root); 0: no links, "
+        "only bytes.",
     ),
 ]
-Insecure = Annotated[bool, _what("--insecure", help="Use plain text over the links, as torch does, and not TLS.")]
+Insecure = Annotated[bool, _what("--insecure", help="Use plain text over the links, as torch does, instead of TLS.")]
 
 
 def comm(
@@ -45,20 +47,20 @@ def comm(
         str,
         _what(
             metavar="UP[/DOWN],...",
-            help="Codecs to compare with lossless: of activations, and of errors if they differ.",
+            help="Codecs to compare with lossless: for activations, and for errors if they differ.",
         ),
     ] = "int8",
     target: Annotated[float, _what(help="Test accuracy in percent.")] = 97.5,
     max_steps: Annotated[int, _what(help="Give up on the target after this many steps.")] = 2000,
     eval_steps: Annotated[int, _what(min=1, help="Steps between evaluations.")] = 50,
     rates: Annotated[
-        str, _search(metavar="RATE,RATE,...", help="Learning rates to try for every rule, in place of --lr.")
+        str, _search(metavar="RATE,RATE,...", help="Learning rates to try for every rule, instead of --lr.")
     ] = "",
     decays: Annotated[
-        str, _search(metavar="N,N,...", help="Steps of cosine decay to try, in place of --lr-schedule and --max-steps.")
+        str, _search(metavar="N,N,...", help="Steps of cosine decay to try, instead of --lr-schedule and --max-steps.")
     ] = "",
     seeds: Annotated[
-        int, _search(min=1, help="Seeds of the comparison; figures are medians, with least and most.")
+        int, _search(min=1, help="Seeds of the comparison; figures are medians, with the smallest and the largest.")
     ] = 1,
     mbit: Mbit = 200.0,
     delay_ms: Annotated[
@@ -75,11 +77,11 @@ def comm(
     out: options.Out = Path("bench-comm.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Bytes per step, bytes to a target accuracy, and time to it over slow links; torch's pipelines beside it.
+    """Measure bytes per step, bytes to a target accuracy, and time to it over slow links, beside torch's pipelines.
 
-    Every layer is a node of its own, a network namespace with a link of --mbit; distfa runs there as a Ray cluster.
-    Equal codecs and equal accuracy are columns of their own. With --rates and --decays every rule, bp too, first looks
-    for its own best settings; the search is part of what is reported.
+    Every layer is on its own node, a network namespace with a link of --mbit; distfa runs there as a Ray cluster. Equal
+    codecs and equal accuracy have separate columns. With --rates and --decays the best settings are searched first for
+    every rule, bp too; the search is part of the report.
     """
     from distfa.bench.comm import Plan, measure
 
@@ -113,10 +115,10 @@ def comm(
 
 
 def _searched(rates: str, decays: str, seeds: int) -> Search:
-    """What is to be tried.
+    """The settings to try.
 
     Raises:
-        UsageError: One of the two without the other, or what is not a number above 0.
+        UsageError: One of the two is given without the other, or is not made of numbers above 0.
     """
     from distfa.bench.tuned import Search
 

@@ -23,26 +23,30 @@ def faults(
         str,
         _how(
             metavar="NAME,...",
-            help="kill, hang, cut; memory takes all that RAY_memory_usage_threshold (0.95) leaves it of the machine's.",
+            help="kill, hang, cut; memory: take memory, up to RAY_memory_usage_threshold (0.95) of the machine's.",
         ),
     ] = "kill,hang,cut",
     schedules: Annotated[str, _how(metavar="NAME,...", help="sync, async.")] = "sync,async",
     alone: Annotated[
-        bool, _how("--alone/--no-alone", help="Runs of one fault each, to the first, middle and last layer.")
+        bool, _how("--alone/--no-alone", help="Runs with one fault each, in the first, middle and last layer.")
     ] = True,
-    soak: Annotated[int, _how(min=0, help="Faults of one more run per schedule, any kind, any layer.")] = 5,
+    soak: Annotated[int, _how(min=0, help="Faults in one more run per schedule, of any kind, in any layer.")] = 5,
     every_seconds: Annotated[
-        float, _how(min=0, help="That run's faults come so far apart, as long as it goes on; 0: spread over its steps.")
+        float,
+        _how(
+            min=0,
+            help="Seconds between the faults of that run, until it ends; 0: spread over its steps.",
+        ),
     ] = 0.0,
     seed: Annotated[int, _how(min=0, help="Seed of that run's plan.")] = 0,
     out: options.Out = Path("bench-faults.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Kill layers, let them hang, cut their links, and see that a run loses nothing by it.
+    """Kill layers, let them hang, cut their links, and check that a run loses nothing.
 
     Every run must end with the weights, losses and books of the serial engine, bit for bit; else the command fails.
-    Shows how soon a fault is noticed, how soon the run goes on, and what it costs. With the defaults about 8 minutes
-    on 2 cores.
+    Shows how soon a fault is noticed, how soon the run goes on, and what it costs. With the defaults it takes about 8
+    minutes on 2 cores.
     """
     from distfa.bench.faults import measure
     from distfa.errors import UsageError

@@ -33,9 +33,10 @@ def checkpoints(
     out: options.Out = Path("bench-checkpoints.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Train with checkpoints and without, in turn, and see what they cost a step.
+    """Train with and without checkpoints, in turn, to see what they cost per step.
 
-    Every cut is written: the run waits where one is still being written. With the defaults about 8 minutes on 2 cores.
+    Every cut is written: the run waits if one is still being written. With the defaults it takes about 8 minutes on 2
+        cores.
     """
     kept = {"every": every, "seconds": 0, "keep": _KEEP_ALL}
     settings = {"none": {"checkpoint": kept | {"every": 0}}, f"every {every} steps": {"checkpoint": kept}}
@@ -55,9 +56,9 @@ def tls(
     out: options.Out = Path("bench-tls.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Train over plain text and over mutual TLS, in turn, all on this machine, and see what TLS costs a step.
+    """Train over plain text and over mutual TLS, in turn, all on this machine, to see what TLS costs per step.
 
-    With the defaults about 8 minutes on 2 cores.
+    With the defaults it takes about 8 minutes on 2 cores.
     """
     settings = {
         name: {"wire": {"security": kind}} for name, kind in (("plain text", "insecure"), ("mutual TLS", "tls"))

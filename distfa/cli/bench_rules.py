@@ -18,7 +18,7 @@ def rules(
     hidden: options.Hidden = "128,128",
     epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 20,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first samples of each split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first samples of each split.")] = None,
     batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 32,
     optimizer: options.Optimizer = "adam",
     lr: options.LearningRate = 1e-3,
@@ -38,14 +38,14 @@ def rules(
     torch: Annotated[bool, typer.Option("--torch", help="Also plain torch: the same start, data and order.")] = False,
     engine: Annotated[str, typer.Option(help="serial (the same bits, no Ray) or ray.")] = "serial",
     device: Annotated[
-        str, typer.Option(help="cpu, cuda or auto: on Ray a GPU where there is one. Not for --torch.")
+        str, typer.Option(help="cpu, cuda or auto: on Ray a GPU if there is one. Not for --torch.")
     ] = "auto",
     out: options.Out = Path("bench-rules.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Accuracy, alignment, angle, bytes and ledger of every rule, aligned and random, with bp beside them.
+    """Measure accuracy, alignment, angle, bytes and ledger of every rule, aligned and random, beside bp.
 
-    Bytes per sample are payload, exact, by the rules' widths: what a run on Ray counts.
+    Bytes per sample are exact payload bytes from the widths of the rules: what a run on Ray counts.
     """
     from distfa.bench.rules import measure
     from distfa.core.rules import RULES

@@ -16,7 +16,7 @@ def scale(
     micro_batches: Annotated[str, _task(metavar="N,N,...", help="Parts a batch is split into.")] = "1,4",
     width: Annotated[int, _task(min=1, help="Width of every layer.")] = 256,
     rule: Annotated[str, _task(help="Feedback rule.")] = "dfa",
-    schedule: Annotated[str, _task(help="sync, or async with 2 micro-batches and more.")] = "sync",
+    schedule: Annotated[str, _task(help="sync, or async with 2 or more micro-batches.")] = "sync",
     batch_size: Annotated[int, _task(min=1, help="Samples per step.")] = 256,
     seed: Annotated[int, _task(min=0, help="Seed of weights, feedback and data.")] = 0,
     steps: Annotated[int, _how(min=1, help="Steps measured with the most layers; with fewer, more.")] = 200,
@@ -26,10 +26,10 @@ def scale(
     out: Annotated[Path, _how(help="Where to write all measurements.")] = Path("bench-scale.json"),
     as_json: Annotated[bool, _how("--json", help="Print the JSON, no table.")] = False,
 ) -> None:
-    """Add layers, and see what a step, its messages and a layer's process cost.
+    """Add layers, to see what a step, its messages and a layer's process cost.
 
-    Runs of 2 to 32 layer actors of one width; overhead is what a layer costs beyond the arithmetic it does in one
-    process without a wire. With the defaults about 20 minutes on 2 cores.
+    Runs have 2 to 32 layer actors of one width; overhead is what a layer costs beyond its arithmetic in one process
+    without a wire. With the defaults it takes about 20 minutes on 2 cores.
     """
     from distfa.bench.scale import Settings, run
 

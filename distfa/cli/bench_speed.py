@@ -11,9 +11,11 @@ from distfa.cli.bench import quiet, say, show
 _who, _task = options.panel("Who takes part"), options.panel("The task")
 _how = options.panel("How it is measured")
 
-DType = Annotated[str, _task(help="float32, float64, or bfloat16: mixed, torch's engines by autocast.")]
+DType = Annotated[str, _task(help="float32, float64, or bfloat16: mixed, for torch's engines with autocast.")]
 Data = Annotated[str | None, _task(help="A data set, as for train; default: random numbers of MNIST's shape.")]
-Counts = Annotated[str, _who(metavar="N,N,...", help="Numbers to try; the best of each goes on.")]
+Counts = Annotated[
+    str, _who(metavar="N,N,...", help="Numbers of micro-batches to try; each contender goes on with its best.")
+]
 BooksEvery = Annotated[int, _how(min=0, help="Steps between distfa's ledger entries and probes; 0: none.")]
 
 
@@ -22,7 +24,7 @@ def speed(
     schedules: Annotated[str, _who(metavar="S,S,...", help="Schedules of distfa: sync, async.")] = "sync,async",
     processes: Annotated[str, _who(metavar="N,N,...", help="Sizes of torch's pipelines; '' for none.")] = "2,4",
     micro_batches: Counts = "1,2,4,8",
-    model: Annotated[str, _task(help="As for 'distfa train'; one other than mlp needs --data.")] = "mlp",
+    model: Annotated[str, _task(help="As for 'distfa train'; any other than mlp needs --data.")] = "mlp",
     hidden: Annotated[str, _task(metavar="N,N,...", help="Widths of the hidden layers.")] = "1024,1024,1024",
     batch_size: Annotated[int, _task(min=1, help="Samples per step.")] = 256,
     lr: Annotated[float, _task(help="Learning rate of SGD.")] = 0.01,
@@ -38,10 +40,10 @@ def speed(
     out: Annotated[Path, _how(help="Where to write all measurements.")] = Path("bench-speed.json"),
     as_json: Annotated[bool, _how("--json", help="Print the JSON, no table.")] = False,
 ) -> None:
-    """Race distfa against torch in one process and torch's pipelines, at the same task.
+    """Compare the speed of distfa with torch in one process and torch's pipelines, on the same task.
 
-    The same network, weights, samples and order for all; every configuration is measured in every round, in
-    shuffled order, in its steady state. With the defaults about 40 minutes on 2 cores.
+    All have the same network, weights, samples and order. Every configuration is measured in every round, in shuffled
+    order, in its steady state. With the defaults it takes about 40 minutes on 2 cores.
     """
     from distfa.bench.speed import Settings, run
 

@@ -1,4 +1,4 @@
-"""``distfa doctor``: what is installed, what Ray sees, whether two layers can talk; what to fix."""
+"""``distfa doctor``: what is installed, what Ray sees, whether two layers can talk, and what to fix."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _MEMORY_MIB_PER_LAYER = 400
 
 @dataclass(frozen=True, kw_only=True)
 class _Finding:
-    """``good`` is False where training will not work; a warning has a fix although it will."""
+    """``good`` is False if training will not work; a warning is good but has a fix."""
 
     good: bool
     text: str
     fix: str = ""
 
     def show(self) -> None:
-        """With its mark in colour, and its fix below."""
+        """Print it with its mark in colour, and its fix below."""
         mark, colour = ("fail", "red") if not self.good else ("warn", "yellow") if self.fix else ("ok", "green")
         say(self.text, mark=f"{mark:<6}", mark_style=colour, indent=_INDENT)
         if self.fix:
@@ -46,14 +46,14 @@ def doctor(
     address: Annotated[
         str | None,
         typer.Option(
-            help="Ray cluster to look at, host:port or auto; without it the one RAY_ADDRESS names, or else one that is "
-            "started here."
+            help="Ray cluster to check, host:port or auto; if not given the one that RAY_ADDRESS names, or else one "
+            "that is started here."
         ),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Let the two layers talk in plain text even across machines.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, no lines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of lines.")] = False,
 ) -> None:
     """Check this machine and a Ray cluster: versions, resources, and a real two-layer run over gRPC.
 
@@ -165,7 +165,7 @@ def _cluster(address: str | None) -> list[_Finding]:
 
 
 def _doors(addresses: list[str]) -> list[_Finding]:
-    """Who may use the cluster."""
+    """Check who may use the cluster."""
     if not addresses:
         return [_Finding(good=True, text="Ray is for this machine only, or for those who have its token")]
     return [
@@ -179,7 +179,7 @@ def _doors(addresses: list[str]) -> list[_Finding]:
 
 
 def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:
-    """A real run of two layers for two steps, compared with the serial engine."""
+    """Make a real run of two layers for two steps, and compare it with the serial engine."""
     import torch
 
     from distfa import data

@@ -1,4 +1,4 @@
-"""``distfa eval``: loss and accuracy of the weights a run saved."""
+"""``distfa eval``: loss and accuracy of the weights that a run saved."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ def evaluate(
     run_dir: options.RunDir,
     split: Annotated[str, typer.Option(help="test or train.")] = "test",
     data_dir: Annotated[
-        str | None, typer.Option(help="Where the data set lies now, if elsewhere than during the run.")
+        str | None, typer.Option(help="Where the data set is now, if it has moved since the run.")
     ] = None,
     as_json: options.JsonObject = False,
 ) -> None:
-    """Loss and accuracy of a finished run's saved weights, on the data set it was trained on."""
+    """Print loss and accuracy of a finished run's weights, on the data set that it was trained on."""
     from distfa.errors import UsageError
     from distfa.experiment import strict_json
     from distfa.experiment.evaluate import evaluate_run
+    from distfa.experiment.progress import counting
 
     if split not in ("test", "train"):
         raise UsageError(f"--split is {split!r}; it is test or train")
-    found = evaluate_run(run_dir, split=split, data_dir=data_dir)
+    with counting("evaluating", shown=not as_json) as observer:
+        found = evaluate_run(run_dir, split=split, data_dir=data_dir, observer=observer)
     if as_json:
         typer.echo(strict_json.dumps(asdict(found)))
         return

@@ -18,16 +18,16 @@ def experiment(
         str, typer.Option(metavar="RULE,RULE,...", help="Which rules are compared; dkp@50: dkp renewed every 50 steps.")
     ] = "bp,fa,dfa,dkp",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of every configuration.")] = 3,
-    data: Annotated[str, typer.Option(help="As for 'distfa train'; the experiment's own if not given.")] = "",
+    data: Annotated[str, typer.Option(help="As for 'distfa train'; the data set of the experiment if not given.")] = "",
     data_dir: options.DataDir = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="The smallest size that still answers; needs no file.")
+        bool, typer.Option("--quick", help="Use the smallest size that still answers; needs no file.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Directory for the figures (JSON, SVG) and pages (HTML, Markdown).")] = Path(
         "experiments"
     ),
 ) -> None:
-    """Ask a question about feedback alignment: data, figure, page, and whether the runs agree with what is claimed.
+    """Answer a question about feedback alignment by training: data, figure, page, and whether the runs agree.
 
     conservation: both sides of the law along training.
 
@@ -35,7 +35,7 @@ def experiment(
 
     dominance: the dominance constant against the decay of the loss.
 
-    label-noise: training where a fifth of the labels is wrong.
+    label-noise: training with a fifth of the labels wrong.
 
     depth: does a rule train deep layers at all?
 

@@ -1,4 +1,4 @@
-"""``distfa export``: the model of a run as one file that needs no distfa."""
+"""``distfa export``: the model of a run as one file that does not need distfa."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``distfa launch``: a run on a cluster, by the cluster's own tools."""
+"""``distfa launch``: a run on a cluster, with the cluster's own tools."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be writt
 
 @app.command("run")
 def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, dry_run: DryRun = False) -> None:
-    """Start, wait for the nodes, show progress, and leave nothing behind, on Ctrl-C either (run is the default).
+    """Start, wait for the nodes, show progress, and leave nothing behind, also after Ctrl-C (run is the default).
 
-    Where the run directory holds a run that ended early, it goes on from its last checkpoint.
+    If the run directory holds a run that ended early, that run goes on from its last checkpoint.
     """
     from distfa.experiment import spec as specs
     from distfa.launch import render, targets
@@ -144,7 +144,7 @@ def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
         await_nodes(address, spec.launch.nodes, limit_seconds=spec.launch.wait_seconds, say=_say)
     if resume is not None:
         _say(f"{resume} holds a run that ended early; it goes on")
-        ports = [f"wire.ports={spec.wire.ports}"] if spec.wire.ports else None  # those of this attempt's nodes
+        ports = [f"wire.ports={spec.wire.ports}"] if spec.wire.ports else None  # the places of this attempt's nodes
         train(resume=resume, address=address, changes=ports)
         return
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what is written in them."""
+"""Options that several commands have, and how their values are read."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ Model = Annotated[str, typer.Option(help="As for 'distfa train'.")]
 Hidden = Annotated[str, typer.Option(metavar="N,N,...", help="Widths of the hidden layers.")]
 Optimizer = Annotated[str, typer.Option(help="sgd, adam or adamw.")]
 LearningRate = Annotated[float, typer.Option(help="Learning rate.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Runs per row; means, and the accuracy's deviation.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, help="Runs per row; the table has means, and the deviation of the accuracy.")
+]
 Out = Annotated[Path, typer.Option(help="Where the figures go.")]
-AsJson = Annotated[bool, typer.Option("--json", help="The file's text on stdout, no table.")]
-JsonObject = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the text of the file on stdout instead of a table.")]
+JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunDir = Annotated[Path, typer.Argument(help="Run directory, as 'distfa train' prints it.")]
 
 
 def panel(name: str) -> Callable[..., Any]:
-    """``typer.Option`` for options that stand under a heading of their own."""
+    """``typer.Option`` for options under a separate heading."""
     return partial(typer.Option, rich_help_panel=name)
 
 
 def words(text: str) -> tuple[str, ...]:
-    """``bp,fa`` as its parts."""
+    """The parts of ``bp,fa``."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
@@ -52,7 +54,7 @@ def numbers(option: str, text: str, count: int | None = None, *, may_be_none: bo
 
 
 def rates(option: str, text: str) -> tuple[float, ...]:
-    """``3e-4,1e-3`` as numbers; none of nothing.
+    """``3e-4,1e-3`` as numbers; empty text has none.
 
     Raises:
         UsageError: A part is not a number above 0.
@@ -72,7 +74,7 @@ def codec_pairs(text: str) -> list[tuple[str, str]]:
 
 
 def bench_spec(hidden: str, flags: dict[str, Any]) -> RunSpec:
-    """The spec of a benchmark's task, from the widths as they are written and what differs from the defaults."""
+    """The spec of a benchmark's task, from the widths as text and the settings that differ from the defaults."""
     from distfa.experiment import spec as specs
 
     return specs.load(None, [specs.parse_change(f"model.hidden=[{hidden}]"), *flags.items()])

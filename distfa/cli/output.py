@@ -1,4 +1,4 @@
-"""What commands print with: errors on stderr, tables."""
+"""Printing for commands: errors on stderr, tables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from distfa.experiment.lines import say
 
 
 def error(message: str) -> None:
-    """One line (or a few) on stderr."""
+    """Print an error on stderr, in one line or a few."""
     say(message, mark="error: ", mark_style="bold red", console=Console(stderr=True))
 
 
 def table(title: str, headings: Iterable[str], *, words: Container[str] = (), wraps: Container[str] = ()) -> Table:
-    """An empty table: columns of words to the left, of figures to the right."""
+    """An empty table: columns with words are aligned left, columns with figures right."""
     made = Table(title=title, title_justify="left", title_style="italic")
     for heading in headings:
         made.add_column(heading, justify="left" if heading in words else "right", no_wrap=heading not in wraps)

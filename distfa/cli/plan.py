@@ -1,4 +1,4 @@
-"""``distfa plan``: what a run would cost on a cluster that is only described."""
+"""``distfa plan``: what a run would cost on a cluster that you describe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _what, _cluster, _else = options.panel("Run"), options.panel("Cluster"), options.panel("Instead of a plan")
 _SHOWN = 8
-_WIDTH = 110  # where there is no terminal
+_WIDTH = 110  # without a terminal
 
 
 SpecPath = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="YAML run spec, as 'distfa train' takes it.")]
@@ -33,7 +33,9 @@ ClusterPath = Annotated[
 Changes = Annotated[
     list[str] | None, _what("--set", metavar="KEY=VALUE", help="Any key of the spec, e.g. --set rule=fa.")
 ]
-Sizes = Annotated[str | None, _what(metavar="IN,OUT", help="Features and classes, so that no data set is read.")]
+Sizes = Annotated[
+    str | None, _what(metavar="IN,OUT", help="Features and classes, as 784,10, so that no data set is read.")
+]
 Layers = Annotated[
     str | None,
     _what(metavar="N,N,...", help="Plan for this many layers, the last hidden width repeated; several: one line each."),
@@ -41,11 +43,11 @@ Layers = Annotated[
 Broadcast = Annotated[
     str, _what(help="How dfa's error reaches the layers: direct, relay, or tree:K (each passes it on to K).")
 ]
-Peer = Annotated[bool, _cluster("--peer", help="Compare with torch's 1F1B and GPipe pipelines too.")]
+Peer = Annotated[bool, _cluster("--peer", help="Compare also with torch's 1F1B and GPipe pipelines.")]
 Example = Annotated[bool, _else("--example", help="Print a cluster description.")]
 CalibrateFile = Annotated[
     Path | None,
-    _else(metavar="FILE", help="Measure this machine for the run, by its parts and by a short run; about a minute."),
+    _else(metavar="FILE", help="Measure this machine for the run: its parts, then a short run; takes about a minute."),
 ]
 CheckSteps = Annotated[
     int,
@@ -53,7 +55,7 @@ CheckSteps = Annotated[
         "--check",
         metavar="STEPS",
         min=0,
-        help="Also make the run here on Ray for this many steps, on random samples, and compare the plan with it.",
+        help="Also make the run here on Ray, for this many steps on random samples, and compare it with the plan.",
     ),
 ]
 
@@ -73,7 +75,7 @@ def plan(
 ) -> None:
     """Predict step time, bytes, memory and the bottleneck of a run on a described cluster.
 
-    It simulates the real schedule event by event until all steps take the same time; docs/plan.md says what is
+    It simulates the real schedule, event by event, until all steps take the same time; docs/plan.md says what is
     modelled.
     """
     from distfa.plan import cluster as clusters
@@ -103,7 +105,7 @@ def plan(
 
 
 def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
-    """Measure this machine, into a file."""
+    """Measure this machine and write a file."""
     from distfa.bench.machine import describe
     from distfa.errors import PlanError
     from distfa.plan import calibrate
@@ -162,7 +164,7 @@ def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
 
 
 def _print_check(planned: Planned, setting: Setting, steps: int) -> None:
-    """The same run, made here."""
+    """Make the same run here and compare."""
     from distfa.plan import short_run
     from distfa.plan.predict import predict
 
@@ -231,7 +233,7 @@ def _compared(others: list[Prediction]) -> Table:
 
 
 def _ends(rows: Any) -> list[Any]:
-    """The first and the last few, where there are many."""
+    """The first and the last few, if there are many."""
     return [*rows] if len(rows) <= _SHOWN else [*rows[: _SHOWN // 2], *rows[-_SHOWN // 2 :]]
 
 

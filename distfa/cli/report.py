@@ -1,4 +1,4 @@
-"""``distfa report``: a run, several runs, or a benchmark's file, as one HTML page."""
+"""``distfa report``: a run, several runs, or the file of a benchmark as one HTML page."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def report(
         bool,
         typer.Option(
             "--shared/--inline",
-            help="Put plotly's 4.8 MB into one file beside the pages of a folder, and not into each page.",
+            help="Put plotly's 4.8 MB into one file for all pages of a folder, instead of into each page.",
         ),
     ] = False,
 ) -> None:
-    """One interactive HTML page of a run, finished or not, of several runs, or of a benchmark; it needs no network."""
+    """Write an interactive HTML page of a run (finished or not), several runs, or a benchmark; it needs no network."""
     from distfa.bench.page import write_bench_report
     from distfa.experiment.report import write_comparison, write_report
 

@@ -1,4 +1,4 @@
-"""What a run came to, in the terminal."""
+"""The result of a run, in the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distfa.experiment.words import counted, human_bytes
 
 
 def result_table(result: Result, *, stderr: bool) -> None:
-    """The figures of a run, the bytes over each boundary, and the run directory."""
+    """Print the figures of a run, the bytes over each boundary, and the run directory."""
     console = Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
     told = partial(say, console=console)
     accuracy = f"test accuracy {_percent(result.test_accuracy)}, " if result.test_accuracy is not None else ""
@@ -75,7 +75,7 @@ def _alignment_line(alignment: dict[str, Any]) -> str:
 
 def _bytes_table(result: Result) -> Table:
     title = "training bytes between layers: activations up, errors down"
-    compared = result.rule != BASELINE  # which would be compared with itself
+    compared = result.rule != BASELINE  # it would be compared with itself
     headings = ("layers", "up", "down", "total", "framing", *(["bp would send"] if compared else []))
     made = table(title, headings, words=("layers",))
     rows = [(f"{row['boundary']}-{row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]

@@ -16,7 +16,7 @@ from distfa.experiment.lines import say
 def rules(
     as_json: options.JsonObject = False,
 ) -> None:
-    """List the feedback rules: what layer l learns from, what that costs on the wire, its potential.
+    """List the feedback rules: what layer l learns from, what that costs on the wire, and the potential.
 
     delta: error signals; W: weights; B: fixed feedback matrices; e: output error; C: classes; d: widths; r:
     feedback.rank. A rule with a potential obeys a conservation law; a rule without one does not.

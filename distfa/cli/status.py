@@ -1,4 +1,4 @@
-"""``distfa status``: who drives a run, where its layers are and what they do, and where it can go on."""
+"""``distfa status``: who drives a run, where its layers are, what they do, and where the run can go on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
     """Show who drives a run, its last sign of life, its last checkpoint, and for each layer its node, process, step,
     the signals that wait for it, whom it waits for, and its last error.
 
-    Reads the run directory only, so it may run anywhere that sees it. A run whose driver has ended without a word
-    has the status 'lost'; 'distfa train --resume RUN_DIR' goes on with it.
+    It reads only the run directory, so it can run anywhere that sees it. A run whose driver ended without saying so has
+    the status 'lost'; 'distfa train --resume RUN_DIR' goes on with it.
     """
     from distfa.experiment import strict_json
     from distfa.experiment.report.records import read_run
@@ -98,7 +98,7 @@ def _headline(found: dict[str, Any]) -> str:
 
 
 def _stall(layers: list[dict[str, Any]]) -> str:
-    """Who waits for whom, once every layer has done one and the same for a while; empty while things move."""
+    """Who waits for whom, once every layer has done the same thing for a while; empty while layers make progress."""
     if any(row.get("since_seconds", 0.0) < _STILL_SECONDS for row in layers):
         return ""
     parts = [

@@ -1,4 +1,4 @@
-"""``distfa train``: train a network, each layer an actor of its own."""
+"""``distfa train``: train a network, each layer in its own actor."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ Engine = Annotated[str | None, _run(help="ray (default), or serial: the same bit
 Address = Annotated[
     str | None,
     _run(
-        help="Ray cluster to attach to, host:port or auto; without it the one RAY_ADDRESS names, or else one "
+        help="Ray cluster to attach to, host:port or auto; if not given the one that RAY_ADDRESS names, or else one "
         "that is started here."
     ),
 ]
 Insecure = Annotated[
     bool,
-    _run("--insecure", help="Plain text between machines; without it, runs that span machines use mutual TLS."),
+    _run("--insecure", help="Use plain text between machines; without this, runs across machines use mutual TLS."),
 ]
 Resume = Annotated[
     Path | None,
     _run(
         metavar="RUN_DIR",
-        help="Go on with a run that ended early, from its last checkpoint, on this or another cluster; alone, or with "
-        "what does not decide the weights (--engine, --address, --set ray.*).",
+        help="Go on with a run that ended early, from its last checkpoint, on this or another cluster; only with "
+        "options that do not change the weights (--engine, --address, --set ray.*).",
     ),
 ]
 Changes = Annotated[
@@ -105,16 +105,16 @@ def train(
     engine: Engine = None,
     address: Address = None,
     insecure: Insecure = False,
-    run_dir: Annotated[str | None, _run(help="Where to keep the run; default: a new one under runs/.")] = None,
+    run_dir: Annotated[str | None, _run(help="Where to keep the run; default: a new directory under runs/.")] = None,
     resume: Resume = None,
     changes: Changes = None,
-    as_json: Annotated[bool, _run("--json", help="End with one JSON object on stdout.")] = False,
+    as_json: Annotated[bool, _run("--json", help="Print one JSON object on stdout at the end.")] = False,
 ) -> None:
-    """Train a network, each layer an actor of its own.
+    """Train a network, each layer in its own actor.
 
     Without options: handwritten digits, a 64-128-128-10 network, rule dfa. Flags and --set override
-    the spec file. Shows progress on stderr; ends with what was reached, what went over each boundary,
-    and what bp would have sent.
+    the spec file. Shows progress on stderr, and at the end the result, the bytes over each boundary, and those that bp
+    would have sent.
     """
     from distfa.experiment import spec as specs
 
@@ -170,7 +170,7 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     subject = subject_for(spec, dataset)
     network = subject.network
     warns = spec.ledger.on_violation == "warn"
-    # Ray tells its own story of a dead worker on stdout, which belongs to the result; ours is enough.
+    # Ray prints its own report of a dead worker on stdout, which is for the result; distfa's message is enough.
     with redirect_stdout(io.StringIO()), ProgressBar(_starting(spec.engine, len(network)), warns=warns) as bar:
         result, _ = run(spec, network, dataset, model=subject.model, observer=bar, resume=resume)
     result_table(result, stderr=as_json)
@@ -184,5 +184,5 @@ def _starting(engine: str, layers: int) -> str:
 
 
 def _widths(text: str | None) -> list[int] | str | None:
-    """No widths for empty text; the spec reads the rest."""
+    """No widths for empty text; the spec parses anything else."""
     return None if text is None else [] if not text.strip() else text

@@ -1,4 +1,4 @@
-"""``distfa watch``: the layer stack of a run in the terminal, as it trains."""
+"""``distfa watch``: the layers of a run in the terminal, as it trains."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ _OVER = ("finished", "failed", "interrupted", "lost")
 
 
 def watch(
-    run_dir: Annotated[
-        Path, typer.Argument(help="Run directory, of a run that is about to start, under way or ended.")
-    ],
+    run_dir: Annotated[Path, typer.Argument(help="Run directory of a run that is about to start, under way or ended.")],
     once: Annotated[bool, typer.Option("--once", help="Print the picture once and stop.")] = False,
     patience: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds to wait for a run that is about to start.")
@@ -36,7 +34,7 @@ def watch(
     """Show a run's layers as it trains: per layer, idle time and alignment with the true gradient; per boundary,
     the angle between weights and feedback, whether the conservation law holds, and bytes per second.
 
-    Reads the run directory only, so it may run anywhere that sees it. Ends with the run, or with Ctrl-C.
+    It reads only the run directory, so it can run anywhere that sees it. It ends with the run, or with Ctrl-C.
     """
     from distfa.experiment.report.records import read_run
 
@@ -55,7 +53,7 @@ def watch(
 
 
 def _await(run_dir: Path, patience_seconds: float) -> None:
-    """Wait for a run that is about to start; after that, reading it says what is wrong."""
+    """Wait for a run that is about to start; if none comes, the error of reading it says what is wrong."""
     began = time.monotonic()
     while not (run_dir.expanduser() / "run.json").exists() and time.monotonic() - began < patience_seconds:
         if time.monotonic() - began < _REFRESH_SECONDS:
@@ -64,7 +62,7 @@ def _await(run_dir: Path, patience_seconds: float) -> None:
 
 
 def _age(run: Run) -> str:
-    """How old what is shown is, where the run goes on."""
+    """The age of what is shown, if the run goes on."""
     try:
         seconds = time.time() - (run.path / "metrics.jsonl").stat().st_mtime
     except OSError:
@@ -73,7 +71,7 @@ def _age(run: Run) -> str:
 
 
 def _picture(run: Run) -> Group:
-    """The headline, and the stack with the output on top, as signals see it."""
+    """The headline, and the layers with the output on top, in the order in which signals pass them."""
     sizes = run.sizes
     rows: list[tuple[str | Text, ...]] = []
     probe = {layer["layer"]: layer for layer in run.probes[-1]["layers"]} if run.probes else {}
@@ -103,7 +101,7 @@ def _line(text: str, style: str) -> Text:
 
 
 def _stack(rows: Sequence[Sequence[str | Text]]) -> Table:
-    """The columns in which there is anything to see."""
+    """The columns that have anything to show."""
     shown = [i for i in range(len(_COLUMNS)) if any(len(row[i]) for row in rows)]
     table = Table(*(_COLUMNS[i] for i in shown), box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for row in rows:
@@ -127,7 +125,7 @@ def _headline(run: Run) -> str:
 
 
 def _law(entries: Sequence[Mapping[str, Any]] | None) -> Text:
-    """Whether the law held so far, and how far the last entry was from breaking it."""
+    """Whether the law has held so far, and how far the last entry was from breaking it."""
     if not entries:
         return Text()
     broken = sum(not entry["holds"] for entry in entries)
@@ -137,7 +135,7 @@ def _law(entries: Sequence[Mapping[str, Any]] | None) -> Text:
 
 
 def _rates(run: Run) -> tuple[dict[int, float], dict[int, tuple[str, str]]]:
-    """(idle share per layer, (up, down) per boundary in bytes a second) between the last two records of traffic."""
+    """(idle share per layer, (up, down) bytes per second per boundary) between the last two records of traffic."""
     if len(run.traffic) < 2:
         return {}, {}
     before, now = run.traffic[-2:]

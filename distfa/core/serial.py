@@ -225,12 +225,22 @@ class SerialTrainer:
         yield from sorted(records, key=lambda r: (r.step, r.boundary) if isinstance(r, LedgerRecord) else (-1, 0))
 
 
-def evaluate(recipe: Recipe, layers: list[Layer], test: Split) -> tuple[float, int, int]:
-    """(mean loss, rows classified correctly, rows) over a whole split; signals between layers are exact."""
+def evaluate(
+    recipe: Recipe, layers: list[Layer], test: Split, *, tick: Callable[[int], None] = lambda rows: None
+) -> tuple[float, int, int]:
+    """(mean loss, rows classified correctly, rows) over a whole split; signals between layers are exact.
+
+    Args:
+        recipe: The run's.
+        layers: All layers, in order.
+        test: The split.
+        tick: Called with the rows done so far, again and again.
+    """
     score = Score(len(test.inputs))
     for rows in order.evaluation(recipe, score.rows):
         h = test.inputs.read(rows)
         for layer in layers:
             h = layer.infer(h)
         score.add(layers[-1].score(h, test.targets.read(rows), score.rows))
+        tick(int(rows[-1]) + 1)
     return score.loss, score.correct, score.rows

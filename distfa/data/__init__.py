@@ -1,4 +1,4 @@
-"""Data sets by name, from files a user has, or from arrays; all become one validated ``Dataset``."""
+"""Data sets by name, from a user's files, or from arrays; all become a validated ``Dataset``."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def load(
     Args:
         name: One of ``NAMES``. ``digits`` and ``stdlib`` need no files.
         directory: Where the files are, or the path of an .npz file; for ``hub`` the cache directory.
-        limit: Keep the first ``limit`` samples of each split. Scale and number of classes are still those
-            of the whole data set.
-        classes: Number of classes, when not what the data set says (for ``npz``: its largest label plus 1).
+        limit: Keep only the first ``limit`` samples of each split. Scale and number of classes are still those of the
+            whole data set.
+        classes: Number of classes, if not the number that the data set says (for ``npz``: its largest label plus 1).
         hub: For ``hub``, what ``datasets.load_dataset`` takes.
 
     Raises:
-        DataError: An unknown name, files that are missing or damaged, or a rule of ``validate``.
+        DataError: The name is unknown, files are missing or damaged, or a rule of ``validate`` is broken.
     """
     if name not in _LOADERS:
         near = difflib.get_close_matches(str(name).lower().replace("-", "_"), NAMES, n=1, cutoff=0.0)

@@ -29,7 +29,7 @@ def load_archive(request: Request) -> Dataset:
         request: Its directory is an .npz file, or a directory with exactly one.
 
     Raises:
-        DataError: No archive, several, or one that cannot be used.
+        DataError: There is no archive, or several, or one that cannot be used.
     """
     path = request.require_directory(EXPECTED)
     if path.is_dir():
@@ -45,7 +45,7 @@ def load_archive(request: Request) -> Dataset:
 
 
 def find_npz(request: Request, directory: Path) -> Path | None:
-    """The archive of a named image data set: ``directory`` itself if a file, or NAME.npz in it, or None."""
+    """The archive of a named image data set: ``directory`` itself if it is a file, or NAME.npz in it, or None."""
     if directory.is_file():
         return directory
     path = directory / f"{request.name}.npz"
@@ -53,10 +53,10 @@ def find_npz(request: Request, directory: Path) -> Path | None:
 
 
 def read_npz(path: Path) -> tuple[Split, Split]:
-    """The train and test split, as they are in the file.
+    """The train and test splits as they are in the file.
 
     Raises:
-        DataError: Not an archive, truncated, corrupt, pickled, or without one of the keys.
+        DataError: It is not an archive, or truncated, corrupt or pickled, or one of the keys is missing.
     """
     try:
         content = np.load(path, allow_pickle=False)

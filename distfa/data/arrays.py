@@ -20,21 +20,21 @@ def from_arrays(
     """A Dataset whose inputs are used as they are: mean 0, std 1.
 
     ``train`` and ``test`` are each a pair (x, y) or an iterable of batches (x, y), which is read once. A
-    tuple or list of two items is a pair, unless both items are themselves batches, that is a tuple or list
-    of two arrays or tensors of equal length; so a ``list(DataLoader(...))`` of two batches is read rightly.
+    tuple or list of two items is a pair, unless both items are batches, that is a tuple or list of two arrays or
+    tensors of equal length. So a ``list(DataLoader(...))`` of two batches is read correctly.
 
     Args:
-        train: x (N, ...), whose sample shape is kept; y, labels (N,), float targets (N, outputs), or, where
-            x is tokens (N, T) or sequences (N, T, features), a label for every position (N, T).
+        train: x (N, ...), whose sample shape is kept; y is labels (N,), float targets (N, outputs) or, if x is tokens
+            (N, T) or sequences (N, T, features), a label for every position (N, T).
             Arrays of the final dtype and layout are not copied: leave them unchanged while they are in use.
         test: As ``train``; None is a test split of 0 samples.
         name: What messages and reports call it.
         outputs: Number of classes; None is the largest label in train and test plus 1.
-        tokens: Size of the vocabulary, where the integers of x stand for symbols 0 .. tokens - 1 (for an
-            ``nn.Embedding``). None: they are quantities, and become floats.
+        tokens: Size of the vocabulary, if the integers of x stand for symbols 0 .. tokens - 1 (for an
+            ``nn.Embedding``). None: they are quantities and become floats.
 
     Raises:
-        DataError: Neither form, batches that do not fit together, or a rule of ``validate``.
+        DataError: The data have neither form, batches do not fit together, or a rule of ``validate`` is broken.
     """
     return build(
         name=name,

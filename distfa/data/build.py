@@ -1,6 +1,6 @@
-"""From the arrays a loader found to a validated Dataset: flatten, convert dtypes, scale, check.
+"""Turns the arrays that a loader found into a validated Dataset: flatten, convert dtypes, scale, check.
 
-Every loader ends here, so the rules of ``validate`` hold for every data set there is.
+Every loader ends here, so the rules of ``validate`` hold for every data set.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def build(
             plus 1, or the width of the train targets.
         scale: Mean and std in raw units, each one number or (d,); None measures one number each over
             the train split, and 0 and 1 for tokens.
-        shape: Of one sample; None is that of train x.
-        tokens: Size of the vocabulary where inputs are integers that stand for symbols, or None.
+        shape: Shape of one sample; None is that of train x.
+        tokens: Size of the vocabulary if inputs are integers that stand for symbols, else None.
         source: Which edition of the data this is, or "".
         class_names: What labels stand for, by number.
         vocabulary: What tokens stand for, by number.
 
     Raises:
-        DataError: A dtype that cannot be used, or any rule of ``validate``.
+        DataError: A dtype cannot be used, or a rule of ``validate`` is broken.
     """
     sample = train[0].shape[1:] or (1,)
     shape = tuple(int(size) for size in (sample if shape is None else shape))
@@ -107,7 +107,7 @@ def to_array(value: Any, where: str) -> Array:
     """Anything numpy reads, as an array of real numbers.
 
     Raises:
-        DataError: Ragged lists, objects, text or complex numbers.
+        DataError: It holds ragged lists, objects, text or complex numbers.
     """
     try:
         array = np.asarray(value)
@@ -157,7 +157,7 @@ def _targets(value: Array, shape: tuple[int, ...], tokens: int | None, outputs: 
 
 
 def _is_one_hot(y: Array) -> bool:
-    """Whether integer rows (n, T) are all 0 but for a single 1."""
+    """Whether every integer row (n, T) is 0 except for a single 1."""
     return bool(len(y) and y.min() >= 0 and y.max() <= 1 and (y.sum(axis=1) == 1).all())
 
 

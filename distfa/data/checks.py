@@ -18,7 +18,7 @@ def check_finite(values: NDArray[Any], where: str) -> None:
         where: What the message calls the array.
 
     Raises:
-        DataError: With the count and the place of the first one.
+        DataError: The values hold any; the message has their count and the place of the first one.
     """
     if values.dtype.kind != "f":
         return
@@ -43,7 +43,7 @@ def check_labels(labels: NDArray[Any], outputs: int, where: str) -> None:
         where: What the message calls the array.
 
     Raises:
-        DataError: With the first such label, its place and the allowed range.
+        DataError: There is one; the message has the first such label, its place and the allowed range.
     """
     if (wrong := _first_outside(labels, outputs)) is not None:
         raise DataError(
@@ -61,7 +61,8 @@ def check_tokens(x: NDArray[Any], tokens: int, where: str) -> None:
         where: What the message calls the array.
 
     Raises:
-        DataError: The vocabulary is empty, or the first such token, its place and the allowed range.
+        DataError: The vocabulary is empty, or there is such a token; the message has the first one, its place and the
+            allowed range.
     """
     if tokens < 1:
         raise DataError(f"{where}: tokens is {tokens}; it is the size of the vocabulary and must be at least 1")
@@ -75,17 +76,17 @@ def check_tokens(x: NDArray[Any], tokens: int, where: str) -> None:
 def check_positions(y: NDArray[Any], shape: tuple[int, ...], tokens: int | None, where: str) -> None:
     """Refuse integer targets (n, T) unless each sample is a sequence of T > 1 positions.
 
-    Only then can they mean nothing but a label per position; anywhere else they may as well be one-hot
-    rows, labels with a needless axis, or quantities.
+    Only then must they mean a label per position. In any other case they could also be one-hot rows, labels with a
+    needless axis, or quantities.
 
     Args:
         y: (n, ...) of an integer dtype, two axes or more.
-        shape: Of one sample: (T, ...) for tokens, (T, features) for other sequences.
+        shape: Shape of one sample: (T, ...) for tokens, (T, features) for other sequences.
         tokens: Size of the vocabulary, or None.
         where: What the message calls the array.
 
     Raises:
-        DataError: Another shape.
+        DataError: They have another shape.
     """
     is_sequence = tokens is not None or len(shape) == 2
     if is_sequence and y.ndim == 2 and y.shape[1] == shape[0] > 1:

@@ -33,7 +33,7 @@ class _Files:
         folders: The official folder of the python version, then of the binary version.
         train: Names of the training files, without .bin.
         test: Name of the test file, without .bin.
-        label_key: Of the labels in a pickled batch.
+        label_key: Key of the labels in a pickled batch.
         label_bytes: Bytes before the 3072 pixels of a binary record; the last one is the label.
     """
 
@@ -69,7 +69,7 @@ def load_cifar(request: Request) -> Dataset:
     official folder below. CIFAR-100 has its 100 fine labels. The directory may also be the path of an .npz.
 
     Raises:
-        DataError: Files missing, damaged, or not those of such a data set.
+        DataError: Files are missing or damaged, or do not belong to such a data set.
     """
     files = _FILES[request.name]
     directory = request.require_directory(

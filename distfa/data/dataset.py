@@ -1,4 +1,4 @@
-"""The one form every data set takes, and the rules it must meet before a run may read it."""
+"""The form of every data set, and the rules it must obey before a run may read it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class Dataset:
         name: What messages and reports call it.
         train_x: (N, d) C-contiguous, one flattened sample per row, uint8, float32 or float64; tokens are
             uint8, int32 or int64.
-        train_y: Labels 0 .. outputs - 1, int64 (N,), or (N, T) where samples are sequences of T positions
-            and each has its label; or (N, outputs) float targets.
+        train_y: Labels 0 .. outputs - 1, int64 (N,), or (N, T) if samples are sequences of T positions that each have a
+            label; or (N, outputs) float targets.
         test_x: (M, d), as ``train_x``; M may be 0.
         test_y: As ``train_y``.
         outputs: Number of classes, or width of the float targets.
         mean: (1,) or (d,) float64, in raw units; 0 for tokens.
         std: As ``mean``, above 0; 1 for tokens.
-        shape: Of one sample before flattening, such as (1, 28, 28) or (64,).
-        tokens: Size of the vocabulary, where inputs are integers 0 .. tokens - 1 that stand for symbols;
-            None where they are quantities.
-        source: Which edition of the data this is, where the name alone does not say it.
-        class_names: What labels stand for, by number; empty where nobody said.
-        vocabulary: What tokens stand for, by number; empty where nobody said.
+        shape: Shape of one sample before flattening, such as (1, 28, 28) or (64,).
+        tokens: Size of the vocabulary, if inputs are integers 0 .. tokens - 1 that stand for symbols; None if they are
+            quantities.
+        source: Which edition of the data this is, if the name alone does not say it.
+        class_names: What labels stand for, by number; empty if unknown.
+        vocabulary: What tokens stand for, by number; empty if unknown.
     """
 
     name: str
@@ -60,16 +60,16 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Of all samples and targets: equal for equal data, on any machine."""
+        """The digest of all samples and targets: equal for equal data, on any machine."""
         found = hashlib.blake2b(digest_size=16)
         for array in (self.train_x, self.train_y, self.test_x, self.test_y, self.mean, self.std):
             found.update(f"{array.dtype.str} {array.shape};".encode())
-            made = getattr(array, "digest", None)  # of samples that are made when they are read
+            made = getattr(array, "digest", None)  # the digest of samples that are made when they are read
             found.update(np.ascontiguousarray(array).data if made is None else made.encode())
         return found.hexdigest()
 
     def inputs(self) -> dict[str, Any]:
-        """All that turns raw samples into a network's inputs, and its outputs into answers, as JSON can hold it."""
+        """What turns raw samples into a network's inputs, and its outputs into answers, as JSON can hold it."""
         return {
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
@@ -93,17 +93,17 @@ class Dataset:
 
     @property
     def positions(self) -> int:
-        """Labels per sample: T where every position of a sequence has one, otherwise 1."""
+        """Labels per sample: T if every position of a sequence has one, otherwise 1."""
         return int(self.train_y.shape[1]) if self.classification and self.train_y.ndim > 1 else 1
 
 
 def validate(dataset: Dataset) -> Dataset:
-    """Return ``dataset`` itself once it is known to meet every rule.
+    """Return ``dataset`` itself after checking that it obeys every rule.
 
     Integer inputs that are not tokens are not scanned; float inputs and targets are, once.
 
     Raises:
-        DataError: The first rule that is broken, with the value that broke it.
+        DataError: A rule is broken; the message has the first one and the value that broke it.
     """
     name = dataset.name
     if len(dataset.train_x) == 0:

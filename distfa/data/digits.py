@@ -1,4 +1,4 @@
-"""scikit-learn's 8x8 handwritten digits: inside the package, so a first run needs no file and no network.
+"""scikit-learn's 8x8 handwritten digits: they are inside that package, so a first run needs no file and no network.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998 (its test set).
 """
@@ -23,8 +23,8 @@ _TEST_EVERY = 5
 def load_digits(request: Request) -> Dataset:
     """1437 training and 360 test images, 64 raw pixel values 0 .. 16 as uint8, 10 classes.
 
-    The split has no seed: sort the rows by class, keeping file order within one, and every fifth goes
-    to the test split. So each class has its share of both, and both stay in file order.
+    The split has no seed: rows are sorted by class, in file order within a class, and every fifth goes to the test
+    split. So each class has its share of both splits, and both stay in file order.
 
     Raises:
         DataError: scikit-learn is not installed.
@@ -47,7 +47,7 @@ def _rows(name: str) -> NDArray[np.float64]:
     """Pixels and label of every image, (1797, 65), from scikit-learn's own file: importing it takes seconds.
 
     Raises:
-        DataError: It is not there.
+        DataError: The file is missing.
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:

@@ -19,15 +19,15 @@ _GREY_OR_COLOUR = ("L", "RGB")
 def load_hub(request: Request) -> Dataset:
     """One image or array column and one label column of a hub data set.
 
-    The splits are ``train``, and ``test`` or else ``validation``, if not empty. Inputs are the first image
-    column or else the first column of number arrays. Images are flattened from (C, H, W); grey stays one
-    channel, modes other than grey and RGB become RGB. Mean and std are one number each, over the train split.
+    The splits are ``train``, and ``test`` or else ``validation``, if not empty. Inputs are the first image column, or
+    else the first column of number arrays. Images are flattened from (C, H, W); grey stays one channel, modes other
+    than grey and RGB become RGB. Mean and std are one number each, over the train split.
 
     Args:
         request: Its ``hub`` is what ``datasets.load_dataset`` takes; its directory, if any, is the cache.
 
     Raises:
-        DataError: ``datasets`` is not installed, the data set cannot be had, or its columns do not fit.
+        DataError: ``datasets`` is not installed, the data set cannot be loaded, or its columns do not fit.
     """
     if request.hub is None:
         raise DataError(

@@ -27,7 +27,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 def read_idx(path: Path) -> Array:
-    """The array a file holds, in native byte order; gzip is told by content, not by name.
+    """The array in a file, in native byte order; gzip is recognised by content, not by name.
 
     Raises:
         DataError: The file cannot be read, is truncated or corrupt, has another magic, or holds more

@@ -41,11 +41,11 @@ def build_images(request: Request, spec: ImageSpec, train: Split, test: Split) -
     Args:
         request: Its name and number of classes.
         spec: What the data set must look like.
-        train: x (N, d), (N, H, W, C) or (N, C, H, W), and where C is 1 also (N, H, W); y (N,) or (N, 1).
+        train: x (N, d), (N, H, W, C) or (N, C, H, W), and if C is 1 also (N, H, W); y (N,) or (N, 1).
         test: As ``train``.
 
     Raises:
-        DataError: Another shape, pixels outside 0 .. 255, or a rule of ``validate``.
+        DataError: The shape is another, pixels are outside 0 .. 255, or a rule of ``validate`` is broken.
     """
     train_x = channel_first(train[0], spec, f"{request.name} train_x")
     test_x = channel_first(test[0], spec, f"{request.name} test_x")

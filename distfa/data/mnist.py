@@ -32,7 +32,7 @@ def load_mnist(request: Request) -> Dataset:
     torchvision makes. The directory may also be the path of an .npz file.
 
     Raises:
-        DataError: Files missing, damaged, or not those of such a data set.
+        DataError: Files are missing or damaged, or do not belong to such a data set.
     """
     directory = request.require_directory(
         f"{request.name}.npz or the IDX files train-images-idx3-ubyte, train-labels-idx1-ubyte, "

@@ -1,8 +1,8 @@
-"""Reader of pickled CIFAR batches that can build arrays and containers, and nothing else.
+"""Reader of pickled CIFAR batches that can build only arrays and containers.
 
-A pickle names functions to call. Here every name but the five that a pickled array needs is refused, and
-those five stand for the small classes below, so no code outside this file runs and numpy's own
-``__setstate__`` (which trusts its input) is never reached.
+A pickle names functions to call. Here every name is refused except the five that a pickled array needs, and those five
+stand for the small classes below. So no code outside this file runs, and numpy's own ``__setstate__`` (which trusts its
+input) is never called.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary a batch file holds, keys as text, arrays as numpy arrays.
 
     Raises:
-        DataError: The file cannot be read, is damaged, names anything but arrays, or holds no dictionary.
+        DataError: The file cannot be read, is damaged, names anything other than arrays, or holds no dictionary.
     """
     try:
         content = path.read_bytes()
@@ -36,14 +36,14 @@ def read_pickle(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: {exc}") from exc
     except OSError as exc:
         raise DataError(f"{path}: cannot be read ({exc}); check the path and its permissions") from exc
-    except Exception as exc:  # a damaged pickle can raise anything: the pickle module promises no list
+    except Exception as exc:  # a damaged pickle can raise anything: the pickle module does not document what
         raise DataError(
             f"{path}: truncated or corrupt pickle ({type(exc).__name__}: {exc}); download it again"
         ) from exc
 
 
 def _check_memo(content: bytes) -> None:
-    """Refuse a memo slot no pickle of this length can need: its number alone makes the memo that large."""
+    """Refuse a memo slot that no pickle of this length can need: its number alone would make the memo that large."""
     for opcode, slot, _ in pickletools.genops(content):
         if opcode.name in _MEMO_OPCODES and slot is not None and slot >= len(content):
             raise DataError(f"corrupt pickle, memo slot {slot} in {len(content)} bytes; download it again")
@@ -88,7 +88,7 @@ class _Array:
         self.state = state
 
     def array(self) -> Array:
-        """The array itself; whatever a damaged state raises is for the caller to convert."""
+        """The array itself; the caller converts what a damaged state raises."""
         _version, shape, dtype, is_fortran, content = self.state
         flat = np.frombuffer(content, np.dtype(dtype.code).newbyteorder(dtype.order))
         return flat.reshape(shape, order="F" if is_fortran else "C")

@@ -1,4 +1,4 @@
-"""What a user asked ``load`` for, as every loader receives it."""
+"""What a user asked of ``load``, in the form that every loader receives."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Request:
 
     Attributes:
         name: A key of the loader table.
-        directory: Where the files are; a path to one .npz file will do where that form is read.
-        classes: Number of classes, or None for what the data set itself says.
+        directory: Where the files are; may be the path of one .npz file if the loader reads that form.
+        classes: Number of classes; None for what the data set itself says.
         hub: Path of a Hugging Face data set.
     """
 
@@ -25,13 +25,13 @@ class Request:
     hub: str | None = None
 
     def require_directory(self, expected: str) -> Path:
-        """The directory (or file), known to exist.
+        """The directory (or file), after checking that it exists.
 
         Args:
-            expected: Which files belong there, for the message.
+            expected: Which files should be there, for the message.
 
         Raises:
-            DataError: It was not given, or nothing is there.
+            DataError: It was not given, or does not exist.
         """
         if self.directory is None:
             raise DataError(

@@ -1,7 +1,7 @@
-"""Characters of Python's own standard library: always there, so text needs no file and no network either.
+"""Characters of Python's own standard library: always there, so that text needs no file and no network either.
 
-A fixed list of modules that Python 3.11 and later all have as source files. The text is that of the Python
-that runs, so it differs a little between versions; ``Dataset.source`` names the version and a digest.
+They come from a fixed list of modules that Python 3.11 and later all have as source files. The text is that of the
+running Python, so it differs a little between versions; ``Dataset.source`` names the version and a digest.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def load_stdlib(request: Request) -> Dataset:
     module goes to the test split, so no text is in both.
 
     Raises:
-        DataError: This Python keeps its standard library elsewhere than in source files.
+        DataError: This Python does not have its standard library as source files.
     """
     texts = [encode(_read(module)) for module in MODULES]
     digest = hashlib.sha256(b"".join(tokens.tobytes() for tokens in texts)).hexdigest()
@@ -124,7 +124,7 @@ def _read(module: str) -> str:
 
 
 def _windows(texts: list[NDArray[np.uint8]]) -> Split:
-    """(inputs, targets), both (windows, LENGTH): the targets are one character further on."""
+    """(inputs, targets), both (windows, LENGTH): targets are one character later."""
     ends = [(len(tokens) - 1) // LENGTH * LENGTH for tokens in texts]
     inputs = [tokens[:end] for tokens, end in zip(texts, ends, strict=True)]
     targets = [tokens[1 : end + 1] for tokens, end in zip(texts, ends, strict=True)]

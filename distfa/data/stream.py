@@ -1,9 +1,9 @@
-"""Samples that are made when they are read: a torch ``Dataset`` with random augmentation, for one.
+"""Samples that are made when they are read, for example a torch ``Dataset`` with random augmentation.
 
 Every epoch draws its inputs again (a sample's target must not be drawn), and every engine draws the same: before a
-sample is made, torch's, numpy's and Python's random states are set from (seed, epoch, sample), and put back afterwards.
-Rows count on over the epochs: row k N + i is the i-th sample of epoch k, in the order of the loader's own sampler where
-that has one, else of the seed's.
+sample is made, the random states of torch, numpy and Python are set from (seed, epoch, sample), and restored
+afterwards. Row numbers go on over the epochs: row k N + i is the i-th sample of epoch k, in the order of the loader's
+own sampler if it has one, else in the order drawn from the seed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from distfa.data.build import Split, build
 from distfa.data.dataset import Array, Dataset
 from distfa.errors import DataError
 
-_RANDOM = threading.Lock()  # random states are the process's: layers as threads take turns
+_RANDOM = threading.Lock()  # random states belong to the process: layers that are threads take turns
 
 
 class Rows:
-    """An array of samples, as far as a run needs it to be one.
+    """Behaves like an array of samples, as far as a run needs that.
 
     Args:
         samples: ``samples[i]`` is (x, y), and ``len`` counts them.
         order: (epochs, N): which sample each row of each epoch is.
-        seed: Of what is drawn in making a sample.
-        like: One x, flattened, whose shape and type all have.
-        digest: Of the samples of the first epoch.
+        seed: Seed of what is drawn when a sample is made.
+        like: One x, flattened; all have its shape and type.
+        digest: Digest of the samples of the first epoch.
     """
 
     def __init__(self, samples: Any, order: NDArray[np.int64], *, seed: int, like: Array, digest: str) -> None:
@@ -42,7 +42,7 @@ class Rows:
         self._order, self._seed, self._like = order, seed, like
         self.dtype = like.dtype
         self.shape = (order.shape[1], *like.shape)
-        self.nbytes = order.nbytes + self.shape[0] * like.nbytes  # at most, where the samples lie in memory
+        self.nbytes = order.nbytes + self.shape[0] * like.nbytes  # at most, if the samples are in memory
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -84,7 +84,7 @@ def to_parts(sample: Any, index: int) -> tuple[Array, Array]:
 
 @contextmanager
 def drawing_from(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Let what is drawn come from a stream of this sample's own; the random states are put back."""
+    """Let random numbers come from a stream that belongs to this sample; afterwards the random states are restored."""
     import torch  # here, so that listing the names of data sets does not load torch
 
     word = hashlib.blake2b(f"{seed},{epoch},{index}".encode(), digest_size=8).digest()
@@ -113,18 +113,18 @@ def streamed(
 ) -> Dataset:
     """A Dataset whose training inputs are made when they are read.
 
-    All samples are made once beforehand: so their targets are known, and one that does not fit shows now.
+    All samples are made once beforehand, so that their targets are known and a sample that does not fit is found now.
 
     Args:
         samples: ``samples[i]`` is (x, y), and ``len`` counts them.
-        test: (x, y); None for none.
-        orders: One per epoch: which samples, in which order; all of one length.
-        seed: Of what is drawn in making samples.
+        test: (x, y); None for no test data.
+        orders: One per epoch: which samples, in which order; all have the same length.
+        seed: Seed of what is drawn when samples are made.
         name: What messages and reports call it.
-        floats: Whether targets are quantities or shares, also where they are whole numbers.
+        floats: Whether targets are quantities or shares, even if they are whole numbers.
 
     Raises:
-        DataError: There are no samples, they are not pairs or of several shapes, or a rule of ``validate``.
+        DataError: There are no samples, they are not pairs, have several shapes, or break a rule of ``validate``.
     """
     epochs = [np.fromiter(map(int, epoch), np.int64) for epoch in orders]
     if not epochs or not all(len(epoch) == len(epochs[0]) > 0 for epoch in epochs):
@@ -151,14 +151,14 @@ def streamed(
         like = like.astype(np.float32)
     y = np.stack([targets[index] for index in order.ravel().tolist()])
     sample_shape = tuple(map(int, shape)) or (1,)
-    first = like.reshape(1, *sample_shape)  # stands in for all inputs, whose shape and type it has
+    first = like.reshape(1, *sample_shape)  # stands in for all inputs; has their shape and type
     made = build(name=name, train=(first, y[:1]), test=test, outputs=_outputs(y, test), scale=(0.0, 1.0))
     rows: Any = Rows(samples, order, seed=seed, like=like, digest=found.hexdigest())
     return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made))
 
 
 def _outputs(y: Array, test: Split | None) -> int | None:
-    """The largest label plus 1; None where targets say it themselves."""
+    """The largest label plus 1; None if the shape of the targets says it."""
     if y.dtype.kind == "f":
         return None
     if y.min() < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def evaluate_run(
     data_dir: str | None = None,
     arrays: Any = None,
     model: nn.Module | None = None,
+    observer: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Evaluation:
     """Evaluate a finished run.
 
@@ -56,6 +58,7 @@ def evaluate_run(
         data_dir: Where that data set is now, if it has moved.
         arrays: (x, y) or an iterable of batches, to use instead.
         model: The module that was trained, if it was an object in Python; it is not changed.
+        observer: Called as it goes on with how many samples are done, and of how many.
 
     Raises:
         RunDirError: There is no run, or it has no weights.
@@ -88,7 +91,8 @@ def evaluate_run(
     )
     if not len(samples.inputs):
         raise DataError(f"data set {dataset.name!r} has no {wanted} samples; evaluate the other split")
-    loss, correct, rows = evaluate(recipe, layers, samples)
+    of = len(samples.inputs)
+    loss, correct, rows = evaluate(recipe, layers, samples, tick=lambda done: observer(done, of))
     accuracy = correct / (rows * dataset.positions) if dataset.classification else None
     return Evaluation(
         run_dir=str(path),

@@ -6,7 +6,8 @@ import importlib.util
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -50,6 +51,38 @@ class Phases(logging.Handler):
         return f" ({', '.join(parts)})" if parts else ""
 
 
+def _bar(console: Console, *, shown: bool, wide: bool, transient: bool = False) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20 if wide else 10),
+        TextColumn("{task.fields[figures]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not shown,
+        transient=transient,
+    )
+
+
+@contextmanager
+def counting(what: str, *, shown: bool = True, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar over samples with the time left, on stderr while the context lasts; only in a terminal.
+
+    Args:
+        what: What is done with the samples.
+        shown: False to show nothing.
+        console: Where to print; None: stderr.
+
+    Yields:
+        A function to call with how many samples are done, and of how many.
+    """
+    console = console or Console(stderr=True)
+    shown = shown and console.is_terminal
+    with _bar(console, shown=shown, wide=console.width >= _WIDE, transient=True) as bar:
+        task = bar.add_task(what, total=None, figures="")
+        yield lambda done, of: bar.update(task, completed=done, total=of, figures=f"{done:,}/{of:,} samples")
+
+
 class ProgressBar:
     """A bar with loss, accuracy, time left and, if there is room, samples/s and bytes.
 
@@ -71,15 +104,7 @@ class ProgressBar:
         self._found = 0
         self._live = self._console.is_terminal or (self._console.is_jupyter and _has_widgets())
         self._wide = self._console.width >= _WIDE
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20 if self._wide else 10),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._live,
-        )
+        self._bar = _bar(self._console, shown=self._live, wide=self._wide)
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()

@@ -1,4 +1,4 @@
-"""Layers at work in the background, so that another can be measured beside them: they share the machine."""
+"""Keeps layers at work in the background, so that one can be measured while it shares the machine with others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distfa.errors import PlanError
 
 
 def layers_at_once(layers: int) -> int:
-    """How many of a run's layers this machine is measured with: at most two to a core."""
+    """How many of a run's layers this machine is measured with: at most two per core."""
     return min(layers, 2 * cores())
 
 
@@ -32,13 +32,13 @@ def layers_at_work(count: int, *, rows: int, width: int, dtype: torch.dtype) -> 
     """This many layers at work for as long as the context lasts.
 
     Args:
-        count: May be 0.
-        rows: Of a micro-batch.
-        width: Of the layer and of what it takes in.
-        dtype: Of signals.
+        count: How many layers; may be 0.
+        rows: Rows of a micro-batch.
+        width: Width of the layer and of its input.
+        dtype: The dtype of signals.
 
     Raises:
-        PlanError: One did not start.
+        PlanError: A layer did not start.
     """
     line = command(_work, rows=rows, width=width, dtype=str(dtype).removeprefix("torch."))
     with ExitStack() as stack:
@@ -56,7 +56,7 @@ def layers_at_work(count: int, *, rows: int, width: int, dtype: torch.dtype) -> 
 
 
 def _work(*, rows: int, width: int, dtype: str) -> NoReturn:
-    """In a process of its own: say so when at work, and end when standard input does."""
+    """In a separate process: say when at work, and end when standard input ends."""
     threading.Thread(target=_end_with_input, daemon=True).start()
     torch.set_num_threads(1)
     recipe = Recipe(

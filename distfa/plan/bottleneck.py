@@ -1,4 +1,4 @@
-"""What keeps a run from being faster, in words, and what might be done about it."""
+"""What keeps a run from being faster, in words, and what might help."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from distfa.plan.build import Setting
 from distfa.plan.cluster import Cluster
 from distfa.plan.simulate import Steady
 
-_FULL = 0.85  # in use for this share of the time, a thing is what others wait for
+_FULL = 0.85  # a thing that is in use for this share of the time is what others wait for
 _MATTERS = 0.05
-_MOST_OPERATIONS = 50_000  # of the simulations that look for better micro-batches
+_MOST_OPERATIONS = 50_000  # steps of the simulations that look for better micro-batches
 
 SecondsIf = Callable[[Setting], float]
 
 
 def bottleneck(setting: Setting, steady: Steady, seconds_if: SecondsIf | None) -> str:
-    """The busiest thing if it is busy enough; else that the layers wait, and for what.
+    """The busiest thing if it is busy enough; else what the layers wait for.
 
     Args:
         setting: What was simulated.
-        steady: What came of it.
-        seconds_if: The step time of another setting, to find out what would help; None to leave that.
+        steady: The result of the simulation.
+        seconds_if: Gives the step time of another setting, to find out what would help; None to skip that.
     """
     busy = [compute + wire for compute, wire in zip(steady.compute, steady.wire, strict=True)]
     layer = max(range(len(busy)), key=lambda i: busy[i])
@@ -43,7 +43,7 @@ def bottleneck(setting: Setting, steady: Steady, seconds_if: SecondsIf | None) -
 
 
 def _better_micro_batches(setting: Setting, seconds: float, seconds_if: SecondsIf) -> str:
-    """Whether fewer or more would do better, as far as that can be tried quickly."""
+    """Whether fewer or more micro-batches would be faster, as far as that can be tried quickly."""
     recipe, parts = setting.job.recipe, len(setting.rows)
     room, tried = _MOST_OPERATIONS // len(recipe.network), {}
     for candidate in (parts // 2, parts // 4, parts // 16, 2 * parts, 4 * parts, 16 * parts):

@@ -1,4 +1,4 @@
-"""From a run on a cluster to the stages and channels that are simulated."""
+"""Builds the stages and channels that are simulated from a run on a cluster."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from distfa.runtime.job import Job
 from distfa.transport.message import Direction, Link
 
 Work = Callable[[int], Effort]
-MESSAGE_BYTES = 72  # identity, shape, checksum and frame around a payload, about
+MESSAGE_BYTES = 72  # bytes of identity, shape, checksum and frame around a payload, about
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is to be predicted.
+    """What to predict.
 
     Attributes:
         job: The run.
-        cluster: Where.
+        cluster: The cluster.
         nodes: The node of every layer.
-        calibration: What things cost.
-        fanout: How a direct rule's error reaches its layers: None: the output layer sends to each; k: it
-            sends to k layers, each of which passes it on to k more, unopened; 1 is a relay.
-        modules: Every layer's own, where they are not drawn from the seed.
+        calibration: What operations cost.
+        fanout: How the error of a direct rule reaches its layers. None: the output layer sends to each; k: it sends to
+            k layers, each of which passes it on, without decoding it, to k more; 1 is a relay.
+        modules: The modules of every layer, if they are not drawn from the seed.
     """
 
     job: Job
@@ -51,7 +51,7 @@ class Setting:
 
     @cached_property
     def rule(self) -> Rule:
-        """The run's."""
+        """The rule of the run."""
         return rules.build(self.job.recipe)
 
     @cached_property
@@ -61,16 +61,16 @@ class Setting:
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
-        """Of every micro-batch of a step, as ``core.order`` splits it."""
+        """Rows of every micro-batch of a step, as ``core.order`` splits it."""
         return layer_schedule.rows(self.job.recipe)
 
     def speed(self, layer: int) -> Speed:
-        """Of a layer's node."""
+        """The speed of a layer's node."""
         group = self.cluster.each[self.nodes[layer - 1]]
         return Speed(calibration=self.calibration, node=group, number_bytes=self.job.recipe.signal_dtype.itemsize)
 
     def by_part(self, seconds: Callable[[int], float]) -> tuple[float, ...]:
-        """For every micro-batch what a function says of its rows; asked once for each size there is."""
+        """For every micro-batch the value of a function of its rows; called once for each size."""
         known = {n: seconds(n) for n in set(self.rows)}
         return tuple(known[n] for n in self.rows)
 
@@ -81,10 +81,10 @@ class Setting:
 
 
 def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
-    """The stages and channels of a run of distfa's.
+    """The stages and channels of a distfa run.
 
     Raises:
-        PlanError: ``fanout`` with a rule that sends nobody the same message twice.
+        PlanError: ``fanout`` is given for a rule that does not send the same message to several layers.
     """
     recipe, rule = setting.job.recipe, setting.rule
     if setting.fanout is not None and not (rule.takes_fanout and recipe.feedback.rank is None):
@@ -124,7 +124,7 @@ def stage(
     after: Work | None,
     gpipe: bool = False,
 ) -> Stage:
-    """A layer, by what it does from the error message to what it sends on, and after that."""
+    """A layer: what it does from the error message to what it sends on, and after that."""
     return Stage(
         node=setting.nodes[layer - 1],
         operations=partial(layer_schedule.operations, recipe, layer, gpipe=gpipe),
@@ -136,7 +136,7 @@ def stage(
 
 
 def _channel(setting: Setting, wires: Wires, link: Link, *, sender: int) -> Channel:
-    """One of distfa's links: its codec, its threads, its window."""
+    """A link of distfa: its codec, its threads, its window."""
     c, recipe, codec = setting.calibration, setting.job.recipe, setting.job.codec(link.direction)
     up, columns, relayed = link.direction is Direction.UP, link.columns, sender != link.sender
     cost = c.codec(codec.name)
@@ -173,7 +173,7 @@ def carried(cost: MessageCost, sizes: Sequence[int]) -> tuple[float, ...]:
 
 
 def _under_way(route: tuple[Line, ...], size_bytes: int) -> int:
-    """Messages that HTTP/2 keeps between the two windows: its window grows to what the lines hold."""
+    """Messages that HTTP/2 holds between the two windows: its window grows to what the lines hold."""
     if not route:
         return 1
     rate, round_trip = min(line.bytes_per_second for line in route), 2 * sum(line.latency_seconds for line in route)

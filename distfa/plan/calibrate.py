@@ -1,8 +1,8 @@
-"""A calibration made to agree with a short real run.
+"""Makes a calibration that agrees with a short real run.
 
-Parts timed one by one come to less than a run of them: threads take turns, caches are cold, Ray has threads of its
-own, and a thread that wakes up when all cores are taken gets one late. Two numbers make up for it: a factor on all
-processor time, and the time a message waits for a core.
+Parts that are timed one by one take less time than a run of them: threads take turns, caches are cold, Ray has its own
+threads, and a thread that wakes up while all cores are taken gets one late. Two numbers correct this: a factor on all
+processor time, and the time that a message waits for a core.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def calibrate(
     """Measure this machine's processors for a run: its parts, then the run itself; about a minute.
 
     Args:
-        planned: The run; where and on which devices it says is left aside. Of a deep multi-layer perceptron this
-            machine runs the first layers and the last, two to a core.
-        layers: As ``Planned.job`` takes it.
-        machine: What it is, for the file.
-        say: Told what is about to run, and about how long it takes.
+        planned: The run; its placement and devices are ignored. Of a deep multi-layer perceptron this machine runs the
+            first layers and the last one, two per core.
+        layers: As for ``Planned.job``.
+        machine: What the machine is, for the file.
+        say: Called with what is about to run and about how long it takes.
 
     Raises:
         DistfaError: The run failed.
@@ -58,14 +58,14 @@ def calibrate(
 
 
 def agree(setting: Setting, found: ShortRun) -> Calibration:
-    """The setting's calibration, so changed that its plan is what was found.
+    """The setting's calibration, changed so that its plan agrees with what was measured.
 
-    The factor follows from processor time, the wait from the clock. A run that leaves cores free does not depend on
-    the wait; among waits that do as well (to 1 %) it is the shortest.
+    The factor follows from processor time, the wait from step time. A run that leaves cores free does not depend on the
+    wait; of all waits that fit equally well (to 1 %) it is the shortest.
 
     Args:
-        setting: The run that was made, where it was made.
-        found: What it came to.
+        setting: The run that was made, on the machine where it was made.
+        found: What was measured.
 
     Raises:
         PlanError: The run's processor time is not known.

@@ -1,4 +1,4 @@
-"""What a machine needs for a product, a pass over memory, a message: figures measured once, or typical ones."""
+"""The time a machine needs for a product, a pass over memory, a message: measured once, or typical figures."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from distfa.plan.cluster import NodeGroup
 
 
 class _Slowable:
-    """Figures that are all of processor time."""
+    """Figures that are all processor time."""
 
     def slowed(self, factor: float) -> Self:
-        """Everything made more expensive by a factor."""
+        """The same figures, with everything slower by a factor."""
         return type(self)(**{name: seconds * factor for name, seconds in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class MessageCost(_Slowable):
-    """Processor seconds of one message at one place: a part per message and a part per byte."""
+    """Processor seconds for one message at one place: a part per message and a part per byte."""
 
     seconds: float
     seconds_per_byte: float
 
     def of(self, size_bytes: float) -> float:
-        """Of a message of this size."""
+        """Seconds for a message of this size."""
         return self.seconds + self.seconds_per_byte * size_bytes
 
 
@@ -58,22 +58,23 @@ class Calibration:
     """Figures of one machine; the defaults are those of a server core with AVX2.
 
     Attributes:
-        flops_per_second: Of one core, in products of no measured shape.
+        flops_per_second: Of one core, for products whose shape was not measured.
         products: (rows, inner, columns, seconds) of measured products.
         memory_bytes_per_second: Of one core, in passes over signals.
         update_bytes_per_second: Of one core, in the optimizer's pass over all it reads and writes.
-        call_seconds: Of one tensor operation, whatever its size.
-        update_seconds: Of one step of an optimizer, whatever its size.
-        draw_seconds: Of one number newly drawn (brsf).
-        send: In the sending layer's own thread.
-        receive: In the receiving layer's own thread.
-        carry: In the wire's threads, at each end.
-        wake_seconds: That a message waits at each end, where all cores are taken, for a thread of the wire to get one.
-        codecs: By name; one that is not there costs as much as the dearest.
+        call_seconds: Time of one tensor operation, whatever its size.
+        update_seconds: Time of one step of an optimizer, whatever its size.
+        draw_seconds: Time to draw one number (brsf).
+        send: Cost in the thread of the sending layer.
+        receive: Cost in the thread of the receiving layer.
+        carry: Cost in the wire's threads, at each end.
+        wake_seconds: How long a message waits at each end for a thread of the wire to get a core, if all are taken.
+        codecs: Costs by the codec's name; a codec that is missing costs as much as the most expensive one.
         process_bytes: Memory of a layer's process before it holds anything: Python, torch, Ray, gRPC.
-        dtype: Of the measured products.
-        run_factor: Processor time of a real run over that of its parts, measured one by one; all figures have it in.
-        machine: What it was measured on.
+        dtype: The dtype of the measured products.
+        run_factor: Processor time of a real run divided by that of its parts measured one by one; all figures include
+            it.
+        machine: The machine it was measured on.
     """
 
     flops_per_second: float = 60e9
@@ -98,7 +99,7 @@ class Calibration:
         return self.codecs.get(name) or max(self.codecs.values(), key=lambda cost: cost.encode + cost.decode)
 
     def product_seconds(self, product: Product) -> float:
-        """Of one core: measured for this shape, else at the rate of the measured shape most like it."""
+        """Seconds on one core: measured for this shape, else at the rate of the most similar measured shape."""
         if (known := self._by_shape.get(product.shape)) is not None:
             return known
         if not self._by_shape:
@@ -110,7 +111,7 @@ class Calibration:
         return self._by_shape[nearest] * product.flops / Product(*nearest).flops
 
     def slowed(self, factor: float) -> Calibration:
-        """Everything that takes processor time takes ``factor`` times as long."""
+        """The calibration with ``factor`` times as long for everything that takes processor time."""
         rates = ("flops_per_second", "memory_bytes_per_second", "update_bytes_per_second")
         times = ("call_seconds", "update_seconds", "draw_seconds")
         return replace(
@@ -142,7 +143,7 @@ class Calibration:
         """Read what ``save`` wrote.
 
         Raises:
-            PlanError: It is not there, or no calibration.
+            PlanError: The file does not exist, or is not a calibration.
         """
         try:
             raw = json.loads(path.read_text())
@@ -166,14 +167,14 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What a layer's work takes on a node of some kind."""
+    """How long a layer's work takes on one kind of node."""
 
     calibration: Calibration
     node: NodeGroup
     number_bytes: int
 
     def seconds(self, effort: Effort) -> float:
-        """Of all of an effort, on one core (the products: on one device, where the node has any)."""
+        """Seconds for a whole effort on one core (for products on one device, if the node has any)."""
         own, c = self.node.memory_bytes_per_second, self.calibration
         passes = effort.passed_bytes / (c.memory_bytes_per_second if own == "calibrated" else own)
         update = effort.updated_bytes / (c.update_bytes_per_second if own == "calibrated" else own)
@@ -184,7 +185,7 @@ class Speed:
         return products + passes + update + fixed
 
     def _product(self, product: Product) -> float:
-        """As measured; or as long as its arithmetic or its memory takes, whichever is longer."""
+        """The measured time; else that of its arithmetic or of its memory, whichever is longer."""
         rate, memory = self.node.flops_per_second, self.node.memory_bytes_per_second
         if rate == "calibrated":
             return self.calibration.product_seconds(product)

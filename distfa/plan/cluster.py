@@ -1,4 +1,4 @@
-"""The description of a cluster: nodes, their network, the sites they stand at; YAML in, validated."""
+"""The description of a cluster: nodes, their network, their sites; YAML in, validated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Part(BaseModel):
 
 
 class NodeGroup(_Part):
-    """Equal nodes. Cores and links are those of one node."""
+    """A group of equal nodes. Cores and links are those of one node."""
 
     count: int = Field(1, ge=1)
     cores: int = Field(2, ge=1)
@@ -49,7 +49,7 @@ class NodeGroup(_Part):
 
 
 class BetweenSites(_Part):
-    """The way out of a site and into another: each site has one link of this capacity, each way."""
+    """The connection between sites: each site has one link of this capacity in each direction."""
 
     latency_seconds: float = Field(0.05, ge=0)
     bits_per_second: Positive = 1e9
@@ -87,12 +87,12 @@ class Cluster(_Part):
 
     @cached_property
     def each(self) -> tuple[NodeGroup, ...]:
-        """One entry per node."""
+        """The groups with one entry per node."""
         return tuple(group for group in self.nodes for _ in range(group.count))
 
 
 def load(path: Path) -> Cluster:
-    """A cluster from a YAML file; a calibration file it names is found beside it.
+    """A cluster from a YAML file; the path of a calibration is relative to that file.
 
     Raises:
         PlanError: The file cannot be read, or breaks a rule.
@@ -115,7 +115,7 @@ def parse(raw: Mapping[str, Any]) -> Cluster:
     """Validate a description.
 
     Raises:
-        PlanError: The first rule it breaks.
+        PlanError: It breaks a rule; the message names the first.
     """
     try:
         return Cluster.model_validate(raw)
@@ -136,12 +136,12 @@ def parse(raw: Mapping[str, Any]) -> Cluster:
 def place(cluster: Cluster, layers: int, placement: str, cpus: float | None) -> tuple[int, ...]:
     """The node of every layer, as Ray would place them.
 
-    ``pack`` fills one node after the other, ``spread`` deals layers out in turn.
+    ``pack`` fills one node after the other, ``spread`` gives each node one layer in turn.
 
     Args:
-        cluster: Where.
+        cluster: The cluster.
         layers: How many.
-        placement: As the run spec's ``ray.placement``.
+        placement: As ``ray.placement`` in the run spec.
         cpus: A layer's share of a core; None for the even share a run reserves.
 
     Raises:

@@ -1,6 +1,6 @@
-"""The order of a layer's operations over a run without end, from ``distfa.core.schedule``.
+"""The order of a layer's operations in a run without end, from ``distfa.core.schedule``.
 
-GPipe, a pipeline's plainest order, is all forwards of a step, then all backwards (Huang et al. 2019).
+GPipe, the simplest order of a pipeline, makes all forwards of a step, then all backwards (Huang et al. 2019).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from distfa.core.recipe import Recipe
 
 
 def rows(recipe: Recipe) -> tuple[int, ...]:
-    """Of every micro-batch of a step, as ``distfa.core.order`` splits it."""
+    """Rows of every micro-batch of a step, as ``distfa.core.order`` splits it."""
     parts = min(recipe.micro_batches, recipe.batch_size)
     return tuple(recipe.batch_size // parts + (m < recipe.batch_size % parts) for m in range(parts))
 

@@ -1,8 +1,7 @@
-"""What a run is made of, timed on this machine one by one: products, passes, codecs and messages of its own shapes.
+"""Times the parts of a run on this machine, one by one: products, passes, codecs and messages in the run's shapes.
 
-Times are processor seconds of the thread that does the work, so that other processes on the machine
-disturb them little. But layers at work beside it are wanted, as many as the run has: they share caches, memory and
-the clock.
+Times are processor seconds of the thread that does the work, so other processes on the machine disturb them little. But
+as many layers as the run has must be at work beside it: they share caches, memory and clock rate.
 """
 
 from __future__ import annotations
@@ -43,24 +42,24 @@ _LEAST_RUNS = 5
 _CACHE_BYTES = 64 * 2**20
 _MOST_COPIES = 200
 _COLD_RUNS = 25
-_UPDATED = 4  # weights that optimizers go round
+_UPDATED = 4  # optimizers go round this many weights
 _MESSAGES = 200
 _LARGE_COLUMNS = 1024
 _LARGE_ROWS = 256
 
 
 def parts(job: Job, modules: Mapping[int, nn.Module], machine: dict[str, object]) -> Calibration:
-    """Measure this machine, as busy as a run makes it, for the shapes of a job; about half a minute.
+    """Measure this machine for the shapes of a job, while it is as busy as in a run; takes about half a minute.
 
     Args:
         job: Gives the shapes, the optimizer and the codecs.
-        modules: Every layer's own, where they are not drawn from the seed.
-        machine: What it is, for the file.
+        modules: The modules of every layer, if they are not drawn from the seed.
+        machine: What the machine is, for the file.
     """
     recipe = job.recipe
     rows, width = -(-recipe.batch_size // recipe.micro_batches), max(recipe.network.sizes[1:])
     if modules:
-        width = min(width, _LARGE_COLUMNS)  # a feature map is wide, and a layer of its width would be far too heavy
+        width = min(width, _LARGE_COLUMNS)  # a feature map is wide; a Linear of that width would be far too heavy
     beside = layers_at_once(len(recipe.network)) - 1
     with one_thread(), layers_at_work(beside, rows=rows, width=width, dtype=recipe.signal_dtype):
         found = _measured(job, machine)
@@ -90,9 +89,9 @@ def _measured(job: Job, machine: dict[str, object]) -> Calibration:
 
 
 def _seconds(work: Callable[..., object], *operands: Tensor) -> float:
-    """Median processor seconds of one call, its operands not in the processor's cache.
+    """Median processor seconds of one call whose operands are not in the processor's cache.
 
-    A layer finds its matrices in memory after others have run, so calls go round many copies of them.
+    A layer reads its matrices from memory after others have run, so calls go round many copies of them.
     """
     copies = 1 + _CACHE_BYTES // max(1, sum(operand.nbytes for operand in operands)) if operands else 1
     sets = [tuple(operand.clone() for operand in operands) for _ in range(min(copies, _MOST_COPIES))]
@@ -107,7 +106,7 @@ def _seconds(work: Callable[..., object], *operands: Tensor) -> float:
 
 
 def _products(job: Job) -> tuple[tuple[int, int, int, float], ...]:
-    """Every product of the run and of its baseline; those of gradients add to what is there, as layers do."""
+    """Every product of the run and of its baseline; those of gradients add to existing numbers, as in layers."""
     recipe = replace(job.recipe, batch_size=-(-job.recipe.batch_size // job.recipe.micro_batches))
     made = [*arithmetic.step(recipe), *arithmetic.step(replace(recipe, rule=rules.BASELINE, feedback=FeedbackConfig()))]
     ordered = sorted({product for layer in made for product in layer}, key=lambda product: product.kind == "gradient")
@@ -125,9 +124,9 @@ def _product(product: Product, dtype: torch.dtype) -> float:
 
 
 def _counted_rate(recipe: Recipe, modules: Mapping[int, nn.Module], known: Calibration) -> float:
-    """FLOPs a second of the products of a network of any modules: forward, way back and gradient of every layer.
+    """FLOPs per second of the products in a network of any modules: forward, way back and gradient of every layer.
 
-    What passes over memory and calls take by themselves is taken off, but no more than half.
+    The time of passes over memory and of calls is subtracted, but no more than half.
     """
     rows = -(-recipe.batch_size // recipe.micro_batches)
     plain = replace(recipe, ledger_every=0, probe_every=0)
@@ -159,7 +158,7 @@ def _memory() -> float:
 
 
 def _update(job: Job) -> float:
-    """Of the run's optimizer on its largest layer."""
+    """Bytes per second of the run's optimizer on its largest layer."""
     recipe = job.recipe
     numbers = max(layer.trainable for layer in recipe.network.layers)
     weights = [torch.randn(numbers, dtype=recipe.dtype) for _ in range(_UPDATED)]
@@ -171,7 +170,7 @@ def _update(job: Job) -> float:
 
 
 def _fixed(job: Job) -> tuple[float, float]:
-    """Of one tensor operation, and of one step of the optimizer: a layer of one neuron costs nothing else."""
+    """Seconds of one tensor operation and of one optimizer step: a layer of one neuron costs nothing else."""
     network = mlp((1, 1, 1), activation=Activation(name="relu"))
     layer, one = Layer(Recipe(network=network, batch_size=1, optimizer=job.recipe.optimizer), 1), torch.ones(1, 1)
 
@@ -185,7 +184,7 @@ def _fixed(job: Job) -> tuple[float, float]:
 
 
 def _cold(work: Callable[[], object]) -> float:
-    """Median processor seconds of one call, after something else has had the processor's cache."""
+    """Median processor seconds of one call after something else has used the processor's cache."""
     other, times = torch.zeros(_CACHE_BYTES // 8), []
     for _ in range(_COLD_RUNS):
         other.add_(1)
@@ -196,7 +195,7 @@ def _cold(work: Callable[[], object]) -> float:
 
 
 def _draw() -> float:
-    """Of one number of a fresh feedback matrix."""
+    """Seconds to draw one number of a new feedback matrix."""
     return (
         _seconds(lambda: matrix(256, 256, seed=0, purpose=Purpose.MAGNITUDE, index=0, distribution="normal").abs_())
         / 256**2
@@ -204,7 +203,7 @@ def _draw() -> float:
 
 
 def _codec(name: str) -> CodecCost:
-    """Per number of a large signal; what checks and copies cost beside it counts as the message's."""
+    """Seconds per number of a large signal; checks and copies around it count as part of the message."""
     codec, rows, columns = CODECS[name], _LARGE_ROWS, _LARGE_COLUMNS
     signal = torch.randn(rows, columns)
     payload = codec.encode(signal)
@@ -215,7 +214,7 @@ def _codec(name: str) -> CodecCost:
 
 
 def _messages(job: Job) -> tuple[MessageCost, MessageCost, MessageCost]:
-    """(send, receive, carry) over gRPC on loopback, from small and large messages."""
+    """The costs (send, receive, carry) over gRPC on loopback, from small and large messages."""
     small, large = _stream(job, rows=1, columns=1), _stream(job, rows=_LARGE_ROWS, columns=_LARGE_COLUMNS)
     size = resolve("fp32", torch.float32).max_payload_bytes(_LARGE_ROWS, _LARGE_COLUMNS, torch.float32)
     codec = _codec("fp32")
@@ -228,7 +227,7 @@ def _messages(job: Job) -> tuple[MessageCost, MessageCost, MessageCost]:
 
 
 def _stream(job: Job, *, rows: int, columns: int) -> tuple[float, float, float]:
-    """Processor seconds per message: of the sending thread, the receiving one, and the wire's, at each end.
+    """Processor seconds per message: of the sending thread, of the receiving thread, and of the wire's at each end.
 
     One message at a time, so that every thread on its way has to wake up for it, as in a run.
     """

@@ -1,7 +1,7 @@
-"""For comparison: backpropagation by torch's own pipelines, 1F1B or GPipe, one stage per layer.
+"""For comparison: backpropagation with torch's own pipelines, 1F1B or GPipe, one stage per layer.
 
-Same nodes, same lines, same optimizer; messages are plain numbers. A stage's backward is autograd's: the
-gradient of its input leaves after that of its weights is done too. Every step is flushed.
+Nodes, lines and optimizer are the same; messages are plain numbers. A stage's backward is that of autograd: the
+gradient of its input leaves only when the gradient of its weights is done too. Every step is flushed.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def stages_and_channels(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple
                     send=own,
                     receive=own,
                     carry=build.carried(_CARRY, sizes),
-                    limit=2 * len(rows),  # a step's messages: a send does not wait for its receiver
+                    limit=2 * len(rows),  # all messages of a step: a send does not wait for its receiver
                 )
             )
     return stages, channels
 
 
 def _backward(work: LayerWork, boundaries: Sequence[int], n: int) -> Effort:
-    """All of a stage's backward, by the baseline rule; autograd's own operations beside it."""
+    """The whole backward of a stage under the baseline rule, and the operations that autograd adds."""
     down = [work.emit(boundary, n) for boundary in boundaries]
     return sum(down, work.teach(n) + work.accumulate(n)) + Effort(calls=2)

@@ -1,4 +1,4 @@
-"""Whether another placement of the layers would do better, in words."""
+"""Whether another placement of the layers would be faster, in words."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _OTHERS = {"pack": "spread", "strict_pack": "spread", "spread": "pack", "strict_
 
 
 def notes(planned: Planned, setting: Setting, found: Prediction) -> list[str]:
-    """What a reader must know of where the layers lie: that no line is used, and what is faster.
+    """Notes on where the layers are: that no line is used, and which placement is faster.
 
     Args:
         planned: The run.
-        setting: Where its layers lie.
-        found: What that comes to.
+        setting: Where its layers are.
+        found: The prediction for that.
     """
     said, mine = [], planned.spec.ray.placement
     layers, used = len(setting.nodes), len(set(setting.nodes))

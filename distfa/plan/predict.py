@@ -1,4 +1,4 @@
-"""A run on a described cluster: step time, bytes, memory, and what keeps it from being faster."""
+"""Predicts a run on a described cluster: step time, bytes, memory, and what keeps it from being faster."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ Pipeline = Literal["1F1B", "GPipe"]
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a plan comes to; bytes are those of one step.
+    """The result of a plan; bytes are those of one step.
 
     Attributes:
-        name: Which rule, schedule and broadcast, or which pipeline.
-        step_seconds: Of one step, once all take the same time.
+        name: The rule, schedule and broadcast, or the pipeline.
+        step_seconds: Time of one step, once all steps take the same time.
         samples_per_second: batch size / step_seconds.
-        boundaries: Per boundary, payload bytes up and down.
-        nodes: Per node with layers: how many, bytes in and out by its network card, bytes of memory.
-        memory: Per layer; empty for a pipeline.
-        steady: Shares of the time in use.
-        bottleneck: In words.
+        boundaries: Payload bytes up and down, per boundary.
+        nodes: For each node with layers: how many, bytes in and out over its network card, bytes of memory.
+        memory: Memory per layer; empty for a pipeline.
+        steady: How much of the time everything is in use.
+        bottleneck: What keeps the run from being faster, in words.
     """
 
     name: str
@@ -53,8 +53,8 @@ def predict(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool 
 
     Args:
         setting: Run and cluster.
-        pipeline: torch's pipeline instead, backpropagation with the run's sizes and micro-batches.
-        advise: Whether to look for what would be faster, by further simulations.
+        pipeline: Simulate this pipeline of torch instead: backpropagation with the run's sizes and micro-batches.
+        advise: Whether to look for something faster, with further simulations.
 
     Raises:
         PlanError: The setting cannot work.
@@ -82,8 +82,8 @@ def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) 
 
     Args:
         setting: The run.
-        found: What it comes to itself.
-        with_peer: Whether with the pipelines.
+        found: The prediction for the run.
+        with_peer: Whether to include the pipelines.
     """
     recipe = setting.job.recipe
     able = [name for name in ("sync", "async") if name == "sync" or len(layer_schedule.rows(recipe)) > 1]
@@ -99,7 +99,7 @@ def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) 
 
 
 def _changed(setting: Setting, **changes: object) -> Setting:
-    """The same with other values in its recipe."""
+    """The setting with other values in its recipe."""
     return replace(setting, job=replace(setting.job, recipe=replace(setting.job.recipe, **changes)))  # type: ignore[arg-type]
 
 
@@ -121,9 +121,9 @@ def _name(setting: Setting, pipeline: Pipeline | None) -> str:
 
 
 def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:
-    """Payload per step, from the closed forms of widths and codecs; the longest, where a codec leaves out zeros.
+    """Payload per step, computed from widths and codecs; the maximum, if a codec leaves out zeros.
 
-    Rows of feedback that come every so many steps count as their share of one; they are not in the times.
+    Rows of feedback that come every k steps count as 1/k of them in each step; they are not in the times.
     """
     job = setting.job
     table = {b: {"boundary": b, "up": 0, "down": 0} for b in job.recipe.network.boundaries}
@@ -141,7 +141,7 @@ def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:
 
 
 def _nodes(setting: Setting, channels: Sequence[Channel], memory: Sequence[LayerMemory]) -> tuple[dict[str, int], ...]:
-    """Whole messages by each node's network card, per step, and the memory its layers need."""
+    """Bytes of whole messages over each node's network card, per step, and the memory that its layers need."""
     table = {node: {"node": node, "layers": 0, "in": 0, "out": 0, "memory": 0} for node in setting.nodes}
     for layer, node in enumerate(setting.nodes):
         table[node]["layers"] += 1

@@ -1,7 +1,7 @@
 """Processors, network cards and links as queues in the order of arrival; time in seconds.
 
-A queue knows the length of every piece of work when it comes, so it can say at once when the work will
-be done, and the simulation needs no event for the waiting.
+A queue knows how long every piece of work takes when it comes. So it can say at once when the work will be done, and
+the simulation needs no event for the waiting.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from distfa.plan.cluster import Cluster
 
 
 class Pool:
-    """Some equal processors and one queue before them.
+    """Several equal processors with one queue.
 
     Args:
         name: What it is, in words.
         size: How many processors.
-        wake_seconds: That an interrupt waits if all are taken.
+        wake_seconds: How long an interrupt waits if all are taken.
     """
 
     def __init__(self, name: str, size: int, wake_seconds: float = 0.0) -> None:
@@ -27,14 +27,14 @@ class Pool:
         self._free_at = [0.0] * size
 
     def run(self, now: float, seconds: float) -> float:
-        """When work that comes now will be done."""
+        """The time at which work that comes now will be done."""
         done = max(now, self._free_at[0]) + seconds
         heapq.heapreplace(self._free_at, done)
         self.busy_seconds += seconds
         return done
 
     def interrupt(self, now: float, seconds: float) -> float:
-        """The same for work that does not wait its turn, as threads of the wire that wake up: what waits is put off."""
+        """The same for work that does not queue, as threads of the wire that wake up: work in the queue is delayed."""
         begun = now if self._free_at[0] <= now else now + self._wake_seconds
         heapq.heapreplace(self._free_at, max(now, self._free_at[0]) + seconds)
         self.busy_seconds += seconds
@@ -43,12 +43,12 @@ class Pool:
 
 @dataclass(kw_only=True)
 class Line:
-    """One direction of a network card, or of a site's link.
+    """One direction of a network card or of a site's link.
 
     Attributes:
         name: What it is, in words.
         bytes_per_second: Capacity.
-        latency_seconds: After it.
+        latency_seconds: Delay after the line.
     """
 
     name: str
@@ -59,14 +59,14 @@ class Line:
     _free_at: float = 0.0
 
     def carry(self, now: float, last: float, size_bytes: int) -> tuple[float, float]:
-        """When a message's first and last byte leave the line's far end.
+        """The times at which the first and the last byte of a message leave the far end of the line.
 
-        It passes on what it has of a message before it has all of it.
+        The line passes on the beginning of a message before it has the end.
 
         Args:
-            now: The first byte is here.
-            last: The last byte is here.
-            size_bytes: Of the message.
+            now: When the first byte is here.
+            last: When the last byte is here.
+            size_bytes: Size of the message.
         """
         seconds = size_bytes / self.bytes_per_second
         start = max(now, self._free_at)
@@ -78,7 +78,7 @@ class Line:
 
 @dataclass(kw_only=True)
 class Node:
-    """One node's queues."""
+    """The queues of one node."""
 
     cores: Pool
     compute: Pool
@@ -89,12 +89,12 @@ class Node:
 
 @dataclass(kw_only=True)
 class Wires:
-    """All queues of a cluster, unused.
+    """All queues of a cluster, not yet used.
 
     Attributes:
-        cluster: What there is.
-        wake_seconds: As ``Calibration`` has it.
-        nodes: Of the cluster, in order.
+        cluster: The cluster.
+        wake_seconds: As in ``Calibration``.
+        nodes: The nodes of the cluster, in order.
     """
 
     cluster: Cluster
@@ -131,7 +131,7 @@ class Wires:
 
     @property
     def lines(self) -> list[Line]:
-        """Every line there is."""
+        """All lines."""
         cards = [line for node in self.nodes for line in (node.out, node.into)]
         ways = [*self._ways_out.values(), *self._ways_in.values()]
         return cards + (ways if len(self._ways_out) > 1 else [])

@@ -1,4 +1,4 @@
-"""From a run spec and a cluster to what is predicted."""
+"""Turns a run spec and a cluster into what is predicted."""
 
 from __future__ import annotations
 
@@ -24,26 +24,24 @@ from distfa.runtime.job import Job, RawInputs, RawTargets
 
 
 class Planned:
-    """A run that is planned for, at one depth or several.
+    """A run that is planned, at one depth or several.
 
     Args:
-        spec: Of the run.
+        spec: The spec of the run.
         sizes: (features, outputs) of a multi-layer perceptron, so that no data set is read; None to read it.
 
     Attributes:
         spec: As given.
-        modules: Every layer's own, of a model that is not a multi-layer perceptron.
+        modules: The modules of every layer, for a model that is not a multi-layer perceptron.
 
     Raises:
-        PlanError: The codec is not named, or sizes are given for another model.
+        PlanError: The codec is ``auto``, or sizes are given for another model.
         DataError: The data set cannot be read.
     """
 
     def __init__(self, spec: RunSpec, sizes: Sequence[int] | None = None) -> None:
         if AUTO in (spec.codec.activations, spec.codec.errors):
-            raise PlanError(
-                "codec is 'auto', which is chosen when a run starts; name the codec that is to be planned for"
-            )
+            raise PlanError("codec is 'auto', which is decided when a run starts; name the codec to plan for")
         plain = spec.model.name == MLP
         if sizes is not None and not plain:
             raise PlanError(
@@ -60,15 +58,16 @@ class Planned:
         """The run.
 
         Args:
-            layers: How many, by repeating the last hidden width or leaving some out; None for as many as it has.
+            layers: How many layers: the last hidden width is repeated, or layers are left out; None for as many as it
+                has.
 
         Raises:
-            PlanError: There is no hidden width to repeat, or the model has layers of its own.
+            PlanError: There is no hidden width to repeat, or the number of layers follows from the model.
         """
         return self.spec.job(self._network(layers), run_id="plan", train_rows=self.spec.batch_size, test_rows=0)
 
     def task(self, spec: RunSpec, network: Network, batches: int) -> Task:
-        """For a short run by ``spec``: the first samples of the data set, or random ones where none was read."""
+        """The task of a short run by ``spec``: the first samples of the data set, or random ones if none was read."""
         recipe, rows = spec.recipe(network), spec.batch_size * batches
         if self._subject is not None and self._dataset is not None:
             task = Task.on(self._dataset, recipe)
@@ -110,7 +109,7 @@ class Planned:
 
 
 def setting(planned: Planned, cluster: Cluster, layers: int | None, fanout: int | None) -> Setting:
-    """What is predicted.
+    """The setting to predict.
 
     Raises:
         PlanError: The layers do not fit, or the calibration cannot be read.

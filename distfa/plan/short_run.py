@@ -1,4 +1,4 @@
-"""A short real run on this machine, on Ray: what a plan is compared with, and what a calibration is fitted to."""
+"""A short real run on this machine, on Ray, to compare a plan with and to fit a calibration to."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from distfa.plan.setup import Planned
 _WARM_UP_SECONDS = 1.0
 _LEAST_WARM_UP_STEPS = 5
 _BATCHES = 8
-_RATE = 1e-6  # of learning, where there is nothing to learn
+_RATE = 1e-6  # a learning rate for samples from which nothing can be learned
 
 
 class ShortRun(NamedTuple):
-    """What a run came to, without what a plan leaves out: ledger, probes, evaluation.
+    """What a run took, without what a plan leaves out: ledger, probes, evaluation.
 
     Attributes:
-        step_seconds: Of the clock, the mean over its steps; some to warm up are left out of everything.
-        core_seconds: Of processor time of all layers' processes, per step; 0 where they are not on this machine, or the
-            run took less than a second.
+        step_seconds: Mean time of a step; the first steps, which warm up, are left out of everything.
+        core_seconds: Processor time of all layers' processes per step; 0 if they are not on this machine or the run
+            took less than a second.
     """
 
     step_seconds: float
@@ -30,14 +30,14 @@ class ShortRun(NamedTuple):
 
 
 def run(spec: RunSpec, planned: Planned, network: Network, *, steps: int, expected_seconds: float) -> ShortRun:
-    """Train for some steps, ledger, probes and evaluation left out.
+    """Train for some steps without ledger, probes and evaluation.
 
     Args:
-        spec: The run; an asynchronous one is so from its first step.
+        spec: The run; an asynchronous run is asynchronous from its first step.
         planned: Gives the samples.
-        network: As deep as it is to be.
-        steps: To be timed.
-        expected_seconds: Of a step, about: so it is known how many steps warm up.
+        network: The network, in the depth to run.
+        steps: How many steps to time.
+        expected_seconds: About how long a step takes, to decide how many steps warm up.
 
     Raises:
         DistfaError: The run failed.

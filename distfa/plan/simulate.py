@@ -1,9 +1,8 @@
-"""The layers at work, event by event: a discrete-event simulation until every step takes as long as the last.
+"""Simulates the layers at work: a discrete-event simulation until every step takes as long as the one before it.
 
-A layer is one process (SimPy's, not the system's) that works through its operations: it takes the message
-an operation needs, computes, and sends. A message leaves its sender's thread, costs the wire's threads at
-both ends, and passes the lines between the two nodes; a link holds a bounded number of messages, so a slow
-receiver slows its sender.
+A layer is one process (of SimPy, not of the system) that works through its operations: it takes the message that an
+operation needs, computes, and sends. A message leaves its sender's thread, costs the wire's threads at both ends, and
+passes the lines between the two nodes; a link holds a bounded number of messages, so a slow receiver slows its sender.
 """
 
 from __future__ import annotations
@@ -19,23 +18,24 @@ from distfa.errors import PlanError
 from distfa.plan.queues import Line, Node, Wires
 from distfa.plan.stages import Channel, Stage
 
-_STEADY = 5e-3  # steps that differ by no more than this count as equal
+_STEADY = 5e-3  # steps that differ by no more than this share count as equal
 _ALIKE = 3
 _MOST_STEPS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steady:
-    """What a step is like once all steps take the same time.
+    """A step, once all steps take the same time.
 
     Attributes:
-        step_seconds: Of the clock.
-        settled: Whether steps came to take the same time; otherwise the mean of the later half of those simulated.
+        step_seconds: Time of a step.
+        settled: Whether steps reached the same time; if not, ``step_seconds`` is the mean of the later half of the
+            steps.
         simulated_steps: How many were simulated.
-        core_seconds: Of processor time, on all nodes together.
-        compute: Per layer, the share of the time it computes.
-        wire: Per layer, the share its own thread sends and receives.
-        resources: Share of the time that every processor pool and line is in use, by name.
+        core_seconds: Processor time of a step, on all nodes together.
+        compute: Share of the time that each layer computes.
+        wire: Share of the time that each layer's thread sends and receives.
+        resources: Share of the time that each processor pool and line is in use, by name.
     """
 
     step_seconds: float
@@ -52,8 +52,8 @@ class Simulation:
 
     Args:
         stages: Layer 1 first.
-        channels: Between them.
-        wires: The cluster's queues, unused.
+        channels: The channels between them.
+        wires: The queues of the cluster, not yet used.
     """
 
     def __init__(self, stages: Sequence[Stage], channels: Sequence[Channel], wires: Wires) -> None:
@@ -65,7 +65,7 @@ class Simulation:
         self._below = {c.receiver: c for c in own if c.up}
         self._errors_in = {c.receiver: c for c in channels if not c.up}
         self._errors_out: dict[int, list[Channel]] = {layer: [] for layer in layers}
-        for c in sorted(own, key=lambda c: c.receiver):  # the order of Layer.sends_to
+        for c in sorted(own, key=lambda c: c.receiver):  # in the order of Layer.sends_to
             if not c.up:
                 self._errors_out[c.sender].append(c)
         self._routes = {id(c): wires.route(stages[c.sender - 1].node, stages[c.receiver - 1].node) for c in channels}
@@ -117,12 +117,12 @@ class Simulation:
         return [(p.name, p.size, p.busy_seconds) for p in pools] + [(w.name, 1, w.busy_seconds) for w in lines]
 
     def _until_step(self, step: int) -> None:
-        """Let time pass until every layer has made this update."""
+        """Let simulated time pass until every layer has made this update."""
         while len(self._ended) <= step:
             self._begin_count()
         try:
             self._env.run(until=self._ended[step])
-        except RuntimeError as exc:  # SimPy's word for: nothing is left to happen
+        except RuntimeError as exc:  # SimPy raises this when no event is left
             raise PlanError(f"at step {step} every layer waits for another: the schedule cannot work") from exc
 
     def _begin_count(self) -> None:
@@ -198,13 +198,13 @@ class Simulation:
             waiting.succeed()
 
     def _dispatch(self, channel: Channel, m: int) -> None:
-        """From the sender's thread to the wire's, and on its way."""
+        """Take a message from the sender's thread to the wire's threads, and send it off."""
         now, node = self._env.now, self._wires.nodes[self._stages[channel.sender - 1].node]
         ready = node.cores.interrupt(now, channel.carry[m])
         self._hop(channel, m, ready, ready, 0)
 
     def _hop(self, channel: Channel, m: int, first: float, last: float, line: int) -> None:
-        """Its first and last byte come to a line of its route at these times; past the last line it is there."""
+        """The first and last byte reach a line of the route at these times; past the last line the message is there."""
         route = self._routes[id(channel)]
         if line == len(route):
             self._at(last, lambda: self._deliver(channel, m))
@@ -212,7 +212,7 @@ class Simulation:
             self._at(first, lambda: self._hop(channel, m, *route[line].carry(first, last, channel.sizes[m]), line + 1))
 
     def _deliver(self, channel: Channel, m: int) -> None:
-        """The wire's threads take it in; then the layer may have it, and others it is passed on to."""
+        """The wire's threads take the message; then the layer can have it, and layers to which it is passed on."""
         cores = self._wires.nodes[self._stages[channel.receiver - 1].node].cores
         self._at(cores.interrupt(self._env.now, channel.carry[m]), lambda: self._arrive(channel, m))
 
@@ -235,5 +235,5 @@ class Simulation:
 
 
 def _share(seconds: float, elapsed: float) -> float:
-    """At most 1: work that reaches over an end of the window counts whole."""
+    """A share, at most 1: work that reaches over an end of the window is counted in full."""
     return min(1.0, seconds / elapsed) if elapsed > 0 else 0.0

@@ -12,19 +12,19 @@ from distfa.core.schedule import Operation
 
 @dataclass(kw_only=True)
 class Channel:
-    """One link: its messages' sizes and costs, by micro-batch of a step.
+    """One link: the sizes and costs of its messages, by micro-batch of a step.
 
     Attributes:
-        sender: Layer.
-        receiver: Layer.
+        sender: The layer that sends.
+        receiver: The layer that receives.
         up: Whether it carries activations.
-        sizes: Bytes of a message.
-        send: Seconds in the sending layer's thread; 0 where a layer only passes on what it received.
+        sizes: Bytes of each message.
+        send: Seconds in the sending layer's thread; 0 if a layer only passes on what it received.
         receive: Seconds in the receiving layer's thread.
         carry: Seconds in the wire's threads, at each end.
-        limit: Messages it holds, from the send until the receiver takes them.
-        onward: Channels by which the receiver passes the message on, unopened.
-        relayed: Whether it is such a channel: its sender's layer does not wait for room in it.
+        limit: How many messages it holds, from sending until the receiver takes them.
+        onward: Channels over which the receiver passes the message on without decoding it.
+        relayed: Whether it is such a channel: the layer that sends does not wait for room in it.
     """
 
     sender: int
@@ -48,12 +48,12 @@ class Stage:
     """One layer's work, in seconds, by micro-batch of a step.
 
     Attributes:
-        node: Where it is.
-        operations: Makes its stream of operations.
-        forward: From the activation to the next.
+        node: The node it is on.
+        operations: Makes the stream of its operations.
+        forward: From the activation it gets to the one it sends.
         learn: From the error message to what is sent on.
-        after: What is left of the backward once that is sent.
-        update: Of the optimizer.
+        after: The rest of the backward, after that is sent.
+        update: The optimizer's step.
     """
 
     node: int

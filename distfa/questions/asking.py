@@ -1,4 +1,4 @@
-"""The table of questions, and asking one: its figures as JSON, its page as HTML and as Markdown with a drawing."""
+"""The table of questions, and how one is asked: figures as JSON, a page as HTML and as Markdown with a drawing."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 
 from distfa.bench.machine import describe
 from distfa.bench.outcome import cell
+from distfa.bench.pace import Say
 from distfa.errors import BenchError, SpecError
 from distfa.experiment import strict_json
 from distfa.experiment.report.page import box, definitions, document, section, write_page
 from distfa.experiment.spec.schema import not_among
 from distfa.questions import classes, conservation, depth, dominance, label_noise, svg
-from distfa.questions.base import Answer, Asked, Question, Say
+from distfa.questions.base import Answer, Asked, Question
 
 _ALL = (conservation, classes, dominance, label_noise, depth)
 QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _ALL}
 
 
 def ask(name: str, asked: Asked, *, say: Say = lambda line: None) -> tuple[Question, Answer]:
-    """Train, measure, judge.
+    """Train, measure and judge.
 
     Args:
-        name: Of the question.
-        asked: How.
-        say: Told how it goes.
+        name: Name of the question.
+        asked: How to ask it.
+        say: Called with lines of progress.
 
     Raises:
-        SpecError: No such question, or no such rule.
+        SpecError: There is no such question, or no such rule.
         DistfaError: The data cannot be read, or a run failed.
     """
     if name not in QUESTIONS:
@@ -41,10 +42,10 @@ def save(question: Question, answer: Answer, command: str, directory: Path) -> P
     """Write NAME.json, NAME.html, NAME.md and a drawing per figure; returns the page for a browser.
 
     Args:
-        question: What was asked.
-        answer: What came of it.
-        command: That asked it, for the pages.
-        directory: Made where it is not there.
+        question: The question.
+        answer: Its answer.
+        command: The command that asked it, for the pages.
+        directory: The folder to write to; it is made if it does not exist.
 
     Raises:
         BenchError: A file cannot be written.
@@ -94,6 +95,6 @@ def _markdown(question: Question, answer: Answer, command: str, drawings: list[s
         f"Budget: {answer.budget}.",
         *(f"![{figure.title}]({name})\n\n{figure.see}" for figure, name in zip(answer.figures, drawings, strict=True)),
         "\n".join(table),
-        "The abstract is that of Robertson & Koyejo, ICML 2024, in our words; the paper's text was not at hand.",
+        "The abstract is that of Robertson & Koyejo, ICML 2024, in our words; we did not have the paper's text.",
     ]
     return "\n\n".join(parts) + "\n"

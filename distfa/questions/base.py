@@ -1,4 +1,4 @@
-"""What a question is, and what it is asked with."""
+"""What a question is, what it is asked with, and what an answer is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distfa.bench.pace import Say
 from distfa.experiment.report.plots import Figure
 
 Row = dict[str, Any]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +21,9 @@ class Asked:
     Attributes:
         rules: Names of feedback rules.
         seeds: Runs of every configuration, seeds counted from 0.
-        quick: Whether to take the smallest size that still answers, for tests.
-        data: Name of a data set; empty for the question's own.
-        data_dir: Where it is.
+        quick: Whether to use the smallest size that still answers, for tests.
+        data: Name of a data set; empty for that of the question.
+        data_dir: Where the data set is.
     """
 
     rules: tuple[str, ...]
@@ -35,15 +35,15 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came of it.
+    """The answer to a question.
 
     Attributes:
-        rows: One per configuration, by ``columns``.
-        columns: Key -> heading with its unit.
+        rows: One row per configuration, with ``columns``.
+        columns: Keys of the rows, with their headings and units.
         verdict: Whether the runs agree with the claim, in words and figures.
         budget: Data, sizes, steps and seeds, in words.
-        figures: To be drawn.
-        raw: Every run behind the rows.
+        figures: The figures to draw.
+        raw: Every run that the rows are made from.
     """
 
     rows: list[Row]
@@ -59,11 +59,11 @@ class Question:
     """One question.
 
     Attributes:
-        name: What the command calls it.
+        name: Its name in the command.
         title: As a sentence that ends in a question mark.
-        claim: What the abstract of Robertson & Koyejo (ICML 2024) says of it, in our words.
-        data: Its own data set.
-        answer: Trains, measures, judges.
+        claim: What the abstract of Robertson & Koyejo (ICML 2024) says about it, in our words.
+        data: Its data set.
+        answer: The function that trains, measures and judges.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Question:
 
 
 def mean(values: Sequence[float]) -> float:
-    """NaN of none."""
+    """The mean; NaN for no values."""
     return statistics.fmean(values) if values else math.nan
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """Pearson's r and its interval of 95 % confidence, by Fisher's z; NaN where it is not defined.
+    """Pearson's r and its 95 % confidence interval, by Fisher's z; NaN if it is not defined.
 
     Source: Fisher, Metron 1, 1921.
     """

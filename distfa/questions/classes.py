@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from distfa.bench.pace import paced
+from distfa.bench.pace import Say, paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
-from distfa.questions.base import Answer, Asked, Question, Row, Say, correlation, mean
+from distfa.questions.base import Answer, Asked, Question, Row, correlation, mean
 from distfa.questions.training import configurations, dataset, train
 
 _COUNTS, _QUICK_COUNTS = (2, 5, 10, 20, 50, 100), (2, 5, 10)
@@ -65,7 +65,7 @@ def first_classes(whole: Dataset, count: int) -> Dataset:
 
 
 def _row(count: int, runs: list[Row]) -> Row:
-    """Correlation over all rules that are not the baseline, whose alignment is 1 by definition, inits and seeds."""
+    """The correlation over rules, inits and seeds, without the baseline, whose alignment is 1 by definition."""
     others = [run for run in runs if run["rule"] != BASELINE]
     r, low, high = correlation(*([run[key] for run in others] for key in ("alignment", "accuracy")))
     by_rule: dict[tuple[str, str], list[float]] = {}
@@ -91,8 +91,8 @@ def _verdict(rows: list[Row]) -> str:
     return (
         f"Better aligned runs are more accurate, beyond chance, with {', '.join(map(str, above)) or 'no number'} "
         f"classes, of {', '.join(str(row['classes']) for row in rows)} (with {most['classes']}: r = "
-        f"{most['r']:.2f}, 95 % from "
-        f"{most['low']:.2f} to {most['high']:.2f}). The worst rule lies behind bp by (points, by classes) {gaps}. "
+        f"{most['r']:.2f}, 95 % from {most['low']:.2f} to {most['high']:.2f}). The worst rule is behind bp by (points, "
+        f"by number of classes) {gaps}. "
         + (
             "This agrees with the claim."
             if most["low"] > 0
@@ -116,7 +116,10 @@ def _figure(raw: list[Row], counts: list[int]) -> Figure:
                 }
             )
     layout = panels([f"{count} classes: test accuracy, %" for count in counts], columns=3, x_title="alignment")
-    see = "A dot is a run; further right its updates lay nearer to the true gradient, in the mean over training."
+    see = (
+        "Each dot is a run; the further right, the nearer its updates were to the true gradient, on average over "
+        "training."
+    )
     return Figure(name="classes", title="Accuracy against alignment", see=see, traces=traces, layout=layout)
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from distfa.bench.pace import paced
+from distfa.bench.pace import Say, paced
 from distfa.core.ledger import LedgerRecord
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, colour, line, panels
-from distfa.questions.base import Answer, Asked, Question, Row, Say
+from distfa.questions.base import Answer, Asked, Question, Row
 from distfa.questions.training import dataset, rule_of, train
 
 _STEPS, _QUICK_STEPS, _LR = 400, 40, 0.02
-_FIRST_ORDER = 0.7  # of the drift is left at half the rate, at most; one half in the limit
+_FIRST_ORDER = 0.7  # at half the rate at most this share of the drift may be left; in the limit it is one half
 _ROUNDING = 1e-9
 _NETWORKS = ("mlp", "conv")
 COLUMNS = {
@@ -87,7 +87,8 @@ def _conv(on: Dataset) -> nn.Sequential:
 def _sides(entries: Sequence[LedgerRecord]) -> list[tuple[int, float, float]]:
     """(step, growth of 1/2 ||W||^2, growth of the potential) since the start, over all boundaries.
 
-    A renewal moves the potential beside the law (at step 0, where no seed tells the weights); it is left out.
+    A renewal moves the potential outside the law (at step 0, if the weights cannot be drawn from a seed); it is left
+    out.
     """
     steps: dict[int, list[LedgerRecord]] = {}
     for entry in entries:
@@ -102,7 +103,7 @@ def _sides(entries: Sequence[LedgerRecord]) -> list[tuple[int, float, float]]:
 
 
 def _drift(sides: list[tuple[int, float, float]]) -> float:
-    """How far the sides part, to how far they went."""
+    """How far the two sides differ, as a share of how far they grew."""
     went = sum(abs(after[1] - before[1]) for before, after in pairwise(sides))
     return abs(sides[-1][1] - sides[-1][2]) / went if went else 0.0
 
@@ -113,14 +114,12 @@ def _verdict(rows: list[Row]) -> str:
         pick(row[key] for row in rows) for pick, key in ((max, "residual"), (min, "drift"), (max, "drift"))
     )
     return (
-        f"The two sides part by {least:.2f} to {most:.2f} % of their growth. Gradient flow would not part them, and "
-        f"at half "
-        f"the rate, over the same training time, they part by clearly less in {len(first_order)} of {len(rows)} "
-        f"runs; the "
-        f"ledger leaves {exact:.1g} of any step unexplained. "
+        f"The two sides differ by {least:.2f} to {most:.2f} % of their growth. Under gradient flow they would "
+        f"not differ, and at half the rate, over the same training time, they differ by clearly less in "
+        f"{len(first_order)} of {len(rows)} runs; the ledger leaves {exact:.1g} of any step unexplained. "
         + (
-            "This agrees with the claim that a conservation law governs the weights; that it is what maintains "
-            "alignment is not shown by it."
+            "This agrees with the claim that a conservation law governs the weights; it does not show that the "
+            "law is what maintains alignment."
             if len(first_order) == len(rows) and exact < _ROUNDING
             else "Not all of the runs agree with the claim."
         )
@@ -151,7 +150,7 @@ def _figure(raw: list[dict[str, Any]]) -> Figure:
 
 QUESTION = Question(
     name="conservation",
-    title="Do both sides of the conservation law grow alike?",
+    title="Do both sides of the conservation law grow by the same amount?",
     claim="A conservation law links changes in the weights to an implicit regularisation that maintains alignment "
     "with the "
     "gradient.",

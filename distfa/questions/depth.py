@@ -7,17 +7,17 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from distfa.bench.pace import paced
+from distfa.bench.pace import Say, paced
 from distfa.core.probe import ProbeRecord
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, colour, line, panels
-from distfa.questions.base import Answer, Asked, Question, Row, Say, mean
+from distfa.questions.base import Answer, Asked, Question, Row, mean
 from distfa.questions.training import dataset, train
 
 _DEPTHS, _QUICK_DEPTHS = (2, 4, 8, 16), (2, 4)
 _STEPS, _QUICK_STEPS, _WIDTH, _CHANNELS = 300, 20, 64, 8
-_AHEAD = 1.0  # points over the frozen baseline that count as training the layers below
+_AHEAD = 1.0  # percentage points above the frozen baseline that count as training the layers below
 FROZEN = "frozen below"
 COLUMNS = {
     "network": "network",
@@ -90,7 +90,7 @@ def _conv(on: Dataset, depth: int) -> nn.Sequential:
 
 
 def _seen(probe: ProbeRecord) -> Row:
-    """Cosines of the hidden layers, and how the scale of updates to gradients differs, first to last."""
+    """Cosines of the hidden layers, and the ratio of update to gradient from the first to the last."""
     hidden = probe.layers[:-1]
     ratio = [layer.update_norm / layer.gradient_norm if layer.gradient_norm else 0.0 for layer in hidden]
     return {
@@ -149,14 +149,14 @@ def _figure(rows: list[Row]) -> Figure:
     for end in ("", "2", "3", "4"):
         if f"xaxis{end}" in layout:
             layout[f"xaxis{end}"] |= {"type": "log", "tickvals": sorted({row["layers"] for row in rows})}
-    see = "A rule that does not lie above 'frozen below' trains the output layer alone, whatever its cosine."
+    see = "A rule that is not above 'frozen below' trains only the output layer, whatever its cosine."
     return Figure(name="depth", title="Depth", see=see, traces=traces, layout=layout)
 
 
 QUESTION = Question(
     name="depth",
     title="Does a rule train deep layers at all?",
-    claim="The abstract says nothing of depth; accuracy and cosine alone do not show whether lower layers learn.",
+    claim="The abstract says nothing about depth; accuracy and cosine alone do not show whether lower layers learn.",
     data="digits",
     answer=_answer,
 )

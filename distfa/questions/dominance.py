@@ -6,16 +6,16 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from distfa.bench.pace import paced
+from distfa.bench.pace import Say, paced
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import StepRecord
 from distfa.core.rules import RULES
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
-from distfa.questions.base import Answer, Asked, Question, Row, Say, correlation, mean
+from distfa.questions.base import Answer, Asked, Question, Row, correlation, mean
 from distfa.questions.training import configurations, dataset, rule_of, train
 
 _STEPS, _QUICK_STEPS, _LR, _EVERY, _RANGES = 400, 80, 0.02, 4, 4
-_CONVERGED = 0.5  # of the loss at the start
+_CONVERGED = 0.5  # share of the loss at the start
 COLUMNS = {
     "rule": "rule",
     "init": "init",
@@ -31,7 +31,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
     raw: list[Row] = []
     failing = tuple(
         name for name, rule in RULES.items() if rule.reads_labels
-    )  # drtp with ReLU: it must be seen to fail
+    )  # drtp with ReLU is included because it fails
     to_train = list(configurations(replace(asked, rules=tuple(dict.fromkeys((*asked.rules, *failing))))))
     say = paced(say, len(to_train))
     for rule, init, seed in to_train:
@@ -56,7 +56,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
 
 
 def _measured(steps: list[StepRecord], probes: list[ProbeRecord], *, diverged: bool) -> Row:
-    """The least dominance, and by ranges of steps what the law dL/dt = -sum a predicts of the fall and what came."""
+    """The least dominance, and by ranges of steps the fall that dL/dt = -sum a predicts and the fall that came."""
     losses = [record.loss for record in steps]
     size = max(2, len(losses) // _RANGES)
     window = max(1, size // 4)
@@ -85,10 +85,8 @@ def _verdict(raw: list[Row]) -> str:
     r, low, high = correlation(*([point[key] for point in points] for key in ("expected", "fell")))
     said = (
         f"Dominance stayed above 0 at every probe in {len(held)} of {len(raw)} runs; {len(held) - len(missed)} of "
-        f"these at "
-        f"least halved their loss. By ranges of steps the rate at which the loss falls goes with lr x sum of a / "
-        f"loss at "
-        f"r = {r:.2f} (95 % from {low:.2f} to {high:.2f}), rules that read labels left out. "
+        f"these at least halved their loss. By ranges of steps the rate at which the loss falls goes with lr x sum of "
+        f"a / loss at r = {r:.2f} (95 % from {low:.2f} to {high:.2f}), without rules that read labels. "
     )
     if broke:
         halved = sum(run["came"] for run in broke)
@@ -99,9 +97,8 @@ def _verdict(raw: list[Row]) -> str:
     return said + (
         f"But {len(missed)} runs in which it held did not ({names}; least dominance "
         f"{min(r['least'] for r in missed):.1g}): the "
-        "condition is one on gradient flow with a constant that stays away from 0, and says nothing of finite steps "
-        "along "
-        "updates that grow. Elsewhere the runs agree with the claim."
+        "condition is one on gradient flow with a constant that stays away from 0, and says nothing about finite steps "
+        "along updates that grow. Elsewhere the runs agree with the claim."
     )
 
 
@@ -127,7 +124,7 @@ def _figure(raw: list[Row]) -> Figure:
     layout = panels(titles, columns=2, x_title="")
     layout["xaxis2"].pop("matches", None)
     see = (
-        "A dot is a range of steps of a run. Left: what the alignment of all layers predicts; right: the constant "
+        "Each dot is a range of steps of a run. Left: what the alignment of all layers predicts; right: the constant "
         "alone."
     )
     return Figure(name="dominance", title="Decay of the loss", see=see, traces=traces, layout=layout)

@@ -1,4 +1,4 @@
-"""label-noise: a fifth of the labels are wrong; who learns them by heart?"""
+"""label-noise: a fifth of the labels are wrong; which rules learn them by heart?"""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from distfa.bench.pace import paced
+from distfa.bench.pace import Say, paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
-from distfa.questions.base import Answer, Asked, Question, Row, Say, mean
+from distfa.questions.base import Answer, Asked, Question, Row, mean
 from distfa.questions.training import configurations, dataset, train
 
 _SAMPLES, _WRONG = 4000, 0.2
 _EPOCHS, _QUICK_EPOCHS = 15, 3
-_APART = 1.0  # points that are called a difference
+_APART = 1.0  # percentage points that count as a difference
 COLUMNS = {
     "rule": "rule",
     "init": "init",
@@ -59,7 +59,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
 
 
 def mislabelled(whole: Dataset, seed: int) -> Dataset:
-    """The first samples, a share of their labels moved to another class at random."""
+    """The first samples, with a share of their labels moved to another class at random."""
     random, labels = np.random.default_rng(seed), whole.train_y[:_SAMPLES].copy()
     wrong = random.permutation(len(labels))[: round(_WRONG * len(labels))]
     labels[wrong] = (labels[wrong] + random.integers(1, whole.outputs, len(wrong))) % whole.outputs
@@ -98,7 +98,7 @@ def _figure(rows: list[Row]) -> Figure:
     return Figure(
         name="noise",
         title="Wrong labels",
-        see="A fifth of the training labels are wrong, and none of the test set's.",
+        see="A fifth of the training labels are wrong, and none of the test labels.",
         traces=traces,
         layout=panels(titles, columns=1, x_title=""),
     )
@@ -107,7 +107,7 @@ def _figure(rows: list[Row]) -> Figure:
 QUESTION = Question(
     name="label-noise",
     title="Does feedback alignment keep a network from learning wrong labels?",
-    claim="The law links learning to an implicit regularisation; the abstract says nothing of wrong labels.",
+    claim="The law links learning to an implicit regularisation; the abstract says nothing about wrong labels.",
     data="mnist",
     answer=_answer,
 )

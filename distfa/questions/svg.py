@@ -1,4 +1,4 @@
-"""A figure as an SVG drawing, for pages that run no script: lines, markers and bars, as plotly would place them."""
+"""Draws a figure as SVG, for pages without scripts: lines, markers and bars, placed as plotly would do it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GRID, _TICKS, _LEGEND_STEP, _ROOM = "#e4e7eb", 5, 150, 0.05
 
 
 class _Axis:
-    """Numbers, or names, onto pixels."""
+    """Maps numbers or names to pixels."""
 
     def __init__(self, values: Iterable[Any], start: float, end: float, *, log: bool, zero: bool) -> None:
         known = [value for value in values if isinstance(value, str) or _is_number(value)]
@@ -31,13 +31,13 @@ class _Axis:
         self._least, self._most = (0.0 if zero and least == 0 else least - room), most + room
 
     def at(self, value: Any) -> float:
-        """Its pixel."""
+        """The pixel of a value."""
         number = self.names.index(value) if self.names else math.log10(value) if self._log else value
         share = (number - self._least) / (self._most - self._least)
         return self._start + share * (self._end - self._start)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """(pixel, label)."""
+        """The ticks, as (pixel, label)."""
         if self.names:
             return [(self.at(name), name) for name in self.names]
         span = self._most - self._least
@@ -50,7 +50,7 @@ class _Axis:
 
 
 def drawn(figure: Figure) -> str:
-    """The figure as a document of its own; without traces its sentence alone."""
+    """The figure as an SVG document; without traces only its sentence."""
     height = int(figure.layout.get("height", 120))
     body = [f'<rect width="{_WIDTH}" height="{height}" fill="white"/>']
     body.append(_text(_LEFT, 18, figure.title, size=15, weight="bold"))

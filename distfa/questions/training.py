@@ -1,4 +1,4 @@
-"""One run of a question, on the serial engine in this process, with all it reports."""
+"""One run of a question, on the serial engine in this process, with everything it reports."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ INITS = ("aligned", "random")
 
 @dataclass(kw_only=True)
 class Trained:
-    """What a run left.
+    """The records of a run.
 
     Attributes:
-        steps: Its steps; fewer than asked for where it diverged.
-        ledger: Its entries.
+        steps: Its steps; fewer than asked for if it diverged.
+        ledger: Its entries in the ledger.
         probes: Its probes.
-        train: Share of the training labels it gives in the end.
-        test: The same of the test set.
+        train: Share of the training labels that it gives at the end.
+        test: The same for the test set.
         diverged: Whether a signal or the loss was no longer finite.
     """
 
@@ -51,28 +51,28 @@ class Trained:
 
     @property
     def alignment(self) -> float:
-        """Mean over the probes of the cosine with the true gradient."""
+        """The cosine with the true gradient, as a mean over the probes."""
         return sum(probe.cosine for probe in self.probes) / len(self.probes) if self.probes else math.nan
 
 
 def dataset(asked: Asked, own: str) -> Dataset:
-    """The data set that is asked for, or the question's own; the one that needs no file where it is to be quick."""
+    """The data set that is asked for, or that of the question; for ``quick`` one that needs no file."""
     name = asked.data or ("digits" if asked.quick else own)
     return data.load(name, directory=asked.data_dir)
 
 
 def rule_of(word: str) -> type[rules.Rule]:
-    """The rule that a word names, as dkp@50 does.
+    """The rule that a word such as dkp@50 names.
 
     Raises:
-        SpecError: There is none of that name.
-        UsageError: What follows the @ is no number of steps.
+        SpecError: There is no rule of that name.
+        UsageError: What follows the @ is not a number of steps.
     """
     return rules.RULES[parse(variants.settings(word)).rule]
 
 
 def configurations(asked: Asked) -> Iterator[tuple[str, str, int]]:
-    """(rule, init, seed), the init of a rule whose feedback does not depend on it being aligned."""
+    """All (rule, init, seed); a rule whose feedback does not depend on init has only ``aligned``."""
     for name in asked.rules:
         for init in INITS if rule_of(name).takes_init else INITS[:1]:
             for seed in range(asked.seeds):
@@ -80,16 +80,16 @@ def configurations(asked: Asked) -> Iterator[tuple[str, str, int]]:
 
 
 def train(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | None = None) -> Trained:
-    """Train by a spec's settings.
+    """Train with settings of a spec.
 
     Args:
-        settings: As a spec has them, the rule perhaps with its renewal (dkp@50); the ledger and probes are off unless
-            they say otherwise.
-        on: The data.
-        model: Instead of the spec's.
+        settings: Keys of a spec, the rule perhaps with its renewal (dkp@50); ledger and probes are off unless they are
+            set.
+        on: The data set.
+        model: A model to train instead of that of the spec.
 
     Raises:
-        DistfaError: What is asked for cannot be done.
+        DistfaError: The settings cannot work.
     """
     common = {"ledger": {"every": 0}, "probe": {"every": 0}, "engine": "serial", "epochs": 1000}
     rule = variants.settings(settings["rule"])

@@ -15,8 +15,9 @@ from distfa.bench.outcome import Outcome
 from distfa.cli import bench
 from distfa.cli.result import _bytes_table
 from distfa.errors import SpecError
+from distfa.experiment.evaluate import evaluate_run
 from distfa.experiment.lines import folded
-from distfa.experiment.progress import Phases, ProgressBar
+from distfa.experiment.progress import Phases, ProgressBar, counting
 from distfa.experiment.result import Result
 from distfa.experiment.run import run
 from distfa.experiment.spec import parse, parse_change
@@ -38,6 +39,23 @@ def test_the_bar_fits_its_line_and_shows_the_time_left(width, tmp_path):
     assert "120/120 steps" in last
     assert "left" in last
     assert ("samples/s" in last) == (width == 200)
+
+
+def test_an_evaluation_shows_its_samples_and_the_time_left_in_a_terminal_and_nothing_elsewhere(tmp_path):
+    spec = parse({"engine": "serial", "epochs": 1, "run_dir": str(tmp_path / "run"), "data": {"limit": 300}})
+    dataset = data.load("digits", limit=300)
+    run(spec, subject_for(spec, dataset).network, dataset)
+    shown = {}
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, width=80, force_terminal=terminal, force_jupyter=False)
+        with counting("evaluating", console=console) as observer:
+            found = evaluate_run(tmp_path / "run", observer=observer)
+        shown[terminal] = out.getvalue()
+    assert shown[False] == ""
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", shown[True])]
+    assert max(map(len, lines)) <= 80
+    assert any(f"{found.rows}/{found.rows} samples left" in line for line in lines)
 
 
 def test_a_start_says_what_it_waits_for():

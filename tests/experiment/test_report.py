@@ -140,7 +140,7 @@ def test_both_sides_of_the_law_grow_from_zero_and_causes_add_up_to_the_drift(tmp
     assert [trace["line"]["dash"] for trace in growth] == ["solid", "8px,5px"] * 2
     for trace in growth:
         assert trace["y"] == [float(step) for step in range(STEPS)]
-    assert "the optimizer, not being plain SGD" in found["law"].see
+    assert "the optimizer is not plain SGD" in found["law"].see
     per_step = [trace for trace in found["law"].traces if trace["xaxis"] == "x2"]
     assert [trace["name"] for trace in per_step] == [f"{b}: {s}" for b in (1, 2) for s in ("measured", "accounted for")]
     for measured, accounted in zip(per_step[::2], per_step[1::2], strict=True):
@@ -154,7 +154,7 @@ def test_both_sides_of_the_law_grow_from_zero_and_causes_add_up_to_the_drift(tmp
 def test_rounding_in_the_update_of_plain_sgd_is_not_called_another_optimizer(tmp_path):
     _, found = report(kept(tmp_path / "run", records(optimizer=1e-15)))
     assert "the gap between them is the drift" in found["law"].see
-    assert "but for rounding: optimizer, non-homogeneous activation" in found["drift"].see
+    assert "except for rounding: optimizer, non-homogeneous activation" in found["drift"].see
 
 
 def test_sums_over_sampled_steps_are_called_so(tmp_path):
@@ -189,7 +189,7 @@ def test_a_lossy_codec_leaves_transport_without_a_tolerance(tmp_path):
 @pytest.mark.parametrize(
     ("left_out", "changes", "absent", "why"),
     [
-        ("ledger", {"spec": "rule: drtp\n"}, ("law",), "Rule drtp has no potential, so no"),
+        ("ledger", {"spec": "rule: drtp\n"}, ("law",), "Rule drtp has no potential, so it has no"),
         ("ledger", {"spec": "rule: fa\nledger: {every: 0}"}, ("law",), "ledger was off"),
         ("probe", {}, ("alignment",), "has no probes"),
     ],

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distfa.errors import SpecError
@@ -75,6 +75,7 @@ def test_a_broken_rule_is_one_line_that_names_the_key(raw, message):
     assert "\n" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda c: st.lists(c, max_size=3)))
 def test_any_value_anywhere_is_a_spec_or_a_spec_error(value):
     for key in ("rule", "optimizer", "model.hidden", "ray.layers", "epochs"):
