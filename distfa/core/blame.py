@@ -1,4 +1,4 @@
-"""What goes wrong inside a layer, as one error that names the layer and the step."""
+"""Turns what goes wrong inside a layer into one error that names the layer and the step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TEXT_CHARACTERS = 300
 
 
 def no_memory(error: BaseException) -> str | None:
-    """What to say where an error tells of missing memory; None for any other."""
+    """The text for an error that says that memory is missing; None for any other error."""
     text = str(error)
     if not isinstance(error, MemoryError) and not (
         isinstance(error, RuntimeError) and any(short in text.lower() for short in _SHORT)
@@ -30,12 +30,12 @@ def no_memory(error: BaseException) -> str | None:
 
 
 def of_layer(layer: int, step: int, error: Exception) -> LayerError:
-    """The error of a layer that another error becomes."""
+    """The error of a layer that another error is turned into."""
     return LayerError(f"layer {layer}, step {step}: {no_memory(error) or f'{type(error).__name__}: {error}'}")
 
 
 def of_its_layer(method: M) -> M:
-    """For the work on a batch of an object with a ``layer``: what goes wrong in it becomes an error of that layer."""
+    """Decorates methods on a batch, of objects with a ``layer``: errors in them become errors of that layer."""
 
     @functools.wraps(method)
     def guarded(self: Any, batch: Batch, *rest: Any) -> Any:

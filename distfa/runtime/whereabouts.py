@@ -1,8 +1,8 @@
-"""Where each layer's process will run, and what runs there: asked in the layer's reservation.
+"""Finds where each layer's process will run, and what is there, with a question in the layer's reservation.
 
-A question to a node that was unplugged from the network stays under way for ever. Ray gives such a node up after half a
-minute or more and moves its reservations to other nodes, but no questions: each is asked anew where its reservation
-lies by then.
+A question to a node that was unplugged from the network never gets an answer. After half a minute or more Ray gives up
+such a node and moves its reservations to other nodes, but not the questions: each is asked again where its reservation
+is by then.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from distfa.errors import LayerLost
 from distfa.runtime.layer_actor import all_of
 from distfa.runtime.survey import Facts, surveyor
 
-_LOOK_SECONDS = 1.0  # between looks at where the reservations lie
+_LOOK_SECONDS = 1.0  # seconds between checks of where the reservations are
 
 
 Spot = tuple[str, str]  # node's id and address
-Found = tuple[str, str, Facts]  # the same, and what the node said of itself
+Found = tuple[str, str, Facts]  # the same, and what the node said about itself
 
 
 def question() -> Callable[[], Found]:
-    """A task that answers for where it runs; sent as code, see ``survey``."""
+    """A task that answers for the node it runs on; sent as code, see ``survey``."""
     survey = surveyor()
 
     def look() -> Found:
@@ -38,7 +38,7 @@ def question() -> Callable[[], Found]:
 
 
 def spots(group: PlacementGroup) -> dict[int, Spot]:
-    """Where the layers' reservations lie now; without those for which Ray looks for another node."""
+    """Where the layers' reservations are now; without those for which Ray looks for another node."""
     alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     bundles = placement_group_table(group).get("bundles_to_node_id", {})
     return {index + 1: (node, alive[node]) for index, node in bundles.items() if node in alive}
@@ -50,16 +50,16 @@ def found(
     lie: Callable[[], Mapping[int, Spot]],
     limit_seconds: float,
 ) -> dict[int, Found]:
-    """Every layer's answer, from where its reservation lies in the end.
+    """The answer of every layer, from where its reservation is in the end.
 
     Args:
-        layers: Which.
+        layers: Which layers.
         ask: Asks in a layer's reservation.
-        lie: Where the reservations lie now; without those that lie nowhere.
-        limit_seconds: For all of it.
+        lie: Gives where the reservations are now; without those that are nowhere.
+        limit_seconds: Longest wait for all of them.
 
     Raises:
-        DistfaError: What went wrong at a layer.
+        DistfaError: Something went wrong at a layer.
         LayerLost: A layer did not answer in time; the message names its node.
     """
     give_up = time.monotonic() + limit_seconds
