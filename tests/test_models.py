@@ -287,7 +287,7 @@ def test_a_class_is_called_like_a_function(nets):
         ("mine.nets:", "", SpecError, "not of the form"),
         (":make", "", SpecError, "not of the form"),
         ("mine/nets.py:make", "", SpecError, "not of the form"),
-        ("yours.nets:make", "", SpecError, "there is no module 'yours'; run where it lies"),
+        ("yours.nets:make", "", SpecError, "there is no module 'yours'; run in its folder"),
         ("mine.net:make", "", SpecError, "there is no module 'mine.net'"),
         ("mine.nets.deep:make", "", SpecError, "there is no module 'mine.nets.deep'"),
         ("mine.nets:make", "import not_there", ModelError, "importing mine.nets raised ModuleNotFoundError: .*not_th"),

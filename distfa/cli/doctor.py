@@ -142,7 +142,7 @@ def _machine() -> list[_Finding]:
         findings.append(
             _Finding(
                 good=True,
-                text=f"/dev/shm has {free} MiB free and Ray's object store wants {_STORE_MIB}; it will lie on disk",
+                text=f"/dev/shm has {free} MiB free and Ray's object store needs {_STORE_MIB}; it will be on disk",
                 fix="make it larger (in a container: --shm-size=1g)",
             )
         )

@@ -53,7 +53,7 @@ def build_images(request: Request, spec: ImageSpec, train: Split, test: Split) -
     if len(train_x) and len(test_x) and (train_x.dtype.kind == "f") != (test_x.dtype.kind == "f"):
         raise DataError(
             f"{request.name}: train_x is {train_x.dtype} and test_x {test_x.dtype}; "
-            "both must be floats or both integers, or their units cannot be told"
+            "both must be floats or both integers, or their units are unknown"
         )
     white = max(whites)
     pixels = spec.shape[1] * spec.shape[2]

@@ -244,7 +244,7 @@ class Attempt:
         """Go back to the last checkpoint, and on from there.
 
         Raises:
-            DistfaError: Something else was lost meanwhile.
+            DistfaError: Something else was lost in the meantime.
         """
         began, lost = time.monotonic(), self.tally.steps
         found = self._keeper.latest()

@@ -126,7 +126,7 @@ def check_rule(spec: RunSpec, network: Network) -> None:
         mib = 4 * network.outputs * max(network.sizes[1:-1], default=0) / 2**20
         raise SpecError(
             f"feedback.renew sends a row for each of the {network.outputs:,} outputs down the layers, up to {mib:,.0f} "
-            f"MiB across a boundary, and makes each by a way back of its own; it is for at most {MOST_RENEWED:,} "
+            f"MiB across a boundary, and takes each back separately; it is for at most {MOST_RENEWED:,} "
             "outputs. Leave it out; a rule whose direct feedback learns (distfa rules) sends nothing more for that"
         )
     if rule.is_direct:

@@ -69,7 +69,7 @@ def _orders(train: Any, wish: Wish) -> tuple[Any, Iterator[Any]] | None:
         samples, own = train.dataset, _own_order(train)
         if not _is_map(samples) or not _collates_plainly(train):
             log.warning(
-                "the DataLoader makes its batches itself (an IterableDataset, or a collate_fn of its own): it is read "
+                "the DataLoader makes its batches itself (an IterableDataset, or its own collate_fn): it is read "
                 "once, and every epoch has the same samples"
             )
             return None

@@ -282,7 +282,7 @@ class Trainer:
             train = data.load(train, directory=self.spec.data.dir, limit=self.spec.data.limit)
         if isinstance(train, data.Dataset):
             if test is not None:
-                raise SpecError("train is a Dataset, which has a test split of its own; leave test out")
+                raise SpecError("train is a Dataset, which has its own test split; leave test out")
             return channels_first(train, layout_of(self.model))
         if train is None:
             raise DataError("no training data were given; give (x, y), a DataLoader, a table, or a name as 'digits'")

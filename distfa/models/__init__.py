@@ -91,7 +91,7 @@ def _of_quantities(name: str, samples: Samples) -> tuple[tuple[int, ...], int]:
         what = f"tokens of {samples.tokens} kinds" if samples.tokens is not None else "sequences"
         raise SpecError(
             f"model {name} reads samples of numbers with one label each, and {samples.name} has {what} with "
-            f"{samples.positions} labels each; choose transformer for tokens, or give a model of your own"
+            f"{samples.positions} labels each; choose transformer for tokens, or give your own model"
         )
     return samples.shape, samples.outputs
 

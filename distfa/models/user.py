@@ -54,7 +54,7 @@ def _import(name: str, path: str) -> ModuleType:
     except (Exception, SystemExit) as exc:
         if isinstance(exc, ModuleNotFoundError) and exc.name and f"{name}.".startswith(f"{exc.name}."):
             raise SpecError(
-                f"model {path!r}: there is no module {exc.name!r}; run where it lies, install it, "
+                f"model {path!r}: there is no module {exc.name!r}; run in its folder, install it, "
                 "or put its folder on PYTHONPATH"
             ) from exc
         raise ModelError(f"model {path!r}: importing {name} raised {_describe(exc)}; fix the module") from exc

@@ -80,7 +80,7 @@ class Cluster(_Part):
         sites = {group.site for group in self.nodes}
         if len(sites) > 1 and self.network.between_sites is None:
             raise ValueError(
-                f"nodes stand at {len(sites)} sites ({', '.join(sorted(sites))}) but network.between_sites is missing; "
+                f"nodes are at {len(sites)} sites ({', '.join(sorted(sites))}) but network.between_sites is missing; "
                 "give its latency_seconds and bits_per_second"
             )
         return self

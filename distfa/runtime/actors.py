@@ -178,7 +178,7 @@ class RayRun:
         self._handles = [handles[layer] for layer in sorted(handles)]
 
     def _ask_where(self, layer: int) -> Future[whereabouts.Found]:
-        """Ask in a layer's reservation, by a function of its own: Ray sends equal ones the same way."""
+        """Ask in a layer's reservation, with a new function each time: Ray would send equal ones to the same place."""
         return answer_of(ray.remote(whereabouts.question()).options(**self._options(layer)).remote)
 
     def _connected(self) -> Coordinator:

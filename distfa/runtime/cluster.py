@@ -110,7 +110,7 @@ def stop_ray() -> None:
 def ended() -> str | None:
     """Which part that this process's Ray needs has ended, in words; None while all is well.
 
-    Ray does not report this: after seconds or a minute it ends this process, too, with a line of its own.
+    Ray does not report this: after seconds or a minute it ends this process, too, with its own message.
     """
     node = ray._private.worker._global_node
     for part, process in node.dead_processes() if node is not None else ():

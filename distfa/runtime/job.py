@@ -1,4 +1,4 @@
-"""What every worker of a run is told, and the data it reads."""
+"""What every worker of a run gets, and the data it reads."""
 
 from __future__ import annotations
 

@@ -159,9 +159,9 @@ def shortfall(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) 
     for bundle in bundles:
         together.update(bundle)
     if placement == "strict_spread" and len(bundles) > len(nodes):
-        return f"strict_spread wants {len(bundles)} nodes for {len(bundles)} layers, {has}"
+        return f"strict_spread needs {len(bundles)} nodes for {len(bundles)} layers, {has}"
     if placement == "strict_pack":
-        return f"strict_pack wants all {len(bundles)} layers, {in_words(together)}, on one node, {has}"
+        return f"strict_pack needs all {len(bundles)} layers, {in_words(together)}, on one node, {has}"
     return (
         f"{len(bundles)} layers ask for {in_words(together)} together, at most {in_words(_greatest(bundles))} each, "
         f"and do not fit side by side; {has}"

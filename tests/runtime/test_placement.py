@@ -92,13 +92,13 @@ def test_a_question_too_long_to_answer_is_left_to_ray():
             [{"CPU": 1.0}] * 3,
             [{"CPU": 9.0}],
             "strict_spread",
-            "strict_spread wants 3 nodes for 3 layers, the cluster has",
+            "strict_spread needs 3 nodes for 3 layers, the cluster has",
         ),
         (
             [{"CPU": 1.0}] * 3,
             [{"CPU": 2.0}, {"CPU": 2.0}],
             "strict_pack",
-            "strict_pack wants all 3 layers, CPU 3, on one node",
+            "strict_pack needs all 3 layers, CPU 3, on one node",
         ),
         (
             [{"CPU": 1.0}],

@@ -62,7 +62,7 @@ def test_layers_on_three_nodes_equal_serial_under_mutual_tls_within_a_range_of_p
     for key in weights:
         assert torch.equal(weights[key], expected[key]), key
     _, _, stderr = train(tmp_path / "four", "--set", "ray.placement=strict_spread", "--hidden", "16,12,8", **on_head)
-    assert "strict_spread wants 4 nodes for 4 layers, the cluster has node 198.18.0." in stderr
+    assert "strict_spread needs 4 nodes for 4 layers, the cluster has node 198.18.0." in stderr
     stranger = {**rays.environment, "RAY_AUTH_TOKEN": "0" * 64}
     _, _, stderr = train(tmp_path / "no", "--address", rays.address, prefix=nodes.command(1), environment=stranger)
     assert f"the Ray cluster at {rays.address} asks for a token" in stderr

@@ -190,8 +190,8 @@ class RunSpec(_Part):
     micro_batches: int = Field(1, ge=1, description="parts a batch is split into, to fill the pipe")
     schedule: Annotated[str, _one_of(SCHEDULES)] = Field(
         "sync",
-        description="sync: updates use weights of their own step; async: the next step's forwards go on while errors "
-        "are under way, with a fixed delay of less than a step; needs micro_batches above 1",
+        description="sync: all signals of a step come from the same weights; async: the next step's forwards go on "
+        "while errors are under way, with a fixed delay of less than a step; needs micro_batches above 1",
     )
     sync_epochs: int = Field(
         1, ge=0, description="async only: this many epochs at the start run as sync; early on, delays cost accuracy"
@@ -318,7 +318,7 @@ class RunSpec(_Part):
         )
 
     def job(self, network: Network, *, run_id: str, train_rows: int, test_rows: int, audit_rows: int = 0) -> Job:
-        """Everything that every layer is told."""
+        """The settings that every layer gets."""
         return Job(
             run_id=run_id,
             recipe=self.recipe(network, audit_rows=audit_rows),
