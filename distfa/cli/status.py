@@ -114,7 +114,8 @@ def _stall(layers: list[dict[str, Any]]) -> str:
 
 
 def _table(layers: list[dict[str, Any]]) -> Table:
-    table = Table("layer", "node", "pid", "step", "queue", "busy s", "waited s", "waits for", box=None, pad_edge=False)
+    last = ["waits for"] if any(row.get("waiting_for") for row in layers) else []  # no column without information
+    table = Table("layer", "node", "pid", "step", "queue", "busy s", "waited s", *last, box=None, pad_edge=False)
     for row in layers:
         table.add_row(
             str(row["layer"]),
@@ -124,7 +125,7 @@ def _table(layers: list[dict[str, Any]]) -> Table:
             str(row.get("queue", "-")),
             f"{row['busy_seconds']:.1f}",
             f"{row['wait_seconds']:.1f}",
-            Text(row.get("waiting_for") or "-"),
+            *(Text(row.get("waiting_for") or "-") for _ in last),
         )
     return table
 
