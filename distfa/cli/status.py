@@ -131,7 +131,8 @@ def _table(layers: list[dict[str, Any]]) -> Table:
 
 
 def _advice(found: dict[str, Any], run_dir: Path) -> str:
-    kept = "no checkpoint yet" if found["checkpoint"] is None else f"last checkpoint: step {found['checkpoint']:,}"
+    none = "no checkpoint yet" if found["status"] == "running" else "no checkpoint"
+    kept = none if found["checkpoint"] is None else f"last checkpoint: step {found['checkpoint']:,}"
     if found["status"] in ("lost", "failed", "interrupted"):
         return f"{kept}; to go on: distfa train --resume {run_dir}"
     return kept

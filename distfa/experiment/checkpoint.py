@@ -218,9 +218,9 @@ class Store:
             yield
         except Exception as exc:
             said = (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
+            look = "" if self._local else ", that it can be reached and that its keys are right"
             raise CheckpointError(
-                f"cannot {what}: {said}; check that there is room, that it can be reached and that its keys are right, "
-                "or set checkpoint.dir to another place"
+                f"cannot {what}: {said}; check that there is room{look}, or set checkpoint.dir to another place"
             ) from exc
 
 

@@ -136,7 +136,8 @@ class ProgressBar:
             say(str(finding), mark=f"{finding.finding}: ", mark_style="yellow", console=self._console)
         self._found = len(progress.tally.findings)
         if record is None:
-            self._say(f"ready after {time.monotonic() - self._began:.1f} s{self._phases.told()}")
+            goes_on = f"; going on from step {progress.tally.steps:,}" if progress.tally.steps else ""
+            self._say(f"ready after {time.monotonic() - self._began:.1f} s{self._phases.told()}{goes_on}")
         if isinstance(record, EvalRecord):
             self._say_epoch(record, progress)
         if isinstance(record, LedgerRecord | DigestRecord):

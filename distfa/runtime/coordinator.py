@@ -256,20 +256,24 @@ class Coordinator:
         return self._silent(half) or self._computing(half) or min(missed, key=lambda e: e.order)
 
     def _located(self, layer: int, error: BaseException) -> BaseException:
-        """The error with its step: a lost process or stream cannot say at which step it was; the coordinator can."""
+        """The error with its place: a lost process or stream cannot say at which step it was; the coordinator can."""
         if isinstance(error, LayerLost | PeerLost):
-            at = f", step {self._status[layer].step}" if layer in self._status else ""
-            error = type(error)(f"layer {layer}{at}: {error}")
+            error = type(error)(f"{self._at(layer, process=isinstance(error, LayerLost))}: {error}")
         self.errors[layer] = str(error)
         return error
+
+    def _at(self, layer: int, *, process: bool) -> str:
+        """The layer, with its step and the process to look at as far as they are known."""
+        if (found := self._status.get(layer)) is None:
+            return f"layer {layer}"
+        return f"layer {layer}, step {found.step}" + (f" (process {found.pid} on {found.host})" if process else "")
 
     def _silent(self, limit_seconds: float) -> DistfaError | None:
         now = time.monotonic()
         for layer, heard in self._heard.items():
             if now - heard > limit_seconds and not self._polls[layer].done():
-                step = self._status[layer].step if layer in self._status else 0
                 self.errors[layer] = (
-                    f"layer {layer}, step {step}: its process gave no answer for {now - heard:.0f} s; "
+                    f"{self._at(layer, process=True)}: its process gave no answer for {now - heard:.0f} s; "
                     "it is stopped or starved: look at that process and its node, or raise wire.deadline_seconds"
                 )
                 return LayerLost(self.errors[layer])

@@ -6,6 +6,7 @@ Rows have the names of Ray's classes, since not all versions of Ray have the sam
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from ray.exceptions import RayError, RayTaskError
 from distfa.errors import ClusterError, DistfaError, LayerLost
 
 _TEXT_CHARACTERS = 300
+_PREAMBLE = re.compile(
+    r"The actor is dead because its worker process has died\. Worker exit type: \w+ Worker exit detail: "
+)
 _SKIPPED = ("\t", "class_name:", "actor_id:", "pid:", "ip:", "namespace:", "name:", "Traceback")
 
 
@@ -169,5 +173,5 @@ def told(error: BaseException) -> str:
     said = lines[0].strip()
     if said.startswith("The actor died unexpectedly") and len(lines) > 1:  # Ray's own text comes before the reason
         said = lines[1].strip()
-    said = said.partition(" Some common causes include")[0]
+    said = _PREAMBLE.sub("", said.partition(" Some common causes include")[0])
     return said[:_TEXT_CHARACTERS].rstrip(".: ")

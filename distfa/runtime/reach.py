@@ -46,8 +46,13 @@ def require_cluster(address: str) -> None:
     fix = f"start one there with 'ray start --head --port={port}', or take --address local to start one on this machine"
     try:
         socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
+    except socket.gaierror as exc:
+        raise ClusterError(
+            f"the Ray cluster's address is {address}, and nobody knows a machine {host!r} ({exc.strerror}); check the "
+            "name, or give its number"
+        ) from exc
     except OSError as exc:
-        raise ClusterError(f"no Ray cluster answers at {address}: {exc}; {fix}") from exc
+        raise ClusterError(f"no Ray cluster answers at {address}: {exc.strerror or exc}; {fix}") from exc
     try:
         answer = _ask(address, dict(os.environ))
     except subprocess.TimeoutExpired as exc:
@@ -55,8 +60,9 @@ def require_cluster(address: str) -> None:
             f"something listens at {address}, but no Ray cluster answers there within {_HEALTH_SECONDS:.0f} s; {fix}"
         ) from exc
     if "AuthenticationError" in answer.stderr or "InvalidAuthToken" in answer.stderr:
+        said = "refuses this process's token" if os.environ.get("RAY_AUTH_MODE") == "token" else "asks for a token"
         raise ClusterError(
-            f"the Ray cluster at {address} asks for a token; set RAY_AUTH_MODE=token, with the cluster's token in "
+            f"the Ray cluster at {address} {said}; set RAY_AUTH_MODE=token, with the cluster's token in "
             "~/.ray/auth_token or RAY_AUTH_TOKEN ('ray get-auth-token' prints it on the head node)"
         )
     if answer.returncode:

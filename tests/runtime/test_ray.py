@@ -166,7 +166,9 @@ def actor_processes():
 
 def test_a_killed_layer_ends_the_run_within_thirty_seconds_by_name(train, tmp_path):
     observer = killing(signal.SIGKILL)
-    with pytest.raises(LayerLost, match=r"layer \d, step \d+: its process died .*\n.* steps are kept in"):
+    with pytest.raises(
+        LayerLost, match=r"layer \d, step \d+ \(process \d+ on \S+\): its process died .*\n.* steps are kept in"
+    ):
         train("ray", epochs=4000, eval_every=4000, observer=observer, ray={"max_recoveries": 0})
     assert_just_ended(observer)
     assert (tmp_path / "run-0" / "metrics.jsonl").read_text().count("\n") > 1
@@ -176,7 +178,9 @@ def test_a_killed_layer_ends_the_run_within_thirty_seconds_by_name(train, tmp_pa
 @pytest.mark.slow  # tests/runtime/test_recovery.py stops layers, too
 def test_a_stopped_layer_ends_the_run_within_thirty_seconds_by_name(train):
     observer = killing(signal.SIGSTOP)
-    with pytest.raises(LayerLost, match=r"layer \d, step \d+: its process gave no answer for \d+ s"):
+    with pytest.raises(
+        LayerLost, match=r"layer \d, step \d+ \(process \d+ on \S+\): its process gave no answer for \d+ s"
+    ):
         gives_up = {"ray": {"max_recoveries": 0}, "wire": {"deadline_seconds": 5}}
         train("ray", epochs=4000, eval_every=4000, observer=observer, **gives_up)
     assert_just_ended(observer)

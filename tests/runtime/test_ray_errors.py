@@ -46,6 +46,9 @@ def died(message):
     )
 
 
+LONG = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
+
+
 @pytest.mark.parametrize(
     ("message", "cause"),
     [
@@ -55,10 +58,9 @@ def died(message):
             "Ray ended it, because its node ran out of memory",
         ),
         (
-            "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
-            "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) "
-            "the process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called",
-            "its process died (The actor is dead",
+            f"{LONG}Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: "
+            "(1) the process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called",
+            "its process died (Worker unexpectedly exits with a connection error code 2. End of file)",
         ),
         ("Worker unexpectedly exits with a connection error code 2. End of file.", "its process died (Worker unexp"),
     ],
@@ -66,7 +68,7 @@ def died(message):
 def test_a_dead_actor_is_told_by_the_reason_ray_gives(message, cause):
     ours = str(translate(died(message)))
     assert ours.startswith(cause) or cause in ours
-    assert message.split(".")[0] in ours
+    assert message.removeprefix(LONG).split(".")[0] in ours
     assert "actor_id" not in ours
 
 
