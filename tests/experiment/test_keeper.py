@@ -50,6 +50,7 @@ def test_the_last_of_a_run_that_has_to_end_is_told_of_in_any_case(tmp_path):
     keeper = Keeper(Store(str(tmp_path / "place"), keep=2), least_seconds=0.0, tell=told.append, note=[].append)
     for step in (1, 2):
         keeper.offer(step, snapshots(step), {})
+    keeper.settle()
     keeper._least_seconds = 60.0
     keeper.offer(3, snapshots(3), {})
     keeper.last()
