@@ -133,5 +133,5 @@ def time(run: Run) -> Figure:
     layout = panels([""], columns=1, x_title="seconds") | {"barmode": "stack", "bargap": 0.4}
     layout["yaxis"]["autorange"] = "reversed"
     layout["height"] = 130 + 42 * len(layers)
-    see = "A layer waits where another has its work: long blue bars are the layers that set the pace."
+    see = "A layer waits while others work: layers with long blue bars set the pace."
     return Figure(name="time", title=title, see=see, traces=traces, layout=layout)
