@@ -194,10 +194,12 @@ def _told_task(plan: Plan, task: Task) -> str:
     """Note what was trained, so that two reports can be distinguished."""
     base, network = plan.base, task.recipe.network
     sizes = "-".join(map(str, network.sizes))
+    rate = "" if plan.search.candidates else f" at {base.optimizer.lr:g}"
+    seeds = f"{counted(plan.search.seeds, 'seed')} from {base.seed}" if plan.search.seeds > 1 else f"seed {base.seed}"
     return (
         f"the task: {base.data.name}, {len(task.inputs.train):,} training samples; {base.model.name} {sizes}; batch "
-        f"{base.batch_size} in {counted(base.micro_batches, 'micro-batch', 'micro-batches')}, {base.optimizer.name} at "
-        f"{base.optimizer.lr:g}, seed {base.seed}; on {processor()}, {counted(cores(), 'core')}"
+        f"{base.batch_size} in {counted(base.micro_batches, 'micro-batch', 'micro-batches')}, "
+        f"{base.optimizer.name}{rate}, {seeds}; on {processor()}, {counted(cores(), 'core')}"
     )
 
 

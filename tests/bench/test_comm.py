@@ -270,7 +270,8 @@ def test_several_seeds_make_one_row_with_its_settings_and_a_conclusion(monkeypat
     assert "sends the fewest bytes" in outcome.notes[-1]
     assert outcome.settings["layer_sizes"][0] == 64
     assert outcome.notes[0].startswith("the task: digits, ")
-    assert "mlp 64-24-10; batch 32" in outcome.notes[0]
+    told = "mlp 64-24-10; batch 32 in 3 micro-batches, adam, 2 seeds from 0; on "  # the rates tried: in another note
+    assert told in outcome.notes[0]
 
 
 def test_a_renewal_that_is_no_number_is_refused():
