@@ -276,5 +276,5 @@ def test_several_seeds_make_one_row_with_its_settings_and_a_conclusion(monkeypat
 
 def test_a_renewal_that_is_no_number_is_refused():
     for word in ("dkp@", "dkp@0", "dkp@often"):
-        with pytest.raises(UsageError, match="number of steps between renewals, as in dkp@50"):
+        with pytest.raises(UsageError, match="the number of steps between renewals comes after the @, as in dkp@50"):
             variants.settings(word)

@@ -65,7 +65,7 @@ def test_ray_data_is_a_table(data, fitted):
 
     pytest.importorskip("pyarrow", reason="NOT TESTED: Ray Data needs pyarrow (pip install 'distfa[tune]')")
     x, y = data
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         one = [{"image": image, "label": int(label)} for image, label in zip(x, y, strict=True)]
         assert same(fitted((x, y)), fitted(ray.data.from_items(one), target="label"))

@@ -36,7 +36,7 @@ def users_own():
     """A Ray session that the user made, before distfa was called."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # with tokens, Ray would leave one in the home directory
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
         yield
         ray.shutdown()
 
@@ -171,7 +171,7 @@ def test_a_forked_child_is_told_so_at_once_and_its_parent_goes_on(tmp_path, expe
     done = program(
         """
         import ray, select
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
