@@ -46,7 +46,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._began = time.monotonic()
         self._passed_over: _Cut | None = None
-        self._missed, self._tell_at = 0, 1  # in a row; the next that is reported
+        self._missed = 0  # in a row
         self._ending = False
         self.written = 0
 
@@ -84,7 +84,7 @@ class Keeper:
     def latest(self) -> Checkpoint | None:
         """The latest whole checkpoint; damaged ones are reported."""
         self.settle()
-        self._passed_over, self._missed, self._tell_at = None, 0, 1  # the layers go on from another place
+        self._passed_over, self._missed = None, 0  # the layers go on from another place
         for found in self._store.latest():
             if isinstance(found, Checkpoint):
                 return found
@@ -119,7 +119,7 @@ class Keeper:
                 self._tell(f"{said}; {self._missed} before it could not be")
             else:
                 self._note(said)
-            self._missed, self._tell_at = 0, 1
+            self._missed = 0
 
     def _miss(self, why: str) -> None:
         self._missed += 1
@@ -128,8 +128,7 @@ class Keeper:
             self._tell(f"{why}{row}")
             return
         said = f"{why}{row}; training goes on, and the next checkpoint is tried"
-        if self._missed < self._tell_at:
-            self._note(said)
-        else:
+        if str(self._missed).rstrip("0") == "1":  # 1, 10, 100 ...
             self._tell(said)
-            self._tell_at *= 10
+        else:
+            self._note(said)
