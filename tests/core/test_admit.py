@@ -8,7 +8,6 @@ from torch.nn.utils import parametrizations, parametrize
 from zoo import Shared
 
 from distfa.core.admit import admit, require_dtype
-from distfa.core.module_block import ModuleBlock
 from distfa.core.split import group, split
 from distfa.errors import ModelError
 
@@ -427,52 +426,3 @@ def test_a_linear_over_positions_is_no_flat_layer():
     network = split(chain(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)), (5, 6))
     assert network.shapes == ((5, 6), (5, 4), (5, 3))
     assert network.positions == (5,)
-
-
-# -- what a block keeps of a module ----------------------------------------------------------------
-
-
-class Turning(nn.Module):
-    """Rotary positions: a complex buffer, which ``Module.to`` would make real."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(6, 6)
-        self.register_buffer("turn", torch.polar(torch.ones(3), torch.arange(3.0)))
-
-    def forward(self, x):
-        pairs = torch.view_as_complex(self.linear(x).view(-1, 3, 2))
-        return torch.view_as_real(pairs * self.turn).flatten(1)
-
-
-def test_a_complex_buffer_stays_complex():
-    module = chain(Turning())
-    block = ModuleBlock(module, trained=("0.linear.weight",), dtype=torch.float32, signals=torch.float32)
-    x = torch.randn(4, 6)
-    assert torch.equal(block.forward(x).h, module(x))
-    assert torch.equal(block.state()["0.turn"], module[0].turn)
-
-
-class Offset(nn.Module):
-    """One weight under two names, and a constant beside it."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(6, 6)
-        self.same = self.linear
-        self.register_buffer("places", torch.randn(6))
-
-    def forward(self, x):
-        return self.same(self.linear(x) + self.places)
-
-
-def test_a_mixed_block_gives_back_full_numbers_under_every_name():
-    module = chain(Offset())
-    names = tuple(name for name, _ in module.named_parameters())
-    block = ModuleBlock(module, trained=names, dtype=torch.float32, signals=torch.bfloat16)
-    assert block.forward(torch.randn(4, 6).bfloat16()).h.dtype == torch.bfloat16
-    assert block.state().keys() == module.state_dict().keys()
-    for name, value in module.state_dict().items():
-        assert torch.equal(block.state()[name], value), name
-    block.load({name: value + 1 for name, value in block.state().items()})
-    assert torch.equal(block.state()["0.same.weight"], module[0].linear.weight + 1)
