@@ -104,7 +104,7 @@ def test_the_wheel_installs_and_trains_in_a_fresh_environment(built, tmp_path, o
     """Alone, with what it needs from pip's registry; or, two minutes sooner, with the packages of this environment."""
     ran(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     alone = ["--no-deps"] if others == "borrowed" else []
-    ran(tmp_path / "venv/bin/pip", "install", "--quiet", *alone, built[1], cwd=tmp_path)
+    ran(tmp_path / "venv/bin/pip", "install", "--quiet", "-c", ROOT / "constraints.txt", *alone, built[1], cwd=tmp_path)
     (packages,) = (tmp_path / "venv/lib").glob("python*/site-packages")
     if others == "borrowed":  # a line of such a file is a folder to look in, whose own such files do not count
         (packages / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n", encoding="utf-8")

@@ -23,7 +23,7 @@ class LaunchConfig:
         retries: How often a failed job is started again, from its last checkpoint.
         wait_seconds: Longest wait for missing nodes.
         python: Version of Python in the image and on the nodes.
-        ray: Version of Ray in the image and on the nodes.
+        ray: Version of Ray in the image and on the nodes; one that distfa takes (docs/reference/versions.md).
         image: Container image; null: distfa with its version as the tag.
         port: Port of Ray's head.
         shared_port: For SLURM nodes shared with other jobs: the first of 200 blocks of 100 ports, one block per job.

@@ -25,7 +25,7 @@ NO_CRDS = f"KUBERAY'S CRDS ARE NOT AT {CRDS}, SO THE MANIFESTS WERE NOT HELD AGA
 if not CRDS.is_dir():
     warnings.warn(NO_CRDS, stacklevel=1)
 
-OTHER = ["launch.nodes=3", "launch.cpus=4", "launch.gpus=1", "launch.port=7000", "launch.ray=2.61.0"]
+OTHER = ["launch.nodes=3", "launch.cpus=4", "launch.gpus=1", "launch.port=7000", "launch.ray=2.59.0"]
 SHAPES = {
     "committed": [],
     "other": OTHER,
@@ -122,7 +122,7 @@ def test_cluster_files_hold_to_rays_own_schema(shape):
 def tool(name):
     """A linter of the dev extra, beside this Python or on the path."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert found, f"{name} is not installed; pip install -e '.[dev]' brings it"
+    assert found, f"{name} is not installed; pip install -c constraints.txt -e '.[dev]' brings it"
     return found
 
 
