@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "distfa"
 LAYERS = [  # lowest first; a package imports from its own line and the lines above it
-    {"errors", "files", "version", "v1"},
+    {"errors", "files", "version", "v1", "words"},
     {"models"},
     {"core"},
     {"codecs", "data"},

@@ -23,15 +23,15 @@ from distfa.core.rules import BASELINE
 from distfa.errors import BenchError
 from distfa.experiment.host import processor
 from distfa.experiment.spec import RunSpec, parse
-from distfa.experiment.words import counted
+from distfa.words import counted
 
 COLUMNS = {
     "name": "configuration",
     "codec": "codecs",
-    "payload_kb": "payload KB/step",
-    "message_kb": "message KB/step",
-    "interface_kb": "interface KB/step",
-    "same_codec": "KB / bp's, same codecs",
+    "payload_kb": "payload kB/step",
+    "message_kb": "message kB/step",
+    "interface_kb": "interface kB/step",
+    "same_codec": "kB / bp's, same codecs",
     "rate": "rate",
     "decay": "decay, steps",
     "steps": "steps to target",

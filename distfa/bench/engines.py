@@ -14,7 +14,7 @@ from distfa.bench.task import Task
 from distfa.bench.torch_engines import Pipeline
 from distfa.core.schedule import flows
 from distfa.experiment.spec import RunSpec, parse
-from distfa.experiment.words import counted
+from distfa.words import counted
 
 
 def distfa(

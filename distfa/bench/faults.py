@@ -22,8 +22,8 @@ from distfa.experiment.result import Result
 from distfa.experiment.run import run
 from distfa.experiment.spec import RunSpec, parse
 from distfa.experiment.subject import subject_for
-from distfa.experiment.words import counted
 from distfa.runtime.faults import Fault, Planned, plan
+from distfa.words import counted
 
 COLUMNS = {
     "fault": "fault",

@@ -17,6 +17,7 @@ from distfa.experiment.run import run
 from distfa.experiment.run_dir import CHECKPOINTS
 from distfa.experiment.spec import RunSpec, parse
 from distfa.experiment.subject import subject_for
+from distfa.words import MB
 
 COLUMNS = {
     "schedule": "schedule",
@@ -30,7 +31,7 @@ COLUMNS = {
     "cpu_more_least": "least",
     "cpu_more_most": "most",
     "written": "checkpoints",
-    "mib": "MiB each",
+    "mb": "MB each",
 }
 _READ = (
     "'ms a step' is training time divided by steps, without start and evaluation; 'processor ms' is processor time of "
@@ -106,7 +107,7 @@ def _measured(spec: RunSpec) -> dict[str, Any]:
         "layers_cpu_ms": 1e3 * layers / result.steps,
         "cpu_ms": 1e3 * (layers + driver[-1] - driver[0]) / result.steps,
         "written": len(written),
-        "mib": size / len(written) / 2**20 if written else 0.0,
+        "mb": size / len(written) / MB if written else 0.0,
     }
 
 
@@ -120,4 +121,4 @@ def _row(raw: list[dict[str, Any]], schedule: str, setting: str, first: str) -> 
         ratios = [100 * (a[key] / b[key] - 1) for a, b in zip(shots(setting), shots(first), strict=True)]
         told = (median(ratios), min(ratios), max(ratios)) if setting != first else (None, None, None)
         row |= dict(zip((more, f"{more}_least", f"{more}_most"), told, strict=True))
-    return row | {key: median(shot[key] for shot in shots(setting)) for key in ("written", "mib")}
+    return row | {key: median(shot[key] for shot in shots(setting)) for key in ("written", "mb")}

@@ -37,7 +37,7 @@ COLUMNS = {
     "dominance": "dominance",
     "min_dominance": "least",
     "angle_degrees": "W to B, degrees",
-    "kb_per_sample": "KB/sample",
+    "kb_per_sample": "kB/sample",
     "ledger_entries": "ledger entries",
     "ledger_violations": "broken",
 }

@@ -22,6 +22,7 @@ from distfa.core.serial import SerialTrainer
 from distfa.core.threads import one_thread
 from distfa.experiment.spec import RunSpec, parse
 from distfa.runtime.cluster import start_ray, stop_ray
+from distfa.words import MB, human_bytes
 
 _COLUMNS = {
     "layers": "layers",
@@ -33,13 +34,12 @@ _COLUMNS = {
     "overhead_ms": "overhead, CPU ms/layer /step",
     "overhead_us_per_message": "CPU us /message",
     "busy_overhead_ms": "by the clock, ms/layer /step",
-    "memory_mib": "memory, MiB/layer",
-    "arrays_mib": "of it arrays, MiB",
+    "memory_mb": "memory, MB/layer",
+    "arrays_mb": "of it arrays, MB",
 }
 _COUNTED = ("layers", "micro_batches", "payload_bytes", "messages")
 _BATCHES = 20
 _LR = 1e-3
-_MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +127,8 @@ def _measure(spec: RunSpec, settings: Settings, bare_bytes: int) -> dict[str, fl
         "overhead_ms": 1000 * overhead,
         "overhead_us_per_message": 1e6 * overhead * depth / wired.messages,
         "busy_overhead_ms": 1000 * (wired.busy_seconds - serial_seconds / depth),
-        "memory_mib": (wired.rss_bytes - bare_bytes) / _MIB,
-        "arrays_mib": _array_bytes(spec, task.recipe) / _MIB,
+        "memory_mb": (wired.rss_bytes - bare_bytes) / MB,
+        "arrays_mb": _array_bytes(spec, task.recipe) / MB,
         "busy": wired.steady.busy,
         "others": wired.steady.others,
     }
@@ -162,6 +162,6 @@ def _notes(settings: Settings, bare_bytes: int) -> list[str]:
         "overhead: CPU time of a layer's process per step (mean over the layers) minus its share, 1/L, of the CPU time "
         "of the same step in one process on one thread; 'by the clock' uses instead of CPU time the time in which the "
         "layer does not wait for a message, though it may wait for a core",
-        f"memory: of a layer's process, median over the layers, beyond the {bare_bytes / _MIB:,.0f} MiB of a process "
+        f"memory: of a layer's process, median over the layers, beyond the {human_bytes(bare_bytes)} of a process "
         "that has only imported torch, ray and distfa; arrays: weights, gradients, feedback, forwards, full windows",
     ]

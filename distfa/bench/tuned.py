@@ -9,6 +9,7 @@ from distfa.bench import accuracy_curve, variants
 from distfa.bench.accuracy_curve import Curve
 from distfa.bench.pace import paced
 from distfa.experiment.spec import RunSpec, parse
+from distfa.words import human_bytes
 
 _DEADLINE_SECONDS = 3600.0  # seconds for one run
 Tuned = tuple[RunSpec, list[Curve]]
@@ -70,7 +71,7 @@ def _came(spec: RunSpec, curves: Sequence[Curve], search: Search) -> str:
     words += f" with {spec.codec.activations}/{spec.codec.errors}: "
     if search.candidates:
         words += f"rate {spec.optimizer.lr:g}, decay over {spec.max_steps} steps, "
-    there = f"{middle.steps[-1]} steps, {middle.payload_bytes[-1] / 1e6:.1f} MB"
+    there = f"{middle.steps[-1]} steps, {human_bytes(middle.payload_bytes[-1])}"
     return words + (there if middle.reached else f"not there, {max(middle.accuracy):.2%} at best")
 
 

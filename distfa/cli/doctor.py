@@ -18,12 +18,12 @@ from typing import Annotated
 import typer
 
 from distfa.experiment.lines import say
-from distfa.experiment.words import counted
+from distfa.words import counted, human_bytes
 
 _PACKAGES = ("torch", "ray", "grpcio", "protobuf", "numpy", "pydantic", "safetensors", "tensorboard")
 _INDENT = " " * 6
-_STORE_MIB = 128
-_MEMORY_MIB_PER_LAYER = 400
+_STORE_BYTES = 128 * 2**20
+_BYTES_PER_LAYER = 400e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,30 +119,30 @@ def _machine() -> list[_Finding]:
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") // 2**20
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     load = os.getloadavg()[0]
     cpus = os.cpu_count() or 1
     findings = [
         _Finding(
             good=True,
-            text=f"{cpus} CPUs (load {load:.1f}), {memory:,} MiB of memory free, GPUs: {', '.join(gpus) or 'none'}",
+            text=f"{cpus} CPUs (load {load:.1f}), {human_bytes(memory)} of memory free, GPUs: "
+            f"{', '.join(gpus) or 'none'}",
         ),
         _Finding(
-            good=memory > 2 * _MEMORY_MIB_PER_LAYER,
-            text=f"room for about {memory // _MEMORY_MIB_PER_LAYER} layer processes of some "
-            f"{_MEMORY_MIB_PER_LAYER} MiB beside their weights",
-            fix=""
-            if memory > 2 * _MEMORY_MIB_PER_LAYER
-            else "free memory, or attach to a larger cluster with --address",
+            good=memory > 2 * _BYTES_PER_LAYER,
+            text=f"room for about {memory // _BYTES_PER_LAYER:.0f} layer processes of some "
+            f"{human_bytes(_BYTES_PER_LAYER)} beside their weights",
+            fix="" if memory > 2 * _BYTES_PER_LAYER else "free memory, or attach to a larger cluster with --address",
         ),
     ]
     shared = Path("/dev/shm")
-    free = shutil.disk_usage(shared).free // 2**20 if shared.is_dir() else 0
-    if free < _STORE_MIB:
+    free = shutil.disk_usage(shared).free if shared.is_dir() else 0
+    if free < _STORE_BYTES:
         findings.append(
             _Finding(
                 good=True,
-                text=f"/dev/shm has {free} MiB free and Ray's object store needs {_STORE_MIB}; it will be on disk",
+                text=f"/dev/shm has {human_bytes(free)} free and Ray's object store needs "
+                f"{human_bytes(_STORE_BYTES)}; it will be on disk",
                 fix="make it larger (in a container: --shm-size=1g)",
             )
         )

@@ -14,7 +14,7 @@ from rich.table import Table
 from distfa.cli import options
 from distfa.cli.output import table
 from distfa.experiment.lines import say
-from distfa.experiment.words import counted, human_bytes
+from distfa.words import counted, human_bytes
 
 if TYPE_CHECKING:
     from distfa.plan.build import Setting

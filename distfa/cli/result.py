@@ -14,7 +14,7 @@ from distfa.core.rules import BASELINE
 from distfa.experiment.collapse import Finding
 from distfa.experiment.lines import say
 from distfa.experiment.result import Result
-from distfa.experiment.words import counted, human_bytes
+from distfa.words import counted, human_bytes
 
 
 def result_table(result: Result, *, stderr: bool) -> None:

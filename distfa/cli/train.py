@@ -11,7 +11,7 @@ import typer
 
 from distfa.cli import options
 from distfa.errors import SpecError
-from distfa.experiment.words import counted
+from distfa.words import counted
 
 if TYPE_CHECKING:
     from distfa.experiment.spec import RunSpec

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distfa.experiment.lines import folded
-from distfa.experiment.words import human_bytes
+from distfa.words import human_bytes
 
 if TYPE_CHECKING:
     from distfa.experiment.report.records import Run

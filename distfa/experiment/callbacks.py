@@ -21,7 +21,7 @@ from distfa.core.records import Cut, EvalRecord, StepRecord
 from distfa.errors import SpecError
 from distfa.experiment.history import COLUMNS, History
 from distfa.experiment.observing import Progress
-from distfa.experiment.words import counted
+from distfa.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)

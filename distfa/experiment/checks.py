@@ -10,6 +10,7 @@ from distfa.data import Dataset
 from distfa.errors import DataError, SpecError
 from distfa.experiment.spec import RunSpec
 from distfa.experiment.subject import Subject
+from distfa.words import human_bytes
 
 MOST_RENEWED = 4096  # outputs of the network, each a row of a renewal
 
@@ -123,10 +124,10 @@ def check_rule(spec: RunSpec, network: Network) -> None:
             f"(bp, usf, ...); rule {spec.rule!r} on this network has none; leave it out"
         )
     if spec.feedback.renew.on and network.outputs > MOST_RENEWED:
-        mib = 4 * network.outputs * max(network.sizes[1:-1], default=0) / 2**20
+        size = human_bytes(4 * network.outputs * max(network.sizes[1:-1], default=0))
         raise SpecError(
-            f"feedback.renew sends a row for each of the {network.outputs:,} outputs down the layers, up to {mib:,.0f} "
-            f"MiB across a boundary, and takes each back separately; it is for at most {MOST_RENEWED:,} "
+            f"feedback.renew sends a row for each of the {network.outputs:,} outputs down the layers, up to {size} "
+            f"across a boundary, and takes each back separately; it is for at most {MOST_RENEWED:,} "
             "outputs. Leave it out; a rule whose direct feedback learns (distfa rules) sends nothing more for that"
         )
     if rule.is_direct:

@@ -19,8 +19,8 @@ from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, Cut, EvalRecord, RenewalRecord, TimelineRecord
 from distfa.experiment.lines import say
 from distfa.experiment.observing import Progress as RunProgress
-from distfa.experiment.words import human_bytes
 from distfa.runtime.phases import LOG
+from distfa.words import human_bytes
 
 _QUIET = ProbeRecord | TimelineRecord | RenewalRecord | AuditRecord | Cut
 _REFRESH_SECONDS = 0.1

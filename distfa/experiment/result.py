@@ -14,7 +14,7 @@ from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, TimelineRecord
 from distfa.experiment.collapse import Finding
-from distfa.experiment.words import counted
+from distfa.words import counted
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -42,6 +42,7 @@ from distfa.experiment.driver import driver, is_driven, locked
 from distfa.experiment.events import Events
 from distfa.experiment.host import host_facts
 from distfa.files import write_whole
+from distfa.words import human_bytes
 
 SPEC, RUN, METRICS, WEIGHTS = "spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors"
 LOG, CHECKPOINTS = "log.jsonl", "checkpoints"
@@ -330,8 +331,8 @@ def _require_room(path: Path, network: Network) -> None:
     free, needed = shutil.disk_usage(path).free, weights + _MARGIN_BYTES
     if free < needed:
         raise RunDirError(
-            f"the disk of the run directory {path} has {free / 2**20:.1f} MiB free and the run may need "
-            f"{needed / 2**20:.1f} MiB; free some, or set run_dir to another disk"
+            f"the disk of the run directory {path} has {human_bytes(free)} free and the run may need "
+            f"{human_bytes(needed)}; free some, or set run_dir to another disk"
         )
 
 

@@ -20,8 +20,8 @@ from distfa.core.split import group, layer_module, split
 from distfa.data import Dataset
 from distfa.errors import LayerError, ModelError, SpecError
 from distfa.experiment.spec import ARRAYS, GIVEN, MLP, RunSpec
-from distfa.experiment.words import counted
 from distfa.runtime.job import RawInputs, RawTargets
+from distfa.words import counted
 
 _AUDIT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # room for round-off between one thread and several
 _MIXED_TOLERANCE = 0.1

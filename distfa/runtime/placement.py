@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt
 
 from distfa.errors import ClusterError, SpecError
+from distfa.words import human_bytes
 
 Bundle = dict[str, float]
 _LEAST = 1e-4  # Ray counts resources in ten-thousandths
@@ -169,11 +170,10 @@ def shortfall(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) 
 
 
 def in_words(resources: Mapping[str, float]) -> str:
-    """``CPU 2, memory 1,024 MiB``."""
-    units = {"memory": 2**20, "object_store_memory": 2**20}
+    """``CPU 2, memory 1.1 GB``."""
     return (
         ", ".join(
-            f"{name} {_number(amount / units.get(name, 1))}{' MiB' if name in units else ''}"
+            f"{name} {human_bytes(amount) if name.endswith('memory') else _number(amount)}"
             for name, amount in sorted(resources.items())
             if not name.startswith("node:")
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from ray._common.utils import get_default_ray_temp_dir
 
 from distfa.errors import ClusterError
+from distfa.words import human_bytes
 
 SHARED = Path("/dev/shm")
 _LONGEST_SOCKET = 107  # characters in the path of a Unix socket, on Linux
@@ -43,8 +44,8 @@ def require_place() -> Path:
         ) from exc
     if (free := shutil.disk_usage(place).free) < _LEAST_BYTES:
         raise ClusterError(
-            f"Ray keeps its files in {named}, where {free / 2**20:.0f} MiB are free; it needs {_LEAST_BYTES // 2**20}: "
-            f"free some, or {_WAY_OUT} on another disk"
+            f"Ray keeps its files in {named}, where {human_bytes(free)} are free; it needs "
+            f"{human_bytes(_LEAST_BYTES)}: free some, or {_WAY_OUT} on another disk"
         )
     return place
 

@@ -59,7 +59,7 @@ def test_scale_counts_what_layers_send_and_hold(tmp_path):
         assert row["messages"] == boundaries * 2 * 2
         assert row["payload_bytes"] == boundaries * 8 * 4 * (16 + 10)
         assert row["step_ms"] > 0
-        assert row["memory_mib"] > row["arrays_mib"] > 0
+        assert row["memory_mb"] > row["arrays_mb"] > 0
 
 
 @pytest.mark.parametrize(

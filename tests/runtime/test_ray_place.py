@@ -55,7 +55,7 @@ def test_a_place_that_cannot_be_written_or_is_full_is_named(monkeypatch, small_d
         require_place()
     monkeypatch.setenv("RAY_TMPDIR", small_disk.name)  # short, for sockets
     monkeypatch.chdir(small_disk.parent)
-    with pytest.raises(ClusterError, match="where 0 MiB are free; it needs 64: free some, or set RAY_TMPDIR"):
+    with pytest.raises(ClusterError, match="where 262.1 kB are free; it needs 67.1 MB: free some, or set RAY_TMPDIR"):
         require_place()
 
 

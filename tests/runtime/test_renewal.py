@@ -220,7 +220,7 @@ def test_a_wide_output_is_refused_with_its_size():
     r = recipe((12, 2048, 5000), rule="dfa")
     spec = parse({"feedback": {"renew": {"every": 50}}})
     with pytest.raises(
-        SpecError, match=r"each of the 5,000 outputs down the layers, up to 39 MiB .* at most 4,096 outp"
+        SpecError, match=r"each of the 5,000 outputs down the layers, up to 41.0 MB .* at most 4,096 outp"
     ):
         check_rule(spec, r.network)
     check_rule(parse({}), r.network)

@@ -12,9 +12,9 @@ from distfa.experiment.report.page import document, says, section, write_page
 from distfa.experiment.report.plots import Figure, colour, line, panels, thin
 from distfa.experiment.report.records import Run, read_run
 from distfa.experiment.spec import flat
+from distfa.words import MB
 
 _BESIDE = ("run_dir", "log_every")
-_MIB = 2**20
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, shared: bool = False) -> Path:
@@ -97,7 +97,7 @@ def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
         "test loss": [_figure(run.result.get("test_loss"), "{:.4f}") for run in runs],
         "train loss": [_figure(run.result.get("train_loss"), "{:.4f}") for run in runs],
         "cosine": [_figure(run.probes[-1]["cosine"] if run.probes else None, "{:.3f}") for run in runs],
-        "MiB sent": [_figure(_sent(run) / _MIB or None, "{:,.1f}") for run in runs],
+        "MB sent": [_figure(_sent(run) / MB or None, "{:,.1f}") for run in runs],
         "samples/s": [_figure(run.result.get("samples_per_second"), "{:,.0f}") for run in runs],
         "seconds": [_figure(run.result.get("wall_seconds"), "{:.1f}") for run in runs],
     }

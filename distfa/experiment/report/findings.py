@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distfa.core.rules import BASELINE
 from distfa.experiment.report.records import Run
+from distfa.words import human_bytes
 
 
 def sentences(run: Run) -> list[str]:
@@ -53,7 +54,7 @@ def _bytes(run: Run) -> str:
     sent = total.get("up_payload", 0) + total.get("down_payload", 0)
     if not sent:
         return ""
-    said = f"Its layers sent each other {sent / 2**20:,.1f} MiB"
+    said = f"Its layers sent each other {human_bytes(sent)}"
     if run.rule == BASELINE or not total.get("bp_payload"):
         return said + "."
     return f"{said}; backpropagation would have sent {total['bp_payload'] / sent:.2f} times as much."
