@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distfa.errors import SpecError
-from distfa.experiment.spec import RunSpec, dump, load, parse, parse_change
+from distfa.experiment.spec import RunSpec, dump, flat, load, parse, parse_change
 
 
 def test_a_dumped_spec_loads_as_itself(tmp_path):
@@ -28,6 +28,33 @@ def test_every_explained_key_is_there():
 def test_numbers_yaml_takes_for_text_are_numbers():
     assert parse_change("optimizer.lr=3e-4") == ("optimizer.lr", 3e-4)
     assert load(None, [parse_change("optimizer.betas=[9e-1, 0.99]")]).optimizer.betas == (0.9, 0.99)
+
+
+@pytest.mark.parametrize(
+    "written", ["'007'", "007", "'1e5'", "1e5", "1.10", "1_000", "0x10", "12:30", "2024-01-01", "on"]
+)
+@pytest.mark.parametrize("key", ["data.dir", "run_dir", "checkpoint.dir", "data.hub"])
+def test_text_stays_as_it_was_written_in_a_file_in_a_change_and_in_the_runs_own_spec(tmp_path, key, written):
+    """``dir: "007"`` was '7.0', and a run that was resumed read another directory."""
+    part, _, name = key.rpartition(".")
+    file, again = tmp_path / "spec.yaml", tmp_path / "again.yaml"
+    file.write_text(f"{part}:\n  {name}: {written}\n" if part else f"{name}: {written}\n")
+    for spec in (load(file), load(None, [parse_change(f"{key}={written}")])):
+        again.write_text(dump(spec))
+        for found in (spec, load(again)):
+            assert flat(found.model_dump())[key] == written.strip("'")
+
+
+def test_numbers_are_numbers_however_they_are_written():
+    changes = ["epochs=1e3", "batch_size='32'", "seed=007", "optimizer.lr='3e-4'", "optimizer.weight_decay=.5"]
+    spec = load(None, [parse_change(change) for change in [*changes, "check_finite=no", "model.hidden=[1e2]"]])
+    assert (spec.epochs, spec.batch_size, spec.seed, spec.optimizer.lr) == (1000, 32, 7, 3e-4)
+    assert (spec.optimizer.weight_decay, spec.check_finite, spec.model.hidden) == (0.5, False, (100,))
+    assert type(spec.epochs) is int
+
+
+def test_a_path_is_text(tmp_path):
+    assert parse({"run_dir": tmp_path, "data": {"dir": tmp_path}}).data.dir == str(tmp_path)
 
 
 def test_a_short_form_keeps_what_was_said_before():

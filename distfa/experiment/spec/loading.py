@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from distfa.errors import SpecError
 from distfa.experiment.spec.explaining import explain
+from distfa.experiment.spec.scalars import read_yaml
 from distfa.experiment.spec.schema import RunSpec, both_ways, named
 
 
@@ -52,7 +53,7 @@ def parse_change(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise SpecError(f"--set {text!r} is not key=value; write for example --set optimizer.lr=0.01")
     try:
-        return key.strip(), _numeric(yaml.safe_load(value))
+        return key.strip(), read_yaml(value)
     except yaml.YAMLError as exc:
         raise SpecError(f"--set {text!r}: the value is not valid YAML: {_one_line(exc)}") from exc
 
@@ -68,7 +69,7 @@ def flat(raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise SpecError(f"cannot read the spec {path}: {exc.strerror}") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
@@ -77,21 +78,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(raw, dict):
         raise SpecError(f"the spec {path} holds a {type(raw).__name__}; it must hold keys and values, as 'rule: dfa'")
-    return dict(_numeric(raw))
-
-
-def _numeric(value: Any) -> Any:
-    """YAML 1.1 reads 3e-4 as text; people mean a number."""
-    if isinstance(value, dict):
-        return {key: _numeric(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_numeric(inner) for inner in value]
-    if isinstance(value, str) and value[:1] in "0123456789.+-":
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return dict(raw)
 
 
 def _put(raw: dict[str, Any], dotted: str, value: Any) -> None:
