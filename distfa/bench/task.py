@@ -10,7 +10,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from distfa import codecs, data
+from distfa import codecs
 from distfa.core.recipe import Recipe
 from distfa.core.samples import Split
 from distfa.core.serial import Carry
@@ -27,7 +27,7 @@ def read(spec: RunSpec) -> Dataset:
     Raises:
         DataError: It cannot be read.
     """
-    return data.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
+    return spec.data.load()
 
 
 @dataclass(frozen=True, kw_only=True)

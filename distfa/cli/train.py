@@ -158,7 +158,6 @@ def _spec_of(resume: Path, spec_path: Path | None, run_dir: str | None) -> Path:
 
 
 def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
-    from distfa import data as datasets
     from distfa.cli.result import result_table
     from distfa.experiment import strict_json
     from distfa.experiment.progress import ProgressBar
@@ -166,7 +165,7 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     from distfa.experiment.subject import require_from_spec, subject_for
 
     require_from_spec(spec)
-    dataset = datasets.load(spec.data.name, directory=spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
+    dataset = spec.data.load()
     subject = subject_for(spec, dataset)
     network = subject.network
     warns = spec.ledger.on_violation == "warn"

@@ -68,7 +68,8 @@ def load(
         raise DataError(f"hub={hub!r} was given with data set {name!r}; name the data set 'hub', or leave hub out")
     path = None if directory is None else Path(directory).expanduser()
     dataset = _LOADERS[name](Request(name=name, directory=path, classes=classes, hub=hub))
-    return dataset if limit is None else _first(dataset, limit)
+    asked = {"name": name, "dir": None if directory is None else str(directory), "limit": limit, "hub": hub}
+    return dataclasses.replace(dataset if limit is None else _first(dataset, limit), loaded=asked)
 
 
 def _first(dataset: Dataset, limit: int) -> Dataset:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -42,6 +43,7 @@ class Dataset:
         source: Which edition of the data this is, if the name alone does not say it.
         class_names: What labels stand for, by number; empty if unknown.
         vocabulary: What tokens stand for, by number; empty if unknown.
+        loaded: What ``load`` was asked for, by the keys of a spec's ``data``; empty for samples that have no name.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Dataset:
     source: str = ""
     class_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
+    loaded: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:

@@ -116,4 +116,4 @@ def _dataset(spec: RunSpec, data_dir: str | None) -> data.Dataset:
             "the run was trained on arrays from Python, which are not saved; evaluate it there with "
             "distfa.evaluate(run_dir, arrays=(x, y))"
         )
-    return data.load(spec.data.name, directory=data_dir or spec.data.dir, limit=spec.data.limit, hub=spec.data.hub)
+    return spec.data.load(data_dir)

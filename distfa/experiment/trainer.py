@@ -133,7 +133,7 @@ class Trainer:
             KeyboardInterrupt: The user ended it; the model and the run directory then have the weights so far.
         """
         dataset = self._dataset(train, test, target)
-        described = {"name": dataset.name} if dataset.name in data.NAMES else {"name": ARRAYS}
+        described = dict(dataset.loaded) or {"name": ARRAYS}
         if is_streamed(train) or not isinstance(dataset.train_x, np.ndarray):
             described["order"] = "given"
         spec = self._spec_for(dataset, described, resume=resume)
@@ -279,7 +279,7 @@ class Trainer:
 
     def _dataset(self, train: Any, test: Any, target: str | None, *, outputs_of_model: bool = False) -> data.Dataset:
         if isinstance(train, str):
-            train = data.load(train, directory=self.spec.data.dir, limit=self.spec.data.limit)
+            train = self.spec.data.model_copy(update={"name": train}).load()
         if isinstance(train, data.Dataset):
             if test is not None:
                 raise SpecError("train is a Dataset, which has its own test split; leave test out")

@@ -87,6 +87,14 @@ class DataSpec(_Part):
     )
     hub: str | None = Field(None, description="for name: hub, the data set's name there")
 
+    def load(self, directory: str | None = None) -> data.Dataset:
+        """The samples, read from ``directory`` instead of ``dir`` if they have moved.
+
+        Raises:
+            DataError: They cannot be read.
+        """
+        return data.load(self.name, directory=directory or self.dir, limit=self.limit, hub=self.hub)
+
 
 class ModelSpec(_Part):
     """What is trained."""
