@@ -12,8 +12,11 @@ from distfa.cli import options
 
 def export(
     run_dir: options.RunDir,
-    out: Annotated[Path | None, typer.Option(help="The file; RUN_DIR/model.pt2 or model.onnx if not given.")] = None,
-    form: Annotated[str, typer.Option("--format", help="torch, or onnx (pip install 'distfa\\[onnx]').")] = "torch",
+    out: Annotated[Path | None, typer.Option(help="The file, .pt2 or .onnx; RUN_DIR/model.pt2 if not given.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="torch, or onnx (pip install 'distfa\\[onnx]'); default: what the file's name ends in."),
+    ] = None,
 ) -> None:
     """Write a run's model as one file: weights and normalisation inside, raw samples in, outputs out.
 
@@ -21,4 +24,4 @@ def export(
     """
     from distfa.experiment.export import export_run
 
-    typer.echo(export_run(run_dir, out, form=form))
+    typer.echo(export_run(run_dir, out, format=format))

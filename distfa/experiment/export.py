@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from distfa.errors import ModelError, RunDirError, SpecError, UsageError
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.spec import GIVEN, load
 from distfa.experiment.weights import read_weights
+from distfa.files import write_whole
 
 FORMATS = {"torch": ".pt2", "onnx": ".onnx"}
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32, "float64": torch.float64}
@@ -64,7 +65,7 @@ class _Samples:
 
 
 def export_run(
-    run_dir: str | Path, out: str | Path | None = None, *, form: str = "torch", model: nn.Module | None = None
+    run_dir: str | Path, out: str | Path | None = None, *, format: str | None = None, model: nn.Module | None = None
 ) -> Path:
     """Write the model of a finished run, with its weights and its normalisation, as one file.
 
@@ -74,17 +75,53 @@ def export_run(
     Args:
         run_dir: The directory of a run that has weights.
         out: The file to write; ``model.pt2`` or ``model.onnx`` in the run directory if not given.
-        form: ``torch`` or ``onnx`` (``pip install distfa[onnx]``).
+        format: ``torch`` or ``onnx`` (``pip install distfa[onnx]``); None: what the name of ``out`` ends in, or torch.
         model: The module that was trained, if it was an object in Python.
 
     Raises:
-        RunDirError: There is no run, it has no weights, or the file cannot be written.
+        UsageError: The format is unknown, or is not the one that ``out`` ends in.
+        RunDirError: There is no run, it has no weights, or the file cannot be written; then there is none.
         SpecError: The model was an object in Python, and it was not given.
         ModelError: The model cannot be exported.
     """
-    if form not in FORMATS:
-        raise UsageError(f"the format is {form!r}; it is one of {', '.join(FORMATS)}")
+    made = format_of(format, out)
     path = run_dirs.located(run_dir)
+    whole, example, raw = _from_raw(path, model)
+    target = path / f"model{FORMATS[made]}" if out is None else run_dirs.located(out)
+    content = _onnx(whole, example) if made == "onnx" else _torch(whole, example, raw)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, content)
+    except OSError as exc:
+        raise RunDirError(f"cannot write {target}: {exc.strerror or exc}; free the disk, or name another file") from exc
+    return target
+
+
+def format_of(asked: str | None, out: str | Path | None) -> str:
+    """The format that was asked for, by name or by what the file is called.
+
+    Raises:
+        UsageError: It is unknown, or the two differ.
+    """
+    if asked is not None and asked not in FORMATS:
+        raise UsageError(f"the format is {asked!r}; it is one of {', '.join(FORMATS)}")
+    suffix = "" if out is None else Path(out).suffix.lower()
+    meant = next((name for name, ending in FORMATS.items() if ending == suffix), None)
+    if None not in (asked, meant) and asked != meant:
+        raise UsageError(
+            f"the format is {asked!r}, and {str(out)!r} has the ending of {meant!r}; leave the format out, or let the "
+            f"file end in {FORMATS[str(asked)]}"
+        )
+    if suffix and asked is None and meant is None:
+        raise UsageError(
+            f"{str(out)!r} does not say a format; let it end in {' or '.join(FORMATS.values())}, or say format (torch, "
+            "onnx)"
+        )
+    return asked or meant or "torch"
+
+
+def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, dict[str, Any]]:
+    """The model of a run for raw samples, two such samples, and what they mean."""
     about, weights = run_dirs.read_about(path), read_weights(path)
     network = run_dirs.read_network(about)
     raw = about.get("inputs")
@@ -102,38 +139,35 @@ def export_run(
         example = torch.zeros(2, *network.shapes[0], dtype=torch.int64)
     else:
         example = torch.zeros(2, *raw["shape"], dtype=_DTYPES[raw["dtype"]])
-    target = path / f"model{FORMATS[form]}" if out is None else run_dirs.located(out)
-    draft = target.with_name(f".{target.stem}.part{FORMATS[form]}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write(whole, example, draft, raw, form=form)
-        os.replace(draft, target)
-    except OSError as exc:
-        raise RunDirError(f"cannot write {target}: {exc.strerror or exc}") from exc
-    finally:
-        draft.unlink(missing_ok=True)
-    return target
+    return whole, example, raw
 
 
-def _write(whole: nn.Module, example: Tensor, draft: Path, raw: dict[str, Any], *, form: str) -> None:
-    many = ({0: torch.export.Dim("samples", min=1)},)
-    if form == "onnx":
-        try:
-            import onnxscript  # noqa: F401
-        except ImportError as exc:
-            raise UsageError("ONNX needs two more packages: pip install 'distfa[onnx]'") from exc
-        try:
-            torch.onnx.export(
-                whole, (example,), draft, dynamic_shapes=many, dynamo=True, external_data=False, verbose=False
-            )
-        except Exception as exc:
-            raise ModelError(f"torch cannot export the model to ONNX: {_short(exc)}") from exc
-        return
+def _torch(whole: nn.Module, example: Tensor, raw: dict[str, Any]) -> bytes:
+    """The file for torch; made in memory, since torch ends the process where it cannot write one."""
     try:
-        program = torch.export.export(whole, (example,), dynamic_shapes=many)
+        program = torch.export.export(whole, (example,), dynamic_shapes=_any_number())
     except Exception as exc:
         raise ModelError(f"torch.export cannot export the model: {_short(exc)}; save its weights alone") from exc
-    torch.export.save(program, draft, extra_files={"inputs.json": json.dumps(raw)})
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={"inputs.json": json.dumps(raw)})
+    return content.getvalue()
+
+
+def _onnx(whole: nn.Module, example: Tensor) -> bytes:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as exc:
+        raise UsageError("ONNX needs two more packages: pip install 'distfa[onnx]'") from exc
+    try:
+        program: Any = torch.onnx.export(whole, (example,), dynamic_shapes=_any_number(), dynamo=True, verbose=False)
+        content: bytes = program.model_proto.SerializeToString()
+    except Exception as exc:
+        raise ModelError(f"torch cannot export the model to ONNX: {_short(exc)}") from exc
+    return content
+
+
+def _any_number() -> Any:
+    return ({0: torch.export.Dim("samples", min=1)},)
 
 
 def _model(path: Path, network: Network, raw: dict[str, Any]) -> nn.Module:

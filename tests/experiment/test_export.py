@@ -9,11 +9,13 @@ import pytest
 import safetensors
 import torch
 from commands import here
+from full_disk import full_at
 from torch import nn
 
 import distfa
 from distfa import data
-from distfa.errors import SpecError, UsageError
+from distfa.errors import RunDirError, SpecError, UsageError
+from distfa.experiment.export import FORMATS, format_of
 
 USE = """
 import json, sys, numpy as np, torch
@@ -74,14 +76,55 @@ def test_a_model_from_python_is_given_again(tmp_path):
     own = net.eval()(((raw.float().flatten(1) - float(digits.mean[0])) / float(digits.std[0])).reshape(-1, 1, 8, 8))
     assert torch.allclose(torch.export.load(file).module()(raw), own, atol=1e-5)
     with pytest.raises(UsageError, match="the format is 'pickle'; it is one of torch, onnx"):
-        distfa.export(path, form="pickle", model=net)
+        distfa.export(path, format="pickle", model=net)
+
+
+@pytest.mark.parametrize(
+    ("file", "format", "made"),
+    [
+        (None, None, "torch"),
+        (None, "onnx", "onnx"),
+        ("m.onnx", None, "onnx"),  # was a torch archive under this name
+        ("m.ONNX", None, "onnx"),
+        ("m.onnx", "onnx", "onnx"),
+        ("m.pt2", None, "torch"),
+        ("m", None, "torch"),
+        ("m.bin", "onnx", "onnx"),
+        ("m.onnx", "torch", "has the ending of 'onnx'; leave the format out, or let the file end in .pt2"),
+        ("m.pt2", "onnx", "has the ending of 'torch'; leave the format out, or let the file end in .onnx"),
+        ("m.tflite", None, r"'m.tflite' does not say a format; let it end in .pt2 or .onnx, or say format"),
+    ],
+)
+def test_the_name_of_the_file_says_the_format_too(file, format, made):
+    if made in FORMATS:
+        assert format_of(format, file) == made
+    else:
+        with pytest.raises(UsageError, match=made):
+            format_of(format, file)
+
+
+def test_the_command_and_python_have_one_word_for_the_format(run, tmp_path):
+    done = here("export", run, "--out", "m.onnx", "--format", "torch", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "'m.onnx' has the ending of 'onnx'" in done.stderr
+    with pytest.raises(UsageError, match="has the ending of 'onnx'"):
+        distfa.export(run, "m.onnx", format="torch")
+
+
+def test_a_full_disk_is_one_error_and_leaves_no_file(run, tmp_path):
+    """torch ended the process: terminate called after throwing an instance of c10::Error."""
+    file = tmp_path / "model.pt2"
+    file.write_bytes(b"before")
+    with full_at(8192), pytest.raises(RunDirError, match=f"cannot write {file}: File too large; free the disk"):
+        distfa.export(run, file)
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("model.pt2", b"before")]
 
 
 @pytest.mark.slow
 def test_onnx_gives_the_same_file_for_others(run, tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    distfa.export(run, tmp_path / "model.onnx", form="onnx")
+    distfa.export(run, tmp_path / "model.onnx")
     from onnx.reference import ReferenceEvaluator
 
     digits = data.load("digits")
