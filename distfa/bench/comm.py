@@ -23,7 +23,7 @@ from distfa.core.rules import BASELINE
 from distfa.errors import BenchError
 from distfa.experiment.host import processor
 from distfa.experiment.spec import RunSpec, parse
-from distfa.words import counted
+from distfa.words import KB, MB, counted
 
 COLUMNS = {
     "name": "configuration",
@@ -44,7 +44,7 @@ COLUMNS = {
 }
 _EXACT = ("lossless", "lossless")
 _READ = (
-    "payload is encoded numbers, messages are whole gRPC messages, interfaces count every header up to Ethernet's; MB "
+    "bytes per step are those of a whole batch; payload is encoded numbers, messages are whole gRPC messages, interfaces count every header up to Ethernet's; MB "
     "to target are exact payload; s to target are the samples to the target divided by samples/s, without start and "
     "evaluation"
 )
@@ -237,11 +237,11 @@ def _rows(
     """The table, with torch's pipelines first, which learn as lossless bp does; and the measurements behind it."""
     peers = len(passages) - len(specs)
     described = [(specs[0], curves[0])] * peers + list(zip(specs, curves, strict=True))
-    per_step = {_key(spec): passage.payload_bytes for spec, passage in zip(specs, passages[peers:], strict=True)}
+    bp_payload = {_key(spec): _per_step(task, passage) for spec, passage in zip(specs, passages[peers:], strict=True)}
     rows, raw = [], []
     for (spec, found), passage in zip(described, passages, strict=True):
         row = _row(task, spec, found, passage)
-        row["same_codec"] = passage.payload_bytes / per_step[BASELINE, row["codec"]]
+        row["same_codec"] = _per_step(task, passage) / bp_payload[BASELINE, row["codec"]]
         rows.append(row)
         raw.append({**asdict(passage), "codec": row["codec"], "curve": asdict(found)})
     rows.insert(peers, _weight_transport(task, curves[0], rows[peers]))
@@ -258,7 +258,7 @@ def _row(task: Task, spec: RunSpec, found: Curve, passage: Passage) -> dict[str,
     """The row of one configuration, not yet compared with others."""
 
     def per_step(count: int | None) -> float | None:
-        return None if count is None else count / passage.steps / 1000
+        return None if count is None else count / _whole_batches(task, passage) / KB
 
     steps = found.steps[-1] if found.reached else None
     rate = passage.samples_per_second
@@ -269,7 +269,7 @@ def _row(task: Task, spec: RunSpec, found: Curve, passage: Passage) -> dict[str,
         "message_kb": per_step(passage.message_bytes),
         "interface_kb": per_step(passage.interface_bytes),
         "steps": steps,
-        "payload_mb": found.payload_bytes[-1] / 1e6 if steps else None,
+        "payload_mb": found.payload_bytes[-1] / MB if steps else None,
         "samples_per_second": rate,
         "seconds": _samples(task, steps) / rate if steps and rate else None,
     }
@@ -283,10 +283,19 @@ def _weight_transport(task: Task, found: Curve, bp: dict[str, Any]) -> dict[str,
     per_row, per_step = width * signals, width * weights
     step = per_row * task.recipe.batch_size + per_step
     row = {"name": "weight transport, computed", "codec": bp["codec"], "steps": bp["steps"]}
-    row |= {"payload_kb": step / 1000, "same_codec": step / 1000 / bp["payload_kb"]}
+    row |= {"payload_kb": step / KB, "same_codec": step / KB / bp["payload_kb"]}
     if found.reached:
-        row["payload_mb"] = (per_row * _samples(task, bp["steps"]) + per_step * bp["steps"]) / 1e6
+        row["payload_mb"] = (per_row * _samples(task, bp["steps"]) + per_step * bp["steps"]) / MB
     return row
+
+
+def _per_step(task: Task, passage: Passage) -> float:
+    return passage.payload_bytes / _whole_batches(task, passage)
+
+
+def _whole_batches(task: Task, passage: Passage) -> float:
+    """The samples of a passage in batches; a short batch at the end of an epoch counts as the part that it is."""
+    return passage.steps if passage.whole_batches else _samples(task, passage.steps) / task.recipe.batch_size
 
 
 def _samples(task: Task, steps: int) -> int:

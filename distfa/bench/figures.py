@@ -8,6 +8,7 @@ from typing import Any
 
 from distfa.bench.outcome import Outcome
 from distfa.experiment.report.plots import MUTED, Figure, Trace, axes, colour, line, panels
+from distfa.words import MB
 
 _BLUE, _ORANGE = "#0072B2", "#E69F00"
 _BAR_PIXELS = 28
@@ -55,7 +56,7 @@ def _bytes(outcome: Outcome) -> Figure:
     traces = []
     for index, rows in enumerate(rules.values(), start=1):
         best = min(rows, key=_bytes_to_target)
-        x, y = [count / 1e6 for count in best["curve"]["payload_bytes"]], best["curve"]["accuracy"]
+        x, y = [count / MB for count in best["curve"]["payload_bytes"]], best["curve"]["accuracy"]
         name = f"{best['name'].removeprefix('distfa ')}, {best['codec']}"
         traces.append(line(x, y, name, colour(index, len(rules)), mode="lines"))
     layout = panels(["test accuracy"], columns=1, x_title="payload sent, MB")

@@ -36,6 +36,7 @@ class Passage:
     Attributes:
         name: Name of the configuration.
         steps: Updates made.
+        whole_batches: Whether short batches at the ends of epochs were left out, as torch's pipelines must.
         payload_bytes: Bytes of encoded tensors.
         message_bytes: Bytes of whole gRPC messages; None without nodes, and for gloo, which does not tell.
         interface_bytes: Bytes sent by the interfaces of all nodes; None without nodes.
@@ -47,6 +48,7 @@ class Passage:
     name: str
     steps: int
     payload_bytes: int
+    whole_batches: bool = False
     message_bytes: int | None = None
     interface_bytes: int | None = None
     samples_per_second: float | None = None
@@ -124,6 +126,7 @@ def _pipeline(spec: RunSpec, pipeline: Pipeline, nodes: Nodes | None, warmup: in
         name=pipeline.name,
         steps=len(found.losses),
         payload_bytes=found.payload_bytes,
+        whole_batches=True,
         interface_bytes=sum(sent.values()) or None,
         samples_per_second=found.steady.samples_per_second if nodes else None,
         sent_bytes=sent,

@@ -25,6 +25,7 @@ from distfa.experiment.run import run
 from distfa.experiment.spec import RunSpec, parse
 from distfa.experiment.subject import subject_for
 from distfa.transport.message import Direction
+from distfa.words import KB
 
 _INITS = ("aligned", "random")
 COLUMNS = {
@@ -132,7 +133,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
         "dominance": alignment.get("dominance"),
         "min_dominance": alignment.get("min_dominance"),
         "angle_degrees": over_seeds.mean(angles.values()),
-        "kb_per_sample": sent / sum(batch.rows for batch in steps) / 1000,
+        "kb_per_sample": sent / sum(batch.rows for batch in steps) / KB,
         "ledger_entries": result.ledger["entries"],
         "ledger_violations": result.ledger["violations"],
     }
