@@ -45,8 +45,8 @@ COLUMNS = {
 _EXACT = ("lossless", "lossless")
 _READ = (
     "bytes per step are those of a whole batch; payload is encoded numbers, messages are whole gRPC messages, "
-    "interfaces count every header up to Ethernet's; MB to target are exact payload; s to target are the samples to the "
-    "target divided by samples/s, without start and evaluation"
+    "interfaces count every header up to Ethernet's; MB to target are exact payload; s to target are the samples to "
+    "the target divided by samples/s, without start and evaluation"
 )
 
 
