@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+import tempfile
 from pathlib import Path
+
+from distfa.errors import UsageError
+
+_TRIAL_BYTES = 2**16
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -26,3 +33,27 @@ def write_whole(path: Path, content: bytes | str) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def require_writable(path: Path, named: str, *, folder: bool = False) -> None:
+    """Make sure, before the work whose outcome it takes, that a file can be written; nothing is left behind.
+
+    Args:
+        path: The file. Folders above it that do not exist yet will be made.
+        named: What gave the path, as ``--out``.
+        folder: Whether it is a folder for several files.
+
+    Raises:
+        UsageError: It cannot be written; says why.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(path.stat().st_mode) and not folder:
+                raise IsADirectoryError(0, "it is a folder")
+        place = path.absolute() if folder else path.absolute().parent
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place) as trial:
+            trial.write(bytes(_TRIAL_BYTES))
+    except OSError as exc:
+        raise UsageError(f"{named} is {path}, which cannot be written: {exc.strerror}; name another place") from exc

@@ -1,16 +1,17 @@
 """Files are there whole, or as they were."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from full_disk import full_at
 
 from distfa.bench.outcome import Outcome
-from distfa.errors import DistfaError
+from distfa.errors import DistfaError, UsageError
 from distfa.experiment.report.page import write_page
 from distfa.experiment.weights import save_weights
-from distfa.files import write_whole
+from distfa.files import require_writable, write_whole
 from distfa.launch import render
 from distfa.plan.calibration import Calibration
 
@@ -50,4 +51,33 @@ WRITERS = {
 def test_every_writer_of_whole_files_says_that_the_disk_is_full_and_leaves_nothing(tmp_path, writer):
     with full_at(4096), pytest.raises(DistfaError, match="cannot write .*: File too large"):
         WRITERS[writer](tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "folder", "why"),
+    [
+        ("/proc/none/mine.json", False, "No such file or directory"),
+        (".", False, "it is a folder"),
+        ("file/mine.json", False, "Not a directory"),
+        ("file", True, "Not a directory"),
+        ("n" * 300, False, "File name too long"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(path, folder, why, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=f"--out is .*, which cannot be written: {why}; name another place"):
+        require_writable(Path(path), "--out", folder=folder)
+
+
+def test_a_full_disk_is_refused_before_the_work(small_disk):
+    (small_disk / "filler").write_bytes(bytes(200 * 1024))
+    with pytest.raises(UsageError, match="No space left on device"):
+        require_writable(small_disk / "mine.json", "--out")
+
+
+def test_the_trial_leaves_nothing_and_makes_no_folder(tmp_path):
+    require_writable(tmp_path / "a" / "b" / "mine.json", "--out")
+    require_writable(tmp_path / "a", "--out", folder=True)
     assert list(tmp_path.iterdir()) == []

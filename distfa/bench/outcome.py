@@ -38,6 +38,10 @@ class Outcome:
         """The columns that have any measurement."""
         return {key: head for key, head in self.columns.items() if any(row.get(key) is not None for row in self.rows)}
 
+    def text(self) -> str:
+        """All of it as JSON."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all.
 
@@ -46,7 +50,7 @@ class Outcome:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+            write_whole(path, self.text())
         except OSError as exc:
             raise BenchError(f"cannot write {path}: {exc.strerror}") from exc
 

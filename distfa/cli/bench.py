@@ -38,13 +38,16 @@ def quiet() -> redirect_stdout[io.StringIO]:
 
 
 def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
-    """Save an outcome and print it: as a table, or with ``as_json`` as the text of the file."""
+    """Print an outcome, as a table or with ``as_json`` as the text of its file, and then save it.
+
+    What a disk has no room for any more was printed by then.
+    """
     from distfa.experiment import host
 
     outcome = replace(outcome, settings={"command": shlex.join(host.command()), **outcome.settings})
-    outcome.save(out)
     if as_json:
-        typer.echo(out.read_text(), nl=False)
+        typer.echo(outcome.text(), nl=False)
+        outcome.save(out)
         return
     console = Console()
     widths = {key: _width(outcome, key) for key in outcome.shown}
@@ -63,6 +66,7 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
         mark, _, rest = note.partition(": ")
         ended = mark == "conclusion"
         lines.say(rest if ended else note, mark=f"{mark}: " if ended else "note: ", mark_style="bold", console=console)
+    outcome.save(out)
     lines.say(f"written to {out}; 'distfa report {out}' draws it", console=console)
 
 

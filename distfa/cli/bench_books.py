@@ -24,7 +24,7 @@ def books(
     steps: Annotated[int, typer.Option(help="Steps of each run whose cost is measured.")] = 200,
     rounds: Annotated[int, typer.Option(help="Pairs of runs, with and without books.")] = 5,
     only: Annotated[str, typer.Option("--rules", metavar="RULE,...", help="Rules with a potential.")] = "dfa,fa",
-    out: Annotated[Path, typer.Option(help="Directory for the JSON files.")] = Path("."),
+    out: Annotated[Path, options.outcome_folder(help="Directory for the JSON files.")] = Path("."),
     as_json: Annotated[bool, typer.Option("--json", help="The files' text on stdout, no tables.")] = False,
 ) -> None:
     """Measure the books: what they cost, the smallest fault they catch, drift at several learning rates.

@@ -23,7 +23,9 @@ def scale(
     warmup: Annotated[int, _how(min=1, help="Steps before the measured ones.")] = 20,
     rounds: Annotated[int, _how(min=1, help="Measurements of each.")] = 3,
     startup: Annotated[float, _how(help="Seconds that the layers of one run may take to start.")] = 300.0,
-    out: Annotated[Path, _how(help="Where to write all measurements.")] = Path("bench-scale.json"),
+    out: Annotated[
+        Path, options.outcome_file(rich_help_panel="How it is measured", help="Where to write all measurements.")
+    ] = Path("bench-scale.json"),
     as_json: Annotated[bool, _how("--json", help="Print the JSON, no table.")] = False,
 ) -> None:
     """Add layers, to see what a step, its messages and a layer's process cost.

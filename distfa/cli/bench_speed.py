@@ -37,7 +37,9 @@ def speed(
     rounds: Annotated[int, _how(min=1, help="Measurements of each.")] = 5,
     books_every: BooksEvery = 0,
     deadline: Annotated[float, _how(help="Seconds that one measurement of a peer may take.")] = 300.0,
-    out: Annotated[Path, _how(help="Where to write all measurements.")] = Path("bench-speed.json"),
+    out: Annotated[
+        Path, options.outcome_file(rich_help_panel="How it is measured", help="Where to write all measurements.")
+    ] = Path("bench-speed.json"),
     as_json: Annotated[bool, _how("--json", help="Print the JSON, no table.")] = False,
 ) -> None:
     """Compare the speed of distfa with torch in one process and torch's pipelines, on the same task.

@@ -23,9 +23,9 @@ def experiment(
     quick: Annotated[
         bool, typer.Option("--quick", help="Use the smallest size that still answers; needs no file.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Directory for the figures (JSON, SVG) and pages (HTML, Markdown).")] = Path(
-        "experiments"
-    ),
+    out: Annotated[
+        Path, options.outcome_folder(help="Directory for the figures (JSON, SVG) and pages (HTML, Markdown).")
+    ] = Path("experiments"),
 ) -> None:
     """Answer a question about feedback alignment by training: data, figure, page, and whether the runs agree.
 
@@ -48,9 +48,9 @@ def experiment(
     question, answer = ask(name, asked, say=say(f"{name}: "))
     flags = {"--data": data, "--data-dir": "DIR" if data_dir else "", "--rules": rules, "--seeds": str(seeds)}
     command = " ".join([f"distfa experiment {name}", *(f"{flag} {value}" for flag, value in flags.items() if value)])
-    page = save(question, answer, command + (" --quick" if quick else ""), out)
     lines.say(question.title, style="bold")
     lines.say(question.claim, mark="the abstract: ")
     lines.say(answer.verdict, mark="this run: ")
     lines.say(answer.budget, mark="budget: ")
+    page = save(question, answer, command + (" --quick" if quick else ""), out)
     lines.say(f"{page} and {page.with_suffix('.md').name} beside it", mark="pages: ")

@@ -12,7 +12,9 @@ from distfa.cli import options
 
 def export(
     run_dir: options.RunDir,
-    out: Annotated[Path | None, typer.Option(help="The file, .pt2 or .onnx; RUN_DIR/model.pt2 if not given.")] = None,
+    out: Annotated[
+        Path | None, options.outcome_file(help="The file, .pt2 or .onnx; RUN_DIR/model.pt2 if not given.")
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(help="torch, or onnx (pip install 'distfa\\[onnx]'); default: what the file's name ends in."),

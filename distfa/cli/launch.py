@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from distfa.cli import options
 from distfa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, d
 
 @app.command("render")
 def render_files(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the files go.")],
+    out: Annotated[Path, options.outcome_folder("-o", "--out", metavar="DIR", help="Where the files go.")],
     spec_path: SpecPath = None,
     on: Annotated[str, typer.Option("--on", metavar="TARGET", help="docker, kuberay, slurm, ray-up or all.")] = "all",
     changes: Changes = None,

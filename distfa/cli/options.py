@@ -23,7 +23,37 @@ LearningRate = Annotated[float, typer.Option(help="Learning rate.")]
 Seeds = Annotated[
     int, typer.Option(min=1, help="Runs per row; the table has means, and the deviation of the accuracy.")
 ]
-Out = Annotated[Path, typer.Option(help="Where the figures go.")]
+
+
+def outcome_file(**how: Any) -> Any:
+    """``typer.Option`` for the file of a command's outcome, which must be writable before the work begins."""
+    return typer.Option(callback=_writable_file, **how)
+
+
+def outcome_folder(*names: str, **how: Any) -> Any:
+    """The same for a folder of several files."""
+    return typer.Option(*names, callback=_writable_folder, **how)
+
+
+def _writable_file(context: typer.Context, param: typer.CallbackParam, value: Path | None) -> Path | None:
+    return _writable(context, param, value)
+
+
+def _writable_folder(context: typer.Context, param: typer.CallbackParam, value: Path | None) -> Path | None:
+    return _writable(context, param, value, folder=True)
+
+
+def _writable(
+    context: typer.Context, param: typer.CallbackParam, value: Path | None, *, folder: bool = False
+) -> Path | None:
+    from distfa.files import require_writable
+
+    if value is not None and not context.resilient_parsing:
+        require_writable(value, param.opts[-1], folder=folder)
+    return value
+
+
+Out = Annotated[Path, outcome_file(help="Where the figures go.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the text of the file on stdout instead of a table.")]
 JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunDir = Annotated[Path, typer.Argument(help="Run directory, as 'distfa train' prints it.")]

@@ -47,7 +47,11 @@ Peer = Annotated[bool, _cluster("--peer", help="Compare also with torch's 1F1B a
 Example = Annotated[bool, _else("--example", help="Print a cluster description.")]
 CalibrateFile = Annotated[
     Path | None,
-    _else(metavar="FILE", help="Measure this machine for the run: its parts, then a short run; takes about a minute."),
+    options.outcome_file(
+        rich_help_panel="Instead of a plan",
+        metavar="FILE",
+        help="Measure this machine for the run: its parts, then a short run; takes about a minute.",
+    ),
 ]
 CheckSteps = Annotated[
     int,
@@ -107,11 +111,8 @@ def plan(
 def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
     """Measure this machine and write a file."""
     from distfa.bench.machine import describe
-    from distfa.errors import PlanError
     from distfa.plan import calibrate
 
-    if not path.absolute().parent.is_dir():
-        raise PlanError(f"--calibrate is {path}, but there is no folder {path.parent}; make it first")
     found = calibrate.calibrate(planned, layers, describe(), say=_tell)
     found.save(path)
     say(

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from distfa.cli import options
+
 
 def report(
     paths: Annotated[
@@ -18,7 +20,9 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the page goes: RUN_DIR/report.html, comparison.html or BENCH.html if not given."),
+        options.outcome_file(
+            help="Where the page goes: RUN_DIR/report.html, comparison.html or BENCH.html if not given."
+        ),
     ] = None,
     shared: Annotated[
         bool,

@@ -134,6 +134,7 @@ class Calibration:
             PlanError: It cannot be written.
         """
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
         except OSError as exc:
             raise PlanError(f"cannot write {path}: {exc.strerror}") from exc

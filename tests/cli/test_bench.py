@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from distfa.bench.outcome import Outcome
 from distfa.cli import app
-from distfa.errors import UsageError
+from distfa.cli.bench import show
+from distfa.errors import BenchError, UsageError
 
 
 def distfa(*args, cwd):
@@ -60,6 +61,15 @@ def test_scale_counts_what_layers_send_and_hold(tmp_path):
         assert row["payload_bytes"] == boundaries * 8 * 4 * (16 + 10)
         assert row["step_ms"] > 0
         assert row["memory_mb"] > row["arrays_mb"] > 0
+
+
+def test_a_table_is_printed_though_its_file_cannot_be_written_any_more(tmp_path, capsys):
+    """The disk was full after hours of training, and with the file went the table."""
+    outcome = Outcome(name="rules", settings={}, columns={"rule": "rule"}, rows=[{"rule": "dfa"}], machine={})
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchError, match="cannot write"):
+        show(outcome, tmp_path / "file" / "mine.json", as_json=False)
+    assert "dfa" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,10 @@ def test_the_example_is_printed_as_yaml(tmp_path):
         ((), "no cluster is described; give --cluster FILE"),
         (("--cluster", "absent.yaml"), "cannot read the cluster absent.yaml"),
         (("--cluster", "cluster.yaml", "--broadcast", "tree"), "--broadcast is 'tree'; it takes direct, relay, or"),
-        (("--calibrate", "nowhere/c.json"), "--calibrate is nowhere/c.json, but there is no folder nowhere; make it"),
+        (
+            ("--calibrate", "/proc/none/c.json"),
+            "--calibrate is /proc/none/c.json, which cannot be written: No such file",
+        ),
         (("--cluster", "cluster.yaml", "--sizes", "20"), "--sizes is '20'; it takes 2 whole numbers"),
         (("--cluster", "cluster.yaml", "--layers", "0"), "--layers is '0'; it takes whole numbers above 0"),
         (
