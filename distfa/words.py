@@ -1,6 +1,9 @@
-"""Figures in words. Every size that distfa shows, in tables, messages and pages, is in the units of ``human_bytes``."""
+"""Figures and names in words. Every size that distfa shows, anywhere, is in the units of ``human_bytes``."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
 
 KB, MB = 1e3, 1e6
 """Bytes in the columns of a table that has one unit: kB and MB, as in ``human_bytes``."""
@@ -19,3 +22,25 @@ def human_bytes(count: float) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """1 and ``layer`` as ``1 layer``, 2 as ``2 layers``."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def nearest(value: object, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The name that was most likely meant, whatever its capitals, and whether it is written with ``-`` or ``_``."""
+    plain = {_plain(name): name for name in reversed(list(names))}
+    found = difflib.get_close_matches(_plain(value), plain, n=1, cutoff=cutoff)
+    return plain[found[0]] if found else None
+
+
+def hint(value: object, names: Iterable[str]) -> str:
+    """The end of a message about a value that is not one of ``names``; empty if none of them is near."""
+    near = nearest(value, names)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def not_among(value: object, names: Collection[str]) -> str:
+    """The message for a value that is not one of ``names``, without the value, with the nearest one."""
+    return f"is not one of {', '.join(names)}{hint(value, names)}"
+
+
+def _plain(name: object) -> str:
+    return str(name).strip().lower().replace("-", "_")

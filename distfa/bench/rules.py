@@ -27,7 +27,7 @@ from distfa.experiment.subject import subject_for
 from distfa.transport.message import Direction
 from distfa.words import KB
 
-_INITS = ("aligned", "random")
+INITS = ("aligned", "random")
 COLUMNS = {
     "rule": "rule",
     "init": "init",
@@ -64,7 +64,7 @@ def measure(
     names: Sequence[str],
     *,
     seeds: int = 1,
-    inits: Sequence[str] = _INITS,
+    inits: Sequence[str] = INITS,
     beside_torch: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:

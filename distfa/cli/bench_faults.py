@@ -49,12 +49,11 @@ def faults(
     minutes on 2 cores.
     """
     from distfa.bench.faults import measure
-    from distfa.errors import UsageError
+    from distfa.core.recipe import SCHEDULES
     from distfa.runtime.faults import Fault
 
     known = {fault.value: fault for fault in Fault}
-    if unknown := [name for name in options.words(kinds) if name not in known]:
-        raise UsageError(f"--kinds names {unknown[0]!r}; there are {', '.join(known)}")
+    hit, orders = options.among("--kinds", kinds, known), options.among("--schedules", schedules, SCHEDULES)
     flags = {
         "data.name": data,
         "data.dir": data_dir,
@@ -70,8 +69,8 @@ def faults(
     with quiet():
         outcome = measure(
             options.bench_spec(hidden, flags),
-            kinds=[known[name] for name in options.words(kinds)],
-            schedules=options.words(schedules),
+            kinds=[known[name] for name in hit],
+            schedules=orders,
             alone=alone,
             soak=soak,
             every_seconds=every_seconds,

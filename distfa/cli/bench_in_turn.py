@@ -93,13 +93,15 @@ def _measure(
     as_json: bool,
 ) -> None:
     from distfa.bench.in_turn import measure
+    from distfa.core.recipe import SCHEDULES
 
+    orders = options.among("--schedules", schedules, SCHEDULES)
     with quiet():
         outcome = measure(
             options.bench_spec(hidden, flags),
             settings,
             name=name,
-            schedules=options.words(schedules),
+            schedules=orders,
             rounds=rounds,
             say=say(f"{name}: "),
         )

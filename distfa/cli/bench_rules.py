@@ -47,12 +47,14 @@ def rules(
 
     Bytes per sample are exact payload bytes from the widths of the rules: what a run on Ray counts.
     """
-    from distfa.bench.rules import measure
+    from distfa.bench.rules import INITS, measure
     from distfa.core.rules import RULES
 
     flags: dict[str, Any] = {"data.name": data, "data.dir": data_dir, "epochs": epochs, "batch_size": batch_size}
     flags |= {"optimizer.name": optimizer, "optimizer.lr": lr, "engine": engine, "model.name": model}
     flags |= {"device": device, "optimizer.schedule": lr_schedule, "max_steps": max_steps, "data.limit": limit}
     spec, names = options.bench_spec(hidden, flags), options.words(only) or tuple(RULES)
-    found = measure(spec, names, seeds=seeds, inits=options.words(inits), beside_torch=torch, say=say("rules: "))
+    found = measure(
+        spec, names, seeds=seeds, inits=options.among("--inits", inits, INITS), beside_torch=torch, say=say("rules: ")
+    )
     show(found, out, as_json=as_json)

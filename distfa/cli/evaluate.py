@@ -19,13 +19,11 @@ def evaluate(
     as_json: options.JsonObject = False,
 ) -> None:
     """Print loss and accuracy of a finished run's weights, on the data set that it was trained on."""
-    from distfa.errors import UsageError
     from distfa.experiment import strict_json
     from distfa.experiment.evaluate import evaluate_run
     from distfa.experiment.progress import counting
 
-    if split not in ("test", "train"):
-        raise UsageError(f"--split is {split!r}; it is test or train")
+    options.among("--split", split, ("test", "train"))
     with counting("evaluating", shown=not as_json) as observer:
         found = evaluate_run(run_dir, split=split, data_dir=data_dir, observer=observer)
     if as_json:

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from distfa.cli import options
 from distfa.errors import UsageError
+from distfa.words import hint
 
 if TYPE_CHECKING:
     from distfa.experiment.spec import RunSpec
@@ -67,7 +68,10 @@ def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, d
         _attached(spec, on, dry_run=dry_run)
     else:
         known = ", ".join(targets.NAMES)
-        raise UsageError(f"--on {on!r} is not a target; it takes {known}, HOST:PORT or auto, or http://HOST:8265")
+        raise UsageError(
+            f"--on {on!r} is not a target; it takes {known}, HOST:PORT or auto, or http://HOST:8265"
+            f"{hint(on, (*targets.NAMES, 'auto'))}"
+        )
 
 
 @app.command("render")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distfa.errors import UsageError
+from distfa.words import not_among
 
 if TYPE_CHECKING:
     from distfa.experiment.spec import RunSpec
@@ -67,6 +68,21 @@ def panel(name: str) -> Callable[..., Any]:
 def words(text: str) -> tuple[str, ...]:
     """The parts of ``bp,fa``."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def among(option: str, text: str, names: Collection[str]) -> tuple[str, ...]:
+    """The parts of ``sync,async``, each of which is one of ``names``.
+
+    Raises:
+        UsageError: One is not; the message names the nearest. Or there are none.
+    """
+    parts = words(text)
+    for part in parts:
+        if part not in names:
+            raise UsageError(f"{option}: {part!r} {not_among(part, names)}")
+    if not parts:
+        raise UsageError(f"{option} is {text!r}; it takes {', '.join(names)}, with commas between")
+    return parts
 
 
 def numbers(option: str, text: str, count: int | None = None, *, may_be_none: bool = False) -> tuple[int, ...]:

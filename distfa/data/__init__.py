@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from distfa.data.mnist import load_mnist
 from distfa.data.request import Request
 from distfa.data.stdlib import load_stdlib
 from distfa.errors import DataError
+from distfa.words import not_among
 
 __all__ = ["NAMES", "Dataset", "from_arrays", "load", "validate"]
 
@@ -59,8 +59,7 @@ def load(
         DataError: The name is unknown, files are missing or damaged, or a rule of ``validate`` is broken.
     """
     if name not in _LOADERS:
-        near = difflib.get_close_matches(str(name).lower().replace("-", "_"), NAMES, n=1, cutoff=0.0)
-        raise DataError(f"unknown data set {name!r}; did you mean {near[0]!r}? The names are {', '.join(NAMES)}")
+        raise DataError(f"data set {name!r} {not_among(name, NAMES)}")
     for option, value in (("limit", limit), ("classes", classes)):
         if value is not None and value < 1:
             raise DataError(f"{option} is {value}; it must be at least 1, or left out")

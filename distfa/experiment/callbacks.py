@@ -21,7 +21,7 @@ from distfa.core.records import Cut, EvalRecord, StepRecord
 from distfa.errors import SpecError
 from distfa.experiment.history import COLUMNS, History
 from distfa.experiment.observing import Progress
-from distfa.words import counted
+from distfa.words import counted, hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +250,7 @@ def column(monitor: str) -> str:
     )
     name = {"loss": "test_loss", "acc": "test_accuracy"}.get(name, name)
     if name not in COLUMNS[3:]:
-        raise SpecError(f"monitor is {monitor!r}; it must be one of {', '.join(COLUMNS[3:])}")
+        raise SpecError(f"monitor is {monitor!r}; it must be one of {', '.join(COLUMNS[3:])}{hint(name, COLUMNS[3:])}")
     return name
 
 

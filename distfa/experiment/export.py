@@ -19,6 +19,7 @@ from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.spec import GIVEN, load
 from distfa.experiment.weights import read_weights
 from distfa.files import write_whole
+from distfa.words import not_among
 
 FORMATS = {"torch": ".pt2", "onnx": ".onnx"}
 _DTYPES = {"uint8": torch.uint8, "float32": torch.float32, "float64": torch.float64}
@@ -104,7 +105,7 @@ def format_of(asked: str | None, out: str | Path | None) -> str:
         UsageError: It is unknown, or the two differ.
     """
     if asked is not None and asked not in FORMATS:
-        raise UsageError(f"the format is {asked!r}; it is one of {', '.join(FORMATS)}")
+        raise UsageError(f"format {asked!r} {not_among(asked, FORMATS)}")
     suffix = "" if out is None else Path(out).suffix.lower()
     meant = next((name for name, ending in FORMATS.items() if ending == suffix), None)
     if None not in (asked, meant) and asked != meant:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from distfa.words import counted
+from distfa.words import counted, hint
 
 COLUMNS = ("epoch", "step", "seconds", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 Row = dict[str, Any]
@@ -30,7 +30,9 @@ class History:
 
     def __getitem__(self, column: str) -> list[Any]:
         if column not in COLUMNS:
-            raise KeyError(f"{column!r} is not a column of the history; there are {', '.join(COLUMNS)}")
+            raise KeyError(
+                f"{column!r} is not a column of the history; there are {', '.join(COLUMNS)}{hint(column, COLUMNS)}"
+            )
         return [row.get(column) for row in self.rows]
 
     @property

@@ -12,6 +12,7 @@ from distfa.errors import UsageError
 from distfa.experiment.spec import RunSpec
 from distfa.files import write_whole
 from distfa.version import __version__
+from distfa.words import not_among
 
 SPEC = "spec.yaml"
 FILES = {
@@ -36,7 +37,7 @@ def rendered(spec: RunSpec, target: str) -> dict[str, str]:
         UsageError: There is nothing to render for such a target.
     """
     if target != "all" and target not in FILES:
-        raise UsageError(f"nothing is rendered for target {target!r}; it takes {', '.join(FILES)} or all")
+        raise UsageError(f"nothing is rendered for target {target!r}, which {not_among(target, (*FILES, 'all'))}")
     names = [name for key, names in FILES.items() if target in ("all", key) for name in names]
     spec = in_cluster(spec)
     templates = jinja2.Environment(

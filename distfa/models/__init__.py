@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from distfa.models.dense import ResidualMLPBlock, mlp, residual_mlp
 from distfa.models.images import ResidualBlock, convnet, lenet, resnet20
 from distfa.models.sequences import CausalAttention, TokenEmbedding, TransformerBlock, transformer
 from distfa.models.user import load
+from distfa.words import hint
 
 __all__ = [
     "MODELS",
@@ -73,10 +73,9 @@ def build(name: str, samples: Samples) -> nn.Module:
     if ":" in name:
         return load(name)
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SpecError(
-            f"model {name!r} is not one of {', '.join(MODELS)}, nor of the form package.module:function{hint}"
+            f"model {name!r} is not one of {', '.join(MODELS)}, nor of the form package.module:function"
+            f"{hint(name, MODELS)}"
         )
     return MODELS[name](samples)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from distfa.errors import ModelError, SpecError
+from distfa.words import hint
 
 
 def load(path: str) -> nn.Module:
@@ -69,9 +69,7 @@ def _find(module: ModuleType, function: str, path: str) -> Any:
             f"model {path!r}: {function} is a {type(found).__name__}; name a function that returns the model"
         )
     own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    near = difflib.get_close_matches(function, own, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise SpecError(f"model {path!r}: {module.__file__} has no function {function!r}{hint}")
+    raise SpecError(f"model {path!r}: {module.__file__} has no function {function!r}{hint(function, own)}")
 
 
 def _describe(exc: BaseException) -> str:

@@ -21,6 +21,7 @@ from distfa.plan.build import Setting
 from distfa.plan.calibration import Calibration
 from distfa.plan.cluster import Cluster, place
 from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.words import hint
 
 
 class Planned:
@@ -137,5 +138,8 @@ def fanout(text: str) -> int | None:
         return None if text == "direct" else 1
     kind, _, width = text.partition(":")
     if kind != "tree" or not width.isdigit() or int(width) < 1:
-        raise PlanError(f"--broadcast is {text!r}; it takes direct, relay, or tree:K with K of 1 or more, as tree:8")
+        raise PlanError(
+            f"--broadcast is {text!r}; it takes direct, relay, or tree:K with K of 1 or more, as tree:8"
+            f"{hint(text, ('direct', 'relay', 'tree:8'))}"
+        )
     return int(width)

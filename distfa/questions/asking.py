@@ -12,9 +12,9 @@ from distfa.bench.pace import Say
 from distfa.errors import BenchError, SpecError
 from distfa.experiment import strict_json
 from distfa.experiment.report.page import box, definitions, document, section, write_page
-from distfa.experiment.spec.schema import not_among
 from distfa.questions import classes, conservation, depth, dominance, label_noise, svg
 from distfa.questions.base import Answer, Asked, Question
+from distfa.words import not_among
 
 _ALL = (conservation, classes, dominance, label_noise, depth)
 QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _ALL}

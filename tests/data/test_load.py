@@ -20,7 +20,9 @@ def test_the_names_are_those_documented():
     [("minst", "mnist"), ("MNIST", "mnist"), ("fashion-mnist", "fashion_mnist"), ("cifar-100", "cifar100")],
 )
 def test_an_unknown_name_names_the_nearest(name, near):
-    with pytest.raises(DataError, match=f"unknown data set '{name}'; did you mean '{near}'.*digits, stdlib, mnist"):
+    with pytest.raises(
+        DataError, match=f"data set '{name}' is not one of digits, stdlib, mnist, .*did you mean '{near}'"
+    ):
         load(name)
 
 

@@ -75,7 +75,7 @@ def test_a_model_from_python_is_given_again(tmp_path):
     raw = torch.from_numpy(digits.test_x.reshape(-1, *digits.shape))
     own = net.eval()(((raw.float().flatten(1) - float(digits.mean[0])) / float(digits.std[0])).reshape(-1, 1, 8, 8))
     assert torch.allclose(torch.export.load(file).module()(raw), own, atol=1e-5)
-    with pytest.raises(UsageError, match="the format is 'pickle'; it is one of torch, onnx"):
+    with pytest.raises(UsageError, match="format 'pickle' is not one of torch, onnx"):
         distfa.export(path, format="pickle", model=net)
 
 

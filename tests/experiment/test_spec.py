@@ -53,6 +53,25 @@ def test_numbers_are_numbers_however_they_are_written():
     assert type(spec.epochs) is int
 
 
+FREE = ("model.name", "wire.host", "wire.ports", "launch.python", "launch.ray")
+ENUMERATED = {key: value for key, value in flat(RunSpec().model_dump()).items() if type(value) is str}
+
+
+@pytest.mark.parametrize("key", sorted(set(ENUMERATED) - set(FREE)))
+def test_a_value_in_capitals_or_misspelt_gets_the_one_that_was_meant(key):
+    """``--rule DFA`` named all rules and not the one that was meant."""
+    value = ENUMERATED[key]
+    for wrong in (value.upper(), value.title(), value + value[-1], value.replace("_", "-") + "s"):
+        with pytest.raises(SpecError, match=f"'{wrong}' is not one of .*did you mean '{value}'"):
+            load(None, [(key, wrong)])
+
+
+@pytest.mark.parametrize(("wrong", "key"), [("Rule", "rule"), ("EPOCHS", "epochs"), ("Batch-Size", "batch_size")])
+def test_a_key_in_capitals_gets_the_one_that_was_meant(wrong, key):
+    with pytest.raises(SpecError, match=f"unknown key '{wrong}' in the spec; did you mean '{key}'"):
+        load(None, [(wrong, 1)])
+
+
 def test_a_path_is_text(tmp_path):
     assert parse({"run_dir": tmp_path, "data": {"dir": tmp_path}}).data.dir == str(tmp_path)
 

@@ -144,5 +144,7 @@ def test_compose_starts_as_many_containers_as_nodes_behind_a_token(shape):
 
 
 def test_a_target_without_files_is_refused():
-    with pytest.raises(UsageError, match="nothing is rendered for target 'moon'; it takes docker, kuberay, slurm"):
+    with pytest.raises(
+        UsageError, match="nothing is rendered for target 'moon', which is not one of docker, kuberay, slurm"
+    ):
         render.rendered(spec(), "moon")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import re
 import textwrap
@@ -13,7 +12,8 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from distfa.experiment.spec.schema import RunSpec, not_among
+from distfa.experiment.spec.schema import RunSpec
+from distfa.words import nearest, not_among
 
 
 def dump(spec: RunSpec, *, explain: bool = False) -> str:
@@ -109,23 +109,24 @@ def _hint(unknown: str) -> str:
         key = meant.format(last.lower())
         python = f" (in Python {key.replace('.', '__')}=...)" if "." in key else ""
         return f"; did you mean {key!r}{python}?"
-    near = difflib.get_close_matches(unknown, _keys(), n=1, cutoff=0.75) or _near_end(last, _keys(), cutoff=0.8)
-    return f"; did you mean {near[0]!r}?" if near else "; 'distfa spec' lists all keys"
+    near = nearest(unknown, _keys(), cutoff=0.75) or _near_end(last, _keys(), cutoff=0.8)
+    return f"; did you mean {near!r}?" if near else "; 'distfa spec' lists all keys"
 
 
 def _hint_within(part: str, last: str, within: list[str]) -> str:
     """A hint for a part of the spec: its key that was meant; else a key of that name elsewhere; else all its keys."""
     meant = _MEANT.get(last.lower(), "").format(last.lower())
-    near = [meant] if meant.startswith(f"{part}.") else _near_end(last, _below(part), cutoff=0.75)
+    near = meant if meant.startswith(f"{part}.") else _near_end(last, _below(part), cutoff=0.75)
     if not near and last in keys_of(""):
-        near = [last]
-    return f"; did you mean {near[0]!r}?" if near else f"; {part} has {', '.join(within)}"
+        near = last
+    return f"; did you mean {near!r}?" if near else f"; {part} has {', '.join(within)}"
 
 
-def _near_end(last: str, keys: list[str], *, cutoff: float) -> list[str]:
+def _near_end(last: str, keys: list[str], *, cutoff: float) -> str | None:
     """The key whose last word is nearly this one."""
     ends = {key.rpartition(".")[2]: key for key in reversed(keys)}
-    return [ends[end] for end in difflib.get_close_matches(last, ends, n=1, cutoff=cutoff)]
+    end = nearest(last, ends, cutoff=cutoff)
+    return None if end is None else ends[end]
 
 
 def _below(part: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Collection
@@ -21,6 +20,7 @@ from distfa.runtime.job import Job
 from distfa.runtime.launch_config import LaunchConfig
 from distfa.runtime.placement import ClusterConfig
 from distfa.transport.base import WireConfig
+from distfa.words import not_among
 
 _BESIDE_CUTS = {"seconds", "keep", "dir", "at_evaluation"}
 _CODECS = (codecs.LOSSLESS, AUTO, *codecs.CODECS)
@@ -36,12 +36,6 @@ def _one_of(names: Collection[str]) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
-
-
-def not_among(value: object, names: Collection[str]) -> str:
-    """The message for a value that is not one of ``names``, with the nearest one."""
-    near = difflib.get_close_matches(str(value), list(names), n=1)
-    return f"is not one of {', '.join(names)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def named(value: object) -> object:
