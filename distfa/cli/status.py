@@ -78,12 +78,11 @@ def _last_written(path: Path) -> float:
 
 def _checkpoint(run: Run) -> int | None:
     """The step of the last whole checkpoint."""
-    from distfa.experiment.checkpoint import Store
-    from distfa.experiment.run_dir import CHECKPOINTS
+    from distfa.experiment.shelf import shelf_of
 
-    asked = run.spec.get("checkpoint") or {}
+    asked = (run.spec.get("checkpoint") or {}).get("dir")
     try:
-        return next(iter(Store(asked.get("dir") or str(run.path / CHECKPOINTS), keep=1).steps()), None)
+        return next(iter(shelf_of(run.path, run.about, asked=asked, began_with=asked).steps()), None)
     except CheckpointError:  # a place that this machine cannot open
         return None
 

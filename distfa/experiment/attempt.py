@@ -17,19 +17,13 @@ from distfa.core import rules
 from distfa.core.order import audit, steps, steps_per_epoch
 from distfa.core.records import Cut, Record
 from distfa.data import Dataset
-from distfa.errors import (
-    CheckpointError,
-    DistfaError,
-    LayerError,
-    LayerLost,
-    TransportError,
-)
+from distfa.errors import DistfaError, LayerError, LayerLost, TransportError
 from distfa.experiment import collapse, engines, notes, run_log
 from distfa.experiment import run_dir as run_dirs
-from distfa.experiment.checkpoint import Checkpoint, Store
+from distfa.experiment.checkpoint import Checkpoint
 from distfa.experiment.engines import entered
-from distfa.experiment.keeper import Keeper
-from distfa.experiment.observing import Observer, Progress
+from distfa.experiment.going_on import GoingOn
+from distfa.experiment.observing import Observer, Progress, StatefulObserver
 from distfa.experiment.recorder import Recorder
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
 from distfa.experiment.spec import RunSpec
@@ -72,16 +66,9 @@ class Attempt:
         plain = not spec.label_smoothing and spec.class_weights is None
         loss = spec.loss if plain else "another"  # for which the loss of a constant answer is not known
         self._watcher = collapse.watch(loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
-        place = spec.checkpoint.dir or str(run_dir.path / run_dirs.CHECKPOINTS)
-        self._keeper = Keeper(
-            Store(place, keep=spec.checkpoint.keep),
-            least_seconds=spec.checkpoint.seconds,
-            tell=self._tell,
-            note=self.log,
-        )
+        self._going_on = GoingOn(spec, run_dir, self._identity, observer, tell=self._tell, note=self.log)
         self._job, self._begin = self._numbered(job), Begin()
         self._recoveries: list[dict[str, Any]] = run_dir.about.setdefault("recoveries", [])
-        self._in_a_row, self._kept_before = 0, 0
         self._engine: engines.Engine | None = None
         self._recorder = Recorder(run_dir, spec, steps=self._steps, boundaries=self._boundaries, layers=self._layers)
         self._stop: str | None = None
@@ -89,17 +76,18 @@ class Attempt:
         self.rescued: dict[str, Tensor] | None = None
 
     def go_on(self) -> None:
-        """Take the last checkpoint of the run directory; go on from the start if there is none.
+        """Take the last checkpoint of the run directory; go on from the start if none has been written.
 
         Raises:
-            CheckpointError: It belongs to another run: another spec, network or data.
+            CheckpointError: It is of another spec, model or data; or one has been written and is not found.
         """
-        found = self._keeper.latest()
+        found = self._going_on.find()
         if found is not None:
-            notes.require_same(self._identity, found.notes, self._run_dir.path)
             self._go_back(found.notes, found)
-        else:
-            self._run_dir.rewind(0, 0)
+            return
+        notes.require_same(self._identity, notes.began_with(self._run_dir), self._run_dir.path)
+        notes.require_same_start(self._subject.start_digest(self._spec), self._run_dir)
+        self._run_dir.rewind(0, 0)
 
     def carry_out(self) -> tuple[Result, dict[str, Tensor]]:
         inputs, targets = raw_samples(self._job.recipe.network, self._dataset)
@@ -112,31 +100,31 @@ class Attempt:
             self._job = dataclasses.replace(self._job, activations=engine.job.activations, errors=engine.job.errors)
             if not self._job.first:
                 self._note(collapse.of_settings(self._rule))
-            start = self._notes()
             self.log(f"training begins, engine {self._spec.engine}")
             self._show(None)
+            self._going_on.begin()
+            start = self._notes()
             try:
                 weights = self._trained(engine, start)
             except (LayerLost, TransportError):
                 raise
             except BaseException:
-                self._keeper.last()  # while the layers can still give their state
+                self._going_on.last()  # while the layers can still give their state
                 raise
-            self._keeper.settle()
+            self._going_on.settle()
             self._audit(weights)
             boundaries, facts = self._boundaries(), engine.facts()
-        result = self._result(boundaries, facts)
-        self._run_dir.finish(weights, result.as_dict())
+        choice = self._observer.choose(weights) if isinstance(self._observer, StatefulObserver) else None
+        result, kept = self._result(boundaries, facts), weights
+        if choice is not None:
+            result, kept = choice.put_into(result), dict(choice.weights)
+        self._run_dir.finish(kept, result.as_dict(), last=None if kept is weights else weights)
         self.log("the run has finished")
-        return result, weights
+        return result, kept
 
     def kept(self) -> int | None:
         """The step of the last whole checkpoint; None if there is none, or if they cannot be read."""
-        self._keeper.settle()
-        try:
-            return next(iter(self._keeper.steps()), None)
-        except CheckpointError:
-            return None
+        return self._going_on.kept()
 
     def _trained(self, engine: engines.Engine, start: Mapping[str, Any]) -> dict[str, Tensor]:
         """Train, with as many recoveries as it takes, and return the weights."""
@@ -145,6 +133,8 @@ class Attempt:
             try:
                 if failure is not None:
                     self._recover(failure, engine, start)
+                if self._stop is not None and self._begin.layers:  # the run had ended at this cut
+                    return _model_of(self._begin.layers.values())
                 for record in engine.records(self._recorder.tick):
                     self._take(record)
                     if self._stop is not None and isinstance(record, Cut):
@@ -153,7 +143,7 @@ class Attempt:
                 return engine.state()
             except DistfaError as exc:
                 self._keep_errors(engine)
-                failure = self._curable(exc)
+                failure = self._going_on.curable(exc)
             except (KeyboardInterrupt, SystemExit):
                 self.rescued = self._so_far(engine)
                 raise
@@ -162,8 +152,8 @@ class Attempt:
         """The weights of an interrupted run, from this process or from the last cut; None if there are none."""
         if self._spec.engine == "serial":
             return engine.state() if self.tally.steps else None
-        self._keeper.last()
-        found = self._keeper.latest()
+        self._going_on.last()
+        found = self._going_on.find()
         return None if found is None else _model_of(found.layers.values())
 
     def _weights_at_cut(self) -> dict[str, Tensor]:
@@ -179,11 +169,12 @@ class Attempt:
         self.tally.add(record)
         self._recorder.log(record, self.tally)
         self._note(self._watcher.add(record))
+        self._going_on.note()
         if isinstance(record, Cut):
             self._cut, self._at_cut = record.step, []
             self._show(record)
             snapshots = self._at_cut or entered(self._engine).snapshots(record.step)
-            self._keeper.offer(record.step, snapshots, self._notes())
+            self._going_on.offer(record.step, snapshots, self._notes())
             return
         self._harm()
         self._show(record)
@@ -203,12 +194,13 @@ class Attempt:
         """What a checkpoint that is made now must hold beside the state of the layers."""
         books, log_bytes = entered(self._engine).books(), self._run_dir.metrics_bytes
         codecs = {"codecs": {"activations": self._job.activations, "errors": self._job.errors}}
-        return self._identity | codecs | notes.progress(self.tally, self._watcher.seen, books, log_bytes)
+        return self._identity | codecs | notes.progress(self.tally, self._watcher.seen, books, log_bytes, self._stop)
 
     def _go_back(self, noted: Mapping[str, Any], found: Checkpoint | None) -> None:
         """Go on where the notes were made, with the layers of a checkpoint or with those of the start."""
         step = found.step if found else 0
         self.tally, self._watcher.seen = notes.tally_of(noted), notes.seen_of(noted)
+        self._stop = noted.get("stop")
         self._begin = Begin(
             layers=found.layers if found else {}, books=noted["books"], traffic=found.traffic if found else {}
         )
@@ -222,24 +214,6 @@ class Attempt:
         """The job under this attempt's number. Every message carries it, and older messages are refused."""
         return dataclasses.replace(job, run_id=f"{self._run_id}-{self._run_dir.about['attempt']}")
 
-    def _curable(self, failure: DistfaError) -> DistfaError:
-        """The failure, if what was lost can be replaced.
-
-        Raises:
-            DistfaError: The failure itself, if it would only come again or has come too often.
-        """
-        most = self._spec.ray.max_recoveries
-        if not most or not isinstance(failure, LayerLost | TransportError) or self._spec.engine == "serial":
-            raise failure
-        self._keeper.settle()
-        self._in_a_row = 1 if self._keeper.written > self._kept_before else self._in_a_row + 1
-        self._kept_before = self._keeper.written
-        if self._in_a_row > most:
-            raise type(failure)(
-                f"{failure}; {most} recoveries since the last checkpoint did not help (ray.max_recoveries)"
-            ) from failure
-        return failure
-
     def _recover(self, failure: DistfaError, engine: engines.Engine, start: Mapping[str, Any]) -> None:
         """Go back to the last checkpoint, and on from there.
 
@@ -247,8 +221,9 @@ class Attempt:
             DistfaError: Something else was lost in the meantime.
         """
         began, lost = time.monotonic(), self.tally.steps
-        found = self._keeper.latest()
+        found = self._going_on.find()
         self._go_back(found.notes if found else start, found)
+        self._going_on.remind()
         self._run_dir.about["attempt"] += 1
         self._run_dir.note()
         self._job = self._numbered(self._job)

@@ -3,12 +3,13 @@
     step-00000100/
         layer-001.safetensors     all state of one layer (``Layer.state_dict``)
         ...
+        callbacks.pt              what callbacks remember, if there are any (memory.py)
         manifest.json             written last: without it there is no checkpoint
 
-The manifest holds the digest of every shard and of itself, so that an incomplete or altered checkpoint is noticed and
-the one before it is used. The process that drives the run fetches the shards and writes them while training goes on. So
-layers need no common file system, and a lost node takes no checkpoint with it. The place is a directory or any URL that
-fsspec knows.
+The manifest holds the digest of every file and of itself, so that an incomplete or altered checkpoint is noticed and
+the one before it is used. It says whose it is, by the id of the run (shelf.py). The process that drives the run fetches
+the shards and writes them while training goes on. So layers need no common file system, and a lost node takes no
+checkpoint with it. The place is a directory or any URL that fsspec knows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,14 +29,15 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from distfa.errors import CheckpointError
-from distfa.experiment import strict_json
+from distfa.experiment import memory, strict_json
 from distfa.files import write_whole
 from distfa.runtime.worker import Snapshot
 from distfa.transport.message import Kind, Link
 from distfa.transport.port import Traffic
 
-FORMAT = 1
-_MANIFEST = "manifest.json"
+FORMAT = 2
+_READ = (1, FORMAT)  # format 1 says neither whose it is nor what callbacks remember
+_MANIFEST, _MEMORY = "manifest.json", "callbacks.pt"
 _NAME = re.compile(r"step-(\d+)$")
 _TRAFFIC = TypeAdapter(list[tuple[Link, Kind, Traffic]])
 
@@ -49,12 +51,14 @@ class Checkpoint:
         layers: The ``state_dict`` of every layer, by its number.
         traffic: What every link had carried, by kind.
         notes: What else the run needs to go on, as JSON can hold it.
+        memory: What callbacks remembered; None if nothing was kept of them.
     """
 
     step: int
     layers: dict[int, dict[str, Tensor]]
     traffic: dict[tuple[Link, Kind], Traffic]
     notes: dict[str, Any]
+    memory: Any = None
 
 
 class Store:
@@ -63,29 +67,35 @@ class Store:
     Args:
         place: A directory, or a URL for fsspec; it is made when the first checkpoint is written.
         keep: How many of the latest checkpoints are kept.
+        run: The name of the run's own folder there, if several runs share the place.
+
+    Attributes:
+        root: Where it is, as messages name it.
 
     Raises:
         CheckpointError: fsspec does not know such a URL, or lacks the package for it.
     """
 
-    def __init__(self, place: str, *, keep: int) -> None:
+    def __init__(self, place: str, *, keep: int, run: str = "") -> None:
         self._keep = keep
         try:
-            self._files, self._root = fsspec.core.url_to_fs(place)
+            self._files, root = fsspec.core.url_to_fs(place)
         except Exception as exc:  # each kind of place has its own errors
             raise CheckpointError(
                 f"checkpoint.dir is {place!r}, and fsspec cannot open such a place: {exc}; give a directory, or "
                 'install the package it names (pip install "distfa[s3]" for s3://)'
             ) from exc
         self._local = "file" in (self._files.protocol if isinstance(self._files.protocol, tuple) else ())
+        self.root = f"{root}/{run}" if run else str(root)
 
-    def write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any]) -> int:
-        """Write a checkpoint, then remove old ones and incomplete ones; returns its bytes.
+    def write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any], remembered: Any = None) -> int:
+        """Write a checkpoint, then remove earlier ones that are old or incomplete; returns its bytes.
 
         Args:
             step: The next one.
             snapshots: The snapshots of all layers, in order; taken one at a time.
             notes: What else the run needs to go on, as JSON can hold it.
+            remembered: What callbacks remember; None for nothing.
 
         Raises:
             CheckpointError: It cannot be written; the part that was written is removed.
@@ -96,11 +106,14 @@ class Store:
                 self._files.makedirs(folder, exist_ok=True)
             for number, snapshot in enumerate(snapshots, start=1):
                 content, name = safetensors.torch.save(_contiguous(snapshot.state)), f"layer-{number:03d}.safetensors"
-                self._put(f"{folder}/{name}", content)
-                shards.append({"layer": number, "file": name, "bytes": len(content), "sha256": _sha256(content)})
+                shards.append({"layer": number, **self._put_named(folder, name, content)})
                 traffic += [(link, kind, sent) for (link, kind), sent in snapshot.traffic.items()]
                 size += len(content)
             manifest = {"format": FORMAT, "step": step, "shards": shards, **notes}
+            if remembered is not None:
+                content = memory.packed(remembered)
+                manifest["memory"] = self._put_named(folder, _MEMORY, content)
+                size += len(content)
             manifest["traffic"] = _TRAFFIC.dump_python(traffic, mode="json")
             text = strict_json.dumps(manifest)
             self._put(f"{folder}/{_MANIFEST}", f"{_sha256(text.encode())}\n{text}\n".encode())
@@ -108,8 +121,7 @@ class Store:
             self._remove(folder)
             raise
         with contextlib.suppress(CheckpointError):  # this checkpoint is whole; the next one tries again to remove
-            for other in set(self._begun()) - set(self.steps()[: self._keep]):  # old, or incomplete
-                self._remove(self._folder(other))
+            self._remove_before(step)
         return size
 
     def steps(self) -> list[int]:
@@ -119,7 +131,7 @@ class Store:
             CheckpointError: The place cannot be read.
         """
         begun = self._begun()
-        with self._named(f"look for checkpoints in {self._root}"):
+        with self._named(f"look for checkpoints in {self.root}"):
             whole = [n for n in begun if self._files.exists(f"{self._folder(n)}/{_MANIFEST}")]
         return sorted(whole, reverse=True)
 
@@ -135,15 +147,15 @@ class Store:
         if _sha256(text.encode()) != digest:
             raise CheckpointError(f"the checkpoint of step {step} is damaged: {path} is not what was written")
         manifest: dict[str, Any] = strict_json.numbers(json.loads(text))
-        if manifest["format"] != FORMAT:
+        if manifest["format"] not in _READ:
             raise CheckpointError(
                 f"the checkpoint of step {step} has format {manifest['format']}, and this version of distfa reads "
-                f"{FORMAT}; go on with the version that wrote it"
+                f"formats up to {FORMAT}; go on with the version that wrote it"
             )
         return manifest
 
     def read(self, step: int) -> Checkpoint:
-        """Read a whole checkpoint and compare every shard with its digest.
+        """Read a whole checkpoint and compare every file with its digest.
 
         Raises:
             CheckpointError: It is incomplete or altered, or has the format of another version; the message names the
@@ -151,40 +163,52 @@ class Store:
         """
         manifest, layers = self.notes(step), {}
         for shard in manifest["shards"]:
-            path = f"{self._folder(step)}/{shard['file']}"
-            content = self._get(path, step)
-            if _sha256(content) != shard["sha256"]:
-                raise CheckpointError(
-                    f"the checkpoint of step {step} is damaged: {path} is not what was written ({len(content)} bytes, "
-                    f"{shard['bytes']} were written)"
-                )
-            layers[shard["layer"]] = safetensors.torch.load(content)
+            layers[shard["layer"]] = safetensors.torch.load(self._get_named(step, shard))
+        kept = manifest.get("memory")
+        remembered = None if kept is None else memory.unpacked(self._get_named(step, kept))
         try:
             traffic = {(link, kind): sent for link, kind, sent in _TRAFFIC.validate_python(manifest["traffic"])}
         except ValidationError as exc:
             raise CheckpointError(f"the checkpoint of step {step} cannot be read: {exc}") from exc
-        return Checkpoint(step=step, layers=layers, traffic=traffic, notes=manifest)
-
-    def latest(self) -> Iterator[Checkpoint | CheckpointError]:
-        """The errors of damaged checkpoints, then the latest good one; nothing if there is none."""
-        for step in self.steps():
-            try:
-                yield self.read(step)
-                return
-            except CheckpointError as exc:
-                yield exc
+        return Checkpoint(step=step, layers=layers, traffic=traffic, notes=manifest, memory=remembered)
 
     def _begun(self) -> list[int]:
         """The steps that have a folder, whether complete or not."""
-        with self._named(f"look for checkpoints in {self._root}"):
+        with self._named(f"look for checkpoints in {self.root}"):
             try:
-                found = [PurePosixPath(path).name for path in self._files.ls(self._root, detail=False)]
+                found = [PurePosixPath(path).name for path in self._files.ls(self.root, detail=False)]
             except FileNotFoundError:
                 return []
         return [int(match[1]) for match in map(_NAME.search, found) if match]
 
+    def _remove_before(self, step: int) -> None:
+        """Remove what is earlier than a whole checkpoint, but for those that are kept.
+
+        What is later stays: a later one that is whole is never removed for an earlier one that was late.
+        """
+        kept = [n for n in self.steps() if n <= step][: self._keep]
+        for other in self._begun():
+            if other < step and other not in kept:
+                self._remove(self._folder(other))
+
     def _folder(self, step: int) -> str:
-        return f"{self._root}/step-{step:08d}"
+        return f"{self.root}/step-{step:08d}"
+
+    def _put_named(self, folder: str, name: str, content: bytes) -> dict[str, Any]:
+        """Write a file; returns what the manifest says of it."""
+        self._put(f"{folder}/{name}", content)
+        return {"file": name, "bytes": len(content), "sha256": _sha256(content)}
+
+    def _get_named(self, step: int, said: Mapping[str, Any]) -> bytes:
+        """The content of a file of which the manifest says this."""
+        path = f"{self._folder(step)}/{said['file']}"
+        content = self._get(path, step)
+        if _sha256(content) != said["sha256"]:
+            raise CheckpointError(
+                f"the checkpoint of step {step} is damaged: {path} is not what was written ({len(content)} bytes, "
+                f"{said['bytes']} were written)"
+            )
+        return content
 
     def _put(self, path: str, content: bytes) -> None:
         """Write a file, whole or not at all."""

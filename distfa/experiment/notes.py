@@ -14,10 +14,12 @@ from distfa.data import Dataset
 from distfa.errors import CheckpointError
 from distfa.experiment.collapse import Seen
 from distfa.experiment.result import Tally
+from distfa.experiment.run_dir import RunDir, read_network
 from distfa.experiment.spec import RunSpec, flat
 from distfa.version import __version__
 
 _TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(Seen)
+_WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
 
 
 def identity(spec: RunSpec, network: Network, dataset: Dataset) -> dict[str, Any]:
@@ -25,18 +27,49 @@ def identity(spec: RunSpec, network: Network, dataset: Dataset) -> dict[str, Any
     return {
         "distfa": __version__,
         "spec": spec.deciding(),
-        "network": hashlib.sha256(repr(network).encode()).hexdigest(),
+        "network": _digest(network),
         "data": dataset.digest,
     }
 
 
-def progress(tally: Tally, seen: Seen, books: Mapping[str, float], metrics_bytes: int) -> dict[str, Any]:
-    """How far the run has come."""
+def began_with(run_dir: RunDir) -> dict[str, Any]:
+    """``identity`` of a run as its directory tells it, for a run without a checkpoint."""
+    about = run_dir.about
+    return {
+        "spec": run_dir.read_spec().deciding(),
+        "network": _digest(read_network(about)),
+        "data": about.get("data_digest"),
+    }
+
+
+def require_same_start(start: str | None, run_dir: RunDir) -> None:
+    """Refuse to begin a run anew from other weights than it began with.
+
+    Args:
+        start: ``Subject.start_digest`` as it is now.
+        run_dir: The run's directory.
+
+    Raises:
+        CheckpointError: They are others.
+    """
+    then = run_dir.about.get("start")
+    if then is not None and start != then:
+        raise CheckpointError(
+            f"the run in {run_dir.path} has no checkpoint yet, and it began from other weights than the model has now; "
+            "give the model these weights again (after an interrupted fit: trainer.reset()), or start a new run"
+        )
+
+
+def progress(
+    tally: Tally, seen: Seen, books: Mapping[str, float], metrics_bytes: int, stop: str | None
+) -> dict[str, Any]:
+    """How far the run has come, and why it ends here, if a callback has said so."""
     return {
         "tally": _TALLY.dump_python(tally),
         "seen": _SEEN.dump_python(seen),
         "books": dict(books),
         "metrics_bytes": metrics_bytes,
+        "stop": stop,
     }
 
 
@@ -61,7 +94,7 @@ def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path
     Raises:
         CheckpointError: They differ; the message says in what.
     """
-    now, then = flat(mine["spec"]), flat(theirs["spec"])
+    now, then = _deciding(mine), _deciding(theirs)
     if other := sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key)):
         key = other[0]
         raise CheckpointError(
@@ -74,3 +107,21 @@ def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path
         raise CheckpointError(
             f"the data are not those of the run in {where} (their digests differ); give the same, or start a new run"
         )
+
+
+def are_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether ``require_same`` accepts them."""
+    try:
+        require_same(mine, theirs, Path())
+    except CheckpointError:
+        return False
+    return True
+
+
+def _digest(network: Network) -> str:
+    return hashlib.sha256(repr(network).encode()).hexdigest()
+
+
+def _deciding(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the spec that decide; not where the data are, which their digest says better."""
+    return {key: value for key, value in flat(noted["spec"]).items() if key not in _WHERE_DATA_ARE}

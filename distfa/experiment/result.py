@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -45,6 +46,9 @@ class Result:
         alignment: The last probe; None without one.
         renewals: How often feedback was renewed, under ``feedback.renew``.
         stopped: Why a callback ended it early; None if none did.
+        best: Of a run that ends with its best weights (``BestWeights``): ``monitor``, its ``figure``, the ``step`` and
+            ``epoch`` they are from, and ``last``, the figures of the last weights. Losses and accuracies above are
+            then those of the best weights. None for a run that ends with its last weights.
         findings: What a reader must not miss: signs of collapse, settings that cannot go well (collapse.py).
         recoveries: How often, where and why the run went back to a checkpoint.
         facts: What else the engine has to say.
@@ -71,6 +75,7 @@ class Result:
     alignment: dict[str, Any] | None = None
     renewals: int = 0
     stopped: str | None = None
+    best: dict[str, Any] | None = None
     findings: list[dict[str, Any]] = field(default_factory=list)
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -101,8 +106,15 @@ def summary(result: Result) -> str:
     )
     if result.stopped:
         lines.append(f"stopped early: {result.stopped}")
+    if result.best:
+        lines.append(in_words(result.best))
     lines += [f"{finding['finding']}: {finding['text']}" for finding in result.findings]
     return "\n".join([*lines, f"run directory: {result.run_dir}"])
+
+
+def in_words(best: Mapping[str, Any]) -> str:
+    """Which weights a run ended with, if not the last ones (``Result.best``)."""
+    return f"weights: the best by {best['monitor']} ({best['figure']:.4f}), of step {best['step']:,}, not the last ones"
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,6 +39,7 @@ def run(
     model: nn.Sequential | None = None,
     observer: Observer = lambda progress: None,
     resume: Path | None = None,
+    earlier_fits: int = 0,
     faults: Sequence[Planned] = (),
 ) -> tuple[Result, dict[str, Tensor]]:
     """Carry out a run.
@@ -49,7 +51,8 @@ def run(
         model: The module that the network describes. Its layers start from it; in a network of plain layers only with
             ``init: given``. The module is not changed.
         observer: Called as the run goes on.
-        resume: A run directory: that run goes on from its last checkpoint, or from the start if it has none.
+        resume: A run directory: that run goes on from its last checkpoint, or from the start if it has written none.
+        earlier_fits: How many fits of a ``Trainer`` came before this one.
         faults: Faults that are caused in its layers on purpose, in order of steps.
 
     Returns:
@@ -67,18 +70,23 @@ def run(
         test_rows=len(dataset.test_x),
         audit_rows=0 if model is None else _AUDIT_ROWS,
     )
-    run_dir = _created(spec, network, dataset, job.run_id) if resume is None else run_dirs.RunDir.reopen(resume)
+    about = {"run_id": job.run_id, "earlier_fits": earlier_fits, "start": subject.start_digest(spec)}
+    run_dir = _created(spec, network, dataset, about) if resume is None else run_dirs.RunDir.reopen(resume)
     job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
-    attempt = Attempt(spec, job, subject, dataset, run_dir, observer, faults)
-    with run_log.kept(run_dir.path / run_dirs.LOG, job.run_id):
+    with run_log.kept(run_dir.path.absolute() / run_dirs.LOG, job.run_id):
+        try:
+            attempt = Attempt(spec, job, subject, dataset, run_dir, observer, faults)
+            if resume is not None:
+                attempt.go_on()
+        except BaseException:
+            run_dir.give_back()
+            raise
         return _to_its_end(attempt, run_dir, resume)
 
 
 def _to_its_end(attempt: Attempt, run_dir: run_dirs.RunDir, resume: Path | None) -> tuple[Result, dict[str, Tensor]]:
     """The result and the weights; what ends the run early is also written to the run directory."""
     try:
-        if resume is not None:
-            attempt.go_on()
         return attempt.carry_out()
     except (Exception, KeyboardInterrupt, SystemExit) as exc:  # Ray turns SIGTERM into SystemExit
         done = attempt.tally.steps
@@ -98,10 +106,9 @@ def _to_its_end(attempt: Attempt, run_dir: run_dirs.RunDir, resume: Path | None)
         raise failure from exc
 
 
-def _created(spec: RunSpec, network: Network, dataset: Dataset, run_id: str) -> run_dirs.RunDir:
+def _created(spec: RunSpec, network: Network, dataset: Dataset, about: dict[str, Any]) -> run_dirs.RunDir:
     """A new run directory."""
-    about = {
-        "run_id": run_id,
+    about |= {
         "seed": spec.seed,
         "data": dataset.name,
         "data_digest": dataset.digest,

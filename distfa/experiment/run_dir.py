@@ -9,6 +9,7 @@ metrics.jsonl        one record per logged step and per evaluation
 log.jsonl            attempts, checkpoints, warnings and the errors of layers (run_log.py)
 events.out.tfevents  the same for TensorBoard
 weights.safetensors  under the keys of the user's own model
+last.safetensors     the last weights, if the run ended with better ones
 checkpoints/         where the run can go on (checkpoint.py)
 
 The process that drives a run holds a lock on metrics.jsonl. The system frees it when that process ends in any way, so
@@ -20,11 +21,9 @@ All text is UTF-8; figures that are not finite are written as strings (strict_js
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
+import logging
 import os
-import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -38,15 +37,16 @@ from torch import Tensor
 from distfa.core.model import Network
 from distfa.errors import RunDirError
 from distfa.experiment import strict_json
+from distfa.experiment.claim import cannot, claim, claim_new, require_room
 from distfa.experiment.driver import driver, is_driven, locked
 from distfa.experiment.events import Events
 from distfa.experiment.host import host_facts
+from distfa.experiment.spec import RunSpec, load
 from distfa.files import write_whole
-from distfa.words import human_bytes
 
-SPEC, RUN, METRICS, WEIGHTS = "spec.yaml", "run.json", "metrics.jsonl", "weights.safetensors"
-LOG, CHECKPOINTS = "log.jsonl", "checkpoints"
-_MARGIN_BYTES = 2**20  # bytes for the small files
+SPEC, RUN, METRICS, LOG = "spec.yaml", "run.json", "metrics.jsonl", "log.jsonl"
+WEIGHTS, LAST, CHECKPOINTS = "weights.safetensors", "last.safetensors", "checkpoints"
+log = logging.getLogger(__name__)
 
 
 class RunDir:
@@ -59,10 +59,12 @@ class RunDir:
 
     def __init__(self, path: Path, *, made: bool) -> None:
         self.path = path
+        self._place = path.absolute()  # whatever folder the process goes to later
         self._made = made
         self.about: dict[str, Any] = {}
+        self._as_found = b""  # run.json of a run that goes on
         self.metrics_bytes = 0
-        self.events = Events(path)
+        self.events = Events(self._place)
         self._lock: IO[bytes] | None = None
 
     @staticmethod
@@ -81,18 +83,17 @@ class RunDir:
         Raises:
             RunDirError: The directory is not empty, another run has it, it cannot be written, or the disk has no room.
         """
-        run_dir = _claim_new(name) if path is None else _claim(located(path))
-        if run_dir is None:
-            raise RunDirError(
-                f"the run directory {path} exists and is not empty, or another run has just taken it; name another, or "
-                "remove it"
-            )
+        where, made = claim_new(name, METRICS) if path is None else claim(located(path), METRICS)
+        run_dir = RunDir(where, made=made)
         try:
-            _require_room(run_dir.path, network)
+            run_dir._take_lock()
+            require_room(run_dir.path, network)
             run_dir._write(SPEC, spec_text.encode(errors="surrogateescape"))  # names of files may be any bytes
             run_dir.about = {
                 "status": "running",
                 "attempt": 1,
+                "checkpoint": None,
+                "folder": os.getcwd(),
                 "network": _describe(network),
                 **about,
                 **driver(),
@@ -123,19 +124,55 @@ class RunDir:
                 f"the run in {path} is driven by another process (pid {run_dir.about.get('pid')} on "
                 f"{run_dir.about.get('node')}); end that first"
             )
+        run_dir._as_found = (run_dir._place / RUN).read_bytes()
         attempt = run_dir.about.get("attempt", 1) + 1
         run_dir.about |= {"status": "running", "error": None, "attempt": attempt, **driver(), "host": host_facts()}
         run_dir._write_about()
         return run_dir
 
+    def read_spec(self) -> RunSpec:
+        """The spec that the run began with.
+
+        Raises:
+            SpecError: It cannot be read.
+        """
+        return load(self._place / SPEC)
+
+    def give_back(self) -> None:
+        """Leave the directory as it was found, since the run cannot begin or go on; a new one is removed.
+
+        Raises:
+            RunDirError: It cannot be written.
+        """
+        if not self._as_found:
+            self.fail("failed", "", keep=False)
+            return
+        self._write(RUN, self._as_found)
+        self._let_go()
+
+    @property
+    def metrics(self) -> Path:
+        """The file of its records."""
+        return self._place / METRICS
+
+    @property
+    def has_records(self) -> bool:
+        """Whether any are in it."""
+        return self.metrics.stat().st_size > 0
+
     def rewind(self, metrics_bytes: int, step: int) -> None:
         """Drop the records from ``step`` on, because they will come again.
+
+        If a power failure took the last records before that, the file ends with those that are whole.
 
         Raises:
             RunDirError: It cannot be written.
         """
         try:
-            os.truncate(self.path / METRICS, metrics_bytes)
+            if self.metrics.stat().st_size < metrics_bytes:
+                metrics_bytes = self.metrics.read_bytes().rfind(b"\n") + 1
+                log.warning("%s lacks records before step %d, which it goes on from", self.path / METRICS, step)
+            os.truncate(self.metrics, metrics_bytes)
         except OSError as exc:
             raise cannot("write", self.path / METRICS, exc) from exc
         self.metrics_bytes = metrics_bytes
@@ -156,7 +193,7 @@ class RunDir:
             RunDirError: It cannot be written, for example because the disk is full.
         """
         line = (strict_json.dumps(record) + "\n").encode()
-        path = self.path / METRICS
+        path = self.metrics
         try:
             with path.open("r+b") as file:
                 file.seek(self.metrics_bytes)
@@ -170,13 +207,22 @@ class RunDir:
             raise cannot("write", path, exc) from exc
         self.metrics_bytes += len(line)
 
-    def finish(self, weights: Mapping[str, Tensor], result: Mapping[str, Any]) -> None:
+    def finish(
+        self, weights: Mapping[str, Tensor], result: Mapping[str, Any], *, last: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Keep the weights and the result.
+
+        Args:
+            weights: What the run ends with.
+            result: Its figures.
+            last: The last weights, if they are others.
 
         Raises:
             RunDirError: They cannot be written.
         """
         self.events.close(finished=True)
+        if last is not None:
+            self._write_weights(last, LAST)
         self._write_weights(weights)
         self.about |= {"status": "finished", "result": dict(result)}
         self._write_about()
@@ -197,15 +243,21 @@ class RunDir:
         except RunDirError:
             return  # if a full disk ended the run, run.json stays as it was
 
-    def _write_weights(self, weights: Mapping[str, Tensor]) -> None:
+    def _write_weights(self, weights: Mapping[str, Tensor], name: str = WEIGHTS) -> None:
         """Write the weights, together with what turns raw samples into inputs."""
         contiguous = {key: value.contiguous() for key, value in weights.items()}
         said = {"distfa": strict_json.dumps(self.about.get("inputs", {}))}
-        self._write(WEIGHTS, safetensors.torch.save(contiguous, metadata=said))
+        self._write(name, safetensors.torch.save(contiguous, metadata=said))
 
     def _take_lock(self) -> bool:
         """Take the lock; False if another process drives the run."""
-        self._lock = locked(self.path / METRICS)
+        try:
+            self._lock = locked(self.metrics)
+        except OSError as exc:
+            raise RunDirError(
+                f"cannot open {self.path / METRICS}, which a run cannot go on without: {exc.strerror}; put it back (if "
+                "the records so far are lost, an empty file will do)"
+            ) from exc
         return self._lock is not None
 
     def _let_go(self) -> None:
@@ -217,22 +269,23 @@ class RunDir:
         self._write(RUN, f"{strict_json.dumps(self.about, indent=2)}\n".encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        target = self.path / name
         try:
-            write_whole(target, content)
+            write_whole(self._place / name, content)
         except OSError as exc:
-            raise cannot("write", target, exc) from exc
+            raise cannot("write", self.path / name, exc) from exc
 
     def _remove(self) -> None:
         """Remove the files of this run; also the directory, if this run made it and nobody put more into it."""
-        events = self.path.glob(f"events.out.tfevents.*.{os.getpid()}.*")  # TensorBoard puts the process id in the name
+        events = self._place.glob(
+            f"events.out.tfevents.*.{os.getpid()}.*"
+        )  # TensorBoard puts the process id in the name
         with contextlib.suppress(OSError):
-            for name in (SPEC, RUN, WEIGHTS, METRICS, LOG):
-                (self.path / name).unlink(missing_ok=True)
+            for name in (SPEC, RUN, WEIGHTS, LAST, METRICS, LOG):
+                (self._place / name).unlink(missing_ok=True)
             for file in events:
                 file.unlink(missing_ok=True)
             if self._made:
-                self.path.rmdir()
+                self._place.rmdir()
 
 
 def located(path: str | Path) -> Path:
@@ -245,56 +298,6 @@ def located(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as exc:
         raise RunDirError(f"cannot find the home directory in {str(path)!r}: {exc}; write the whole path") from exc
-
-
-def _claim(path: Path, *, fresh: bool = False) -> RunDir | None:
-    """Claim a directory; None if it is not empty or another run was first.
-
-    Args:
-        path: The directory.
-        fresh: Whether it must not exist yet, not even as an empty one.
-
-    Raises:
-        RunDirError: It cannot be written.
-    """
-    made = False
-    try:
-        os.fsencode(
-            str(path).encode().decode()
-        )  # both the system's encoding and TensorBoard's, which is UTF-8, must be able to write the name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            made = True
-        if not made and (fresh or not path.is_dir() or any(path.iterdir())):
-            return None
-        try:
-            (path / METRICS).open("xb").close()
-        except FileExistsError:
-            return None
-    except OSError as exc:
-        if made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise cannot("write", path, exc) from exc
-    except UnicodeError as exc:
-        raise RunDirError(
-            f"the run directory {str(path)!a} has letters that this process cannot write, its encoding for file "
-            f"names is {sys.getfilesystemencoding()}; set PYTHONUTF8=1, or name another"
-        ) from exc
-    run_dir = RunDir(path, made=made)
-    run_dir._take_lock()
-    return run_dir
-
-
-def _claim_new(name: str) -> RunDir:
-    """Claim runs/<time>-<name>, with a number at the end if another run has that name."""
-    stem = Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}"
-    number, run_dir = 1, _claim(stem, fresh=True)
-    while run_dir is None:
-        number += 1
-        run_dir = _claim(stem.with_name(f"{stem.name}-{number}"), fresh=True)
-    return run_dir
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -323,19 +326,3 @@ def read_network(about: Mapping[str, Any]) -> Network:
 
 def _describe(network: Network) -> dict[str, Any]:
     return asdict(network)
-
-
-def _require_room(path: Path, network: Network) -> None:
-    """Refuse at the start a disk that would be full at the end."""
-    weights = sum(8 * layer.parameters for layer in network.layers)
-    free, needed = shutil.disk_usage(path).free, weights + _MARGIN_BYTES
-    if free < needed:
-        raise RunDirError(
-            f"the disk of the run directory {path} has {human_bytes(free)} free and the run may need "
-            f"{human_bytes(needed)}; free some, or set run_dir to another disk"
-        )
-
-
-def cannot(do: str, path: Path, error: OSError) -> RunDirError:
-    """The error for a file that cannot be read or written."""
-    return RunDirError(f"cannot {do} {path}: {error.strerror or error}; free the disk or set run_dir to another place")

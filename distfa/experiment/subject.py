@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,6 +54,16 @@ class Subject:
             init: ``RunSpec.init``.
         """
         return {} if self.network.seeded and init != "given" else self.modules
+
+    def start_digest(self, spec: RunSpec) -> str | None:
+        """The digest of the weights that a module from Python starts from; None if the spec alone decides them."""
+        if self.model is None or spec.model.name != GIVEN or not self.starts(spec.init):
+            return None
+        found = hashlib.blake2b(digest_size=16)
+        for name, value in self.model.state_dict().items():
+            found.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return found.hexdigest()
 
     def try_mixed(self) -> None:
         """Run every layer once as a mixed run does, with signals in bfloat16.

@@ -10,7 +10,8 @@ import safetensors.torch
 from torch import Tensor
 
 from distfa.errors import RunDirError
-from distfa.experiment.run_dir import WEIGHTS, cannot, located, read_about
+from distfa.experiment.claim import cannot
+from distfa.experiment.run_dir import WEIGHTS, located, read_about
 from distfa.files import write_whole
 
 

@@ -17,6 +17,7 @@ from distfa.errors import CheckpointError, RunDirError
 from distfa.experiment.checkpoint import Store
 from distfa.experiment.run import run
 from distfa.experiment.run_dir import read_about
+from distfa.experiment.shelf import Shelf
 from distfa.experiment.spec import parse
 from distfa.experiment.subject import subject_for
 from distfa.runtime.worker import Snapshot
@@ -208,7 +209,7 @@ def test_a_store_keeps_the_latest_whole_ones_anywhere_fsspec_reaches(place, tmp_
     for step in (10, 20, 30):
         assert store.write(step, snapshots(3), {"note": step, "odd": float("nan")}) > 3 * 5 * 4 * 4
     assert store.steps() == [30, 20]
-    (found,) = store.latest()
+    (found,) = Shelf("this", store).latest()
     assert (found.step, found.notes["note"]) == (30, 30)
     assert found.notes["odd"] != found.notes["odd"]
     assert [layer["w"][0, 0].item() for layer in found.layers.values()] == [1.0, 2.0, 3.0]
@@ -253,7 +254,7 @@ def test_a_disk_that_fills_up_keeps_the_checkpoints_it_has_and_the_run_goes_on(d
     _, found = trained(s, digits)
     assert "No space left on device; check that there is room" in caplog.text
     assert_same_bits(found, weights)
-    store = Store(str(small_disk / "kept"), keep=20)
+    store = Store(str(small_disk / "kept"), keep=20, run=read_about(tmp_path / "run")["run_id"])
     assert 4 in store.steps()
     assert all(store.read(step).step == step for step in store.steps())
 
@@ -295,14 +296,12 @@ def test_a_remote_place_that_refuses_loses_neither_the_run_nor_the_checkpoint_be
     kept = {"checkpoint": {"every": 4, "seconds": 0, "keep": 1, "dir": "bucket://run/kept"}}
     with pytest.raises(Stopped):
         trained(spec(tmp_path / "run", **kept), digits, observer=stopping_at(18))
-    assert (
-        "cannot write bucket://run/kept/step-00000012/layer-002.safetensors: SlowDown: reduce your request rate;"
-        in caplog.text
-    )
-    assert Store("bucket://run/kept", keep=1).steps() == [8]
+    own = f"bucket://run/kept/{read_about(tmp_path / 'run')['run_id']}"
+    assert f"cannot write {own}/step-00000012/layer-002.safetensors: SlowDown: reduce your request rate;" in caplog.text
+    assert Store(own, keep=1).steps() == [8]
     assert not any("step-00000012" in path for path in bucket.store)
     monkeypatch.setattr(bucket, "gone", True)
-    with pytest.raises(CheckpointError, match="cannot look for checkpoints in bucket://run/kept: InvalidAccessKeyId"):
+    with pytest.raises(CheckpointError, match=f"cannot look for checkpoints in {own}: InvalidAccessKeyId"):
         trained(spec(tmp_path / "run", **kept), digits, resume=tmp_path / "run")
     monkeypatch.setattr(bucket, "gone", False)
     _, found = trained(spec(tmp_path / "run", **kept), digits, resume=tmp_path / "run")

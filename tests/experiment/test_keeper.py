@@ -1,5 +1,7 @@
 """Checkpoints that cannot be written are told of once, then counted; and so is the first that is written again."""
 
+import threading
+
 import torch
 
 from distfa.errors import LayerError
@@ -56,3 +58,25 @@ def test_the_last_of_a_run_that_has_to_end_is_told_of_in_any_case(tmp_path):
     keeper.last()
     assert [said.partition(" to ")[0] for said in told] == [f"cannot write the checkpoint of step {n}" for n in (1, 3)]
     assert told[1].endswith("set checkpoint.dir to another place (3 in a row)")
+
+
+def test_there_is_one_writer_and_a_late_one_loses_nothing(tmp_path):
+    """A second one once began after 20 s, and the first removed what it had written."""
+    told, goes_on = [], threading.Event()
+    store = Store(str(tmp_path), keep=1)
+    keeper = Keeper(store, least_seconds=0.0, tell=told.append, note=[].append)
+    keeper.last_seconds = 0.1
+
+    def slow(step):
+        goes_on.wait(60)
+        yield from snapshots(step)
+
+    keeper.offer(1, slow(1), {})
+    keeper._least_seconds = 60.0
+    keeper.offer(2, snapshots(2), {})
+    keeper.last()
+    assert told == ["the checkpoint of step 2 is not written: the one before it is still being written after 0 s"]
+    goes_on.set()
+    keeper.last()
+    keeper.settle()
+    assert store.steps() == [2]

@@ -1,0 +1,24 @@
+"""A layer that is lost, in one process: the serial engine goes back to a checkpoint as Ray's engine does."""
+
+from distfa.errors import LayerLost
+from distfa.experiment import engines, going_on
+
+
+def lose_a_layer_once(monkeypatch, *, at):
+    """The next serial run loses a layer when it reports this step, and recovers."""
+    plain, lost = engines.SerialEngine.records, []
+
+    def records(self, tick):
+        for record in plain(self, tick):
+            yield record
+            if getattr(record, "step", -1) == at and not lost:
+                lost.append(at)
+                raise LayerLost("layer 1: its process died")
+
+    def again(self, job, begin):
+        self._job, self._begin = job, begin
+        self.__enter__()
+
+    monkeypatch.setattr(engines.SerialEngine, "records", records)
+    monkeypatch.setattr(engines.SerialEngine, "again", again)
+    monkeypatch.setattr(going_on, "most_recoveries", lambda spec: 3)
