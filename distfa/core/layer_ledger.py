@@ -376,7 +376,7 @@ class LayerLedger:
         """(angle in degrees, ||B|| / ||W||) of vec(W) and what takes its place, to W's precision."""
         if self.matrix is None:
             return None, None
-        feedback = self._rule.field(weight.view(len(weight), -1), self.matrix.to(weight.dtype)).flatten()
+        feedback = self._rule.field(weight.flatten(1), self.matrix.to(weight.dtype)).flatten()
         norms = (weight.norm() * feedback.norm()).item()
         cosine = (weight.flatten() @ feedback).item() / norms if norms else 0.0
         ratio = (feedback.norm() / weight.norm()).item() if norms else 0.0

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distfa.core.block import Stand
+from distfa.core.dtypes import to_dtype
 from distfa.core.swap import Swap
 
 _RANDOM = threading.Lock()  # torch has one random state per process: layers that are threads take turns
@@ -64,7 +65,7 @@ class ModuleBlock:
             for part in self._module.modules():
                 if not isinstance(part, _KEEPS_ITS_NUMBERS):
                     for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-                        tensor.data = tensor.data.to(signals) if tensor.is_floating_point() else tensor.data
+                        tensor.data = tensor.data.to(signals) if tensor.dtype == dtype else tensor.data
                 else:  # on a GPU the input must have the dtype of the numbers it is multiplied with
                     part.register_forward_pre_hook(lambda _, args: tuple(x.to(dtype) for x in args))
                     part.register_forward_hook(lambda _, args, out: out.to(signals))
@@ -76,8 +77,9 @@ class ModuleBlock:
             parameter.requires_grad_(name in trained)
         self._kept = {n: p.data if p.dtype == dtype else kept[n] for n, p in self._parameters.items()}
         self.trained = {name: self._kept[name] for name in trained}
-        self._weights = weights
-        self._swap = Swap(self._parameters)
+        frozen = {name: b for name, b in self._module.named_buffers() if name in weights}
+        self._weights = {name: (self._parameters | frozen)[name].data for name in weights}
+        self._swap = Swap(self._parameters | frozen)
 
     def infer(self, h_in: Tensor) -> Tensor:
         self._module.eval()
@@ -133,7 +135,7 @@ class ModuleBlock:
         return torch.stack(rows)
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: self._parameters[name].data for name in self._weights}
+        return dict(self._weights)
 
     def follow(self) -> None:
         for name, kept in self._kept.items():
@@ -180,15 +182,6 @@ def signs_of(shape: torch.Size) -> Tensor:
     """
     drawn = torch.randint(2, shape, generator=torch.Generator().manual_seed(0))
     return 2 * drawn - 1
-
-
-def to_dtype(module: nn.Module, dtype: torch.dtype, device: torch.device | str = "cpu") -> nn.Module:
-    """The module with its floating-point numbers in a dtype.
-
-    Integers stay, and so do complex buffers: ``Module.to`` would keep only their real part.
-    """
-    module._apply(lambda t: t.to(device, dtype if t.is_floating_point() else None))  # type: ignore[no-untyped-call]
-    return module
 
 
 def _dense(gradient: Tensor | None, *, like: Tensor) -> Tensor:

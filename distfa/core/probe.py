@@ -151,9 +151,9 @@ def _by_neuron(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> tup
     """A histogram of the cosines of single rows of weights."""
     counts = torch.zeros(BINS, dtype=torch.int64)
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        if parameter.grad is None or parameter.dim() < 2:
+        if parameter.grad is None or parameter.dim() < 2 or not parameter.numel():
             continue
-        rows = max(1, _BLOCK_NUMBERS // max(1, gradient[0].numel()))
+        rows = max(1, _BLOCK_NUMBERS // gradient[0].numel())
         parts = (torch.split(tensor.flatten(1), rows) for tensor in (parameter.grad, gradient))
         for update, true in zip(*parts, strict=True):
             u, t = update.double(), true.double()

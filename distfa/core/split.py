@@ -148,7 +148,7 @@ def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | N
     if not isinstance(linear, nn.Linear) or type(linear) is not nn.Linear:  # a subclass may compute something else
         return None
     activation = from_module(rest[0][1]) if rest else Activation()
-    if activation is None or not all(p.requires_grad for p in linear.parameters()):
+    if activation is None or not _trains_all(linear, group):
         return None
     if shape is not None and len(shape) != 1:
         return None
@@ -165,6 +165,13 @@ def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | N
         activation=activation,
         modules=_kinds(group),
     )
+
+
+def _trains_all(linear: nn.Linear, group: Group) -> bool:
+    """Whether the Linear's weight and bias are parameters, all trained, and the layer has no other numbers."""
+    module, own = layer_module(group), [p for p in (linear.weight, linear.bias) if p is not None]
+    trained = all(isinstance(p, nn.Parameter) and p.requires_grad for p in own)
+    return trained and len([*module.parameters()]) == len(own) and not [*module.buffers()]
 
 
 def _kinds(group: Group) -> tuple[tuple[str, str], ...]:
@@ -230,11 +237,12 @@ def _try(module: nn.Sequential, where: str, shape: Shape, *, tokens: bool) -> _T
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
     for parameter in parameters.values():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+    swap = TracedSwap(parameters | {name: weight.requires_grad_() for name, weight in weights_of(module)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x = torch.zeros(_ROWS, *shape, dtype=torch.int64) if tokens else torch.randn(_ROWS, *shape).to(dtype)
         x.requires_grad_(not tokens)
-        before, swap, given = torch.random.get_rng_state(), TracedSwap(parameters), x.clone()
+        before, given = torch.random.get_rng_state(), x.clone()
         with swap.recording():
             output = require_tensor(module(given), where)
         random = not torch.equal(before, torch.random.get_rng_state())
@@ -268,8 +276,9 @@ def _keeping_apart(module: nn.Module) -> set[str]:
     return found
 
 
-def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The weights of its Linears, Convs and attentions, with their names."""
+def weights_of(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights of its Linears, Convs and attentions, each under one name; a frozen one may be a buffer."""
+    known: set[int] = set()
     for prefix, part in module.named_modules():
         names: tuple[str, ...] = ()
         if isinstance(part, _WEIGHTED):
@@ -277,8 +286,9 @@ def weights_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         elif isinstance(part, nn.MultiheadAttention):
             names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
         for name in names:
-            weight = getattr(part, name)
-            if weight is not None:
+            weight = part._parameters.get(name, part._buffers.get(name))
+            if weight is not None and weight.numel() and id(weight) not in known:
+                known.add(id(weight))
                 yield f"{prefix}.{name}", weight
 
 
@@ -288,7 +298,7 @@ def _with_law(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> LayerS
     if len(at) != 1 or len(spec.weights) != 1 or not all(type(m) in _RESHAPING for _, m in parts[: at[0]]):
         return spec
     name, product = parts[at[0]]
-    own = {f"{name}.{inner}" for inner, _ in product.named_parameters()}
+    own = {f"{name}.{inner}" for inner in ("weight", "bias") if getattr(product, inner) is not None}
     lawful = own == set(spec.trained) and all(type(m) in _HOMOGENEOUS for _, m in parts[at[0] + 1 :])
     chain = all(type(m).__module__.startswith("torch.nn.") for _, m in parts)
     neurons = spec.weights[0].rows if lawful and _apart(product, parts[at[0] + 1 :], spec) else 1

@@ -35,8 +35,8 @@ class Update:
     def __init__(self, parameter: Tensor, optimizer: optim.Optimizer, config: optim.OptimizerConfig) -> None:
         self.parameter, self.config, self._optimizer = parameter, config, optimizer
         self._before = _rows_of(parameter).clone()
-        state = optimizer.state.get(parameter, {})
-        self._state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items() if v is not None}
+        state = {k: v for k, v in optimizer.state.get(parameter, {}).items() if v is not None}
+        self._state = {k: v.clone() if k == "step" else _rows_of(v).clone() for k, v in state.items()}
 
     @property
     def numbers(self) -> int:
@@ -48,7 +48,7 @@ class Update:
         now, made = _rows_of(self.parameter), _rows_of(gradient_of(self.parameter))
         for part in _row_blocks(now):
             before, gradient = self._before[part].double(), made[part].double()
-            state = {k: v[part] if isinstance(v, Tensor) and v.dim() else v for k, v in self._state.items()}
+            state = {k: v if k == "step" else v[part] for k, v in self._state.items()}
             expected = optim.expected_update(self.config, before, self._optimizer.clipped(gradient), state)
             change = now[part].double() - before
             yield Block(

@@ -24,12 +24,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
-import safetensors.torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from distfa.errors import CheckpointError
 from distfa.experiment import memory, strict_json
+from distfa.experiment.tensor_files import from_bytes, to_bytes
 from distfa.files import write_whole
 from distfa.runtime.worker import Snapshot
 from distfa.transport.message import Kind, Link
@@ -105,7 +105,7 @@ class Store:
             with self._named(f"write the checkpoint of step {step} to {folder}"):
                 self._files.makedirs(folder, exist_ok=True)
             for number, snapshot in enumerate(snapshots, start=1):
-                content, name = safetensors.torch.save(_contiguous(snapshot.state)), f"layer-{number:03d}.safetensors"
+                content, name = to_bytes(snapshot.state), f"layer-{number:03d}.safetensors"
                 shards.append({"layer": number, **self._put_named(folder, name, content)})
                 traffic += [(link, kind, sent) for (link, kind), sent in snapshot.traffic.items()]
                 size += len(content)
@@ -163,7 +163,7 @@ class Store:
         """
         manifest, layers = self.notes(step), {}
         for shard in manifest["shards"]:
-            layers[shard["layer"]] = safetensors.torch.load(self._get_named(step, shard))
+            layers[shard["layer"]] = from_bytes(self._get_named(step, shard))
         kept = manifest.get("memory")
         remembered = None if kept is None else memory.unpacked(self._get_named(step, kept))
         try:
@@ -246,10 +246,6 @@ class Store:
             raise CheckpointError(
                 f"cannot {what}: {said}; check that there is room{look}, or set checkpoint.dir to another place"
             ) from exc
-
-
-def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in state.items()}
 
 
 def _sha256(content: bytes) -> str:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from distfa import models
+from distfa.core.admit import require_sequential
 from distfa.core.model import Network
 from distfa.errors import ModelError, RunDirError, SpecError, UsageError
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.spec import GIVEN, load
+from distfa.experiment.subject import in_dtype
 from distfa.experiment.weights import read_weights
 from distfa.files import write_whole
 from distfa.words import not_among
@@ -128,10 +130,10 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, dic
     raw = about.get("inputs")
     if raw is None:
         raise RunDirError(f"{path} does not say how inputs are normalised; it is of an earlier version of distfa")
-    dtype = next((value.dtype for value in weights.values() if value.is_floating_point()), torch.float32)
-    own = copy.deepcopy(model) if model is not None else _model(path, network, raw)
+    dtype = load(path / run_dirs.SPEC).recipe(network).dtype
+    own = in_dtype(require_sequential(_model(path, network, raw) if model is None else copy.deepcopy(model)), dtype)
     try:
-        own.to(dtype).load_state_dict(weights)
+        own.load_state_dict(weights)
     except RuntimeError as exc:
         raise RunDirError(f"the weights in {path} are another model's: {_short(exc)}") from exc
     mean, std = (torch.tensor(raw[name], dtype=dtype) for name in ("mean", "std"))

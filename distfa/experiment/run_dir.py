@@ -29,8 +29,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-import safetensors
-import safetensors.torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
@@ -42,6 +40,7 @@ from distfa.experiment.driver import driver, is_driven, locked
 from distfa.experiment.events import Events
 from distfa.experiment.host import host_facts
 from distfa.experiment.spec import RunSpec, load
+from distfa.experiment.tensor_files import to_bytes
 from distfa.files import write_whole
 
 SPEC, RUN, METRICS, LOG = "spec.yaml", "run.json", "metrics.jsonl", "log.jsonl"
@@ -245,9 +244,7 @@ class RunDir:
 
     def _write_weights(self, weights: Mapping[str, Tensor], name: str = WEIGHTS) -> None:
         """Write the weights, together with what turns raw samples into inputs."""
-        contiguous = {key: value.contiguous() for key, value in weights.items()}
-        said = {"distfa": strict_json.dumps(self.about.get("inputs", {}))}
-        self._write(name, safetensors.torch.save(contiguous, metadata=said))
+        self._write(name, to_bytes(weights, {"distfa": strict_json.dumps(self.about.get("inputs", {}))}))
 
     def _take_lock(self) -> bool:
         """Take the lock; False if another process drives the run."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from distfa import models
 from distfa.core.activations import Activation
 from distfa.core.admit import require_dtype
+from distfa.core.dtypes import to_dtype
 from distfa.core.model import LayerSpec, Network, mlp
-from distfa.core.module_block import ModuleBlock, to_dtype
+from distfa.core.module_block import ModuleBlock
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord
 from distfa.core.split import group, layer_module, split
@@ -99,7 +100,7 @@ class Subject:
         """
         if self.model is None:
             return
-        own = to_dtype(copy.deepcopy(self.model), recipe.dtype)
+        own = in_dtype(copy.deepcopy(self.model), recipe.dtype)
         own.load_state_dict(dict(weights), strict=self.network.seeded is False)
         own.eval()
         with torch.no_grad():
@@ -139,7 +140,7 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         model = models.build(spec.model.name, dataset)
-    return subject_of(model.to(_dtype(spec)), spec, dataset)
+    return subject_of(to_dtype(model, _dtype(spec)), spec, dataset)
 
 
 def require_from_spec(spec: RunSpec) -> None:
@@ -171,6 +172,13 @@ def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:
         raise ModelError("a model that was split is an nn.Sequential")
     require_dtype(model, _dtype(spec))
     return Subject(network=network, model=model)
+
+
+def in_dtype(model: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+    """The model with the numbers of every layer as that layer trains them, in the run's dtype."""
+    for part in group(model):
+        to_dtype(layer_module(part), dtype)
+    return model
 
 
 def _once_in_bfloat16(module: nn.Sequential, spec: LayerSpec, *, tokens: bool) -> None:

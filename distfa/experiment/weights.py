@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from distfa.errors import RunDirError
 from distfa.experiment.claim import cannot
 from distfa.experiment.run_dir import WEIGHTS, located, read_about
+from distfa.experiment.tensor_files import from_bytes, to_bytes
 from distfa.files import write_whole
 
 
@@ -26,7 +26,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         status = read_about(path).get("status")
         raise RunDirError(f"{path} has no {WEIGHTS}: the run's status is {status!r}; only a finished run has weights")
     try:
-        return safetensors.torch.load(file.read_bytes())  # load_file of safetensors takes no name outside UTF-8
+        return from_bytes(file.read_bytes())
     except (OSError, safetensors.SafetensorError) as exc:
         raise RunDirError(f"cannot read {file}: {exc}") from exc
 
@@ -38,10 +38,9 @@ def save_weights(file: Path, weights: Mapping[str, Tensor]) -> Path:
         RunDirError: They cannot be written.
     """
     file = located(file)
-    contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, safetensors.torch.save(contiguous))
+        write_whole(file, to_bytes(weights))
     except OSError as exc:
         raise cannot("write", file, exc) from exc
     return file
@@ -57,6 +56,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         return read_weights(path)
     try:
-        return safetensors.torch.load(path.read_bytes())
+        return from_bytes(path.read_bytes())
     except (OSError, safetensors.SafetensorError) as exc:
         raise RunDirError(f"cannot read weights from {path}: {exc}") from exc

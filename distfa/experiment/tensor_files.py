@@ -1,0 +1,51 @@
+"""Tensors as the bytes of a safetensors file, and back: every dtype, every order in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+_PAIRS = "complex"  # in the metadata: the keys whose last axis holds real and imaginary part
+
+
+def to_bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str] | None = None) -> bytes:
+    """The file; it holds no memory twice, and numbers in their order.
+
+    The format knows complex64 only; other complex numbers are kept as pairs, and the metadata say which those are.
+
+    Args:
+        tensors: By key.
+        said: Metadata to keep beside them.
+    """
+    pairs = [key for key, value in tensors.items() if value.is_complex() and value.dtype is not torch.complex64]
+    found = {key: torch.view_as_real(value) if key in pairs else value for key, value in tensors.items()}
+    about = {**(said or {}), **({_PAIRS: json.dumps(pairs)} if pairs else {})}
+    return safetensors.torch.save(_apart(found), metadata=about or None)
+
+
+def from_bytes(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a file.
+
+    Raises:
+        safetensors.SafetensorError: It is damaged, or no such file.
+    """
+    found = safetensors.torch.load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    for key in json.loads(header.get("__metadata__", {}).get(_PAIRS, "[]")):
+        found[key] = torch.view_as_complex(found[key])
+    return found
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each in memory of its own; only what must be is copied."""
+    found, known = dict[str, Tensor](), set[int]()
+    for key, value in tensors.items():
+        part = value.detach().cpu().contiguous()
+        place = part.untyped_storage().data_ptr()
+        found[key] = part.clone() if place in known else part
+        known.add(place)
+    return found
