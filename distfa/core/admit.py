@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -115,49 +116,74 @@ def _admit_module(name: str, module: nn.Module) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A parameter or buffer of a layer, and where its numbers lie, in bytes of memory."""
+
+    layer: int
+    name: str
+    tensor: torch.Tensor
+
+    @property
+    def start(self) -> int:
+        return self.tensor.data_ptr()
+
+    @property
+    def end(self) -> int:
+        last = sum((n - 1) * step for n, step in zip(self.tensor.shape, self.tensor.stride(), strict=True))
+        return self.start + (last + 1) * self.tensor.element_size()
+
+
 def _require_apart(groups: Sequence[Group]) -> None:
     """Refuse a parameter or buffer that two layers share: by itself, in a module used twice, or by its memory.
 
     Two tensors of one layer may not lie in the same memory either: a copy of the layer would have two separate ones.
+    Parts of one long vector that do not overlap are numbers of their own.
     """
-    owners: dict[int, tuple[int, str]] = {}
-    inside: dict[int, list[tuple[str, torch.Tensor]]] = {}
-    for layer, group in enumerate(groups, start=1):
-        for prefix, module in group:
-            tensors = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
-            for inner, tensor in tensors:
-                if not tensor.numel():
-                    continue
-                name = f"{prefix}.{inner}"
-                place = tensor.untyped_storage().data_ptr()
-                first, owner = owners.setdefault(place, (layer, name))
-                if first != layer:
-                    raise ModelError(
-                        f"{name!r} of layer {layer} is {owner!r} of layer {first}: tied, or one module used twice. "
-                        "Each layer trains its own numbers; give each its own, or put both into one module, which is "
-                        "one layer"
-                    )
-                for known, other in inside.setdefault(place, []):
-                    if other is not tensor and _overlap(other, tensor):
-                        raise ModelError(
-                            f"{name!r} and {known!r} are two objects in the same memory, and a copy of the layer would "
-                            "have two separate sets of numbers. Use one object in both places, or give each its own"
-                        )
-                inside[place].append((name, tensor))
+    held = [
+        _Held(layer, f"{prefix}.{inner}", tensor)
+        for layer, group in enumerate(groups, start=1)
+        for prefix, module in group
+        for inner, tensor in (
+            *module.named_parameters(remove_duplicate=False),
+            *module.named_buffers(remove_duplicate=False),
+        )
+        if tensor.numel() and not tensor.is_meta
+    ]
+    met, reaching = list[tuple[int, int]](), list[int]()
+    for one in sorted(range(len(held)), key=lambda each: held[each].start):
+        reaching = [other for other in reaching if held[other].end > held[one].start]
+        met += [(max(one, other), min(one, other)) for other in reaching if _overlap(held[one], held[other])]
+        reaching.append(one)
+    for second, first in sorted(met):
+        _require_one_owner(held[first], held[second])
 
 
-def _overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two views of one storage have numbers in common."""
-    if not (isinstance(a, nn.Parameter) or isinstance(b, nn.Parameter)):
-        return False  # a copy keeps buffers that share memory together
-    (a_start, a_end), (b_start, b_end) = _extent(a), _extent(b)
-    return a_start < b_end and b_start < a_end
+def _require_one_owner(first: _Held, second: _Held) -> None:
+    """Refuse two names of the same memory, unless a copy of the one layer that has both keeps them together."""
+    if first.layer != second.layer:
+        raise ModelError(
+            f"{second.name!r} of layer {second.layer} is {first.name!r} of layer {first.layer}: tied, or one module "
+            "used twice. Each layer trains its own numbers; give each its own, or put both into one module, which is "
+            "one layer"
+        )
+    trained = isinstance(first.tensor, nn.Parameter) or isinstance(second.tensor, nn.Parameter)
+    if trained and first.tensor is not second.tensor:
+        raise ModelError(
+            f"{second.name!r} and {first.name!r} are two objects in the same memory, and a copy of the layer would "
+            "have two separate sets of numbers. Use one object in both places, or give each its own"
+        )
 
 
-def _extent(tensor: torch.Tensor) -> tuple[int, int]:
-    """Where its first number begins and its last one ends, in bytes of memory."""
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
+def _overlap(a: _Held, b: _Held) -> bool:
+    """Whether two tensors whose memory overlaps from end to end have numbers in common; columns of one need not."""
+    size, start = a.tensor.element_size(), min(a.start, b.start)
+    if a.tensor is b.tensor or size != b.tensor.element_size():
+        return True
+    marks = torch.zeros((max(a.end, b.end) - start) // size, dtype=torch.bool)
+    seen = [marks.as_strided(h.tensor.shape, h.tensor.stride(), (h.start - start) // size) for h in (a, b)]
+    seen[0].fill_(True)
+    return bool(seen[1].any())
 
 
 def require_tensor(output: object, where: str) -> torch.Tensor:

@@ -160,7 +160,7 @@ class Ends:
         for name, operand in self.learned.items():
             operand.master.copy_(state[f"learned.{name}"])
             operand.follow()
-            self.optimizer.state[operand.master] = under(f"learned_optimizer.{name}.", state, self._device)
+            self.optimizer.take(operand.master, under(f"learned_optimizer.{name}.", state, self._device))
         if self.teacher is not None and _TEACHER not in self.learned:
             self.teacher.copy_(state["teacher"])
         for boundary, held in self.origin.items():

@@ -321,7 +321,7 @@ class Layer:
         """
         self.block.load({name.removeprefix("model."): v for name, v in state.items() if name.startswith("model.")})
         for name, parameter in self.block.trained.items():
-            self.optimizer.state[parameter] = under(f"optimizer.{name}.", state, self.device)
+            self.optimizer.take(parameter, under(f"optimizer.{name}.", state, self.device))
         self.ends.load_state_dict(state)
         if self._ledger is not None:
             self._ledger.matrix = self.ends.matrix_of_the_law()

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from distfa.core.memory import laid_like
+
 Name = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "linear", "cosine"]
 NAMES: tuple[str, ...] = get_args(Name)
@@ -148,11 +150,16 @@ class Optimizer:
         """Update every parameter; each must have a gradient."""
         if not self._parameters:
             return
-        gradients = self._clipped([parameter.grad for parameter in self._parameters if parameter.grad is not None])
+        given = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = [laid_like(g, p) for g, p in zip(self._clipped(given), self._parameters, strict=True)]
         if self._config.name == "sgd":
             self._sgd(gradients, lr)
         else:
             self._adam(gradients, lr)
+
+    def take(self, parameter: Tensor, kept: Mapping[str, Tensor]) -> None:
+        """Set what is kept for a parameter, as ``state`` gave it."""
+        self.state[parameter] = {name: v if name == "step" else laid_like(v, parameter) for name, v in kept.items()}
 
     def clipped(self, gradient: Tensor) -> Tensor:
         """A part of a gradient as the last step used it: scaled by the layer's factor, or clamped number by number."""

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from distfa.core.memory import laid_like
+
 
 class _Note(NamedTuple):
     """A view of a parameter that autograd wanted to keep."""
@@ -46,7 +48,7 @@ class Swap:
     @contextmanager
     def standing_in(self, stand_in: Mapping[str, Tensor]) -> Iterator[None]:
         """To be open around a differentiation: these tensors take the place of the weights of the same names."""
-        self._stand_in = {name: _laid_like(self._parameters[name], instead) for name, instead in stand_in.items()}
+        self._stand_in = {name: laid_like(instead, self._parameters[name]) for name, instead in stand_in.items()}
         self.used = set()
         try:
             yield
@@ -118,10 +120,3 @@ def _leaves(tensor: Tensor) -> list[Tensor]:
             found.append(leaf)
         waiting += [following for following, _ in node.next_functions]
     return found
-
-
-def _laid_like(parameter: Tensor, instead: Tensor) -> Tensor:
-    """The same numbers in the parameter's order in memory, for the strides in a note: channels_last has others."""
-    if instead.stride() == parameter.stride() and not instead.storage_offset():
-        return instead
-    return torch.empty_like(parameter, dtype=instead.dtype).copy_(instead)

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import nn
 
 from distfa.codecs.choice import AUTO
+from distfa.core.memory import alone
 from distfa.core.routes import reads_labels
 from distfa.runtime import cluster, placement, whereabouts
 from distfa.runtime.auto_codec import settle
@@ -213,7 +214,7 @@ class RayRun:
                     job,
                     inputs if handle.layer == 1 else None,
                     targets if reads_labels(job.recipe, handle.layer) else None,
-                    self._modules.get(handle.layer),
+                    alone(self._modules.get(handle.layer)),
                     self._begin.layers.get(handle.layer),
                 )
                 for handle in self._handles

@@ -117,6 +117,36 @@ def test_one_activation_object_in_many_places_stands_in_all_of_them():
     assert [layer.plain for layer in nested.layers] == [False, True, True]
 
 
+def from_one_vector():
+    model = three()
+    vector = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    nn.utils.vector_to_parameters(vector, model.parameters())
+    return model
+
+
+def columns_of_one_matrix():
+    model, whole = three(), torch.randn(6, 12)
+    model[0].weight, model[2].weight = nn.Parameter(whole[:, :6]), nn.Parameter(whole[:, 6:])
+    return model
+
+
+@pytest.mark.parametrize("make", [from_one_vector, columns_of_one_matrix])
+def test_parts_of_one_memory_that_do_not_overlap_are_numbers_of_their_own(make):
+    """``vector_to_parameters``, with which evolution strategies and L-BFGS set weights, was called tied."""
+    assert len(admitted(make())) == 3
+
+
+def columns_that_overlap():
+    model, whole = three(), torch.randn(6, 12)
+    model[0].weight, model[2].weight = nn.Parameter(whole[:, :6]), nn.Parameter(whole[:, 5:11])
+    return model
+
+
+def test_columns_that_overlap_are_tied():
+    with pytest.raises(ModelError, match=r"'2.weight' of layer 2 is '0.weight' of layer 1: tied"):
+        admitted(columns_that_overlap())
+
+
 # -- parametrisations, hooks, replaced forwards ---------------------------------------------------
 
 
