@@ -9,6 +9,7 @@ import numpy as np
 
 from distfa.data.build import Split, build, to_array
 from distfa.data.dataset import Array, Dataset
+from distfa.data.labels import is_text, plain
 from distfa.errors import DataError
 
 _FIX = "each item must be one batch (x, y): wrap a data set of single samples in torch.utils.data.DataLoader"
@@ -38,17 +39,26 @@ def from_arrays(
     """
     return build(
         name=name,
-        train=_read(train, f"{name} train"),
-        test=None if test is None else _read(test, f"{name} test"),
+        train=read_pair(train, f"{name} train"),
+        test=None if test is None else read_pair(test, f"{name} test"),
         outputs=outputs,
         scale=(0.0, 1.0),
         tokens=None if tokens is None else _count(tokens),
     )
 
 
-def _read(data: Any, where: str) -> Split:
-    if _is_pair(data):
-        return _to_numpy(data[0], f"{where}_x"), _to_numpy(data[1], f"{where}_y")
+def read_pair(data: Any, where: str) -> Split:
+    """(x, y) of a pair or of all batches; y may be text.
+
+    Args:
+        data: As ``from_arrays`` takes it.
+        where: What messages call it.
+
+    Raises:
+        DataError: The data have neither form, or batches do not fit together.
+    """
+    if is_pair(data):
+        return to_numpy(data[0], f"{where}_x"), to_numpy(data[1], f"{where}_y", text=True)
     try:
         batches = iter(data)
     except TypeError as exc:
@@ -65,7 +75,7 @@ def _read_batch(batch: Any, where: str) -> Split:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         found = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
         raise DataError(f"{where} is a {found}; {_FIX}")
-    x, y = _to_numpy(batch[0], f"{where} x"), _to_numpy(batch[1], f"{where} y")
+    x, y = to_numpy(batch[0], f"{where} x"), to_numpy(batch[1], f"{where} y", text=True)
     if x.ndim == 0 or y.ndim == 0:
         raise DataError(f"{where} has x of shape {x.shape} and y of shape {y.shape}; {_FIX}")
     if len(x) != len(y):
@@ -90,7 +100,8 @@ def _count(tokens: Any) -> int:
         raise DataError(f"tokens is {tokens!r}; it is the size of the vocabulary and must be an integer") from exc
 
 
-def _is_pair(data: Any) -> bool:
+def is_pair(data: Any) -> bool:
+    """Whether data are a pair (x, y), not two batches."""
     return isinstance(data, (tuple, list)) and len(data) == 2 and not all(_is_batch(item) for item in data)
 
 
@@ -110,15 +121,36 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _to_numpy(value: Any, where: str) -> Array:
+def to_numpy(value: Any, where: str, *, text: bool = False) -> Array:
+    """Anything that has an array's form, as one: tensors on any device and of any type, arrays, lists, pandas objects.
+
+    Args:
+        value: The values.
+        where: What messages call them.
+        text: Whether they may also be text, as labels are.
+
+    Raises:
+        DataError: A value is missing, or they have no numpy form.
+    """
     if isinstance(value, (tuple, list)) and any(_is_tensor(item) for item in value):
-        value = [item.detach().cpu().numpy() if _is_tensor(item) else item for item in value]
+        value = [_host(item, where) if _is_tensor(item) else item for item in value]
     if _is_tensor(value):
-        tensor = value.detach().cpu()
-        if tensor.is_floating_point() and tensor.element_size() < 4:
-            tensor = tensor.float()  # numpy has no bfloat16; float32 holds each narrower type exactly
-        try:
-            value = tensor.numpy()
-        except (TypeError, RuntimeError) as exc:
-            raise DataError(f"{where}: a {tensor.dtype} tensor has no numpy form ({exc}); make it dense") from exc
-    return to_array(value, where)
+        value = _host(value, where)
+    elif hasattr(value, "to_numpy"):
+        value = value.to_numpy()
+    try:
+        found = plain(np.asarray(value), where)
+    except (ValueError, TypeError) as exc:
+        raise DataError(f"{where} cannot become one array ({exc}); all samples must have the same shape") from exc
+    return found if text and is_text(found) else to_array(found, where)
+
+
+def _host(tensor: Any, where: str) -> Array:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point() and tensor.element_size() < 4:
+        tensor = tensor.float()  # numpy has no bfloat16; float32 holds each narrower type exactly
+    try:
+        found: Array = tensor.numpy()
+    except (TypeError, RuntimeError) as exc:
+        raise DataError(f"{where}: a {tensor.dtype} tensor has no numpy form ({exc}); make it dense") from exc
+    return found

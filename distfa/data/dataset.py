@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distfa.data.checks import check_finite, check_labels, check_positions, check_tokens
+from distfa.data.reading import Reading
 from distfa.errors import DataError
 
 Array = NDArray[Any]
@@ -43,6 +44,9 @@ class Dataset:
         source: Which edition of the data this is, if the name alone does not say it.
         class_names: What labels stand for, by number; empty if unknown.
         vocabulary: What tokens stand for, by number; empty if unknown.
+        columns: Names of the input columns, if the samples are rows of a table.
+        target: The column of the table that is learned.
+        fixed: The reading that an earlier fit fixed; None if nothing was trained before.
         loaded: What ``load`` was asked for, by the keys of a spec's ``data``; empty for samples that have no name.
     """
 
@@ -60,6 +64,9 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     loaded: Mapping[str, Any] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    target: str | None = None
+    fixed: Reading | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -71,18 +78,10 @@ class Dataset:
             found.update(np.ascontiguousarray(array).data if made is None else made.encode())
         return found.hexdigest()
 
-    def inputs(self) -> dict[str, Any]:
-        """What turns raw samples into a network's inputs, and its outputs into answers, as JSON can hold it."""
-        return {
-            "mean": self.mean.tolist(),
-            "std": self.std.tolist(),
-            "shape": list(self.shape),
-            "dtype": str(self.train_x.dtype),
-            "tokens": self.tokens,
-            "outputs": self.outputs,
-            "class_names": list(self.class_names),
-            "vocabulary": list(self.vocabulary),
-        }
+    @cached_property
+    def reading(self) -> Reading:
+        """What turns raw samples into a network's inputs, and its outputs into answers."""
+        return Reading.of(self) if self.fixed is None else self.fixed
 
     @property
     def features(self) -> int:

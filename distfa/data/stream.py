@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distfa.data.arrays import to_numpy
 from distfa.data.build import Split, build
+from distfa.data.checks import check_tokens
 from distfa.data.dataset import Array, Dataset
+from distfa.data.reading import Looked, Seen
 from distfa.errors import DataError
 
 _RANDOM = threading.Lock()  # random states belong to the process: layers that are threads take turns
@@ -35,10 +38,13 @@ class Rows:
         seed: Seed of what is drawn when a sample is made.
         like: One x, flattened; all have its shape and type.
         digest: Digest of the samples of the first epoch.
+        seen: What they look like; None for tokens.
     """
 
-    def __init__(self, samples: Any, order: NDArray[np.int64], *, seed: int, like: Array, digest: str) -> None:
-        self.samples, self.digest = samples, digest
+    def __init__(
+        self, samples: Any, order: NDArray[np.int64], *, seed: int, like: Array, digest: str, seen: Seen | None
+    ) -> None:
+        self.samples, self.digest, self.seen = samples, digest, seen
         self._order, self._seed, self._like = order, seed, like
         self.dtype = like.dtype
         self.shape = (order.shape[1], *like.shape)
@@ -53,7 +59,7 @@ class Rows:
         for number, (epoch, place) in enumerate(zip(epochs, places, strict=True)):
             index = int(self._order[epoch, place])
             with drawing_from(self._seed, int(epoch), index):
-                made = to_parts(self.samples[index], index)[0]
+                made = to_parts(self.samples[index], index, tokens=self._like.dtype == np.int64)[0]
             if made.shape != self._like.shape:
                 raise DataError(
                     f"sample {index} has shape {made.shape} in epoch {epoch + 1}, and the first had "
@@ -63,23 +69,35 @@ class Rows:
         return found
 
 
-def to_parts(sample: Any, index: int) -> tuple[Array, Array]:
+def to_parts(sample: Any, index: int, *, tokens: bool = False, targets: bool = True) -> tuple[Array, Array]:
     """(x flattened, y) of one sample, in types that a run can read.
 
+    Args:
+        sample: A pair (x, y); without targets also x alone.
+        index: Which sample it is.
+        tokens: Whether integers of x stand for symbols; if not, they are quantities and become floats.
+        targets: Whether y is wanted; if not, it is 0.
+
     Raises:
-        DataError: It is not a pair (x, y).
+        DataError: It is not a pair (x, y), or holds no numbers.
     """
+    if not targets:
+        sample = (sample[0] if isinstance(sample, tuple | list) else sample), 0
     if not isinstance(sample, tuple | list) or len(sample) != 2:
         raise DataError(f"sample {index} of the data set is a {type(sample).__name__}; it must be a pair (x, y)")
-    x, y = (np.asarray(part) for part in sample)
-    if x.dtype.kind not in "buif" or y.dtype.kind not in "buif":
+    try:
+        x, y = (to_numpy(part, "it") for part in sample)
+    except DataError as exc:
         raise DataError(
-            f"sample {index} of the data set has x of {x.dtype} and y of {y.dtype}; its transform must end in a tensor "
-            "or an array of numbers, as torchvision's ToTensor does"
-        )
-    x = x if x.dtype in (np.uint8, np.float32, np.float64) else x.astype(np.float32)
+            f"sample {index} of the data set has x and y of {' and '.join(type(part).__name__ for part in sample)} "
+            f"({exc}); its transform must end in a tensor or an array of numbers, as torchvision's ToTensor does"
+        ) from exc
     wide = np.float64 if y.dtype == np.float64 else np.float32
-    return x.reshape(-1), y.astype(wide if y.dtype.kind == "f" else np.int64)
+    y = y.astype(wide if y.dtype.kind == "f" else np.int64)
+    if tokens and x.dtype.kind in "iu":
+        return x.astype(np.int64).reshape(-1), y
+    x = x if x.dtype in (np.uint8, np.float32, np.float64) else x.astype(np.float32)
+    return x.reshape(-1), y
 
 
 @contextmanager
@@ -110,6 +128,7 @@ def streamed(
     seed: int,
     name: str = "arrays",
     floats: bool = False,
+    tokens: int | None = None,
 ) -> Dataset:
     """A Dataset whose training inputs are made when they are read.
 
@@ -121,7 +140,8 @@ def streamed(
         orders: One per epoch: which samples, in which order; all have the same length.
         seed: Seed of what is drawn when samples are made.
         name: What messages and reports call it.
-        floats: Whether targets are quantities or shares, even if they are whole numbers.
+        floats: Whether targets of several columns are quantities or shares, even if they are whole numbers.
+        tokens: Size of the vocabulary, if integers of x stand for symbols.
 
     Raises:
         DataError: There are no samples, they are not pairs, have several shapes, or break a rule of ``validate``.
@@ -135,25 +155,27 @@ def streamed(
     order = np.stack(epochs)
     found, shape = hashlib.blake2b(order.tobytes(), digest_size=16), ()
     targets: dict[int, Array] = {}
-    like: Array = np.empty(0)
+    like, looked = np.empty(0), Looked()
     for index in map(int, np.unique(order)):
         with drawing_from(seed, 0, index):
             sample = samples[index]
-        x, y = to_parts(sample, index)
+        x, y = to_parts(sample, index, tokens=tokens is not None)
         if not targets:
             like, shape = x, np.shape(sample[0])
         if x.shape != like.shape or not np.isfinite(x).all():
             wrong = f"shape {x.shape}, and the first {like.shape}" if x.shape != like.shape else "NaN or infinity in it"
             raise DataError(f"{name}: training sample {index} has {wrong}; fix it, or leave it out")
+        if tokens is not None and x.dtype.kind == "i":
+            check_tokens(x[None], tokens, f"{name}: training sample {index}")
         found.update(x.tobytes() + y.tobytes())
-        targets[index] = y.astype(np.float32) if floats and y.dtype.kind != "f" else y
-    if like.dtype.kind != "f" and like.dtype != np.uint8:
-        like = like.astype(np.float32)
+        looked.add(x)
+        targets[index] = y.astype(np.float32) if floats and y.ndim and y.dtype.kind != "f" else y
     y = np.stack([targets[index] for index in order.ravel().tolist()])
     sample_shape = tuple(map(int, shape)) or (1,)
     first = like.reshape(1, *sample_shape)  # stands in for all inputs; has their shape and type
-    made = build(name=name, train=(first, y[:1]), test=test, outputs=_outputs(y, test), scale=(0.0, 1.0))
-    rows: Any = Rows(samples, order, seed=seed, like=like, digest=found.hexdigest())
+    made = build(name=name, train=(first, y[:1]), test=test, outputs=_outputs(y, test), scale=(0.0, 1.0), tokens=tokens)
+    seen = None if tokens is not None else looked.seen()
+    rows: Any = Rows(samples, order, seed=seed, like=like, digest=found.hexdigest(), seen=seen)
     return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made))
 
 

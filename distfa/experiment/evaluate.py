@@ -17,9 +17,11 @@ from distfa.core.serial import evaluate
 from distfa.errors import DataError, RunDirError
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.checks import check
+from distfa.experiment.given import Wish, dataset_of
+from distfa.experiment.layout import layout_of
 from distfa.experiment.spec import ARRAYS, RunSpec, load
 from distfa.experiment.subject import Subject, raw_samples, subject_for, subject_of
-from distfa.experiment.weights import read_weights
+from distfa.experiment.weights import read_weights, reading_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ def evaluate_run(
     split: str = "test",
     data_dir: str | None = None,
     arrays: Any = None,
+    target: str | None = None,
+    normalised: bool | None = None,
     model: nn.Module | None = None,
     observer: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Evaluation:
@@ -56,7 +60,9 @@ def evaluate_run(
         run_dir: The run directory.
         split: ``test`` or ``train``, of the data set that the run was trained on.
         data_dir: Where that data set is now, if it has moved.
-        arrays: (x, y) or an iterable of batches, to use instead.
+        arrays: Data in any form that ``Trainer.fit`` takes, to use instead; they are read as the run read its own.
+        target: The column of a table that was learned, if the run does not say it.
+        normalised: Whether the samples of ``arrays`` are normalised already; None: as their numbers say.
         model: The module that was trained, if it was an object in Python; it is not changed.
         observer: Called as it goes on with how many samples are done, and of how many.
 
@@ -68,11 +74,21 @@ def evaluate_run(
     path = run_dirs.located(run_dir)
     about, spec = run_dirs.read_about(path), load(path / run_dirs.SPEC)
     network, weights = replace(run_dirs.read_network(about), continued=False), read_weights(path)
-    tokens = max(network.outputs, 2) if network.tokens else None
-    dataset = data.from_arrays(arrays, tokens=tokens) if arrays is not None else _dataset(spec, data_dir)
+    reading = reading_of(about)
+    wish = Wish(
+        epochs=0,
+        seed=spec.seed,
+        tokens=None if reading is None else reading.tokens,
+        target=target,
+        floats=spec.loss in ("mse", "bce"),
+        layout=None if model is None else layout_of(model),
+        reading=reading,
+        normalised=normalised,
+    )
+    dataset = dataset_of(_dataset(spec, data_dir) if arrays is None else arrays, None, wish)
     subject = _subject(spec, network, dataset, model)
     check(spec.model_copy(update={"init": "random"}), subject, dataset)
-    wanted = "train" if arrays is not None else split
+    wanted = split if arrays is None else "test" if len(dataset.test_x) else "train"
     recipe, modules = spec.recipe(network), subject.modules
     layers = [Layer(recipe, number, module=modules.get(number)) for number in range(1, len(network) + 1)]
     try:

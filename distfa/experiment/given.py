@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,15 @@ from torch.utils import data as torch_data
 
 from distfa import data
 from distfa.core.order import drawn
+from distfa.data.arrays import is_pair, read_pair, to_numpy
+from distfa.data.conform import conform, order_of, way
+from distfa.data.dataset import Array
+from distfa.data.labels import is_text, names_of, numbered
+from distfa.data.reading import Reading
 from distfa.data.stream import drawing_from, streamed, to_parts
-from distfa.errors import DataError
+from distfa.errors import DataError, SpecError
+from distfa.experiment.layout import Layout, channels_first
+from distfa.experiment.table import Given, as_table, beside_each_other, categories, of_table
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +31,15 @@ class Wish:
     """How to read the data.
 
     Attributes:
-        epochs: Epochs of the run.
+        epochs: Epochs of the run; 0: nothing is trained, and every sample is made once.
         seed: Seed of the run.
         tokens: Size of the vocabulary, if the model begins with an Embedding.
         target: The column of a table that is learned.
-        floats: Whether targets are quantities or shares, even if they are whole numbers.
+        floats: Whether targets of several columns are quantities or shares, even if they are whole numbers.
+        targets: Whether there must be targets.
+        layout: The layout of a model that begins with a convolution.
+        reading: What an earlier fit fixed.
+        normalised: Whether samples are normalised already; None: as their numbers say.
     """
 
     epochs: int
@@ -36,25 +47,64 @@ class Wish:
     tokens: int | None = None
     target: str | None = None
     floats: bool = False
+    targets: bool = True
+    layout: Layout | None = None
+    reading: Reading | None = None
+    normalised: bool | None = None
+
+    @property
+    def learned(self) -> str | None:
+        """The column of a table that is learned, if it is known."""
+        return self.target or (self.reading.target if self.reading else None)
 
 
 def dataset_of(train: Any, test: Any, wish: Wish) -> data.Dataset:
-    """A Dataset of the data that were given.
+    """A Dataset of the data that were given, under the reading that an earlier fit has fixed, or under its own.
 
     Raises:
-        DataError: It is not one of these, or breaks a rule of ``validate``.
+        DataError: It is in no form that is known, breaks a rule of ``validate``, or does not fit the reading.
+        SpecError: Both train and test bring a test split.
     """
-    streams = _orders(train, wish)
+    if isinstance(train, data.Dataset):
+        if test is not None:
+            raise SpecError("train is a Dataset, which has its own test split; leave test out")
+        made = train
+    else:
+        made = _read(train, test, wish)
+    if wish.reading is None:
+        made = channels_first(made, wish.layout)
+    return conform(
+        made,
+        wish.reading or made.reading,
+        convolves=wish.layout is not None,
+        normalised=wish.normalised,
+        targets=wish.targets,
+    )
+
+
+def _read(train: Any, test: Any, wish: Wish) -> data.Dataset:
+    streams = _orders(train, wish) if wish.epochs else None
+    parts = [*([] if streams else [train]), *([] if test is None else [test])]
+    read, names = _numbered([_given(part, wish) for part in parts])
     if streams is not None:
         samples, orders = streams
-        pair = None if test is None else _numbers(_pair(test, wish), "test", wish.floats)
-        return streamed(samples, pair, orders, seed=wish.seed, floats=wish.floats)
-    pairs = [_pair(train, wish), None if test is None else _pair(test, wish)]
-    pairs, names = _numbered(pairs)
-    if wish.floats:
-        pairs = [pair and (pair[0], _as_floats(pair[1])) for pair in map(_whole, pairs)]
-    made = data.from_arrays(pairs[0], pairs[1], tokens=wish.tokens)
-    return dataclasses.replace(made, class_names=names) if names else made
+        tests = None if test is None else (read[0].x, _targets(read[0], wish))
+        return streamed(samples, tests, orders, seed=wish.seed, floats=wish.floats, tokens=wish.tokens)
+    first, *others = read
+    made = data.from_arrays(
+        (first.x, _targets(first, wish)),
+        *((_aligned(other, first, wish), _targets(other, wish)) for other in others),
+        tokens=wish.tokens,
+        outputs=_outputs(wish, names),
+    )
+    return dataclasses.replace(made, class_names=names, columns=first.columns, target=first.target)
+
+
+def _outputs(wish: Wish, names: tuple[str, ...]) -> int | None:
+    """How many classes there are, or columns of targets; None: the data say it."""
+    if names or not wish.targets:
+        return max(len(names), 1)
+    return None if wish.reading is None else wish.reading.outputs
 
 
 def is_streamed(train: Any) -> bool:
@@ -127,101 +177,115 @@ def _plain(samples: Any) -> tuple[Any, Any] | None:
     return samples.tensors[0], samples.tensors[1]
 
 
-def _pair(given: Any, wish: Wish) -> Any:
-    """(x, y), or the data itself if it is an iterable of batches."""
+def _given(given: Any, wish: Wish) -> Given:
+    """What was given, in memory."""
+    if isinstance(given, data.Dataset):
+        return _split_of(given, wish)
     if isinstance(given, torch_data.DataLoader) and _is_map(given.dataset) and _collates_plainly(given):
         given = given.dataset
     if _is_map(given):
-        return _plain(given) or _made(given, wish.seed)
-    if hasattr(given, "iter_batches") and hasattr(given, "schema"):  # Ray Data
-        parts = _in_order(given)
-        given = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
-    if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # pandas
-        given = {str(name): given[name].to_numpy() for name in given.columns}
-    if isinstance(given, dict):
-        return _of_columns(given, wish.target)
-    if isinstance(given, tuple) and len(given) == 2:
-        return tuple(part.to_numpy() if hasattr(part, "to_numpy") else part for part in given)
-    return given
+        x, y = _plain(given) or _made(given, wish)
+        return Given(x=to_numpy(x, "x"), y=to_numpy(y, "y"))
+    table = as_table(given)
+    if table is not None:
+        return of_table(table, wish.learned, known=wish.reading.columns if wish.reading else (), targets=wish.targets)
+    if is_pair(given) and (wish.targets or isinstance(given, tuple)):
+        return _of_pair(given[0], given[1] if wish.targets else None)
+    if not wish.targets:
+        return Given(x=_inputs(given), y=None)
+    x, y = read_pair(given, "arrays train")
+    return Given(x=x, y=y)
 
 
-def _in_order(given: Any) -> list[Any]:
-    """Batches of Ray Data with the order of rows kept, so that a run can be repeated."""
-    options = given.context.execution_options
-    before, options.preserve_order = options.preserve_order, True
-    try:
-        return list(given.iter_batches(batch_format="numpy"))
-    finally:
-        options.preserve_order = before
-
-
-def _of_columns(columns: dict[str, Any], target: str | None) -> tuple[Any, Any]:
-    """A table: one column is learned from all the others, side by side, or from the only other one."""
-    name = target or next((name for name in ("y", "label", "target") if name in columns), None)
-    if name is None or name not in columns:
-        raise DataError(
-            f"the table has columns {', '.join(columns)}"
-            + (f", and none is called {target!r}" if target else "; say which is learned: fit(table, target=NAME)")
-        )
-    rest = {key: np.asarray(value) for key, value in columns.items() if key != name}
-    if text := next((key for key, value in rest.items() if value.dtype.kind not in "buif"), None):
-        raise DataError(
-            f"column {text!r} holds {rest[text].dtype}; inputs must be numbers: encode it, as pandas.get_dummies does, "
-            "or leave it out"
-        )
-    if len(rest) == 1:
-        return next(iter(rest.values())), np.asarray(columns[name])
-    return np.column_stack([value.astype(np.float64) for value in rest.values()]).astype(np.float32), np.asarray(
-        columns[name]
+def _of_pair(x: Any, y: Any) -> Given:
+    table = as_table(x)
+    by_column = table is not None and (isinstance(x, Mapping) or x.to_numpy().dtype.kind == "O")
+    named = hasattr(y, "to_numpy") and getattr(y, "name", None) is not None
+    return Given(
+        x=beside_each_other(table) if by_column and table is not None else to_numpy(x, "arrays train_x"),
+        y=None if y is None else to_numpy(y, "arrays train_y", text=True),
+        columns=() if table is None else tuple(table),
+        target=str(y.name) if named else None,
+        names=categories(y),
     )
 
 
-def _made(samples: Any, seed: int) -> tuple[Any, Any]:
+def _split_of(dataset: data.Dataset, wish: Wish) -> Given:
+    """The test split of a data set, or the only one that it has."""
+    x, y = (dataset.test_x, dataset.test_y) if len(dataset.test_x) else (dataset.train_x, dataset.train_y)
+    if wish.reading is None and ((dataset.mean != 0).any() or (dataset.std != 1).any()):
+        x = ((x - dataset.mean) / dataset.std).astype(np.float32)  # arrays that are trained on are used as they are
+    text = np.asarray(dataset.class_names)[y] if dataset.class_names and dataset.classification else y
+    return Given(x=x.reshape(len(x), *dataset.shape), y=text, columns=dataset.columns, names=dataset.class_names)
+
+
+def _inputs(given: Any) -> Array:
+    """Inputs without targets: an array, a list of samples, or batches, each x or (x, ...)."""
+    if isinstance(given, tuple | list) or hasattr(given, "__array__"):
+        try:
+            return to_numpy(given, "samples")
+        except DataError:
+            if not isinstance(given, tuple | list):
+                raise
+    if is_pair(given):
+        return to_numpy(given[0], "samples")
+    try:
+        batches = [batch[0] if isinstance(batch, tuple | list) else batch for batch in given]
+    except TypeError as exc:
+        raise DataError(
+            f"samples are a {type(given).__name__}; give an array, a tensor, a table, a data set or a loader"
+        ) from exc
+    if not batches:
+        raise DataError("the iterable has no batches; a generator that was read before is empty")
+    return np.concatenate([to_numpy(batch, f"batch {number}") for number, batch in enumerate(batches)])
+
+
+def _made(samples: Any, wish: Wish) -> tuple[Array, Array]:
     """All samples of a data set, each made once."""
     xs, ys = [], []
     for index in range(len(samples)):
-        with drawing_from(seed, -1, index):
+        with drawing_from(wish.seed, -1, index):
             sample = samples[index]
-        x, y = to_parts(sample, index)
-        xs.append(x.reshape(np.shape(sample[0])))
+        x, y = to_parts(sample, index, tokens=wish.tokens is not None, targets=wish.targets)
+        xs.append(x.reshape(np.shape(sample[0] if isinstance(sample, tuple | list) else sample)))
         ys.append(y)
     if not xs:
         raise DataError("the data set has no samples; leave it out, or give one that has")
     return np.stack(xs), np.stack(ys)
 
 
-def _numbered(pairs: list[Any]) -> tuple[list[Any], tuple[str, ...]]:
+def _numbered(parts: list[Given]) -> tuple[list[Given], tuple[str, ...]]:
     """Text labels as numbers, and the names they stand for, in order."""
-    texts = [
-        np.asarray(pair[1]).astype(str)
-        for pair in pairs
-        if isinstance(pair, tuple) and len(pair) == 2 and np.asarray(_host(pair[1])).dtype.kind in "UO"
-    ]
-    if not texts:
-        return pairs, ()
-    names = np.unique(np.concatenate(texts))
-    found = [pair and (pair[0], np.searchsorted(names, np.asarray(pair[1]).astype(str))) for pair in pairs]
-    return found, tuple(map(str, names))
+    text = [part.y for part in parts if part.y is not None and is_text(part.y)]
+    if not text:
+        return parts, ()
+    if len(text) < len(parts):
+        raise DataError(
+            "labels of train are text and those of test are numbers, or the other way round; give both alike"
+        )
+    names = names_of(text, next((part.names for part in parts if part.names), ()))
+    found = [dataclasses.replace(part, y=numbered(part.y, names, "labels")) for part in parts if part.y is not None]
+    return found, names
 
 
-def _host(value: Any) -> Any:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+def _aligned(part: Given, first: Given, wish: Wish) -> Array:
+    """Inputs of the test data with columns and axes in the order of the training data's."""
+    x = part.x
+    if first.columns and part.columns and part.columns != first.columns:
+        x = x[..., order_of(part.columns, first.columns)]
+    axes = way(x.shape[1:], first.x.shape[1:], convolves=wish.layout is not None)
+    if axes is None:
+        return x  # told by ``validate``
+    return x.transpose(0, *(axis + 1 for axis in axes)).reshape(len(x), *first.x.shape[1:])
 
 
-def _whole(pair: Any) -> Any:
-    """(x, y) of all batches, joined."""
-    if pair is None or (isinstance(pair, tuple) and len(pair) == 2):
-        return pair
-    batches = list(pair)
-    return tuple(np.concatenate([np.asarray(_host(batch[part])) for batch in batches]) for part in (0, 1))
-
-
-def _as_floats(y: Any) -> Any:
-    found = np.asarray(_host(y))
-    found = found if found.dtype.kind == "f" else found.astype(np.float32)
-    return found.reshape(-1, 1) if found.ndim == 1 else found
-
-
-def _numbers(pair: Any, what: str, floats: bool) -> Any:
-    x, y = _whole(pair)
-    return np.asarray(_host(x)), _as_floats(y) if floats else np.asarray(_host(y))
+def _targets(part: Given, wish: Wish) -> Array:
+    """Targets as numbers; zeros stand in for those that are not wanted."""
+    y = part.y
+    if y is None:
+        return np.zeros(len(part.x), np.int64)
+    columns = 1 if wish.reading is None else 0  # a fit tells labels from quantities by the columns of its targets
+    if (wish.floats if wish.reading is None else not wish.reading.labels) and y.ndim > columns:
+        y = y if y.dtype.kind == "f" else y.astype(np.float32)
+        return y.reshape(-1, 1) if y.ndim == 1 else y
+    return y

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from dataclasses import dataclass
 
-import numpy as np
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from distfa.data.dataset import Array, Dataset
-from distfa.errors import DataError
+from distfa.data.conform import Shape, moved
+from distfa.data.dataset import Dataset
 
 log = logging.getLogger(__name__)
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,47 +60,6 @@ def channels_first(dataset: Dataset, layout: Layout | None) -> Dataset:
         return dataclasses.replace(dataset, shape=(1, *shape))
     if not layout.last(shape):
         return dataset
-    if not isinstance(dataset.train_x, np.ndarray):
-        raise DataError(
-            f"samples of the data set have shape {shape}, with their channels last, and {layout.where} reads them "
-            f"first: let __getitem__ return x.permute({', '.join(map(str, (layout.axes, *range(layout.axes))))})"
-        )
+    turned = moved(dataset, (len(shape) - 1, *range(len(shape) - 1)))
     log.warning("samples have shape %s: their channels are moved to the front, for %s", shape, layout.where)
-
-    def turned(rows: Array) -> Array:
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(len(rows), *shape), -1, 1)).reshape(rows.shape)
-
-    def of_features(scale: Array) -> Array:
-        return scale if scale.size == 1 else turned(scale[None])[0]
-
-    return dataclasses.replace(
-        dataset,
-        train_x=turned(dataset.train_x),
-        test_x=turned(dataset.test_x),
-        mean=of_features(dataset.mean),
-        std=of_features(dataset.std),
-        shape=(shape[-1], *shape[:-1]),
-    )
-
-
-def as_read(samples: Tensor, layout: Layout | None, taken: Shape | None) -> Tensor:
-    """Samples (n, ...) in the shape the model takes, from any in which ``fit`` takes them.
-
-    Args:
-        samples: Flat, in the model's shape, or with their channels last.
-        layout: The layout of the model.
-        taken: Shape of one sample, if a fit has shown it.
-
-    Raises:
-        DataError: The shape is not the one that the model was trained on.
-    """
-    shape = tuple(samples.shape[1:])
-    if layout is not None and layout.last(shape):
-        samples = samples.movedim(-1, 1)
-    elif layout is not None and layout.none(shape):
-        samples = samples.unsqueeze(1)
-    if taken is None or tuple(samples.shape[1:]) == taken:
-        return samples
-    if min(len(shape), len(taken)) < 2 and math.prod(shape) == math.prod(taken):
-        return samples.reshape(len(samples), *taken)
-    raise DataError(f"samples have shape {shape}, and the model was trained on {taken}; give them in the same shape")
+    return turned

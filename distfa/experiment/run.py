@@ -113,7 +113,7 @@ def _created(spec: RunSpec, network: Network, dataset: Dataset, about: dict[str,
         "data": dataset.name,
         "data_digest": dataset.digest,
         "data_source": dataset.source,
-        "inputs": dataset.inputs(),
+        "inputs": dataset.reading.as_dict(),
     }
     return run_dirs.RunDir.create(
         spec.run_dir, name=f"{spec.rule}-{spec.data.name}", spec_text=dump(spec), network=network, about=about

@@ -45,6 +45,7 @@ from distfa.files import write_whole
 
 SPEC, RUN, METRICS, LOG = "spec.yaml", "run.json", "metrics.jsonl", "log.jsonl"
 WEIGHTS, LAST, CHECKPOINTS = "weights.safetensors", "last.safetensors", "checkpoints"
+METADATA = "distfa"  # the key under which a file of weights says how its data were read
 log = logging.getLogger(__name__)
 
 
@@ -244,7 +245,7 @@ class RunDir:
 
     def _write_weights(self, weights: Mapping[str, Tensor], name: str = WEIGHTS) -> None:
         """Write the weights, together with what turns raw samples into inputs."""
-        self._write(name, to_bytes(weights, {"distfa": strict_json.dumps(self.about.get("inputs", {}))}))
+        self._write(name, to_bytes(weights, {METADATA: strict_json.dumps(self.about.get("inputs", {}))}))
 
     def _take_lock(self) -> bool:
         """Take the lock; False if another process drives the run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,13 +17,15 @@ from distfa import data
 from distfa.core import losses, order
 from distfa.core.admit import admit, require_sequential
 from distfa.core.model import Network
-from distfa.core.split import group
-from distfa.errors import DataError, Interrupted, RunDirError, SpecError
+from distfa.core.samples import Inputs
+from distfa.core.split import group, split
+from distfa.data.reading import Reading
+from distfa.errors import DataError, Interrupted, RunDirError
 from distfa.experiment.callbacks import BestWeights, Callback, Caller, require_callbacks
 from distfa.experiment.from_torch import optimizer_settings, rates
 from distfa.experiment.given import Wish, dataset_of, is_streamed
 from distfa.experiment.history import History
-from distfa.experiment.layout import as_read, channels_first, layout_of
+from distfa.experiment.layout import layout_of
 from distfa.experiment.metrics import Scores, scores
 from distfa.experiment.observing import Observer
 from distfa.experiment.progress import ProgressBar
@@ -30,8 +33,9 @@ from distfa.experiment.result import Result
 from distfa.experiment.run import run
 from distfa.experiment.spec import ARRAYS, GIVEN, RunSpec, load, parse
 from distfa.experiment.subject import subject_of
-from distfa.experiment.weights import load_weights, save_weights
+from distfa.experiment.weights import load_reading, load_weights, save_weights
 
+log = logging.getLogger(__name__)
 _ROWS = 1000  # samples of a prediction at once
 
 
@@ -56,6 +60,7 @@ class Trainer:
 
     Attributes:
         network: The layers; known once ``fit`` has been called, because it needs the shape of a sample.
+        reading: How the first fit read its data: normalisation, columns, classes, layout; None before.
         history: One row per epoch, of all fits.
         result: The result of the last fit.
 
@@ -84,6 +89,7 @@ class Trainer:
         self.model = require_sequential(model)
         admit(self.model, group(self.model))
         self.network: Network | None = None
+        self.reading: Reading | None = None
         self.history = History()
         self.result: Result | None = None
         self._callbacks, self._verbose = require_callbacks(callbacks), verbose
@@ -104,13 +110,15 @@ class Trainer:
         test: Any = None,
         *,
         target: str | None = None,
+        normalised: bool | None = None,
         observer: Observer | None = None,
         resume: str | Path | None = None,
     ) -> Result:
         """Train, and load the trained weights and running statistics into the model.
 
         A second ``fit`` goes on from the weights that the first one found, with new optimizers and with feedback that
-        starts aligned with these weights (``init: aligned``); ``reset()`` starts from scratch.
+        starts aligned with these weights (``init: aligned``); ``reset()`` starts from scratch. The first ``fit`` fixes
+        how data are read (``reading``: normalisation, columns by name, classes, layout); a later one reads its data so.
 
         Args:
             train: (x, y) of arrays, tensors or pandas objects; a pandas table or Ray data with ``target``; a torch
@@ -121,6 +129,8 @@ class Trainer:
                 that begins with an Embedding, integers are tokens. Labels that are text get numbers.
             test: As ``train``; None if ``train`` is a ``distfa.data.Dataset``, or for no evaluation.
             target: The column of a table that is learned.
+            normalised: Whether samples are normalised already, where an earlier fit normalised its own; None: as their
+                numbers say.
             observer: Called with everything that happens while the run goes on; ``callbacks`` are simpler.
             resume: The directory of an earlier run of this model on these data that ended early; that run goes on from
                 its last checkpoint.
@@ -132,7 +142,8 @@ class Trainer:
             DistfaError: Bad input, or the run failed; the model is then as it was.
             KeyboardInterrupt: The user ended it; the model and the run directory then have the weights so far.
         """
-        dataset = self._dataset(train, test, target)
+        reading = self.reading if resume is None else load_reading(Path(resume))
+        dataset = self._dataset(train, test, target, reading=reading, normalised=normalised)
         described = dict(dataset.loaded) or {"name": ARRAYS}
         if is_streamed(train) or not isinstance(dataset.train_x, np.ndarray):
             described["order"] = "given"
@@ -159,66 +170,68 @@ class Trainer:
                 )
             except Interrupted as exc:
                 if exc.weights is not None:
-                    self._take(exc.weights)
+                    self._take(exc.weights, dataset)
                 raise KeyboardInterrupt(str(exc)) from exc
         caller.ended(weights)
         best = next((c.weights for c in self._callbacks if isinstance(c, BestWeights) and c.weights), weights)
-        self._take(best)
+        self._take(best, dataset)
         return self.result
 
-    def predict(self, x: Any) -> Tensor:
+    def predict(self, x: Any, *, normalised: bool | None = None) -> Tensor:
         """The model's outputs for samples, in evaluation mode: logits for classes, (n, ..., C).
 
+        Samples are read as the first fit read its data: normalised as it did, columns by their names, channels where it
+        had them.
+
         Args:
-            x: (n, ...) in a form that ``fit`` takes; an array, a tensor or a pandas table.
+            x: Samples in any form that ``fit`` takes; targets may be left out, and are not read. Of a data set with a
+                test split, that split.
+            normalised: Whether the samples are normalised already; None: as their numbers say.
 
         Raises:
-            DataError: The samples do not have the shape that the model takes.
+            DataError: The samples are not such as the model was trained on, or their numbers do not say whether they
+                are normalised.
         """
-        first = next(self.model.parameters())
-        given = x.to_numpy() if hasattr(x, "to_numpy") else x
-        samples = torch.as_tensor(np.ascontiguousarray(given) if not isinstance(given, Tensor) else given)
-        tokens = self._tokens() is not None
-        samples = samples.to(first.device, torch.int64 if tokens else first.dtype)
-        taken = None if self.network is None else self.network.shapes[0]
-        samples = as_read(samples, layout_of(self.model), taken)
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                return torch.cat([self.model(part) for part in torch.split(samples, _ROWS)])
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        dataset = self._dataset(x, None, None, epochs=0, targets=False, normalised=normalised)
+        return self._outputs(dataset, dataset.test_x if len(dataset.test_x) else dataset.train_x)
 
-    def evaluate(self, test: Any, *, target: str | None = None) -> Scores:
+    def evaluate(self, test: Any, *, target: str | None = None, normalised: bool | None = None) -> Scores:
         """Loss and metrics of the model with its current weights.
 
         Args:
-            test: Data in a form that ``fit`` takes: (x, y) and so on.
-            target: The column of a table that is learned.
+            test: Data in a form that ``fit`` takes, which are read as the first fit read its data: (x, y) and so on. Of
+                a data set with a test split, that split.
+            target: The column of a table that is learned; None: that of the fit.
+            normalised: Whether the samples are normalised already; None: as their numbers say.
 
         Returns:
             Loss, rows, and what suits the targets: accuracy; or mean absolute error, root mean square error and R^2.
+
+        Raises:
+            DataError: The data are not such as the model was trained on.
         """
-        dataset = self._dataset(test, None, target, outputs_of_model=True)
-        if isinstance(test, data.Dataset) and len(dataset.test_x):
-            x, y = dataset.test_x, dataset.test_y
-        else:
-            x, y = dataset.train_x[: len(dataset.train_y)], dataset.train_y
-        inputs = x if dataset.tokens is not None else (x.astype(np.float64) - dataset.mean) / dataset.std
-        found = self.predict(torch.from_numpy(np.ascontiguousarray(inputs)).reshape(len(x), *dataset.shape)).cpu()
+        dataset = self._dataset(test, None, target, epochs=0, normalised=normalised)
+        x, y = dataset.test_x, dataset.test_y
+        if not len(x):
+            x, y = dataset.train_x, dataset.train_y
+            if isinstance(test, str | data.Dataset):
+                log.warning("data set %r has no test samples: its training samples are scored", dataset.name)
         loss = losses.build(
             self.spec.loss, label_smoothing=self.spec.label_smoothing, class_weights=self.spec.class_weights
         )
-        return scores(found, torch.from_numpy(y), loss, self.spec.loss)
+        return scores(self._outputs(dataset, x).cpu(), torch.from_numpy(y), loss, self.spec.loss)
 
     def save(self, path: str | Path) -> Path:
-        """Save the model's weights in a safetensors file, under the model's keys, written whole or not at all."""
-        return save_weights(Path(path), self.model.state_dict())
+        """Save the model's weights and ``reading`` in a safetensors file, written whole or not at all.
+
+        The weights are under the model's keys, the reading is JSON in the file's metadata.
+        """
+        return save_weights(Path(path), self.model.state_dict(), self.reading)
 
     def load(self, path: str | Path) -> Trainer:
         """Load the weights of a file that ``save`` wrote, or of a run directory; the next ``fit`` goes on from them.
+
+        How their data were read comes with them; a file that does not say it leaves ``reading`` as it is.
 
         Raises:
             RunDirError: There are none, or they belong to another model.
@@ -228,19 +241,21 @@ class Trainer:
             self.model.load_state_dict(weights)
         except RuntimeError as exc:
             raise RunDirError(f"{path} has weights of another model: {' '.join(str(exc).split())}") from exc
+        self.reading = load_reading(Path(path)) or self.reading
         self._fits = max(self._fits, 1)
         return self
 
     def reset(self) -> Trainer:
         """Go back to the model as it was given, without history."""
         self.model.load_state_dict(self._start)
-        self.history, self.result, self._fits = History(), None, 0
+        self.reading, self.history, self.result, self._fits = None, History(), None, 0
         return self
 
     # -- parts ----------------------------------------------------------------------------------
 
-    def _take(self, weights: dict[str, Tensor]) -> None:
+    def _take(self, weights: dict[str, Tensor], dataset: data.Dataset) -> None:
         self.model.load_state_dict(weights)
+        self.reading = dataset.reading
         self._fits += 1
 
     def _shows(self) -> bool:
@@ -277,26 +292,54 @@ class Trainer:
         embedding = next((m for m in first.modules() if isinstance(m, nn.Embedding)), None)
         return None if embedding is None else embedding.num_embeddings
 
-    def _dataset(self, train: Any, test: Any, target: str | None, *, outputs_of_model: bool = False) -> data.Dataset:
-        if isinstance(train, str):
-            train = self.spec.data.model_copy(update={"name": train}).load()
-        if isinstance(train, data.Dataset):
-            if test is not None:
-                raise SpecError("train is a Dataset, which has its own test split; leave test out")
-            return channels_first(train, layout_of(self.model))
+    def _dataset(self, train: Any, test: Any, target: str | None, **wish: Any) -> data.Dataset:
+        """The data that were given, under the reading of the first fit, if there was one."""
         if train is None:
             raise DataError("no training data were given; give (x, y), a DataLoader, a table, or a name as 'digits'")
-        epochs = 1 if outputs_of_model else self.spec.epochs
-        floats = self.spec.loss in ("mse", "bce") and _several(train)
-        wish = Wish(epochs=epochs, seed=self.spec.seed, tokens=self._tokens(), target=target, floats=floats)
-        return channels_first(dataset_of(train, test, wish), layout_of(self.model))
+        asked: dict[str, Any] = {
+            "epochs": self.spec.epochs,
+            "seed": self.spec.seed,
+            "target": target,
+            "floats": self.spec.loss in ("mse", "bce"),
+            "layout": layout_of(self.model),
+            "reading": self.reading,
+            **wish,
+        }
+        fixed: Reading | None = asked["reading"]
+        asked["tokens"] = self._tokens() if fixed is None else fixed.tokens
+        return dataset_of(self._loaded(train), self._loaded(test), Wish(**asked))
 
+    def _loaded(self, given: Any) -> Any:
+        """The data set of a name; anything else as it is."""
+        return self.spec.data.model_copy(update={"name": given}).load() if isinstance(given, str) else given
 
-def _several(train: Any) -> bool:
-    """Whether targets (n, C) are whole numbers but not labels: for bce and mse they are shares and quantities."""
-    y = train[1] if isinstance(train, tuple) and len(train) == 2 else None
-    shape = np.shape(y.detach().cpu() if isinstance(y, Tensor) else y) if y is not None else ()
-    return len(shape) == 2
+    def _outputs(self, dataset: data.Dataset, x: Any) -> Tensor:
+        """The model's outputs for raw samples of a data set, in evaluation mode."""
+        first = next(self.model.parameters())
+        inputs = Inputs(
+            x,
+            mean=dataset.mean,
+            std=dataset.std,
+            dtype=first.dtype,
+            device=first.device,
+            shape=self._taken(dataset),
+            tokens=dataset.tokens is not None,
+        )
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                rows = np.arange(len(x))
+                return torch.cat([self.model(inputs.read(rows[at : at + _ROWS])) for at in range(0, len(x), _ROWS)])
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def _taken(self, dataset: data.Dataset) -> tuple[int, ...]:
+        """The shape in which the model takes a sample."""
+        if self.network is None:
+            return split(self.model, dataset.shape, tokens=dataset.tokens is not None).shapes[0]
+        return self.network.shapes[0]
 
 
 def _both(first: Observer, second: Observer) -> Observer:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 from torch import Tensor
 
+from distfa.data.reading import Reading
 from distfa.errors import RunDirError
+from distfa.experiment import strict_json
 from distfa.experiment.claim import cannot
-from distfa.experiment.run_dir import WEIGHTS, located, read_about
+from distfa.experiment.run_dir import METADATA, WEIGHTS, located, read_about
 from distfa.experiment.tensor_files import from_bytes, to_bytes
 from distfa.files import write_whole
 
@@ -31,19 +35,44 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise RunDirError(f"cannot read {file}: {exc}") from exc
 
 
-def save_weights(file: Path, weights: Mapping[str, Tensor]) -> Path:
-    """Write weights under their keys, whole or not at all.
+def save_weights(file: Path, weights: Mapping[str, Tensor], reading: Reading | None = None) -> Path:
+    """Write weights under their keys, and how their data were read, whole or not at all.
 
     Raises:
         RunDirError: They cannot be written.
     """
     file = located(file)
+    said = None if reading is None else {METADATA: strict_json.dumps(reading.as_dict())}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, to_bytes(weights))
+        write_whole(file, to_bytes(weights, said))
     except OSError as exc:
         raise cannot("write", file, exc) from exc
     return file
+
+
+def load_reading(path: Path) -> Reading | None:
+    """How the data of a run, or of a file of weights, were read; None if it is not said.
+
+    Raises:
+        RunDirError: There is no such run or file.
+    """
+    path = located(path)
+    if path.is_dir():
+        return reading_of(read_about(path))
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except (OSError, ValueError) as exc:
+        raise RunDirError(f"cannot read what {path} says of its data: {exc}") from exc
+    said = header.get("__metadata__", {}).get(METADATA)
+    return Reading.of_dict(json.loads(said)) if said else None
+
+
+def reading_of(about: Mapping[str, Any]) -> Reading | None:
+    """How the data of a run were read, from its run.json; None if it is not said."""
+    said = about.get("inputs")
+    return Reading.of_dict(said) if said else None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

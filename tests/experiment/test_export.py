@@ -53,13 +53,13 @@ def test_raw_pixels_give_the_runs_own_accuracy_without_distfa(run, tmp_path):
 
 def test_what_turns_raw_samples_into_inputs_is_with_the_weights_and_in_run_json(run):
     about, digits = json.loads((run / "run.json").read_text("utf-8")), data.load("digits")
-    assert about["inputs"] == digits.inputs()
+    assert about["inputs"] == digits.reading.as_dict()
     assert about["data_digest"] == digits.digest
     assert about["host"]["code"].startswith("code ")
     assert about["host"]["command"][1:3] == ["train", "--engine"]
     assert about["pid"]
     with safetensors.safe_open(run / "weights.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["distfa"]) == digits.inputs()
+        assert json.loads(file.metadata()["distfa"]) == digits.reading.as_dict()
 
 
 def test_a_model_from_python_is_given_again(tmp_path):

@@ -1,0 +1,234 @@
+"""Applies the reading that the first fit fixed to other data: columns, layout, normalisation, targets, in this order.
+
+What can be read in one way only is read so; all else is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from distfa.data.checks import check_labels
+from distfa.data.dataset import Array, Dataset
+from distfa.data.labels import listed, numbered
+from distfa.data.reading import Reading
+from distfa.data.units import scale_for
+from distfa.errors import DataError
+
+Shape = tuple[int, ...]
+
+
+def conform(
+    dataset: Dataset,
+    reading: Reading,
+    *,
+    convolves: bool = False,
+    normalised: bool | None = None,
+    targets: bool = True,
+) -> Dataset:
+    """The data set as the network that was trained reads it.
+
+    Args:
+        dataset: Its scale is its own: 0 and 1 for arrays.
+        reading: What the first fit fixed.
+        convolves: Whether the network begins with a convolution, so that signals (T, C) may have their channels last.
+        normalised: Whether its samples are normalised already; None: as their numbers say.
+        targets: Whether it has targets; if not, they are left as they are.
+
+    Raises:
+        DataError: It does not fit the reading.
+    """
+    name = dataset.name
+    if (dataset.tokens is None) != (reading.tokens is None):
+        has, had = ("numbers", "tokens") if dataset.tokens is None else ("tokens", "numbers")
+        raise DataError(
+            f"{name}: samples are {has}, and the model was trained on {had}; give them as the first fit did"
+        )
+    dataset = in_shape(in_columns(dataset, reading.columns), reading.shape, convolves=convolves)
+    own = dataset.mean, dataset.std
+    scales = {
+        split: scale_for(x, own, reading, normalised=normalised, where=f"{name} {split}_x")
+        for split, x in (("train", dataset.train_x), ("test", dataset.test_x))
+        if len(x)
+    }
+    mean, std = next(iter(scales.values()))
+    if any(not np.array_equal(mean, other) for other, _ in scales.values()):
+        raise DataError(
+            f"{name}: by their numbers, one of train_x and test_x is normalised and the other is not; make them alike"
+        )
+    if targets:
+        dataset = _with_targets(dataset, reading)
+    return dataclasses.replace(
+        dataset,
+        mean=mean,
+        std=std,
+        outputs=reading.outputs,
+        class_names=reading.class_names,
+        vocabulary=reading.vocabulary,
+        columns=reading.columns,
+        target=reading.target,
+        fixed=reading,
+    )
+
+
+def in_columns(dataset: Dataset, wanted: tuple[str, ...]) -> Dataset:
+    """The data set with the columns of its table in the order of ``wanted``; without names they are as they must be.
+
+    Raises:
+        DataError: A column is missing, or there is one more.
+    """
+    found = dataset.columns
+    if not wanted or not found or found == wanted:
+        return dataset
+    order = order_of(found, wanted)
+
+    def ordered(values: Array) -> Array:
+        return np.ascontiguousarray(values[..., order])
+
+    return dataclasses.replace(
+        dataset,
+        train_x=ordered(dataset.train_x),
+        test_x=ordered(dataset.test_x),
+        mean=dataset.mean if dataset.mean.size == 1 else ordered(dataset.mean),
+        std=dataset.std if dataset.std.size == 1 else ordered(dataset.std),
+        columns=wanted,
+    )
+
+
+def order_of(found: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
+    """Where each wanted column is.
+
+    Raises:
+        DataError: A column is missing, or there is one more.
+    """
+    missing, more = [c for c in wanted if c not in found], [c for c in found if c not in wanted]
+    if missing:
+        raise DataError(
+            f"the table has no column {listed(list(map(repr, missing)))}, which the model was trained on; it has "
+            f"{listed(found)}"
+        )
+    if more:
+        raise DataError(
+            f"the table has the column {listed(list(map(repr, more)))}, which the model was not trained on; leave "
+            "it out"
+        )
+    return [found.index(column) for column in wanted]
+
+
+def in_shape(dataset: Dataset, wanted: Shape, *, convolves: bool = False) -> Dataset:
+    """The data set with samples of another shape, where only one way leads there.
+
+    Raises:
+        DataError: No way leads there.
+    """
+    shape = dataset.shape
+    axes = way(shape, wanted, convolves=convolves)
+    if axes is None:
+        raise DataError(
+            f"samples have shape {shape}, and the model was trained on {wanted}; give them in the same shape"
+        )
+    turned = dataset if list(axes) == list(range(len(shape))) else moved(dataset, axes)
+    return dataclasses.replace(turned, shape=wanted)
+
+
+def way(shape: Shape, wanted: Shape, *, convolves: bool = False) -> tuple[int, ...] | None:
+    """The order of axes in which samples of one shape, once reshaped, have another; None if there is no one way.
+
+    Samples may be flat, lack an axis of one channel or have it in another place, and have their channels first or last.
+    """
+    as_they_are = tuple(range(len(shape)))
+    if shape == wanted:
+        return as_they_are
+    same_size = math.prod(shape) == math.prod(wanted)
+    if same_size and (min(len(shape), len(wanted)) < 2 or _without_ones(shape) == _without_ones(wanted)):
+        return as_they_are
+    if len(shape) != len(wanted) or not (len(shape) > 2 or convolves):
+        return None
+    orders = (as_they_are[-1], *as_they_are[:-1]), (*as_they_are[1:], 0)
+    return next((axes for axes in orders if tuple(shape[axis] for axis in axes) == wanted), None)
+
+
+def moved(dataset: Dataset, axes: tuple[int, ...]) -> Dataset:
+    """The data set with the axes of every sample in another order.
+
+    Raises:
+        DataError: Samples are made when they are read.
+    """
+    shape = dataset.shape
+    if not isinstance(dataset.train_x, np.ndarray):
+        raise DataError(
+            f"samples of the data set have shape {shape}, and the model reads {tuple(shape[axis] for axis in axes)}: "
+            f"let __getitem__ return x.permute({', '.join(map(str, axes))})"
+        )
+
+    def turned(rows: Array) -> Array:
+        return np.ascontiguousarray(rows.reshape(-1, *shape).transpose(0, *(axis + 1 for axis in axes))).reshape(
+            rows.shape
+        )
+
+    return dataclasses.replace(
+        dataset,
+        train_x=turned(dataset.train_x),
+        test_x=turned(dataset.test_x),
+        mean=dataset.mean if dataset.mean.size == 1 else turned(dataset.mean),
+        std=dataset.std if dataset.std.size == 1 else turned(dataset.std),
+        shape=tuple(shape[axis] for axis in axes),
+    )
+
+
+def _without_ones(shape: Shape) -> Shape:
+    return tuple(size for size in shape if size != 1)
+
+
+def _with_targets(dataset: Dataset, reading: Reading) -> Dataset:
+    def read(y: Array, split: str) -> Array:
+        return _targets(y, dataset.class_names, reading, f"{dataset.name} {split}_y")
+
+    return dataclasses.replace(dataset, train_y=read(dataset.train_y, "train"), test_y=read(dataset.test_y, "test"))
+
+
+def _targets(y: Array, names: tuple[str, ...], reading: Reading, where: str) -> Array:
+    """Targets under the numbers of the first fit."""
+    if not reading.labels:
+        if y.dtype.kind != "f" and (y.ndim == 1) == (reading.outputs == 1):
+            y = y.astype(np.float32).reshape(len(y), -1)
+        if y.dtype.kind != "f" or y.shape[1:] != (reading.outputs,):
+            raise DataError(
+                f"{where} is {y.dtype} of shape {y.shape}, and the model was trained on float targets (n, "
+                f"{reading.outputs}); give such targets"
+            )
+        return y
+    if y.dtype.kind == "f":
+        y = _from_one_hot(y, reading, where)
+    if names and names != reading.class_names:
+        if not reading.class_names:
+            raise DataError(
+                f"{where}: labels are text ({listed(names)}), and those of the first fit were numbers 0 .. "
+                f"{reading.outputs - 1}; give numbers"
+            )
+        y = numbered(np.asarray(names)[y], reading.class_names, where)
+    numbers = [name for name in reading.class_names if name.lstrip("-").isdigit()]
+    if not names and numbers and len(numbers) == reading.outputs and numbers != list(map(str, range(len(numbers)))):
+        raise DataError(
+            f"{where}: labels are numbers, and those of the first fit were the text {listed(numbers)}, which stand "
+            f"for classes 0 .. {reading.outputs - 1}; give text, so that it is clear which is meant"
+        )
+    if y.shape[1:] != (() if reading.positions == 1 else (reading.positions,)):
+        raise DataError(
+            f"{where} has shape {y.shape}, and the model was trained on {reading.positions} labels per "
+            "sample; give as many"
+        )
+    check_labels(y, reading.outputs, where)
+    return y
+
+
+def _from_one_hot(y: Array, reading: Reading, where: str) -> Array:
+    one_hot = y.shape[1:] == (reading.outputs,) and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
+    if not one_hot or reading.positions > 1:
+        raise DataError(
+            f"{where} is {y.dtype} of shape {y.shape}, and the model was trained on labels; give labels, integers "
+            f"(n,), or one-hot rows (n, {reading.outputs})"
+        )
+    return np.asarray(y.argmax(1), dtype=np.int64)

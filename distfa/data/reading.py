@@ -1,0 +1,133 @@
+"""What the numbers of data mean to a network that was trained on them: fixed by the first fit, kept with the weights.
+
+Made here, by ``Reading.of``; applied in ``conform.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from distfa.data.dataset import Array, Dataset
+
+_ROWS, _MADE_ROWS = 1000, 32  # samples that are looked at, spread evenly; fewer where each must be made first
+
+
+class Seen(NamedTuple):
+    """What the training inputs looked like.
+
+    Attributes:
+        mean: Of all values as the network got them.
+        std: As ``mean``.
+        largest: Largest absolute value before normalisation.
+    """
+
+    mean: float
+    std: float
+    largest: float
+
+
+class Looked:
+    """Adds up what inputs look like, sample by sample."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares, self._largest = 0, 0.0, 0.0, 0.0
+
+    def add(self, x: Array) -> None:
+        """Add one sample."""
+        values = x.astype(np.float64)
+        self._count += values.size
+        self._sum += float(values.sum())
+        self._squares += float(np.square(values).sum())
+        self._largest = max(self._largest, float(np.abs(values).max(initial=0.0)))
+
+    def seen(self) -> Seen:
+        """What they look like."""
+        mean = self._sum / max(self._count, 1)
+        return Seen(mean, math.sqrt(max(self._squares / max(self._count, 1) - mean**2, 0.0)), self._largest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How raw samples become a network's inputs, and its outputs answers.
+
+    Attributes:
+        shape: Shape of one sample as the network takes it, channels first for a convolution.
+        dtype: Of raw inputs: uint8, float32 or float64; for tokens an integer type.
+        mean: One number, or one per value of a sample, in raw units; inputs are (x - mean) / std.
+        std: As ``mean``.
+        tokens: Size of the vocabulary, if inputs are integers that stand for symbols, else None.
+        outputs: Number of classes, or width of the float targets.
+        labels: Whether targets are labels, not quantities or shares.
+        positions: Labels of one sample: T if every position of a sequence has one, else 1.
+        columns: Names of the input columns of a table, in order; empty if samples came without names.
+        target: The column of a table that is learned, if there is one.
+        class_names: What labels stand for, by number; empty if unknown.
+        vocabulary: What tokens stand for, by number; empty if unknown.
+        seen: What training inputs looked like; None for tokens, or if unknown.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tokens: int | None
+    outputs: int
+    labels: bool = True
+    positions: int = 1
+    columns: tuple[str, ...] = ()
+    target: str | None = None
+    class_names: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+    seen: Seen | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Reading:
+        """The reading of a data set that nothing was trained on before."""
+        return cls(
+            shape=dataset.shape,
+            dtype=str(dataset.train_x.dtype),
+            mean=tuple(dataset.mean.tolist()),
+            std=tuple(dataset.std.tolist()),
+            tokens=dataset.tokens,
+            outputs=dataset.outputs,
+            labels=dataset.classification,
+            positions=dataset.positions,
+            columns=dataset.columns,
+            target=dataset.target,
+            class_names=dataset.class_names,
+            vocabulary=dataset.vocabulary,
+            seen=None if dataset.tokens is not None else _seen(dataset),
+        )
+
+    @classmethod
+    def of_dict(cls, kept: Mapping[str, Any]) -> Reading:
+        """The reading that ``as_dict`` gave, also after it was JSON."""
+        lists = {key: tuple(value) for key, value in kept.items() if isinstance(value, list)}
+        seen = kept.get("seen")
+        return cls(**{**kept, **lists, "seen": None if seen is None else Seen(**seen)})
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {**found, "seen": None if self.seen is None else self.seen._asdict()}
+
+
+def some_rows(x: Array) -> Array:
+    """Some rows of (n, d), spread evenly."""
+    count = min(len(x), _ROWS if isinstance(x, np.ndarray) else _MADE_ROWS)
+    return x[np.linspace(0, max(len(x) - 1, 0), count).astype(np.int64)]
+
+
+def _seen(dataset: Dataset) -> Seen | None:
+    kept: Seen | None = getattr(dataset.train_x, "seen", None)  # of samples that are made when they are read
+    if kept is not None or not isinstance(dataset.train_x, np.ndarray):
+        return kept
+    rows = some_rows(dataset.train_x).astype(np.float64)
+    read = (rows - dataset.mean) / dataset.std
+    return Seen(float(read.mean()), float(read.std()), float(np.abs(rows).max(initial=0.0)))

@@ -1,0 +1,121 @@
+"""Whether samples are raw or already normalised, as their numbers say it; what they do not say is refused."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distfa.data.dataset import Array
+from distfa.data.reading import Reading, Seen, some_rows
+from distfa.errors import DataError
+
+log = logging.getLogger(__name__)
+Scale = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+AS_THEY_ARE: Scale = (np.zeros(1), np.ones(1))
+
+# Distances are |mean - mean'| / std' + |log(std / std')|, between what is given and what was trained on.
+_NEAR = 1.0  # the only reading that is left must be this near
+_FAR = 2.0  # the nearer of two must not be further away than this,
+_APART = 1.0  # and the other must be further away by this much
+_SAME = 0.01  # two readings that differ by less than this, in units of the training inputs' std, are one
+_OTHER_UNIT = 8.0  # pixels 0 .. 1 and 0 .. 255 are 255 times apart
+
+
+def scale_for(x: Array, own: Scale, reading: Reading, *, normalised: bool | None, where: str) -> Scale:
+    """Mean and std by which samples become inputs: those of the reading, or the samples' own.
+
+    Args:
+        x: (n, d), before any scale.
+        own: Mean and std that came with the samples: ``AS_THEY_ARE`` for arrays.
+        reading: What was trained on.
+        normalised: Whether the samples are normalised already; None: as their numbers say.
+        where: What messages call the samples.
+
+    Raises:
+        DataError: The numbers do not say which it is, or are in other units than those of the training.
+    """
+    fixed = np.array(reading.mean), np.array(reading.std)
+    if reading.tokens is not None or normalised is False:
+        return fixed
+    if normalised:
+        return AS_THEY_ARE
+    if _equal(own, fixed):
+        _require_unit(x, reading, where)
+        return fixed
+    return _nearer(some_rows(x), own, fixed, reading, where)
+
+
+def _nearer(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str) -> Scale:
+    """The one of two scales that makes the samples look like the training inputs."""
+    if not rows.size or reading.seen is None:
+        return fixed
+    values = rows.astype(np.float64)
+    whole = bool((values == np.floor(values)).all())
+    raw = math.inf if reading.dtype == "uint8" and not whole else _distance(values, fixed, reading.seen)
+    other = math.inf if _equal(own, AS_THEY_ARE) and rows.dtype.kind in "iu" else _distance(values, own, reading.seen)
+    if str(rows.dtype) == reading.dtype == "uint8" and other == math.inf:
+        return fixed  # bytes as those of the training, however dark
+    if max(raw, other) < math.inf and _differ(values, own, fixed, reading.seen) < _SAME:
+        return fixed
+    near, far = sorted((raw, other))
+    if near > (_NEAR if far == math.inf else _FAR) or far - near < _APART:
+        raise DataError(_doubt(values, own, reading, where))
+    if raw < other:
+        return fixed
+    how = "are normalised already" if _equal(own, AS_THEY_ARE) else "need their own mean and std"
+    log.warning(
+        "%s: by their numbers (%s) they %s; the first fit's mean and std are not applied to them",
+        *(where, _range(values), how),
+    )
+    return own
+
+
+def _distance(values: Array, scale: Scale, seen: Seen) -> float:
+    read = (values - scale[0]) / scale[1]
+    spread = float(read.std())
+    if not spread or not seen.std:
+        return math.inf
+    return abs(float(read.mean()) - seen.mean) / seen.std + abs(math.log(spread / seen.std))
+
+
+def _differ(values: Array, one: Scale, other: Scale, seen: Seen) -> float:
+    """How far apart two scales put the same samples."""
+    apart = (values - one[0]) / one[1] - (values - other[0]) / other[1]
+    return float(np.abs(apart).max()) / seen.std if seen.std else math.inf
+
+
+def _require_unit(x: Array, reading: Reading, where: str) -> None:
+    """Refuse bytes for floats 0 .. 1, and floats 0 .. 1 for bytes."""
+    if reading.seen is None or not len(x) or (x.dtype == np.uint8) == (reading.dtype == "uint8"):
+        return
+    made: Seen | None = getattr(x, "seen", None)
+    largest = float(np.abs(some_rows(x).astype(np.float64)).max()) if made is None else made.largest
+    ratio = largest / reading.seen.largest if largest and reading.seen.largest else 1.0
+    if (x.dtype == np.uint8 and ratio > _OTHER_UNIT) or (reading.dtype == "uint8" and ratio < 1 / _OTHER_UNIT):
+        raise DataError(
+            f"{where}: {x.dtype} values up to {largest:.4g}, and the training samples were {reading.dtype} values up "
+            f"to {reading.seen.largest:.4g}; give them in the same units, such as pixels 0 .. 255 in both, or "
+            "0 .. 1 in both"
+        )
+
+
+def _equal(one: Scale, other: Scale) -> bool:
+    return all(bool((a == b).all()) for a, b in zip(one, other, strict=True))
+
+
+def _range(values: Array) -> str:
+    return f"{values.min():.4g} .. {values.max():.4g}, mean {values.mean():.3g}, std {values.std():.3g}"
+
+
+def _doubt(values: Array, own: Scale, reading: Reading, where: str) -> str:
+    mean, std = np.mean(reading.mean), np.mean(reading.std)
+    other = "normalised already" if _equal(own, AS_THEY_ARE) else "to be normalised by their own mean and std"
+    return (
+        f"{where}: they ({_range(values)}) could be raw, to be normalised as the first fit did (mean {mean:.3g}, "
+        f"std {std:.3g} of {reading.dtype} values), or {other}, and their numbers do not say which; say "
+        "normalised=False or normalised=True"
+    )
