@@ -164,14 +164,16 @@ def _indices(loader: Any) -> Iterator[int]:
         yield from batch
 
 
-def _plain(samples: Any) -> tuple[Any, Any] | None:
-    """(x, y) of a TensorDataset, or of a part of one: reading it draws no random numbers."""
+def _plain(samples: Any, *, targets: bool = True) -> tuple[Any, Any] | None:
+    """(x, y) of a TensorDataset, or of a part of one: reading it draws no random numbers; y is x if not wanted."""
     if isinstance(samples, torch_data.Subset):
-        whole = _plain(samples.dataset)
+        whole = _plain(samples.dataset, targets=targets)
         rows = torch.as_tensor(list(samples.indices))
         return None if whole is None else (whole[0][rows], whole[1][rows])
     if not isinstance(samples, torch_data.TensorDataset):
         return None
+    if not targets:
+        return samples.tensors[0], samples.tensors[0]
     if len(samples.tensors) != 2:
         raise DataError(f"the TensorDataset has {len(samples.tensors)} tensors; it must have two, x and y")
     return samples.tensors[0], samples.tensors[1]
@@ -184,8 +186,8 @@ def _given(given: Any, wish: Wish) -> Given:
     if isinstance(given, torch_data.DataLoader) and _is_map(given.dataset) and _collates_plainly(given):
         given = given.dataset
     if _is_map(given):
-        x, y = _plain(given) or _made(given, wish)
-        return Given(x=to_numpy(x, "x"), y=to_numpy(y, "y"))
+        x, y = _plain(given, targets=wish.targets) or _made(given, wish)
+        return Given(x=to_numpy(x, "x"), y=to_numpy(y, "y") if wish.targets else None)
     table = as_table(given)
     if table is not None:
         return of_table(table, wish.learned, known=wish.reading.columns if wish.reading else (), targets=wish.targets)

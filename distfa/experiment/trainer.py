@@ -219,7 +219,7 @@ class Trainer:
         loss = losses.build(
             self.spec.loss, label_smoothing=self.spec.label_smoothing, class_weights=self.spec.class_weights
         )
-        return scores(self._outputs(dataset, x).cpu(), torch.from_numpy(y), loss, self.spec.loss)
+        return scores(self._outputs(dataset, x).cpu(), torch.tensor(y), loss, self.spec.loss)
 
     def save(self, path: str | Path) -> Path:
         """Save the model's weights and ``reading`` in a safetensors file, written whole or not at all.

@@ -1,0 +1,398 @@
+"""The first fit fixes how data are read. The oracle: a score computed by hand on the user's own rows is distfa's."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from runs import blobs
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import distfa
+from distfa.errors import DataError
+
+pandas = pytest.importorskip("pandas")
+
+
+def perceptron(inputs=64, outputs=10):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(inputs, 32), nn.ReLU(), nn.Linear(32, outputs))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+def trained(home, net, *given, **settings):
+    settings = {"engine": "serial", "epochs": 3, "optimizer": {"lr": 0.01}, **settings}
+    keys = {key: settings.pop(key) for key in ("target",) if key in settings}
+    run_dir = home / str(len(list(home.iterdir())))
+    trainer = distfa.Trainer(net, run_dir=str(run_dir), **settings)
+    trainer.fit(*given, **keys)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return distfa.data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def read(home):
+    """A trainer that was fitted on data whose samples are normalised."""
+    return trained(home, perceptron(), "digits")
+
+
+def by_hand(trainer, inputs, y):
+    """Accuracy and loss in plain torch."""
+    with torch.no_grad():
+        found = trainer.model.eval()(torch.as_tensor(inputs, dtype=torch.float32))
+    target = torch.as_tensor(y)
+    return (found.argmax(1) == target).float().mean().item(), nn.functional.cross_entropy(found, target).item()
+
+
+@pytest.fixture(scope="module")
+def wanted(read, digits):
+    return by_hand(read, (digits.test_x - digits.mean) / digits.std, digits.test_y)
+
+
+def assert_scores(found, wanted):
+    assert found.accuracy == pytest.approx(wanted[0], abs=1e-6)
+    assert found.loss == pytest.approx(wanted[1], rel=1e-4)
+
+
+class Samples(Dataset):
+    """Samples of x (and y), made one by one."""
+
+    def __init__(self, x, y=None):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index] if self.y is None else (self.x[index], int(self.y[index]))
+
+
+# -- the same rows in every form ------------------------------------------------------------------
+
+FORMS = {
+    "a name": lambda d: "digits",
+    "a data set": lambda d: d,
+    "bytes": lambda d: (d.test_x, d.test_y),
+    "bytes in a tensor": lambda d: (torch.from_numpy(d.test_x), torch.from_numpy(d.test_y)),
+    "float64": lambda d: (d.test_x.astype(float), d.test_y),
+    "bfloat16": lambda d: (torch.from_numpy(d.test_x).bfloat16(), d.test_y.tolist()),
+    "integers": lambda d: (d.test_x.astype(np.int64), d.test_y),
+    "nested lists": lambda d: (d.test_x.tolist(), d.test_y.tolist()),
+    "objects": lambda d: (d.test_x.astype(object), d.test_y.astype(object)),
+    "images": lambda d: (d.test_x.reshape(-1, 1, 8, 8), d.test_y),
+    "images with their channel last": lambda d: (d.test_x.reshape(-1, 8, 8, 1), d.test_y),
+    "images without a channel": lambda d: (d.test_x.reshape(-1, 8, 8), d.test_y),
+    "one-hot labels": lambda d: (d.test_x, np.eye(10)[d.test_y]),
+    "a torch data set": lambda d: Samples(d.test_x, d.test_y),
+    "a loader": lambda d: DataLoader(Samples(d.test_x, d.test_y), batch_size=7),
+    "a tensor data set": lambda d: TensorDataset(torch.from_numpy(d.test_x), torch.from_numpy(d.test_y)),
+    "a loader of tensors": lambda d: DataLoader(
+        TensorDataset(torch.from_numpy(d.test_x), torch.from_numpy(d.test_y)), batch_size=50
+    ),
+    "batches": lambda d: ((d.test_x[at : at + 9], d.test_y[at : at + 9]) for at in range(0, len(d.test_x), 9)),
+    "a table": lambda d: pandas.DataFrame(d.test_x).assign(label=d.test_y),
+    "a dictionary": lambda d: {"image": d.test_x, "label": d.test_y},
+    "frames": lambda d: (pandas.DataFrame(d.test_x), pandas.Series(d.test_y)),
+    "normalised by hand": lambda d: ((d.test_x - d.mean) / d.std, d.test_y),
+    "normalised by hand, in a torch data set": lambda d: Samples(
+        torch.from_numpy((d.test_x - d.mean) / d.std).float(), d.test_y
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_evaluate_reads_every_form_as_the_first_fit_read_its_data(form, read, digits, wanted):
+    assert_scores(read.evaluate(FORMS[form](digits)), wanted)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_predict_reads_every_form_with_or_without_targets(form, read, digits, wanted):
+    given = FORMS[form](digits)
+    assert (read.predict(given).argmax(1).numpy() == digits.test_y).mean() == pytest.approx(wanted[0])
+    if isinstance(given, tuple):
+        alone = read.predict(given[0])
+        assert (alone.argmax(1).numpy() == digits.test_y).mean() == pytest.approx(wanted[0])
+
+
+def test_predict_takes_samples_without_targets_from_torch(read, digits):
+    x, expected = torch.from_numpy(digits.test_x), read.predict(digits.test_x)
+    for given in (Samples(x), TensorDataset(x), DataLoader(TensorDataset(x), batch_size=7), [*x], iter(x.split(9))):
+        assert torch.equal(read.predict(given), expected)
+
+
+def test_a_run_scored_by_its_directory_reads_as_the_run_did(read, digits, wanted):
+    for form in ("bytes", "a table", "a loader", "normalised by hand"):
+        found = distfa.evaluate(read.result.run_dir, arrays=FORMS[form](digits), model=read.model)
+        assert_scores(found, wanted)
+
+
+def test_the_reading_goes_with_the_weights(read, digits, wanted, home):
+    file = read.save(home / "weights.safetensors")
+    for source in (file, read.result.run_dir):
+        other = distfa.Trainer(perceptron(), engine="serial").load(source)
+        assert other.reading == read.reading
+        assert_scores(other.evaluate((digits.test_x, digits.test_y)), wanted)
+        assert torch.equal(other.predict(digits.test_x), read.predict(digits.test_x))
+
+
+def test_a_reset_forgets_the_reading(home, digits):
+    trainer = trained(home, perceptron(), "digits", epochs=1)
+    assert trainer.reset().reading is None
+
+
+# -- raw or normalised --------------------------------------------------------------------------------
+
+
+def test_samples_that_were_normalised_by_hand_are_not_normalised_again_and_that_is_said(read, digits, caplog):
+    with caplog.at_level(logging.WARNING):
+        read.predict((digits.test_x - digits.mean) / digits.std)
+    assert "they are normalised already" in caplog.text
+    caplog.clear()
+    read.predict(digits.test_x.astype(np.float32))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("make", [lambda x: x / 16.0, lambda x: np.full((3, 64), 0.7), lambda x: x * 0.5])
+def test_numbers_that_could_be_raw_or_normalised_are_refused_until_it_is_said(make, read, digits):
+    x = make(digits.test_x)
+    with pytest.raises(DataError, match=r"do not say which; say normalised=False or normalised=True"):
+        read.predict(x)
+    assert torch.allclose(
+        read.predict(x, normalised=False), read.predict((x - digits.mean) / digits.std, normalised=True), atol=1e-4
+    )
+
+
+def test_one_sample_at_a_time_is_read_as_all(read, digits):
+    together = read.predict(digits.test_x)
+    for row in range(20):
+        assert torch.allclose(read.predict(digits.test_x[row : row + 1].astype(float)), together[row], atol=1e-5)
+        hand = ((digits.test_x - digits.mean) / digits.std)[row : row + 1]
+        assert torch.allclose(read.predict(hand), together[row], atol=1e-5)
+
+
+def test_bytes_for_floats_and_floats_for_bytes_are_refused(home, digits):
+    raw, share = digits.train_x, (digits.train_x / 16).astype(np.float32)
+    on_bytes = trained(home, perceptron(), (raw, digits.train_y), epochs=1)
+    with pytest.raises(DataError, match=r"float64 values up to 1, and the training samples were uint8 values up to 16"):
+        on_bytes.predict(raw / 16.0)
+    on_floats = trained(home, perceptron(), (share, digits.train_y), epochs=1)
+    with pytest.raises(DataError, match="uint8 values up to 16, and the training samples were float32 values up to"):
+        on_floats.evaluate((raw, digits.train_y))
+    with pytest.raises(DataError, match="give them in the same units"):
+        trained(home, perceptron(), (raw, digits.train_y), (share, digits.train_y))
+
+
+def test_after_arrays_normalised_by_hand_a_named_set_is_normalised_too(home, digits):
+    hand = ((digits.train_x - digits.mean) / digits.std, digits.train_y)
+    trainer = trained(home, perceptron(), hand)
+    assert_scores(
+        trainer.evaluate("digits"), by_hand(trainer, (digits.test_x - digits.mean) / digits.std, digits.test_y)
+    )
+
+
+# -- a second fit ----------------------------------------------------------------------------------------
+
+
+def test_a_second_fit_reads_raw_and_normalised_arrays_as_the_first_read_its_data(home, digits):
+    given = [(digits.train_x, digits.train_y), ((digits.train_x - digits.mean) / digits.std, digits.train_y)]
+    found = []
+    for again in ("digits", *given):
+        trainer = trained(home, perceptron(), "digits", epochs=1)
+        first = trainer.reading
+        trainer.fit(again)
+        found.append(trainer.evaluate("digits"))
+        assert trainer.reading == first
+        assert distfa.Trainer(perceptron()).load(trainer.result.run_dir).reading == first
+    assert all(score.loss == pytest.approx(found[0].loss, rel=1e-3) for score in found)
+    with pytest.raises(DataError, match="one of train_x and test_x is normalised and the other is not"):
+        trainer.fit(given[1], (digits.test_x, digits.test_y))
+
+
+@pytest.fixture(scope="module")
+def animals():
+    x, y = blobs(12, 5, 200)
+    names = np.array(["ant", "bee", "cat", "dog", "eel"])
+    return x.astype(np.float32), names[y], y
+
+
+def test_text_labels_keep_their_numbers(home, animals):
+    x, names, y = animals
+    trainer = trained(home, perceptron(12, 5), (x, names), epochs=10)
+    assert trainer.reading.class_names == ("ant", "bee", "cat", "dog", "eel")
+    some = y >= 2
+    wanted = by_hand(trainer, x[some], y[some])
+    assert wanted[0] > 0.9
+    for labels in (names[some], names[some].astype(object), y[some], pandas.Series(names[some]).astype("category")):
+        assert_scores(trainer.evaluate((x[some], labels)), wanted)
+    before = by_hand(trainer, x, y)
+    trainer.fit((x[some], names[some]))
+    assert by_hand(trainer, x[some], y[some])[1] <= before[1]
+    assert trainer.reading.class_names == ("ant", "bee", "cat", "dog", "eel")
+    with pytest.raises(DataError, match=r"has the label 'zebra' at row 0, .* first fit: ant, bee, cat, dog, eel"):
+        trainer.evaluate((x, np.where(y == y[0], "zebra", names)))
+    with pytest.raises(DataError, match="has the label 'zebra'"):
+        trainer.fit((x, np.where(y == y[0], "zebra", names)))
+
+
+def test_numbers_for_labels_that_were_numbers_in_text_are_doubtful(home, animals):
+    x, _, y = animals
+    trainer = trained(home, perceptron(12, 5), (x, (y + 1).astype(str)), epochs=1)
+    with pytest.raises(DataError, match="labels are numbers, and those of the first fit were the text 1, 2, 3, 4, 5"):
+        trainer.evaluate((x, y + 1 - 1))
+    other = trained(home, perceptron(12, 5), (x, y), epochs=1)
+    with pytest.raises(DataError, match=r"labels are text .* were numbers 0 \.\. 4"):
+        other.evaluate((x, y.astype(str)))
+
+
+def test_numbers_in_objects_are_not_put_in_the_order_of_text(home):
+    x, y = blobs(12, 11, 300)
+    a, b = (trained(home, perceptron(12, 11), (x, labels), epochs=1) for labels in (y, y.astype(object)))
+    assert all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True))
+
+
+def test_a_categorical_keeps_the_order_of_its_classes(home, animals):
+    x, names, y = animals
+    order = ["eel", "dog", "cat", "bee", "ant", "none"]
+    column = pandas.Categorical(names, categories=order)
+    trainer = trained(home, perceptron(12, 5), (x, pandas.Series(column)), epochs=10)
+    assert trainer.reading.class_names == tuple(order[:5])
+    assert_scores(trainer.evaluate((x, names)), by_hand(trainer, x, 4 - y))
+
+
+def test_a_missing_label_is_no_class(home, animals):
+    x, names, _ = animals
+    labels = names.astype(object)
+    labels[3] = None
+    with pytest.raises(DataError, match="has no value at row 3; drop such rows"):
+        trained(home, perceptron(12, 6), (x, labels))
+    with pytest.raises(DataError, match="column 'c' has no value at row 1"):
+        trained(home, perceptron(2, 5), pandas.DataFrame({"c": pandas.array([True, None]), "d": [1, 2], "y": [0, 1]}))
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(animals):
+    x, names, _ = animals
+    return pandas.DataFrame(x, columns=list("abcdefghijkl")).assign(animal=names)
+
+
+@pytest.fixture(scope="module")
+def on_table(home, table):
+    return trained(home, perceptron(12, 5), table, epochs=10, target="animal")
+
+
+def test_columns_are_taken_by_name(on_table, table, animals):
+    x, _, y = animals
+    wanted = by_hand(on_table, x, y)
+    assert wanted[0] > 0.9
+    shuffled = table[list(table.columns[::-1])]
+    inputs = shuffled.drop(columns="animal")
+    for given in (table, shuffled, dict(shuffled.items()), (inputs, table["animal"]), (x, y)):
+        assert_scores(on_table.evaluate(given), wanted)
+    for given in (shuffled, inputs, dict(inputs.items()), x, inputs.convert_dtypes()):
+        assert torch.equal(on_table.predict(given), on_table.predict(x))
+
+
+def test_columns_are_taken_by_name_in_the_test_table_of_a_fit_and_in_a_second_fit(home, table, animals):
+    x, _, y = animals
+    shuffled = table[list(table.columns[::-1])]
+    trainer = trained(home, perceptron(12, 5), table, shuffled, epochs=5, target="animal")
+    assert trainer.result.test_accuracy == pytest.approx(by_hand(trainer, x, y)[0])
+    before = by_hand(trainer, x, y)[1]
+    trainer.fit(shuffled)
+    assert by_hand(trainer, x, y)[1] < before
+
+
+def test_a_pair_of_frames_has_columns_too(home, table, animals):
+    x, names, y = animals
+    inputs = table.drop(columns="animal")
+    trainer = trained(home, perceptron(12, 5), (inputs, table["animal"]), epochs=5)
+    assert_scores(trainer.evaluate((inputs[list(inputs.columns[::-1])], names)), by_hand(trainer, x, y))
+
+
+def test_a_column_too_many_or_too_few_is_refused_by_name(on_table, table):
+    with pytest.raises(DataError, match=r"the table has no column 'b', which the model was trained on; it has a, c, "):
+        on_table.predict(table.drop(columns="b"))
+    with pytest.raises(DataError, match="the table has the column 'id', which the model was not trained on"):
+        on_table.evaluate(table.assign(id=1))
+    with pytest.raises(DataError, match="more than one column a"):
+        on_table.predict(pandas.concat([table, table[["a"]]], axis=1))
+    with pytest.raises(DataError, match=r"samples have shape \(11,\), and the model was trained on \(12,\)"):
+        on_table.predict(table.drop(columns=["animal", "b"]).to_numpy())
+
+
+# -- tokens, targets, layout -------------------------------------------------------------------------
+
+
+def words():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(48, 3))
+
+
+def test_tokens_from_a_torch_data_set_are_tokens(home):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 20, (90, 6)), rng.integers(0, 3, 90)
+    a = trained(home, words(), (x, y), epochs=2)
+    loader = DataLoader(Samples(torch.from_numpy(x), y), batch_size=8)
+    b = trained(home, words(), loader, loader, epochs=2)
+    assert a.reading.tokens == b.reading.tokens == 20
+    assert a.evaluate((x, y)) == a.evaluate(loader)
+    found = by_hand_tokens(b, x, y)
+    assert b.evaluate(Samples(x, y)).loss == pytest.approx(found, rel=1e-5)
+    assert b.result.test_loss == pytest.approx(found, rel=1e-4)
+    with pytest.raises(DataError, match=r"has token 20 at row .*; tokens must be 0 \.\. 19"):
+        trained(home, words(), Samples(x + 1, y), epochs=1)
+    with pytest.raises(DataError, match=r"samples have shape \(5,\), and the model was trained on \(6,\)"):
+        b.predict(x[:, :5])
+
+
+def by_hand_tokens(trainer, x, y):
+    with torch.no_grad():
+        return nn.functional.cross_entropy(trainer.model.eval()(torch.from_numpy(x)), torch.from_numpy(y)).item()
+
+
+def test_quantities_stay_quantities(home, animals):
+    x, _, _ = animals
+    y = x[:, :1] * 3
+    trainer = trained(home, perceptron(12, 1), (x, y), loss="mse")
+    hand = ((trainer.predict(x).numpy() - y) ** 2).mean()
+    for given in ((x, y), (x, y[:, 0]), DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)))):
+        assert trainer.evaluate(given).rmse == pytest.approx(hand**0.5, rel=1e-4)
+    assert trainer.evaluate((x, np.ones(len(x), np.int64))).rmse > 0
+    with pytest.raises(DataError, match=r"has shape \(200, 2\); targets for 1 outputs must be \(n, outputs\)"):
+        trainer.evaluate((x, np.ones((len(x), 2))))
+    with pytest.raises(DataError, match=r"trained on float targets \(n, 1\)"):
+        trainer.evaluate(distfa.data.from_arrays((x, np.ones((len(x), 2)))))
+
+
+def test_images_are_turned_to_where_the_first_fit_had_their_channels(home):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 3, 5, 6)).astype(np.float32), rng.integers(0, 2, 30)
+    last = x.transpose(0, 2, 3, 1)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(90, 2))
+    trainer = trained(home, flat, (last, y), (x, y), epochs=1)
+    assert trainer.result.test_loss == pytest.approx(by_hand(trainer, last.copy(), y)[1], rel=1e-4)
+    assert torch.equal(trainer.predict(x), trainer.predict(last))
+    conv = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
+    trainer = trained(home, conv, (x, y), (last, y), epochs=1)
+    assert trainer.result.test_loss == pytest.approx(by_hand(trainer, x, y)[1], rel=1e-4)
+    with pytest.raises(DataError, match=r"samples have shape \(3, 7, 6\), and the model was trained on \(3, 5, 6\)"):
+        trainer.predict(np.zeros((2, 3, 7, 6), np.float32))
+
+
+def test_labels_for_quantities_and_quantities_for_labels_are_refused(read, digits):
+    with pytest.raises(DataError, match=r"trained on labels; give labels, integers \(n,\), or one-hot rows"):
+        read.evaluate((digits.test_x, np.full((360, 10), 0.1)))
+    with pytest.raises(DataError, match=r"label 10 at row 0; labels must be 0 \.\. 9"):
+        read.evaluate((digits.test_x, np.where(digits.test_y == digits.test_y[0], 10, digits.test_y)))
