@@ -67,12 +67,13 @@ class Block(Protocol):
         """The micro-batch's gradient of every trained parameter, exact, in the run's dtype."""
         ...
 
-    def pass_on(self, feedback: Tensor, tape: Any) -> Tensor:
+    def pass_on(self, feedback: Tensor | None, tape: Any, rank: int | None = None) -> Tensor:
         """Rows of direct feedback for the layer below: these rows taken back through the layer, as a mean over samples.
 
         Args:
-            feedback: (C, numbers of h_l at one position).
+            feedback: (C, numbers of h_l at one position); None for the identity, which the output layer begins with.
             tape: The tape of the samples to take the mean over.
+            rank: How many directions span the rows, where they are many (``distfa.core.rows``).
         """
         ...
 

@@ -25,6 +25,7 @@ from distfa.core.losses import Scored
 from distfa.core.module_block import ModuleBlock
 from distfa.core.probe import LayerProbe, measure, row_cosines
 from distfa.core.recipe import Recipe
+from distfa.core.rows import directions
 from distfa.errors import ModelError
 
 Part = tuple[int, int]
@@ -224,15 +225,11 @@ class Layer:
 
     # -- renewal --------------------------------------------------------------------------------
 
-    def basis(self) -> Tensor:
-        """Rows of the output's own feedback: the identity, (C, C)."""
-        return torch.eye(self._recipe.network.outputs, dtype=self._signal_dtype, device=self.device)
-
-    def renew(self, feedback: Tensor, part: Part) -> Tensor | None:
+    def renew(self, feedback: Tensor | None, part: Part) -> Tensor | None:
         """Keep the rows that came as the new feedback of a hidden layer, and make the rows for the layer below.
 
         Args:
-            feedback: mean dlogits/dh_l, (C, numbers of h_l at a position).
+            feedback: mean dlogits/dh_l, (C, numbers of h_l at a position); None at the output layer, for the identity.
             part: A micro-batch that has had its forward; the mean is over its first rows.
 
         Returns:
@@ -240,15 +237,16 @@ class Layer:
 
         Source: theory.md, Feedback that is renewed.
         """
-        if not self.is_output:
-            before = self.ends.feedback()
+        if feedback is not None:
+            before = None if self._ledger is None else self.ends.feedback()
             self.ends.renew(feedback)
-            if self._ledger is not None:
+            if self._ledger is not None and before is not None:
                 self._ledger.renewed(part[0], before, self.ends.feedback(), learned=bool(self.ends.learned))
         if self.index == 1:
             return None
         rows = self._kept[part].tape.h_in[: self._recipe.feedback.renew.rows]
-        return self.block.pass_on(feedback, self.block.forward(rows, seed=self._seed(part), aside=True))
+        rank = None if self.is_output else directions(self._recipe.network, self.index)
+        return self.block.pass_on(feedback, self.block.forward(rows, seed=self._seed(part), aside=True), rank)
 
     # -- probes ---------------------------------------------------------------------------------
 

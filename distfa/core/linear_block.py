@@ -66,9 +66,9 @@ class LinearBlock:
         weight, *bias = self.trained.values()
         return [(delta.t() @ tape.h_in).to(weight.dtype), *(delta.sum(0, dtype=b.dtype) for b in bias)]
 
-    def pass_on(self, feedback: Tensor, tape: LinearTape) -> Tensor:
+    def pass_on(self, feedback: Tensor | None, tape: LinearTape, rank: int | None = None) -> Tensor:
         slopes = self._activation.backward(torch.ones_like(tape.z), tape.z, tape.h).mean(0)
-        return (feedback * slopes) @ self._w
+        return slopes[:, None] * self._w if feedback is None else (feedback * slopes) @ self._w
 
     def weights(self) -> dict[str, Tensor]:
         return {self._name: self._w}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from distfa.core import rows
 from distfa.core.block import Stand
 from distfa.core.dtypes import to_dtype
 from distfa.core.swap import Swap
@@ -125,14 +127,21 @@ class ModuleBlock:
         found = self._differentiate(delta, tape, self._trained_now())
         return [g.to(master.dtype) for g, master in zip(found, self.trained.values(), strict=True)]
 
-    def pass_on(self, feedback: Tensor, tape: ModuleTape) -> Tensor:
+    def pass_on(self, feedback: Tensor | None, tape: ModuleTape, rank: int | None = None) -> Tensor:
         outer, inner = tape.out.shape[: 1 + self._positions], tape.out.shape[1 + self._positions :]
-        over, rows = tuple(range(len(outer))), []
         signs = signs_of(outer).to(tape.out).view(*outer, *[1] * len(inner))
-        for row in feedback:
+
+        def back(row: Tensor) -> Tensor:
             (down,) = torch.autograd.grad(tape.out, [tape.x], signs * row.view(inner), retain_graph=True)
-            rows.append((signs.view(*outer, *[1] * (down.dim() - len(outer))) * down).mean(over).flatten())
-        return torch.stack(rows)
+            own = signs.view(*outer, *[1] * (down.dim() - len(outer))) * down
+            return own.mean(tuple(range(len(outer)))).flatten()
+
+        if feedback is not None:
+            return rows.taken_back(feedback, back, rank)
+        outputs, (only, *more) = math.prod(inner), self._module
+        if outputs > rows.MANY and type(only) is nn.Linear and not more:
+            return only.weight.detach().to(self._signals)  # the same for every sample and position
+        return rows.identity(outputs, tape.out, back)
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self._weights)

@@ -260,7 +260,7 @@ class Steps:
     def _renew(self, batch: Batch, cosine: float | None) -> None:
         """Take rows of feedback from above, keep them, and send down what this layer's own forward makes of them."""
         if self.layer.is_output:
-            feedback = self.layer.basis()
+            feedback: Tensor | None = None  # the identity
             if self._recipe.feedback.renew.on:
                 self._enter(RenewalRecord(step=batch.step, cosine=cosine))
         else:
