@@ -13,7 +13,7 @@ from distfa.cli.output import table
 from distfa.core.rules import BASELINE
 from distfa.experiment.collapse import Finding
 from distfa.experiment.lines import say
-from distfa.experiment.result import Result
+from distfa.experiment.result import Result, started
 from distfa.words import counted, human_bytes
 
 
@@ -22,7 +22,7 @@ def result_table(result: Result, *, stderr: bool) -> None:
     console = Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
     told = partial(say, console=console)
     accuracy = f"test accuracy {_percent(result.test_accuracy)}, " if result.test_accuracy is not None else ""
-    how = result.init if result.schedule == "sync" else f"{result.init}, {result.schedule}"
+    how = started(result)
     loss = f", test loss {result.test_loss:.4f}" if result.test_loss is not None else ""
     told(
         f" ({how}), {result.model}, engine {result.engine}: {accuracy}train loss {result.train_loss:.4f}{loss}",

@@ -138,7 +138,7 @@ class ModuleBlock:
 
         if feedback is not None:
             return rows.taken_back(feedback, back, rank)
-        outputs, (only, *more) = math.prod(inner), self._module
+        outputs, (only, *more) = math.prod(inner), [*self._module.children()]
         if outputs > rows.MANY and type(only) is nn.Linear and not more:
             return only.weight.detach().to(self._signals)  # the same for every sample and position
         return rows.identity(outputs, tape.out, back)

@@ -48,7 +48,7 @@ def taken_back(rows: Tensor, back: Back, rank: int | None) -> Tensor:
         return _one_by_one(rows, back)
     exact = rows if rows.dtype == torch.float64 else rows.float()
     mixing = torch.randn(len(rows), rank, dtype=exact.dtype, generator=torch.Generator().manual_seed(0))
-    basis, _ = torch.linalg.qr(exact.t() @ mixing.to(rows.device))
+    basis: Tensor = torch.linalg.qr(exact.t() @ mixing.to(rows.device))[0]
     through = _one_by_one(basis.t().to(rows.dtype), back).to(exact.dtype)
     return ((exact @ basis) @ through).to(rows.dtype)
 

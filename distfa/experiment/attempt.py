@@ -27,6 +27,7 @@ from distfa.experiment.observing import Observer, Progress, StatefulObserver
 from distfa.experiment.recorder import Recorder
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
 from distfa.experiment.spec import RunSpec
+from distfa.experiment.start import start_in_words
 from distfa.experiment.subject import Subject, in_words, raw_samples
 from distfa.runtime.faults import Planned
 from distfa.runtime.job import Begin, Job
@@ -319,6 +320,7 @@ class Attempt:
             engine=self._spec.engine,
             rule=recipe.rule,
             init=recipe.init,
+            start=start_in_words(recipe),
             schedule=recipe.schedule,
             layer_sizes=recipe.network.sizes,
             model=in_words(self._spec, recipe.network),

@@ -9,10 +9,9 @@ from distfa.core.model import Network
 from distfa.data import Dataset
 from distfa.errors import DataError, SpecError
 from distfa.experiment.spec import RunSpec
+from distfa.experiment.start import MOST_RENEWED, check_start
 from distfa.experiment.subject import Subject
 from distfa.words import human_bytes
-
-MOST_RENEWED = 4096  # outputs of the network, each a row of a renewal
 
 
 def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
@@ -25,6 +24,7 @@ def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
     network = subject.network
     check_data(spec, network, dataset)
     check_rule(spec, network)
+    check_start(spec, network)
     if spec.dtype == "bfloat16":
         subject.try_mixed()
     if not schedule.flows(spec.recipe(network)):

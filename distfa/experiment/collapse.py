@@ -26,8 +26,8 @@ from distfa.core.probe import LayerAlignment, ProbeRecord
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.core.rules.base import Rule
 from distfa.data import Dataset
-from distfa.experiment.checks import MOST_RENEWED
 from distfa.experiment.constant_answer import constant_loss, shares
+from distfa.experiment.start import MOST_RENEWED
 
 CONDITION = "condition"
 _WINDOW = 20  # steps

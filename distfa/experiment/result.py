@@ -27,6 +27,7 @@ class Result:
         engine: ``ray`` or ``serial``.
         rule: Feedback rule.
         init: Initialisation.
+        start: How feedback started, in words: ``init``, and its rank where many outputs made it ``aligned by rank r``.
         layer_sizes: (d_0, ..., d_L): numbers in one sample of the input and of every layer's output.
         model: What was trained, in words: the sizes of plain layers, or the name of the model and its number of layers.
         epochs: Passes over the training set, including one that max_steps cut short.
@@ -71,6 +72,7 @@ class Result:
     startup_seconds: float
     bytes: dict[str, Any]
     schedule: str = "sync"
+    start: str = ""
     ledger: dict[str, Any] = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
     renewals: int = 0
@@ -91,7 +93,7 @@ class Result:
 
 def summary(result: Result) -> str:
     """The result of a run in a few lines."""
-    how = result.init if result.schedule == "sync" else f"{result.init}, {result.schedule}"
+    how = started(result)
     lines = [f"{result.rule} ({how}), {result.model}, engine {result.engine}"]
     for name, loss, accuracy in (
         ("test", result.test_loss, result.test_accuracy),
@@ -115,6 +117,12 @@ def summary(result: Result) -> str:
 def in_words(best: Mapping[str, Any]) -> str:
     """Which weights a run ended with, if not the last ones (``Result.best``)."""
     return f"weights: the best by {best['monitor']} ({best['figure']:.4f}), of step {best['step']:,}, not the last ones"
+
+
+def started(result: Result) -> str:
+    """How it started and in which order it was trained, as the first line of a result says it."""
+    start = result.start or result.init
+    return start if result.schedule == "sync" else f"{start}, {result.schedule}"
 
 
 @dataclass(kw_only=True)

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import pairwise
-from runs import SIZES, ThreadRun, assert_same_bits, raw, recipe, run_serial
 from test_modules_equal_serial import in_order
 from test_resume import serial, sorted_records
+from torch import nn
 from torch.func import jacrev
-from zoo import NETWORKS, made
+from zoo import NETWORKS, made, prepared
 
 from distfa.core import order
 from distfa.core.digest import DigestRecord
@@ -27,6 +27,7 @@ from distfa.experiment.spec import parse
 from distfa.runtime.coordinator import boundary_bytes
 from distfa.transport.base import WireConfig
 from distfa.transport.message import Kind
+from runs import SIZES, ThreadRun, assert_same_bits, raw, recipe, run_serial
 
 RENEWABLE = [name for name, rule in RULES.items() if rule.takes_renewal]
 EVERY, BELOW = RenewConfig(every=3, rows=5), RenewConfig(below=0.99, rows=5)
@@ -76,6 +77,20 @@ def test_layers_on_a_wire_renew_in_the_steps_in_which_the_oracle_does(network, r
 
 def last_step(records):
     return max(entry.step for entry in of_kind(records, LedgerRecord))
+
+
+@pytest.mark.parametrize("rule", RENEWABLE)
+def test_many_outputs_start_by_the_same_directions_on_a_wire(rule):
+    model = nn.Sequential(
+        nn.Linear(6, 9), nn.LayerNorm(9), nn.Tanh(), nn.Linear(9, 9), nn.LayerNorm(9), nn.Linear(9, 1030)
+    )
+    r, modules, data = prepared(model, (6,), 1030, rule=rule, probe_every=1, max_steps=2)
+    weights, expected, _ = run_serial(r, data, modules=modules)
+    with ThreadRun(r, data, modules=modules, transport="loopback") as run:
+        wired, records = run.train()
+    assert_same_bits(weights, wired)
+    assert in_order(records) == in_order(expected)
+    assert of_kind(expected, ProbeRecord)[0].layers[1].cosine > 0.9
 
 
 @pytest.mark.parametrize("renew", [EVERY, BELOW], ids=["every", "below"])

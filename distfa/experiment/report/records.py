@@ -77,7 +77,7 @@ class Run:
     @property
     def init(self) -> str:
         """The initialisation."""
-        return str(self.result.get("init") or self.spec.get("init") or "unknown init")
+        return str(self.result.get("start") or self.result.get("init") or self.spec.get("init") or "unknown init")
 
     @property
     def engine(self) -> str:
