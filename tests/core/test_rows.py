@@ -61,8 +61,9 @@ def test_the_identity_at_the_outputs_is_never_made_and_goes_back_all_the_same(ou
     torch.testing.assert_close(head.pass_on(None, tape), made, rtol=1e-10, atol=1e-12)
 
 
-def test_fifty_thousand_outputs_start_aligned_in_megabytes():
+def test_fifty_thousand_outputs_start_aligned_in_megabytes(tmp_path, monkeypatch):
     """It took 22 GB, twice the identity of 50,000 rows."""
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 50_000))
     x, y = torch.randn(8, 4), torch.arange(8) * 7142
