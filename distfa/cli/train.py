@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distfa.cli import options
-from distfa.errors import SpecError
+from distfa.errors import DistfaError, SpecError
 from distfa.words import counted
 
 if TYPE_CHECKING:
@@ -175,6 +175,11 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     result_table(result, stderr=as_json)
     if as_json:
         typer.echo(strict_json.dumps(result.as_dict()))
+    if result.exploded:
+        raise DistfaError(
+            f"the run ended with an exploded loss, {result.train_loss:.3g}: its weights are of no use; what to try is "
+            "said above"
+        )
 
 
 def _starting(engine: str, layers: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.checkpoint import Checkpoint
 from distfa.experiment.engines import entered
 from distfa.experiment.going_on import GoingOn
+from distfa.experiment.nothing_to_learn import nothing_to_learn
 from distfa.experiment.observing import Observer, Progress, StatefulObserver
 from distfa.experiment.recorder import Recorder
 from distfa.experiment.result import Result, Tally, bp_payload, with_total
@@ -100,7 +102,7 @@ class Attempt:
             self._clock.started()
             self._job = dataclasses.replace(self._job, activations=engine.job.activations, errors=engine.job.errors)
             if not self._job.first:
-                self._note(collapse.of_settings(self._rule))
+                self._note([*collapse.of_settings(self._rule), *nothing_to_learn(self._dataset)])
             self.log(f"training begins, engine {self._spec.engine}")
             self._show(None)
             self._going_on.begin()
@@ -345,6 +347,7 @@ class Attempt:
             stopped=self._stop,
             findings=[asdict(finding) for finding in tally.findings],
             recoveries=self._recoveries,
+            exploded=self._watcher.exploded or (tally.epoch_rows > 0 and not math.isfinite(tally.train_loss)),
             facts=facts,
         )
 

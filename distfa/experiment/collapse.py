@@ -29,7 +29,8 @@ from distfa.data import Dataset
 from distfa.experiment.constant_answer import constant_loss, shares
 from distfa.experiment.start import MOST_RENEWED
 
-CONDITION = "condition"
+CONDITION, NOTHING = "condition", "nothing to learn"
+BEFOREHAND = (CONDITION, NOTHING)  # what is known before the run begins
 _WINDOW = 20  # steps
 _EXPLODED = 20.0
 _LEARNED, _BACK, _WORSE = 0.9, 0.98, 1.1  # times the loss of a constant answer
@@ -42,6 +43,8 @@ _ACTIVE = 0.01  # share of a layer's outputs
 _AGED = frozenset(
     {"fell back", "constant answer", "chance", "against", "misaligned"}
 )  # the findings that feedback that has aged can cause
+_USUAL = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3}  # rates that most networks bear
+_FAR_ABOVE = 10.0  # times a usual rate: from there on a third of it would be no better
 _REVIVE = "put a normalisation (BatchNorm, LayerNorm) before its activation or make that a LeakyReLU"
 
 
@@ -50,7 +53,8 @@ class Finding:
     """Something that a run must say before it ends.
 
     Attributes:
-        finding: Its name, as in the table above; ``condition`` for a setting that cannot go well.
+        finding: Its name, as in the table above; ``condition`` for a setting that cannot go well,
+            ``nothing to learn`` for data in which every answer is the same.
         step: Where it was seen.
         text: A sentence with the figures.
         advice: What to try.
@@ -65,7 +69,7 @@ class Finding:
 
     def __str__(self) -> str:
         where = f"layer {self.layer}, " if self.layer else ""
-        when = f"{where}step {self.step}: " if self.finding != CONDITION else ""
+        when = f"{where}step {self.step}: " if self.finding not in BEFOREHAND else ""
         return f"{when}{self.text}; {self.advice}"
 
 
@@ -81,12 +85,19 @@ def watch(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> 
     return Watcher(
         steps=steps,
         lr=lr,
+        optimizer=rule.recipe.optimizer.name,
         positions=dataset.positions,
-        constant=constant_loss(loss, targets, rule.network.outputs),
+        constant=constant_loss(loss, targets, rule.network.outputs) or None,  # 0: there is nothing to be better than
         chance=float(shares(targets).max()) if dataset.classification else None,
         follows_gradient=not rule.reads_labels,
         renewal=_renewal(rule),
     )
+
+
+def lower_rate(lr: float, optimizer: str) -> float:
+    """A rate to try after one that was too high: a third of it, or a usual one if it was far above those."""
+    usual = _USUAL[optimizer]
+    return usual if lr > _FAR_ABOVE * usual else lr / 3
 
 
 def _renewal(rule: Rule) -> str:
@@ -126,6 +137,7 @@ class Watcher:
     Args:
         steps: Updates the run will make.
         lr: The learning rate, for the advice.
+        optimizer: Its optimizer, for the same.
         positions: Labels per row.
         constant: ``constant_loss``.
         chance: Share of the most frequent label; None for float targets.
@@ -143,11 +155,14 @@ class Watcher:
         follows_gradient: bool = True,
         renewal: str = "",
         positions: int = 1,
+        optimizer: str = "adam",
     ) -> None:
         self._positions = positions
         self._steps, self._constant, self._chance = steps, constant, chance
         self._follows_gradient, self._renewal = follows_gradient, renewal
-        self._rate = f"try a lower rate (optimizer.lr {lr / 3:.1g} or less) or optimizer.warmup_steps"
+        self._rate = (
+            f"try a lower rate (optimizer.lr {lower_rate(lr, optimizer):.1g} or less) or optimizer.warmup_steps"
+        )
         self.seen = Seen()
 
     def add(self, record: Record) -> list[Finding]:
@@ -160,6 +175,12 @@ class Watcher:
         elif isinstance(record, ProbeRecord):
             found = chain(self._together(record), *(self._layer(record, layer) for layer in record.layers))
         return self._new(found)
+
+    @property
+    def exploded(self) -> bool:
+        """Whether the last steps' loss is that of an exploded run."""
+        usual = max(self.seen.first, self._constant or 0.0)
+        return bool(self.seen.window) and min(row.loss for row in self.seen.window[-3:]) > _EXPLODED * usual
 
     def finish(self) -> list[Finding]:
         """The findings that are known only at the end of the run."""
@@ -178,8 +199,7 @@ class Watcher:
             self.seen.first = record.loss
         self.seen.window = [*self.seen.window, record][-_WINDOW:]
         loss = self._loss
-        usual = max(self.seen.first, self._constant or 0.0)
-        if min(row.loss for row in self.seen.window[-3:]) > _EXPLODED * usual:
+        if self.exploded:
             yield self._finding(
                 "exploded", record.step, f"the loss is {record.loss:.3g}, at the start {self.seen.first:.3g}"
             )

@@ -51,6 +51,7 @@ class Result:
             ``epoch`` they are from, and ``last``, the figures of the last weights. Losses and accuracies above are
             then those of the best weights. None for a run that ends with its last weights.
         findings: What a reader must not miss: signs of collapse, settings that cannot go well (collapse.py).
+        exploded: Whether the loss was that of an exploded run at the end, or no number.
         recoveries: How often, where and why the run went back to a checkpoint.
         facts: What else the engine has to say.
     """
@@ -79,6 +80,7 @@ class Result:
     stopped: str | None = None
     best: dict[str, Any] | None = None
     findings: list[dict[str, Any]] = field(default_factory=list)
+    exploded: bool = False
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 

@@ -17,11 +17,13 @@ from distfa.data import Dataset
 from distfa.errors import (
     DistfaError,
     Interrupted,
+    NonFiniteError,
 )
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment import run_log
 from distfa.experiment.attempt import Attempt
 from distfa.experiment.checks import check
+from distfa.experiment.collapse import lower_rate
 from distfa.experiment.observing import Observer
 from distfa.experiment.result import Result
 from distfa.experiment.spec import RunSpec, dump
@@ -81,10 +83,12 @@ def run(
         except BaseException:
             run_dir.give_back()
             raise
-        return _to_its_end(attempt, run_dir, resume)
+        return _to_its_end(attempt, run_dir, spec, resume)
 
 
-def _to_its_end(attempt: Attempt, run_dir: run_dirs.RunDir, resume: Path | None) -> tuple[Result, dict[str, Tensor]]:
+def _to_its_end(
+    attempt: Attempt, run_dir: run_dirs.RunDir, spec: RunSpec, resume: Path | None
+) -> tuple[Result, dict[str, Tensor]]:
     """The result and the weights; what ends the run early is also written to the run directory."""
     try:
         return attempt.carry_out()
@@ -93,6 +97,11 @@ def _to_its_end(attempt: Attempt, run_dir: run_dirs.RunDir, resume: Path | None)
         failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
         if (said := no_memory(exc)) is not None:
             failure = DistfaError(said)
+        if isinstance(failure, NonFiniteError):
+            rate = spec.optimizer.lr
+            failure = NonFiniteError(
+                f"{failure} (optimizer.lr is {rate:g}; try {lower_rate(rate, spec.optimizer.name):.1g} or less)"
+            )
         status = "interrupted" if isinstance(failure, Interrupted) else "failed"
         kept = attempt.kept()
         attempt.log(f"the run has {status if status == 'failed' else 'been interrupted'}: {failure}", logging.ERROR)

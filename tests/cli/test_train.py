@@ -273,3 +273,11 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_the_whole(tmp_path):
     here("train", "--resume", "cut", cwd=tmp_path)
     whole, cut = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[key], cut[key]) for key in whole.keys() | cut.keys())
+
+
+def test_a_run_that_ends_exploded_shows_its_figures_and_exits_1(tmp_path):
+    done = here("train", "--engine", "serial", "--lr", "1e6", "--epochs", "1", "--json", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["exploded"]
+    assert "try a lower rate (optimizer.lr 0.001 or less)" in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith("error: the run ended with an exploded loss, ")

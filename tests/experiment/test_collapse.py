@@ -16,7 +16,8 @@ from distfa.core.losses import LOSSES
 from distfa.core.probe import LayerAlignment, ProbeRecord
 from distfa.core.recipe import FeedbackConfig, RenewConfig
 from distfa.core.records import EvalRecord, StepRecord
-from distfa.experiment.collapse import Watcher, watch
+from distfa.errors import NonFiniteError
+from distfa.experiment.collapse import Watcher, lower_rate, watch
 from distfa.experiment.constant_answer import constant_loss
 from distfa.experiment.report import write_report
 from distfa.experiment.run import run
@@ -213,6 +214,59 @@ def findings_of(rule, *records, every=None):
     dataset = data.from_arrays((np.eye(12), np.arange(12) % 5), (np.eye(12), np.arange(12) % 5))
     watcher = watch("cross_entropy", dataset, steps=100, lr=0.01, rule=built)
     return [finding for record in records for finding in watcher.add(record)]
+
+
+@pytest.mark.parametrize(
+    ("lr", "optimizer", "lower"),
+    [(1e6, "adam", 1e-3), (1e6, "sgd", 1e-2), (0.1, "adamw", 1e-3), (6e-4, "adam", 2e-4), (0.06, "sgd", 0.02)],
+)
+def test_the_rate_to_try_is_one_that_trains(lr, optimizer, lower):
+    """A third of a million was no advice."""
+    assert lower_rate(lr, optimizer) == pytest.approx(lower)
+
+
+def test_a_run_that_ends_exploded_says_so_in_its_result_and_advises_a_rate_that_trains(tmp_path):
+    lost = trained(tmp_path / "a", optimizer={"lr": 1e6}, epochs=1)
+    assert lost.exploded
+    assert "optimizer.lr 0.001 or less" in lost.findings[0]["advice"]
+    assert not trained(tmp_path / "b", optimizer={"lr": 1e-3}, epochs=1).exploded
+    endless = {"optimizer": {"name": "sgd", "lr": 1e6}, "epochs": 1}
+    assert trained(tmp_path / "c", check_finite=False, **endless).exploded
+    with pytest.raises(NonFiniteError, match=r"\(optimizer.lr is 1e\+06; try 0.01 or less\)"):
+        trained(tmp_path / "d", **endless)
+
+
+def test_a_run_that_came_back_has_not_ended_exploded():
+    watcher = Watcher(steps=99, lr=0.03, constant=LN10, chance=0.1)
+    for record in losses(2.4, 2.0, 1e3, 1e3, 1e3):
+        watcher.add(record)
+    assert watcher.exploded
+    for record in losses(2.4, 2.0, 2.0, start=5):
+        watcher.add(record)
+    assert not watcher.exploded
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (np.full(40, 3), "all 40 training labels are 3, so that always the same answer is right"),
+        (np.full((40, 2), 0.5), "all 40 training targets are the same"),
+    ],
+    ids=["labels", "floats"],
+)
+def test_data_of_one_answer_are_found_in_the_terminal_and_the_report(tmp_path, capsys, targets, said):
+    one = data.from_arrays((np.random.default_rng(0).normal(size=(40, 6)), targets))
+    settings = {"model": {"hidden": (5,)}, "epochs": 60, "run_dir": str(tmp_path / "run")}
+    settings["loss"] = "cross_entropy" if one.classification else "mse"
+    spec = parse({"engine": "serial", "probe": {"every": 5}, **settings})
+    result = run(spec, network_for(spec, one), one)[0]
+    (finding,) = result.findings  # and none that its loss is no better than that of a constant answer
+    assert (finding["finding"], finding["step"]) == ("nothing to learn", 0)
+    result_table(result, stderr=True)
+    assert f"nothing to learn: {said}" in capsys.readouterr().err
+    page = write_report(tmp_path / "run").read_text()
+    assert "The data have nothing to tell apart" in page
+    assert f"<p>A{said[1:]}" in page
 
 
 @pytest.mark.parametrize("rule", ["dfa", "dkp", "fa", "bp"])

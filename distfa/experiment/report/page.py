@@ -11,6 +11,7 @@ from typing import Any
 from plotly.offline import get_plotlyjs, get_plotlyjs_version  # type: ignore[import-untyped]
 
 from distfa.errors import RunDirError
+from distfa.experiment.collapse import BEFOREHAND
 from distfa.experiment.report import facts, findings, law, training
 from distfa.experiment.report.plots import INK, MAX_POINTS, Figure
 from distfa.experiment.report.records import Row, Run, read_run
@@ -200,6 +201,7 @@ _HEADINGS = {
     "stopped": "Layer {layer} stopped learning",
     "misaligned": "Layer {layer} lost the gradient's direction",
     "condition": "A setting that cannot go well",
+    "nothing to learn": "The data have nothing to tell apart",
 }
 
 
@@ -209,7 +211,9 @@ def _heading(row: Row) -> str:
 
 
 def _sentence(row: Row) -> str:
-    return f"Step {row['step']}: {row.get('text')}. {str(row.get('advice')).capitalize()}."
+    when = "" if row.get("finding") in BEFOREHAND else f"Step {row['step']}: "
+    said = f"{when}{row.get('text')}. "
+    return f"{said[0].upper()}{said[1:]}{str(row.get('advice')).capitalize()}."
 
 
 def _footer(run: Run) -> list[str]:
