@@ -213,7 +213,7 @@ def state_numbers(optimizer: OptimizerConfig) -> int:
     """Numbers that an optimizer keeps per parameter."""
     if optimizer.name == "sgd":
         return 1 if optimizer.momentum else 0
-    return 2
+    return 3 if optimizer.amsgrad else 2
 
 
 def touched(optimizer: OptimizerConfig) -> int:

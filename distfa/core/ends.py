@@ -78,7 +78,7 @@ class Ends:
                 self.learned[name] = Operand(feedback.to(device, recipe.dtype, copy=True), recipe.signal_dtype)
                 self.origin[boundary][name] = self.learned[name].value
         self.optimizer = optim.Optimizer(
-            rule.feedback_optimizer(), [operand.master for operand in self.learned.values()]
+            rule.feedback_optimizer(), {name: operand.master for name, operand in self.learned.items()}
         )
 
     def refresh(self, step: int) -> None:
@@ -123,9 +123,9 @@ class Ends:
             if name != _TEACHER:
                 operand.master.grad = self._block.trained[name].grad
 
-    def descend(self, lr: float) -> None:
+    def descend(self, step: int, lr: float) -> None:
         """Make the optimizer's step of all learned feedback."""
-        self.optimizer.step(lr)
+        self.optimizer.step(lr, step)
         for operand in self.learned.values():
             operand.follow()
 

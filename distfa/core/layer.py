@@ -81,7 +81,7 @@ class Layer:
             if recipe.feedback.active_only
             else set()
         )
-        self.optimizer = optim.Optimizer(recipe.optimizer, list(self.block.trained.values()))
+        self.optimizer = optim.Optimizer(recipe.optimizer, self.block.trained)
         self._ledger = (
             LayerLedger(recipe, index, self.rule, self.ends.matrix_of_the_law(), self.device)
             if recipe.ledger_every and self.rule.potential
@@ -211,12 +211,12 @@ class Layer:
         self._updates += 1
         self.ends.share_gradients()
         if self._ledger is None:
-            self._descend(lr)
+            self._descend(step, lr)
             return []
         return self._ledger.around(
             step,
             lr,
-            lambda: self._descend(lr),
+            lambda: self._descend(step, lr),
             trained=self.block.trained,
             optimizer=self.optimizer,
             learned={name: operand.master for name, operand in self.ends.learned.items()},
@@ -330,10 +330,10 @@ class Layer:
 
     # -- parts ----------------------------------------------------------------------------------
 
-    def _descend(self, lr: float) -> None:
-        self.optimizer.step(lr)
+    def _descend(self, step: int, lr: float) -> None:
+        self.optimizer.step(lr, step)
         self.block.follow()
-        self.ends.descend(lr)
+        self.ends.descend(step, lr)
         self._has_gradient = False
 
     def _seed(self, part: Part) -> int:

@@ -169,16 +169,16 @@ class LayerLedger:
             learned: Feedback that is trained, by its weight's name; the teacher by the empty name.
             feedback_optimizer: The optimizer of ``learned``.
         """
-        config = replace(self._recipe.optimizer, lr=lr)
         self._move_shadow(trained, lr)
         next_due = self._delayed and self._lower and self._recipe.ledger_due(step + 1)
         self._before = [p.clone() for p in trained.values()] if next_due else []
         if not self._due or not (self._lower or self._upper is not None):
             update()
             return []
-        updates = {name: Update(p, optimizer, config) for name, p in trained.items()}
-        of_feedback = replace(self._rule.feedback_optimizer(), lr=lr)
-        kept = {name: Update(p, feedback_optimizer, of_feedback) for name, p in learned.items()}
+        updates = {name: Update(p, optimizer, optimizer.settings(p, lr, step)) for name, p in trained.items()}
+        kept = {
+            name: Update(p, feedback_optimizer, feedback_optimizer.settings(p, lr, step)) for name, p in learned.items()
+        }
         update()
         halves = self._halves(step, lr, updates, kept, Fold(), Fold(), Fold())
         if not (self._recipe.ledger_neurons and self._spec.plain):
@@ -241,6 +241,9 @@ class LayerLedger:
         else:
             nonhomogeneity = 0.0 if self._spec.lawful else s_h - total.exchange - staleness
         signals = self._rounding.of_products(lr * fold.vector(sums.magnitude), lr**2 * fold.vector(sums.square))
+        decaying = max(
+            (u.config for u in updates.values()), key=lambda c: c.weight_decay, default=self._recipe.optimizer
+        )
         numbers, alike = next((u.numbers for u in updates.values()), 1), 0.0
         if not self._spec.plain:
             # A normalisation starts as all ones, and Adam's first step moves all by the same amount: their roundings do
@@ -260,7 +263,7 @@ class LayerLedger:
             staleness=staleness,
             exchange=s_h,
             residual=total.change - total.second - total.optimizer - nonhomogeneity - staleness + s_h,
-            rounding=self._rounding.of_update(numbers, lr, total, self._recipe.optimizer) + signals + alike,
+            rounding=self._rounding.of_update(numbers, lr, total, decaying) + signals + alike,
             exchange_rounding=signals,
         )
 

@@ -64,6 +64,12 @@ def steps_per_epoch(recipe: Recipe, samples: int) -> int:
     return -(-samples // recipe.batch_size)
 
 
+def epoch_ends(recipe: Recipe, samples: int) -> list[int]:
+    """The number of steps that have been made at the end of each epoch; the last one may be cut short."""
+    total, per_epoch = steps(recipe, samples), steps_per_epoch(recipe, samples)
+    return [*range(per_epoch, total, per_epoch), total]
+
+
 def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = None) -> Iterator[Batch]:
     """Every batch of the run from step ``first`` on, in order: each epoch a permutation of all samples.
 

@@ -1,109 +1,134 @@
-"""Turns torch's optimizer and scheduler objects into settings, from which every layer makes its own."""
+"""Turns torch's optimizer objects into settings, from which every layer makes its own.
+
+What the object says is read when a fit begins, so a rate that was lowered after it was made counts. Which kernels torch
+would run (``foreach``, ``fused``, ``capturable``) does not matter here: they compute the same.
+"""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.optim import lr_scheduler
+from torch import nn
+from torch.optim import optimizer as torch_optimizer
 
 from distfa.core.optim import NAMES
 from distfa.errors import SpecError
 
 _KINDS = {torch.optim.SGD: "sgd", torch.optim.Adam: "adam", torch.optim.AdamW: "adamw"}
 _TAKEN = {
-    "sgd": ("lr", "momentum", "nesterov", "weight_decay"),
-    "adam": ("lr", "betas", "eps", "weight_decay"),
-    "adamw": ("lr", "betas", "eps", "weight_decay"),
+    "sgd": ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize"),
+    **dict.fromkeys(("adam", "adamw"), ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")),
 }
-_MUST_BE_OFF = ("dampening", "amsgrad", "maximize")
-_BY_STEP = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
 
 
-def optimizer_settings(given: Any) -> Any:
-    """The settings of a torch optimizer or of its class; anything else is returned as it is.
+def optimizer_of(given: Any, model: nn.Module) -> torch.optim.Optimizer | None:
+    """The optimizer object that was given, or that the class or function that was given makes; None for settings.
 
     Raises:
-        SpecError: It is another kind of optimizer, or has several groups of parameters, or a setting that distfa lacks.
+        SpecError: It cannot be made, or is one whose steps distfa cannot make.
     """
-    if isinstance(given, type) and issubclass(given, torch.optim.Optimizer):
-        return {"name": _name_of(given)}
-    if not isinstance(given, torch.optim.Optimizer):
-        return given
-    name, groups = _name_of(type(given)), given.param_groups
-    if len(groups) > 1:
-        raise SpecError(
-            f"the optimizer has {len(groups)} groups of parameters; every layer runs the same optimizer, so give one "
-            "group, and freeze what must not change (requires_grad_(False))"
-        )
-    for key in _MUST_BE_OFF:
-        if groups[0].get(key):
-            raise SpecError(f"the optimizer has {key}={groups[0][key]}, which distfa's does not have; leave it out")
-    found = {key: groups[0][key] for key in _TAKEN[name]}
-    found["lr"] = float(groups[0].get("initial_lr", found["lr"]))
-    if name == "adam" and groups[0].get("decoupled_weight_decay"):
-        name = "adamw"
-    return {"name": name, **found}
-
-
-def rates(given: Any, *, lr: float, steps: int, steps_per_epoch: int, by: str | None) -> list[tuple[int, float]]:
-    """The learning rates that a torch scheduler gives, as (from step, rate) pairs.
-
-    Args:
-        given: A scheduler, which is not changed; or a function that makes one for an optimizer; or a function of the
-            step or epoch that gives the factor of the rate, as for ``LambdaLR``.
-        lr: The first rate, for a function that makes a scheduler.
-        steps: Steps of the run.
-        steps_per_epoch: Steps in an epoch.
-        by: ``epoch`` (usual) or ``step``: when it is stepped; None: as its kind is usually stepped.
-
-    Raises:
-        SpecError: It depends on figures of the run, which no layer has, or it is not a scheduler.
-    """
-    scheduler = given
-    if not isinstance(scheduler, lr_scheduler.LRScheduler) and callable(given):
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+    if callable(given):
         try:
-            scheduler = given(optimizer)
+            given = given(model.parameters())
         except Exception as exc:
             raise SpecError(
-                f"scheduler cannot be made ({type(exc).__name__}: {exc}); give a torch scheduler, or a function of an "
-                "optimizer that makes one: lambda optimizer: StepLR(optimizer, 10)"
+                f"optimizer cannot be made ({type(exc).__name__}: {exc}); give settings, a torch optimizer, or a "
+                "function of parameters that makes one: lambda parameters: SGD(parameters, lr=0.1)"
             ) from exc
-    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
-        raise SpecError(
-            "ReduceLROnPlateau follows figures of the run, which the layers do not have; use a scheduler of steps or "
-            "epochs, or EarlyStopping and a second fit at a lower rate"
-        )
-    if not isinstance(scheduler, lr_scheduler.LRScheduler):
-        raise SpecError(f"scheduler is a {type(given).__name__}; it must be one of torch.optim.lr_scheduler")
-    if by not in (None, "epoch", "step"):
-        raise SpecError(f"scheduler_by is {by!r}; it must be 'epoch' or 'step'")
-    every = 1 if by == "step" or (by is None and isinstance(scheduler, _BY_STEP)) else steps_per_epoch
-    return _played(scheduler, steps, every)
+    if not isinstance(given, torch.optim.Optimizer):
+        return None
+    optimizer_settings(given, model)
+    return given
 
 
-def _played(scheduler: lr_scheduler.LRScheduler, steps: int, every: int) -> list[tuple[int, float]]:
-    """The rates it would give in a run; afterwards it is as it was."""
-    groups = scheduler.optimizer.param_groups
-    before, kept = [dict(group) for group in groups], scheduler.state_dict()
-    found: list[tuple[int, float]] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its warning that no optimizer made a step in between
-        for step in range(0, steps, every):
-            rate = float(groups[0]["lr"])
-            if not found or found[-1][1] != rate:
-                found.append((step, rate))
-            scheduler.step()
-    scheduler.load_state_dict(kept)
-    for group, old in zip(groups, before, strict=True):
-        group.update({key: value for key, value in old.items() if key != "params"})
-    return found
+def optimizer_settings(given: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
+    """The settings of a torch optimizer as it is now, by the keys of a spec's ``optimizer``.
+
+    Several groups, or one that has only some of the parameters to train, become ``groups``; what stands beside them is
+    that of the first group with a rate above 0, which feedback that learns follows.
+
+    Raises:
+        SpecError: It is another kind of optimizer, has made steps, or has hooks or a setting that distfa lacks.
+    """
+    name = kind_of(given)
+    _require_fresh(given)
+    keys = {parameter: key for key, parameter in model.named_parameters()}
+    groups = []
+    for number, group in enumerate(given.param_groups):
+        if group.get("differentiable"):
+            raise SpecError("the optimizer has differentiable=True, which distfa's does not have; leave it out")
+        strange = [i for i, parameter in enumerate(group["params"]) if parameter not in keys]
+        if strange:
+            raise SpecError(
+                f"parameter {strange[0]} in group {number} of the optimizer is not one of the model; make the "
+                "optimizer from the parameters of the model that is given to Trainer"
+            )
+        groups.append({"parameters": [keys[p] for p in group["params"] if p.requires_grad], **_settings(name, group)})
+    main = dict(groups[main_group(groups)])
+    trained = {key for parameter, key in keys.items() if parameter.requires_grad}
+    whole = len(groups) == 1 and set(main["parameters"]) == trained and main["lr"] > 0
+    del main["parameters"]
+    main |= {"lr": main["lr"] or max(float(group.get("initial_lr", 0.0)) for group in given.param_groups)}
+    return {"name": name, **main, "groups": None if whole else groups}
 
 
-def _name_of(kind: type) -> str:
-    name = _KINDS.get(kind)
+def main_group(groups: Sequence[Mapping[str, Any]]) -> int:
+    """The first group with something to train and a rate above 0: the one that stands for the whole."""
+    return next((i for i, group in enumerate(groups) if group["lr"] > 0 and group["parameters"]), 0)
+
+
+def is_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> bool:
+    """Whether all its parameters are the model's."""
+    keys = set(model.parameters())
+    return all(parameter in keys for group in optimizer.param_groups for parameter in group["params"])
+
+
+def kind_of(given: torch.optim.Optimizer) -> str:
+    """The name of a torch optimizer in a spec.
+
+    Raises:
+        SpecError: distfa does not have it.
+    """
+    name = _KINDS.get(type(given))
     if name is None:
-        raise SpecError(f"the optimizer is a {kind.__name__}; distfa has {', '.join(NAMES)}")
-    return name
+        raise SpecError(
+            f"the optimizer is a {type(given).__name__}; distfa has {', '.join(NAMES)}, which every layer can run for "
+            "itself and the books can follow"
+        )
+    return "adamw" if name == "adam" and given.param_groups[0].get("decoupled_weight_decay") else name
+
+
+def _settings(name: str, group: dict[str, Any]) -> dict[str, Any]:
+    found = {key: group[key] for key in _TAKEN[name]}
+    numbers = {key: float(value) for key, value in found.items() if key not in ("betas", "nesterov", *_FLAGS)}
+    betas = {"betas": tuple(map(float, found["betas"]))} if "betas" in found else {}
+    return found | numbers | betas
+
+
+_FLAGS = ("amsgrad", "maximize")
+
+
+def _require_fresh(given: torch.optim.Optimizer) -> None:
+    """Refuse what a run would not go on with: earlier steps, and functions that are called around steps.
+
+    Raises:
+        SpecError: Names it.
+    """
+    if kept := next((sorted(state) for state in given.state.values() if state), None):
+        raise SpecError(
+            f"the optimizer has made steps before, and its state ({', '.join(kept)}) would be lost: every run starts "
+            "with a new state; give a new optimizer, or go on with an earlier run by fit(..., resume=RUN_DIR)"
+        )
+    hooks = (
+        given._optimizer_step_pre_hooks,
+        given._optimizer_step_post_hooks,
+        torch_optimizer._global_optimizer_pre_hooks,
+        torch_optimizer._global_optimizer_post_hooks,
+    )
+    if any(hooks):
+        raise SpecError(
+            "the optimizer has hooks around its steps, and every layer steps in its own process, where they are not; "
+            "remove them, or use a distfa.Callback"
+        )

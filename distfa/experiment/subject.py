@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -167,7 +168,8 @@ def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:
     Raises:
         ModelError: It cannot be split into layers, or its numbers are not of the run's type.
     """
-    network = split(model, dataset.shape, tokens=dataset.tokens is not None)
+    with _only_the_optimizers(model, spec):
+        network = split(model, dataset.shape, tokens=dataset.tokens is not None)
     if not isinstance(model, nn.Sequential):
         raise ModelError("a model that was split is an nn.Sequential")
     require_dtype(model, _dtype(spec))
@@ -179,6 +181,27 @@ def in_dtype(model: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     for part in group(model):
         to_dtype(layer_module(part), dtype)
     return model
+
+
+@contextmanager
+def _only_the_optimizers(model: nn.Module, spec: RunSpec) -> Iterator[None]:
+    """Let only parameters that the optimizer has require a gradient within the block, so that the others stay.
+
+    Raises:
+        SpecError: The optimizer has one that the model has not.
+    """
+    keys = {key for group in spec.optimizer.groups or () for key in group.parameters}
+    named = dict(model.named_parameters())
+    if strange := sorted(keys - named.keys()):
+        raise SpecError(f"optimizer.groups has the parameter {strange[0]!r}, which the model does not have")
+    left_out = [p for key, p in named.items() if p.requires_grad and key not in keys] if spec.optimizer.groups else []
+    for parameter in left_out:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in left_out:
+            parameter.requires_grad_(True)
 
 
 def _once_in_bfloat16(module: nn.Sequential, spec: LayerSpec, *, tokens: bool) -> None:

@@ -22,7 +22,8 @@ from distfa.core.split import group, split
 from distfa.data.reading import Reading
 from distfa.errors import DataError, Interrupted, RunDirError
 from distfa.experiment.callbacks import BestWeights, Callback, Caller, require_callbacks
-from distfa.experiment.from_torch import optimizer_settings, rates
+from distfa.experiment.from_scheduler import has_optimizer, with_scheduler
+from distfa.experiment.from_torch import is_of, optimizer_of, optimizer_settings
 from distfa.experiment.given import Wish, dataset_of, is_streamed
 from distfa.experiment.history import History
 from distfa.experiment.layout import layout_of
@@ -94,8 +95,13 @@ class Trainer:
         self.result: Result | None = None
         self._callbacks, self._verbose = require_callbacks(callbacks), verbose
         self._scheduler, self._scheduler_by = scheduler, scheduler_by
-        if "optimizer" in settings:
-            settings["optimizer"] = optimizer_settings(settings["optimizer"])
+        says = any(key.partition("__")[0] == "optimizer" for key in settings)
+        theirs = scheduler.optimizer if has_optimizer(scheduler) and spec is None and not says else None
+        if theirs is not None and not is_of(theirs, self.model):
+            theirs = None  # made only so that there is a scheduler
+        self._optimizer = optimizer_of(settings.get("optimizer", theirs), self.model)
+        if self._optimizer is not None:
+            settings["optimizer"] = optimizer_settings(self._optimizer, self.model)
         changes = [(key.replace("__", "."), value) for key, value in settings.items()]
         if isinstance(spec, RunSpec):
             self.spec = load(None, [*spec.model_dump().items(), *changes])
@@ -273,17 +279,14 @@ class Trainer:
         if self._fits and resume is None:
             raw["seed"] = (self.spec.seed + self._fits) % 2**63  # another order and other dropout masks than before
             raw["run_dir"] = self.spec.run_dir and f"{self.spec.run_dir}-{self._fits + 1}"
+        if self._optimizer is not None:
+            raw["optimizer"] |= optimizer_settings(self._optimizer, self.model)
         spec = parse(raw)
         if self._scheduler is None:
             return spec
-        recipe = spec.recipe(Network(layers=()))
-        rows = len(dataset.train_x)
-        raw["optimizer"]["rates"] = rates(
-            self._scheduler,
-            lr=spec.optimizer.lr,
-            steps=order.steps(recipe, rows),
-            steps_per_epoch=order.steps_per_epoch(recipe, rows),
-            by=self._scheduler_by,
+        ends = order.epoch_ends(spec.recipe(Network(layers=())), len(dataset.train_x))
+        raw["optimizer"] = with_scheduler(
+            raw["optimizer"], self._scheduler, self._optimizer, ends=ends, by=self._scheduler_by
         )
         return parse(raw)
 

@@ -164,7 +164,7 @@ def _update(job: Job) -> float:
     weights = [torch.randn(numbers, dtype=recipe.dtype) for _ in range(_UPDATED)]
     for weight in weights:
         weight.grad = torch.randn_like(weight)
-    optimizers = itertools.cycle([optim.Optimizer(recipe.optimizer, [weight]) for weight in weights])
+    optimizers = itertools.cycle([optim.Optimizer(recipe.optimizer, {"weight": weight}) for weight in weights])
     seconds = _seconds(lambda: next(optimizers).step(recipe.optimizer.lr))
     return arithmetic.touched(recipe.optimizer) * weights[0].nbytes / seconds
 

@@ -224,12 +224,12 @@ def test_books_do_not_change_the_weights():
 def test_an_update_made_twice_is_found_at_its_layer_and_step_and_nowhere_else(monkeypatch, optimizer, dtype):
     plain, count = Layer._descend, [0]
 
-    def descend(self, lr):
-        plain(self, lr)
+    def descend(self, step, lr):
+        plain(self, step, lr)
         if self.index == 2:
             count[0] += 1
             if count[0] == 4:
-                self.optimizer.step(lr)
+                self.optimizer.step(lr, step)
 
     monkeypatch.setattr(Layer, "_descend", descend)
     found, _ = books("fa", dtype, optimizer=optimizer, max_steps=8)

@@ -11,13 +11,19 @@ from distfa.core.optim import Optimizer, OptimizerConfig, rate
 TORCH = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
+def by_name(parameters):
+    return {str(number): parameter for number, parameter in enumerate(parameters)}
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
         ("sgd", {}),
         ("sgd", {"momentum": 0.9, "weight_decay": 0.01}),
         ("sgd", {"momentum": 0.9, "nesterov": True}),
+        ("sgd", {"momentum": 0.9, "dampening": 0.3, "maximize": True}),
         ("adam", {"weight_decay": 0.01}),
+        ("adam", {"amsgrad": True, "maximize": True}),
         ("adamw", {"weight_decay": 0.01, "betas": (0.8, 0.99), "eps": 1e-6}),
     ],
 )
@@ -26,7 +32,7 @@ def test_twenty_steps_with_a_falling_rate_have_torchs_bits_and_state(name, setti
     generator = torch.Generator().manual_seed(0)
     mine = [torch.randn(shape, dtype=dtype, generator=generator) for shape in ((5, 7), (5,))]
     theirs = [p.clone() for p in mine]
-    optimizer = Optimizer(OptimizerConfig(name=name, **settings), mine)
+    optimizer = Optimizer(OptimizerConfig(name=name, **settings), by_name(mine))
     peer = TORCH[name](theirs, lr=1.0, fused=True, **settings)
     for step in range(20):
         for ours, other in zip(mine, theirs, strict=True):
@@ -57,7 +63,7 @@ def test_clipping_is_torchs_and_leaves_the_gradient_as_the_signals_made_it(setti
     generator = torch.Generator().manual_seed(1)
     mine = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((5, 7), (5,))]
     theirs = [torch.nn.Parameter(p.detach().clone()) for p in mine]
-    optimizer, peer = Optimizer(OptimizerConfig(name="sgd", **settings), mine), torch.optim.SGD(theirs, lr=0.1)
+    optimizer, peer = Optimizer(OptimizerConfig(name="sgd", **settings), by_name(mine)), torch.optim.SGD(theirs, lr=0.1)
     for _ in range(3):
         for ours, other in zip(mine, theirs, strict=True):
             ours.grad = torch.randn(ours.shape, generator=generator)

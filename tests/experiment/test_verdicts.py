@@ -17,11 +17,11 @@ def broken(tmp_path, monkeypatch):
     """Run with layer 2 updating twice at step 3; returns (spec settings) -> result."""
     plain, count = Layer._descend, [0]
 
-    def descend(self, lr):
-        plain(self, lr)
+    def descend(self, step, lr):
+        plain(self, step, lr)
         count[0] += self.index == 2
         if self.index == 2 and count[0] == 4:
-            self.optimizer.step(lr)
+            self.optimizer.step(lr, step)
 
     monkeypatch.setattr(Layer, "_descend", descend)
 

@@ -97,12 +97,12 @@ def test_under_dfa_digests_name_the_boundary(network):
 def test_an_update_made_twice_is_found_at_its_layer_and_step(monkeypatch, network):
     plain, count = Layer._descend, [0]
 
-    def descend(self, lr):
-        plain(self, lr)
+    def descend(self, step, lr):
+        plain(self, step, lr)
         if self.index == 2:
             count[0] += 1
             if count[0] == 4:
-                self.optimizer.step(lr)
+                self.optimizer.step(lr, step)
                 self.block.follow()
 
     monkeypatch.setattr(Layer, "_descend", descend)
