@@ -76,7 +76,7 @@ OPTIMIZERS = {
         [{"params": net[5].parameters(), "betas": (0.5, 0.9)}, {"params": net[0].parameters(), "lr": 1e-2}], lr=0.05
     ),
     "a lowered rate": lambda net: lowered(SGD(net.parameters(), lr=5.0), 0.05),
-    "a rate that is a tensor": lambda net: Adam(net.parameters(), lr=torch.tensor(0.05)),
+    "a rate that is a tensor": lambda net: Adam(net.parameters(), lr=torch.tensor(0.05, dtype=torch.float64)),
     "dampening": lambda net: SGD(net.parameters(), lr=0.3, momentum=0.9, dampening=0.4),
     "nesterov": lambda net: SGD(net.parameters(), lr=0.3, momentum=0.9, nesterov=True, weight_decay=0.01),
     "maximize": lambda net: SGD(net.parameters(), lr=0.01, maximize=True),
