@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cases import pairwise
+from runs import SIZES, ThreadRun, assert_same_bits, raw, recipe, run_serial
 from test_modules_equal_serial import in_order
 from test_resume import serial, sorted_records
 from torch import nn
@@ -27,7 +28,6 @@ from distfa.experiment.spec import parse
 from distfa.runtime.coordinator import boundary_bytes
 from distfa.transport.base import WireConfig
 from distfa.transport.message import Kind
-from runs import SIZES, ThreadRun, assert_same_bits, raw, recipe, run_serial
 
 RENEWABLE = [name for name, rule in RULES.items() if rule.takes_renewal]
 EVERY, BELOW = RenewConfig(every=3, rows=5), RenewConfig(below=0.99, rows=5)
