@@ -92,7 +92,7 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
         ends_epoch, last = position == per_epoch - 1, step == total - 1
         evaluate = last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0)
         cut = bool(recipe.checkpoint_every) and (step + 1) % recipe.checkpoint_every == 0
-        cut = not last and (cut or (recipe.cut_at_evaluation and evaluate))
+        cut = not last and (cut or (recipe.cut_at_epochs and ends_epoch))
         drains = last or ends_epoch or cut or recipe.schedule == "sync" or epoch < recipe.sync_epochs
         if stop is not None and step == stop - 1 and not drains:
             raise ValueError(

@@ -111,7 +111,7 @@ class Recipe:
             those of the user's model; 0 for none.
         checkpoint_every: Steps between cuts, at which the state of all layers can be kept; 0 for none. Under ``async``
             the pipe runs empty there, which is why it belongs to what decides the weights.
-        cut_at_evaluation: Whether there is also a cut after every evaluation, where the pipe is empty anyway.
+        cut_at_epochs: Whether there is also a cut at the end of every epoch, where the pipe is empty anyway.
         check_finite: Whether NaN or infinity in a signal or the loss ends the run.
     """
 
@@ -141,7 +141,7 @@ class Recipe:
     probe_every: int = 0
     audit_rows: int = 0
     checkpoint_every: int = 0
-    cut_at_evaluation: bool = False
+    cut_at_epochs: bool = False
     check_finite: bool = True
 
     @property

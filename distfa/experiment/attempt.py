@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -18,7 +19,7 @@ from distfa.core import rules
 from distfa.core.order import audit, steps, steps_per_epoch
 from distfa.core.records import Cut, Record
 from distfa.data import Dataset
-from distfa.errors import DistfaError, LayerError, LayerLost, TransportError
+from distfa.errors import CheckpointError, DistfaError, LayerError, LayerLost, TransportError
 from distfa.experiment import collapse, engines, notes, run_log
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.checkpoint import Checkpoint
@@ -118,10 +119,11 @@ class Attempt:
             self._audit(weights)
             boundaries, facts = self._boundaries(), engine.facts()
         choice = self._observer.choose(weights) if isinstance(self._observer, StatefulObserver) else None
-        result, kept = self._result(boundaries, facts), weights
+        result, kept, last = self._result(boundaries, facts), weights, None
         if choice is not None:
             result, kept = choice.put_into(result), dict(choice.weights)
-        self._run_dir.finish(kept, result.as_dict(), last=None if kept is weights else weights)
+            last = weights if choice.about["step"] != self.tally.steps else None
+        self._run_dir.finish(kept, result.as_dict(), last=last)
         self.log("the run has finished")
         return result, kept
 
@@ -156,8 +158,10 @@ class Attempt:
         if self._spec.engine == "serial":
             return engine.state() if self.tally.steps else None
         self._going_on.last()
-        found = self._going_on.find()
-        return None if found is None else _model_of(found.layers.values())
+        with contextlib.suppress(CheckpointError):
+            if (found := self._going_on.find()) is not None:
+                return _model_of(found.layers.values())
+        return None
 
     def _weights_at_cut(self) -> dict[str, Tensor]:
         """All weights at the last cut."""

@@ -6,21 +6,24 @@ on_epoch         a pass over the training set has ended, and its evaluation, if 
 on_evaluation    the test set was evaluated
 on_checkpoint    all weights are available, between two steps: after every evaluation but the last, and
                  every ``checkpoint.every`` steps
-on_end           the run has ended well; ``weights`` are the trained ones
+on_end           the run has ended well; ``weights`` are the last ones
+
+What a callback must know to go on is in its ``state_dict``, which every checkpoint keeps. Where a run goes on, resumed
+or after a failure, ``load_state_dict`` gets it back. ``on_start`` comes before that, but only if the run is resumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from distfa.core.records import Cut, EvalRecord, StepRecord
 from distfa.errors import SpecError
 from distfa.experiment.history import COLUMNS, History
-from distfa.experiment.observing import Progress
+from distfa.experiment.observing import Choice
 from distfa.words import counted, hint
 
 
@@ -69,14 +72,21 @@ class Callback:
     def on_end(self, at: At) -> None:
         """The run has ended well."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What it must know to go on: numbers, text, tensors, arrays, and collections of these."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Know what ``state_dict`` gave at the checkpoint from which the run goes on; later steps will come again."""
+
 
 @dataclass(kw_only=True)
 class BestWeights(Callback):
-    """Keeps the weights of the best evaluation; ``fit`` puts them into the model at the end.
+    """Keeps the weights of the best evaluation; the run ends with them, and ``fit`` puts them into the model.
 
     Attributes:
         monitor: A column of the history: ``test_loss``, ``test_accuracy``, ``train_loss``, ...
-        best: The best figure so far.
+        best: The best figure so far; one that is not a number is never the best.
         step: The step after which it was reached.
         weights: The weights after that step.
     """
@@ -85,30 +95,66 @@ class BestWeights(Callback):
     best: float | None = None
     step: int = 0
     weights: dict[str, Tensor] | None = field(default=None, repr=False)
+    _row: dict[str, Any] = field(default_factory=dict, repr=False)
     _wanted: int = field(default=-1, repr=False)
+    _knows: ClassVar[tuple[str, ...]] = ("best", "step", "weights", "_row", "_wanted")
 
     def __post_init__(self) -> None:
         self.monitor = column(self.monitor)
 
     def on_start(self, at: At) -> None:
         """Forget an earlier fit."""
-        self.best, self.weights, self._wanted = None, None, -1
+        self.best, self.step, self.weights, self._row, self._wanted = None, 0, None, {}, -1
 
     def on_epoch(self, at: At) -> None:
-        """Note whether this epoch was the best."""
-        figure = figure_of(at, self.monitor)
-        if self.best is None or better(figure, self.best, self.monitor):
-            self.best, self._wanted = figure, at.step
+        """Note whether this epoch was the best, if it has the figure: not every epoch ends with an evaluation."""
+        row = at.history.rows[-1]
+        if row[self.monitor] is not None and better(row[self.monitor], self.best, self.monitor):
+            self.best, self._row, self._wanted = row[self.monitor], dict(row), at.step
 
     def on_checkpoint(self, at: At) -> None:
         """Take the weights."""
         if at.step == self._wanted:
             self._take(at)
 
-    def on_end(self, at: At) -> None:
-        """Take the last weights if they are the best."""
+    def choose(self, at: At) -> Choice | None:
+        """The best weights, at the end of a run; None if it has had no figure."""
         if at.step == self._wanted and self.step != at.step:
             self._take(at)
+        if self.weights is None:
+            return None
+        figures = {name: self._row[name] for name in COLUMNS[3:]}
+        about = {"monitor": self.monitor, "figure": self.best, "step": self.step, "epoch": self._row["epoch"]}
+        return Choice(weights=self.weights, figures=figures, about=about)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but its settings."""
+        return {name: getattr(self, name) for name in self._knows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Know again the best figure and its weights."""
+        for name in self._knows:
+            setattr(self, name, state[name])
+
+    def require(self, columns: Collection[str]) -> None:
+        """Refuse to watch a figure that the run will not have.
+
+        Raises:
+            SpecError: It will not have it.
+        """
+        if self.monitor in columns:
+            return
+        why = (
+            "it has no test data"
+            if self.monitor.startswith("test") and "test_loss" not in columns
+            else "what it learns are quantities, which have no accuracy"
+        )
+        other = self.monitor.replace("test", "train") if "test_loss" not in columns else "test_loss"
+        other = other if other in columns else "train_loss"
+        raise SpecError(
+            f"{type(self).__name__} watches {self.monitor}, and the run does not have it: {why}; "
+            f"watch another: monitor={other!r}"
+        )
 
     def _take(self, at: At) -> None:
         self.step, self.weights = at.step, {name: value.clone() for name, value in at.weights().items()}
@@ -119,9 +165,9 @@ class EarlyStopping(BestWeights):
     """Ends a run that no longer gets better, and gives the model its best weights.
 
     Attributes:
-        patience: How many evaluations without a better figure end the run.
+        patience: How many evaluations, or epochs for a figure of the training set, without a better figure end the run.
         min_delta: How much better a figure must be to count as better.
-        restore_best: Whether the model gets the best weights instead of the last ones.
+        restore_best: Whether the run ends with the best weights instead of the last ones.
     """
 
     patience: int = 3
@@ -129,6 +175,7 @@ class EarlyStopping(BestWeights):
     restore_best: bool = True
     _since: int = field(default=0, repr=False)
     _mark: float | None = field(default=None, repr=False)
+    _knows: ClassVar[tuple[str, ...]] = (*BestWeights._knows, "_since", "_mark")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,100 +190,24 @@ class EarlyStopping(BestWeights):
     def on_epoch(self, at: At) -> None:
         """Count, and stop the run when patience is over."""
         super().on_epoch(at)
-        figure = figure_of(at, self.monitor)
-        if self._mark is None or better(figure, self._mark, self.monitor, by=self.min_delta):
+        figure = at.history.rows[-1][self.monitor]
+        if figure is None:
+            return
+        if better(figure, self._mark, self.monitor, by=self.min_delta):
             self._mark, self._since = figure, 0
             return
         self._since += 1
         if self._since >= self.patience:
-            at.stop(f"{self.monitor} has not been better than {self._mark:.4g} for {counted(self._since, 'epoch')}")
+            what = counted(self._since, "epoch" if self.monitor.startswith("train") else "evaluation")
+            than = "a number" if self._mark is None else f"better than {self._mark:.4g}"
+            at.stop(f"{self.monitor} has not been {than} for {what}")
 
-    def on_end(self, at: At) -> None:
-        """Take the best weights, if they are wanted."""
-        super().on_end(at)
-        if not self.restore_best:
-            self.weights = None
-
-
-class Caller:
-    """Turns the progress of a run into calls of callbacks and rows of the history."""
-
-    def __init__(
-        self,
-        callbacks: Sequence[Callback],
-        history: History,
-        *,
-        evaluates_every: int | None,
-        observer: Callable[[Progress], None] | None = None,
-    ) -> None:
-        self._callbacks, self._history, self._every = callbacks, history, evaluates_every
-        self._observer = observer
-        self._first_epoch = history.rows[-1]["epoch"] if history.rows else 0
-        self._last: Progress | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        """One record of a run."""
-        self._last, record = progress, progress.record
-        if record is None:
-            self._tell("on_start", progress)
-        elif isinstance(record, StepRecord):
-            self._tell("on_step", progress)
-            last = record.step + 1 == progress.steps
-            if last or (record.step + 1) % progress.steps_per_epoch == 0:
-                self._add(progress, record)
-                if not (self._every and (last or (record.epoch + 1) % self._every == 0)):
-                    self._tell("on_epoch", progress)
-        elif isinstance(record, EvalRecord):
-            self._history.rows[-1] |= {
-                "seconds": round(record.seconds, 3),
-                "test_loss": progress.tally.test_loss,
-                "test_accuracy": progress.tally.test_accuracy,
-            }
-            self._tell("on_evaluation", progress)
-            self._tell("on_epoch", progress)
-        elif isinstance(record, Cut):
-            self._tell("on_checkpoint", progress)
-        if self._observer is not None:
-            self._observer(progress)
-
-    def ended(self, weights: dict[str, Tensor]) -> None:
-        """The run has ended well."""
-        if self._last is not None:
-            for callback in self._callbacks:
-                callback.on_end(self._at(self._last, lambda: weights))
-
-    def _add(self, progress: Progress, record: StepRecord) -> None:
-        tally = progress.tally
-        self._history.rows.append(
-            {
-                "epoch": self._first_epoch + record.epoch + 1,
-                "step": tally.steps,
-                "seconds": round(record.seconds, 3),
-                "train_loss": tally.train_loss,
-                "train_accuracy": tally.train_accuracy,
-                "test_loss": None,
-                "test_accuracy": None,
-            }
-        )
-
-    def _tell(self, what: str, progress: Progress) -> None:
-        for callback in self._callbacks:
-            getattr(callback, what)(self._at(progress, progress.weights))
-
-    def _at(self, progress: Progress, weights: Callable[[], dict[str, Tensor]]) -> At:
-        tally = progress.tally
-        figures = {
-            name: getattr(tally, name) for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-        }
-        return At(
-            step=tally.steps,
-            steps=progress.steps,
-            epoch=max(tally.epoch, 0) + 1,
-            figures=figures,
-            history=self._history,
-            weights=weights,
-            stop=progress.stop,
-        )
+    def choose(self, at: At) -> Choice | None:
+        """The best weights, if they are wanted."""
+        if self.restore_best:
+            return super().choose(at)
+        self.weights = None
+        return None
 
 
 def column(monitor: str) -> str:
@@ -254,21 +225,12 @@ def column(monitor: str) -> str:
     return name
 
 
-def figure_of(at: At, name: str) -> float:
-    """The figure that a callback watches.
-
-    Raises:
-        SpecError: The run does not have it.
-    """
-    found = at.figures.get(name)
-    if found is None:
-        why = "no test data were given" if name == "test_loss" else "a regression, or a run without test data, has none"
-        raise SpecError(f"{name} is watched, but the run does not have it ({why}); watch train_loss, or give test data")
-    return float(found)
-
-
-def better(a: float, b: float, name: str, *, by: float = 0.0) -> bool:
-    """Whether a is better than b: greater for accuracies, smaller for losses."""
+def better(a: float, b: float | None, name: str, *, by: float = 0.0) -> bool:
+    """Whether a is better than b: greater for accuracies, smaller for losses; a number is better than none."""
+    if math.isnan(a):
+        return False
+    if b is None or math.isnan(b):
+        return True
     return a > b + by if name.endswith("accuracy") else a < b - by
 
 

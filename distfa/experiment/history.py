@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from distfa.data import Dataset
 from distfa.words import counted, hint
 
 COLUMNS = ("epoch", "step", "seconds", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -60,6 +61,13 @@ class History:
             "<tr>" + "".join(f"<td>{_cell(row.get(name))}</td>" for name in self.columns) + "</tr>" for row in self.rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def columns_of(dataset: Dataset, loss: str) -> tuple[str, ...]:
+    """The figures that a run on these data has."""
+    kinds = ("loss", "accuracy") if dataset.classification or loss == "bce" else ("loss",)
+    splits = ("train", "test") if len(dataset.test_x) else ("train",)
+    return tuple(f"{split}_{kind}" for split in splits for kind in kinds)
 
 
 def _cell(value: Any) -> str:

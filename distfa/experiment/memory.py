@@ -29,7 +29,8 @@ def packed(state: Any) -> bytes:
     try:
         torch.save(state, file)
     except Exception as exc:
-        raise CheckpointError(f"what callbacks remember cannot be written: {type(exc).__name__}: {exc}") from exc
+        raise CheckpointError(f"what callbacks know cannot be written: {type(exc).__name__}: {exc}") from exc
+    unpacked(file.getvalue())
     return file.getvalue()
 
 
@@ -45,13 +46,13 @@ def unpacked(content: bytes) -> Any:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as exc:
         why = " ".join(str(exc).split())
-        raise CheckpointError(f"what callbacks remember cannot be read back: {why}") from exc
+        raise CheckpointError(f"what callbacks know cannot be read back: {why}") from exc
 
 
 def refused(state: Any) -> str | None:
     """Why a checkpoint cannot hold a state; None if it can."""
     try:
-        unpacked(packed(state))
+        packed(state)
     except CheckpointError:
         return next(
             (f"it holds a {type(part).__name__}" for part in _parts(state) if not _can(part)), "it holds other objects"
@@ -61,7 +62,7 @@ def refused(state: Any) -> str | None:
 
 def _can(part: Any) -> bool:
     with contextlib.suppress(CheckpointError):
-        unpacked(packed(part))
+        packed(part)
         return True
     return False
 

@@ -21,11 +21,13 @@ from distfa.core.samples import Inputs
 from distfa.core.split import group, split
 from distfa.data.reading import Reading
 from distfa.errors import DataError, Interrupted, RunDirError
-from distfa.experiment.callbacks import BestWeights, Callback, Caller, require_callbacks
+from distfa.experiment.callbacks import Callback, require_callbacks
+from distfa.experiment.caller import Caller
+from distfa.experiment.fits import earlier_fits, seed_of
 from distfa.experiment.from_scheduler import has_optimizer, with_scheduler
 from distfa.experiment.from_torch import is_of, optimizer_of, optimizer_settings
 from distfa.experiment.given import Wish, dataset_of, is_streamed
-from distfa.experiment.history import History
+from distfa.experiment.history import History, columns_of
 from distfa.experiment.layout import layout_of
 from distfa.experiment.metrics import Scores, scores
 from distfa.experiment.observing import Observer
@@ -153,9 +155,10 @@ class Trainer:
         described = dict(dataset.loaded) or {"name": ARRAYS}
         if is_streamed(train) or not isinstance(dataset.train_x, np.ndarray):
             described["order"] = "given"
-        spec = self._spec_for(dataset, described, resume=resume)
+        earlier = self._fits if resume is None else earlier_fits(resume, seed=self.spec.seed)
+        spec = self._spec_for(dataset, described, earlier)
         subject = subject_of(self.model, spec, dataset)
-        if self._fits and spec.init != "given":
+        if earlier and spec.init != "given":
             network = dataclasses.replace(subject.network, continued=True)
             subject = dataclasses.replace(subject, network=network)
         self.network = subject.network
@@ -163,8 +166,13 @@ class Trainer:
             if self._shows():
                 bar = stack.enter_context(ProgressBar(f"starting {len(subject.network)} layers, engine {spec.engine}"))
                 observer = bar if observer is None else _both(bar, observer)
-            every = spec.eval_every if len(dataset.test_x) else None
-            caller = Caller(self._callbacks, self.history, evaluates_every=every, observer=observer)
+            caller = Caller(
+                self._callbacks,
+                self.history,
+                columns=columns_of(dataset, spec.loss),
+                evaluates_every=spec.eval_every if len(dataset.test_x) else None,
+                observer=observer,
+            )
             try:
                 self.result, weights = run(
                     spec,
@@ -173,14 +181,14 @@ class Trainer:
                     model=subject.model,
                     observer=caller,
                     resume=None if resume is None else Path(resume),
+                    earlier_fits=earlier,
                 )
             except Interrupted as exc:
                 if exc.weights is not None:
-                    self._take(exc.weights, dataset)
+                    self._take(exc.weights, dataset, earlier + 1)
                 raise KeyboardInterrupt(str(exc)) from exc
-        caller.ended(weights)
-        best = next((c.weights for c in self._callbacks if isinstance(c, BestWeights) and c.weights), weights)
-        self._take(best, dataset)
+        self._take(weights, dataset, earlier + 1)
+        caller.ended()
         return self.result
 
     def predict(self, x: Any, *, normalised: bool | None = None) -> Tensor:
@@ -259,10 +267,10 @@ class Trainer:
 
     # -- parts ----------------------------------------------------------------------------------
 
-    def _take(self, weights: dict[str, Tensor], dataset: data.Dataset) -> None:
+    def _take(self, weights: dict[str, Tensor], dataset: data.Dataset, fits: int) -> None:
         self.model.load_state_dict(weights)
         self.reading = dataset.reading
-        self._fits += 1
+        self._fits = fits
 
     def _shows(self) -> bool:
         if self._verbose is not None:
@@ -272,13 +280,13 @@ class Trainer:
         console = Console(stderr=True)
         return console.is_terminal or console.is_jupyter
 
-    def _spec_for(self, dataset: data.Dataset, described: dict[str, Any], *, resume: Any) -> RunSpec:
-        """The spec of this fit."""
+    def _spec_for(self, dataset: data.Dataset, described: dict[str, Any], earlier: int) -> RunSpec:
+        """The spec of the fit that comes after ``earlier`` ones."""
         raw = {**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}}
         raw["checkpoint"] |= {"at_evaluation": True}
-        if self._fits and resume is None:
-            raw["seed"] = (self.spec.seed + self._fits) % 2**63  # another order and other dropout masks than before
-            raw["run_dir"] = self.spec.run_dir and f"{self.spec.run_dir}-{self._fits + 1}"
+        if earlier:
+            raw["seed"] = seed_of(self.spec.seed, earlier)
+            raw["run_dir"] = self.spec.run_dir and f"{self.spec.run_dir}-{earlier + 1}"
         if self._optimizer is not None:
             raw["optimizer"] |= optimizer_settings(self._optimizer, self.model)
         spec = parse(raw)

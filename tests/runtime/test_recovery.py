@@ -10,6 +10,9 @@ from runs import assert_same_bits
 
 from distfa import data
 from distfa.errors import LayerLost
+from distfa.experiment.callbacks import BestWeights
+from distfa.experiment.caller import Caller
+from distfa.experiment.history import History
 from distfa.experiment.run import run
 from distfa.experiment.run_dir import read_about
 from distfa.experiment.spec import parse
@@ -31,7 +34,7 @@ def spec(where, **changes):
             "batch_size": 32,
             "ledger": {"every": 5},
             "probe": {"every": 10},
-            "checkpoint": {"every": 10, "seconds": 0},
+            "checkpoint": {"every": 10, "seconds": 0, "at_evaluation": True},
             "wire": {"deadline_seconds": 6},
             "run_dir": str(where),
             **changes,
@@ -42,6 +45,20 @@ def spec(where, **changes):
 def trained(s, dataset, **how):
     subject = subject_for(s, dataset)
     return run(s, subject.network, dataset, model=subject.model, **how)
+
+
+def following():
+    """An observer with callbacks that must know in the end what they would have known without any fault."""
+    columns = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    told = [BestWeights(), BestWeights(monitor="train_loss")]
+    return Caller(told, History(), columns=columns, evaluates_every=1)
+
+
+def knows(observer):
+    """What it knows, but for the clock."""
+    known = observer.state_dict()
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in known["history"]]
+    return rows, [(state["best"], state["step"]) for _, state in known["callbacks"]]
 
 
 def planned(*faults):
@@ -62,7 +79,9 @@ def planned(*faults):
 )
 def test_after_faults_a_run_goes_on_and_nothing_is_lost(changes, faults, digits, tmp_path, monkeypatch):
     """One more layer is lost while the first is being replaced."""
-    whole, weights = trained(spec(tmp_path / "serial", engine="serial", **changes), digits)
+    undisturbed, observer = following(), following()
+    serial = spec(tmp_path / "serial", engine="serial", **changes)
+    whole, weights = trained(serial, digits, observer=undisturbed)
     plain = RayRun._build
 
     def build(self, job, limit_seconds):
@@ -71,8 +90,10 @@ def test_after_faults_a_run_goes_on_and_nothing_is_lost(changes, faults, digits,
         plain(self, job, limit_seconds)
 
     monkeypatch.setattr(RayRun, "_build", build)
-    result, found = trained(spec(tmp_path / "ray", **changes), digits, faults=faults)
+    result, found = trained(spec(tmp_path / "ray", **changes), digits, faults=faults, observer=observer)
     assert_same_bits(found, weights)
+    assert knows(observer) == knows(undisturbed)
+    assert result.best == whole.best
     assert [entry["attempt"] for entry in result.recoveries] == [3, 4]
     assert [(entry["fault"], entry["layer"]) for entry in result.recoveries] == [
         (done.fault.value, done.layer) for done in faults

@@ -150,7 +150,7 @@ class CheckpointSpec(_Part):
         description="steps between places where the run can go on; 0: none. Under async the pipe runs empty there",
     )
     at_evaluation: bool = Field(
-        False, description="also after every evaluation, so that a run can be stopped there; fit sets it"
+        False, description="also at the end of every epoch, so that a run can be stopped there; fit sets it"
     )
     seconds: float = Field(30.0, ge=0, description="least time between two that are written; 0: every one")
     keep: int = Field(2, ge=1, description="how many stay, the latest ones")
@@ -321,7 +321,7 @@ class RunSpec(_Part):
             probe_every=self.probe.every,
             audit_rows=audit_rows,
             checkpoint_every=self.checkpoint.every,
-            cut_at_evaluation=self.checkpoint.at_evaluation,
+            cut_at_epochs=self.checkpoint.at_evaluation,
             check_finite=self.check_finite,
         )
 
