@@ -142,7 +142,9 @@ def to_numpy(value: Any, where: str, *, text: bool = False) -> Array:
         found = plain(np.asarray(value), where)
     except (ValueError, TypeError) as exc:
         raise DataError(f"{where} cannot become one array ({exc}); all samples must have the same shape") from exc
-    return found if text and is_text(found) else to_array(found, where)
+    if text and (is_text(found) or found.dtype.kind == "O"):
+        return found.astype(str)
+    return to_array(found, where)
 
 
 def _host(tensor: Any, where: str) -> Array:

@@ -14,7 +14,7 @@ from distfa.data.checks import check_labels
 from distfa.data.dataset import Array, Dataset
 from distfa.data.labels import listed, numbered
 from distfa.data.reading import Reading
-from distfa.data.units import scale_for
+from distfa.data.units import equal, scale_for
 from distfa.errors import DataError
 
 Shape = tuple[int, ...]
@@ -46,18 +46,17 @@ def conform(
         raise DataError(
             f"{name}: samples are {has}, and the model was trained on {had}; give them as the first fit did"
         )
+    if reading.vocabulary and dataset.vocabulary not in ((), reading.vocabulary):
+        raise DataError(f"{name}: its tokens stand for other symbols than those that the model was trained on")
     dataset = in_shape(in_columns(dataset, reading.columns), reading.shape, convolves=convolves)
-    own = dataset.mean, dataset.std
-    scales = {
-        split: scale_for(x, own, reading, normalised=normalised, where=f"{name} {split}_x")
-        for split, x in (("train", dataset.train_x), ("test", dataset.test_x))
-        if len(x)
-    }
-    mean, std = next(iter(scales.values()))
-    if any(not np.array_equal(mean, other) for other, _ in scales.values()):
-        raise DataError(
-            f"{name}: by their numbers, one of train_x and test_x is normalised and the other is not; make them alike"
-        )
+    own, splits = (dataset.mean, dataset.std), _splits(dataset)
+    (mean, std), other = (
+        scale_for(x, own, reading, normalised=normalised, where=f"{where}x") if len(x) else own
+        for where, x, _ in splits
+    )
+    if len(dataset.test_x) and not equal((mean, std), other):  # one of the splits is normalised already
+        test_x = (dataset.test_x - other[0]) / other[1] * std + mean
+        dataset = dataclasses.replace(dataset, test_x=test_x.astype(np.float32))
     if targets:
         dataset = _with_targets(dataset, reading)
     return dataclasses.replace(
@@ -133,6 +132,12 @@ def in_shape(dataset: Dataset, wanted: Shape, *, convolves: bool = False) -> Dat
     return dataclasses.replace(turned, shape=wanted)
 
 
+def aligned(x: Array, wanted: Shape, *, convolves: bool = False) -> Array:
+    """Samples (n, ...) in the shape of others, where only one way leads there; else as they are."""
+    axes = way(x.shape[1:], wanted, convolves=convolves)
+    return x if axes is None else x.transpose(0, *(axis + 1 for axis in axes)).reshape(len(x), *wanted)
+
+
 def way(shape: Shape, wanted: Shape, *, convolves: bool = False) -> tuple[int, ...] | None:
     """The order of axes in which samples of one shape, once reshaped, have another; None if there is no one way.
 
@@ -183,10 +188,17 @@ def _without_ones(shape: Shape) -> Shape:
 
 
 def _with_targets(dataset: Dataset, reading: Reading) -> Dataset:
-    def read(y: Array, split: str) -> Array:
-        return _targets(y, dataset.class_names, reading, f"{dataset.name} {split}_y")
+    read = [_targets(y, dataset.class_names, reading, f"{where}y") for where, _, y in _splits(dataset)]
+    return dataclasses.replace(dataset, train_y=read[0], test_y=read[1])
 
-    return dataclasses.replace(dataset, train_y=read(dataset.train_y, "train"), test_y=read(dataset.test_y, "test"))
+
+def _splits(dataset: Dataset) -> list[tuple[str, Array, Array]]:
+    """Inputs and targets of both splits, and how messages begin to name them."""
+    name, both = dataset.name, len(dataset.test_x) > 0
+    return [
+        (f"{name} train_" if both else f"{name} ", dataset.train_x, dataset.train_y),
+        (f"{name} test_", dataset.test_x, dataset.test_y),
+    ]
 
 
 def _targets(y: Array, names: tuple[str, ...], reading: Reading, where: str) -> Array:

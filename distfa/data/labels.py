@@ -13,7 +13,7 @@ from distfa.errors import DataError
 
 
 def plain(values: Array, where: str) -> Array:
-    """Objects as what they are: numbers of one type, or text.
+    """Objects that are numbers as numbers of one type; anything else as it is.
 
     Raises:
         DataError: A value is missing (None, NaN, NA); the message says in which row.
@@ -25,7 +25,7 @@ def plain(values: Array, where: str) -> Array:
         row = missing // max(math.prod(values.shape[1:]), 1)
         raise DataError(f"{where} has no value at row {row}; drop such rows, or fill them")
     found = np.asarray(values.tolist())
-    return found if found.dtype.kind in "buif" else values.astype(str)
+    return found if found.dtype.kind in "buif" else values
 
 
 def is_text(values: Array) -> bool:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from distfa.data.arrays import to_numpy
 from distfa.data.build import Split, build
 from distfa.data.checks import check_tokens
+from distfa.data.conform import aligned
 from distfa.data.dataset import Array, Dataset
 from distfa.data.reading import Looked, Seen
 from distfa.errors import DataError
@@ -172,6 +173,7 @@ def streamed(
         targets[index] = y.astype(np.float32) if floats and y.ndim and y.dtype.kind != "f" else y
     y = np.stack([targets[index] for index in order.ravel().tolist()])
     sample_shape = tuple(map(int, shape)) or (1,)
+    test = None if test is None else (aligned(test[0], sample_shape), test[1])
     first = like.reshape(1, *sample_shape)  # stands in for all inputs; has their shape and type
     made = build(name=name, train=(first, y[:1]), test=test, outputs=_outputs(y, test), scale=(0.0, 1.0), tokens=tokens)
     seen = None if tokens is not None else looked.seen()

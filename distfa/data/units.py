@@ -21,6 +21,7 @@ AS_THEY_ARE: Scale = (np.zeros(1), np.ones(1))
 _NEAR = 1.0  # the only reading that is left must be this near
 _FAR = 2.0  # the nearer of two must not be further away than this,
 _APART = 1.0  # and the other must be further away by this much
+_OTHER_SET = 3.0  # raw samples of another data set may be this far away
 _SAME = 0.01  # two readings that differ by less than this, in units of the training inputs' std, are one
 _OTHER_UNIT = 8.0  # pixels 0 .. 1 and 0 .. 255 are 255 times apart
 
@@ -43,10 +44,23 @@ def scale_for(x: Array, own: Scale, reading: Reading, *, normalised: bool | None
         return fixed
     if normalised:
         return AS_THEY_ARE
-    if _equal(own, fixed):
+    if equal(own, fixed):
         _require_unit(x, reading, where)
         return fixed
+    if not equal(own, AS_THEY_ARE) and not equal(fixed, AS_THEY_ARE):  # both say that the samples are raw
+        return _raw(some_rows(x), fixed, reading, where)
     return _nearer(some_rows(x), own, fixed, reading, where)
+
+
+def _raw(rows: Array, fixed: Scale, reading: Reading, where: str) -> Scale:
+    """The first fit's scale, if the samples are in the units of the training."""
+    values = rows.astype(np.float64)
+    if reading.seen is not None and _distance(values, fixed, reading.seen) > _OTHER_SET:
+        raise DataError(
+            f"{where}: they ({_range(values)}) are in other units than the samples of the first fit, whose values were up "
+            f"to {reading.seen.largest:.4g}; give them in the same units, or train a new model (reset, or a new Trainer)"
+        )
+    return fixed
 
 
 def _nearer(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str) -> Scale:
@@ -56,7 +70,7 @@ def _nearer(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str)
     values = rows.astype(np.float64)
     whole = bool((values == np.floor(values)).all())
     raw = math.inf if reading.dtype == "uint8" and not whole else _distance(values, fixed, reading.seen)
-    other = math.inf if _equal(own, AS_THEY_ARE) and rows.dtype.kind in "iu" else _distance(values, own, reading.seen)
+    other = math.inf if equal(own, AS_THEY_ARE) and rows.dtype.kind in "iu" else _distance(values, own, reading.seen)
     if str(rows.dtype) == reading.dtype == "uint8" and other == math.inf:
         return fixed  # bytes as those of the training, however dark
     if max(raw, other) < math.inf and _differ(values, own, fixed, reading.seen) < _SAME:
@@ -66,7 +80,7 @@ def _nearer(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str)
         raise DataError(_doubt(values, own, reading, where))
     if raw < other:
         return fixed
-    how = "are normalised already" if _equal(own, AS_THEY_ARE) else "need their own mean and std"
+    how = "are normalised already" if equal(own, AS_THEY_ARE) else "need their own mean and std"
     log.warning(
         "%s: by their numbers (%s) they %s; the first fit's mean and std are not applied to them",
         *(where, _range(values), how),
@@ -103,7 +117,8 @@ def _require_unit(x: Array, reading: Reading, where: str) -> None:
         )
 
 
-def _equal(one: Scale, other: Scale) -> bool:
+def equal(one: Scale, other: Scale) -> bool:
+    """Whether two scales are one."""
     return all(bool((a == b).all()) for a, b in zip(one, other, strict=True))
 
 
@@ -113,7 +128,7 @@ def _range(values: Array) -> str:
 
 def _doubt(values: Array, own: Scale, reading: Reading, where: str) -> str:
     mean, std = np.mean(reading.mean), np.mean(reading.std)
-    other = "normalised already" if _equal(own, AS_THEY_ARE) else "to be normalised by their own mean and std"
+    other = "normalised already" if equal(own, AS_THEY_ARE) else "to be normalised by their own mean and std"
     return (
         f"{where}: they ({_range(values)}) could be raw, to be normalised as the first fit did (mean {mean:.3g}, "
         f"std {std:.3g} of {reading.dtype} values), or {other}, and their numbers do not say which; say "

@@ -14,7 +14,7 @@ from torch.utils import data as torch_data
 from distfa import data
 from distfa.core.order import drawn
 from distfa.data.arrays import is_pair, read_pair, to_numpy
-from distfa.data.conform import conform, order_of, way
+from distfa.data.conform import aligned, conform, order_of
 from distfa.data.dataset import Array
 from distfa.data.labels import is_text, names_of, numbered
 from distfa.data.reading import Reading
@@ -91,6 +91,8 @@ def _read(train: Any, test: Any, wish: Wish) -> data.Dataset:
         tests = None if test is None else (read[0].x, _targets(read[0], wish))
         return streamed(samples, tests, orders, seed=wish.seed, floats=wish.floats, tokens=wish.tokens)
     first, *others = read
+    if not len(first.x) and not wish.epochs:
+        raise DataError("there are no samples; give at least one")
     made = data.from_arrays(
         (first.x, _targets(first, wish)),
         *((_aligned(other, first, wish), _targets(other, wish)) for other in others),
@@ -275,10 +277,7 @@ def _aligned(part: Given, first: Given, wish: Wish) -> Array:
     x = part.x
     if first.columns and part.columns and part.columns != first.columns:
         x = x[..., order_of(part.columns, first.columns)]
-    axes = way(x.shape[1:], first.x.shape[1:], convolves=wish.layout is not None)
-    if axes is None:
-        return x  # told by ``validate``
-    return x.transpose(0, *(axis + 1 for axis in axes)).reshape(len(x), *first.x.shape[1:])
+    return aligned(x, first.x.shape[1:], convolves=wish.layout is not None)
 
 
 def _targets(part: Given, wish: Wish) -> Array:

@@ -34,9 +34,15 @@ def from_bytes(content: bytes) -> dict[str, Tensor]:
         safetensors.SafetensorError: It is damaged, or no such file.
     """
     found = safetensors.torch.load(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    for key in json.loads(header.get("__metadata__", {}).get(_PAIRS, "[]")):
+    for key in json.loads(metadata(content).get(_PAIRS, "[]")):
         found[key] = torch.view_as_complex(found[key])
+    return found
+
+
+def metadata(content: bytes) -> dict[str, str]:
+    """What is said beside the tensors of a file."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    found: dict[str, str] = header.get("__metadata__", {})
     return found
 
 

@@ -62,7 +62,7 @@ class Trainer:
             ``torch.optim``: then every layer runs one like it.
 
     Attributes:
-        network: The layers; known once ``fit`` has been called, because it needs the shape of a sample.
+        network: The layers; known once ``fit`` or ``load`` has shown the shape of a sample.
         reading: How the first fit read its data: normalisation, columns, classes, layout; None before.
         history: One row per epoch, of all fits.
         result: The result of the last fit.
@@ -256,6 +256,8 @@ class Trainer:
         except RuntimeError as exc:
             raise RunDirError(f"{path} has weights of another model: {' '.join(str(exc).split())}") from exc
         self.reading = load_reading(Path(path)) or self.reading
+        if self.reading is not None:
+            self.network = split(self.model, self.reading.shape, tokens=self.reading.tokens is not None)
         self._fits = max(self._fits, 1)
         return self
 

@@ -15,7 +15,7 @@ from distfa.errors import RunDirError
 from distfa.experiment import strict_json
 from distfa.experiment.claim import cannot
 from distfa.experiment.run_dir import METADATA, WEIGHTS, located, read_about
-from distfa.experiment.tensor_files import from_bytes, to_bytes
+from distfa.experiment.tensor_files import from_bytes, metadata, to_bytes
 from distfa.files import write_whole
 
 
@@ -61,11 +61,9 @@ def load_reading(path: Path) -> Reading | None:
     if path.is_dir():
         return reading_of(read_about(path))
     try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        said = metadata(path.read_bytes()).get(METADATA)
     except (OSError, ValueError) as exc:
         raise RunDirError(f"cannot read what {path} says of its data: {exc}") from exc
-    said = header.get("__metadata__", {}).get(METADATA)
     return Reading.of_dict(json.loads(said)) if said else None
 
 

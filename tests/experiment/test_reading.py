@@ -213,8 +213,8 @@ def test_a_second_fit_reads_raw_and_normalised_arrays_as_the_first_read_its_data
         assert trainer.reading == first
         assert distfa.Trainer(perceptron()).load(trainer.result.run_dir).reading == first
     assert all(score.loss == pytest.approx(found[0].loss, rel=1e-3) for score in found)
-    with pytest.raises(DataError, match="one of train_x and test_x is normalised and the other is not"):
-        trainer.fit(given[1], (digits.test_x, digits.test_y))
+    trainer.fit(given[1], given[0])
+    assert trainer.result.test_loss == pytest.approx(trainer.evaluate(given[1]).loss, rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -396,3 +396,106 @@ def test_labels_for_quantities_and_quantities_for_labels_are_refused(read, digit
         read.evaluate((digits.test_x, np.full((360, 10), 0.1)))
     with pytest.raises(DataError, match=r"label 10 at row 0; labels must be 0 \.\. 9"):
         read.evaluate((digits.test_x, np.where(digits.test_y == digits.test_y[0], 10, digits.test_y)))
+
+
+# -- where a reading comes from ------------------------------------------------------------------------
+
+
+def test_a_run_is_scored_as_it_read_its_data_even_if_its_file_has_changed(tmp_path, digits):
+    file, spec = tmp_path / "mine.npz", distfa.RunSpec()
+    kept = {"train_x": digits.train_x, "train_y": digits.train_y, "test_x": digits.test_x, "test_y": digits.test_y}
+    np.savez(file, **kept)
+    trainer = distfa.Trainer(perceptron(), spec, engine="serial", epochs=1, run_dir=str(tmp_path / "run"))
+    result = trainer.fit(distfa.data.load("npz", directory=file))
+    np.savez(file, **{**kept, "train_x": np.maximum(digits.train_x, 3)})  # another mean and std
+    found = distfa.evaluate(tmp_path / "run", model=trainer.model)
+    assert (found.loss, found.accuracy) == pytest.approx((result.test_loss, result.test_accuracy))
+
+
+def test_a_run_that_goes_on_reads_as_it_did_before(home, digits, tmp_path):
+    class Ending(distfa.Callback):
+        def on_step(self, at):
+            if at.step == 60:
+                raise KeyboardInterrupt
+
+    hand = ((digits.train_x - digits.mean) / digits.std, digits.train_y)
+    settings = {"engine": "serial", "epochs": 2, "run_dir": str(tmp_path / "run"), "checkpoint__seconds": 0}
+    whole = trained(home, perceptron(), "digits", epochs=1)
+    cut = distfa.Trainer(perceptron(), callbacks=Ending(), **settings).load(whole.result.run_dir)
+    with pytest.raises(KeyboardInterrupt):
+        cut.fit(hand)
+    other = distfa.Trainer(
+        perceptron(), **{**settings, "run_dir": None, "seed": 1}
+    )  # a second fit has a seed of its own.load(whole.result.run_dir)
+    other.fit(hand, resume=cut.spec.run_dir + "-2")
+    assert other.reading == whole.reading
+    assert_scores(other.evaluate("digits"), by_hand(other, (digits.test_x - digits.mean) / digits.std, digits.test_y))
+
+
+def test_samples_that_are_made_fix_a_reading_and_are_read_by_one(home, digits, wanted):
+    made = Samples(torch.from_numpy(digits.train_x), digits.train_y)
+    trainer = trained(home, perceptron(), made, epochs=1)
+    assert trainer.reading.dtype == "uint8"
+    assert trainer.reading.seen.largest == 16
+    with pytest.raises(DataError, match="give them in the same units"):
+        trainer.predict(digits.test_x / 16.0)
+    first = trained(home, perceptron(), "digits", epochs=1)
+    hand = Samples(torch.from_numpy((digits.train_x - digits.mean) / digits.std).float(), digits.train_y)
+    found = []
+    for again in (made, hand):
+        trainer = distfa.Trainer(perceptron(), engine="serial", epochs=1, run_dir=str(home / f"again{len(found)}"))
+        trainer.load(first.result.run_dir).fit(again, "digits")
+        found.append(trainer.evaluate("digits"))
+    assert found[0].loss == pytest.approx(found[1].loss, rel=1e-3)
+    assert found[0].loss < first.evaluate("digits").loss
+
+
+def test_a_named_set_may_be_the_test_data_of_arrays(home, digits):
+    hand = ((digits.train_x - digits.mean) / digits.std, digits.train_y)
+    trainer = trained(home, perceptron(), hand, "digits", epochs=1)
+    score = by_hand(trainer, (digits.test_x - digits.mean) / digits.std, digits.test_y)
+    assert (trainer.result.test_accuracy, trainer.result.test_loss) == pytest.approx(score, rel=1e-4)
+
+
+def test_a_data_set_without_test_samples_is_scored_on_those_it_has_and_that_is_said(read, digits, caplog):
+    found = read.evaluate(distfa.data.from_arrays((digits.test_x, digits.test_y)))
+    assert found.rows == 360
+    assert "has no test samples: its training samples are scored" in caplog.text
+
+
+def test_before_the_first_fit_a_data_set_is_read_as_it_says_and_arrays_as_they_are(digits):
+    trainer = distfa.Trainer(perceptron())
+    inputs = torch.from_numpy((digits.test_x - digits.mean) / digits.std).float()
+    assert torch.allclose(trainer.predict("digits"), trainer.model(inputs), atol=1e-5)
+    assert torch.allclose(trainer.predict(inputs), trainer.model(inputs), atol=1e-5)
+    assert trainer.reading is None
+
+
+def test_a_label_at_every_position(home):
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(20, 8), nn.ReLU(), nn.Linear(8, 20))
+    x = rng.integers(0, 20, (60, 6))
+    trainer = trained(home, net, (x, (x + 1) % 20), epochs=2)
+    output = trainer.predict(x)
+    wanted = nn.functional.cross_entropy(output.flatten(0, 1), torch.from_numpy((x + 1) % 20).flatten()).item()
+    for given in ((x, (x + 1) % 20), DataLoader(TensorDataset(torch.tensor(x), torch.tensor((x + 1) % 20)))):
+        assert trainer.evaluate(given).loss == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(DataError, match="trained on 6 labels per sample"):
+        trainer.evaluate((x, x[:, 0]))
+
+
+def test_several_labels_of_a_sample_from_a_loader(home, animals):
+    x, _, y = animals
+    several = np.eye(5, dtype=np.int64)[y] | np.eye(5, dtype=np.int64)[(y + 1) % 5]
+    loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(several)), batch_size=16)
+    trainer = trained(home, perceptron(12, 5), loader, loss="bce")
+    right = ((trainer.predict(loader).numpy() > 0) == several).mean()
+    assert trainer.evaluate(loader).accuracy == trainer.evaluate((x, several)).accuracy == pytest.approx(right)
+
+
+def test_nothing_is_refused_by_name(read):
+    with pytest.raises(DataError, match="there are no samples; give at least one"):
+        read.predict(np.zeros((0, 64)))
+    with pytest.raises(DataError, match="samples are a int; give an array, a tensor, a table"):
+        read.predict(3)
