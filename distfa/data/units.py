@@ -57,8 +57,9 @@ def _raw(rows: Array, fixed: Scale, reading: Reading, where: str) -> Scale:
     values = rows.astype(np.float64)
     if reading.seen is not None and _distance(values, fixed, reading.seen) > _OTHER_SET:
         raise DataError(
-            f"{where}: they ({_range(values)}) are in other units than the samples of the first fit, whose values were up "
-            f"to {reading.seen.largest:.4g}; give them in the same units, or train a new model (reset, or a new Trainer)"
+            f"{where}: they ({_range(values)}) are in other units than the samples of the first fit, whose values were "
+            f"up to {reading.seen.largest:.4g}; give them in the same units, or train a new model (reset, or a new "
+            "Trainer)"
         )
     return fixed
 
