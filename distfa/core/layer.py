@@ -23,8 +23,9 @@ from distfa.core.ledger import Half
 from distfa.core.linear_block import LinearBlock
 from distfa.core.losses import Scored
 from distfa.core.module_block import ModuleBlock
-from distfa.core.probe import LayerProbe, measure, row_cosines
+from distfa.core.probe import LayerProbe, carried, measure, row_cosines, sound
 from distfa.core.recipe import Recipe
+from distfa.core.rounding import Rounding
 from distfa.core.rows import directions
 from distfa.errors import ModelError
 
@@ -87,6 +88,7 @@ class Layer:
             if recipe.ledger_every and self.rule.potential
             else None
         )
+        self._round_off = float(Rounding(recipe).of_products(1.0, 1.0))
         self._kept: dict[Part, _Kept] = {}
         self._updates = 0
         self._has_gradient = False
@@ -95,7 +97,7 @@ class Layer:
         self._probe_tapes: dict[int, Any] = {}
         self._true_gradients: list[Tensor] = []
         self._active: Tensor | None = None
-        self._message = self._taught = torch.empty(0)  # of the last backward
+        self._message = self._taught = self._sound = torch.empty(0)  # of the last backward
         self._cosines: list[Tensor] = []
 
     @property
@@ -150,6 +152,7 @@ class Layer:
 
     def output_delta(self, scored: Scored, part: Part) -> Tensor:
         """delta_L, from e = dLoss/dh_L: the output layer always uses the exact error."""
+        self._taught = scored.gradient
         return self.block.start(scored.gradient, self._kept[part].tape)
 
     def hidden_delta(self, message: Tensor, part: Part) -> Tensor:
@@ -280,16 +283,26 @@ class Layer:
         return self.block.back(delta, tape, {}) if self.index > 1 else None
 
     def straight(self, delta: Tensor, part: Part) -> Tensor:
-        """The rule's own delta taken back exactly, as backpropagation would do it: shape of h_{l-1}."""
-        return self.block.back(delta, self._kept[part].tape, {})
+        """The rule's own delta taken back exactly, as backpropagation would do it: shape of h_{l-1}.
+
+        Rows that are only round-off are zero, so that the layers below leave them out.
+        """
+        down = self.block.back(delta, self._kept[part].tape, {})
+        rows = carried(down, self._taught, self._round_off)
+        if not self.is_output:
+            rows &= self._sound
+        return torch.where(rows.view(-1, *[1] * (down.dim() - 1)), down, 0.0)
 
     def compare(self, straight: Tensor) -> None:
         """Compare s_l of the last backward with what backpropagation would send: signal alignment."""
-        self._cosines.append(row_cosines(self._taught.flatten(1), straight.flatten(1)))
+        s, straight = self._taught.flatten(1), straight.flatten(1)
+        self._sound = sound(s / self._recipe.feedback.gain, straight, self._round_off)
+        self._cosines.append(row_cosines(s, straight)[self._sound])
 
     def probed(self, step: int) -> LayerProbe:
         """This layer's alignment with the true gradient of the step, before its update."""
-        signal = torch.cat(self._cosines).mean().item() if self._cosines else None
+        cosines = torch.cat(self._cosines) if self._cosines else torch.empty(0)
+        signal = cosines.mean().item() if len(cosines) else None
         active = None if self._active is None else self._active.double().mean().item()
         found = measure(step, self.index, self.parameters, self._true_gradients, signal, active)
         if self._recipe.feedback.renew.below is not None:

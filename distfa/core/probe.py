@@ -29,7 +29,8 @@ class LayerProbe:
         a: <grad_l, G_l>.
         gradient_square: ||grad_l||^2, grad_l the gradient of the batch by backpropagation.
         update_square: ||G_l||^2, G_l the rule's gradient.
-        signal: Signal alignment, the mean over rows of cos(s_l, delta_{l+1} W_{l+1}); None at the output layer.
+        signal: Signal alignment: the mean of cos(s_l, delta_{l+1} W_{l+1}) over the rows where both are more than
+            round-off; None at the output layer, and where there is no such row.
         active: Share of the layer's outputs that are not zero for at least one sample of the batch.
         neurons: A histogram over its rows of weights (one per output neuron or channel): how many have a cosine with
             the true gradient in each of ``BINS`` equal parts of -1 to 1. Rows where either gradient is zero are not
@@ -70,7 +71,7 @@ class LayerAlignment:
         gradient_norm: ||grad_l||.
         update_norm: ||G_l||.
         a: How fast this layer's update lowers the loss; below 0 it works against the other layers.
-        signal: Signal alignment; None at the output layer.
+        signal: Signal alignment, as ``LayerProbe``.
         active: Share of the layer's outputs that are not zero for at least one sample of the batch.
         neurons: A histogram of the cosines of its neurons (``LayerProbe.neurons``).
     """
@@ -109,6 +110,41 @@ class ProbeRecord:
 def row_cosines(a: Tensor, b: Tensor) -> Tensor:
     """cos of every row of a (n, d) with that of b, float64, shape (n,); 0 where either is zero."""
     return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=1, eps=1e-300)
+
+
+def sound(s: Tensor, straight: Tensor, bound: float) -> Tensor:
+    """Which rows of two teaching signals from the same error are more than round-off, shape (n,).
+
+    Feedback has the scale of the weights, so that both have one scale. But the numbers of an error may cancel in one of
+    them (those of a softmax add up to 0, and feedback of signs alone may have one sign for all classes): then nothing
+    is left of that row but rounding, which has no direction. Rows that are zero have none either.
+
+    Args:
+        s: s_l over the gain of the feedback, (n, d).
+        straight: What backpropagation would send, (n, d).
+        bound: Rounding of a sum of products, relative to the magnitude of its terms (``Rounding.of_products``).
+    """
+    a, b = _norms(s), _norms(straight)
+    return ~((a <= bound * b) | (b <= bound * a))
+
+
+def carried(down: Tensor, start: Tensor, bound: float) -> Tensor:
+    """Which rows of a layer's way back are more than round-off, shape (n,).
+
+    Of a row whose sound numbers all met closed units nothing comes out but the rounding of the others: its gain is that
+    much below the gain of other rows.
+
+    Args:
+        down: What comes out, (n, d_{l-1}).
+        start: What the way back began with, (n, d_l).
+        bound: As for ``sound``.
+    """
+    gains = _norms(down) / _norms(start)
+    return ~(gains <= bound * gains.nan_to_num().max())
+
+
+def _norms(rows: Tensor) -> Tensor:
+    return rows.double().flatten(1).norm(dim=1)
 
 
 def measure(

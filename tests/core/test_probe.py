@@ -1,11 +1,13 @@
 """Probes give the true gradient, whatever the rule; alignment follows from three numbers per layer."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from runs import raw, recipe, run_serial
 from torch import nn
-from zoo import made
+from zoo import made, prepared
 
 from distfa.core import order
 from distfa.core.activations import NAMES
@@ -118,3 +120,54 @@ def test_probes_change_no_weight_where_feedback_stands_inside_layers_too(rule):
         r, modules, data = made("residual_mlp", rule=rule, inside="feedback", init="random", probe_every=every)
         found.append(run_serial(r, data, modules=modules)[0])
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+# -- rows that are only round-off -----------------------------------------------------------------
+
+
+def small(*above):
+    """Two units of layer 2 below three classes: usf's feedback for the first has one sign, that for the second two."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2), nn.ReLU(), nn.Linear(2, 3))
+    model[4].weight.data = torch.tensor(above)
+    return model
+
+
+def signals(model, dtype, **settings):
+    """Signal alignment of the hidden layers in every step."""
+    r, modules, data = prepared(
+        model.to(dtype), (6,), 3, dtype=dtype, init="given", probe_every=1, epochs=1, **settings
+    )
+    return [[layer.signal for layer in probe.layers[:-1]] for probe in probes(run_serial(r, data, modules=modules)[1])]
+
+
+def test_rows_of_which_only_rounding_is_left_have_no_direction():
+    """The errors of a softmax add up to 0, so that usf's feedback of one sign for all classes sends nothing."""
+    model = small([0.6, 0.2], [0.3, 0.1], [0.2, 0.5])
+    for dtype in (torch.float32, F64):
+        assert signals(copy.deepcopy(model), dtype, rule="usf") == [[None, None]] * 3
+
+
+@pytest.mark.parametrize("rule", ["usf", "fa", "dfa"])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_signal_alignment_does_not_depend_on_the_dtype(rule, micro_batches):
+    model = small([0.6, 0.2], [0.3, -0.1], [0.2, 0.5])
+    found, exact = (
+        signals(copy.deepcopy(model), dtype, rule=rule, micro_batches=micro_batches) for dtype in (torch.float32, F64)
+    )
+    assert found == [pytest.approx(row, abs=1e-4) for row in exact]
+    assert all(value is not None for row in found for value in row)
+
+
+def test_a_convolution_of_few_channels_is_measured_alike_in_every_dtype():
+    for seed in (9, 15):
+        torch.manual_seed(seed)
+        parts = nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 3, padding=1), nn.ReLU()
+        model = nn.Sequential(*parts, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(2, 3))
+        found, exact = [], []
+        for dtype, kept in ((torch.float32, found), (F64, exact)):
+            own = copy.deepcopy(model).to(dtype)
+            r, modules, data = prepared(own, (1, 8, 8), 3, dtype=dtype, rule="usf", probe_every=1, epochs=1)
+            records = run_serial(r, data, modules=modules)[1]
+            kept += [layer.signal for probe in probes(records) for layer in probe.layers]
+        assert found == [value if value is None else pytest.approx(value, abs=1e-4) for value in exact]
