@@ -17,6 +17,9 @@ _WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _MULTIPLIER = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number: Knuth's multiplicative hashing
 
 
+_BLOCK_NUMBERS = 32 * 1024
+
+
 @dataclass(frozen=True, kw_only=True)
 class Digest:
     """What one end of a link says of one signal.
@@ -65,6 +68,12 @@ def digest(signal: Tensor) -> int:
     """The digest of a bfloat16, float32 or float64 signal of any shape."""
     bits = signal.detach().contiguous().view(_WORDS[signal.element_size()]).flatten()
     return int((bits * _weights(len(bits), bits.device)).sum().item())
+
+
+def of_matrix(matrix: Tensor) -> int:
+    """The digest of a large tensor: that of its blocks' digests, so that little memory is needed."""
+    blocks = torch.split(matrix.detach().flatten(), _BLOCK_NUMBERS)
+    return digest(torch.tensor([digest(block) for block in blocks]))
 
 
 @lru_cache(maxsize=8)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distfa.core import optim, rules
 from distfa.core.block import Block
+from distfa.core.digest import of_matrix
 from distfa.core.linear_block import add_product
 from distfa.core.recipe import Recipe
 
@@ -80,6 +81,11 @@ class Ends:
         self.optimizer = optim.Optimizer(
             rule.feedback_optimizer(), {name: operand.master for name, operand in self.learned.items()}
         )
+        self._digests = {key: of_matrix(value) for key, value in self._fixed().items()} if recipe.probe_every else {}
+
+    def altered(self) -> tuple[str, ...]:
+        """The matrices that nothing in a run changes, and that are no longer what they were made as; by their keys."""
+        return tuple(key for key, value in self._fixed().items() if of_matrix(value) != self._digests[key])
 
     def refresh(self, step: int) -> None:
         """Draw what the rule draws for each step."""
@@ -93,6 +99,7 @@ class Ends:
         made = self._rule.renewed(feedback)
         if _TEACHER not in self.learned:
             self.teacher = self.signal(made)
+            self._digests |= {"teacher": of_matrix(self.teacher)} if self._digests else {}
             return
         self.learned[_TEACHER].master.copy_(made)
         self.learned[_TEACHER].follow()
@@ -148,12 +155,7 @@ class Ends:
             found[f"learned.{name}"] = operand.master
             kept = self.optimizer.state[operand.master]
             found |= {f"learned_optimizer.{name}.{key}": value for key, value in kept.items()}
-        if self.teacher is not None and _TEACHER not in self.learned:
-            found["teacher"] = self.teacher
-        for boundary, state in self.origin.items():
-            fixed = {name: value for name, value in state.items() if name not in self.learned}
-            found |= {f"origin.{boundary}.{name}": value for name, value in fixed.items()}
-        return found
+        return found | self._kept() | {f"digest.{key}": torch.tensor(value) for key, value in self._digests.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on where ``state_dict`` was taken."""
@@ -165,6 +167,9 @@ class Ends:
             self.teacher.copy_(state["teacher"])
         for boundary, held in self.origin.items():
             held |= under(f"origin.{boundary}.", state, self._device)
+        if not self._recipe.network.seeded or self._rule.ever_renews:  # else this process has drawn them from the seed
+            made = {key: state.get(f"digest.{key}") for key in self._digests}
+            self._digests = {key: of_matrix(self._kept()[key]) if d is None else int(d) for key, d in made.items()}
 
     def signal(self, tensor: Tensor) -> Tensor:
         """The tensor in the dtype of signals, on their device."""
@@ -172,6 +177,17 @@ class Ends:
 
     def _signals(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.signal(value) for name, value in state.items()}
+
+    def _kept(self) -> dict[str, Tensor]:
+        """The matrices that do not learn, by their keys in ``state_dict``."""
+        found = {} if self.teacher is None or _TEACHER in self.learned else {"teacher": self.teacher}
+        for boundary, state in self.origin.items():
+            found |= {f"origin.{boundary}.{name}": v for name, v in state.items() if name not in self.learned}
+        return found
+
+    def _fixed(self) -> dict[str, Tensor]:
+        """Those of them that stay as they were made."""
+        return {} if self._rule.redraws else self._kept()
 
     def tensors(self) -> Iterable[Tensor]:
         """Every matrix held, as products take it."""

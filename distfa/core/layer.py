@@ -305,6 +305,7 @@ class Layer:
         signal = cosines.mean().item() if len(cosines) else None
         active = None if self._active is None else self._active.double().mean().item()
         found = measure(step, self.index, self.parameters, self._true_gradients, signal, active)
+        found = replace(found, altered=self.ends.altered())
         if self._recipe.feedback.renew.below is not None:
             self.undecided[step] = found
         return found

@@ -35,6 +35,7 @@ class LayerProbe:
         neurons: A histogram over its rows of weights (one per output neuron or channel): how many have a cosine with
             the true gradient in each of ``BINS`` equal parts of -1 to 1. Rows where either gradient is zero are not
             counted.
+        altered: Keys (in ``Ends.state_dict``) of fixed feedback matrices that are no longer as they were made.
     """
 
     step: int
@@ -45,6 +46,7 @@ class LayerProbe:
     signal: float | None = None
     active: float | None = None
     neurons: tuple[int, ...] = ()
+    altered: tuple[str, ...] = ()
 
     def tally(self, dtype: torch.dtype) -> Tensor:
         """What global alignment needs of it, as a message, (1, ``TALLY_NUMBERS``).
@@ -74,6 +76,7 @@ class LayerAlignment:
         signal: Signal alignment, as ``LayerProbe``.
         active: Share of the layer's outputs that are not zero for at least one sample of the batch.
         neurons: A histogram of the cosines of its neurons (``LayerProbe.neurons``).
+        altered: The fixed feedback matrices that were altered.
     """
 
     layer: int
@@ -84,6 +87,7 @@ class LayerAlignment:
     signal: float | None = None
     active: float | None = None
     neurons: tuple[int, ...] = ()
+    altered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +267,7 @@ class Alignments:
                     signal=probe.signal,
                     active=probe.active,
                     neurons=probe.neurons,
+                    altered=probe.altered,
                 )
                 for probe in ordered
             ),

@@ -10,6 +10,7 @@ It only computes on the records of a run. The findings:
     dead             nearly all outputs of a layer are zero for every row of the batch
     stopped          a layer's update is exactly zero, while the loss is high
     against          the rule's updates together raise the loss: dominance is below 0, while the loss is high
+    altered          a feedback matrix that is fixed has changed in a layer's memory
     misaligned       a layer's update once had the gradient's direction and now has none of it, while the loss is high
 
 Step figures are means over ``_WINDOW`` steps, so that one odd batch is not a finding.
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from distfa.core.probe import LayerAlignment, ProbeRecord
@@ -38,6 +39,9 @@ _LATE_STEPS, _LATE_SHARE = 200, 1 / 3  # before both no run is judged for not ha
 _LOST = 0.8  # of the lead that accuracy had over chance
 _CLEARLY, _SIGMAS = 0.02, 5.0  # above chance, and by this many standard errors
 _HIGH = 0.5  # times the loss of a constant answer: below it, small gradients are a success
+_DISTRUST = (
+    "do not trust this run from the probe before on: look for code that writes to it, and at the machine's memory"
+)
 _WAS_ALIGNED, _ALIGNED = 0.1, 0.02  # cosines
 _ACTIVE = 0.01  # share of a layer's outputs
 _AGED = frozenset(
@@ -258,6 +262,9 @@ class Watcher:
 
     def _layer(self, record: ProbeRecord, layer: LayerAlignment) -> Iterator[Finding]:
         index, hidden = layer.layer, layer.layer < len(record.layers)
+        if layer.altered:
+            text = f"its feedback ({', '.join(layer.altered)}) was altered in memory, which nothing in a run does"
+            yield replace(self._finding("altered", record.step, text, index), advice=_DISTRUST)
         if hidden and layer.active is not None and layer.active < _ACTIVE:
             text = f"{layer.active:.1%} of its outputs are other than zero for any row of the batch: the layer is dead"
             yield self._finding("dead", record.step, text, index)

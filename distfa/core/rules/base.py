@@ -51,6 +51,7 @@ class Rule(ABC):
         takes_fanout: Whether all messages at full rank are the same, so that layers can pass them on (``fanout``).
         is_direct: Whether B_l leads straight from the output to layer l.
         stands_in: Whether feedback stands in place of the weights on the way back through a layer.
+        redraws: Whether feedback is drawn anew in each step.
     """
 
     name: ClassVar[str]
@@ -68,6 +69,7 @@ class Rule(ABC):
     reads_labels: ClassVar[bool] = False
     is_direct: ClassVar[bool] = False
     stands_in: ClassVar[bool] = False
+    redraws: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

@@ -71,6 +71,7 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
     equation = "delta_{l+1} (|M_t| * sign W_{l+1})"
     potential = ""
     takes_init = False
+    redraws = True
 
     def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Nothing until a step begins."""
