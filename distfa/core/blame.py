@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from distfa.core.order import Batch
-from distfa.errors import DistfaError, LayerError
+from distfa.errors import DistfaError, LayerError, ModelError
 
 M = TypeVar("M", bound=Callable[..., Any])
 _SHORT = ("out of memory", "allocate memory", "not enough memory")  # torch says so in a plain RuntimeError
@@ -41,6 +41,8 @@ def of_its_layer(method: M) -> M:
     def guarded(self: Any, batch: Batch, *rest: Any) -> Any:
         try:
             return method(self, batch, *rest)
+        except ModelError as exc:
+            raise LayerError(f"layer {self.layer.index}, step {batch.step}: {exc}") from exc
         except DistfaError:
             raise
         except Exception as exc:

@@ -30,8 +30,13 @@ class Block(Protocol):
 
     trained: dict[str, Tensor]
 
-    def infer(self, h_in: Tensor) -> Tensor:
-        """h in evaluation; nothing is kept for a way back."""
+    def infer(self, h_in: Tensor, *, seed: int = 0) -> Tensor:
+        """h in evaluation; nothing is kept for a way back, and nothing in the layer changes.
+
+        Args:
+            h_in: In the dtype of signals, or integer tokens.
+            seed: Seed of what modules draw even in evaluation.
+        """
         ...
 
     def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> Any:
@@ -39,8 +44,8 @@ class Block(Protocol):
 
         Args:
             h_in: In the dtype of signals, or integer tokens.
-            seed: Seed of dropout.
-            aside: Whether this is beside training, so that running statistics stay as they are.
+            seed: Seed of what modules draw (dropout).
+            aside: Whether this is beside training, so that all state stays as it is.
         """
         ...
 
@@ -60,7 +65,10 @@ class Block(Protocol):
         ...
 
     def accumulate(self, delta: Tensor, tape: Any, *, first: bool, stand_in: Stand | None = None) -> None:
-        """Add the micro-batch's gradient to the parameters' ``grad``; the first one of a step sets it."""
+        """Add the micro-batch's gradient to the parameters' ``grad``; the first one of a step sets it.
+
+        A parameter that no forward of the step used has None there, as in torch.
+        """
         ...
 
     def gradients(self, delta: Tensor, tape: Any) -> list[Tensor]:
@@ -86,7 +94,7 @@ class Block(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """All parameters and buffers under the model's own keys."""
+        """All parameters and buffers under the model's own keys, and what else has changed (``core.attributes``)."""
         ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:

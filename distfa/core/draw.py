@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     MAGNITUDE = 4
     DIRECTIONS = 5
     DROPOUT = 6
+    EVALUATION = 7
 
 
 def generator(seed: int, purpose: Purpose, index: int, part: int = 0) -> np.random.Generator:
@@ -33,8 +34,13 @@ def generator(seed: int, purpose: Purpose, index: int, part: int = 0) -> np.rand
 
 
 def micro_batch_seed(seed: int, layer: int, step: int, micro_batch: int) -> int:
-    """Seed of what a layer's modules draw in one micro-batch (dropout), for torch's own generator."""
+    """Seed of what a layer's modules draw in one micro-batch (dropout), for the global generators."""
     return int(generator(seed, Purpose.DROPOUT, layer << 32 | step, micro_batch % 256).integers(2**63)) + micro_batch
+
+
+def evaluation_seed(seed: int, layer: int, part: int) -> int:
+    """Seed of what a layer's modules draw in evaluation, in one part of the samples: the same at every evaluation."""
+    return int(generator(seed, Purpose.EVALUATION, layer << 32 | part).integers(2**63))
 
 
 DISTRIBUTIONS: tuple[str, ...] = ("orthogonal", "normal", "uniform")

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from distfa.core import losses, optim, rules
 from distfa.core.block import Block
-from distfa.core.draw import initial_weight, micro_batch_seed
+from distfa.core.draw import evaluation_seed, initial_weight, micro_batch_seed
 from distfa.core.ends import Ends, under
 from distfa.core.layer_ledger import LayerLedger
 from distfa.core.ledger import Half
 from distfa.core.linear_block import LinearBlock
 from distfa.core.losses import Scored
 from distfa.core.module_block import ModuleBlock
+from distfa.core.parameters import keeping_apart
 from distfa.core.probe import LayerProbe, carried, measure, row_cosines, sound
 from distfa.core.recipe import Recipe
 from distfa.core.rounding import Rounding
@@ -134,9 +135,10 @@ class Layer:
             self._ledger.begin(step)
         self.ends.refresh(step)
 
-    def infer(self, h_in: Tensor) -> Tensor:
-        """h in evaluation; nothing is kept for a way back."""
-        return self.block.infer(self._signal(h_in))
+    def infer(self, h_in: Tensor, part: int = 0) -> Tensor:
+        """h in evaluation, of one part of the samples; nothing is kept for a way back."""
+        seed = 0 if self.spec.plain else evaluation_seed(self._recipe.seed, self.index, part)
+        return self.block.infer(self._signal(h_in), seed=seed)
 
     def forward(self, h_in: Tensor, part: Part) -> Tensor:
         """h in training, keeping what this micro-batch's backward needs."""
@@ -351,7 +353,7 @@ class Layer:
         self._has_gradient = False
 
     def _seed(self, part: Part) -> int:
-        return micro_batch_seed(self._recipe.seed, self.index, *part) if self.spec.random else 0
+        return 0 if self.spec.plain else micro_batch_seed(self._recipe.seed, self.index, *part)
 
     def _signal(self, tensor: Tensor) -> Tensor:
         """In the dtype of signals; tokens stay what they are."""
@@ -373,14 +375,15 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
     if not isinstance(module, nn.Sequential):
         raise ModelError(f"layer {index} starts from the model's own modules, and they were not given")
     if not spec.plain:
+        weights = {weight.name for weight in spec.weights}
         return ModuleBlock(
             module,
             trained=spec.trained,
             dtype=recipe.dtype,
             signals=recipe.signal_dtype,
             weights=tuple(weight.name for weight in spec.weights),
+            mixing=frozenset(dict(module.named_parameters()).keys() - weights - keeping_apart(module)),
             positions=len(recipe.network.positions),
-            random=spec.random,
             device=device,
         )
     given = module.state_dict()

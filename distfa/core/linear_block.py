@@ -42,7 +42,7 @@ class LinearBlock:
         self._w = weight.to(signals)
         self._b = None if bias is None else bias.to(signals)
 
-    def infer(self, h_in: Tensor) -> Tensor:
+    def infer(self, h_in: Tensor, *, seed: int = 0) -> Tensor:
         return self._activation.forward(self._affine(h_in))
 
     def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> LinearTape:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from distfa.core import rows
+from distfa.core.attributes import KEY, Attributes, copied, load_attributes, unchanged
 from distfa.core.block import Stand
 from distfa.core.dtypes import to_dtype
+from distfa.core.seeding import Seeding
 from distfa.core.swap import Swap
+from distfa.errors import ModelError
 
-_RANDOM = threading.Lock()  # torch has one random state per process: layers that are threads take turns
 _KEEPS_ITS_NUMBERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -29,7 +29,9 @@ class ModuleTape:
     out: Tensor
     h_in: Tensor
     h: Tensor
-    own: list[Tensor] = field(default_factory=list)  # the layer's gradient, if the first way back has computed it
+    own: list[Tensor | None] = field(
+        default_factory=list
+    )  # the layer's gradient, if the first way back has computed it
 
 
 class ModuleBlock:
@@ -41,8 +43,9 @@ class ModuleBlock:
         dtype: The dtype of parameters, gradients and optimizer state.
         signals: The dtype of signals and products; normalisations keep ``dtype`` for their own numbers.
         weights: Names of the weights that feedback can stand in for.
+        mixing: Names of the parameters that mix numbers on the way back and are no weights: feedback that stands in for
+            the weights lets the error through them unchanged, so the run must not have such feedback.
         positions: How many axes of the output, after the axis of samples, are positions of a sequence.
-        random: Whether the forward draws random numbers.
         device: Where to compute.
     """
 
@@ -54,13 +57,14 @@ class ModuleBlock:
         dtype: torch.dtype,
         signals: torch.dtype,
         weights: tuple[str, ...] = (),
+        mixing: frozenset[str] = frozenset(),
         positions: int = 0,
-        random: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._module = to_dtype(copy.deepcopy(module), dtype, device)
+        self._key = next(iter(module._modules))
+        self._module = to_dtype(copied(module, f"module {self._key!r}"), dtype, device)
         self._modes = {name: part.training for name, part in self._module.named_modules()}
-        self._signals, self._positions, self._random = signals, positions, random
+        self._signals, self._positions, self._mixing = signals, positions, mixing
         kept = {name: p.detach().clone() for name, p in self._module.named_parameters()}
         self._given = {name: b.clone() for name, b in self._module.named_buffers()} if signals != dtype else {}
         if signals != dtype:
@@ -82,10 +86,12 @@ class ModuleBlock:
         frozen = {name: b for name, b in self._module.named_buffers() if name in weights}
         self._weights = {name: (self._parameters | frozen)[name].data for name in weights}
         self._swap = Swap(self._parameters | frozen)
+        self._attributes = Attributes(self._module)
+        self._seeding = Seeding(self._module, device)
 
-    def infer(self, h_in: Tensor) -> Tensor:
-        self._module.eval()
-        with torch.no_grad():
+    def infer(self, h_in: Tensor, *, seed: int = 0) -> Tensor:
+        with unchanged(self._module), self._seeding.drawing_from(seed), torch.no_grad():
+            self._module.eval()
             h = _whole(self._module(h_in))
         for name, part in self._module.named_modules():
             part.training = self._modes[name]
@@ -95,12 +101,9 @@ class ModuleBlock:
         x = h_in.detach()
         if x.is_floating_point():
             x.requires_grad_()
-        buffers = {name: b.clone() for name, b in self._module.named_buffers()} if aside else {}
-        with self._swap.recording(), _drawing_from(seed if self._random else None, h_in.device):
+        kept = unchanged(self._module) if aside else nullcontext()
+        with kept, self._swap.recording(), self._seeding.drawing_from(seed):
             out = self._module(x)
-        for name, buffer in self._module.named_buffers():
-            if name in buffers:
-                buffer.copy_(buffers[name])
         return ModuleTape(x=x, out=out, h_in=h_in, h=_whole(out.detach()))
 
     def start(self, s: Tensor, tape: ModuleTape) -> Tensor:
@@ -109,23 +112,30 @@ class ModuleBlock:
     def back(self, delta: Tensor, tape: ModuleTape, stand_in: Stand, *, inside: bool = False) -> Tensor:
         with self._swap.standing_in(stand_in):
             if tape.own or (stand_in and not inside):
-                (down,) = torch.autograd.grad(tape.out, [tape.x], delta, retain_graph=True)
-                return _whole(down)
-            down, *tape.own = self._differentiate(delta, tape, [tape.x, *self._trained_now()])
-        return _whole(down)
+                (down,) = self._differentiate(delta, tape, [tape.x])
+            else:
+                down, *tape.own = self._differentiate(delta, tape, [tape.x, *self._trained_now()])
+        if stand_in and not self._mixing.isdisjoint(self._swap.used):
+            self._refuse_mixing()
+        return torch.zeros_like(tape.x) if down is None else _whole(down)
 
     def accumulate(self, delta: Tensor, tape: ModuleTape, *, first: bool, stand_in: Stand | None = None) -> None:
         if not tape.own:
             with self._swap.standing_in(stand_in or {}):
                 tape.own = self._differentiate(delta, tape, self._trained_now())
         for master, gradient in zip(self.trained.values(), tape.own, strict=True):
+            if gradient is None:
+                master.grad = None if first else master.grad
+                continue
+            sets = first or master.grad is None
             if master.grad is None:
                 master.grad = torch.empty_like(master)
-            master.grad.copy_(gradient) if first else master.grad.add_(gradient)
+            master.grad.copy_(gradient) if sets else master.grad.add_(gradient)
 
     def gradients(self, delta: Tensor, tape: ModuleTape) -> list[Tensor]:
         found = self._differentiate(delta, tape, self._trained_now())
-        return [g.to(master.dtype) for g, master in zip(found, self.trained.values(), strict=True)]
+        pairs = zip(found, self.trained.values(), strict=True)
+        return [torch.zeros_like(master) if g is None else g.to(master.dtype) for g, master in pairs]
 
     def pass_on(self, feedback: Tensor | None, tape: ModuleTape, rank: int | None = None) -> Tensor:
         outer, inner = tape.out.shape[: 1 + self._positions], tape.out.shape[1 + self._positions :]
@@ -157,11 +167,13 @@ class ModuleBlock:
             for name, first in self._names.items()
         }
         own = self._module.state_dict().items()
-        return {**parameters, **{name: self._in_full(name, b) for name, b in own if name not in parameters}}
+        buffers = {name: self._in_full(name, b) for name, b in own if name not in parameters}
+        return {**parameters, **buffers, **self._attributes.state(self._key)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         for name, own in self._module.state_dict().items():
             (self._kept[self._names[name]] if name in self._names else own).copy_(state[name])
+        load_attributes(self._module, {key: state[key] for key in (KEY + self._key,) if key in state})
         self.follow()
 
     def _in_full(self, name: str, buffer: Tensor) -> Tensor:
@@ -174,11 +186,19 @@ class ModuleBlock:
     def _trained_now(self) -> list[Tensor]:
         return [self._parameters[name] for name in self.trained]
 
-    def _differentiate(self, delta: Tensor, tape: ModuleTape, wanted: list[Tensor]) -> list[Tensor]:
-        if not wanted:
-            return []
+    def _differentiate(self, delta: Tensor, tape: ModuleTape, wanted: list[Tensor]) -> list[Tensor | None]:
+        """Gradients; None for what this forward did not use, as torch has it."""
+        if not wanted or not tape.out.requires_grad:
+            return [None] * len(wanted)
         found = torch.autograd.grad(tape.out, wanted, delta, retain_graph=True, allow_unused=True)
-        return [_dense(g, like=w) for w, g in zip(wanted, found, strict=True)]
+        return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
+
+    def _refuse_mixing(self) -> None:
+        name = min(self._mixing & self._swap.used)
+        raise ModelError(
+            f"the error has gone back through {name!r} itself, for which no feedback stands in, and no trial forward "
+            "had used it; use rule bp or a direct rule, or let the module use Linears and Convs"
+        )
 
 
 def signs_of(shape: torch.Size) -> Tensor:
@@ -193,25 +213,7 @@ def signs_of(shape: torch.Size) -> Tensor:
     return 2 * drawn - 1
 
 
-def _dense(gradient: Tensor | None, *, like: Tensor) -> Tensor:
-    """A dense gradient: zeros for what this forward did not use, every row for a sparse embedding."""
-    if gradient is None:
-        return torch.zeros_like(like)
-    return gradient.to_dense() if gradient.is_sparse else gradient
-
-
 def _whole(signal: Tensor) -> Tensor:
     """The numbers in new memory, in order and aligned: BLAS may round differently on other alignments."""
     signal = signal.contiguous()
     return signal.clone() if signal.storage_offset() else signal
-
-
-@contextmanager
-def _drawing_from(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Let modules draw from a stream that belongs to this micro-batch; afterwards torch's random state is as it was."""
-    if seed is None:
-        yield
-        return
-    with _RANDOM, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

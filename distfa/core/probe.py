@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distfa.core.update import gradient_of
+
 _BLOCK_NUMBERS = 32 * 1024  # 256 KiB in float64
 BINS = 20  # bins of a histogram of cosines: equal parts of -1 to 1
 TALLY_NUMBERS = 3 * 8
@@ -171,7 +173,7 @@ def measure(
     """
     a = gradient_square = update_square = 0.0
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        for update, true in zip(_blocks(parameter.grad), _blocks(gradient), strict=True):
+        for update, true in zip(_blocks(gradient_of(parameter)), _blocks(gradient), strict=True):
             a += (update @ true).item()
             gradient_square += (true @ true).item()
             update_square += (update @ update).item()
@@ -204,10 +206,8 @@ def _by_neuron(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> tup
     return tuple(counts.tolist())
 
 
-def _blocks(tensor: Tensor | None) -> Iterator[Tensor]:
+def _blocks(tensor: Tensor) -> Iterator[Tensor]:
     """The numbers in float64, in blocks that fit a processor's cache."""
-    if tensor is None:
-        raise ValueError("a probe measures a layer that has a gradient")
     return (block.double() for block in torch.split(tensor.flatten(), _BLOCK_NUMBERS))
 
 

@@ -237,10 +237,10 @@ def evaluate(
         tick: Called with the rows done so far, again and again.
     """
     score = Score(len(test.inputs))
-    for rows in order.evaluation(recipe, score.rows):
+    for part, rows in enumerate(order.evaluation(recipe, score.rows)):
         h = test.inputs.read(rows)
         for layer in layers:
-            h = layer.infer(h)
+            h = layer.infer(h, part)
         score.add(layers[-1].score(h, test.targets.read(rows), score.rows))
         tick(int(rows[-1]) + 1)
     return score.loss, score.correct, score.rows

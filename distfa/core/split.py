@@ -6,30 +6,22 @@ nested Sequential is one layer, and so is any other module with parameters, so u
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
 from torch import nn
 
 from distfa.core.activations import Activation, from_module
-from distfa.core.admit import Group, admit, require_sequential, require_tensor
+from distfa.core.admit import Group, admit, require_sequential
+from distfa.core.attributes import copied
 from distfa.core.model import LayerSpec, Network, Shape, Weight, plain_layer
-from distfa.core.swap import TracedSwap
+from distfa.core.parameters import JOINING, keeping_apart, weights_of
+from distfa.core.trial import tried
 from distfa.errors import ModelError
 
-_JOINING = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.PReLU,
-)
-_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 _RESHAPING = (
     nn.Identity,
     nn.Flatten,
@@ -48,7 +40,6 @@ _RESHAPING = (
 _HOMOGENEOUS = (*_RESHAPING, nn.ReLU, nn.LeakyReLU, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 _KEEPING_ZEROS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.MaxPool1d, nn.MaxPool2d, nn.Dropout)
 _PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # bilinear in weight and input, outputs first
-_ROWS = 2  # samples of a trial: batch normalisation needs more than one
 
 
 def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool = False) -> Network:
@@ -100,7 +91,7 @@ def group(model: nn.Sequential) -> list[Group]:
     groups: list[Group] = [[]]
     opened = False
     for name, module in _children(model):
-        opens = any(True for _ in module.parameters()) and not isinstance(module, _JOINING)
+        opens = any(True for _ in module.parameters()) and not isinstance(module, JOINING)
         if opens and opened:
             groups.append([])
         groups[-1].append((name, module))
@@ -178,32 +169,15 @@ def _kinds(group: Group) -> tuple[tuple[str, str], ...]:
     return tuple((name, type(module).__name__) for name, module in group)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Trial:
-    """What a forward and a backward of a few samples showed."""
-
-    output_shape: Shape
-    trained: frozenset[str]
-    random: bool
-    met: frozenset[str]  # parameters that the way back to the input reads directly
-    remade: frozenset[str]  # parameters from which the module first makes something else, which the way back reads
-
-
 def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpec:
     """The description of the layer, from a trial of its modules on samples of this shape."""
     where = f"layer {number} ({', '.join(f'{name} {kind}' for name, kind in _kinds(group))})"
-    module = copy.deepcopy(layer_module(group))
-    weights = {name: Weight(name=name, shape=tuple(p.shape)) for name, p in weights_of(module)}
-    try:
-        trial = _try(module, where, shape, tokens=tokens)
-    except ModelError:
-        raise
-    except Exception as exc:
-        taken = "tokens" if tokens else "samples"
-        raise ModelError(
-            f"{where} cannot take {taken} of shape {shape or '()'}: {type(exc).__name__}: {_one_line(exc)}"
-        ) from exc
+    module = copied(layer_module(group), where)
     parameters = dict(module.named_parameters())
+    trained = tuple(name for name, p in parameters.items() if p.requires_grad)
+    weights = {name: Weight(name=name, shape=tuple(p.shape)) for name, p in weights_of(module)}
+    trial = tried(module, where, shape, tokens=tokens)
+    unreached = trial.remade | (trial.used - trial.met)
     parts = leaves(group)
     last = next((a for _, m in reversed(parts) if (a := from_module(m)) is not None and a.name != "identity"), None)
     spec = LayerSpec(
@@ -212,13 +186,12 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
         input_shape=shape,
         output_shape=trial.output_shape,
         parameters=sum(p.numel() for p in parameters.values()),
-        trainable=sum(p.numel() for name, p in parameters.items() if name in trial.trained),
-        trained=tuple(name for name in parameters if name in trial.trained),
+        trainable=sum(parameters[name].numel() for name in trained),
+        trained=trained,
         activation=last or Activation(),
         weights=tuple(weights.values()),
-        unreached=() if tokens else tuple(name for name in weights if name not in trial.met or name in trial.remade),
-        transported=tuple(name for name in parameters if name in trial.met - weights.keys() - _keeping_apart(module)),
-        random=trial.random,
+        unreached=() if tokens else tuple(name for name in weights if name in unreached),
+        transported=tuple(name for name in parameters if name in trial.met - weights.keys() - keeping_apart(module)),
         rectified=_rectified([module for _, module in parts]),
     )
     return _with_law(parts, spec)
@@ -228,68 +201,6 @@ def _rectified(parts: Sequence[nn.Module]) -> bool:
     """Whether a ReLU comes last; after it only modules that give 0 only where all numbers they read are 0."""
     behind = itertools.dropwhile(lambda module: type(module) in _KEEPING_ZEROS, reversed(parts))
     return isinstance(next(behind, None), nn.ReLU)
-
-
-def _try(module: nn.Sequential, where: str, shape: Shape, *, tokens: bool) -> _Trial:
-    """One forward and backward in training mode; torch's random state is left as it was."""
-    dtype = next(module.parameters()).dtype
-    parameters = dict(module.named_parameters())
-    trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-    for parameter in parameters.values():
-        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-    swap = TracedSwap(parameters | {name: weight.requires_grad_() for name, weight in weights_of(module)})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        x = torch.zeros(_ROWS, *shape, dtype=torch.int64) if tokens else torch.randn(_ROWS, *shape).to(dtype)
-        x.requires_grad_(not tokens)
-        before, given = torch.random.get_rng_state(), x.clone()
-        with swap.recording():
-            output = require_tensor(module(given), where)
-        random = not torch.equal(before, torch.random.get_rng_state())
-    if given._version or not torch.equal(given, x):
-        raise ModelError(f"{where} changes its input in place, which is also read elsewhere; use inplace=False")
-    if changed := next((name for name, p in parameters.items() if p._version), None):
-        raise ModelError(
-            f"{where} changes its parameter {changed!r} in its forward (as max_norm of an Embedding does), and only "
-            "the optimizer may change parameters; leave that out"
-        )
-    if output.dim() < 1 or len(output) != _ROWS:
-        raise ModelError(
-            f"{where} turns {_ROWS} samples into a tensor of shape {tuple(output.shape)}; the first axis must stay "
-            "that of samples"
-        )
-    if not tokens:  # first the way back to the input alone: it does not read what only a gradient reads
-        torch.autograd.grad(output, [x], torch.ones_like(output), retain_graph=True, allow_unused=True)
-    met, remade = frozenset(swap.used), frozenset(swap.remade)
-    wanted = list(trainable.values())
-    found = torch.autograd.grad(output, wanted, torch.ones_like(output), allow_unused=True) if wanted else ()
-    trained = frozenset(name for name, gradient in zip(trainable, found, strict=True) if gradient is not None)
-    return _Trial(output_shape=tuple(output.shape[1:]), trained=trained, random=random, met=met, remade=remade)
-
-
-def _keeping_apart(module: nn.Module) -> set[str]:
-    """Parameters that only scale numbers: those of a normalisation, and any with at most one axis longer than 1."""
-    found = {name for name, p in module.named_parameters() if sum(size > 1 for size in p.shape) <= 1}
-    for prefix, part in module.named_modules():
-        if isinstance(part, _JOINING):
-            found |= {f"{prefix}.{name}" for name, _ in part.named_parameters(recurse=False)}
-    return found
-
-
-def weights_of(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """The weights of its Linears, Convs and attentions, each under one name; a frozen one may be a buffer."""
-    known: set[int] = set()
-    for prefix, part in module.named_modules():
-        names: tuple[str, ...] = ()
-        if isinstance(part, _WEIGHTED):
-            names = ("weight",)
-        elif isinstance(part, nn.MultiheadAttention):
-            names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-        for name in names:
-            weight = part._parameters.get(name, part._buffers.get(name))
-            if weight is not None and weight.numel() and id(weight) not in known:
-                known.add(id(weight))
-                yield f"{prefix}.{name}", weight
 
 
 def _with_law(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> LayerSpec:
@@ -314,7 +225,3 @@ def _apart(product: nn.Module, after: Sequence[tuple[str, nn.Module]], spec: Lay
     kinds = [type(module) for _, module in after if type(module) in _RESHAPING]
     flat = nn.Flatten in kinds and kinds.index(nn.Flatten) == len(kinds) - 1 and spec.outputs % rows == 0
     return shape[0] == rows or flat
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

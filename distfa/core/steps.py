@@ -221,7 +221,7 @@ class Steps:
             h_in = self._ports.take(self._in[Direction.UP], Kind.EVALUATION, step, number, len(rows))
         else:
             h_in = _given(share.inputs).read(rows)
-        h = self.layer.infer(h_in)
+        h = self.layer.infer(h_in, number)
         if self.layer.is_output:
             return h
         self._ports.give(self._out[Direction.UP, self.layer.index], Kind.EVALUATION, step, number, h)

@@ -49,7 +49,9 @@ class Update:
         for part in _row_blocks(now):
             before, gradient = self._before[part].double(), made[part].double()
             state = {k: v if k == "step" else v[part] for k, v in self._state.items()}
-            expected = optim.expected_update(self.config, before, self._optimizer.clipped(gradient), state)
+            expected = torch.zeros_like(before)
+            if self.parameter.grad is not None:
+                expected = optim.expected_update(self.config, before, self._optimizer.clipped(gradient), state)
             change = now[part].double() - before
             yield Block(
                 before=before.flatten(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from distfa import models
 from distfa.core.admit import require_sequential
+from distfa.core.attributes import copied, load_model
 from distfa.core.model import Network
 from distfa.errors import ModelError, RunDirError, SpecError, UsageError
 from distfa.experiment import run_dir as run_dirs
@@ -131,9 +131,10 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, dic
     if raw is None:
         raise RunDirError(f"{path} does not say how inputs are normalised; it is of an earlier version of distfa")
     dtype = load(path / run_dirs.SPEC).recipe(network).dtype
-    own = in_dtype(require_sequential(_model(path, network, raw) if model is None else copy.deepcopy(model)), dtype)
+    made = _model(path, network, raw) if model is None else copied(model, "the model")
+    own = in_dtype(require_sequential(made), dtype)
     try:
-        own.load_state_dict(weights)
+        load_model(own, weights)
     except RuntimeError as exc:
         raise RunDirError(f"the weights in {path} are another model's: {_short(exc)}") from exc
     mean, std = (torch.tensor(raw[name], dtype=dtype) for name in ("mean", "std"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +12,17 @@ from torch import Tensor, nn
 
 from distfa import models
 from distfa.core.activations import Activation
-from distfa.core.admit import require_dtype
+from distfa.core.admit import require_dtype, require_sequential
+from distfa.core.attributes import copied, load_model
+from distfa.core.draw import evaluation_seed
 from distfa.core.dtypes import to_dtype
 from distfa.core.model import LayerSpec, Network, mlp
 from distfa.core.module_block import ModuleBlock
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord
+from distfa.core.seeding import Seeding
 from distfa.core.split import group, layer_module, split
+from distfa.core.steps import AUDIT
 from distfa.data import Dataset
 from distfa.errors import LayerError, ModelError, SpecError
 from distfa.experiment.spec import ARRAYS, GIVEN, MLP, RunSpec
@@ -47,7 +50,12 @@ class Subject:
         """The modules of every layer, by its number."""
         if self.model is None:
             return {}
-        return {number: layer_module(part) for number, part in enumerate(group(self.model), start=1)}
+        return dict(enumerate(self._parts(self.model), start=1))
+
+    @staticmethod
+    def _parts(model: nn.Module) -> list[nn.Sequential]:
+        """The modules of every layer of a model."""
+        return [layer_module(part) for part in group(require_sequential(model))]
 
     def starts(self, init: str) -> Mapping[int, nn.Sequential]:
         """The modules that the layers of a run start from; empty if they are drawn from the seed.
@@ -101,11 +109,14 @@ class Subject:
         """
         if self.model is None:
             return
-        own = in_dtype(copy.deepcopy(self.model), recipe.dtype)
-        own.load_state_dict(dict(weights), strict=self.network.seeded is False)
-        own.eval()
-        with torch.no_grad():
-            outputs = own(inputs).flatten().double()
+        own = in_dtype(copied(self.model, "the model"), recipe.dtype)
+        load_model(own, weights, strict=self.network.seeded is False)
+        outputs = inputs
+        for number, part in enumerate(self._parts(own.eval()), start=1):
+            seed = evaluation_seed(recipe.seed, number, AUDIT)
+            with Seeding(part).drawing_from(seed), torch.no_grad():
+                outputs = part(outputs)
+        outputs = outputs.flatten().double()
         layers = torch.tensor(found.outputs, dtype=torch.float64)
         scale = layers.abs().max().clamp_min(1.0)
         tolerance = _MIXED_TOLERANCE if recipe.mixed else _AUDIT_TOLERANCE[recipe.dtype]

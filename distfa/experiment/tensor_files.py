@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 
@@ -9,13 +10,17 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from distfa.core.attributes import KEY
+
 _PAIRS = "complex"  # in the metadata: the keys whose last axis holds real and imaginary part
+_ATTRIBUTES = "attributes"  # in the metadata: what else a module keeps, which is under none of its keys
 
 
 def to_bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str] | None = None) -> bytes:
     """The file; it holds no memory twice, and numbers in their order.
 
     The format knows complex64 only; other complex numbers are kept as pairs, and the metadata say which those are.
+    Attributes of modules (``core.attributes``) are in the metadata, so that the keys are those of the model.
 
     Args:
         tensors: By key.
@@ -23,7 +28,10 @@ def to_bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str] | None = Non
     """
     pairs = [key for key, value in tensors.items() if value.is_complex() and value.dtype is not torch.complex64]
     found = {key: torch.view_as_real(value) if key in pairs else value for key, value in tensors.items()}
+    beside = {key: found.pop(key).cpu().numpy().tobytes() for key in list(found) if key.startswith(KEY)}
     about = {**(said or {}), **({_PAIRS: json.dumps(pairs)} if pairs else {})}
+    if beside:
+        about[_ATTRIBUTES] = json.dumps({key: base64.b64encode(value).decode() for key, value in beside.items()})
     return safetensors.torch.save(_apart(found), metadata=about or None)
 
 
@@ -34,8 +42,11 @@ def from_bytes(content: bytes) -> dict[str, Tensor]:
         safetensors.SafetensorError: It is damaged, or no such file.
     """
     found = safetensors.torch.load(content)
-    for key in json.loads(metadata(content).get(_PAIRS, "[]")):
+    about = metadata(content)
+    for key in json.loads(about.get(_PAIRS, "[]")):
         found[key] = torch.view_as_complex(found[key])
+    for key, value in json.loads(about.get(_ATTRIBUTES, "{}")).items():
+        found[key] = torch.frombuffer(bytearray(base64.b64decode(value)), dtype=torch.uint8)
     return found
 
 

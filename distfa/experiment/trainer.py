@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from distfa import data
 from distfa.core import losses, order
 from distfa.core.admit import admit, require_sequential
+from distfa.core.attributes import Attributes, load_model
 from distfa.core.model import Network
 from distfa.core.samples import Inputs
 from distfa.core.split import group, split
@@ -110,6 +111,7 @@ class Trainer:
         else:
             self.spec = load(None if spec is None else Path(spec), changes)
         self._start = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self._attributes = Attributes(self.model)
         self._fits = 0
 
     def fit(
@@ -240,7 +242,7 @@ class Trainer:
 
         The weights are under the model's keys, the reading is JSON in the file's metadata.
         """
-        return save_weights(Path(path), self.model.state_dict(), self.reading)
+        return save_weights(Path(path), {**self.model.state_dict(), **self._attributes.state("model")}, self.reading)
 
     def load(self, path: str | Path) -> Trainer:
         """Load the weights of a file that ``save`` wrote, or of a run directory; the next ``fit`` goes on from them.
@@ -251,8 +253,9 @@ class Trainer:
             RunDirError: There are none, or they belong to another model.
         """
         weights = load_weights(Path(path))
+        self._attributes.restore()
         try:
-            self.model.load_state_dict(weights)
+            load_model(self.model, weights)
         except RuntimeError as exc:
             raise RunDirError(f"{path} has weights of another model: {' '.join(str(exc).split())}") from exc
         self.reading = load_reading(Path(path)) or self.reading
@@ -264,13 +267,14 @@ class Trainer:
     def reset(self) -> Trainer:
         """Go back to the model as it was given, without history."""
         self.model.load_state_dict(self._start)
+        self._attributes.restore()
         self.reading, self.history, self.result, self._fits = None, History(), None, 0
         return self
 
     # -- parts ----------------------------------------------------------------------------------
 
     def _take(self, weights: dict[str, Tensor], dataset: data.Dataset, fits: int) -> None:
-        self.model.load_state_dict(weights)
+        load_model(self.model, weights)
         self.reading = dataset.reading
         self._fits = fits
 

@@ -14,14 +14,15 @@ from distfa.core.activations import NAMES, Activation
 from distfa.core.layer import build_block
 from distfa.core.linear_block import LinearBlock
 from distfa.core.module_block import ModuleBlock
-from distfa.core.split import split, weights_of
+from distfa.core.parameters import weights_of
+from distfa.core.split import split
 from distfa.models import CausalAttention, ResidualBlock, TransformerBlock
 
 F64 = torch.float64
 torch.set_num_threads(1)
 
 
-def block_of(module, *, dtype=F64, positions=0, random=False):
+def block_of(module, *, dtype=F64, positions=0):
     """A block of one module, all of it trained."""
     holder = nn.Sequential(module)
     names = tuple(name for name, _ in holder.named_parameters())
@@ -32,7 +33,6 @@ def block_of(module, *, dtype=F64, positions=0, random=False):
         signals=dtype,
         weights=tuple(name for name, _ in weights_of(holder)),
         positions=positions,
-        random=random,
     )
 
 
@@ -365,8 +365,7 @@ def test_backpropagation_through_any_module_is_plain_torch(kind):
     network = split(nn.Sequential(nn.Conv2d(3, 3, 1), module).to(F64), (3, 4, 4))
     spec = network[2]
     own = copy.deepcopy(module)
-    block = block_of(module, random=spec.random)
-    assert spec.random == (("dropout" in kind) or kind == "RReLU")
+    block = block_of(module)
     x = torch.randn(5, 3, 4, 4, dtype=F64)
     s = torch.randn(5, *spec.output_shape, dtype=F64)
     tape = block.forward(x, seed=11)
@@ -407,7 +406,7 @@ def test_an_embedding_opens_a_network_and_learns_as_in_torch(options):
 
 def test_a_stream_of_random_numbers_is_the_micro_batchs_own_and_torchs_stays_where_it_was():
     torch.manual_seed(0)
-    block = block_of(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5)).to(F64), random=True)
+    block = block_of(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5)).to(F64))
     x, before = torch.randn(5, 6, dtype=F64), torch.random.get_rng_state()
     first, other, again = (block.forward(x, seed=seed).h for seed in (1, 2, 1))
     assert torch.equal(first, again)

@@ -1,0 +1,252 @@
+"""Python values written as nested tuples of plain values and tensors: to compare them, to keep them, to send them.
+
+    [3, tensor]   ->   ("list", (("value", 3), ("tensor", tensor)))      the kind of the value, then its contents
+
+Nothing is pickled, so what a file holds is never run. An object that cannot be written so (a function, a file) becomes
+a *reference*: it may be there, but it may not change.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections import deque
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+Frozen = tuple[Any, ...]
+
+_PLAIN = (type(None), bool, int, float, str)
+_SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque}
+_DEPTH = 6  # how deep objects within objects are looked into
+_LIBRARIES = sys.stdlib_module_names | {"torch", "numpy", "distfa"}
+
+
+class Reference:
+    """A value that is kept as it is."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+def freeze(value: Any, known: frozenset[int] = frozenset(), *, depth: int = _DEPTH) -> Frozen:
+    """A value as nested tuples, independent of later changes.
+
+    Args:
+        value: Anything.
+        known: ``id`` of objects that are kept elsewhere: they become references.
+        depth: How many levels may follow; what lies deeper becomes a reference.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return ("value", value)
+    if id(value) in known or depth == 0:
+        return ("reference", Reference(value))
+    if isinstance(value, Tensor):
+        plain = value.layout is torch.strided and not value.is_meta and not value.is_quantized
+        return ("tensor", value.detach().clone()) if plain else ("reference", Reference(value))
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        content = torch.tensor(list(value.tobytes()), dtype=torch.uint8) if not value.size else _bytes_in(value)
+        return ("array", isinstance(value, np.ndarray), value.dtype.str, tuple(value.shape), content)
+    if kind in (bytes, complex):
+        return (kind.__name__, value.hex() if isinstance(value, bytes) else repr(value))
+    if kind is torch.Generator:
+        return ("torch", value.get_state())
+    if isinstance(value, random.Random):
+        return ("python", freeze(value.getstate(), known))
+    if isinstance(value, np.random.Generator | np.random.RandomState):
+        return ("numpy", freeze(_stream_of(value).state, known))
+    if _SEQUENCES.get(kind.__name__) is kind:
+        items = sorted(value, key=repr) if kind in (set, frozenset) else value
+        return (kind.__name__, tuple(freeze(item, known, depth=depth - 1) for item in items))
+    if isinstance(value, dict):
+        return ("dict", tuple((freeze(k, known), freeze(v, known, depth=depth - 1)) for k, v in value.items()))
+    if _holds_values(value):
+        inner = known | {id(value)}
+        return ("object", tuple((("value", k), freeze(v, inner, depth=depth - 1)) for k, v in vars(value).items()))
+    return ("reference", Reference(value))
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two frozen values are equal, to the last bit."""
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        alike = a.dtype == b.dtype and a.shape == b.shape and a.device == b.device
+        return alike and torch.equal(_bytes_of(a), _bytes_of(b))
+    if isinstance(a, Reference) and isinstance(b, Reference):
+        return a.value is b.value or (type(a.value) is type(b.value) and _equal(a.value, b.value))
+    return type(a) is type(b) and bool(a == b or (a != a and b != b))
+
+
+def thaw(frozen: Frozen, into: Any = None) -> Any:
+    """The value that was frozen.
+
+    Args:
+        frozen: As ``freeze`` gives it.
+        into: The object that had the value; it is filled if it can be, so that others who hold it see the value too.
+    """
+    kind, content = frozen[0], frozen[-1]
+    if kind == "value":
+        return content
+    if kind == "reference":
+        return content.value
+    if kind == "given":
+        return into
+    if kind == "tensor":
+        return _thaw_tensor(content, into)
+    if kind == "array":
+        return _thaw_array(frozen, into)
+    if kind in ("bytes", "complex"):
+        return bytes.fromhex(content) if kind == "bytes" else complex(content)
+    if kind in ("torch", "python", "numpy"):
+        return _thaw_generator(kind, content, into)
+    if kind in ("dict", "object"):
+        return _thaw_named(content, into)
+    return _thaw_sequence(kind, content, into)
+
+
+def portable(now: Frozen, was: Frozen | None, name: str) -> Frozen:
+    """The frozen value without its references: the other end has those objects itself, as they were given.
+
+    Args:
+        now: The value.
+        was: What it was when it was given; None if it was not there.
+        name: What to call it in messages.
+
+    Raises:
+        TypeError: It holds a reference that was not there; the message names it.
+    """
+    kind = now[0]
+    if kind == "reference":
+        if was is None or not same(now, was):
+            raise TypeError(f"{name!r} is a {type(now[1].value).__name__}")
+        return ("given", None)
+    old = was[1] if was is not None and was[0] == kind and isinstance(was[1], tuple) else ()
+    if kind in _SEQUENCES:
+        missing = [None] * len(now[1])
+        pairs = enumerate(zip(now[1], [*old, *missing], strict=False))
+        return (kind, tuple(portable(item, before, f"{name}[{i}]") for i, (item, before) in pairs))
+    if kind in ("dict", "object"):
+        were = {repr(key): item for key, item in old}
+        return (kind, tuple((k, portable(v, were.get(repr(k)), f"{name}.{k[1]}")) for k, v in now[1]))
+    return now
+
+
+def packed(values: Mapping[str, Frozen]) -> Tensor:
+    """Frozen values without references as bytes, (n,) uint8, in the format of safetensors; equal for equal values."""
+    tensors: dict[str, Tensor] = {}
+
+    def written(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            tensors[str(len(tensors))] = _bytes_of(part.cpu()).clone()
+            return {"tensor": len(tensors) - 1, "dtype": str(part.dtype)[6:], "shape": list(part.shape)}
+        return [written(item) for item in part] if isinstance(part, tuple) else part
+
+    text = json.dumps({name: written(value) for name, value in sorted(values.items())})
+    return torch.frombuffer(bytearray(safetensors.torch.save(tensors, metadata={"values": text})), dtype=torch.uint8)
+
+
+def unpacked(content: Tensor) -> dict[str, Frozen]:
+    """What ``packed`` was given."""
+    data = content.cpu().numpy().tobytes()
+    tensors = safetensors.torch.load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+    def read(part: Any) -> Any:
+        if isinstance(part, dict):
+            numbers = tensors[str(part["tensor"])].clone().view(getattr(torch, part["dtype"]))
+            return numbers.view(part["shape"])
+        return tuple(read(item) for item in part) if isinstance(part, list) else part
+
+    return {name: read(value) for name, value in json.loads(header["__metadata__"]["values"]).items()}
+
+
+# -- parts ------------------------------------------------------------------------------------------
+
+
+def _thaw_tensor(content: Tensor, into: Any) -> Tensor:
+    if not isinstance(into, Tensor):
+        return content.clone()
+    if into.shape != content.shape or into.dtype != content.dtype or not into.is_leaf:
+        return content.to(into.device, copy=True)
+    with torch.no_grad():
+        return into.copy_(content)
+
+
+def _thaw_array(frozen: Frozen, into: Any) -> Any:
+    _, is_array, dtype, shape, content = frozen
+    made = np.frombuffer(bytearray(content.numpy().tobytes()), dtype=np.dtype(dtype)).reshape(shape)
+    if not is_array:
+        return made[()]
+    if isinstance(into, np.ndarray) and into.shape == made.shape and into.dtype == made.dtype and into.flags.writeable:
+        into[...] = made
+        return into
+    return made
+
+
+def _thaw_generator(kind: str, content: Any, into: Any) -> Any:
+    if kind == "torch":
+        into = into or torch.Generator()
+        return into.set_state(content.cpu())
+    state = thaw(content)
+    if kind == "python":
+        into = into or random.Random()
+        into.setstate(state)
+        return into
+    into = into or np.random.Generator(getattr(np.random, state["bit_generator"])())
+    _stream_of(into).state = state
+    return into
+
+
+def _thaw_named(content: tuple[Any, ...], into: Any) -> Any:
+    """A dictionary, or the attributes of an object, which must be there."""
+    table = into if isinstance(into, dict) else {} if into is None else vars(into)
+    filled = {key: thaw(item, table.get(key)) for key, item in ((thaw(k), item) for k, item in content)}
+    table.clear()
+    table.update(filled)
+    return table if into is None else into
+
+
+def _thaw_sequence(kind: str, content: tuple[Any, ...], into: Any) -> Any:
+    before = list(into) if isinstance(into, list | tuple | deque) else []
+    items = [thaw(item, before[i] if i < len(before) else None) for i, item in enumerate(content)]
+    if type(into) is not _SEQUENCES[kind] or kind in ("tuple", "frozenset"):
+        return _SEQUENCES[kind](items)
+    into.clear()
+    (into.update if kind == "set" else into.extend)(items)
+    return into
+
+
+def _holds_values(value: Any) -> bool:
+    """Whether it is an object of the user's that holds values; what a library made is not looked into."""
+    if isinstance(value, nn.Module | SimpleNamespace):
+        return True
+    own = type(value).__module__.partition(".")[0] not in _LIBRARIES
+    return own and hasattr(value, "__dict__") and not isinstance(value, type)
+
+
+def _stream_of(generator: Any) -> Any:
+    return generator.bit_generator if isinstance(generator, np.random.Generator) else generator._bit_generator
+
+
+def _bytes_in(array: Any) -> Tensor:
+    return torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8)
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _equal(a: object, b: object) -> bool:
+    try:
+        return bool(a == b)
+    except Exception:
+        return False  # an object that cannot be compared counts as another one

@@ -1,0 +1,183 @@
+"""Tries a layer's modules on a few samples, in training and in evaluation, to see what kind of function they are.
+
+A layer can be trained if its forward depends only on its input, on state that can be copied (parameters, buffers,
+attributes) and on generators that can be seeded. So the same forward is made twice from equal state, and what differs
+is refused before anything starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distfa.core.admit import require_tensor
+from distfa.core.attributes import Attributes, unchanged
+from distfa.core.frozen import same
+from distfa.core.model import Shape
+from distfa.core.parameters import weights_of
+from distfa.core.seeding import Seeding
+from distfa.core.swap import TracedSwap
+from distfa.errors import ModelError
+
+_ROWS, _EVALUATED = 2, 3  # samples in training and evaluation: batch normalisation needs more than one
+_ROUND_OFF = 1e-4  # between two equal forwards, as a part of the largest output; memory may be aligned differently
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What the trial showed.
+
+    Attributes:
+        output_shape: Of one sample.
+        used: Names of the parameters that the output depends on.
+        met: Names of those that the way back to the input reads directly.
+        remade: Names of those from which the module first makes something else, which the way back reads.
+    """
+
+    output_shape: Shape
+    used: frozenset[str]
+    met: frozenset[str]
+    remade: frozenset[str]
+
+
+def tried(module: nn.Module, where: str, shape: Shape, *, tokens: bool) -> Trial:
+    """Try a layer.
+
+    Args:
+        module: A copy of its modules; it is left as it was, but every parameter now requires a gradient.
+        where: What to call the layer in messages.
+        shape: Of one sample.
+        tokens: Whether samples are integer tokens.
+
+    Raises:
+        ModelError: It cannot be trained as it was given; the message says why and what to do.
+    """
+    for tensor in (*module.parameters(), *dict(weights_of(module)).values()):
+        tensor.requires_grad_()
+    trials = _Trials(module, where, shape, tokens=tokens)
+    trained = trials.make(_ROWS)
+    with _in_evaluation(module):
+        evaluated = trials.make(_EVALUATED)
+    if trained.output_shape != evaluated.output_shape:
+        raise ModelError(
+            f"{where} gives samples of shape {trained.output_shape} in training and {evaluated.output_shape} in "
+            "evaluation; a layer's output must have one shape"
+        )
+    return Trial(
+        output_shape=trained.output_shape,
+        used=trained.used | evaluated.used,
+        met=trained.met | evaluated.met,
+        remade=trained.remade | evaluated.remade,
+    )
+
+
+class _Trials:
+    """Pairs of equal forwards of a layer."""
+
+    def __init__(self, module: nn.Module, where: str, shape: Shape, *, tokens: bool) -> None:
+        self._module, self._where, self._shape, self._tokens = module, where, shape, tokens
+        self._parameters = dict(module.named_parameters()) | dict(weights_of(module))  # a frozen weight may be a buffer
+        self._attributes, self._seeding = Attributes(module), Seeding(module)
+        self._names = module.state_dict().keys()
+
+    def make(self, rows: int) -> Trial:
+        """Two equal forwards of some samples, and a backward of the first."""
+        x = self._samples(rows)
+        swap = TracedSwap(self._parameters)
+        with unchanged(self._module):
+            given = x.clone()
+            with swap.recording():
+                output = self._forward(given)
+            self._require_whole(x, given, output)
+            after = self._attributes.changed()
+            trial = self._taken_back(x, output, swap)
+        with unchanged(self._module):
+            again = self._forward(x.clone())
+            equal = after.keys() == (now := self._attributes.changed()).keys() and all(
+                same(after[name], now[name]) for name in after
+            )
+        if not (equal and _agree(output, again)):
+            raise ModelError(
+                f"{self._where} gives another output, or keeps other values, for the same input from the same state: "
+                "it reads something that a run can neither seed nor keep (numpy.random.default_rng() in a forward, the "
+                "time, a global variable). Draw from torch's, numpy's or Python's global generator, or from a "
+                "generator that the module holds as an attribute, and hold counters as attributes or buffers"
+            )
+        return trial
+
+    def _samples(self, rows: int) -> Tensor:
+        if self._tokens:
+            return torch.zeros(rows, *self._shape, dtype=torch.int64)
+        dtype = next(iter(self._parameters.values())).dtype
+        drawn = torch.randn(rows, *self._shape, generator=torch.Generator().manual_seed(0))
+        return drawn.to(dtype).requires_grad_()
+
+    def _forward(self, x: Tensor) -> Tensor:
+        try:
+            with torch.enable_grad(), self._seeding.drawing_from(0):
+                output = self._module(x)
+        except ModelError:
+            raise
+        except Exception as exc:
+            taken = "tokens" if self._tokens else "samples"
+            raise ModelError(
+                f"{self._where} cannot take {taken} of shape {self._shape or '()'}: {type(exc).__name__}: "
+                f"{' '.join(str(exc).split())}"
+            ) from exc
+        return require_tensor(output, self._where)
+
+    def _require_whole(self, x: Tensor, given: Tensor, output: Tensor) -> None:
+        """Refuse a forward that changes what it must not change."""
+        if given._version or not torch.equal(given, x):
+            raise ModelError(
+                f"{self._where} changes its input in place, which is also read elsewhere; use inplace=False"
+            )
+        if changed := next((name for name, p in self._parameters.items() if p._version), None):
+            raise ModelError(
+                f"{self._where} changes its parameter {changed!r} in its forward (as max_norm of an Embedding does), "
+                "and only the optimizer may change parameters; leave that out"
+            )
+        names = dict(self._module.named_parameters()).keys() | self._module.state_dict().keys()
+        if made := sorted(names - self._parameters.keys() - self._names):
+            raise ModelError(
+                f"{self._where} makes {made[0]!r} in its first forward, and what is trained must be known before; run "
+                "one batch through the model first"
+            )
+        if output.dim() < 1 or len(output) != len(x):
+            raise ModelError(
+                f"{self._where} turns {len(x)} samples into a tensor of shape {tuple(output.shape)}; the first axis "
+                "must stay that of samples"
+            )
+
+    def _taken_back(self, x: Tensor, output: Tensor, swap: TracedSwap) -> Trial:
+        """The way back: first to the input alone, since that does not read what only a gradient reads."""
+        ones, wanted = torch.ones_like(output), list(self._parameters.values())
+        depends = output.requires_grad
+        if depends and not self._tokens:
+            torch.autograd.grad(output, [x], ones, retain_graph=True, allow_unused=True)
+        met, remade = frozenset(swap.used), frozenset(swap.remade)
+        found = torch.autograd.grad(output, wanted, ones, allow_unused=True) if depends and wanted else ()
+        used = (name for name, gradient in zip(self._parameters, found, strict=False) if gradient is not None)
+        return Trial(output_shape=tuple(output.shape[1:]), used=frozenset(used), met=met, remade=remade)
+
+
+@contextmanager
+def _in_evaluation(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape:
+        return False
+    scale = a.detach().nan_to_num().abs().max().item() if a.numel() else 0.0
+    return torch.allclose(a, b, rtol=0.0, atol=_ROUND_OFF * scale, equal_nan=True)
