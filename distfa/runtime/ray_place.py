@@ -7,8 +7,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ray._common.utils import get_default_ray_temp_dir
-
 from distfa.errors import ClusterError
 from distfa.words import human_bytes
 
@@ -19,14 +17,19 @@ _LEAST_BYTES = 64 * 2**20
 _WAY_OUT = "set RAY_TMPDIR to a directory"
 
 
+def directory() -> tuple[Path, str | None]:
+    """The directory that Ray takes, and the variable that names it: as Ray's own function, which is private."""
+    source = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
+    return Path(os.environ[source] if source else "/tmp", "ray"), source
+
+
 def require_place() -> Path:
     """Ray's directory for its sockets, logs and spilled data.
 
     Raises:
         ClusterError: Its name is too long, it cannot be written, or its disk is full; says which, and what to do.
     """
-    place = Path(get_default_ray_temp_dir())
-    source = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
+    place, source = directory()
     named = f"{place} (by {source})" if source else str(place)
     room = _LONGEST_SOCKET - len(_WITHIN)
     if len(os.fsencode(place)) > room:

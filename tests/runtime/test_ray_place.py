@@ -49,6 +49,21 @@ def test_the_longest_directory_that_is_let_through_is_one_that_ray_takes(tmp_pat
                 require_place()
 
 
+@pytest.mark.parametrize(
+    "variables", [{}, {"TMPDIR": "/a"}, {"RAY_TMPDIR": "/b"}, {"TMPDIR": "/a", "RAY_TMPDIR": "/b"}]
+)
+def test_it_is_the_directory_that_ray_itself_takes(variables, monkeypatch):
+    """Ray's own function for it is private, and has had other names from Ray 2.52 to 2.60."""
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    from ray._common import utils
+
+    own = getattr(utils, "get_default_ray_temp_dir", None) or utils.get_ray_temp_dir
+    assert str(ray_place.directory()[0]) == own()
+
+
 def test_a_place_that_cannot_be_written_or_is_full_is_named(monkeypatch, small_disk):
     monkeypatch.setenv("RAY_TMPDIR", "/proc")
     with pytest.raises(ClusterError, match=r"keeps its files in /proc/ray \(by RAY_TMPDIR\), which cannot be written"):
