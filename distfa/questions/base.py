@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from distfa.bench.pace import Say
 from distfa.experiment.report.plots import Figure
 
 Row = dict[str, Any]
+
+_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)  # Student's t, 97.5 %, 1 to 10 degrees of freedom
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,3 +90,46 @@ def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, f
     r = statistics.correlation(x, y)
     z, half = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, r))), 1.96 / math.sqrt(len(x) - 3)
     return r, math.tanh(z - half), math.tanh(z + half)
+
+
+def over_units(values: Iterable[float]) -> tuple[float, float, float]:
+    """The mean over independent units and its 95 % confidence interval, by Student's t; NaN where it is not defined.
+
+    Args:
+        values: One figure per unit (a seed); those that are NaN are left out.
+    """
+    known = [value for value in values if not math.isnan(value)]
+    if len(known) < 2:
+        return mean(known), math.nan, math.nan
+    freedom = len(known) - 1
+    t = _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.8 / freedom
+    middle, half = mean(known), t * statistics.stdev(known) / math.sqrt(len(known))
+    return middle, middle - half, middle + half
+
+
+def together(points: Sequence[Row], x: str, y: str) -> float:
+    """Pearson's r of two figures over points of one unit; NaN for fewer than three, or where one does not vary."""
+    xs, ys = ([point[key] for point in points] for key in (x, y))
+    if len(points) < 3 or min(statistics.pstdev(xs), statistics.pstdev(ys)) == 0:
+        return math.nan
+    return statistics.correlation(xs, ys)
+
+
+def split_by(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
+    """Rows by the values of these keys, in the order in which they come; for one key by its value alone."""
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys), []).append(row)
+    return found
+
+
+def ahead(mine: Sequence[Row], theirs: Sequence[Row], key: str) -> tuple[float, float, float]:
+    """How far some runs are ahead of others in a figure, seed by seed: the mean over seeds and its interval."""
+    other = {run["seed"]: run[key] for run in theirs}
+    return over_units(run[key] - other[run["seed"]] for run in mine if run["seed"] in other)
+
+
+def interval(found: tuple[float, float, float]) -> str:
+    """A figure with its interval, in words."""
+    middle, low, high = found
+    return f"{middle:.2f}" if math.isnan(low) else f"{middle:.2f} (95 % from {low:.2f} to {high:.2f})"

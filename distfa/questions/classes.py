@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from distfa.bench.pace import Say, paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
-from distfa.questions.base import Answer, Asked, Question, Row, correlation, mean
+from distfa.questions.base import Answer, Asked, Question, Row, interval, mean, over_units, split_by, together
 from distfa.questions.training import configurations, dataset, train
+from distfa.words import counted
 
 _COUNTS, _QUICK_COUNTS = (2, 5, 10, 20, 50, 100), (2, 5, 10)
 _STEPS, _QUICK_STEPS = 200, 30
@@ -19,9 +23,11 @@ COLUMNS = {
     "best": "best rule, %",
     "worst": "worst rule, %",
     "alignment": "alignment, mean",
-    "r": "correlation",
-    "low": "95 % from",
-    "high": "to",
+    "aligned": "r within aligned starts",
+    "aligned_low": "95 % from",
+    "random": "r within random starts",
+    "random_low": "95 % from",
+    "pooled": "r over both",
 }
 
 
@@ -43,7 +49,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
     return Answer(
         rows=rows,
         columns=COLUMNS,
-        verdict=_verdict(rows),
+        verdict=verdict(raw),
         budget=f"{whole.name}, its first n classes; hidden 256,256,256, Adam 1e-3, {steps} steps of 64, {asked.seeds} "
         f"seed(s), aligned and random starts, rules {', '.join(asked.rules)}; nothing tuned",
         figures=[_figure(raw, counts)],
@@ -65,40 +71,76 @@ def first_classes(whole: Dataset, count: int) -> Dataset:
 
 
 def _row(count: int, runs: list[Row]) -> Row:
-    """The correlation over rules, inits and seeds, without the baseline, whose alignment is 1 by definition."""
-    others = [run for run in runs if run["rule"] != BASELINE]
-    r, low, high = correlation(*([run[key] for run in others] for key in ("alignment", "accuracy")))
-    by_rule: dict[tuple[str, str], list[float]] = {}
-    for run in others:
-        by_rule.setdefault((run["rule"], run["init"]), []).append(run["accuracy"])
-    means = [mean(values) for values in by_rule.values()]
-    return {
+    """Over rules, inits and seeds, without the baseline, whose alignment is 1 by definition."""
+    others = _without_baseline(runs)
+    means = [mean([run["accuracy"] for run in mine]) for mine in split_by(others, "rule", "init").values()]
+    row = {
         "classes": count,
         "baseline": mean([run["accuracy"] for run in runs if run["rule"] == BASELINE]),
         "best": max(means),
         "worst": min(means),
         "alignment": mean([run["alignment"] for run in others]),
-        "r": r,
-        "low": low,
-        "high": high,
+        "pooled": together(others, "alignment", "accuracy"),
     }
+    for init, mine in split_by(others, "init").items():
+        row[f"{init}"], row[f"{init}_low"], _ = within(mine)
+    return row
 
 
-def _verdict(rows: list[Row]) -> str:
-    above = [row["classes"] for row in rows if row["low"] > 0]
-    most = rows[-1]
-    gaps = ", ".join(f"{row['classes']}: {row['baseline'] - row['worst']:.1f}" for row in rows)
-    return (
-        f"Better aligned runs are more accurate, beyond chance, with {', '.join(map(str, above)) or 'no number'} "
-        f"classes, of {', '.join(str(row['classes']) for row in rows)} (with {most['classes']}: r = "
-        f"{most['r']:.2f}, 95 % from {most['low']:.2f} to {most['high']:.2f}). The worst rule is behind bp by (points, "
-        f"by number of classes) {gaps}. "
-        + (
-            "This agrees with the claim."
-            if most["low"] > 0
-            else "With most classes this does not agree with the claim."
-        )
+def within(runs: Sequence[Row]) -> tuple[float, float, float]:
+    """The correlation over rules that start alike, one for each seed: its mean over seeds, and its interval."""
+    return over_units(together(mine, "alignment", "accuracy") for mine in split_by(runs, "seed").values())
+
+
+def _without_baseline(runs: Sequence[Row]) -> list[Row]:
+    return [run for run in runs if run["rule"] != BASELINE]
+
+
+def verdict(raw: list[Row]) -> str:
+    """Earned within groups: among rules with the same start, and with seeds, not runs, as independent units.
+
+    Aligned starts are better aligned and more accurate than random ones, so that a correlation over both says no more
+    than that.
+    """
+    by_count = split_by(_without_baseline(raw), "classes")
+    found = {n: {init: within(mine) for init, mine in split_by(runs, "init").items()} for n, runs in by_count.items()}
+    most, seeds = max(found), len(split_by(raw, "seed"))
+    good = [n for n, groups in found.items() if all(low > 0 for _, low, _ in groups.values())]
+    said = (
+        f"Among rules with the same start, with {counted(seeds, 'seed')} as the independent units, better aligned runs "
+        f"are more accurate, beyond chance, with {', '.join(map(str, good)) or 'no number of'} classes, of "
+        f"{', '.join(map(str, found))}. With {most}, "
+        + " and ".join(f"{init} starts: r = {interval(group)}" for init, group in found[most].items())
+        + f". Over both starts together r = {together(by_count[most], 'alignment', 'accuracy'):.2f}"
+        + (". " if most in good else ", which is the gap between the starts. ")
+        + _behind(raw)
     )
+    if seeds < 2:
+        return said + "With one seed nothing can be told from chance, so there is no answer."
+    _, low, high = _growth(by_count)
+    grows = "more so" if low > 0 else "less so" if high < 0 else "not shown to be more so"
+    if most not in good:
+        return said + "So the answer is no: within a start it is not shown, and the runs do not agree with the claim."
+    return said + f"So the answer is yes, and {grows} with more classes: this agrees with the claim."
+
+
+def _growth(by_count: Mapping[Any, list[Row]]) -> tuple[float, float, float]:
+    """Whether the correlation within a start grows with the logarithm of the number of classes, seed by seed."""
+    points: list[Row] = []
+    for count, runs in by_count.items():
+        for (seed, _), mine in split_by(runs, "seed", "init").items():
+            r = together(mine, "alignment", "accuracy")
+            points += [] if math.isnan(r) else [{"seed": seed, "log": math.log(count), "r": r}]
+    return over_units(together(mine, "log", "r") for mine in split_by(points, "seed").values())
+
+
+def _behind(raw: list[Row]) -> str:
+    gaps = []
+    for count, runs in split_by(raw, "classes").items():
+        means = {key: mean([run["accuracy"] for run in mine]) for key, mine in split_by(runs, "rule", "init").items()}
+        bp = [value for (rule, _), value in means.items() if rule == BASELINE]
+        gaps += [f"{count}: {bp[0] - min(means.values()):.1f}"] if bp else []
+    return f"The worst rule is behind bp by (points, by number of classes) {', '.join(gaps)}. " if gaps else ""
 
 
 def _figure(raw: list[Row], counts: list[int]) -> Figure:

@@ -109,7 +109,7 @@ def _drift(sides: list[tuple[int, float, float]]) -> float:
 
 
 def _verdict(rows: list[Row]) -> str:
-    first_order = [row for row in rows if row["half"] < _FIRST_ORDER * row["drift"]]
+    first_order = [row for row in rows if row["half"] < _FIRST_ORDER * row["drift"] or row["drift"] < _ROUNDING]
     exact, least, most = (
         pick(row[key] for row in rows) for pick, key in ((max, "residual"), (min, "drift"), (max, "drift"))
     )

@@ -10,7 +10,7 @@ from distfa.bench.pace import Say, paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
-from distfa.questions.base import Answer, Asked, Question, Row, mean
+from distfa.questions.base import Answer, Asked, Question, Row, ahead, mean, split_by
 from distfa.questions.training import configurations, dataset, train
 
 _SAMPLES, _WRONG = 4000, 0.2
@@ -49,7 +49,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
     return Answer(
         rows=rows,
         columns=COLUMNS,
-        verdict=_verdict(rows),
+        verdict=verdict(raw),
         budget=f"{whole.name}, {size:,} training samples, {_WRONG:.0%} of their labels wrong; hidden 256,256, Adam "
         f"1e-3, "
         f"{epochs} epochs in batches of 64, {asked.seeds} seed(s); nothing tuned",
@@ -66,21 +66,37 @@ def mislabelled(whole: Dataset, seed: int) -> Dataset:
     return replace(whole, train_x=whole.train_x[:_SAMPLES], train_y=labels)
 
 
-def _verdict(rows: list[Row]) -> str:
-    bp = next((row for row in rows if row["rule"] == BASELINE), rows[0])
-    best = max(rows, key=lambda row: row["test"])
+def verdict(raw: list[Row]) -> str:
+    """Against bp seed by seed: the labels of a seed are wrong in the same places for every rule."""
+    groups = split_by(raw, "rule", "init")
+    first = next((key for key in groups if key[0] == BASELINE), next(iter(groups)))
+    figures = {
+        key: {side: mean([run[side] for run in runs]) for side in ("train", "test")} for key, runs in groups.items()
+    }
+    best, seeds = max(figures, key=lambda key: figures[key]["test"]), len(split_by(raw, "seed"))
     said = (
-        f"{bp['rule']} gives {bp['train']:.1f} % of the training labels, of which {_WRONG:.0%} are wrong, and "
-        f"{bp['test']:.1f} % of "
-        f"the test set; the best on the test set is {best['rule']} {best['init']} with {best['test']:.1f} %. "
+        f"{first[0]} gives {figures[first]['train']:.1f} % of the training labels, of which {_WRONG:.0%} are wrong, "
+        f"and {figures[first]['test']:.1f} % of the test set; the best on the test set is {' '.join(best)} with "
+        f"{figures[best]['test']:.1f} %. "
     )
-    better = [row for row in rows if row["test"] > bp["test"] + _APART]
-    names = ", ".join(f"{row['rule']} {row['init']}" for row in better)
+    if seeds < 2:
+        return said + "With one seed nothing can be told from chance, so there is no answer."
+    others = {key: runs for key, runs in groups.items() if key != first}
+    test, train = (
+        {key: ahead(runs, groups[first], side) for key, runs in others.items()} for side in ("test", "train")
+    )
+    better = [key for key, (points, low, _) in test.items() if points > _APART and low > 0]
+    kept = [key for key in better if train[key][2] < 0]
+    if not kept:
+        return said + (
+            f"No rule is ahead of {first[0]} by more than a point, seed by seed and beyond chance over {seeds} seeds, "
+            "and gives fewer of the labels it was trained on: the answer is no, at this budget."
+        )
+    names = ", ".join(f"{' '.join(key)} ({test[key][0]:+.1f})" for key in kept)
     return said + (
-        f"Ahead of it by more than a point: {names}. These learn fewer wrong labels at this budget; whether that is "
+        f"Ahead of it by more than a point, seed by seed and beyond chance over {seeds} seeds, and with fewer of the "
+        f"labels it was trained on: {names}. So the answer is yes for these, at this budget; whether that is "
         "regularisation or slower learning, equal epochs cannot tell."
-        if better
-        else "No rule is ahead of it by more than a point: no regularisation against wrong labels shows at this budget."
     )
 
 
