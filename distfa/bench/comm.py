@@ -12,10 +12,11 @@ from typing import Any
 
 from distfa.bench import link_runs, tuned, variants
 from distfa.bench.accuracy_curve import Curve
+from distfa.bench.conclusion import conclusion
 from distfa.bench.link_runs import Passage
 from distfa.bench.machine import cores
 from distfa.bench.namespaces import Nodes, obstacle
-from distfa.bench.outcome import Outcome, cell
+from distfa.bench.outcome import Outcome
 from distfa.bench.task import Task
 from distfa.bench.tuned import Search
 from distfa.core import order
@@ -121,7 +122,8 @@ def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Ou
     for row, curves_of in zip(raw[len(raw) - len(specs) :], by_seed, strict=True):
         row["curves"] = [asdict(curve) for curve in curves_of]
     notes = _notes(plan, specs, curves, linked=nodes is not None)
-    said = _conclusion(rows, specs, plan.target)
+    own = rows[len(rows) - len(specs) :]
+    said = conclusion(own, [spec.rule for spec in specs], by_seed, plan.target)
     return Outcome(
         name="comm",
         settings=_settings(plan, task),
@@ -155,39 +157,6 @@ def _tell_tuned(rows: list[dict[str, Any]], specs: Sequence[RunSpec], by_seed: S
     """Add the settings and spread of distfa's rows, which are the last ones."""
     for row, spec, curves in zip(rows[len(rows) - len(specs) :], specs, by_seed, strict=True):
         row |= {"rate": spec.optimizer.lr, "decay": spec.max_steps, "spread": tuned.spread(curves)}
-
-
-def _conclusion(rows: list[dict[str, Any]], specs: Sequence[RunSpec], target: float) -> str:
-    """Which rule reached the target with the fewest bytes, and soonest, compared with the baseline."""
-    own = list(zip(rows[len(rows) - len(specs) :], specs, strict=True))
-    mine, others = ([row for row, spec in own if (spec.rule == BASELINE) is is_mine] for is_mine in (True, False))
-    bp, best = (_least(rows, "payload_mb") for rows in (mine, others))
-    goal = f"{target:.2%} test accuracy"
-    if best is None:
-        return (
-            f"conclusion: no rule but {BASELINE} was measured to {goal}" if bp else f"conclusion: none reached {goal}"
-        )
-    sent = f"{cell(best['payload_mb'])} MB"
-    said = f"conclusion: to {goal} {best['name']} with {best['codec']} sends the fewest bytes, {sent}"
-    if bp is None:
-        return f"{said}; {BASELINE} did not get there"
-    said += f": {cell(best['payload_mb'] / bp['payload_mb'])} of what {BASELINE} sends with {bp['codec']}"
-    exact = next((row for row in mine if row["codec"] == "/".join(_EXACT) and row["steps"]), bp)
-    if exact is not bp:
-        said += f" and {cell(best['payload_mb'] / exact['payload_mb'])} of what lossless {BASELINE} sends"
-    ratio = best["steps"] / bp["steps"]
-    said += "; it takes as many steps" if ratio == 1 else f"; it takes {cell(ratio)} times {BASELINE}'s steps"
-    soonest, bp_soonest = (_least(rows, "seconds") for rows in (others, mine))
-    if soonest and bp_soonest:
-        said += (
-            f"; over the links {soonest['name']} with {soonest['codec']} gets there in {cell(soonest['seconds'])} s, "
-            f"{BASELINE} with {bp_soonest['codec']} in {cell(bp_soonest['seconds'])} s"
-        )
-    return said
-
-
-def _least(rows: Sequence[dict[str, Any]], key: str) -> dict[str, Any] | None:
-    return min((row for row in rows if row.get(key)), key=lambda row: row[key], default=None)
 
 
 def _told_task(plan: Plan, task: Task) -> str:

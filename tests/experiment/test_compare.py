@@ -1,13 +1,14 @@
 """Pages open with the result in words, and several runs stand on one page."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from commands import here
 
 from distfa.errors import RunDirError
 from distfa.experiment.report import write_comparison, write_report
-from distfa.experiment.report.compare import _best, differences
+from distfa.experiment.report.compare import _best, _by_chance, _sentences, differences
 from distfa.experiment.report.findings import sentences
 from distfa.experiment.report.records import read_run
 
@@ -42,6 +43,7 @@ def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
     assert "They differ in rule." in page
     best = max(found, key=lambda run: run.result["test_accuracy"])
     assert f"Best on its test set is rule {best.rule}: {best.result['test_accuracy']:.2%}." in page
+    assert "A setting with one seed: small differences mean nothing" in page
     for run in found:
         assert f"<td>{run.result['test_loss']:.4f}</td>" in page
     assert page.count('"name":"rule dfa"') == 3  # loss, accuracy, alignment
@@ -54,3 +56,19 @@ def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
 def test_runs_that_are_equally_good_are_both_named(runs):
     run = read_run(runs[0])
     assert "Best on the test set, and equally good: one; two: " in _best([(run, "one"), (run, "two")])
+
+
+def test_runs_on_other_data_have_no_best(runs, tmp_path):
+    """Their figures cannot be compared, and were."""
+    found = [read_run(path) for path in runs]
+    found[1].about["data_digest"] = "another"
+    said = " ".join(_sentences(found, ["dfa", "bp"]))
+    assert "not trained on the same data" in said
+    assert "Best" not in said
+
+
+def test_a_setting_with_several_seeds_needs_no_note(runs):
+    run = read_run(runs[0])
+    other = replace(run, spec={**run.spec, "seed": 1})
+    assert _by_chance([run, other], ["seed"]) == []
+    assert _by_chance([run, other, replace(run, spec={**run.spec, "rule": "fa"})], ["rule", "seed"])

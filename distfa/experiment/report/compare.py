@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     done = [(run, name) for run, name in zip(runs, names, strict=True) if run.result.get("test_loss") is not None]
     if len({run.about.get("data_digest") for run in runs}) > 1:
         found.append("They were not trained on the same data, so their figures cannot be compared with each other.")
-    if len(done) > 1:
+    elif len(done) > 1:
         found.append(_best(done))
+        found += _by_chance(runs, keys)
     sent = [(_sent(run), name) for run, name in zip(runs, names, strict=True) if _sent(run)]
     if len(sent) > 1:
         least, most = min(sent), max(sent)
@@ -81,6 +83,14 @@ def _best(done: Sequence[tuple[Run, str]]) -> str:
     if len(names) > 1:
         return f"Best on the test set, and equally good: {'; '.join(names)}: {said}."
     return f"Best on its test set is {names[0]}: {said}."
+
+
+def _by_chance(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """A note where a setting has one seed: what another seed would change is not known."""
+    settings = Counter(tuple(repr(flat(run.spec).get(key)) for key in keys if key != "seed") for run in runs)
+    if min(settings.values()) > 1:
+        return []
+    return ["A setting with one seed: small differences mean nothing, since another seed makes some, too."]
 
 
 def _sent(run: Run) -> int:
