@@ -18,7 +18,8 @@ from distfa.experiment.lines import say
 _STILL_SECONDS = 4.0
 
 if TYPE_CHECKING:
-    from distfa.experiment.report.records import Run
+    from distfa.experiment.report.latest import Latest
+    from distfa.experiment.report.records import Described
 
 
 def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None:
@@ -29,10 +30,9 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
     the status 'lost'; 'distfa train --resume RUN_DIR' goes on with it.
     """
     from distfa.experiment import strict_json
-    from distfa.experiment.report.records import read_run
+    from distfa.experiment.report.latest import Latest
 
-    run = read_run(run_dir)
-    found = _facts(run)
+    found = _facts(Latest(run_dir))
     if as_json:
         typer.echo(strict_json.dumps(found))
         return
@@ -53,20 +53,20 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
     say(_advice(found, run_dir))
 
 
-def _facts(run: Run) -> dict[str, Any]:
-    about = run.about
-    last = run.traffic[-1]["step"] if run.traffic else None
+def _facts(latest: Latest) -> dict[str, Any]:
+    run, about = latest.run, latest.run.about
+    last = latest.last("step") or latest.last("traffic")
     return {
         "status": about.get("status"),
         "pid": about.get("pid"),
         "node": about.get("node"),
         "attempt": about.get("attempt", 1),
-        "step": run.steps[-1]["step"] if run.steps else last,
+        "step": last["step"] if last else None,
         "sign_of_life_seconds": round(max(0.0, time.time() - _last_written(run.path)), 1),
         "checkpoint": _checkpoint(run),
         "recoveries": about.get("recoveries", []),
         "error": about.get("error"),
-        "layers": run.layers,
+        "layers": latest.layers(),
     }
 
 
@@ -76,7 +76,7 @@ def _last_written(path: Path) -> float:
     return max((path / name).stat().st_mtime for name in (METRICS, RUN) if (path / name).exists())
 
 
-def _checkpoint(run: Run) -> int | None:
+def _checkpoint(run: Described) -> int | None:
     """The step of the last whole checkpoint."""
     from distfa.experiment.shelf import shelf_of
 

@@ -17,7 +17,8 @@ from distfa.experiment.lines import folded
 from distfa.words import human_bytes
 
 if TYPE_CHECKING:
-    from distfa.experiment.report.records import Run
+    from distfa.experiment.report.latest import Entries, Latest
+    from distfa.experiment.report.records import Described
 
 _REFRESH_SECONDS = 1.0
 _COLUMNS = ("layer", "width", "idle", "cos", "angle", "law", "up", "down")
@@ -36,20 +37,20 @@ def watch(
 
     It reads only the run directory, so it can run anywhere that sees it. It ends with the run, or with Ctrl-C.
     """
-    from distfa.experiment.report.records import read_run
+    from distfa.experiment.report.latest import Latest
 
     if not once:
         _await(run_dir, patience)
-    run = read_run(run_dir)
-    if once or run.about.get("status") in _OVER:
+    latest = Latest(run_dir)
+    if once or latest.run.about.get("status") in _OVER:
         console = Console()
-        console.print(_picture(run), soft_wrap=not console.is_terminal)
+        console.print(_picture(latest), soft_wrap=not console.is_terminal)
         return
-    with Live(_picture(run), refresh_per_second=4) as live:
-        while run.about.get("status") not in _OVER:
+    with Live(_picture(latest), refresh_per_second=4) as live:
+        while latest.run.about.get("status") not in _OVER:
             time.sleep(_REFRESH_SECONDS)
-            run = read_run(run_dir)
-            live.update(_picture(run))
+            latest.look()
+            live.update(_picture(latest))
 
 
 def _await(run_dir: Path, patience_seconds: float) -> None:
@@ -61,7 +62,7 @@ def _await(run_dir: Path, patience_seconds: float) -> None:
         time.sleep(_REFRESH_SECONDS)
 
 
-def _age(run: Run) -> str:
+def _age(run: Described) -> str:
     """The age of what is shown, if the run goes on."""
     try:
         seconds = time.time() - (run.path / "metrics.jsonl").stat().st_mtime
@@ -70,12 +71,13 @@ def _age(run: Run) -> str:
     return f"written {seconds:.0f} s ago"
 
 
-def _picture(run: Run) -> Group:
+def _picture(latest: Latest) -> Group:
     """The headline, and the layers with the output on top, in the order in which signals pass them."""
-    sizes = run.sizes
+    sizes = latest.run.sizes
     rows: list[tuple[str | Text, ...]] = []
-    probe = {layer["layer"]: layer for layer in run.probes[-1]["layers"]} if run.probes else {}
-    idle, rates = _rates(run)
+    last = latest.last("probe")
+    probe = {layer["layer"]: layer for layer in last["layers"]} if last else {}
+    idle, rates = _rates(latest.traffic())
     for index in range(len(sizes) - 1, 0, -1):
         rows.append(
             (
@@ -87,12 +89,14 @@ def _picture(run: Run) -> Group:
             )
         )
         if index > 1:
-            entries = run.boundaries.get(index - 1)
+            entries = latest.entries(index - 1)
             up, down = rates.get(index - 1, ("", ""))
-            angle = entries[-1].get("angle_degrees") if entries else None
+            angle = entries[1].get("angle_degrees") if entries else None
             rows.append(("  |", "", "", "", "" if angle is None else f"{angle:.1f}°", _law(entries), up, down))
-    found = [_line(f"{row.get('finding')}: step {row['step']}, {row.get('text')}", "yellow") for row in run.findings]
-    return Group(_line(_headline(run), "bold"), *found, _stack(rows))
+    found = [
+        _line(f"{row.get('finding')}: step {row['step']}, {row.get('text')}", "yellow") for row in latest.findings()
+    ]
+    return Group(_line(_headline(latest), "bold"), *found, _stack(rows))
 
 
 def _line(text: str, style: str) -> Text:
@@ -109,36 +113,36 @@ def _stack(rows: Sequence[Sequence[str | Text]]) -> Table:
     return table
 
 
-def _headline(run: Run) -> str:
+def _headline(latest: Latest) -> str:
+    run = latest.run
     said = [f"{run.rule} ({run.init})", str(run.about.get("status"))]
-    if run.steps:
-        last = run.steps[-1]
+    if last := latest.last("step"):
         said.append(f"step {last['step']}, epoch {last['epoch'] + 1}, loss {last['loss']:.4f}")
         said.append(f"{last['samples_per_second']:,.0f} samples/s")
-    if run.evals and run.evals[-1].get("accuracy") is not None:
-        said.append(f"test accuracy {run.evals[-1]['accuracy']:.2%}")
+    if (scored := latest.last("eval")) and scored.get("accuracy") is not None:
+        said.append(f"test accuracy {scored['accuracy']:.2%}")
     if run.about.get("status") == "running" and (age := _age(run)):
         said.append(age)
-    if run.probes:
-        said.append(f"alignment {run.probes[-1]['cosine']:.3f}, dominance {run.probes[-1]['dominance']:.2f}")
+    if probe := latest.last("probe"):
+        said.append(f"alignment {probe['cosine']:.3f}, dominance {probe['dominance']:.2f}")
     return ", ".join(said)
 
 
-def _law(entries: Sequence[Mapping[str, Any]] | None) -> Text:
+def _law(found: tuple[Entries, Mapping[str, Any]] | None) -> Text:
     """Whether the law has held so far, and how far the last entry was from breaking it."""
-    if not entries:
+    if found is None:
         return Text()
-    broken = sum(not entry["holds"] for entry in entries)
-    if broken:
-        return Text(f"broken {broken}/{len(entries)}", style="red")
-    return Text(f"holds ({entries[-1]['residual']:.0e})", style="green")
+    entries, last = found
+    if entries.broken:
+        return Text(f"broken {entries.broken:,}/{entries.count:,}", style="red")
+    return Text(f"holds ({last['residual']:.0e})", style="green")
 
 
-def _rates(run: Run) -> tuple[dict[int, float], dict[int, tuple[str, str]]]:
+def _rates(traffic: Sequence[Mapping[str, Any]]) -> tuple[dict[int, float], dict[int, tuple[str, str]]]:
     """(idle share per layer, (up, down) bytes per second per boundary) between the last two records of traffic."""
-    if len(run.traffic) < 2:
+    if len(traffic) < 2:
         return {}, {}
-    before, now = run.traffic[-2:]
+    before, now = traffic
     seconds = now["seconds"] - before["seconds"]
     if seconds <= 0:  # an attempt has just begun
         return {}, {}

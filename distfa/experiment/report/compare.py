@@ -129,13 +129,13 @@ def _figure(value: Any, form: str) -> str:
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> Figure:
     """Test figures over steps; training figures for a run without a test set."""
     title, keys = "Test loss and accuracy", ["loss"]
-    if any(row.get("accuracy") is not None for run in runs for row in run.evals):
+    if any(figure is not None for run in runs for figure in run.evals.of("accuracy")):
         keys.append("accuracy")
     traces = []
     for panel, key in enumerate(keys):
         for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
-            shown = thin([row for row in run.evals or run.steps if row.get(key) is not None])
-            x, y = [row["step"] for row in shown], [row[key] for row in shown]
+            shown = thin(list((run.evals or run.steps).points(key)))
+            x, y = [step for step, _ in shown], [figure for _, figure in shown]
             group = {"legendgroup": name, "showlegend": panel == 0}
             traces.append(line(x, y, name, colour(number, len(runs)), panel=panel, **group))
     if not any(trace["x"] for trace in traces):

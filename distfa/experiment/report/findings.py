@@ -40,10 +40,10 @@ def _aligned(run: Run) -> str:
 
 
 def _lawful(run: Run) -> str:
-    if not run.ledger:
+    if not run.entries:
         return ""
-    broken = sum(not row["holds"] for row in run.ledger)
-    entries = f"{len(run.ledger):,} ledger entr{'y' if len(run.ledger) == 1 else 'ies'}"
+    broken = sum(not holds for holds in run.of_entries("holds"))
+    entries = f"{run.entries:,} ledger entr{'y' if run.entries == 1 else 'ies'}"
     if broken:
         return f"The conservation law broke in {broken:,} of {entries}: what was sent and what was used differ."
     return f"The conservation law held in all {entries}."

@@ -8,8 +8,9 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from distfa.core.rules import RULES
+from distfa.experiment.report.columns import Columns
 from distfa.experiment.report.plots import MUTED, RED, Figure, Trace, axes, colour, line, panels, thin
-from distfa.experiment.report.records import Row, Run
+from distfa.experiment.report.records import Run
 
 _CAUSES = (
     ("discretisation", "finite steps"),
@@ -34,7 +35,7 @@ _TITLES = {
 
 def law_figures(run: Run) -> list[Figure]:
     """The figures, or one sentence saying why there are none."""
-    if not run.ledger:
+    if not run.entries:
         return [Figure(name="law", title="Conservation law", see=_no_entries(run))]
     return [_law(run), _drift(run), _checks(run), _angle(run)]
 
@@ -57,9 +58,9 @@ def _label(boundary: int) -> str:
 
 def _moves(run: Run, cause: str) -> bool:
     """Whether a cause is more than zero; for a cause that should be zero, whether it is more than rounding."""
-    total = {key: sum(abs(float(row[key])) for row in run.ledger) for key in (cause, "discretisation")}
+    total = {key: sum(map(abs, run.of_entries(key))) for key in (cause, "discretisation")}
     floor = _ROUNDING * total["discretisation"] if cause in ("optimizer", "nonhomogeneity") else 0.0
-    return total[cause] > floor
+    return bool(total[cause] > floor)
 
 
 def _of_boundary(run: Run, boundary: int, x: list[float], y: list[float], **more: Any) -> Trace:
@@ -116,8 +117,7 @@ def _drift(run: Run) -> Figure:
     traces: list[Trace] = []
     for panel, (key, _) in enumerate(moved):
         for boundary, rows in run.boundaries.items():
-            sums = accumulate(row[key] for row in rows)
-            shown = thin(list(zip((row["step"] for row in rows), sums, strict=True)))
+            shown = thin(list(zip(rows.of("step"), accumulate(rows.of(key)), strict=True)))
             x, y = [step for step, _ in shown], [total for _, total in shown]
             traces.append(_of_boundary(run, boundary, x, y, panel=panel, showlegend=panel == 0))
     layout = panels([title for _, title in moved], columns=2 if len(moved) in (2, 4) else 3)
@@ -134,7 +134,7 @@ def _drift(run: Run) -> Figure:
 
 def _sampling(run: Run) -> str:
     """Whether the sums are over all steps or over some of them."""
-    steps = sorted({row["step"] for row in run.ledger})
+    steps = sorted(set(run.of_entries("step")))
     stride = max((b - a for a, b in pairwise(steps)), default=1)
     if stride == 1:
         return "There is an entry for every step, so these are the whole drift."
@@ -146,11 +146,15 @@ def _checks(run: Run) -> Figure:
     zeros = broken = 0
     for panel, (key, limit) in enumerate(_LIMITS):
         for boundary, rows in run.boundaries.items():
-            bad = [row for row in rows if _breaks(row, key, limit)]
-            zeros, broken = zeros + sum(not row[key] for row in rows), broken + len(bad)
+            bad = [
+                (step, abs(value)) for step, most, value in rows.points(limit, key) if not abs(value) <= most
+            ]  # NaN breaks it too
+            zeros, broken = zeros + sum(not value for value in rows.of(key)), broken + len(bad)
             traces += _against_limit(run, boundary, rows, key, limit, panel)
             if bad:
-                traces.append(_violations(bad, key, panel, first=not any(t["name"] == "law broken" for t in traces)))
+                traces.append(
+                    _violations(bad, boundary, panel, first=not any(t["name"] == "law broken" for t in traces))
+                )
     layout = panels([f"|{key}|" for key, _ in _LIMITS], columns=2)
     for panel, axis in enumerate(("yaxis", "yaxis2")):
         layout[axis] |= {"type": "log", "exponentformat": "power", "dtick": _decades(traces, panel)}
@@ -158,7 +162,7 @@ def _checks(run: Run) -> Figure:
         "Each dot is one entry. Each dotted line is the most that rounding may leave: below it the law held.",
         f"Values that broke it, marked red: {broken:,}." if broken else "No entry broke it.",
     ]
-    if all(row.get("transport_tolerance") is None for row in run.ledger):
+    if all(limit is None for limit in run.of_entries("transport_tolerance")):
         see.append("A lossy codec rounds messages, so transport is its error and has no tolerance.")
     if zeros:
         see.append(f"{zeros:,} values are exactly zero, which a log scale cannot show.")
@@ -171,32 +175,28 @@ def _decades(traces: Sequence[Trace], panel: int) -> int:
     return max(1, round((max(shown) - min(shown)) / 5)) if shown else 1
 
 
-def _against_limit(run: Run, boundary: int, rows: list[Row], key: str, limit: str, panel: int) -> list[Trace]:
+def _against_limit(run: Run, boundary: int, rows: Columns, key: str, limit: str, panel: int) -> list[Trace]:
     """Dots for the entries of a boundary (the largest of each window) and a dotted line for their tolerance."""
 
-    def largest(window: Sequence[Row]) -> Row:
-        return max(window, key=lambda row: abs(row[key]))
+    def largest(window: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+        return max(window, key=lambda point: abs(point[1]))
 
-    points = [row for row in thin(rows, largest) if row[key]]
-    x, y = [row["step"] for row in points], [abs(row[key]) for row in points]
+    points = [(step, abs(value)) for step, value in thin(list(rows.points(key)), largest) if value]
+    x, y = [step for step, _ in points], [value for _, value in points]
     dots = {"mode": "markers", "marker": {"color": _hue(run, boundary), "size": 4.5, "opacity": 0.6}}
     traces = [_of_boundary(run, boundary, x, y, panel=panel, showlegend=panel == 1) | dots]
-    if limits := thin([row for row in rows if row.get(limit)]):
-        x, y = [row["step"] for row in limits], [row[limit] for row in limits]
+    if limits := thin([(step, most) for step, most in rows.points(limit) if most]):
+        x, y = [step for step, _ in limits], [most for _, most in limits]
         traces.append(_of_boundary(run, boundary, x, y, panel=panel, dash="dot", showlegend=False))
     return traces
 
 
-def _breaks(row: Row, key: str, limit: str) -> bool:
-    return row.get(limit) is not None and not abs(row[key]) <= row[limit]  # NaN breaks it too
-
-
-def _violations(bad: list[Row], key: str, panel: int, *, first: bool) -> Trace:
+def _violations(bad: list[tuple[int, float]], boundary: int, panel: int, *, first: bool) -> Trace:
     return {
         **{"type": "scatter", "mode": "markers", "name": "law broken", "legendgroup": "broken", "showlegend": first},
-        **{"x": [row["step"] for row in bad], "y": [abs(row[key]) for row in bad]},
+        **{"x": [step for step, _ in bad], "y": [value for _, value in bad]},
         "marker": {"color": RED, "size": 11, "symbol": "x"},
-        **{"text": [_label(row["boundary"]) for row in bad], "hovertemplate": "step %{x}: %{y:.3g}<br>%{text}"},
+        **{"text": [_label(boundary)] * len(bad), "hovertemplate": "step %{x}: %{y:.3g}<br>%{text}"},
         **axes(panel),
     }
 
@@ -204,8 +204,8 @@ def _violations(bad: list[Row], key: str, panel: int, *, first: bool) -> Trace:
 def _angle(run: Run) -> Figure:
     traces: list[Trace] = []
     for boundary, rows in run.boundaries.items():
-        if shown := thin([row for row in rows if row.get("angle_degrees") is not None]):
-            x, y = [row["step"] for row in shown], [row["angle_degrees"] for row in shown]
+        if shown := thin(list(rows.points("angle_degrees"))):
+            x, y = [step for step, _ in shown], [degrees for _, degrees in shown]
             traces.append(_of_boundary(run, boundary, x, y, showlegend=True))
     if not traces:
         why = f"Rule {run.rule} has no fixed feedback matrix in the shape of a weight matrix, so there is no angle."

@@ -14,7 +14,8 @@ from distfa.errors import RunDirError
 from distfa.experiment.collapse import BEFOREHAND
 from distfa.experiment.report import facts, findings, law, training
 from distfa.experiment.report.plots import INK, MAX_POINTS, Figure
-from distfa.experiment.report.records import Row, Run, read_run
+from distfa.experiment.report.record import Row
+from distfa.experiment.report.records import Run, read_run
 from distfa.experiment.report.timeline import timeline
 from distfa.files import write_whole
 

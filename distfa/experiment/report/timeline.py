@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from distfa.experiment.report.plots import Figure, Trace, panels
-from distfa.experiment.report.records import Row, Run
+from distfa.experiment.report.record import Row
+from distfa.experiment.report.records import Run
 
 _TITLE = "Timeline of a few steps"
 _KINDS = {

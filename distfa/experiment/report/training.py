@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from distfa.core.rules import BASELINE
 from distfa.experiment.report.plots import INK, MUTED, Figure, Trace, axes, colour, line, panels, thin
-from distfa.experiment.report.records import Row, Run
+from distfa.experiment.report.record import Row
+from distfa.experiment.report.records import Run
 
 _BLUE, _ORANGE = "#0072B2", "#E69F00"
 
@@ -17,14 +19,13 @@ def curves(run: Run) -> Figure:
     if not run.steps and not run.evals:
         return Figure(name="curves", title=title, see="The run ended before its first logged step.")
     keys = ["loss"]
-    if any(row.get("accuracy") is not None for row in run.steps + run.evals):
+    if any(figure is not None for figure in chain(run.steps.of("accuracy"), run.evals.of("accuracy"))):
         keys.append("accuracy")
     traces: list[Trace] = []
     for panel, key in enumerate(keys):
         for name, rows, hue in (("train", run.steps, _BLUE), ("test", run.evals, _ORANGE)):
-            shown = thin([row for row in rows if row.get(key) is not None])
-            if shown:
-                x, y = [row["step"] for row in shown], [row[key] for row in shown]
+            if shown := thin(list(rows.points(key))):
+                x, y = [step for step, _ in shown], [figure for _, figure in shown]
                 group = {"legendgroup": name, "showlegend": panel == 0}
                 traces.append(line(x, y, name, hue, panel=panel, **group))
     layout = panels(keys, columns=2)
