@@ -53,6 +53,10 @@ class Block(Protocol):
         """delta, from the teaching signal s (or, at the output layer, dLoss/dh)."""
         ...
 
+    def error(self, delta: Tensor, tape: Any) -> Tensor:
+        """e of an output layer, in the shape of h: what direct rules send (``distfa.core.elementwise``)."""
+        ...
+
     def back(self, delta: Tensor, tape: Any, stand_in: Stand, *, inside: bool = False) -> Tensor:
         """The input's vector-Jacobian product, shape of h_in, with ``stand_in`` in place of those weights.
 
@@ -79,7 +83,8 @@ class Block(Protocol):
         """Rows of direct feedback for the layer below: these rows taken back through the layer, as a mean over samples.
 
         Args:
-            feedback: (C, numbers of h_l at one position); None for the identity, which the output layer begins with.
+            feedback: (C, numbers of h_l at one position); None for the identity, with which the output layer
+                begins where its error does.
             tape: The tape of the samples to take the mean over.
             rank: How many directions span the rows, where they are many (``distfa.core.rows``).
         """

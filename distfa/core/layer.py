@@ -41,6 +41,7 @@ class _Kept:
     tape: Any
     updates: int
     message: Tensor | None = None
+    error: Tensor | None = None
 
 
 class Layer:
@@ -153,7 +154,7 @@ class Layer:
         return replace(scored, gradient=self._signal(scored.gradient))
 
     def output_delta(self, scored: Scored, part: Part) -> Tensor:
-        """delta_L, from e = dLoss/dh_L: the output layer always uses the exact error."""
+        """delta_L, from dLoss/dh_L: the output layer always uses the exact error."""
         self._taught = scored.gradient
         return self.block.start(scored.gradient, self._kept[part].tape)
 
@@ -188,7 +189,7 @@ class Layer:
             return self._message
         tape = None if part is None else self._kept[part].tape
         message = self.rule.emit(
-            delta,
+            self._error(delta, part) if self.rule.is_direct and part is not None else delta,
             self.ends.origin[boundary],
             self.block.weights(),
             lambda stand_in: self.block.back(delta, tape, stand_in, inside=self.ends.inside is not None),
@@ -352,6 +353,13 @@ class Layer:
         self.ends.descend(step, lr)
         self._has_gradient = False
 
+    def _error(self, delta: Tensor, part: Part) -> Tensor:
+        """e, from the output layer's delta; it is the same for all boundaries."""
+        kept = self._kept[part]
+        if kept.error is None:
+            kept.error = self.block.error(delta, kept.tape)
+        return kept.error
+
     def _seed(self, part: Part) -> int:
         return 0 if self.spec.plain else micro_batch_seed(self._recipe.seed, self.index, *part)
 
@@ -384,6 +392,7 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
             weights=tuple(weight.name for weight in spec.weights),
             mixing=frozenset(dict(module.named_parameters()).keys() - weights - keeping_apart(module)),
             positions=len(recipe.network.positions),
+            z_of=spec.z_of if rules.RULES[recipe.rule].is_direct else "",
             device=device,
         )
     given = module.state_dict()

@@ -52,6 +52,9 @@ class LinearBlock:
     def start(self, s: Tensor, tape: LinearTape) -> Tensor:
         return self._activation.backward(s, tape.z, tape.h)
 
+    def error(self, delta: Tensor, tape: LinearTape) -> Tensor:
+        return delta
+
     def back(self, delta: Tensor, tape: LinearTape, stand_in: Stand, *, inside: bool = False) -> Tensor:
         return delta @ stand_in.get(self._name, self._w)
 
@@ -67,8 +70,9 @@ class LinearBlock:
         return [(delta.t() @ tape.h_in).to(weight.dtype), *(delta.sum(0, dtype=b.dtype) for b in bias)]
 
     def pass_on(self, feedback: Tensor | None, tape: LinearTape, rank: int | None = None) -> Tensor:
-        slopes = self._activation.backward(torch.ones_like(tape.z), tape.z, tape.h).mean(0)
-        return slopes[:, None] * self._w if feedback is None else (feedback * slopes) @ self._w
+        if feedback is None:  # e is dLoss/dz
+            return self._w.clone()
+        return (feedback * self._activation.backward(torch.ones_like(tape.z), tape.z, tape.h).mean(0)) @ self._w
 
     def weights(self) -> dict[str, Tensor]:
         return {self._name: self._w}

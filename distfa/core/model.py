@@ -69,6 +69,8 @@ class LayerSpec:
         rectified: Whether a number of h_l that is 0 lets no error through, because a ReLU made it.
         linear_in: Whether only reshaping and pooling come before its only weight, so that the layer below finds its
             potential in that weight.
+        z_of: Of a last layer that is not plain: the Linear or Conv that gives z_L, from which direct rules send their
+            error; empty if they send dLoss/d(output) (``distfa.core.elementwise``).
     """
 
     key: str
@@ -89,6 +91,7 @@ class LayerSpec:
     neurons: int = 1
     rectified: bool = False
     linear_in: bool = False
+    z_of: str = ""
 
     @property
     def activation_known(self) -> bool:

@@ -23,10 +23,14 @@ _KEEPS_ITS_NUMBERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm
 
 @dataclass(kw_only=True)
 class ModuleTape:
-    """The graph of a micro-batch, from ``x`` to ``out``; ``h_in`` and ``h`` are the same numbers without the graph."""
+    """The graph of a micro-batch, from ``x`` to ``out``; ``h_in`` and ``h`` are the same numbers without the graph.
+
+    ``z`` is where the error of an output layer begins: in the graph, or ``out`` itself.
+    """
 
     x: Tensor
     out: Tensor
+    z: Tensor
     h_in: Tensor
     h: Tensor
     own: list[Tensor | None] = field(
@@ -46,6 +50,7 @@ class ModuleBlock:
         mixing: Names of the parameters that mix numbers on the way back and are no weights: feedback that stands in for
             the weights lets the error through them unchanged, so the run must not have such feedback.
         positions: How many axes of the output, after the axis of samples, are positions of a sequence.
+        z_of: Name of the module whose output is z_L; empty where the error begins at the output.
         device: Where to compute.
     """
 
@@ -59,6 +64,7 @@ class ModuleBlock:
         weights: tuple[str, ...] = (),
         mixing: frozenset[str] = frozenset(),
         positions: int = 0,
+        z_of: str = "",
         device: torch.device | str = "cpu",
     ) -> None:
         self._key = next(iter(module._modules))
@@ -86,6 +92,9 @@ class ModuleBlock:
         frozen = {name: b for name, b in self._module.named_buffers() if name in weights}
         self._weights = {name: (self._parameters | frozen)[name].data for name in weights}
         self._swap = Swap(self._parameters | frozen)
+        self._z: Tensor | None = None
+        if z_of:
+            self._module.get_submodule(z_of).register_forward_hook(self._keep_z)
         self._attributes = Attributes(self._module)
         self._seeding = Seeding(self._module, device)
 
@@ -104,10 +113,17 @@ class ModuleBlock:
         kept = unchanged(self._module) if aside else nullcontext()
         with kept, self._swap.recording(), self._seeding.drawing_from(seed):
             out = self._module(x)
-        return ModuleTape(x=x, out=out, h_in=h_in, h=_whole(out.detach()))
+        z, self._z = out if self._z is None else self._z, None
+        return ModuleTape(x=x, out=out, z=z, h_in=h_in, h=_whole(out.detach()))
 
     def start(self, s: Tensor, tape: ModuleTape) -> Tensor:
         return s.view(tape.out.shape)
+
+    def error(self, delta: Tensor, tape: ModuleTape) -> Tensor:
+        if tape.z is tape.out:
+            return delta
+        (found,) = self._differentiate(delta, tape, [tape.z])
+        return torch.zeros_like(delta) if found is None else _whole(found).view(delta.shape)
 
     def back(self, delta: Tensor, tape: ModuleTape, stand_in: Stand, *, inside: bool = False) -> Tensor:
         with self._swap.standing_in(stand_in):
@@ -138,11 +154,12 @@ class ModuleBlock:
         return [torch.zeros_like(master) if g is None else g.to(master.dtype) for g, master in pairs]
 
     def pass_on(self, feedback: Tensor | None, tape: ModuleTape, rank: int | None = None) -> Tensor:
-        outer, inner = tape.out.shape[: 1 + self._positions], tape.out.shape[1 + self._positions :]
-        signs = signs_of(outer).to(tape.out).view(*outer, *[1] * len(inner))
+        end = tape.z if feedback is None else tape.out
+        outer, inner = end.shape[: 1 + self._positions], end.shape[1 + self._positions :]
+        signs = signs_of(outer).to(end).view(*outer, *[1] * len(inner))
 
         def back(row: Tensor) -> Tensor:
-            (down,) = torch.autograd.grad(tape.out, [tape.x], signs * row.view(inner), retain_graph=True)
+            (down,) = torch.autograd.grad(end, [tape.x], signs * row.view(inner), retain_graph=True)
             own = signs.view(*outer, *[1] * (down.dim() - len(outer))) * down
             return own.mean(tuple(range(len(outer)))).flatten()
 
@@ -151,7 +168,7 @@ class ModuleBlock:
         outputs, (only, *more) = math.prod(inner), [*self._module.children()]
         if outputs > rows.MANY and type(only) is nn.Linear and not more:
             return only.weight.detach().to(self._signals)  # the same for every sample and position
-        return rows.identity(outputs, tape.out, back)
+        return rows.identity(outputs, end, back)
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self._weights)
@@ -182,6 +199,11 @@ class ModuleBlock:
         if given.dtype == buffer.dtype:
             return buffer
         return given if torch.equal(given.to(buffer.dtype), buffer) else buffer.to(given.dtype)
+
+    def _keep_z(self, module: nn.Module, args: object, z: Tensor) -> Tensor:
+        """Keep z; what comes after it gets a copy, since it may change that in place."""
+        self._z = z
+        return z.clone()
 
     def _trained_now(self) -> list[Tensor]:
         return [self._parameters[name] for name in self.trained]

@@ -17,6 +17,7 @@ from torch import nn
 from distfa.core.activations import Activation, from_module
 from distfa.core.admit import Group, admit, require_sequential
 from distfa.core.attributes import copied
+from distfa.core.elementwise import z_of
 from distfa.core.model import LayerSpec, Network, Shape, Weight, plain_layer
 from distfa.core.parameters import JOINING, keeping_apart, weights_of
 from distfa.core.trial import tried
@@ -77,6 +78,9 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
         raise ModelError(
             "every parameter of the model is frozen, so there is nothing to train; set requires_grad on some"
         )
+    if len(layers) > 1 and not layers[-1].plain:
+        last = copied(layer_module(groups[-1]), "the last layer")
+        layers[-1] = replace(layers[-1], z_of=z_of(last, leaves([*last.named_children()]), layers[-1].input_shape))
     if not shape:
         raise ModelError("the last layer gives one number a sample without an axis; let it give (1,) or more")
     return Network(tuple(layers), tokens=tokens)
