@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "distfa"
 LAYERS = [  # lowest first; a package imports from its own line and the lines above it
-    {"errors", "files", "version", "v1", "words"},
+    {"errors", "files", "streams", "version", "v1", "words"},
     {"models"},
     {"core"},
     {"codecs", "data"},
@@ -30,7 +30,7 @@ HOMES = {
     "typer": {p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")},
     "rich": {
         *(p.relative_to(ROOT).as_posix() for p in (ROOT / "cli").glob("*.py")),
-        *("experiment/lines.py", "experiment/progress.py", "experiment/trainer.py"),
+        *("experiment/lines.py", "experiment/progress.py"),
     },
     "pydantic": {
         *(f"experiment/spec/{name}.py" for name in ("schema", "loading", "explaining")),

@@ -38,6 +38,7 @@ from distfa.cli import (
 )
 from distfa.cli.output import error
 from distfa.errors import DistfaError
+from distfa.streams import unbroken
 from distfa.version import __version__
 
 app = typer.Typer(
@@ -109,15 +110,30 @@ def main() -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):  # SIGTERM and a closed terminal end a run as Ctrl-C does
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
             signal.signal(ending, signal.default_int_handler)
+    with unbroken() as out:
+        try:
+            code = _carried_out()
+        finally:
+            out.flush()
+        if out.lost is not None and not code:
+            if not isinstance(out.lost, BrokenPipeError):  # a reader that goes, as head does, has seen enough
+                error(f"cannot write to stdout: {getattr(out.lost, 'strerror', None) or out.lost}")
+            code = 1
+    sys.exit(code)
+
+
+def _carried_out() -> int:
+    """Run the command; returns its exit code."""
     try:
         app()
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
     except DistfaError as exc:
         error(str(exc))
-        sys.exit(exc.exit_code)
-    except BrokenPipeError:
-        sys.exit(1)
+        return exc.exit_code
     except Exception as exc:
         if os.environ.get("DISTFA_DEBUG"):
             raise
         error(f"unexpected {type(exc).__name__}: {exc}; run it again with DISTFA_DEBUG=1 to see where, and report it")
-        sys.exit(1)
+        return 1
+    return 0

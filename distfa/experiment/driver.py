@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -16,8 +17,13 @@ def driver() -> dict[str, Any]:
 
 
 def locked(path: Path) -> IO[bytes] | None:
-    """The lock on a file, for the process that drives the run; None while another process has it."""
+    """The lock on a file, for the process that drives the run; None while another process has it.
+
+    Processes that are forked from this one do not keep it.
+    """
     file = path.open("r+b")
+    held = weakref.ref(file)
+    os.register_at_fork(after_in_child=lambda: _close(held()))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -47,6 +53,16 @@ def is_driven(path: Path, about: Mapping[str, Any]) -> bool:
     except OSError:
         return about.get("node") != platform.node() or _lives(about.get("pid"))
     return False
+
+
+def has_ended(about: Mapping[str, Any]) -> bool:
+    """Whether the process that ``driver`` named was on this machine and is gone."""
+    return about.get("node") == platform.node() and not _lives(about.get("pid"))
+
+
+def _close(file: IO[bytes] | None) -> None:
+    if file is not None:
+        file.close()
 
 
 def _lives(pid: int | None) -> bool:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from typing import IO, cast
+
 from rich.console import Console
 from rich.text import Text
 
+from distfa.streams import Unbroken
+
 _FULL = 0.6  # a line is broken after a comma if this share of it is used by then, else between two words
+
+
+def stderr() -> Console:
+    """A console on stderr that raises no error where that cannot be written."""
+    return Console(file=cast(IO[str], Unbroken(sys.stderr)))
 
 
 def say(

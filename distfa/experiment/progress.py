@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
 from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, Cut, EvalRecord, RenewalRecord, TimelineRecord
-from distfa.experiment.lines import say
+from distfa.experiment.lines import say, stderr
 from distfa.experiment.observing import Progress as RunProgress
 from distfa.runtime.phases import LOG
 from distfa.words import human_bytes
@@ -76,7 +75,7 @@ def counting(what: str, *, shown: bool = True, console: Console | None = None) -
     Yields:
         A function to call with how many samples are done, and of how many.
     """
-    console = console or Console(stderr=True)
+    console = console or stderr()
     shown = shown and console.is_terminal
     with _bar(console, shown=shown, wide=console.width >= _WIDE, transient=True) as bar:
         task = bar.add_task(what, total=None, figures="")
@@ -96,7 +95,7 @@ class ProgressBar:
 
     def __init__(self, starting: str, *, warns: bool = True, console: Console | None = None) -> None:
         self._warns = warns
-        self._console = console or Console(stderr=True)
+        self._console = console or stderr()
         self._starting, self._began = starting, time.monotonic()
         self._task: TaskID | None = None
         self._shown = 0.0
@@ -172,7 +171,6 @@ class ProgressBar:
         """Print a line, if there is no bar to show it."""
         if self._task is None:
             say(text, console=self._console)
-            sys.stderr.flush()
 
     def _warn(self, violations: list[str]) -> None:
         """Print the first few violations as they come."""

@@ -36,7 +36,7 @@ from distfa.core.model import Network
 from distfa.errors import RunDirError
 from distfa.experiment import strict_json
 from distfa.experiment.claim import cannot, claim, claim_new, require_room
-from distfa.experiment.driver import driver, is_driven, locked
+from distfa.experiment.driver import driver, has_ended, is_driven, locked
 from distfa.experiment.events import Events
 from distfa.experiment.host import host_facts
 from distfa.experiment.spec import RunSpec, load
@@ -120,9 +120,12 @@ class RunDir:
         if run_dir.about["status"] == "finished":
             raise RunDirError(f"the run in {path} has finished, so that nothing is left to go on with; start a new one")
         if not run_dir._take_lock():
+            pid, node = run_dir.about.get("pid"), run_dir.about.get("node")
             raise RunDirError(
-                f"the run in {path} is driven by another process (pid {run_dir.about.get('pid')} on "
-                f"{run_dir.about.get('node')}); end that first"
+                f"the run in {path} is held by a process that its driver left behind (pid {pid}, which has ended); "
+                f"find that with 'fuser {run_dir.metrics}' and end it"
+                if has_ended(run_dir.about)
+                else f"the run in {path} is driven by another process (pid {pid} on {node}); end that first"
             )
         run_dir._as_found = (run_dir._place / RUN).read_bytes()
         attempt = run_dir.about.get("attempt", 1) + 1

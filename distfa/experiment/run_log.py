@@ -43,13 +43,14 @@ class RunLog(logging.Handler):
             return
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
         line = {"time": at, "level": record.levelname.lower(), **said, "message": record.getMessage()}
-        with (
+        with (  # a full disk must not end the run
             contextlib.suppress(OSError),
-            self._path.open("a", encoding="utf-8") as file,
-        ):  # a full disk must not end the run
+            self._path.open("a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(strict_json.dumps(line) + "\n")
         if record.name != LOG.name and not _others() and logging.lastResort is not None:
-            logging.lastResort.handle(record)  # to stderr, as without this handler
+            with contextlib.suppress(OSError, ValueError):
+                logging.lastResort.handle(record)  # to stderr, as without this handler
 
 
 def _others() -> bool:

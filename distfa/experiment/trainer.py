@@ -30,6 +30,7 @@ from distfa.experiment.from_torch import is_of, optimizer_of, optimizer_settings
 from distfa.experiment.given import Wish, dataset_of, is_streamed
 from distfa.experiment.history import History, columns_of
 from distfa.experiment.layout import layout_of
+from distfa.experiment.lines import stderr
 from distfa.experiment.metrics import Scores, scores
 from distfa.experiment.observing import Observer
 from distfa.experiment.progress import ProgressBar
@@ -281,9 +282,7 @@ class Trainer:
     def _shows(self) -> bool:
         if self._verbose is not None:
             return self._verbose
-        from rich.console import Console
-
-        console = Console(stderr=True)
+        console = stderr()
         return console.is_terminal or console.is_jupyter
 
     def _spec_for(self, dataset: data.Dataset, described: dict[str, Any], earlier: int) -> RunSpec:

@@ -6,8 +6,10 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,37 @@ def test_without_locks_a_process_is_looked_for_where_it_can_be(tmp_path, monkeyp
     assert not is_driven(file, driver() | {"pid": gone.pid})
     assert is_driven(file, {"pid": gone.pid, "node": "another-machine"})
     assert not is_driven(tmp_path / "nothing", driver())
+
+
+def test_a_process_that_is_forked_from_the_driver_does_not_keep_the_lock(tmp_path):
+    """After the driver was killed, the run was 'driven by pid', which was dead, for as long as a child lived."""
+    run = create(tmp_path / "run")
+    ready, begun = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(begun, b".")
+        time.sleep(120)
+        os._exit(0)
+    try:
+        os.read(ready, 1)
+        assert is_driven(run.metrics, driver())
+        run._let_go()  # as the end of the driver does
+        assert read_about(tmp_path / "run")["status"] == "lost"
+        assert RunDir.reopen(tmp_path / "run").about["attempt"] == 2
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_lock_that_outlived_its_driver_is_told_as_that(tmp_path):
+    create(tmp_path / "run")._let_go()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about | {"pid": gone.pid}))
+    with (
+        (tmp_path / "run" / "metrics.jsonl").open("rb") as file,
+        pytest.raises(RunDirError, match=rf"its driver left behind \(pid {gone.pid}, which has ended\).*fuser"),
+    ):
+        fcntl.flock(file, fcntl.LOCK_EX)
+        RunDir.reopen(tmp_path / "run")
