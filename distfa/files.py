@@ -1,4 +1,7 @@
-"""Files that are written whole or not at all: to a temporary file in the same folder, flushed to disk, then moved."""
+"""Files that are written whole or not at all: to a temporary file in the same folder, flushed to disk, then moved.
+
+And where a relative path is when it is used from another folder.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,9 @@ def require_writable(path: Path, named: str, *, folder: bool = False) -> None:
             trial.write(bytes(_TRIAL_BYTES))
     except OSError as exc:
         raise UsageError(f"{named} is {path}, which cannot be written: {exc.strerror}; name another place") from exc
+
+
+def in_folder(path: str, folder: str) -> str:
+    """A relative path as one within a folder, if that is there; absolute paths and URLs stay as they are."""
+    relative = "://" not in path and "::" not in path and not os.path.isabs(os.path.expanduser(path))
+    return os.path.join(folder, path) if relative and os.path.isdir(folder) else path

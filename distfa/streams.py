@@ -20,7 +20,7 @@ class Unbroken:
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115: as long as this lives
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 (it lives as long as this does)
         self.lost: Exception | None = None
 
     def write(self, text: str) -> int:

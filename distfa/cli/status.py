@@ -27,7 +27,7 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
     the signals that wait for it, whom it waits for, and its last error.
 
     It reads only the run directory, so it can run anywhere that sees it. A run whose driver ended without saying so has
-    the status 'lost'; 'distfa train --resume RUN_DIR' goes on with it.
+    the status 'lost'; the last line says how to go on with it.
     """
     from distfa.experiment import strict_json
     from distfa.experiment.report.latest import Latest
@@ -50,7 +50,7 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
         if last := row["last_error"]:
             said = f"layer {row['layer']}, last error, in attempt {last['attempt']}: {last['error']}"
             say(said, style="red")
-    say(_advice(found, run_dir))
+    say(_advice(found))
 
 
 def _facts(latest: Latest) -> dict[str, Any]:
@@ -64,6 +64,7 @@ def _facts(latest: Latest) -> dict[str, Any]:
         "step": last["step"] if last else None,
         "sign_of_life_seconds": round(max(0.0, time.time() - _last_written(run.path)), 1),
         "checkpoint": _checkpoint(run),
+        "go_on": _how_to_go_on(run),
         "recoveries": about.get("recoveries", []),
         "error": about.get("error"),
         "layers": latest.layers(),
@@ -85,6 +86,13 @@ def _checkpoint(run: Described) -> int | None:
         return next(iter(shelf_of(run.path, run.about, asked=asked, began_with=asked).steps()), None)
     except CheckpointError:  # a place that this machine cannot open
         return None
+
+
+def _how_to_go_on(run: Described) -> str:
+    from distfa.experiment.from_python import how_to_go_on
+
+    model, data = ((run.spec.get(part) or {}).get("name", "") for part in ("model", "data"))
+    return how_to_go_on(run.path, model, data)
 
 
 def _headline(found: dict[str, Any]) -> str:
@@ -129,9 +137,9 @@ def _table(layers: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _advice(found: dict[str, Any], run_dir: Path) -> str:
+def _advice(found: dict[str, Any]) -> str:
     none = "no checkpoint yet" if found["status"] == "running" else "no checkpoint"
     kept = none if found["checkpoint"] is None else f"last checkpoint: step {found['checkpoint']:,}"
     if found["status"] in ("lost", "failed", "interrupted"):
-        return f"{kept}; to go on: distfa train --resume {run_dir}"
+        return f"{kept}; to go on: {found['go_on']}"
     return kept

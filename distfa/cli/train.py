@@ -138,33 +138,39 @@ def train(
         "run_dir": run_dir,
     }
     given: list[tuple[str, Any]] = [(key, value) for key, value in flags.items() if value is not None]
+    began: list[tuple[str, Any]] = []
     if resume is not None:
-        spec_path = _spec_of(resume, spec_path, run_dir)
-    spec = specs.load(spec_path, [*given, *(specs.parse_change(change) for change in changes or [])])
+        spec_path, began = _began_with(resume, spec_path, run_dir)
+    spec = specs.load(spec_path, [*began, *given, *(specs.parse_change(change) for change in changes or [])])
     _run_and_tell(spec, as_json=as_json, resume=resume)
 
 
-def _spec_of(resume: Path, spec_path: Path | None, run_dir: str | None) -> Path:
-    """The spec of the run that goes on."""
+def _began_with(resume: Path, spec_path: Path | None, run_dir: str | None) -> tuple[Path, list[tuple[str, Any]]]:
+    """The spec of the run that goes on, and what its relative paths mean now."""
     from distfa.experiment import run_dir as run_dirs
+    from distfa.models import user
 
     if spec_path is not None or run_dir is not None:
         raise SpecError(
             f"--resume {resume} goes on with that run's own spec in its own directory; leave out "
             + (f"the spec {spec_path}" if spec_path else f"--run-dir {run_dir}")
         )
-    run_dirs.read_about(run_dirs.located(resume))
-    return run_dirs.located(resume) / run_dirs.SPEC
+    where = run_dirs.located(resume)
+    about = run_dirs.read_about(where)
+    user.also_look_in(about.get("folder") or "")
+    directory = run_dirs.read_spec(where, about).data.dir
+    return where / run_dirs.SPEC, [] if directory is None else [("data.dir", directory)]
 
 
 def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     from distfa.cli.result import result_table
     from distfa.experiment import strict_json
+    from distfa.experiment.from_python import require_from_spec
     from distfa.experiment.progress import ProgressBar
     from distfa.experiment.run import run
-    from distfa.experiment.subject import require_from_spec, subject_for
+    from distfa.experiment.subject import subject_for
 
-    require_from_spec(spec)
+    require_from_spec(spec, resume=resume)
     dataset = spec.data.load()
     subject = subject_for(spec, dataset)
     network = subject.network

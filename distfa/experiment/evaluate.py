@@ -19,9 +19,10 @@ from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.checks import check
 from distfa.experiment.given import Wish, dataset_of
 from distfa.experiment.layout import layout_of
-from distfa.experiment.spec import ARRAYS, RunSpec, load
+from distfa.experiment.spec import ARRAYS, RunSpec
 from distfa.experiment.subject import Subject, raw_samples, subject_for, subject_of
 from distfa.experiment.weights import read_weights, reading_of
+from distfa.models import user
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,9 @@ def evaluate_run(
         SpecError: The run was trained on a model from Python and none is given.
     """
     path = run_dirs.located(run_dir)
-    about, spec = run_dirs.read_about(path), load(path / run_dirs.SPEC)
+    about = run_dirs.read_about(path)
+    spec = run_dirs.read_spec(path, about)
+    user.also_look_in(about.get("folder") or "")
     network, weights = replace(run_dirs.read_network(about), continued=False), read_weights(path)
     reading = reading_of(about)
     wish = Wish(

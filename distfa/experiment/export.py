@@ -21,6 +21,7 @@ from distfa.experiment.spec import GIVEN, load
 from distfa.experiment.subject import in_dtype
 from distfa.experiment.weights import read_weights
 from distfa.files import write_whole
+from distfa.models import user
 from distfa.words import not_among
 
 FORMATS = {"torch": ".pt2", "onnx": ".onnx"}
@@ -127,6 +128,7 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, dic
     """The model of a run for raw samples, two such samples, and what they mean."""
     about, weights = run_dirs.read_about(path), read_weights(path)
     network = run_dirs.read_network(about)
+    user.also_look_in(about.get("folder") or "")
     raw = about.get("inputs")
     if raw is None:
         raise RunDirError(f"{path} does not say how inputs are normalised; it is of an earlier version of distfa")

@@ -24,6 +24,7 @@ from distfa.experiment import run_log
 from distfa.experiment.attempt import Attempt
 from distfa.experiment.checks import check
 from distfa.experiment.collapse import lower_rate
+from distfa.experiment.from_python import how_to_go_on
 from distfa.experiment.observing import Observer
 from distfa.experiment.result import Result
 from distfa.experiment.spec import RunSpec, dump
@@ -109,7 +110,7 @@ def _to_its_end(
         run_dir.fail(status, str(failure), keep=keep, weights=attempt.rescued)
         if isinstance(failure, DistfaError) and done:
             where = f"\n  the metrics of {done} steps are kept in {run_dir.path}"
-            failure = type(failure)(f"{failure}{where}{_advice(kept, run_dir)}")
+            failure = type(failure)(f"{failure}{where}{_advice(kept, run_dir, spec)}")
         if isinstance(failure, Interrupted):
             failure.weights = attempt.rescued
         raise failure from exc
@@ -129,7 +130,8 @@ def _created(spec: RunSpec, network: Network, dataset: Dataset, about: dict[str,
     )
 
 
-def _advice(kept: int | None, run_dir: run_dirs.RunDir) -> str:
+def _advice(kept: int | None, run_dir: run_dirs.RunDir, spec: RunSpec) -> str:
     if kept is None:
         return ""
-    return f"\n  its last checkpoint is of step {kept}; to go on from there: distfa train --resume {run_dir.path}"
+    how = how_to_go_on(run_dir.path, spec.model.name, spec.data.name)
+    return f"\n  its last checkpoint is of step {kept}; to go on from there: {how}"

@@ -41,7 +41,7 @@ from distfa.experiment.events import Events
 from distfa.experiment.host import host_facts
 from distfa.experiment.spec import RunSpec, load
 from distfa.experiment.tensor_files import to_bytes
-from distfa.files import write_whole
+from distfa.files import in_folder, write_whole
 
 SPEC, RUN, METRICS, LOG = "spec.yaml", "run.json", "metrics.jsonl", "log.jsonl"
 WEIGHTS, LAST, CHECKPOINTS = "weights.safetensors", "last.safetensors", "checkpoints"
@@ -139,7 +139,7 @@ class RunDir:
         Raises:
             SpecError: It cannot be read.
         """
-        return load(self._place / SPEC)
+        return read_spec(self._place, self.about)
 
     def give_back(self) -> None:
         """Leave the directory as it was found, since the run cannot begin or go on; a new one is removed.
@@ -318,6 +318,19 @@ def read_about(path: Path) -> dict[str, Any]:
     if about.get("status") == "running" and not is_driven(path / METRICS, about):
         about["status"] = "lost"
     return about | {"result": strict_json.numbers(about.get("result"))}
+
+
+def read_spec(path: Path, about: Mapping[str, Any]) -> RunSpec:
+    """The spec that a run began with; data that it named by a relative path are in the folder where it began.
+
+    Raises:
+        SpecError: It cannot be read.
+    """
+    spec = load(path / SPEC)
+    if spec.data.dir is None:
+        return spec
+    data = spec.data.model_copy(update={"dir": in_folder(spec.data.dir, about.get("folder") or "")})
+    return spec.model_copy(update={"data": data})
 
 
 def read_network(about: Mapping[str, Any]) -> Network:

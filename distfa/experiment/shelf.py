@@ -8,7 +8,6 @@ goes on from such a one if it is of the same spec, model and data.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from distfa.errors import CheckpointError
 from distfa.experiment.checkpoint import Checkpoint, Store
 from distfa.experiment.run_dir import CHECKPOINTS
+from distfa.files import in_folder
 from distfa.runtime.worker import Snapshot
 
 Notes = Mapping[str, Any]
@@ -132,9 +132,3 @@ def shelf_of(
     below = [Store(place, keep=keep, run=run) for place in rooted]
     ordered = [*below, beside] if asked is not None else [beside, *below]
     return Shelf(run, ordered[0], ordered[1:], [Store(place, keep=keep) for place in rooted], same)
-
-
-def in_folder(place: str, folder: str) -> str:
-    """A relative path as one within a folder, if that is there; absolute paths and URLs stay as they are."""
-    relative = "://" not in place and "::" not in place and not Path(place).expanduser().is_absolute()
-    return os.path.join(folder, place) if relative and os.path.isdir(folder) else place

@@ -25,7 +25,8 @@ from distfa.core.split import group, layer_module, split
 from distfa.core.steps import AUDIT
 from distfa.data import Dataset
 from distfa.errors import LayerError, ModelError, SpecError
-from distfa.experiment.spec import ARRAYS, GIVEN, MLP, RunSpec
+from distfa.experiment.from_python import require_from_spec
+from distfa.experiment.spec import GIVEN, MLP, RunSpec
 from distfa.runtime.job import RawInputs, RawTargets
 from distfa.words import counted
 
@@ -153,24 +154,6 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
         torch.manual_seed(spec.seed)
         model = models.build(spec.model.name, dataset)
     return subject_of(to_dtype(model, _dtype(spec)), spec, dataset)
-
-
-def require_from_spec(spec: RunSpec) -> None:
-    """Refuse a spec that does not contain everything: that of a run from Python.
-
-    Raises:
-        SpecError: Its model or its data were objects in Python.
-    """
-    if spec.model.name == GIVEN:
-        raise SpecError(
-            "the spec is of a run from Python, whose model was an object there: train it there with "
-            "distfa.Trainer(model, spec), or write a function that makes it and set model.name=package.module:function"
-        )
-    if spec.data.name == ARRAYS:
-        raise SpecError(
-            "the spec is of a run from Python, whose data were arrays there and are not saved: train it there with "
-            "distfa.Trainer(model, spec).fit((x, y)), or save them as an .npz file and set data.name=npz and data.dir"
-        )
 
 
 def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:

@@ -44,10 +44,14 @@ def load(path: str) -> nn.Module:
     return model
 
 
+def also_look_in(folder: str) -> None:
+    """Let files in a folder be found, but shadow no installed package."""
+    if folder and folder not in sys.path and not (folder == os.getcwd() and "" in sys.path):
+        sys.path.append(folder)
+
+
 def _import(name: str, path: str) -> ModuleType:
-    here = os.getcwd()
-    if "" not in sys.path and here not in sys.path:
-        sys.path.append(here)
+    also_look_in(os.getcwd())
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)

@@ -1,9 +1,14 @@
 """``distfa status``: who drives a run, where it can go on, where its layers are."""
 
 import json
+import sys
 
+import numpy as np
 from commands import here
+from runs import blobs
+from torch import nn
 
+import distfa
 from distfa.experiment.driver import locked
 
 TINY = ("--engine", "serial", "--set", "data.limit=200", "--set", "checkpoint.every=4", "--set", "checkpoint.seconds=0")
@@ -26,6 +31,46 @@ def test_a_finished_run_and_one_that_nobody_drives_any_more(tmp_path):
     assert told["sign_of_life_seconds"] < 60
     here("train", "--resume", "run", cwd=tmp_path)
     assert here("status", "run", cwd=tmp_path).stdout.startswith("finished, attempt 2, ")
+
+
+def test_a_run_from_python_goes_on_there_and_both_commands_say_how(tmp_path):
+    """``status`` once recommended --resume, which was refused."""
+    x, y = blobs(12, 5, 40)
+    where = tmp_path / "run"
+    distfa.Trainer(nn.Sequential(nn.Linear(12, 5)), engine="serial", epochs=1, run_dir=str(where)).fit((x, y))
+    about = json.loads((where / "run.json").read_text())
+    (where / "run.json").write_text(json.dumps(about | {"status": "running"}))
+    said = here("status", where, cwd=tmp_path).stdout
+    assert f"to go on: Trainer(model, ...).fit(train, test, resume={str(where)!r})" in said
+    done = here("train", "--resume", where, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert f"go on with it there, by Trainer(model, ...).fit(train, test, resume={str(where)!r})" in done.stderr
+
+
+def test_a_run_goes_on_and_is_used_from_another_folder_whatever_relative_paths_it_has(tmp_path):
+    x, y = blobs(12, 5, 80)
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    np.savez(tmp_path / "here" / "samples.npz", train_x=x[:60], train_y=y[:60], test_x=x[60:], test_y=y[60:])
+    (tmp_path / "here" / "own_net_of_status.py").write_text(
+        "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Linear(12, 7), nn.ReLU(), nn.LayerNorm(7), "
+        "nn.Linear(7, 5))\n"
+    )
+    own = ("--data", "npz", "--data-dir", "samples.npz", "--model", "own_net_of_status:make", "--run-dir", "run")
+    here("train", *TINY, *own, "--set", "checkpoint.dir=kept", "--epochs", 3, cwd=tmp_path / "here")
+    run = tmp_path / "here" / "run"
+    about = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(about | {"status": "running"}))
+    weights = (run / "weights.safetensors").read_bytes()
+    sys.path.remove(str(tmp_path / "here"))
+    there = {"cwd": tmp_path / "there"}
+    assert "last checkpoint: step 4" in here("status", "../here/run", **there).stdout
+    here("train", "--resume", "../here/run", **there)
+    assert json.loads((run / "run.json").read_text())["attempt"] == 2
+    assert (run / "weights.safetensors").read_bytes() == weights
+    assert "20 samples" in here("eval", "../here/run", **there).stdout
+    here("export", "../here/run", **there)
+    assert not list((tmp_path / "there").iterdir())
 
 
 def test_a_stall_is_told_as_who_waits_for_whom_with_the_last_error_of_each_layer(tmp_path):
