@@ -18,11 +18,12 @@ from distfa.core.probe import ProbeRecord
 from distfa.core.records import AuditRecord, Cut, EvalRecord, RenewalRecord, TimelineRecord
 from distfa.experiment.lines import say, stderr
 from distfa.experiment.observing import Progress as RunProgress
-from distfa.runtime.phases import LOG
+from distfa.runtime.phases import LOG, Up
 from distfa.words import human_bytes
 
 _QUIET = ProbeRecord | TimelineRecord | RenewalRecord | AuditRecord | Cut
 _REFRESH_SECONDS = 0.1
+_LINE_SECONDS = 10.0  # between lines about a long start
 _WARNINGS = 3
 _WIDE = 110  # columns that are enough for everything
 
@@ -31,17 +32,20 @@ class Phases(logging.Handler):
     """What a start waits for, and how long each part of it took.
 
     Args:
-        say: Called with the part that begins.
+        say: Called with the part that begins or goes on, and how far it is; None when it begins.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str, Up | None], None]) -> None:
         super().__init__()
         self._say, self._parts = say, list[tuple[str, float]]()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A part begins."""
-        self._parts.append((record.getMessage(), time.monotonic()))
-        self._say(record.getMessage())
+        """A part begins or goes on."""
+        up: Up | None = getattr(record, "up", None)
+        if up is None:
+            self._parts.append((record.getMessage(), time.monotonic()))
+        if self._parts:
+            self._say(self._parts[-1][0], up)
 
     def told(self) -> str:
         """`` (Ray 4.0 s, layer processes 6.1 s)``; empty if no part was reported."""
@@ -124,9 +128,16 @@ class ProgressBar:
             self._bar.refresh()  # a notebook keeps what was shown last
         self._bar.stop()
 
-    def _say_phase(self, what: str) -> None:
+    def _say_phase(self, what: str, up: Up | None) -> None:
+        """Show the part that a start waits for: how many layers are up, and how long the others may still take."""
         if self._task is not None:
-            self._bar.update(self._task, description=f"starting: {what}")
+            if up is None:
+                self._bar.reset(self._task, total=None, description=f"starting: {what}", figures="")
+            else:
+                self._bar.update(self._task, total=up.of, completed=up.done, figures=f"{up.done}/{up.of} layers")
+        elif up is not None and time.monotonic() - self._shown >= _LINE_SECONDS and up.seconds >= _LINE_SECONDS:
+            self._shown = time.monotonic()
+            self._say(f"{what}: {up}")
 
     def __call__(self, progress: RunProgress) -> None:
         """Show where the run is."""
@@ -136,6 +147,9 @@ class ProgressBar:
         self._found = len(progress.tally.findings)
         if record is None:
             goes_on = f"; going on from step {progress.tally.steps:,}" if progress.tally.steps else ""
+            self._shown = 0.0
+            if self._task is not None:
+                self._bar.reset(self._task, total=progress.steps, figures="")
             self._say(f"ready after {time.monotonic() - self._began:.1f} s{self._phases.told()}{goes_on}")
         if isinstance(record, EvalRecord):
             self._say_epoch(record, progress)

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime.faults import Fault
 from distfa.runtime.gauges import LayerGauges
 from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.runtime.phases import awaited
 from distfa.runtime.ray_errors import translate
 from distfa.runtime.worker import LayerWorker, Snapshot, Status
 from distfa.transport.grpc_transport import GrpcTransport
@@ -193,7 +194,7 @@ def all_of(asked: Mapping[int, Future[Any]], what: str, limit_seconds: float) ->
         DistfaError: A layer raised it; the message has the layer's number.
         LayerLost: A layer did not answer in time.
     """
-    _, late = wait(asked.values(), timeout=limit_seconds)
+    late = awaited(asked.values(), limit_seconds)
     for layer, future in asked.items():
         if future not in late and (error := future.exception()) is not None:
             if isinstance(error, LayerLost | ClusterError):

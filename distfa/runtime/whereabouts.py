@@ -16,6 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from distfa.errors import LayerLost
 from distfa.runtime.layer_actor import all_of
+from distfa.runtime.phases import goes_on
 from distfa.runtime.survey import Facts, surveyor
 
 _LOOK_SECONDS = 1.0  # seconds between checks of where the reservations are
@@ -62,7 +63,7 @@ def found(
         DistfaError: Something went wrong at a layer.
         LayerLost: A layer did not answer in time; the message names its node.
     """
-    give_up = time.monotonic() + limit_seconds
+    began = time.monotonic()
     where: dict[int, Spot | None] = {}
     asked: dict[int, Future[Found]] = {}
     while True:
@@ -70,7 +71,9 @@ def found(
         for layer in layers:
             if layer not in asked or now.get(layer, where[layer]) != where[layer]:
                 where[layer], asked[layer] = now.get(layer), ask(layer)
-        left = give_up - time.monotonic()
+        seconds = time.monotonic() - began
+        left = limit_seconds - seconds
+        goes_on(sum(answer.done() for answer in asked.values()), len(asked), seconds, limit_seconds)
         done, late = wait(asked.values(), timeout=max(0.0, min(_LOOK_SECONDS, left)), return_when=FIRST_EXCEPTION)
         if not late or any(answer.exception() for answer in done):
             return all_of({layer: answer for layer, answer in asked.items() if answer in done}, "answer", 0.0)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 
 import pytest
 from commands import here
@@ -22,7 +23,7 @@ from distfa.experiment.result import Result
 from distfa.experiment.run import run
 from distfa.experiment.spec import parse, parse_change
 from distfa.experiment.subject import subject_for
-from distfa.runtime.phases import LOG, begins
+from distfa.runtime.phases import LOG, awaited, begins, goes_on
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -59,15 +60,48 @@ def test_an_evaluation_shows_its_samples_and_the_time_left_in_a_terminal_and_not
 
 
 def test_a_start_says_what_it_waits_for():
-    said: list[str] = []
-    phases = Phases(said.append)
+    said = []
+    phases = Phases(lambda what, up: said.append((what, up and str(up))))
     LOG.addHandler(phases)
     LOG.setLevel("INFO")
     begins("Ray")
     begins("layer processes")
+    goes_on(0, 8, 10.0, 120.0)
+    goes_on(2, 8, 20.0, 120.0)
     LOG.removeHandler(phases)
-    assert said == ["Ray", "layer processes"]
+    assert said == [
+        ("Ray", None),
+        ("layer processes", None),
+        ("layer processes", "0 of 8 are up after 10 s, at most 110"),
+        ("layer processes", "2 of 8 are up after 20 s, about 60 s left, at most 100"),
+    ]
     assert re.fullmatch(r" \(Ray \d+\.\d s, layer processes \d+\.\d s\)", phases.told())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_long_start_shows_how_many_layers_are_up_and_how_long_the_others_take(terminal):
+    """A start of 130 s said 'layers', and nothing else until it was over."""
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=terminal, force_jupyter=False)
+    with ProgressBar("starting 32 layers on Ray", console=console) as bar:
+        begins("layers")
+        for done, seconds in ((0, 1.0), (3, 12.0), (4, 13.0), (32, 90.0)):
+            goes_on(done, 32, seconds, 120.0)
+            bar._bar.refresh()
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", out.getvalue())]
+    assert max(map(len, lines)) <= 80
+    if terminal:
+        assert [n for n in (0, 3, 4, 32) if any("starting: layers" in l and f"{n}/32 layers left" in l for l in lines)]
+    else:
+        told = "layers: 3 of 32 are up after 12 s, about 116 s left, at most 108"
+        assert [line for line in lines if line] == ["starting 32 layers on Ray", told]  # the next one is due 10 s later
+
+
+def test_answers_are_awaited_until_the_limit_and_those_that_are_late_are_named():
+    there, missing = Future(), Future()
+    there.set_result(1)
+    assert awaited([there, missing], 0.05) == {missing}
+    assert awaited([there], 60.0) == set()
 
 
 @pytest.mark.parametrize(("rule", "compared"), [("bp", False), ("dfa", True)])
