@@ -25,6 +25,7 @@ Frozen = tuple[Any, ...]
 
 _PLAIN = (type(None), bool, int, float, str)
 _SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque}
+_OF_TORCH = (torch.dtype, torch.device, torch.Size)
 _DEPTH = 6  # how deep objects within objects are looked into
 _LIBRARIES = sys.stdlib_module_names | {"torch", "numpy", "distfa"}
 
@@ -57,6 +58,8 @@ def freeze(value: Any, known: frozenset[int] = frozenset(), *, depth: int = _DEP
         return ("array", isinstance(value, np.ndarray), value.dtype.str, tuple(value.shape), content)
     if kind in (bytes, complex):
         return (kind.__name__, value.hex() if isinstance(value, bytes) else repr(value))
+    if kind in _OF_TORCH:
+        return (kind.__name__, tuple(value) if kind is torch.Size else str(value).removeprefix("torch."))
     if kind is torch.Generator:
         return ("torch", value.get_state())
     if isinstance(value, random.Random):
@@ -106,6 +109,8 @@ def thaw(frozen: Frozen, into: Any = None) -> Any:
         return _thaw_array(frozen, into)
     if kind in ("bytes", "complex"):
         return bytes.fromhex(content) if kind == "bytes" else complex(content)
+    if kind in ("dtype", "device", "Size"):
+        return getattr(torch, content) if kind == "dtype" else getattr(torch, kind)(content)
     if kind in ("torch", "python", "numpy"):
         return _thaw_generator(kind, content, into)
     if kind in ("dict", "object"):
