@@ -15,16 +15,13 @@ from distfa.bench.pace import paced
 from distfa.bench.task import read
 from distfa.core import rules
 from distfa.core.ledger import LedgerRecord
-from distfa.core.order import Batch, batches
-from distfa.core.recipe import Recipe
-from distfa.core.routes import links
+from distfa.core.order import batches
 from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.experiment.observing import Progress
 from distfa.experiment.run import run
 from distfa.experiment.spec import RunSpec, parse
 from distfa.experiment.subject import subject_for
-from distfa.transport.message import Direction
 from distfa.words import KB
 
 INITS = ("aligned", "random")
@@ -124,7 +121,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
         result, _ = run(kept, network, dataset, model=subject.model, observer=watch)
     alignment, counted, recipe = result.alignment or {}, result.bytes["total"], spec.recipe(network)
     steps = list(batches(recipe, len(dataset.train_x)))
-    sent = counted["up_payload"] + counted["down_payload"] or _payload_bytes(recipe, steps)
+    sent = counted["up_payload"] + counted["down_payload"]
     return {
         "test_accuracy": 100 * (result.test_accuracy or 0.0),
         "test_loss": result.test_loss,
@@ -158,18 +155,6 @@ def _beside(raw: list[over_seeds.Figures]) -> list[str]:
         if rule == _TORCH and (rules.BASELINE, seed) in losses
     ]
     return [f"plain torch and {rules.BASELINE} end at most {max(apart):.2g} apart in test loss"] if apart else []
-
-
-def _payload_bytes(recipe: Recipe, steps: Sequence[Batch]) -> int:
-    """Payload up and down, over all boundaries and steps, with renewals: what a wire without a codec would count."""
-    rule, numbers = rules.build(recipe), 0
-    renewals = sum(rule.renews(batch.step) for batch in steps)
-    for link in links(recipe):
-        if link.direction in (Direction.UP, Direction.DOWN):
-            numbers += link.columns * sum(batch.rows for batch in steps)
-        elif link.direction is Direction.RENEWAL:
-            numbers += link.columns * recipe.network.outputs * renewals
-    return numbers * recipe.signal_dtype.itemsize
 
 
 def _row(runs: list[over_seeds.Figures]) -> over_seeds.Figures:

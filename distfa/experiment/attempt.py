@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from distfa.errors import CheckpointError, DistfaError, LayerError, LayerLost, T
 from distfa.experiment import collapse, engines, notes, run_log
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.checkpoint import Checkpoint
+from distfa.experiment.computed_bytes import computed_bytes
 from distfa.experiment.engines import entered
 from distfa.experiment.going_on import GoingOn
 from distfa.experiment.nothing_to_learn import nothing_to_learn
@@ -309,15 +311,11 @@ class Attempt:
         """Bytes per boundary so far, and what bp would have sent for the same rows."""
         recipe, rows = self._job.recipe, self.tally.train_rows
         up, down = self._job.codec(Direction.UP), self._job.codec(Direction.DOWN)
-        return [
-            row
-            | {
-                "bp_payload": bp_payload(
-                    recipe, row["boundary"], rows=rows, up=up, down=down, sent_up=row["up_payload"]
-                )
-            }
-            for row in entered(self._engine).boundary_bytes()
-        ]
+        sent = entered(self._engine).boundary_bytes()
+        if sent is None:
+            sent = computed_bytes(recipe, rows=rows, renewals=self.tally.renewals, up=up, down=down)
+        by_bp = partial(bp_payload, recipe, rows=rows, up=up, down=down)
+        return [row | {"bp_payload": by_bp(row["boundary"], sent_up=row["up_payload"] or 0)} for row in sent]
 
     def _result(self, boundaries: list[dict[str, Any]], facts: dict[str, object]) -> Result:
         recipe, tally = self._job.recipe, self.tally

@@ -48,8 +48,8 @@ class Engine(Protocol):
         """The weights, under the keys of the user's model."""
         ...
 
-    def boundary_bytes(self) -> list[dict[str, int]]:
-        """What training has put on the wire so far, one row per boundary."""
+    def boundary_bytes(self) -> list[dict[str, Any]] | None:
+        """What training has put on the wire so far, one row per boundary; None if there is no wire."""
         ...
 
     def facts(self) -> dict[str, Any]:
@@ -134,9 +134,8 @@ class SerialEngine:
         """The weights, on the CPU."""
         return {key: value.cpu() for key, value in entered(self._trainer).state().items()}
 
-    def boundary_bytes(self) -> list[dict[str, int]]:
-        """Nothing travels here; only what had travelled before the step it goes on with."""
-        return boundary_bytes(self._begin.traffic, self._recipe.network.boundaries)
+    def boundary_bytes(self) -> None:
+        """Nothing travels here."""
 
     def facts(self) -> dict[str, Any]:
         """There is nothing else to know."""
@@ -244,7 +243,7 @@ class RayEngine:
         """Cause it in the layer's process, on whatever node."""
         self._run.harm(layer, fault)
 
-    def boundary_bytes(self) -> list[dict[str, int]]:
+    def boundary_bytes(self) -> list[dict[str, Any]] | None:
         """What the layers have sent so far."""
         return boundary_bytes(self.coordinator.traffic(), self._job.recipe.network.boundaries)
 

@@ -177,7 +177,7 @@ class ProgressBar:
         if tally.train_accuracy is not None:
             parts.append(f"acc {tally.train_accuracy:.1%}")
         if self._wide:
-            moved = sum(row["up_payload"] + row["down_payload"] for row in progress.boundaries())
+            moved = sum(row["up_payload"] + row["down_payload"] for row in progress.boundaries() if row["up_message"])
             parts += [f"{tally.samples_per_second:,.0f} samples/s", *([human_bytes(moved)] if moved else [])]
         return "  ".join(parts)
 

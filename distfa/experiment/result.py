@@ -39,8 +39,8 @@ class Result:
         samples_per_second: Training rows divided by training time, without evaluation and start.
         wall_seconds: Time of the whole run.
         startup_seconds: Time until the first step.
-        bytes: Training traffic: ``boundaries``, one row each, and ``total``; ``bp_payload`` is what bp would have sent,
-            None if a run without traffic cannot know it.
+        bytes: Training traffic: ``boundaries``, one row each, and ``total``; ``bp_payload`` is what bp would have sent.
+            Of a run in one process payloads are computed, and None is what is not known there.
         schedule: ``sync`` or ``async``.
         ledger: How many entries the conservation ledger has, how many signals were compared by digest, how many of
             these broke the law, and the first that did.
@@ -259,7 +259,7 @@ def bp_payload(recipe: Recipe, boundary: int, *, rows: int, up: Codec, down: Cod
         rows: Training rows of the whole run.
         up: Codec of activations.
         down: Codec of error messages.
-        sent_up: Payload bytes the run has sent up; 0 where nothing travels.
+        sent_up: Payload bytes the run has sent up; 0 if that is not known.
 
     Returns:
         None if it is not known: ``up`` makes messages of varying length and the run has sent none, or ``down``

@@ -95,7 +95,7 @@ def _by_chance(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
 
 def _sent(run: Run) -> int:
     total = run.result.get("bytes", {}).get("total") or {}
-    return int(total.get("up_payload", 0)) + int(total.get("down_payload", 0))
+    return (total.get("up_payload") or 0) + (total.get("down_payload") or 0) if total.get("up_message") else 0
 
 
 def _table(runs: Sequence[Run], names: Sequence[str]) -> str:

@@ -51,7 +51,9 @@ def _lawful(run: Run) -> str:
 
 def _bytes(run: Run) -> str:
     total = run.result.get("bytes", {}).get("total") or {}
-    sent = total.get("up_payload", 0) + total.get("down_payload", 0)
+    if run.engine == "serial" or not total:
+        return ""
+    sent = total["up_payload"] + total["down_payload"]
     if not sent:
         return ""
     said = f"Its layers sent each other {human_bytes(sent)}"

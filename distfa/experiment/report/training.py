@@ -89,7 +89,7 @@ def traffic(run: Run) -> Figure:
         return Figure(
             name="traffic", title=title, see="Bytes are counted at the end of a run, and this one did not finish."
         )
-    if not any(row["up_payload"] or row["down_payload"] for row in rows):
+    if run.engine == "serial" or not any(row["up_payload"] or row["down_payload"] for row in rows):
         return Figure(
             name="traffic", title=title, see=f"Engine {run.engine} runs in one process, so no bytes were sent."
         )
