@@ -29,6 +29,7 @@ from distfa.cli import (
     export,
     launch,
     plan,
+    predict,
     report,
     rules,
     spec,
@@ -54,6 +55,7 @@ app = typer.Typer(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "train": train.train,
     "eval": evaluate.evaluate,
+    "predict": predict.predict,
     "export": export.export,
     "doctor": doctor.doctor,
     "spec": spec.spec,

@@ -35,7 +35,7 @@ def conform(
         reading: What the first fit fixed.
         convolves: Whether the network begins with a convolution, so that signals (T, C) may have their channels last.
         normalised: Whether its samples are normalised already; None: as their numbers say.
-        targets: Whether it has targets; if not, they are left as they are.
+        targets: Whether it has targets; if not, zeros in their form stand in for them.
 
     Raises:
         DataError: It does not fit the reading.
@@ -57,10 +57,8 @@ def conform(
     if len(dataset.test_x) and not equal((mean, std), other):  # one of the splits is normalised already
         test_x = (dataset.test_x - other[0]) / other[1] * std + mean
         dataset = dataclasses.replace(dataset, test_x=test_x.astype(np.float32))
-    if targets:
-        dataset = _with_targets(dataset, reading)
     return dataclasses.replace(
-        dataset,
+        _with_targets(dataset, reading, known=targets),
         mean=mean,
         std=std,
         outputs=reading.outputs,
@@ -187,9 +185,19 @@ def _without_ones(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1)
 
 
-def _with_targets(dataset: Dataset, reading: Reading) -> Dataset:
-    read = [_targets(y, dataset.class_names, reading, f"{where}y") for where, _, y in _splits(dataset)]
-    return dataclasses.replace(dataset, train_y=read[0], test_y=read[1])
+def _with_targets(dataset: Dataset, reading: Reading, *, known: bool) -> Dataset:
+    def read(where: str, y: Array) -> Array:
+        return _targets(y, dataset.class_names, reading, f"{where}y") if known else _blank(len(y), reading)
+
+    first, second = (read(where, y) for where, _, y in _splits(dataset))
+    return dataclasses.replace(dataset, train_y=first, test_y=second)
+
+
+def _blank(rows: int, reading: Reading) -> Array:
+    """Targets that are not known."""
+    if not reading.labels:
+        return np.zeros((rows, reading.outputs), np.float32)
+    return np.zeros(rows if reading.positions == 1 else (rows, reading.positions), np.int64)
 
 
 def _splits(dataset: Dataset) -> list[tuple[str, Array, Array]]:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from distfa import data
-from distfa.core.layer import Layer
-from distfa.core.model import Network
 from distfa.core.samples import Split
 from distfa.core.serial import evaluate
-from distfa.errors import DataError, RunDirError
-from distfa.experiment import run_dir as run_dirs
+from distfa.errors import DataError
 from distfa.experiment.checks import check
-from distfa.experiment.given import Wish, dataset_of
-from distfa.experiment.layout import layout_of
-from distfa.experiment.spec import ARRAYS, RunSpec
-from distfa.experiment.subject import Subject, raw_samples, subject_for, subject_of
-from distfa.experiment.weights import read_weights, reading_of
-from distfa.models import user
+from distfa.experiment.saved import saved
+from distfa.experiment.subject import raw_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,37 +64,14 @@ def evaluate_run(
         DataError: The data set cannot be read, or the run was trained on arrays and none are given.
         SpecError: The run was trained on a model from Python and none is given.
     """
-    path = run_dirs.located(run_dir)
-    about = run_dirs.read_about(path)
-    spec = run_dirs.read_spec(path, about)
-    user.also_look_in(about.get("folder") or "")
-    network, weights = replace(run_dirs.read_network(about), continued=False), read_weights(path)
-    reading = reading_of(about)
-    wish = Wish(
-        epochs=0,
-        seed=spec.seed,
-        tokens=None if reading is None else reading.tokens,
-        target=target,
-        floats=spec.loss in ("mse", "bce"),
-        layout=None if model is None else layout_of(model),
-        reading=reading,
-        normalised=normalised,
-    )
-    dataset = dataset_of(_dataset(spec, data_dir) if arrays is None else arrays, None, wish)
-    subject = _subject(spec, network, dataset, model)
-    check(spec.model_copy(update={"init": "random"}), subject, dataset)
+    run = saved(run_dir)
+    given = run.own_data(data_dir) if arrays is None else arrays
+    dataset = run.read(given, model, target=target, normalised=normalised)
+    subject = run.subject(dataset, model)
+    check(run.spec.model_copy(update={"init": "random"}), subject, dataset)
     wanted = split if arrays is None else "test" if len(dataset.test_x) else "train"
-    recipe, modules = spec.recipe(network), subject.modules
-    layers = [Layer(recipe, number, module=modules.get(number)) for number in range(1, len(network) + 1)]
-    try:
-        for layer in layers:
-            layer.block.load(weights)
-    except (KeyError, RuntimeError) as exc:
-        raise RunDirError(
-            f"{path / run_dirs.WEIGHTS} does not fit the layers ({exc}); it is not the file this run saved, or not of "
-            "this model"
-        ) from exc
-    inputs, targets = raw_samples(network, dataset)
+    recipe, layers = run.recipe, run.layers(subject)
+    inputs, targets = raw_samples(run.network, dataset)
     which = 0 if wanted == "train" else 1
     samples = Split(
         inputs=inputs.readers(recipe.dtype, layers[0].device)[which],
@@ -114,25 +83,9 @@ def evaluate_run(
     loss, correct, rows = evaluate(recipe, layers, samples, tick=lambda done: observer(done, of))
     accuracy = correct / (rows * dataset.positions) if dataset.classification else None
     return Evaluation(
-        run_dir=str(path),
+        run_dir=str(run.path),
         split="given" if arrays is not None else split,
         rows=rows,
         loss=loss,
         accuracy=accuracy,
     )
-
-
-def _subject(spec: RunSpec, network: Network, dataset: data.Dataset, model: nn.Module | None) -> Subject:
-    """What was trained: a network drawn from the seed, the model that is given, or the model of the spec."""
-    if network.seeded:
-        return Subject(network=network)
-    return subject_for(spec, dataset) if model is None else subject_of(model, spec, dataset)
-
-
-def _dataset(spec: RunSpec, data_dir: str | None) -> data.Dataset:
-    if spec.data.name == ARRAYS:
-        raise DataError(
-            "the run was trained on arrays from Python, which are not saved; evaluate it there with "
-            "distfa.evaluate(run_dir, arrays=(x, y))"
-        )
-    return spec.data.load(data_dir)

@@ -11,7 +11,7 @@ from distfa.cli import app
 from distfa.errors import UsageError
 
 READ = {("plan", "--cluster"), ("train", "--resume")}
-NEEDED = {"report": ["."], "export": ["."], "experiment": ["classes"]}
+NEEDED = {"report": ["."], "export": ["."], "experiment": ["classes"], "predict": [".", "x.npy"]}
 WRITTEN = [
     (words, option)
     for words, function in commands()
@@ -30,7 +30,15 @@ def test_every_file_that_a_command_writes_is_tried_before_the_work(words, option
 
 
 def test_all_of_them_are_found():
-    assert {words[0] for words, _ in WRITTEN} == {"bench", "experiment", "export", "launch", "plan", "report"}
+    assert {words[0] for words, _ in WRITTEN} == {
+        "bench",
+        "experiment",
+        "export",
+        "launch",
+        "plan",
+        "predict",
+        "report",
+    }
     assert len(WRITTEN) >= 14
 
 

@@ -1,0 +1,48 @@
+"""``distfa predict``: what a finished run says about new samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from distfa.cli import options
+
+
+def predict(
+    run_dir: options.RunDir,
+    samples: Annotated[
+        Path, typer.Argument(help="Raw samples: .npy, .npz (x, test_x, or its only array), or .csv with column names.")
+    ],
+    out: Annotated[
+        Path | None, options.outcome_file(help="A .npy file for the outputs themselves: logits, or quantities.")
+    ] = None,
+    normalised: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalised/--raw", help="Whether the samples are normalised already; if not given, as their numbers say."
+        ),
+    ] = None,
+    as_json: options.JsonObject = False,
+) -> None:
+    """Print the class of every sample, one a line, or its quantities.
+
+    Samples are read as the run read its own: normalised as it did, columns by their names, in any order.
+    """
+    from distfa.experiment import strict_json
+    from distfa.experiment.predict import predict_run, read_samples
+    from distfa.experiment.progress import counting
+
+    with counting("predicting", shown=not as_json) as observer:
+        found = predict_run(run_dir, read_samples(samples), normalised=normalised, observer=observer)
+    if as_json:
+        typer.echo(strict_json.dumps({"rows": len(found.outputs), "answers": found.answers}))
+    else:
+        typer.echo("\n".join(map(_line, found.answers)))
+    if out is not None:
+        found.save(out)
+
+
+def _line(answer: Any) -> str:
+    return ",".join(map(_line, answer)) if isinstance(answer, list) else str(answer)
