@@ -15,6 +15,10 @@ from torch import nn
 
 from distfa.core.activations import Activation
 
+ONE_LAYER = "one layer: no rule is at work, and training it is plain backpropagation"
+SEVERAL_LAYERS = (
+    "put its parts into the nn.Sequential as modules of their own: every module with parameters there becomes a layer"
+)
 Shape = tuple[int, ...]
 """Of one sample, without the axis of samples."""
 
@@ -196,6 +200,8 @@ class Network:
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)
         ]
+        if last == 1:
+            lines += ["", f"{ONE_LAYER}; {SEVERAL_LAYERS}"]
         return "\n".join(line.rstrip() for line in lines)
 
 

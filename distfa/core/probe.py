@@ -146,11 +146,13 @@ def carried(down: Tensor, start: Tensor, bound: float) -> Tensor:
         bound: As for ``sound``.
     """
     gains = _norms(down) / _norms(start)
-    return ~(gains <= bound * gains.nan_to_num().max())
+    most: Tensor = gains.nan_to_num().max()
+    return ~(gains <= bound * most)
 
 
 def _norms(rows: Tensor) -> Tensor:
-    return rows.double().flatten(1).norm(dim=1)
+    found: Tensor = rows.double().flatten(1).norm(dim=1)
+    return found
 
 
 def measure(

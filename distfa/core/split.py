@@ -72,6 +72,12 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
         spec = _plain(modules, shape if layers or along else None, key_before)
         if spec is None:
             spec = _tried(modules, len(layers) + 1, shape, tokens=tokens and not layers)
+        if not spec.outputs:
+            kinds = ", ".join(f"{name} {kind}" for name, kind in spec.modules)
+            raise ModelError(
+                f"layer {len(layers) + 1} ({kinds}) gives samples of shape {spec.output_shape}, without a number, so "
+                "that nothing goes on to the next layer; give it at least one output, or leave it out"
+            )
         layers.append(spec)
         shape, key_before = spec.output_shape, spec.key
     if not any(layer.trained for layer in layers):

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+from distfa.core.model import ONE_LAYER, SEVERAL_LAYERS
 from distfa.core.probe import LayerAlignment, ProbeRecord
 from distfa.core.records import EvalRecord, Record, StepRecord
 from distfa.core.rules.base import Rule
@@ -39,9 +40,7 @@ _LATE_STEPS, _LATE_SHARE = 200, 1 / 3  # before both no run is judged for not ha
 _LOST = 0.8  # of the lead that accuracy had over chance
 _CLEARLY, _SIGMAS = 0.02, 5.0  # above chance, and by this many standard errors
 _HIGH = 0.5  # times the loss of a constant answer: below it, small gradients are a success
-_DISTRUST = (
-    "do not trust this run from the probe before on: look for code that writes to it, and at the machine's memory"
-)
+_DISTRUST = "do not trust what came after the probe before; look for code that writes to it, and test the memory"
 _WAS_ALIGNED, _ALIGNED = 0.1, 0.02  # cosines
 _ACTIVE = 0.01  # share of a layer's outputs
 _AGED = frozenset(
@@ -79,6 +78,8 @@ class Finding:
 
 def of_settings(rule: Rule) -> list[Finding]:
     """Findings that are known before the run begins."""
+    if len(rule.network) == 1:
+        return [Finding(finding=CONDITION, step=0, text=ONE_LAYER, advice=SEVERAL_LAYERS)]
     said = rule.condition()
     return [] if said is None else [Finding(finding=CONDITION, step=0, text=said[0], advice=said[1])]
 
@@ -95,6 +96,7 @@ def watch(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> 
         chance=float(shares(targets).max()) if dataset.classification else None,
         follows_gradient=not rule.reads_labels,
         renewal=_renewal(rule),
+        frozen=frozenset(n for n, layer in enumerate(rule.network.layers, start=1) if not layer.trainable),
     )
 
 
@@ -147,6 +149,7 @@ class Watcher:
         chance: Share of the most frequent label; None for float targets.
         follows_gradient: Whether the rule's updates should be near the gradient (those of drtp should not).
         renewal: What to try if feedback has aged; empty if the rule offers nothing.
+        frozen: Layers of which nothing is trained.
     """
 
     def __init__(
@@ -160,7 +163,9 @@ class Watcher:
         renewal: str = "",
         positions: int = 1,
         optimizer: str = "adam",
+        frozen: frozenset[int] = frozenset(),
     ) -> None:
+        self._frozen = frozen
         self._positions = positions
         self._steps, self._constant, self._chance = steps, constant, chance
         self._follows_gradient, self._renewal = follows_gradient, renewal
@@ -271,7 +276,8 @@ class Watcher:
         if not self._loss_is_high:
             self.seen.low[index] = 0
             return
-        if hidden and not layer.update_norm and record.layers[-1].update_norm:
+        learns = index not in self._frozen
+        if hidden and learns and not layer.update_norm and record.layers[-1].update_norm:
             yield self._finding("stopped", record.step, "its update is zero, so that it no longer learns", index)
             return
         peak = self.seen.peak[index] = max(self.seen.peak.get(index, 0.0), layer.cosine)

@@ -112,7 +112,7 @@ def summary(result: Result) -> str:
         lines.append(f"stopped early: {result.stopped}")
     if result.best:
         lines.append(in_words(result.best))
-    lines += [f"{finding['finding']}: {finding['text']}" for finding in result.findings]
+    lines += [f"{finding['finding']}: {Finding(**finding)}" for finding in result.findings]
     return "\n".join([*lines, f"run directory: {result.run_dir}"])
 
 

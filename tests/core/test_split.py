@@ -95,3 +95,16 @@ def test_the_table_of_a_transformer():
         ["3", "2 TransformerBlock, 3 LayerNorm", f"{counts[2] + 2 * 8}", "6x8", "6x8", f"{4 * 6 * 8}"],
         ["4", "4 Linear", f"{8 * 11 + 11}", "6x8", "6x11", "-"],
     ]
+
+
+def test_a_layer_without_a_number_is_refused_by_name():
+    for last in (nn.Linear(0, 3), nn.Sequential(nn.Linear(0, 3), nn.Sigmoid())):
+        with pytest.raises(ModelError, match=r"layer 1 \(0 Linear, 1 ReLU\) gives samples of shape \(0,\)"):
+            split(nn.Sequential(nn.Linear(6, 0), nn.ReLU(), last), (6,))
+
+
+def test_the_table_of_one_layer_says_that_no_rule_is_at_work():
+    table = str(split(nn.Sequential(nn.Linear(6, 3))))
+    assert "one layer: no rule is at work" in table
+    assert "put its parts into the nn.Sequential as modules of their own" in table
+    assert "no rule" not in str(split(nn.Sequential(nn.Linear(6, 3), nn.Linear(3, 3))))

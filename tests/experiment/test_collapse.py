@@ -196,6 +196,28 @@ def test_drtp_says_before_it_begins_which_activations_it_needs(tmp_path):
     assert "use tanh" in relu["advice"]
 
 
+def test_one_layer_is_said_to_be_plain_backpropagation_wherever_the_run_is_read(tmp_path, capsys):
+    """``Sequential(Net())``, which a message of ours invites, was called "dfa (aligned)" without a finding."""
+    result = trained(tmp_path, model={"hidden": []}, epochs=1)
+    (first,) = (found for found in result.findings if found["text"].startswith("one layer: no rule is at work"))
+    assert "put its parts into the nn.Sequential" in first["advice"]
+    assert "one layer: no rule is at work" in str(result)
+    result_table(result, stderr=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "one layer: no rule is at work" in said
+    assert "put its parts into" in said
+    assert "One layer: no rule is at work" in write_report(tmp_path / "run").read_text()
+
+
+def test_a_layer_that_is_frozen_has_not_stopped():
+    stopped = [LayerAlignment(layer=1, cosine=0, gradient_norm=0, update_norm=0, a=0), *probe(30, 0.2, 1.0).layers[1:]]
+    record = replace(probe(30, 0.2, 1.0), layers=tuple(stopped))
+    for frozen, expected in ((frozenset(), ["stopped"]), (frozenset({1}), [])):
+        watcher = Watcher(steps=100, lr=0.1, constant=2.0, chance=None, frozen=frozen)
+        said = [finding.finding for each in (*losses(*[2.0] * 30), record) for finding in watcher.add(each)]
+        assert [name for name in said if name == "stopped"] == expected
+
+
 def test_updates_that_together_raise_the_loss_are_said_with_what_would_help():
     high, against = losses(*[2.0] * 30), replace(probe(30, 0.2, 1.0), dominance=-0.1)
     assert found(*high, against) == [("against", None, 30)]

@@ -201,6 +201,7 @@ _HEADINGS = {
     "dead": "Layer {layer} is dead",
     "stopped": "Layer {layer} stopped learning",
     "misaligned": "Layer {layer} lost the gradient's direction",
+    "altered": "Feedback of layer {layer} was altered",
     "condition": "A setting that cannot go well",
     "nothing to learn": "The data have nothing to tell apart",
 }
@@ -213,8 +214,8 @@ def _heading(row: Row) -> str:
 
 def _sentence(row: Row) -> str:
     when = "" if row.get("finding") in BEFOREHAND else f"Step {row['step']}: "
-    said = f"{when}{row.get('text')}. "
-    return f"{said[0].upper()}{said[1:]}{str(row.get('advice')).capitalize()}."
+    said, advice = f"{when}{row.get('text')}. ", str(row.get("advice"))
+    return f"{said[0].upper()}{said[1:]}{advice[0].upper()}{advice[1:]}."
 
 
 def _footer(run: Run) -> list[str]:
