@@ -113,6 +113,12 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
         )
 
 
+def part_rows(recipe: Recipe, samples: int) -> set[int]:
+    """How many rows the micro-batches of the run have."""
+    epoch = batches(recipe, samples, stop=min(steps_per_epoch(recipe, samples), steps(recipe, samples)))
+    return {len(part) for batch in epoch for part in batch.parts}
+
+
 def _epoch_rows(recipe: Recipe, samples: int, epoch: int) -> NDArray[np.int64]:
     if recipe.order == "given":
         return np.arange(epoch * samples, (epoch + 1) * samples)

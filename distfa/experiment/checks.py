@@ -25,8 +25,6 @@ def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
     check_data(spec, network, dataset)
     check_rule(spec, network)
     check_start(spec, network)
-    if spec.dtype == "bfloat16":
-        subject.try_mixed()
     if not schedule.flows(spec.recipe(network)):
         raise SpecError(
             f"schedule is 'async' with rule {spec.rule!r}, whose errors go from layer to layer, but a step of "

@@ -26,6 +26,7 @@ from distfa.experiment.checks import check
 from distfa.experiment.collapse import lower_rate
 from distfa.experiment.from_python import how_to_go_on
 from distfa.experiment.observing import Observer
+from distfa.experiment.rehearsal import rehearse
 from distfa.experiment.result import Result
 from distfa.experiment.spec import RunSpec, dump
 from distfa.experiment.subject import Subject
@@ -73,6 +74,7 @@ def run(
         test_rows=len(dataset.test_x),
         audit_rows=0 if model is None else _AUDIT_ROWS,
     )
+    rehearse(job.recipe, subject, train_rows=job.train_rows, test_rows=job.test_rows)
     about = {"run_id": job.run_id, "earlier_fits": earlier_fits, "start": subject.start_digest(spec)}
     run_dir = _created(spec, network, dataset, about) if resume is None else run_dirs.RunDir.reopen(resume)
     job = dataclasses.replace(job, run_id=run_dir.about["run_id"])

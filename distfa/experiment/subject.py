@@ -16,8 +16,7 @@ from distfa.core.admit import require_dtype, require_sequential
 from distfa.core.attributes import copied, load_model
 from distfa.core.draw import evaluation_seed
 from distfa.core.dtypes import to_dtype
-from distfa.core.model import LayerSpec, Network, mlp
-from distfa.core.module_block import ModuleBlock
+from distfa.core.model import Network, mlp
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord
 from distfa.core.seeding import Seeding
@@ -75,26 +74,6 @@ class Subject:
             found.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
             found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return found.hexdigest()
-
-    def try_mixed(self) -> None:
-        """Run every layer once as a mixed run does, with signals in bfloat16.
-
-        Raises:
-            ModelError: A layer cannot; the message names it and says what to do.
-        """
-        for number, module in self.modules.items():
-            spec = self.network[number]
-            if spec.plain:
-                continue
-            try:
-                _once_in_bfloat16(module, spec, tokens=self.network.tokens and number == 1)
-            except Exception as exc:
-                kinds = ", ".join(f"{name} {kind}" for name, kind in spec.modules)
-                raise ModelError(
-                    f"layer {number} ({kinds}) cannot run with dtype: bfloat16, in which signals and products are "
-                    f"bfloat16: {type(exc).__name__}: {' '.join(str(exc).split())}. Let its forward make new tensors "
-                    "in the type of its input (dtype=x.dtype), or use dtype: float32"
-                ) from exc
 
     def audit(self, recipe: Recipe, weights: Mapping[str, Tensor], inputs: Tensor, found: AuditRecord) -> None:
         """Fail the run if the user's model with the trained weights does not give what the layers give.
@@ -196,24 +175,6 @@ def _only_the_optimizers(model: nn.Module, spec: RunSpec) -> Iterator[None]:
     finally:
         for parameter in left_out:
             parameter.requires_grad_(True)
-
-
-def _once_in_bfloat16(module: nn.Sequential, spec: LayerSpec, *, tokens: bool) -> None:
-    """Make a forward, its gradient and an evaluation of two samples; torch's random state stays as it was."""
-    signals, shape = torch.bfloat16, (2, *spec.input_shape)
-    with torch.random.fork_rng(devices=[]):
-        block = ModuleBlock(
-            module,
-            trained=spec.trained,
-            dtype=torch.float32,
-            signals=signals,
-        )
-        x = torch.zeros(shape, dtype=torch.int64) if tokens else torch.randn(shape).to(signals)
-        tape = block.forward(x)
-        if tape.h.dtype != signals:
-            raise TypeError(f"its output is {tape.h.dtype}")
-        block.gradients(torch.ones_like(tape.h), tape)
-        block.infer(x)
 
 
 def _dtype(spec: RunSpec) -> torch.dtype:
