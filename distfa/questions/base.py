@@ -107,6 +107,12 @@ def over_units(values: Iterable[float]) -> tuple[float, float, float]:
     return middle, middle - half, middle + half
 
 
+def mean_correlation(values: Iterable[float]) -> tuple[float, float, float]:
+    """``over_units`` of correlations, with an interval that ends where correlations do."""
+    middle, low, high = over_units(values)
+    return (middle, low, high) if math.isnan(low) else (middle, max(-1.0, low), min(1.0, high))
+
+
 def together(points: Sequence[Row], x: str, y: str) -> float:
     """Pearson's r of two figures over points of one unit; NaN for fewer than three, or where one does not vary."""
     xs, ys = ([point[key] for point in points] for key in (x, y))

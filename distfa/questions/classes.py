@@ -10,8 +10,9 @@ from typing import Any
 from distfa.bench.pace import Say, paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
+from distfa.errors import SpecError
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
-from distfa.questions.base import Answer, Asked, Question, Row, interval, mean, over_units, split_by, together
+from distfa.questions.base import Answer, Asked, Question, Row, interval, mean, mean_correlation, split_by, together
 from distfa.questions.training import configurations, dataset, train
 from distfa.words import counted
 
@@ -32,6 +33,8 @@ COLUMNS = {
 
 
 def _answer(asked: Asked, say: Say) -> Answer:
+    if not set(asked.rules) - {BASELINE}:
+        raise SpecError(f"experiment 'classes' compares rules beside {BASELINE}; name three or more, as bp,fa,dfa,dkp")
     whole, steps = dataset(asked, QUESTION.data), _QUICK_STEPS if asked.quick else _STEPS
     counts = [n for n in (_QUICK_COUNTS if asked.quick else _COUNTS) if n <= whole.outputs]
     raw: list[Row] = []
@@ -89,7 +92,7 @@ def _row(count: int, runs: list[Row]) -> Row:
 
 def within(runs: Sequence[Row]) -> tuple[float, float, float]:
     """The correlation over rules that start alike, one for each seed: its mean over seeds, and its interval."""
-    return over_units(together(mine, "alignment", "accuracy") for mine in split_by(runs, "seed").values())
+    return mean_correlation(together(mine, "alignment", "accuracy") for mine in split_by(runs, "seed").values())
 
 
 def _without_baseline(runs: Sequence[Row]) -> list[Row]:
@@ -119,9 +122,15 @@ def verdict(raw: list[Row]) -> str:
         return said + "With one seed nothing can be told from chance, so there is no answer."
     _, low, high = _growth(by_count)
     grows = "more so" if low > 0 else "less so" if high < 0 else "not shown to be more so"
-    if most not in good:
-        return said + "So the answer is no: within a start it is not shown, and the runs do not agree with the claim."
-    return said + f"So the answer is yes, and {grows} with more classes: this agrees with the claim."
+    if most in good:
+        return said + f"So the answer is yes, and {grows} with more classes: this agrees with the claim."
+    against = [init for init, (r, _, _) in found[most].items() if not r > 0]
+    if against:
+        where = " and ".join(against)
+        return (
+            said + f"So the answer is no: it is not so within {where} starts, and this does not agree with the claim."
+        )
+    return said + f"So there is no answer: within a start, {seeds} seeds cannot tell it from chance."
 
 
 def _growth(by_count: Mapping[Any, list[Row]]) -> tuple[float, float, float]:
@@ -131,7 +140,7 @@ def _growth(by_count: Mapping[Any, list[Row]]) -> tuple[float, float, float]:
         for (seed, _), mine in split_by(runs, "seed", "init").items():
             r = together(mine, "alignment", "accuracy")
             points += [] if math.isnan(r) else [{"seed": seed, "log": math.log(count), "r": r}]
-    return over_units(together(mine, "log", "r") for mine in split_by(points, "seed").values())
+    return mean_correlation(together(mine, "log", "r") for mine in split_by(points, "seed").values())
 
 
 def _behind(raw: list[Row]) -> str:

@@ -127,24 +127,24 @@ def verdict(rows: list[Row], seeds: int) -> str:
     said = []
     for network, of in split_by(rows, "network").items():
         deep = [row for row in of if row["layers"] == deepest and row["over"] is not None]
-        trains = [row for row in deep if row["over"] > _AHEAD and (seeds < 2 or row["low"] > 0)]
-        names = [
-            ", ".join(f"{row['rule']} ({row['over']:+.1f})" for row in some)
-            for some in (trains, [row for row in deep if row not in trains])
-        ]
-        said.append(
-            f"In the {network} of {deepest} layers, ahead of its frozen-below baseline by more than a point: "
-            f"{names[0] or 'none'}; not ahead: {names[1] or 'none'}."
-        )
-    units = (
-        f"with {seeds} seeds as the independent units, beyond chance"
-        if seeds > 1
-        else "with one seed, by chance or not"
-    )
+        over = [row for row in deep if row["over"] > _AHEAD]
+        sure = [row for row in over if seeds < 2 or row["low"] > 0]
+        kinds = {
+            "ahead of its frozen-below baseline by more than a point": sure,
+            "not ahead": [row for row in deep if row not in over],
+            f"ahead, but by {seeds} seeds not told from chance": [row for row in over if row not in sure],
+        }
+        told = [f"{kind}: {_told(some)}" for kind, some in kinds.items() if some or some is sure]
+        said.append(f"In the {network} of {deepest} layers, {'; '.join(told)}.")
+    units = f"{seeds} seeds being the units" if seeds > 1 else "of one seed, so perhaps by chance"
     return " ".join(said) + (
         f" A rule that is ahead trains the layers below the output ({units}). The abstract makes no claim about depth, "
         "so there is nothing to agree with."
     )
+
+
+def _told(rows: list[Row]) -> str:
+    return ", ".join(f"{row['rule']} ({row['over']:+.1f})" for row in rows) or "none"
 
 
 def _figure(rows: list[Row]) -> Figure:

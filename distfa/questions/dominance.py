@@ -11,7 +11,7 @@ from distfa.core.probe import ProbeRecord
 from distfa.core.records import StepRecord
 from distfa.core.rules import RULES
 from distfa.experiment.report.plots import Figure, Trace, axes, colour, panels
-from distfa.questions.base import Answer, Asked, Question, Row, interval, mean, over_units, split_by, together
+from distfa.questions.base import Answer, Asked, Question, Row, interval, mean, mean_correlation, split_by, together
 from distfa.questions.training import configurations, dataset, rule_of, train
 
 _STEPS, _QUICK_STEPS, _LR, _EVERY, _RANGES = 400, 80, 0.02, 4, 4
@@ -99,7 +99,8 @@ def _how_fast(raw: list[Row]) -> str:
     """Whether the rate at which the loss falls goes with lr x sum of a / loss, without rules that read labels."""
     groups = split_by((run for run in raw if not _reads_labels(run)), "rule", "init")
     found = {
-        key: over_units(together(run["ranges"], "expected", "fell") for run in runs) for key, runs in groups.items()
+        key: mean_correlation(together(run["ranges"], "expected", "fell") for run in runs)
+        for key, runs in groups.items()
     }
     seeds = len(split_by(raw, "seed"))
     if seeds < 2:

@@ -5,8 +5,10 @@ from statistics import correlation
 
 import pytest
 
+from distfa.errors import SpecError
 from distfa.questions import classes, depth, dominance, label_noise
-from distfa.questions.base import ahead, over_units, together
+from distfa.questions.asking import ask
+from distfa.questions.base import Asked, ahead, over_units, together
 
 RULES = ("fa", "dfa", "dkp", "kp")
 COUNTS = (2, 10, 100)
@@ -39,7 +41,7 @@ def test_a_gap_between_two_starts_is_no_correlation_within_them():
     assert "beyond chance, with no number of classes" in said
     assert "aligned starts: r = -0.9" in said or "aligned starts: r = -1.0" in said
     assert "which is the gap between the starts" in said
-    assert "the answer is no" in said
+    assert "the answer is no: it is not so within aligned and random starts" in said
     assert "agrees with the claim" not in said
 
 
@@ -55,7 +57,19 @@ def test_one_start_alone_does_not_earn_it():
     for run in raw:
         if run["init"] == "random" and run["rule"] != "bp":
             run["accuracy"] = 40 - run["accuracy"]
-    assert "the answer is no" in classes.verdict(raw)
+    assert "the answer is no: it is not so within random starts" in classes.verdict(raw)
+
+
+def test_what_seeds_cannot_tell_from_chance_has_no_answer():
+    noisy = runs_of_classes(lambda count: 0.02)
+    for run in noisy:
+        run["accuracy"] += (run["seed"] == 2) * 9 * (run["rule"] == "fa")
+    assert "there is no answer: within a start, 3 seeds cannot tell" in classes.verdict(noisy)
+
+
+def test_classes_without_a_rule_beside_bp_are_refused():
+    with pytest.raises(SpecError, match="compares rules beside bp; name three or more, as bp,fa,dfa,dkp"):
+        ask("classes", Asked(rules=("bp",), quick=True))
 
 
 def test_more_so_with_more_classes_is_answered_too():
@@ -124,7 +138,7 @@ def test_being_ahead_of_the_frozen_baseline_by_one_lucky_seed_is_not_being_ahead
         return {"network": "mlp", "layers": 4, "rule": rule, "over": over, "low": low}
 
     said = depth.verdict([row("fa", (52.0, 52.1, 51.9)), row("dfa", (70.0, 50.0, 49.0))], 3)
-    assert "more than a point: fa (+2.0); not ahead: dfa (+6.3)" in said
+    assert "more than a point: fa (+2.0); ahead, but by 3 seeds not told from chance: dfa (+6.3)" in said
 
 
 def test_the_interval_over_units_is_students():
