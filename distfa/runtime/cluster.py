@@ -20,9 +20,9 @@ from ray._private import ray_constants
 from distfa.errors import ClusterError
 from distfa.runtime.placement import Node, in_words
 from distfa.runtime.ray_errors import in_our_terms, told
-from distfa.runtime.ray_place import require_place, store_directory
+from distfa.runtime.ray_place import require_loopback, require_place, store_directory
 from distfa.runtime.ray_token import PrivateToken
-from distfa.runtime.reach import lets_strangers_in, refuses, require_cluster, same_place
+from distfa.runtime.reach import AUTO, automatic, lets_strangers_in, refuses, require_cluster, same_place
 from distfa.transport.address import is_loopback, joined
 
 LOCAL = "local"
@@ -79,7 +79,7 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
         )
     with _SESSION.lock:
         if ray.is_initialized():
-            if address not in (None, LOCAL, "auto"):
+            if address not in (None, LOCAL, AUTO):
                 _require_same_cluster(address)
             if not _SESSION.users:
                 _SESSION.ours = False  # someone else initialised it
@@ -223,8 +223,8 @@ def _initialise(address: str, store_bytes: int) -> None:
         if address == LOCAL:
             _start_here(store_bytes)
         else:
-            if address != "auto":
-                require_cluster(address)
+            address = automatic() if address == AUTO else address
+            require_cluster(address)
             ray.init(address=address, **_QUIET)
     except ClusterError:
         raise
@@ -240,6 +240,7 @@ def _initialise(address: str, store_bytes: int) -> None:
 
 def _start_here(store_bytes: int) -> None:
     """Start a cluster that listens on loopback only and asks for a token, which lives as long as the cluster."""
+    require_loopback()
     store = store_directory(require_place())
     token = PrivateToken()
     try:

@@ -1,9 +1,13 @@
-"""Where Ray keeps its files on this machine, checked before it starts: Ray's own errors speak of sockets and errno."""
+"""What Ray needs of this machine, checked before it starts: a place for its files, and loopback.
+
+Ray's own errors speak of sockets and errno, or it waits for minutes.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from distfa.words import human_bytes
 SHARED = Path("/dev/shm")
 _LONGEST_SOCKET = 107  # characters in the path of a Unix socket, on Linux
 _WITHIN = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_LOOPBACK, _LOOPBACK_SECONDS = "127.0.0.1", 5.0
 _LEAST_BYTES = 64 * 2**20
 _WAY_OUT = "set RAY_TMPDIR to a directory"
 
@@ -51,6 +56,23 @@ def require_place() -> Path:
             f"{human_bytes(_LEAST_BYTES)}: free some, or {_WAY_OUT} on another disk"
         )
     return place
+
+
+def require_loopback() -> None:
+    """Make sure that processes of this machine reach each other at 127.0.0.1, where Ray and the layers listen.
+
+    Raises:
+        ClusterError: They do not; Ray would wait for itself for minutes.
+    """
+    try:
+        with socket.create_server((_LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=_LOOPBACK_SECONDS).close()
+    except OSError as exc:
+        raise ClusterError(
+            f"processes of this machine cannot reach each other at {_LOOPBACK} ({exc.strerror or exc}), where Ray and "
+            f"the layers listen; bring it back with 'ip link set lo up' and 'ip address add {_LOOPBACK}/8 dev lo' (as "
+            "root), or train in one process: --engine serial"
+        ) from exc
 
 
 def store_directory(place: Path) -> str | None:

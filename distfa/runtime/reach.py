@@ -13,9 +13,27 @@ import ray
 from distfa.errors import ClusterError
 from distfa.transport.address import is_here, is_loopback, split
 
+AUTO = "auto"
 _REACH_SECONDS = 5.0
 _HEALTH_SECONDS = 20.0
 _GLANCE_SECONDS = 1.0
+
+
+def automatic() -> str:
+    """The address that ``auto`` means: what Ray finds on this machine, by its processes or its file.
+
+    Raises:
+        ConnectionError: Ray finds no cluster.
+        ClusterError: What Ray noted is not there any more; else Ray would look for it for minutes.
+    """
+    found = str(ray._private.services.canonicalize_bootstrap_address(AUTO))
+    if refuses(found):
+        raise ClusterError(
+            f"address 'auto' is the cluster at {found}, as Ray noted in its file ray_current_cluster, and nobody "
+            "listens there any more; remove that file ('ray stop' does), start a cluster with 'ray start --head', or "
+            "take --address local to start one on this machine"
+        )
+    return found
 
 
 def host_port(address: str) -> tuple[str, int]:
