@@ -40,6 +40,7 @@ def test_without_loopback_a_run_says_so_and_what_brings_it_back(setup, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @needs_namespaces
 def test_without_loopback_a_run_in_one_process_is_as_any_other(tmp_path):
     size = ("--epochs", 1, "--set", "data.limit=64")
@@ -56,12 +57,14 @@ def noted(tmp_path, monkeypatch):
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)  # other tests' clusters on this machine
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(address)
-    return address
+    return address.rpartition(":")[2]
 
 
 def test_auto_leads_to_no_cluster_that_is_gone(noted):
     """It hung, and so did 'distfa launch --on auto'."""
-    with pytest.raises(ClusterError, match=f"address 'auto' is the cluster at {noted}, as Ray noted .*nobody listens"):
+    with pytest.raises(
+        ClusterError, match=f"address 'auto' is the cluster at .*:{noted}, as Ray noted .*nobody listens"
+    ):
         start_ray("auto")
 
 
