@@ -33,7 +33,7 @@ class Wish:
     Attributes:
         epochs: Epochs of the run; 0: nothing is trained, and every sample is made once.
         seed: Seed of the run.
-        tokens: Size of the vocabulary, if the model begins with an Embedding.
+        tokens: Size of the vocabulary, if an Embedding reads the samples (``experiment.tokens``).
         target: The column of a table that is learned.
         floats: Whether targets of several columns are quantities or shares, even if they are whole numbers.
         targets: Whether there must be targets.

@@ -38,6 +38,7 @@ from distfa.experiment.result import Result
 from distfa.experiment.run import run
 from distfa.experiment.spec import ARRAYS, GIVEN, RunSpec, load, parse
 from distfa.experiment.subject import subject_of
+from distfa.experiment.tokens import vocabulary
 from distfa.experiment.weights import load_reading, load_weights, save_weights
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class Trainer:
                 works (the run makes its own batches, by ``batch_size``, but keeps the loader's sampler or seeded
                 shuffling); any iterable of batches, which is read once; a ``distfa.data.Dataset``, or the name of one.
                 For a model that begins with a convolution, images with their channels last get them first. For a model
-                that begins with an Embedding, integers are tokens. Labels that are text get numbers.
+                with an Embedding that reads the samples, integers are tokens. Labels that are text get numbers.
             test: As ``train``; None if ``train`` is a ``distfa.data.Dataset``, or for no evaluation.
             target: The column of a table that is learned.
             normalised: Whether samples are normalised already, where an earlier fit normalised its own; None: as their
@@ -303,11 +304,6 @@ class Trainer:
         )
         return parse(raw)
 
-    def _tokens(self) -> int | None:
-        _, first = next(iter(self.model.named_children()))
-        embedding = next((m for m in first.modules() if isinstance(m, nn.Embedding)), None)
-        return None if embedding is None else embedding.num_embeddings
-
     def _dataset(self, train: Any, test: Any, target: str | None, **wish: Any) -> data.Dataset:
         """The data that were given, under the reading of the first fit, if there was one."""
         if train is None:
@@ -322,7 +318,7 @@ class Trainer:
             **wish,
         }
         fixed: Reading | None = asked["reading"]
-        asked["tokens"] = self._tokens() if fixed is None else fixed.tokens
+        asked["tokens"] = vocabulary(self.model, train, seed=self.spec.seed) if fixed is None else fixed.tokens
         return dataset_of(self._loaded(train), self._loaded(test), Wish(**asked))
 
     def _loaded(self, given: Any) -> Any:
