@@ -182,6 +182,8 @@ class Attempt:
         if isinstance(record, Cut):
             self._cut, self._at_cut = record.step, []
             self._show(record)
+            if self._stop is not None:
+                self._weights_at_cut()  # before the keeper asks, since a layer gives its state once
             snapshots = self._at_cut or entered(self._engine).snapshots(record.step)
             self._going_on.offer(record.step, snapshots, self._notes())
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from distfa.experiment import memory
 from distfa.experiment.callbacks import At, BestWeights, Callback
 from distfa.experiment.history import History
 from distfa.experiment.observing import Choice, Observer, Progress
+
+log = logging.getLogger(__name__)
 
 
 class Caller:
@@ -120,6 +123,8 @@ class Caller:
             if mine is not None:
                 known.remove(mine)
                 callback.load_state_dict(mine[1])
+        if left := [name for name, kept in known if kept]:
+            log.warning("the checkpoint knows of %s, which this fit does not have", ", ".join(left))
 
     # -- parts ----------------------------------------------------------------------------------
 

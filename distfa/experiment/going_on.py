@@ -39,7 +39,7 @@ class GoingOn:
         tell: Callable[[str], None],
         note: Callable[[str], None],
     ) -> None:
-        self._run_dir, self._identity = run_dir, identity
+        self._run_dir, self._identity, self._tell = run_dir, identity, tell
         self._elsewhere = spec.checkpoint.dir is not None
         self._most = most_recoveries(spec)
         began = run_dir.read_spec() if run_dir.about["attempt"] > 1 else spec
@@ -71,6 +71,8 @@ class GoingOn:
         notes.require_same(self._identity, found.notes, self._run_dir.path)
         if found.memory is not None:
             self._remembered = found.memory
+        elif self._stateful is not None:
+            self._tell(f"the checkpoint of step {found.step} says nothing of callbacks and history: they begin there")
         return found
 
     def offer(self, step: int, snapshots: Iterable[Snapshot], noted: dict[str, Any]) -> None:

@@ -105,7 +105,8 @@ def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path
         raise CheckpointError(f"the model is not the one that {where} trained; give the same, or start a new run")
     if theirs["data"] != mine["data"]:
         raise CheckpointError(
-            f"the data are not those of the run in {where} (their digests differ); give the same, or start a new run"
+            f"the data are not those of the run in {where} (their digests differ); give the same (a loader's "
+            "generator must begin as it did then), or start a new run"
         )
 
 

@@ -111,14 +111,14 @@ def summary(result: Result) -> str:
     if result.stopped:
         lines.append(f"stopped early: {result.stopped}")
     if result.best:
-        lines.append(in_words(result.best))
+        lines.append(f"weights: {in_words(result.best)}")
     lines += [f"{finding['finding']}: {Finding(**finding)}" for finding in result.findings]
     return "\n".join([*lines, f"run directory: {result.run_dir}"])
 
 
 def in_words(best: Mapping[str, Any]) -> str:
-    """Which weights a run ended with, if not the last ones (``Result.best``)."""
-    return f"weights: the best by {best['monitor']} ({best['figure']:.4f}), of step {best['step']:,}, not the last ones"
+    """Which weights a run ended with (``Result.best``)."""
+    return f"the best by {best['monitor']} ({best['figure']:.4f}), of step {best['step']:,}"
 
 
 def started(result: Result) -> str:

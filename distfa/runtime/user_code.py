@@ -60,4 +60,5 @@ def _is_local(module: ModuleType) -> bool:
     if file is None or module.__name__ in ("__main__", _OURS):
         return False
     installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return not any(Path(file).is_relative_to(folder) for folder in installed)
+    named = {"site-packages", "dist-packages"} & set(Path(file).parts)  # of another environment that this one sees
+    return not named and not any(Path(file).is_relative_to(folder) for folder in installed)

@@ -15,7 +15,11 @@ from torch import nn
 
 import distfa
 from distfa.errors import CheckpointError, SpecError
+from distfa.experiment import engines
 from distfa.experiment.callbacks import better
+from distfa.experiment.report.facts import result_facts
+from distfa.experiment.report.findings import sentences
+from distfa.experiment.report.records import read_run
 from distfa.experiment.run_dir import read_about
 
 
@@ -135,6 +139,21 @@ def test_a_stop_that_a_lost_layer_took_back_is_not_made_early(samples, tmp_path,
     same_weights(again.model.state_dict(), whole.model.state_dict())
 
 
+def test_at_a_stop_a_layer_gives_its_state_once(samples, tmp_path, monkeypatch):
+    """On Ray a run that stopped at a cut that was also written once failed: the state of layer 1 is gone."""
+    plain, given = engines.SerialEngine.snapshots, []
+
+    def once(self, step):
+        assert step not in given
+        given.append(step)
+        return plain(self, step)
+
+    monkeypatch.setattr(engines.SerialEngine, "snapshots", once)
+    trainer = distfa.Trainer(model(), callbacks=StopsAt(), **settings(tmp_path / "run"))
+    assert trainer.fit(*samples).stopped
+    assert given == [5, 7, 10, 14]
+
+
 def test_a_run_that_was_killed_after_its_last_cut_ends_there(samples, tmp_path, monkeypatch):
     from distfa.experiment.run_dir import RunDir
 
@@ -233,7 +252,10 @@ def test_a_run_that_keeps_its_best_weights_ends_with_them_for_everyone(samples, 
     assert {name: getattr(result, name) for name in result.best["last"]} == {n: row[n] for n in result.best["last"]}
     assert result.best["last"]["test_loss"] == trainer.history["test_loss"][-1]
     assert result.best["step"] == row["step"]
-    assert f"weights: the best by test_loss ({best:.4f}), of step {row['step']}, not the last ones" in str(result)
+    assert f"weights: the best by test_loss ({best:.4f}), of step {row['step']}\n" in str(result)
+    run = read_run(tmp_path / "run")
+    assert f" of the test set right after step {row['step']} (the best of 84 by test_loss), with" in sentences(run)[0]
+    assert result_facts(run)["weights"] == f"the best by test_loss ({best:.4f}), of step {row['step']}"
     assert read_about(tmp_path / "run")["result"]["test_loss"] == best
     kept, last = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("weights", "last"))
     same_weights(kept, trainer.model.state_dict())
@@ -287,3 +309,11 @@ def test_a_fit_without_a_checkpoint_yet_begins_anew_only_from_the_weights_it_beg
     with pytest.raises(CheckpointError, match="no checkpoint yet, and it began from other weights"):
         distfa.Trainer(other, **how).fit(*samples, resume=tmp_path / "run")
     distfa.Trainer(model(), **how).fit(*samples, resume=tmp_path / "run")
+
+
+def test_what_is_known_of_a_callback_that_is_not_there_any_more_is_told_of(samples, tmp_path, caplog):
+    how = settings(tmp_path / "run", epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        distfa.Trainer(model(), callbacks=callbacks(11), **how).fit(*samples)
+    distfa.Trainer(model(), callbacks=distfa.BestWeights(), **how).fit(*samples, resume=tmp_path / "run")
+    assert "the checkpoint knows of EarlyStopping, Seen, which this fit does not have" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distfa.experiment.report.records import Run
+from distfa.experiment.result import in_words
 
 
 def title(run: Run) -> str:
@@ -29,6 +30,8 @@ def result_facts(run: Run) -> dict[str, str]:
         loss, accuracy = result.get(f"{name}_loss"), result.get(f"{name}_accuracy")
         if loss is not None:
             facts[name] = f"loss {loss:.4f}" + (f", accuracy {accuracy:.2%}" if accuracy is not None else "")
+    if best := result.get("best"):
+        facts["weights"] = in_words(best)
     facts["steps"] = f"{result['steps']:,} in {result['epochs']:,} epochs"
     facts["speed"] = f"{result['samples_per_second']:,.0f} samples/s"
     facts["time"] = f"{result['wall_seconds']:.1f} s, of which {result['startup_seconds']:.1f} s to start"

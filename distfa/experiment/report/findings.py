@@ -18,7 +18,10 @@ def _good(run: Run) -> str:
     if not result:
         last = f" Its last logged step is {run.steps[-1]['step']:,}." if run.steps else ""
         return f"The run has not finished: its status is {status}.{last}"
+    best = result.get("best")
     after = f"after {result['steps']:,} steps"
+    if best:
+        after = f"after step {best['step']:,} (the best of {result['steps']:,} by {best['monitor']})"
     if result.get("test_accuracy") is not None:
         loss = f"with a loss of {result['test_loss']:.4f}"
         return f"It gets {result['test_accuracy']:.2%} of the test set right {after}, {loss}."
