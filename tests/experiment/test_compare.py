@@ -27,7 +27,7 @@ def test_a_page_opens_with_the_result_and_a_sentence_per_finding(runs):
     said = sentences(run)
     assert said[0].startswith(f"It gets {run.result['test_accuracy']:.2%} of the test set right after 30 steps")
     assert re.match(r"At step 25 its updates have a cosine of 0\.\d\d with the true gradient \(layer \d has", said[1])
-    assert said[2] == f"The conservation law held in all {len(run.ledger)} ledger entries."
+    assert said[2] == f"The conservation law held in all {run.entries} ledger entries."
     assert said[-1].startswith("It took")
     page = write_report(runs[0]).read_text("utf-8")
     assert page.index("In short") < page.index('id="curves"')
