@@ -38,6 +38,7 @@ class LayerProbe:
             the true gradient in each of ``BINS`` equal parts of -1 to 1. Rows where either gradient is zero are not
             counted.
         altered: Keys (in ``Ends.state_dict``) of fixed feedback matrices that are no longer as they were made.
+        used: Whether the step used any of its trained parameters (a block that is skipped at random may use none).
     """
 
     step: int
@@ -49,6 +50,7 @@ class LayerProbe:
     active: float | None = None
     neurons: tuple[int, ...] = ()
     altered: tuple[str, ...] = ()
+    used: bool = True
 
     def tally(self, dtype: torch.dtype) -> Tensor:
         """What global alignment needs of it, as a message, (1, ``TALLY_NUMBERS``).
@@ -79,6 +81,7 @@ class LayerAlignment:
         active: Share of the layer's outputs that are not zero for at least one sample of the batch.
         neurons: A histogram of the cosines of its neurons (``LayerProbe.neurons``).
         altered: The fixed feedback matrices that were altered.
+        used: Whether the step used any of its trained parameters.
     """
 
     layer: int
@@ -90,6 +93,7 @@ class LayerAlignment:
     active: float | None = None
     neurons: tuple[int, ...] = ()
     altered: tuple[str, ...] = ()
+    used: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +192,7 @@ def measure(
         signal=signal,
         active=active,
         neurons=_by_neuron(parameters, gradients),
+        used=any(parameter.grad is not None for parameter in parameters),
     )
 
 
@@ -270,6 +275,7 @@ class Alignments:
                     active=probe.active,
                     neurons=probe.neurons,
                     altered=probe.altered,
+                    used=probe.used,
                 )
                 for probe in ordered
             ),

@@ -276,6 +276,8 @@ class Watcher:
         if not self._loss_is_high:
             self.seen.low[index] = 0
             return
+        if not layer.used:
+            return
         learns = index not in self._frozen
         if hidden and learns and not layer.update_norm and record.layers[-1].update_norm:
             yield self._finding("stopped", record.step, "its update is zero, so that it no longer learns", index)

@@ -209,6 +209,12 @@ def test_one_layer_is_said_to_be_plain_backpropagation_wherever_the_run_is_read(
     assert "One layer: no rule is at work" in write_report(tmp_path / "run").read_text()
 
 
+def test_a_layer_that_a_step_did_not_use_has_not_stopped():
+    skipped = probe(30, 0.0, 1.0, update_norm=0.0)
+    layers = (replace(skipped.layers[0], used=False), *skipped.layers[1:])
+    assert found(*losses(2.0, 2.0), replace(skipped, layers=layers)) == []
+
+
 def test_a_layer_that_is_frozen_has_not_stopped():
     stopped = [LayerAlignment(layer=1, cosine=0, gradient_norm=0, update_norm=0, a=0), *probe(30, 0.2, 1.0).layers[1:]]
     record = replace(probe(30, 0.2, 1.0), layers=tuple(stopped))

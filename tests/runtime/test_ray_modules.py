@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from alive import HiddenAverage, NumpyNoise, OwnGenerator, Remembering, Skipping
 from runs import assert_same_bits
 from torch import nn
 from zoo import NETWORKS
@@ -89,11 +90,18 @@ class Doubled(nn.Module):
 
 def test_a_users_own_module_comes_back_trained(tmp_path):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), Doubled(8), nn.Dropout(0.2), nn.Linear(8, 3))
+    alive = nn.Sequential(Remembering(6, 6), HiddenAverage(6, 6), Skipping(), OwnGenerator(6, 6), NumpyNoise(6, 6))
+    model = nn.Sequential(alive, Doubled(6), nn.Dropout(0.2), nn.Linear(6, 3))
     twin, x = copy.deepcopy(model), np.random.default_rng(0).standard_normal((40, 6))
+    for each in (model, twin):
+        torch.manual_seed(1)
+        np.random.seed(1)
+        each(torch.zeros(2, 6))  # one of its modules keeps this output, with its graph
     y = np.arange(40) % 3
     for each, engine in ((model, "ray"), (twin, "serial")):
-        trainer = Trainer(each, rule="fa", engine=engine, epochs=3, run_dir=str(tmp_path / engine))
+        trainer = Trainer(each, rule="dfa", engine=engine, epochs=3, run_dir=str(tmp_path / engine))
         trainer.fit((x[:30], y[:30]), (x[30:], y[30:]))
-    assert isinstance(model[2], Doubled)
+    assert isinstance(model[1], Doubled)
     assert_same_bits(model.state_dict(), twin.state_dict())
+    assert model[0][0].seen == twin[0][0].seen
+    assert torch.equal(model[0][1].mean, twin[0][1].mean)
