@@ -123,8 +123,10 @@ def in_shape(dataset: Dataset, wanted: Shape, *, convolves: bool = False) -> Dat
     shape = dataset.shape
     axes = way(shape, wanted, convolves=convolves)
     if axes is None:
+        alone = len(dataset.train_x) * math.prod(shape) == math.prod(wanted)
         raise DataError(
             f"samples have shape {shape}, and the model was trained on {wanted}; give them in the same shape"
+            + (" (one sample alone is x[None])" if alone else "")
         )
     turned = dataset if list(axes) == list(range(len(shape))) else moved(dataset, axes)
     return dataclasses.replace(turned, shape=wanted)
@@ -220,8 +222,12 @@ def _targets(y: Array, names: tuple[str, ...], reading: Reading, where: str) -> 
                 f"{reading.outputs}); give such targets"
             )
         return y
+    y = as_labels(y, reading)
     if y.dtype.kind == "f":
-        y = _from_one_hot(y, reading, where)
+        raise DataError(
+            f"{where} is {y.dtype} of shape {y.shape}, and the model was trained on labels; give labels, integers "
+            f"(n,), or one-hot rows (n, {reading.outputs})"
+        )
     if names and names != reading.class_names:
         if not reading.class_names:
             raise DataError(
@@ -244,11 +250,13 @@ def _targets(y: Array, names: tuple[str, ...], reading: Reading, where: str) -> 
     return y
 
 
-def _from_one_hot(y: Array, reading: Reading, where: str) -> Array:
-    one_hot = y.shape[1:] == (reading.outputs,) and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
-    if not one_hot or reading.positions > 1:
-        raise DataError(
-            f"{where} is {y.dtype} of shape {y.shape}, and the model was trained on labels; give labels, integers "
-            f"(n,), or one-hot rows (n, {reading.outputs})"
-        )
-    return np.asarray(y.argmax(1), dtype=np.int64)
+def as_labels(y: Array, reading: Reading) -> Array:
+    """Labels, integers (n,), from another form in which they can be told: one-hot rows, one column, whole floats."""
+    if reading.positions > 1 or not len(y):
+        return y
+    if y.shape[1:] == (reading.outputs,) and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()):
+        return np.asarray(y.argmax(1), dtype=np.int64)
+    column = y.reshape(-1) if y.shape[1:] == (1,) else y
+    if column.ndim == 1 and column.dtype.kind == "f" and bool((column == np.floor(column)).all()):
+        return column.astype(np.int64)
+    return column

@@ -39,12 +39,12 @@ class Looked:
         self._count, self._sum, self._squares, self._largest = 0, 0.0, 0.0, 0.0
 
     def add(self, x: Array) -> None:
-        """Add one sample."""
-        values = x.astype(np.float64)
+        """Add one sample (d,)."""
+        values = x.astype(np.float32, copy=False)
         self._count += values.size
-        self._sum += float(values.sum())
-        self._squares += float(np.square(values).sum())
-        self._largest = max(self._largest, float(np.abs(values).max(initial=0.0)))
+        self._sum += float(values.sum(dtype=np.float64))
+        self._squares += float(values @ values)
+        self._largest = max(self._largest, float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
     def seen(self) -> Seen:
         """What they look like."""

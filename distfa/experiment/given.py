@@ -14,7 +14,7 @@ from torch.utils import data as torch_data
 from distfa import data
 from distfa.core.order import drawn
 from distfa.data.arrays import is_pair, read_pair, to_numpy
-from distfa.data.conform import aligned, conform, order_of
+from distfa.data.conform import aligned, as_labels, conform, order_of
 from distfa.data.dataset import Array
 from distfa.data.labels import is_text, names_of, numbered
 from distfa.data.reading import Reading
@@ -289,4 +289,4 @@ def _targets(part: Given, wish: Wish) -> Array:
     if (wish.floats if wish.reading is None else not wish.reading.labels) and y.ndim > columns:
         y = y if y.dtype.kind == "f" else y.astype(np.float32)
         return y.reshape(-1, 1) if y.ndim == 1 else y
-    return y
+    return y if wish.reading is None or is_text(y) else as_labels(y, wish.reading)

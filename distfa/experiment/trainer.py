@@ -307,7 +307,7 @@ class Trainer:
     def _dataset(self, train: Any, test: Any, target: str | None, **wish: Any) -> data.Dataset:
         """The data that were given, under the reading of the first fit, if there was one."""
         if train is None:
-            raise DataError("no training data were given; give (x, y), a DataLoader, a table, or a name as 'digits'")
+            raise DataError("no data were given; give (x, y), a DataLoader, a table, or a name as 'digits'")
         asked: dict[str, Any] = {
             "epochs": self.spec.epochs,
             "seed": self.spec.seed,

@@ -92,6 +92,9 @@ FORMS = {
     "images with their channel last": lambda d: (d.test_x.reshape(-1, 8, 8, 1), d.test_y),
     "images without a channel": lambda d: (d.test_x.reshape(-1, 8, 8), d.test_y),
     "one-hot labels": lambda d: (d.test_x, np.eye(10)[d.test_y]),
+    "one-hot labels, integers": lambda d: (d.test_x, torch.nn.functional.one_hot(torch.tensor(d.test_y))),
+    "labels in a column": lambda d: (d.test_x, d.test_y[:, None].astype(np.uint8)),
+    "labels as floats": lambda d: (d.test_x, d.test_y.astype(np.float32)),
     "a torch data set": lambda d: Samples(d.test_x, d.test_y),
     "a loader": lambda d: DataLoader(Samples(d.test_x, d.test_y), batch_size=7),
     "a tensor data set": lambda d: TensorDataset(torch.from_numpy(d.test_x), torch.from_numpy(d.test_y)),
@@ -432,14 +435,15 @@ def test_a_run_that_goes_on_reads_as_it_did_before(home, digits, tmp_path):
 
 
 def test_samples_that_are_made_fix_a_reading_and_are_read_by_one(home, digits, wanted):
-    made = Samples(torch.from_numpy(digits.train_x), digits.train_y)
+    few, y = digits.train_x[:200], digits.train_y[:200]
+    made = Samples(torch.from_numpy(few), y)
     trainer = trained(home, perceptron(), made, epochs=1)
     assert trainer.reading.dtype == "uint8"
     assert trainer.reading.seen.largest == 16
     with pytest.raises(DataError, match="give them in the same units"):
         trainer.predict(digits.test_x / 16.0)
     first = trained(home, perceptron(), "digits", epochs=1)
-    hand = Samples(torch.from_numpy((digits.train_x - digits.mean) / digits.std).float(), digits.train_y)
+    hand = Samples(torch.from_numpy((few - digits.mean) / digits.std).float(), y)
     found = []
     for again in (made, hand):
         trainer = distfa.Trainer(perceptron(), engine="serial", epochs=1, run_dir=str(home / f"again{len(found)}"))
@@ -496,5 +500,7 @@ def test_several_labels_of_a_sample_from_a_loader(home, animals):
 def test_nothing_is_refused_by_name(read):
     with pytest.raises(DataError, match="there are no samples; give at least one"):
         read.predict(np.zeros((0, 64)))
+    with pytest.raises(DataError, match=r"one sample alone is x\[None\]"):
+        read.predict(np.zeros(64))
     with pytest.raises(DataError, match="samples are a int; give an array, a tensor, a table"):
         read.predict(3)
