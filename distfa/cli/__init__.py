@@ -1,6 +1,7 @@
 """The command line: one file per command; only this package exits the process.
 
-Exit codes: 0 done, 1 the run failed, 2 what was asked for cannot be done, 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 what was asked for cannot be done, 130 interrupted by Ctrl-C, 143 by SIGTERM,
+129 by a closed terminal.
 """
 
 from __future__ import annotations
@@ -79,6 +80,9 @@ _BENCH: dict[str, Callable[..., None]] = {
 }
 
 
+_BY_SIGNAL = 128  # as a shell says it of a process that a signal ended
+
+
 def _paragraphs(command: Callable[..., None]) -> str:
     """A command's docstring as its help: each paragraph is one line, which the terminal wraps where it has to."""
     return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(command.__doc__ or "").split("\n\n"))
@@ -109,12 +113,21 @@ def _root(
 def main() -> None:
     """Run the command line; every failure ends with one line and an exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines would tear the progress bar
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # SIGTERM and a closed terminal end a run as Ctrl-C does
+    ended: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        """SIGTERM and a closed terminal end a run as Ctrl-C does."""
+        ended.append(number)
+        raise KeyboardInterrupt
+
+    for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
-            signal.signal(ending, signal.default_int_handler)
+            signal.signal(ending, end)
     with unbroken() as out:
         try:
             code = _carried_out()
+            if ended and code:
+                code = _BY_SIGNAL + ended[0]
         finally:
             out.flush()
         if out.lost is not None and not code:

@@ -216,16 +216,26 @@ def _require_same_cluster(address: str) -> None:
     )
 
 
+@contextlib.contextmanager
+def _own_ending() -> Iterator[None]:
+    """Keep what ends this process on SIGTERM: Ray's handlers print stack frames, and exit in their own way."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and before not in (None, signal.SIG_DFL):
+        signal.signal(signal.SIGTERM, before)
+
+
 def _initialise(address: str, store_bytes: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        if address == LOCAL:
-            _start_here(store_bytes)
-        else:
-            address = automatic() if address == AUTO else address
-            require_cluster(address)
-            ray.init(address=address, **_QUIET)
+        with _own_ending():
+            if address == LOCAL:
+                _start_here(store_bytes)
+            else:
+                address = automatic() if address == AUTO else address
+                require_cluster(address)
+                ray.init(address=address, **_QUIET)
     except ClusterError:
         raise
     except (ray.exceptions.RayError, AssertionError, ConnectionError, RuntimeError, ValueError, OSError) as exc:
