@@ -74,7 +74,8 @@ def export_run(
     """Write the model of a finished run, with its weights and its normalisation, as one file.
 
     ``torch.export.load(file).module()(x)`` gives the outputs for raw samples, without distfa and without the code of
-    the model. The extra file "inputs.json" inside says what inputs and outputs mean.
+    the model. The extra file "inputs.json" inside says what inputs and outputs mean; in ONNX it is the metadata
+    "distfa".
 
     Args:
         run_dir: The directory of a run that has weights.
@@ -92,7 +93,7 @@ def export_run(
     path = run_dirs.located(run_dir)
     whole, example, raw = _from_raw(path, model)
     target = path / f"model{FORMATS[made]}" if out is None else run_dirs.located(out)
-    content = _onnx(whole, example) if made == "onnx" else _torch(whole, example, raw)
+    content = _onnx(whole, example, raw) if made == "onnx" else _torch(whole, example, raw)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, content)
@@ -159,14 +160,17 @@ def _torch(whole: nn.Module, example: Tensor, raw: dict[str, Any]) -> bytes:
     return content.getvalue()
 
 
-def _onnx(whole: nn.Module, example: Tensor) -> bytes:
+def _onnx(whole: nn.Module, example: Tensor, raw: dict[str, Any]) -> bytes:
     try:
         import onnxscript  # noqa: F401
     except ImportError as exc:
         raise UsageError("ONNX needs two more packages: pip install 'distfa[onnx]'") from exc
     try:
         program: Any = torch.onnx.export(whole, (example,), dynamic_shapes=_any_number(), dynamo=True, verbose=False)
-        content: bytes = program.model_proto.SerializeToString()
+        proto = program.model_proto
+        said = proto.metadata_props.add()
+        said.key, said.value = run_dirs.METADATA, json.dumps(raw)
+        content: bytes = proto.SerializeToString()
     except Exception as exc:
         raise ModelError(f"torch cannot export the model to ONNX: {_short(exc)}") from exc
     return content

@@ -71,6 +71,9 @@ def test_ray_data_is_a_table(data, fitted):
         assert same(fitted((x, y)), fitted(ray.data.from_items(one), target="label"))
         several = [{f"c{i}": float(v) for i, v in enumerate(row)} | {"y": int(n)} for row, n in zip(x, y, strict=True)]
         assert same(fitted((x, y)), fitted(ray.data.from_items(several).repartition(4)))
+        trainer = distfa.Trainer(model(), engine="serial")
+        assert trainer.evaluate(ray.data.from_items(several)) == trainer.evaluate((x, y))
+        assert torch.equal(trainer.predict(ray.data.from_items(one)), trainer.predict(x))
     finally:
         ray.shutdown()
 

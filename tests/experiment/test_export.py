@@ -128,7 +128,11 @@ def test_onnx_gives_the_same_file_for_others(run, tmp_path):
     from onnx.reference import ReferenceEvaluator
 
     digits = data.load("digits")
-    session = ReferenceEvaluator(onnx.load(tmp_path / "model.onnx"))
+    model = onnx.load(tmp_path / "model.onnx")
+    assert {"distfa": digits.reading.as_dict()} == {
+        entry.key: json.loads(entry.value) for entry in model.metadata_props
+    }
+    session = ReferenceEvaluator(model)
     (name,) = session.input_names
     (found,) = session.run(None, {name: digits.test_x[:50].reshape(-1, *digits.shape)})
     assert (found.argmax(1) == digits.test_y[:50]).mean() > 0.8
