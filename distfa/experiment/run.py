@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ def run(
     model: nn.Sequential | None = None,
     observer: Observer = lambda progress: None,
     resume: Path | None = None,
-    earlier_fits: int = 0,
+    about: Mapping[str, Any] = MappingProxyType({}),
     faults: Sequence[Planned] = (),
 ) -> tuple[Result, dict[str, Tensor]]:
     """Carry out a run.
@@ -56,7 +57,7 @@ def run(
             ``init: given``. The module is not changed.
         observer: Called as the run goes on.
         resume: A run directory: that run goes on from its last checkpoint, or from the start if it has written none.
-        earlier_fits: How many fits of a ``Trainer`` came before this one.
+        about: What else run.json says of it from the start.
         faults: Faults that are caused in its layers on purpose, in order of steps.
 
     Returns:
@@ -75,8 +76,8 @@ def run(
         audit_rows=0 if model is None else _AUDIT_ROWS,
     )
     rehearse(job.recipe, subject, train_rows=job.train_rows, test_rows=job.test_rows)
-    about = {"run_id": job.run_id, "earlier_fits": earlier_fits, "start": subject.start_digest(spec)}
-    run_dir = _created(spec, network, dataset, about) if resume is None else run_dirs.RunDir.reopen(resume)
+    said = {**about, "run_id": job.run_id, "start": subject.start_digest(spec)}
+    run_dir = _created(spec, network, dataset, said) if resume is None else run_dirs.RunDir.reopen(resume)
     job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
     with run_log.kept(run_dir.path.absolute() / run_dirs.LOG, job.run_id):
         try:

@@ -24,7 +24,7 @@ from distfa.data.reading import Reading
 from distfa.errors import DataError, Interrupted, RunDirError
 from distfa.experiment.callbacks import Callback, require_callbacks
 from distfa.experiment.caller import Caller
-from distfa.experiment.fits import earlier_fits, seed_of
+from distfa.experiment.fits import Fit, begun, resumed
 from distfa.experiment.from_scheduler import has_optimizer, with_scheduler
 from distfa.experiment.from_torch import is_of, optimizer_of, optimizer_settings
 from distfa.experiment.given import Wish, dataset_of, is_streamed
@@ -154,15 +154,16 @@ class Trainer:
             DistfaError: Bad input, or the run failed; the model is then as it was.
             KeyboardInterrupt: The user ended it; the model and the run directory then have the weights so far.
         """
+        given = (train, test)
+        this = begun(self._fits, given) if resume is None else resumed(resume, given, seed=self.spec.seed)
         reading = self.reading if resume is None else load_reading(Path(resume))
         dataset = self._dataset(train, test, target, reading=reading, normalised=normalised)
         described = dict(dataset.loaded) or {"name": ARRAYS}
         if is_streamed(train) or not isinstance(dataset.train_x, np.ndarray):
             described["order"] = "given"
-        earlier = self._fits if resume is None else earlier_fits(resume, seed=self.spec.seed)
-        spec = self._spec_for(dataset, described, earlier)
+        spec = self._spec_for(dataset, described, this)
         subject = subject_of(self.model, spec, dataset)
-        if earlier and spec.init != "given":
+        if this.earlier and spec.init != "given":
             network = dataclasses.replace(subject.network, continued=True)
             subject = dataclasses.replace(subject, network=network)
         self.network = subject.network
@@ -185,13 +186,13 @@ class Trainer:
                     model=subject.model,
                     observer=caller,
                     resume=None if resume is None else Path(resume),
-                    earlier_fits=earlier,
+                    about=this.about(),
                 )
             except Interrupted as exc:
                 if exc.weights is not None:
-                    self._take(exc.weights, dataset, earlier + 1)
+                    self._take(exc.weights, dataset, this.earlier + 1)
                 raise KeyboardInterrupt(str(exc)) from exc
-        self._take(weights, dataset, earlier + 1)
+        self._take(weights, dataset, this.earlier + 1)
         caller.ended()
         return self.result
 
@@ -286,13 +287,13 @@ class Trainer:
         console = stderr()
         return console.is_terminal or console.is_jupyter
 
-    def _spec_for(self, dataset: data.Dataset, described: dict[str, Any], earlier: int) -> RunSpec:
-        """The spec of the fit that comes after ``earlier`` ones."""
+    def _spec_for(self, dataset: data.Dataset, described: dict[str, Any], this: Fit) -> RunSpec:
+        """The spec of this fit."""
         raw = {**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}}
         raw["checkpoint"] |= {"at_evaluation": True}
-        if earlier:
-            raw["seed"] = seed_of(self.spec.seed, earlier)
-            raw["run_dir"] = self.spec.run_dir and f"{self.spec.run_dir}-{earlier + 1}"
+        if this.earlier:
+            raw["seed"] = this.seed(self.spec.seed)
+            raw["run_dir"] = self.spec.run_dir and f"{self.spec.run_dir}-{this.earlier + 1}"
         if self._optimizer is not None:
             raw["optimizer"] |= optimizer_settings(self._optimizer, self.model)
         spec = parse(raw)

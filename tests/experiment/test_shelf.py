@@ -123,7 +123,7 @@ def as_of_an_earlier_version(run, place):
         assert store.notes(noted["step"])["format"] == 1
     own.rmdir()
     for key in ("checkpoint", "folder", "earlier_fits", "start"):
-        about.pop(key)
+        about.pop(key, None)
     (run / "run.json").write_text(json.dumps(about))
 
 
