@@ -18,11 +18,11 @@ Scale = tuple[NDArray[np.float64], NDArray[np.float64]]
 AS_THEY_ARE: Scale = (np.zeros(1), np.ones(1))
 
 # Distances are |mean - mean'| / std' + |log(std / std')|, between what is given and what was trained on.
-_NEAR = 1.0  # the only reading that is left must be this near
-_FAR = 2.0  # the nearer of two must not be further away than this,
-_APART = 1.0  # and the other must be further away by this much
+_NEAR, _FAR = 0.5, 2.0  # the nearer of two must not be further away than this: many samples, and a single one
+_APART = 1.0  # the other must be further away by this much
 _OTHER_SET = 3.0  # raw samples of another data set may be this far away
 _SAME = 0.01  # two readings that differ by less than this, in units of the training inputs' std, are one
+_ROUND_OFF, _MOST_OF_A_BYTE = 0.02, 255  # of bytes that were normalised and are raw again
 _OTHER_UNIT = 8.0  # pixels 0 .. 1 and 0 .. 255 are 255 times apart
 
 
@@ -69,24 +69,43 @@ def _nearer(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str)
     if not rows.size or reading.seen is None:
         return fixed
     values = rows.astype(np.float64)
-    whole = bool((values == np.floor(values)).all())
-    raw = math.inf if reading.dtype == "uint8" and not whole else _distance(values, fixed, reading.seen)
-    other = math.inf if equal(own, AS_THEY_ARE) and rows.dtype.kind in "iu" else _distance(values, own, reading.seen)
-    if str(rows.dtype) == reading.dtype == "uint8" and other == math.inf:
-        return fixed  # bytes as those of the training, however dark
-    if max(raw, other) < math.inf and _differ(values, own, fixed, reading.seen) < _SAME:
+    arrays = equal(own, AS_THEY_ARE)
+    found = _of_bytes(rows, values, own, fixed) if arrays and reading.dtype == "uint8" else None
+    if found is None:
+        found = _likelier(values, own, fixed, reading, reading.seen)
+    if found is None:
+        raise DataError(_doubt(values, own, reading, where))
+    if found is own:
+        how = "are normalised already" if arrays else "need their own mean and std"
+        log.warning(
+            "%s: by their numbers (%s) they %s; the first fit's mean and std are not applied to them",
+            *(where, _range(values), how),
+        )
+    return found
+
+
+def _of_bytes(rows: Array, values: Array, own: Scale, fixed: Scale) -> Scale | None:
+    """For training samples that were bytes: bytes are raw, what becomes bytes by undoing the scale is normalised."""
+    if rows.dtype == np.uint8 or (_are_bytes(values) and values.max() > 1):
+        return fixed
+    return own if _are_bytes(values * fixed[1] + fixed[0]) else None
+
+
+def _are_bytes(values: Array) -> bool:
+    whole = np.round(values)
+    return bool((np.abs(values - whole) < _ROUND_OFF).all()) and whole.min() >= 0 and whole.max() <= _MOST_OF_A_BYTE
+
+
+def _likelier(values: Array, own: Scale, fixed: Scale, reading: Reading, seen: Seen) -> Scale | None:
+    """The scale under which mean and spread are those of the training inputs; None if that is doubtful."""
+    raw, other = (_distance(values, scale, seen) for scale in (fixed, own))
+    if max(raw, other) < math.inf and _differ(values, own, fixed, seen) < _SAME:
         return fixed
     near, far = sorted((raw, other))
-    if near > (_NEAR if far == math.inf else _FAR) or far - near < _APART:
-        raise DataError(_doubt(values, own, reading, where))
-    if raw < other:
-        return fixed
-    how = "are normalised already" if equal(own, AS_THEY_ARE) else "need their own mean and std"
-    log.warning(
-        "%s: by their numbers (%s) they %s; the first fit's mean and std are not applied to them",
-        *(where, _range(values), how),
-    )
-    return own
+    room = 0.0 if reading.dtype == "uint8" else (_FAR - _NEAR) / len(values)
+    if near > _NEAR + room or far - near < _APART:
+        return None
+    return fixed if raw < other else own
 
 
 def _distance(values: Array, scale: Scale, seen: Seen) -> float:

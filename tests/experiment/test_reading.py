@@ -164,7 +164,7 @@ def test_samples_that_were_normalised_by_hand_are_not_normalised_again_and_that_
     assert not caplog.text
 
 
-@pytest.mark.parametrize("make", [lambda x: x / 16.0, lambda x: np.full((3, 64), 0.7), lambda x: x * 0.5])
+@pytest.mark.parametrize("make", [lambda x: x / 16.0, lambda x: np.full((3, 64), 0.7), lambda x: x / 8 - 1])
 def test_numbers_that_could_be_raw_or_normalised_are_refused_until_it_is_said(make, read, digits):
     x = make(digits.test_x)
     with pytest.raises(DataError, match=r"do not say which; say normalised=False or normalised=True"):
@@ -176,6 +176,8 @@ def test_numbers_that_could_be_raw_or_normalised_are_refused_until_it_is_said(ma
 
 def test_one_sample_at_a_time_is_read_as_all(read, digits):
     together = read.predict(digits.test_x)
+    dark = np.zeros((1, 64), np.uint8)
+    assert torch.allclose(read.predict(dark), read.predict((dark - digits.mean) / digits.std), atol=1e-5)
     for row in range(20):
         assert torch.allclose(read.predict(digits.test_x[row : row + 1].astype(float)), together[row], atol=1e-5)
         hand = ((digits.test_x - digits.mean) / digits.std)[row : row + 1]
