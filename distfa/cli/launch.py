@@ -86,21 +86,23 @@ def render_files(
     from distfa.launch import render
 
     spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
-    for path in render.write(render.rendered(spec, on), out):
+    for path in render.write(render.rendered(spec, on, out), out):
         typer.echo(path)
 
 
 def _by_tools(spec: RunSpec, target: str, *, dry_run: bool) -> None:
     from distfa.launch import render, slurm, targets
 
-    files = render.rendered(spec, target)
     folder = Path(render.in_cluster(spec).run_dir or "").parent / "launch"
+    files = render.rendered(spec, target, folder)
     if dry_run:
         for path in files:
             typer.echo(f"write {folder / path}")
         for command in _commands(target, folder, spec):
             typer.echo(f"run   {command}")
         return
+    if target == "ray-up":
+        targets.require_machines(spec.launch)
     render.write(files, folder)
     if target == "slurm":
         slurm.launch(folder, wait_seconds=spec.launch.wait_seconds, say=_say, show=_show)
@@ -120,6 +122,7 @@ def _commands(target: str, folder: Path, spec: RunSpec) -> list[str]:
 def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.launch import render
 
+    spec = render.in_home(render.in_cluster(spec))
     command = f"distfa launch {render.SPEC} --on auto"
     if dry_run:
         typer.echo(f"run   ray job submit --address {address} --working-dir FOLDER_WITH_SPEC -- {command}")
@@ -134,10 +137,12 @@ def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
 def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.cli.train import train
     from distfa.experiment import run_dir as run_dirs
-    from distfa.launch import render
+    from distfa.launch import going_on, render
 
-    folder = None if spec.run_dir is None else run_dirs.located(spec.run_dir)
-    resume = folder if folder is not None and (folder / run_dirs.RUN).exists() else None
+    spec = render.in_cluster(spec)
+    folder = run_dirs.located(spec.run_dir or "")
+    resume = folder if (folder / run_dirs.RUN).exists() else None
+    changes = [] if resume is None else going_on.changes(resume, spec)
     if dry_run:
         nodes = "" if address == "local" else f"wait for {spec.launch.nodes} nodes, then "
         how = f"go on with {resume}" if resume else "start the run"
@@ -149,8 +154,7 @@ def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
         await_nodes(address, spec.launch.nodes, limit_seconds=spec.launch.wait_seconds, say=_say)
     if resume is not None:
         _say(f"{resume} holds a run that ended early; it goes on")
-        ports = [f"wire.ports={spec.wire.ports}"] if spec.wire.ports else None  # the places of this attempt's nodes
-        train(resume=resume, address=address, changes=ports)
+        train(resume=resume, address=address, changes=changes)
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = render.write({render.SPEC: render.as_yaml(spec)}, Path(scratch))[0]

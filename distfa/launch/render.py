@@ -26,12 +26,13 @@ FILES = {
 _RUNS = "runs/launched"
 
 
-def rendered(spec: RunSpec, target: str) -> dict[str, str]:
+def rendered(spec: RunSpec, target: str, folder: Path = Path("deploy")) -> dict[str, str]:
     """Path in the output folder, and text, of every file for a target.
 
     Args:
         spec: The run, and under ``launch`` the cluster.
         target: One of ``FILES``, or ``all``.
+        folder: Where they will be, as 'ray up' will find the spec there.
 
     Raises:
         UsageError: There is nothing to render for such a target.
@@ -50,6 +51,7 @@ def rendered(spec: RunSpec, target: str) -> dict[str, str]:
     )
     facts = {
         "launch": spec.launch,
+        "folder": folder.as_posix(),
         "spec": as_yaml(spec),
         "gpu_spec": as_yaml(spec.model_copy(update={"device": "cuda"})),
         "version": __version__,
@@ -78,6 +80,13 @@ def write(files: dict[str, str], folder: Path) -> list[Path]:
 def in_cluster(spec: RunSpec) -> RunSpec:
     """The spec for the driver on the cluster: its run directory has a fixed name, so that a retry finds it."""
     return spec.model_copy(update={"run_dir": spec.run_dir or _RUNS})
+
+
+def in_home(spec: RunSpec) -> RunSpec:
+    """The spec for a job, which has a working directory of its own each time: a relative run directory is at home."""
+    run_dir = spec.run_dir or ""
+    inside = run_dir and not run_dir.startswith(("/", "~"))
+    return spec.model_copy(update={"run_dir": f"~/{run_dir}"}) if inside else spec
 
 
 def as_yaml(spec: RunSpec) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distfa.errors import ClusterError, Interrupted
+from distfa.errors import ClusterError, Interrupted, UsageError
 from distfa.launch import tools
+from distfa.launch.token import require_token
 from distfa.launch.tools import Command
 from distfa.runtime.launch_config import LaunchConfig
 
@@ -27,6 +28,8 @@ class Steps:
         start: Commands that are run first, each to its end.
         follow: A command that runs as long as the run does; its exit code is that of the run.
         stop: Commands that are run at the end, whatever happened.
+        token: Whether the tool reads a token for Ray, made for this run alone, from RAY_AUTH_TOKEN.
+        kept_token: Whether the tool copies the file of Ray's token to its machines.
     """
 
     tool: str
@@ -34,6 +37,8 @@ class Steps:
     start: tuple[Command, ...] = ()
     follow: Command
     stop: tuple[Command, ...]
+    token: bool = False
+    kept_token: bool = False
 
 
 def steps(target: str, folder: Path, launch: LaunchConfig) -> Steps:
@@ -50,7 +55,9 @@ def carry_out(found: Steps, say: Callable[[str], None]) -> None:
         Interrupted: Ctrl-C was pressed; everything has been stopped.
     """
     tools.require(found.tool, found.source)
-    environment = {"RAY_AUTH_TOKEN": secrets.token_hex(32), **os.environ}
+    if found.kept_token:
+        require_token(say)
+    environment = {**({"RAY_AUTH_TOKEN": secrets.token_hex(32)} if found.token else {}), **os.environ}
     try:
         for command in found.start:
             say(" ".join(command))
@@ -73,6 +80,7 @@ def _docker(folder: Path, launch: LaunchConfig) -> Steps:
     return Steps(
         tool="docker",
         source="install Docker with its compose plugin",
+        token=True,
         follow=(*compose, "up", "--exit-code-from", "head"),
         stop=((*compose, "down", "--remove-orphans"),),
     )
@@ -104,7 +112,30 @@ def _ray_up(folder: Path, launch: LaunchConfig) -> Steps:
     return Steps(
         tool="ray",
         source="pip install 'ray[default]'",
-        start=(("ray", "get-auth-token", "--generate"), ("ray", "up", "--yes", cluster)),
+        kept_token=True,
+        start=(("ray", "up", "--yes", cluster),),
         follow=("ray", "exec", cluster, "distfa launch ~/spec.yaml --on auto"),
         stop=(("ray", "down", "--yes", cluster),),
     )
+
+
+def require_machines(launch: LaunchConfig) -> None:
+    """For ``ray-up``: start nothing on the names that stand in the file until it is filled in.
+
+    Raises:
+        UsageError: A machine or the user of ssh is not named, or distfa's source is not here.
+    """
+    missing = [f"launch.{key}" for key in ("hosts", "ssh_user") if not getattr(launch, key)]
+    if missing:
+        raise UsageError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, and 'ray up' would be given "
+            "HEAD, NODE1, ... and USER as they stand in ray-up/local.yaml; name the machines, the head first: --set "
+            "launch.hosts=[10.0.0.1,10.0.0.2] --set launch.ssh_user=NAME"
+        )
+    if len(launch.hosts) != launch.nodes:
+        raise UsageError(
+            f"launch.hosts names {len(launch.hosts)} machines ({', '.join(launch.hosts)}), and launch.nodes is "
+            f"{launch.nodes}; name as many"
+        )
+    if not Path("constraints.txt").is_file() or not Path("distfa").is_dir():
+        raise UsageError("'ray up' copies distfa's source to the machines, and it is not here; run this in its folder")

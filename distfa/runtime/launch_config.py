@@ -25,6 +25,8 @@ class LaunchConfig:
         python: Version of Python in the image and on the nodes.
         ray: Version of Ray in the image and on the nodes; one that distfa takes (docs/reference/versions.md).
         image: Container image; null: distfa with its version as the tag.
+        hosts: For ray-up: addresses of the machines that all of them can reach, the head's first.
+        ssh_user: For ray-up: the user that may log in there by ssh.
         port: Port of Ray's head.
         shared_port: For SLURM nodes shared with other jobs: the first of 200 blocks of 100 ports, one block per job.
     """
@@ -39,5 +41,7 @@ class LaunchConfig:
     python: str = "3.11"
     ray: str = "2.60.0"
     image: str | None = None
+    hosts: tuple[str, ...] = ()
+    ssh_user: str | None = None
     port: Port = 6379
     shared_port: Annotated[int, Ge(1024), Le(45535)] = 30000

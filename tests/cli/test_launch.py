@@ -3,10 +3,16 @@
 import json
 import os
 import stat
+import subprocess
+import time
 
 import pytest
 import yaml
-from commands import distfa, here
+from commands import command, distfa, here
+
+from distfa.experiment.spec import parse
+from distfa.launch import render
+from distfa.launch.token import require_token
 
 
 @pytest.fixture
@@ -82,7 +88,105 @@ def test_a_local_launch_trains_and_a_second_one_finds_it_finished(folder):
     assert json.loads((folder / "runs/one/run.json").read_text())["status"] == "finished"
     again = here("launch", "spec.yaml", "--on", "local", cwd=folder, check=False)
     assert again.returncode == 2
-    assert "the run in runs/one has finished" in again.stderr
+    assert "the run in runs/one has finished; name another directory" in again.stderr
+
+
+SERIAL = ("--set", "engine=serial", "--set", "checkpoint.every=2", "--set", "checkpoint.seconds=0")
+
+
+def test_a_launch_that_was_killed_goes_on_when_the_same_command_is_typed_again(folder):
+    """It started anew, in another directory, although docs/deploy.md promises that it goes on."""
+    (folder / "spec.yaml").write_text("epochs: 400\nmodel: {hidden: [8]}\ndata: {name: digits, limit: 64}\n")
+    typed = ("launch", "spec.yaml", "--on", "local", *SERIAL)
+    driver = subprocess.Popen(command(*typed), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    give_up = time.monotonic() + 120
+    while not list(folder.glob("runs/launched/checkpoints/*/manifest.json")):
+        assert time.monotonic() < give_up
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    assert "run   go on with runs/launched on local" in here(*typed, "--dry-run", cwd=folder).stdout
+    other = here(*typed, "--set", "rule=fa", cwd=folder, check=False)
+    assert other.returncode == 2
+    assert "runs/launched holds a run with rule 'dfa', and 'fa' is asked for; name another directory" in other.stderr
+    again = here(*typed, "--set", "wire.window=3", cwd=folder)
+    assert "runs/launched holds a run that ended early; it goes on" in again.stderr
+    about = json.loads((folder / "runs/launched/run.json").read_text())
+    assert (about["status"], about["attempt"], about["result"]["steps"]) == ("finished", 2, 800)
+    assert [path.name for path in (folder / "runs").iterdir()] == ["launched"]
+    third = here(*typed, cwd=folder, check=False)
+    assert third.returncode == 2
+    assert "the run in runs/launched has finished; name another directory, --set run_dir=..." in third.stderr
+
+
+def test_a_job_has_its_run_where_the_next_job_finds_it(folder):
+    """Ray gives every job a working directory of its own."""
+    for given, kept in ((None, "~/runs/launched"), ("mine", "~/mine"), ("/data/run", "/data/run"), ("~/a", "~/a")):
+        assert render.in_home(render.in_cluster(parse({"run_dir": given}))).run_dir == kept
+
+
+def tool(folder, name, script):
+    path = folder / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def ray_up(folder, monkeypatch):
+    """'ray' is a script here that writes down how it was called and what it was given; nothing is started."""
+    tool(folder, "ray", f'echo "$@" >> {folder}/calls; env | grep RAY_AUTH_TOKEN >> {folder}/calls; true')
+    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    (folder / "distfa").mkdir()
+    (folder / "constraints.txt").touch()
+    return folder
+
+
+NAMED = ("--set", "launch.hosts=[10.0.0.1,10.0.0.2]", "--set", "launch.ssh_user=me")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ((), "launch.hosts and launch.ssh_user are not set, and 'ray up' would be given HEAD, NODE1, ... and USER"),
+        (NAMED[:2], "launch.ssh_user is not set"),
+        (
+            (*NAMED, "--set", "launch.nodes=3"),
+            "launch.hosts names 2 machines (10.0.0.1, 10.0.0.2), and launch.nodes is 3",
+        ),
+    ],
+)
+def test_ray_up_starts_nothing_on_names_that_are_still_to_be_filled_in(ray_up, given, says):
+    """It ran 'ray up --yes' on machines called HEAD and NODE1."""
+    done = here("launch", "spec.yaml", "--on", "ray-up", *given, cwd=ray_up, check=False)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (ray_up / "calls").exists()
+    assert not (ray_up / "runs").exists()
+
+
+def test_ray_up_keeps_its_token_in_a_file_of_its_owner_and_prints_it_nowhere(ray_up):
+    """It printed one in clear, and saved none, so that the machines had none."""
+    done = distfa("launch", "spec.yaml", "--on", "ray-up", *NAMED, cwd=ray_up)
+    file = ray_up / "home/.ray/auth_token"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert len(token := file.read_text()) == 64
+    calls = (ray_up / "calls").read_text()
+    assert token not in done.stdout + done.stderr + calls
+    assert [call.split()[0] for call in calls.splitlines()] == ["up", "exec", "down"]
+    cluster = yaml.safe_load((ray_up / "runs/launch/ray-up/local.yaml").read_text())
+    assert cluster["provider"] == {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2"]}
+    assert cluster["auth"] == {"ssh_user": "me"}
+    assert cluster["file_mounts"]["~/spec.yaml"] == "runs/launch/spec.yaml"  # it was deploy/spec.yaml
+    assert cluster["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    file.chmod(0o644)
+    said = []
+    assert require_token(said.append).read_text() == token
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert said == [f"{file} could be read by others; it is now for its owner only"]
 
 
 def test_render_writes_the_files_and_names_them(folder):
