@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from distfa.experiment.evaluate import evaluate_run as evaluate
     from distfa.experiment.export import export_run as export
     from distfa.experiment.history import History
+    from distfa.experiment.predict import predict_run as predict
     from distfa.experiment.result import Result
     from distfa.experiment.spec import RunSpec
     from distfa.experiment.trainer import Trainer
@@ -29,6 +30,7 @@ _WHERE = {
     "errors": ("distfa.errors", None),
     "export": ("distfa.experiment.export", "export_run"),
     "evaluate": ("distfa.experiment.evaluate", "evaluate_run"),
+    "predict": ("distfa.experiment.predict", "predict_run"),
     "split": ("distfa.core.split", "split"),
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "errors",
     "evaluate",
     "export",
+    "predict",
     "split",
 ]
 

@@ -43,11 +43,13 @@ def load_hub(request: Request) -> Dataset:
     )
     test = next((splits[key] for key in ("test", "validation") if key in splits and len(splits[key])), None)
     classes = getattr(train.features[y_column], "num_classes", None)
+    names = getattr(train.features[y_column], "names", None) if request.classes in (None, classes) else None
     return build(
         name=request.name,
         train=_read(train, x_column, y_column, f"hub data set {request.hub!r} train"),
         test=None if test is None else _read(test, x_column, y_column, f"hub data set {request.hub!r} test"),
         outputs=classes if request.classes is None else request.classes,
+        class_names=tuple(names or ()),
     )
 
 

@@ -13,11 +13,11 @@ from distfa.core.model import Network
 from distfa.core.recipe import Recipe
 from distfa.data import Dataset
 from distfa.data.reading import Reading
-from distfa.errors import DataError, RunDirError
+from distfa.errors import DataError, RunDirError, SpecError
 from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.given import Wish, dataset_of
 from distfa.experiment.layout import layout_of
-from distfa.experiment.spec import ARRAYS, RunSpec
+from distfa.experiment.spec import ARRAYS, GIVEN, RunSpec
 from distfa.experiment.subject import Subject, subject_for, subject_of
 from distfa.experiment.weights import read_weights, reading_of
 from distfa.models import user
@@ -80,9 +80,18 @@ class Saved:
         return dataset_of(given, None, asked)
 
     def subject(self, dataset: Dataset, model: nn.Module | None) -> Subject:
-        """What was trained: a network drawn from the seed, the model that is given, or the model of the spec."""
+        """What was trained: a network drawn from the seed, the model that is given, or the model of the spec.
+
+        Raises:
+            SpecError: It was an object in Python, and is not given.
+        """
         if self.network.seeded:
             return Subject(network=self.network)
+        if model is None and self.spec.model.name == GIVEN:
+            raise SpecError(
+                "the run is from Python, whose model was an object there: use Trainer(model).load(run_dir) there, "
+                "or give it: distfa.evaluate(run_dir, model=model), distfa.predict(run_dir, samples, model=model)"
+            )
         return subject_for(self.spec, dataset) if model is None else subject_of(model, self.spec, dataset)
 
     def layers(self, subject: Subject) -> list[Layer]:

@@ -51,6 +51,7 @@ def test_grey_images_and_class_labels_are_read(datasets, tmp_path):
     np.testing.assert_array_equal(found.test_y, [2, 0, 1])
     assert (found.shape, found.outputs, found.train_x.dtype) == ((1, 4, 5), 4, np.uint8)
     assert found.mean[0] == pytest.approx(x.mean())
+    assert found.class_names == ("0", "1", "2", "3")
 
 
 def test_a_folder_of_colour_images_is_flattened_from_channel_first(datasets, tmp_path):

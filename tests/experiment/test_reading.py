@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import distfa
-from distfa.errors import DataError
+from distfa.errors import DataError, SpecError
 
 pandas = pytest.importorskip("pandas")
 
@@ -136,6 +136,22 @@ def test_a_run_scored_by_its_directory_reads_as_the_run_did(read, digits, wanted
     for form in ("bytes", "a table", "a loader", "normalised by hand"):
         found = distfa.evaluate(read.result.run_dir, arrays=FORMS[form](digits), model=read.model)
         assert_scores(found, wanted)
+
+
+def test_the_outputs_of_a_run_are_those_of_its_model_for_samples_in_every_form(read, digits):
+    for form in ("bytes", "a table", "a loader", "normalised by hand", "one-hot labels"):
+        found = distfa.predict(read.result.run_dir, FORMS[form](digits))
+        assert torch.allclose(found.outputs, read.predict(digits), atol=1e-4)
+        assert found.answers == found.outputs.argmax(1).tolist()
+
+
+def test_a_run_whose_model_was_an_object_asks_for_it(home):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    trainer = trained(home, net, "digits", epochs=1)
+    with pytest.raises(SpecError, match=r"or give it: distfa.evaluate\(run_dir, model=model\)"):
+        distfa.predict(trainer.result.run_dir, distfa.data.load("digits"))
+    found = distfa.predict(trainer.result.run_dir, distfa.data.load("digits"), model=net)
+    assert torch.allclose(found.outputs, trainer.predict("digits"), atol=1e-4)
 
 
 def test_the_reading_goes_with_the_weights(read, digits, wanted, home):
