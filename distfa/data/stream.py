@@ -141,7 +141,7 @@ def streamed(
         orders: One per epoch: which samples, in which order; all have the same length.
         seed: Seed of what is drawn when samples are made.
         name: What messages and reports call it.
-        floats: Whether targets of several columns are quantities or shares, even if they are whole numbers.
+        floats: Whether targets may be quantities or shares: floats, and whole numbers in several columns.
         tokens: Size of the vocabulary, if integers of x stand for symbols.
 
     Raises:
@@ -170,7 +170,7 @@ def streamed(
             check_tokens(x[None], tokens, f"{name}: training sample {index}")
         found.update(x.tobytes() + y.tobytes())
         looked.add(x)
-        targets[index] = y.astype(np.float32) if floats and y.ndim and y.dtype.kind != "f" else y
+        targets[index] = _quantities(y) if floats else y
     y = np.stack([targets[index] for index in order.ravel().tolist()])
     sample_shape = tuple(map(int, shape)) or (1,)
     test = None if test is None else (aligned(test[0], sample_shape), test[1])
@@ -179,6 +179,13 @@ def streamed(
     seen = None if tokens is not None else looked.seen()
     rows: Any = Rows(samples, order, seed=seed, like=like, digest=found.hexdigest(), seen=seen)
     return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made))
+
+
+def _quantities(y: Array) -> Array:
+    """The target of one sample, (columns,) floats; a whole number alone stays a label."""
+    if y.dtype.kind == "f":
+        return np.atleast_1d(y)
+    return y.astype(np.float32) if y.ndim else y
 
 
 def _outputs(y: Array, test: Split | None) -> int | None:

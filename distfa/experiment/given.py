@@ -35,7 +35,7 @@ class Wish:
         seed: Seed of the run.
         tokens: Size of the vocabulary, if an Embedding reads the samples (``experiment.tokens``).
         target: The column of a table that is learned.
-        floats: Whether targets of several columns are quantities or shares, even if they are whole numbers.
+        floats: Whether targets may be quantities or shares: floats, and whole numbers in several columns.
         targets: Whether there must be targets.
         layout: The layout of a model that begins with a convolution.
         reading: What an earlier fit fixed.
@@ -192,21 +192,21 @@ def _given(given: Any, wish: Wish) -> Given:
         return Given(x=to_numpy(x, "x"), y=to_numpy(y, "y") if wish.targets else None)
     table = as_table(given)
     if table is not None:
-        return of_table(table, wish.learned, known=wish.reading.columns if wish.reading else (), targets=wish.targets)
+        return of_table(table, wish.learned, wish.reading, targets=wish.targets, tokens=wish.tokens is not None)
     if is_pair(given) and (wish.targets or isinstance(given, tuple)):
-        return _of_pair(given[0], given[1] if wish.targets else None)
+        return _of_pair(given[0], given[1] if wish.targets else None, tokens=wish.tokens is not None)
     if not wish.targets:
         return Given(x=_inputs(given), y=None)
     x, y = read_pair(given, "arrays train")
     return Given(x=x, y=y)
 
 
-def _of_pair(x: Any, y: Any) -> Given:
+def _of_pair(x: Any, y: Any, *, tokens: bool) -> Given:
     table = as_table(x)
     by_column = table is not None and (isinstance(x, Mapping) or x.to_numpy().dtype.kind == "O")
     named = hasattr(y, "to_numpy") and getattr(y, "name", None) is not None
     return Given(
-        x=beside_each_other(table) if by_column and table is not None else to_numpy(x, "arrays train_x"),
+        x=beside_each_other(table, tokens=tokens) if by_column and table is not None else to_numpy(x, "arrays train_x"),
         y=None if y is None else to_numpy(y, "arrays train_y", text=True),
         columns=() if table is None else tuple(table),
         target=str(y.name) if named else None,
@@ -285,8 +285,11 @@ def _targets(part: Given, wish: Wish) -> Array:
     y = part.y
     if y is None:
         return np.zeros(len(part.x), np.int64)
-    columns = 1 if wish.reading is None else 0  # a fit tells labels from quantities by the columns of its targets
-    if (wish.floats if wish.reading is None else not wish.reading.labels) and y.ndim > columns:
+    if wish.reading is None:  # a first fit tells quantities from labels by their columns, or because they are floats
+        quantities = wish.floats and (y.ndim > 1 or y.dtype.kind == "f")
+    else:
+        quantities = not wish.reading.labels
+    if quantities and not is_text(y):
         y = y if y.dtype.kind == "f" else y.astype(np.float32)
         return y.reshape(-1, 1) if y.ndim == 1 else y
     return y if wish.reading is None or is_text(y) else as_labels(y, wish.reading)

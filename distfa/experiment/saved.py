@@ -77,7 +77,8 @@ class Saved:
             reading=self.reading,
             **wish,
         )
-        return dataset_of(given, None, asked)
+        named = self.spec.data.model_copy(update={"name": given}).load() if isinstance(given, str) else given
+        return dataset_of(named, None, asked)
 
     def subject(self, dataset: Dataset, model: nn.Module | None) -> Subject:
         """What was trained: a network drawn from the seed, the model that is given, or the model of the spec.

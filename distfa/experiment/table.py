@@ -11,6 +11,7 @@ import numpy as np
 from distfa.data.arrays import to_numpy
 from distfa.data.dataset import Array
 from distfa.data.labels import is_text, listed
+from distfa.data.reading import Reading
 from distfa.errors import DataError
 
 _USUAL = ("y", "label", "target")
@@ -52,18 +53,22 @@ def as_table(given: Any) -> dict[str, Any] | None:
     return {str(name): values for name, values in given.items()} if isinstance(given, Mapping) else None
 
 
-def of_table(columns: Mapping[str, Any], target: str | None, *, known: tuple[str, ...], targets: bool) -> Given:
+def of_table(
+    columns: Mapping[str, Any], target: str | None, reading: Reading | None, *, targets: bool, tokens: bool
+) -> Given:
     """One column is learned from all the others, side by side, or from the only other one.
 
     Args:
         columns: The table.
         target: The column that is learned; None: the one that is called y, label or target.
-        known: The columns that the first fit read; empty if there was none.
+        reading: What the first fit fixed, if there was one.
         targets: Whether the column that is learned must be there.
+        tokens: Whether integers stand for symbols.
 
     Raises:
         DataError: It is not there, or a column is no column of numbers.
     """
+    known = reading.columns if reading else ()
     usual = next((name for name in _USUAL if name in columns and name not in known), None)
     name = target or usual
     if targets and (name is None or name not in columns):
@@ -74,7 +79,7 @@ def of_table(columns: Mapping[str, Any], target: str | None, *, known: tuple[str
     rest = tuple(key for key in columns if key != name)
     learned = columns[name] if targets and name is not None else None
     return Given(
-        x=beside_each_other({key: columns[key] for key in rest}),
+        x=beside_each_other({key: columns[key] for key in rest}, tokens=tokens),
         y=None if learned is None else to_numpy(learned, f"column {name!r}", text=True),
         columns=rest,
         target=name,
@@ -82,8 +87,8 @@ def of_table(columns: Mapping[str, Any], target: str | None, *, known: tuple[str
     )
 
 
-def beside_each_other(columns: Mapping[str, Any]) -> Array:
-    """Columns of numbers as (n, columns); a single one as it is.
+def beside_each_other(columns: Mapping[str, Any], *, tokens: bool) -> Array:
+    """Columns of numbers as (n, columns), in float32, tokens as they are; a single column as it is.
 
     Raises:
         DataError: One holds text or has missing values, or there is none.
@@ -98,6 +103,8 @@ def beside_each_other(columns: Mapping[str, Any]) -> Array:
         )
     if len(found) == 1:
         return next(iter(found.values()))
+    if tokens and all(value.dtype.kind in "iu" for value in found.values()):
+        return np.column_stack(list(found.values()))
     return np.column_stack([value.astype(np.float64) for value in found.values()]).astype(np.float32)
 
 

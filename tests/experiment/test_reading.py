@@ -76,6 +76,13 @@ class Samples(Dataset):
         return self.x[index] if self.y is None else (self.x[index], int(self.y[index]))
 
 
+class Made(Samples):
+    """The same with quantities."""
+
+    def __getitem__(self, index):
+        return self.x[index], float(self.y[index])
+
+
 # -- the same rows in every form ------------------------------------------------------------------
 
 FORMS = {
@@ -372,6 +379,9 @@ def test_tokens_from_a_torch_data_set_are_tokens(home):
     found = by_hand_tokens(b, x, y)
     assert b.evaluate(Samples(x, y)).loss == pytest.approx(found, rel=1e-5)
     assert b.result.test_loss == pytest.approx(found, rel=1e-4)
+    table = pandas.DataFrame(x).assign(label=y)
+    c = trained(home, words(), table, epochs=2)
+    assert a.evaluate((x, y)) == c.evaluate((x, y)) == c.evaluate(table)
     with pytest.raises(DataError, match=r"has token 20 at row .*; tokens must be 0 \.\. 19"):
         trained(home, words(), Samples(x + 1, y), epochs=1)
     with pytest.raises(DataError, match=r"samples have shape \(5,\), and the model was trained on \(6,\)"):
@@ -395,6 +405,20 @@ def test_quantities_stay_quantities(home, animals):
         trainer.evaluate((x, np.ones((len(x), 2))))
     with pytest.raises(DataError, match=r"trained on float targets \(n, 1\)"):
         trainer.evaluate(distfa.data.from_arrays((x, np.ones((len(x), 2)))))
+
+
+def test_one_quantity_per_sample_needs_no_axis(home, animals):
+    x, _, _ = animals
+    y = x[:, 0] * 3
+    table = pandas.DataFrame(x, columns=list("abcdefghijkl")).assign(price=y)
+    given = ((x, y), (table.drop(columns="price"), table["price"]), Made(x, y))
+    on = [trained(home, perceptron(12, 1), (x, y[:, None]), loss="mse", epochs=1)]
+    on += [trained(home, perceptron(12, 1), table, loss="mse", epochs=1, target="price")]
+    on += [trained(home, perceptron(12, 1), one, one, loss="mse", epochs=1) for one in given]
+    wanted = on[0].evaluate((x, y[:, None]))
+    for trainer in on:
+        assert trainer.evaluate((x, y)) == wanted
+    assert on[2].result.test_loss == pytest.approx(wanted.loss, rel=1e-5)
 
 
 def test_images_are_turned_to_where_the_first_fit_had_their_channels(home):
