@@ -136,7 +136,7 @@ class _Trials:
             raise ModelError(
                 f"{self._where} changes its input in place, which is also read elsewhere; use inplace=False"
             )
-        if changed := next((name for name, p in self._parameters.items() if p._version), None):
+        if changed := next((name for name, p in self._module.named_parameters() if p._version), None):
             raise ModelError(
                 f"{self._where} changes its parameter {changed!r} in its forward (as max_norm of an Embedding does), "
                 "and only the optimizer may change parameters; leave that out"
