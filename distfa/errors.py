@@ -28,11 +28,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from distfa.redact import redacted
+
 
 class DistfaError(Exception):
     """Base of every error distfa raises; ``exit_code`` is what the command line exits with."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())  # a message may name a URL with a password
 
 
 class UsageError(DistfaError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "distfa"
 LAYERS = [  # lowest first; a package imports from its own line and the lines above it
-    {"errors", "files", "streams", "version", "v1", "words"},
+    {"errors", "files", "redact", "streams", "version", "v1", "words"},
     {"models"},
     {"core"},
     {"codecs", "data"},

@@ -122,6 +122,7 @@ def _commands(target: str, folder: Path, spec: RunSpec) -> list[str]:
 def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.launch import render
 
+    render.require_no_password(spec)
     spec = render.in_home(render.in_cluster(spec))
     command = f"distfa launch {render.SPEC} --on auto"
     if dry_run:

@@ -31,6 +31,7 @@ from distfa.errors import CheckpointError
 from distfa.experiment import memory, strict_json
 from distfa.experiment.tensor_files import from_bytes, to_bytes
 from distfa.files import write_whole
+from distfa.redact import MARK, without_marks
 from distfa.runtime.worker import Snapshot
 from distfa.transport.message import Kind, Link
 from distfa.transport.port import Traffic
@@ -79,11 +80,14 @@ class Store:
     def __init__(self, place: str, *, keep: int, run: str = "") -> None:
         self._keep = keep
         try:
-            self._files, root = fsspec.core.url_to_fs(place)
+            self._files, root = fsspec.core.url_to_fs(without_marks(place))
         except Exception as exc:  # each kind of place has its own errors
+            how = 'give a directory, or install the package it names (pip install "distfa[s3]" for s3://)'
+            if MARK in place:
+                how = "its password is not kept: give it again with --set checkpoint.dir=URL, or where fsspec reads it"
+                how += " (docs/how-to/survive.md)"
             raise CheckpointError(
-                f"checkpoint.dir is {place!r}, and fsspec cannot open such a place: {exc}; give a directory, or "
-                'install the package it names (pip install "distfa[s3]" for s3://)'
+                f"checkpoint.dir is {place!r}, and fsspec cannot open such a place: {exc}; {how}"
             ) from exc
         self._local = "file" in (self._files.protocol if isinstance(self._files.protocol, tuple) else ())
         self.root = f"{root}/{run}" if run else str(root)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from distfa.redact import redacted
 from distfa.runtime.survey import surveyor
 from distfa.version import __version__
 
@@ -33,9 +34,9 @@ def host_facts() -> dict[str, Any]:
 
 
 def command() -> list[str]:
-    """The command line of this process, as it was typed."""
+    """The command line of this process, as it was typed, without passwords."""
     name = Path(sys.argv[0]).name
-    return ["distfa" if name == "__main__.py" else name, *sys.argv[1:]]
+    return ["distfa" if name == "__main__.py" else name, *map(redacted, sys.argv[1:])]
 
 
 def processor() -> str:

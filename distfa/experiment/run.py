@@ -129,7 +129,11 @@ def _created(spec: RunSpec, network: Network, dataset: Dataset, about: dict[str,
         "inputs": dataset.reading.as_dict(),
     }
     return run_dirs.RunDir.create(
-        spec.run_dir, name=f"{spec.rule}-{spec.data.name}", spec_text=dump(spec), network=network, about=about
+        spec.run_dir,
+        name=f"{spec.rule}-{spec.data.name}",
+        spec_text=dump(spec, kept=True),
+        network=network,
+        about=about,
     )
 
 

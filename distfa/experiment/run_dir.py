@@ -42,6 +42,7 @@ from distfa.experiment.host import host_facts
 from distfa.experiment.spec import RunSpec, load
 from distfa.experiment.tensor_files import to_bytes
 from distfa.files import in_folder, write_whole
+from distfa.redact import redacted_in
 
 SPEC, RUN, METRICS, LOG = "spec.yaml", "run.json", "metrics.jsonl", "log.jsonl"
 WEIGHTS, LAST, CHECKPOINTS = "weights.safetensors", "last.safetensors", "checkpoints"
@@ -267,7 +268,7 @@ class RunDir:
             self._lock = None
 
     def _write_about(self) -> None:
-        self._write(RUN, f"{strict_json.dumps(self.about, indent=2)}\n".encode())
+        self._write(RUN, f"{strict_json.dumps(redacted_in(self.about), indent=2)}\n".encode())
 
     def _write(self, name: str, content: bytes) -> None:
         try:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distfa.experiment import strict_json
+from distfa.redact import redacted
 
 LOG = logging.getLogger("distfa.run_log")
 LOG.propagate = False
@@ -42,7 +43,7 @@ class RunLog(logging.Handler):
         if said.setdefault("run", self._run if record.thread == self._thread else None) != self._run:
             return
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
-        line = {"time": at, "level": record.levelname.lower(), **said, "message": record.getMessage()}
+        line = {"time": at, "level": record.levelname.lower(), **said, "message": redacted(record.getMessage())}
         with (  # a full disk must not end the run
             contextlib.suppress(OSError),
             self._path.open("a", encoding="utf-8", errors="backslashreplace") as file,

@@ -16,6 +16,7 @@ from distfa.errors import CheckpointError
 from distfa.experiment.checkpoint import Checkpoint, Store
 from distfa.experiment.run_dir import CHECKPOINTS
 from distfa.files import in_folder
+from distfa.redact import redacted
 from distfa.runtime.worker import Snapshot
 
 Notes = Mapping[str, Any]
@@ -126,7 +127,10 @@ def shelf_of(
     """
     run = str(about["run_id"])
     began_in = about.get("folder") or ""
-    places = [place for place in dict.fromkeys((asked, began_with)) if place is not None]
+    named: dict[str, str] = {}
+    for place in filter(None, (asked, began_with)):
+        named.setdefault(redacted(place), place)  # what the run began with has no password in its spec
+    places = list(named.values())
     rooted = [in_folder(place, began_in) if place == began_with else place for place in places]
     beside = Store(str(path.absolute() / CHECKPOINTS), keep=keep)
     below = [Store(place, keep=keep, run=run) for place in rooted]

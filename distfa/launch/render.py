@@ -11,6 +11,7 @@ import yaml
 from distfa.errors import UsageError
 from distfa.experiment.spec import RunSpec
 from distfa.files import write_whole
+from distfa.redact import redacted
 from distfa.version import __version__
 from distfa.words import not_among
 
@@ -39,6 +40,7 @@ def rendered(spec: RunSpec, target: str, folder: Path = Path("deploy")) -> dict[
     """
     if target != "all" and target not in FILES:
         raise UsageError(f"nothing is rendered for target {target!r}, which {not_among(target, (*FILES, 'all'))}")
+    require_no_password(spec)
     names = [name for key, names in FILES.items() if target in ("all", key) for name in names]
     spec = in_cluster(spec)
     templates = jinja2.Environment(
@@ -80,6 +82,20 @@ def write(files: dict[str, str], folder: Path) -> list[Path]:
 def in_cluster(spec: RunSpec) -> RunSpec:
     """The spec for the driver on the cluster: its run directory has a fixed name, so that a retry finds it."""
     return spec.model_copy(update={"run_dir": spec.run_dir or _RUNS})
+
+
+def require_no_password(spec: RunSpec) -> None:
+    """Let no password into files that stay, or go to other machines.
+
+    Raises:
+        UsageError: ``checkpoint.dir`` has one.
+    """
+    place = spec.checkpoint.dir or ""
+    if redacted(place) != place:
+        raise UsageError(
+            f"checkpoint.dir is {redacted(place)!r}, whose password would stand in the files for the cluster; leave it "
+            "out, and give it where fsspec reads it there, as FSSPEC_FTP_PASSWORD (docs/how-to/survive.md)"
+        )
 
 
 def in_home(spec: RunSpec) -> RunSpec:

@@ -13,17 +13,20 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from distfa.experiment.spec.schema import RunSpec
+from distfa.redact import redacted_in
 from distfa.words import nearest, not_among
 
 
-def dump(spec: RunSpec, *, explain: bool = False) -> str:
+def dump(spec: RunSpec, *, explain: bool = False, kept: bool = False) -> str:
     """The resolved spec as YAML, every key with its value.
 
     Args:
         spec: What to write.
         explain: Whether keys are followed by their meaning.
+        kept: Whether it is for a file that stays, which is to have no passwords.
     """
-    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False)
+    raw = spec.model_dump(mode="json")
+    text = yaml.safe_dump(redacted_in(raw) if kept else raw, sort_keys=False)
     return _explained(text) if explain else text
 
 
