@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,13 @@ from distfa import models
 from distfa.core.admit import require_sequential
 from distfa.core.attributes import copied, load_model
 from distfa.core.model import Network
+from distfa.data.reading import Reading
 from distfa.errors import ModelError, RunDirError, SpecError, UsageError
 from distfa.experiment import run_dir as run_dirs
+from distfa.experiment import strict_json
 from distfa.experiment.spec import GIVEN, load
 from distfa.experiment.subject import in_dtype
-from distfa.experiment.weights import read_weights
+from distfa.experiment.weights import read_weights, required_reading
 from distfa.files import write_whole
 from distfa.models import user
 from distfa.words import not_among
@@ -91,9 +92,9 @@ def export_run(
     """
     made = format_of(format, out)
     path = run_dirs.located(run_dir)
-    whole, example, raw = _from_raw(path, model)
+    whole, example, said = _from_raw(path, model)
     target = path / f"model{FORMATS[made]}" if out is None else run_dirs.located(out)
-    content = _onnx(whole, example, raw) if made == "onnx" else _torch(whole, example, raw)
+    content = _onnx(whole, example, said) if made == "onnx" else _torch(whole, example, said)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, content)
@@ -125,42 +126,40 @@ def format_of(asked: str | None, out: str | Path | None) -> str:
     return asked or meant or "torch"
 
 
-def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, dict[str, Any]]:
-    """The model of a run for raw samples, two such samples, and what they mean."""
+def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, str]:
+    """The model of a run for raw samples, two such samples, and what they mean, as JSON."""
     about, weights = run_dirs.read_about(path), read_weights(path)
     network = run_dirs.read_network(about)
     user.also_look_in(about.get("folder") or "")
-    raw = about.get("inputs")
-    if raw is None:
-        raise RunDirError(f"{path} does not say how inputs are normalised; it is of an earlier version of distfa")
+    reading = required_reading(path, about)
     dtype = load(path / run_dirs.SPEC).recipe(network).dtype
-    made = _model(path, network, raw) if model is None else copied(model, "the model")
+    made = _model(path, network, reading) if model is None else copied(model, "the model")
     own = in_dtype(require_sequential(made), dtype)
     try:
         load_model(own, weights)
     except RuntimeError as exc:
         raise RunDirError(f"the weights in {path} are another model's: {_short(exc)}") from exc
-    mean, std = (torch.tensor(raw[name], dtype=dtype) for name in ("mean", "std"))
+    mean, std = (torch.tensor(scale, dtype=dtype) for scale in (reading.mean, reading.std))
     whole = FromRaw(own.eval(), mean, std, network.shapes[0], tokens=network.tokens).eval()
     if network.tokens:
         example = torch.zeros(2, *network.shapes[0], dtype=torch.int64)
     else:
-        example = torch.zeros(2, *raw["shape"], dtype=_DTYPES[raw["dtype"]])
-    return whole, example, raw
+        example = torch.zeros(2, *reading.shape, dtype=_DTYPES[reading.dtype])
+    return whole, example, strict_json.dumps(reading.as_dict())
 
 
-def _torch(whole: nn.Module, example: Tensor, raw: dict[str, Any]) -> bytes:
+def _torch(whole: nn.Module, example: Tensor, said: str) -> bytes:
     """The file for torch; made in memory, since torch ends the process where it cannot write one."""
     try:
         program = torch.export.export(whole, (example,), dynamic_shapes=_any_number())
     except Exception as exc:
         raise ModelError(f"torch.export cannot export the model: {_short(exc)}; save its weights alone") from exc
     content = io.BytesIO()
-    torch.export.save(program, content, extra_files={"inputs.json": json.dumps(raw)})
+    torch.export.save(program, content, extra_files={"inputs.json": said})
     return content.getvalue()
 
 
-def _onnx(whole: nn.Module, example: Tensor, raw: dict[str, Any]) -> bytes:
+def _onnx(whole: nn.Module, example: Tensor, said: str) -> bytes:
     try:
         import onnxscript  # noqa: F401
     except ImportError as exc:
@@ -168,8 +167,8 @@ def _onnx(whole: nn.Module, example: Tensor, raw: dict[str, Any]) -> bytes:
     try:
         program: Any = torch.onnx.export(whole, (example,), dynamic_shapes=_any_number(), dynamo=True, verbose=False)
         proto = program.model_proto
-        said = proto.metadata_props.add()
-        said.key, said.value = run_dirs.METADATA, json.dumps(raw)
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = run_dirs.METADATA, said
         content: bytes = proto.SerializeToString()
     except Exception as exc:
         raise ModelError(f"torch cannot export the model to ONNX: {_short(exc)}") from exc
@@ -180,7 +179,7 @@ def _any_number() -> Any:
     return ({0: torch.export.Dim("samples", min=1)},)
 
 
-def _model(path: Path, network: Network, raw: dict[str, Any]) -> nn.Module:
+def _model(path: Path, network: Network, reading: Reading) -> nn.Module:
     """The module that was trained, without its weights."""
     spec = load(path / run_dirs.SPEC)
     if all(layer.plain for layer in network.layers):
@@ -191,7 +190,7 @@ def _model(path: Path, network: Network, raw: dict[str, Any]) -> nn.Module:
             "distfa.export(run_dir, model=model)"
         )
     positions = network.positions[0] if network.positions else 1
-    samples = _Samples(path.name, tuple(raw["shape"]), raw["outputs"], raw["tokens"], positions)
+    samples = _Samples(path.name, reading.shape, reading.outputs, reading.tokens, positions)
     return models.build(spec.model.name, samples)
 
 

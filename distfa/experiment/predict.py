@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from distfa.core.order import evaluation
 from distfa.data.reading import Reading
-from distfa.errors import DataError, RunDirError
+from distfa.errors import DataError
+from distfa.experiment import run_dir as run_dirs
 from distfa.experiment.claim import cannot
 from distfa.experiment.saved import saved
 from distfa.experiment.subject import raw_samples
+from distfa.experiment.weights import required_reading
 from distfa.files import write_whole
 
 
@@ -85,8 +87,7 @@ def predict_run(
         SpecError: The run was trained on a model from Python and none is given.
     """
     run = saved(run_dir)
-    if run.reading is None:
-        raise RunDirError(f"{run.path} does not say how inputs are normalised; it is of an earlier version of distfa")
+    reading = required_reading(run.path, run_dirs.read_about(run.path))
     dataset = run.read(samples, model, targets=False, normalised=normalised)
     recipe, layers = run.recipe, run.layers(run.subject(dataset, model))
     inputs, _ = raw_samples(run.network, dataset)
@@ -101,8 +102,8 @@ def predict_run(
         observer(int(rows[-1]) + 1, len(read))
     return Prediction(
         outputs=torch.cat(found),
-        reading=run.reading,
-        several=run.spec.loss == "bce" and not run.reading.labels,
+        reading=reading,
+        several=run.spec.loss == "bce" and not reading.labels,
     )
 
 

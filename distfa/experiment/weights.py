@@ -73,6 +73,18 @@ def reading_of(about: Mapping[str, Any]) -> Reading | None:
     return Reading.of_dict(said) if said else None
 
 
+def required_reading(path: Path, about: Mapping[str, Any]) -> Reading:
+    """The same, where nothing can be done without it.
+
+    Raises:
+        RunDirError: It is not said.
+    """
+    found = reading_of(about)
+    if found is None:
+        raise RunDirError(f"{path} does not say how inputs are normalised; it is of an earlier version of distfa")
+    return found
+
+
 def load_weights(path: Path) -> dict[str, Tensor]:
     """The weights of a file, or of a run directory.
 
