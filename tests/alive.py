@@ -134,6 +134,19 @@ class HiddenAverage(nn.Linear):
         return super().forward(x - self.mean.clone())
 
 
+class ScalingInPlace(nn.Linear):
+    """Multiplies by a buffer that it changes in place: the way back of one batch may come after the next forward."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("scale", torch.ones(WIDTH))
+
+    def forward(self, x):
+        if self.training:
+            self.scale.mul_(0.9).add_(x.detach().abs().mean(0), alpha=0.1)
+        return super().forward(x * self.scale)
+
+
 class AlwaysDropping(nn.Linear):
     """Dropout that does not know of evaluation."""
 
@@ -170,7 +183,7 @@ LIVE = {
     },
     **{
         kind.__name__: lambda kind=kind: kind(WIDTH, WIDTH)
-        for kind in (PlainTensor, HiddenAverage, AlwaysDropping, Remembering)
+        for kind in (PlainTensor, HiddenAverage, ScalingInPlace, AlwaysDropping, Remembering)
     },
 }
 

@@ -64,24 +64,45 @@ def attributes_of(module: nn.Module) -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def unchanged(module: nn.Module) -> Iterator[None]:
-    """To be open around a forward beside training: afterwards all but the parameters is as it was."""
-    known = frozenset(map(id, [*module.parameters(), *module.modules()]))
-    before = [
-        (table, dict(table), {name: freeze(value, known) for name, value in table.items() if name not in _OF_TORCH})
-        for table in _tables(module)
-    ]
-    try:
-        yield
-    finally:
-        for table, values, frozen in before:
+def held(module: nn.Module) -> Iterator[Tensor]:
+    """The tensors among its buffers and attributes, which a forward may change in place."""
+    for table in _tables(module):
+        yield from (value for name, value in table.items() if name not in _OF_TORCH and isinstance(value, Tensor))
+
+
+class Memory:
+    """All that a module holds beside its parameters, as it is now.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._known = frozenset(map(id, [*module.parameters(), *module.modules()]))
+        self._tables = [
+            (table, dict(table), {n: freeze(value, self._known) for n, value in table.items() if n not in _OF_TORCH})
+            for table in _tables(module)
+        ]
+
+    def restore(self) -> None:
+        """Let the module hold it again."""
+        for table, values, frozen in self._tables:
             for name in table.keys() - values.keys():
                 del table[name]
             table.update(values)  # the same objects first: a forward may have put others in their place
             for name, was in frozen.items():
-                if not same(freeze(values[name], known), was):
+                if not same(freeze(values[name], self._known), was):
                     table[name] = thaw(was, values[name])
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """To be open around a forward beside training: afterwards all but the parameters is as it was."""
+    before = Memory(module)
+    try:
+        yield
+    finally:
+        before.restore()
 
 
 class Attributes:

@@ -39,13 +39,19 @@ class Block(Protocol):
         """
         ...
 
-    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> Any:
+    def memory(self) -> Any:
+        """What the layer holds beside its parameters, as it is now; a later forward may begin with it."""
+        ...
+
+    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False, since: Any = None) -> Any:
         """The tape of one micro-batch's forward; its ``h_in`` and ``h`` are the layer's input and output.
 
         Args:
             h_in: In the dtype of signals, or integer tokens.
             seed: Seed of what modules draw (dropout).
             aside: Whether this is beside training, so that all state stays as it is.
+            since: What ``memory`` gave, to begin with; the tape's ``after`` is then what the forward left. For
+                forwards aside.
         """
         ...
 

@@ -97,6 +97,10 @@ class Layer:
         self._probed = False
         self.undecided: dict[int, LayerProbe] = {}
         self._probe_tapes: dict[int, Any] = {}
+        self._began: dict[
+            int, Any
+        ] = {}  # by step: what the layer held before its first forward, for those beside training
+        self._reached: Any = None  # what it holds after the last forward of a probe
         self._true_gradients: list[Tensor] = []
         self._active: Tensor | None = None
         self._message = self._taught = self._sound = torch.empty(0)  # of the last backward
@@ -141,8 +145,17 @@ class Layer:
         seed = 0 if self.spec.plain else evaluation_seed(self._recipe.seed, self.index, part)
         return self.block.infer(self._signal(h_in), seed=seed)
 
-    def forward(self, h_in: Tensor, part: Part) -> Tensor:
-        """h in training, keeping what this micro-batch's backward needs."""
+    def forward(self, h_in: Tensor, part: Part, *, looked_at: bool = False) -> Tensor:
+        """h in training, keeping what this micro-batch's backward needs.
+
+        Args:
+            h_in: h_{l-1}.
+            part: The micro-batch.
+            looked_at: Whether forwards beside training may follow in this step: they begin with what the layer holds
+                now, however many forwards of its own it has made by then.
+        """
+        if looked_at and part[1] == 0:
+            self._began[part[0]] = self.block.memory()
         tape = self.block.forward(self._signal(h_in), seed=self._seed(part))
         self._kept[part] = _Kept(tape=tape, updates=self._updates)
         h: Tensor = tape.h
@@ -215,6 +228,7 @@ class Layer:
     def update(self, step: int, lr: float) -> list[Half]:
         """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""
         self._updates += 1
+        self._began.pop(step, None)
         self.ends.share_gradients()
         if self._ledger is None:
             self._descend(step, lr)
@@ -252,16 +266,17 @@ class Layer:
             return None
         rows = self._kept[part].tape.h_in[: self._recipe.feedback.renew.rows]
         rank = None if self.is_output else directions(self._recipe.network, self.index)
-        return self.block.pass_on(feedback, self.block.forward(rows, seed=self._seed(part), aside=True), rank)
+        tape = self.block.forward(rows, seed=self._seed(part), aside=True, since=self._began.get(part[0]))
+        return self.block.pass_on(feedback, tape, rank)
 
     # -- probes ---------------------------------------------------------------------------------
 
     def probe_forward(self, h_in: Tensor, part: Part) -> Tensor:
         """A probe's forward of one micro-batch, at the weights before the step."""
         if part[1] == 0:
-            self._true_gradients, self._active = [], None
-        tape = self.block.forward(self._signal(h_in), seed=self._seed(part), aside=True)
-        self._probe_tapes[part[1]] = tape
+            self._true_gradients, self._active, self._reached = [], None, self._began.get(part[0])
+        tape = self.block.forward(self._signal(h_in), seed=self._seed(part), aside=True, since=self._reached)
+        self._probe_tapes[part[1]], self._reached = tape, tape.after
         active = (tape.h != 0).flatten(1).any(0)
         self._active = active if self._active is None else self._active | active
         h: Tensor = tape.h

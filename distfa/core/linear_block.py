@@ -19,6 +19,7 @@ class LinearTape:
     h_in: Tensor
     z: Tensor
     h: Tensor
+    after: None = None
 
 
 class LinearBlock:
@@ -45,7 +46,10 @@ class LinearBlock:
     def infer(self, h_in: Tensor, *, seed: int = 0) -> Tensor:
         return self._activation.forward(self._affine(h_in))
 
-    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> LinearTape:
+    def memory(self) -> None:
+        return None
+
+    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False, since: None = None) -> LinearTape:
         z = self._affine(h_in)
         return LinearTape(h_in=h_in, z=z, h=self._activation.forward(z))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distfa.core import rows
-from distfa.core.attributes import KEY, Attributes, copied, load_attributes, unchanged
+from distfa.core.attributes import KEY, Attributes, Memory, copied, held, load_attributes, unchanged
 from distfa.core.block import Stand
 from distfa.core.dtypes import to_dtype
 from distfa.core.seeding import Seeding
@@ -25,7 +25,8 @@ _KEEPS_ITS_NUMBERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm
 class ModuleTape:
     """The graph of a micro-batch, from ``x`` to ``out``; ``h_in`` and ``h`` are the same numbers without the graph.
 
-    ``z`` is where the error of an output layer begins: in the graph, or ``out`` itself.
+    ``z`` is where the error of an output layer begins: in the graph, or ``out`` itself. ``after`` is what the module
+    held after a forward that began with ``since``.
     """
 
     x: Tensor
@@ -33,9 +34,8 @@ class ModuleTape:
     z: Tensor
     h_in: Tensor
     h: Tensor
-    own: list[Tensor | None] = field(
-        default_factory=list
-    )  # the layer's gradient, if the first way back has computed it
+    after: Memory | None = None
+    own: list[Tensor | None] = field(default_factory=list)  # the layer's gradient, if the first way back computed it
 
 
 class ModuleBlock:
@@ -106,15 +106,21 @@ class ModuleBlock:
             part.training = self._modes[name]
         return h
 
-    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False) -> ModuleTape:
+    def memory(self) -> Memory:
+        return Memory(self._module)
+
+    def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False, since: Memory | None = None) -> ModuleTape:
         x = h_in.detach()
         if x.is_floating_point():
             x.requires_grad_()
-        kept = unchanged(self._module) if aside else nullcontext()
-        with kept, self._swap.recording(), self._seeding.drawing_from(seed):
-            out = self._module(x)
+        with unchanged(self._module) if aside else nullcontext():
+            if since is not None:
+                since.restore()
+            with self._swap.recording(held(self._module)), self._seeding.drawing_from(seed):
+                out = self._module(x)
+            after = None if since is None else Memory(self._module)
         z, self._z = out if self._z is None else self._z, None
-        return ModuleTape(x=x, out=out, z=z, h_in=h_in, h=_whole(out.detach()))
+        return ModuleTape(x=x, out=out, z=z, h_in=h_in, h=_whole(out.detach()), after=after)
 
     def start(self, s: Tensor, tape: ModuleTape) -> Tensor:
         return s.view(tape.out.shape)

@@ -104,7 +104,8 @@ class Steps:
     def forward(self, batch: Batch, micro_batch: int) -> None:
         """Take one micro-batch up through the layer; at the output up to its loss."""
         h_in = self._below(Direction.UP, Kind.ACTIVATION, batch, micro_batch)
-        h = self.layer.forward(h_in, (batch.step, micro_batch))
+        renews = self.layer.rule.renews(batch.step) or self._recipe.feedback.renew.below is not None
+        h = self.layer.forward(h_in, (batch.step, micro_batch), looked_at=batch.probe or renews)
         if self.layer.is_output:
             self._scored[batch.step, micro_batch] = self._score(h, batch, micro_batch)
         else:

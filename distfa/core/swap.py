@@ -8,7 +8,7 @@ back as ``delta B`` wherever W was used: in a Linear, a convolution, an attentio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distfa.core.memory import laid_like
+from distfa.errors import ModelError
 
 
 class _Note(NamedTuple):
@@ -25,6 +26,13 @@ class _Note(NamedTuple):
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
+
+
+class _Saved(NamedTuple):
+    """A tensor that autograd wanted to keep, and how often it had been changed in place by then."""
+
+    tensor: Tensor
+    version: int
 
 
 class Swap:
@@ -38,11 +46,18 @@ class Swap:
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self._parameters = {name: parameter.detach() for name, parameter in parameters.items()}
         self._names = {p.untyped_storage().data_ptr(): name for name, p in parameters.items() if p.numel()}
+        self._held: set[int] = set()
         self._stand_in: Mapping[str, Tensor] = {}
         self.used: set[str] = set()
 
-    def recording(self) -> AbstractContextManager[object]:
-        """To be open around a forward."""
+    def recording(self, held: Iterable[Tensor] = ()) -> AbstractContextManager[object]:
+        """To be open around a forward.
+
+        Args:
+            held: Tensors that the module keeps and may change in place: the next forward may come before this one's way
+                back, so that this one keeps copies of them.
+        """
+        self._held = {tensor.untyped_storage().data_ptr() for tensor in held if _lies_in_memory(tensor)}
         return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
 
     @contextmanager
@@ -55,17 +70,21 @@ class Swap:
         finally:
             self._stand_in = {}
 
-    def _pack(self, kept: Tensor) -> Tensor | _Note:
-        name = self._names.get(kept.untyped_storage().data_ptr()) if kept.layout is torch.strided else None
-        if name is None:
-            return (
-                kept.detach()
-            )  # a reference to itself would hold the graph that holds it: a cycle that nobody collects
-        return _Note(name, kept.size(), kept.stride(), int(kept.storage_offset()))
+    def _pack(self, kept: Tensor) -> _Saved | _Note:
+        place = kept.untyped_storage().data_ptr() if kept.layout is torch.strided else 0
+        name = self._names.get(place)
+        if name is not None:
+            return _Note(name, kept.size(), kept.stride(), int(kept.storage_offset()))
+        saved = (
+            kept.detach()
+        )  # a reference to itself would hold the graph that holds it, and nobody collects such a cycle
+        if place in self._held:
+            saved = saved.clone()
+        return _Saved(saved, saved._version)
 
-    def _unpack(self, kept: Tensor | _Note) -> Tensor:
-        if isinstance(kept, Tensor):
-            return kept
+    def _unpack(self, kept: _Saved | _Note) -> Tensor:
+        if isinstance(kept, _Saved):
+            return _unchanged(kept)
         self.used.add(kept.name)
         instead = self._stand_in.get(kept.name)
         source = self._parameters[kept.name] if instead is None else instead
@@ -75,7 +94,7 @@ class Swap:
 class _Made(NamedTuple):
     """A tensor that autograd wanted to keep and that was made from parameters only."""
 
-    tensor: Tensor
+    saved: _Saved
     of: frozenset[str]
 
 
@@ -104,8 +123,26 @@ class TracedSwap(Swap):
     def _unpack(self, kept: Any) -> Tensor:
         if isinstance(kept, _Made):
             self.remade |= kept.of
-            return kept.tensor
+            return _unchanged(kept.saved)
         return super()._unpack(kept)
+
+
+def _unchanged(kept: _Saved) -> Tensor:
+    """The tensor, if it still holds what it held: torch makes this check only where there are no hooks.
+
+    Raises:
+        ModelError: It was changed in place.
+    """
+    if kept.tensor._version != kept.version:
+        raise ModelError(
+            f"its forward changes a tensor of shape {tuple(kept.tensor.shape)} in place (x.mul_(2), x += 1) "
+            "that the way back needs as it was, which torch refuses, too; make a new tensor instead"
+        )
+    return kept.tensor
+
+
+def _lies_in_memory(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor.is_meta and tensor.numel() > 0
 
 
 def _leaves(tensor: Tensor) -> list[Tensor]:

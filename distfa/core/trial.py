@@ -94,7 +94,10 @@ class _Trials:
                 output = self._forward(given)
             self._require_whole(x, given, output)
             after = self._attributes.changed()
-            trial = self._taken_back(x, output, swap)
+            try:
+                trial = self._taken_back(x, output, swap)
+            except ModelError as exc:
+                raise ModelError(f"{self._where}: {exc}") from exc
         with unchanged(self._module):
             again = self._forward(x.clone())
             equal = after.keys() == (now := self._attributes.changed()).keys() and all(

@@ -15,11 +15,13 @@ from zoo import prepared
 from distfa.core.draw import micro_batch_seed
 from distfa.core.optim import OptimizerConfig
 from distfa.core.order import batches
+from distfa.core.probe import ProbeRecord
 from distfa.core.records import EvalRecord
 from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
 
 SGD = OptimizerConfig(name="sgd", lr=0.05, momentum=0.9, weight_decay=0.01)
+TIMES = {EvalRecord: {"seconds": 0.0}}
 ADAM = OptimizerConfig(name="adam", lr=3e-3, weight_decay=1e-3)
 
 
@@ -70,9 +72,10 @@ def test_bp_is_torchs_own_loop(name, optimizer, micro_batches):
         torch.testing.assert_close(weights[key], value, rtol=1e-9, atol=1e-12, msg=lambda m, k=key: f"{k}: {m}")
 
 
+@pytest.mark.parametrize(("rule", "schedule"), [("fa", "sync"), ("dkp", "async"), ("dfa", "sync")])
 @pytest.mark.parametrize("name", LIVE)
-def test_probes_evaluations_and_books_change_nothing_and_workers_equal_serial(name):
-    r, modules, data, _ = case(name, rule="fa", micro_batches=2)
+def test_probes_evaluations_and_books_change_nothing_and_workers_equal_serial(name, rule, schedule):
+    r, modules, data, _ = case(name, rule=rule, schedule=schedule, micro_batches=4)
     bare, _, _ = run_serial(r, data, modules=modules)
     watched = replace(r, probe_every=1, ledger_every=1, ledger_exact=True, eval_every=1)
     serial, records, _ = run_serial(watched, data, modules=modules)
@@ -80,9 +83,12 @@ def test_probes_evaluations_and_books_change_nothing_and_workers_equal_serial(na
     with ThreadRun(watched, data, modules=modules, transport="loopback") as run:
         wired, found = run.train()
     assert_same_bits(serial, wired)
-    evaluated = [[e.loss for e in side if isinstance(e, EvalRecord)] for side in (records, found)]
-    assert len(evaluated[0]) >= 3
-    assert evaluated[0] == evaluated[1]
+    for kind in (EvalRecord, ProbeRecord):
+        seen, wired = (
+            [replace(e, **TIMES.get(kind, {})) for e in side if isinstance(e, kind)] for side in (records, found)
+        )
+        assert len(seen) >= 3
+        assert seen == wired
     assert [e for e in records if getattr(e, "holds", True) is False] == []
 
 
