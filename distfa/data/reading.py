@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from distfa.errors import DataError
+
 if TYPE_CHECKING:
     from distfa.data.dataset import Array, Dataset
 
-_ROWS, _MADE_ROWS = 1000, 32  # samples that are looked at, spread evenly; fewer where each must be made first
+_ROWS, _KEPT = 1000, 8  # samples that are looked at, spread evenly; those that are kept of samples that are made
 
 
 class Seen(NamedTuple):
@@ -37,14 +39,21 @@ class Looked:
 
     def __init__(self) -> None:
         self._count, self._sum, self._squares, self._largest = 0, 0.0, 0.0, 0.0
+        self._few: list[Array] = []
 
     def add(self, x: Array) -> None:
         """Add one sample (d,)."""
+        if len(self._few) < _KEPT:
+            self._few.append(x.copy())
         values = x.astype(np.float32, copy=False)
         self._count += values.size
         self._sum += float(values.sum(dtype=np.float64))
         self._squares += float(values @ values)
         self._largest = max(self._largest, float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+
+    def few(self) -> Array:
+        """The first of them, (n, d)."""
+        return np.stack(self._few)
 
     def seen(self) -> Seen:
         """What they look like."""
@@ -61,8 +70,8 @@ class Reading:
         dtype: Of raw inputs: uint8, float32 or float64; for tokens an integer type.
         mean: One number, or one per value of a sample, in raw units; inputs are (x - mean) / std.
         std: As ``mean``.
-        tokens: Size of the vocabulary, if inputs are integers that stand for symbols, else None.
         outputs: Number of classes, or width of the float targets.
+        tokens: Size of the vocabulary, if inputs are integers that stand for symbols, else None.
         labels: Whether targets are labels, not quantities or shares.
         positions: Labels of one sample: T if every position of a sequence has one, else 1.
         columns: Names of the input columns of a table, in order; empty if samples came without names.
@@ -76,8 +85,8 @@ class Reading:
     dtype: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    tokens: int | None
     outputs: int
+    tokens: int | None = None
     labels: bool = True
     positions: int = 1
     columns: tuple[str, ...] = ()
@@ -107,7 +116,15 @@ class Reading:
 
     @classmethod
     def of_dict(cls, kept: Mapping[str, Any]) -> Reading:
-        """The reading that ``as_dict`` gave, also after it was JSON."""
+        """The reading that ``as_dict`` gave, also after it was JSON.
+
+        Raises:
+            DataError: Something is missing.
+        """
+        known = {field.name for field in fields(cls)}
+        kept = {key: value for key, value in kept.items() if key in known}
+        if lacking := [name for name in ("shape", "dtype", "mean", "std", "outputs") if name not in kept]:
+            raise DataError(f"how data were read is not said in full ({', '.join(lacking)} missing)")
         lists = {key: tuple(value) for key, value in kept.items() if isinstance(value, list)}
         seen = kept.get("seen")
         return cls(**{**kept, **lists, "seen": None if seen is None else Seen(**seen)})
@@ -119,9 +136,11 @@ class Reading:
 
 
 def some_rows(x: Array) -> Array:
-    """Some rows of (n, d), spread evenly."""
-    count = min(len(x), _ROWS if isinstance(x, np.ndarray) else _MADE_ROWS)
-    return x[np.linspace(0, max(len(x) - 1, 0), count).astype(np.int64)]
+    """Some rows of (n, d), spread evenly; of samples that are made, those that were kept when all were made once."""
+    if not isinstance(x, np.ndarray):
+        few: Array = x.few
+        return few
+    return x[np.linspace(0, max(len(x) - 1, 0), min(len(x), _ROWS)).astype(np.int64)]
 
 
 def _seen(dataset: Dataset) -> Seen | None:

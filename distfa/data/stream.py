@@ -46,6 +46,7 @@ class Rows:
         self, samples: Any, order: NDArray[np.int64], *, seed: int, like: Array, digest: str, seen: Seen | None
     ) -> None:
         self.samples, self.digest, self.seen = samples, digest, seen
+        self.few: Array = like[None]  # some of them, so that what they look like can be told without making them again
         self._order, self._seed, self._like = order, seed, like
         self.dtype = like.dtype
         self.shape = (order.shape[1], *like.shape)
@@ -178,6 +179,7 @@ def streamed(
     made = build(name=name, train=(first, y[:1]), test=test, outputs=_outputs(y, test), scale=(0.0, 1.0), tokens=tokens)
     seen = None if tokens is not None else looked.seen()
     rows: Any = Rows(samples, order, seed=seed, like=like, digest=found.hexdigest(), seen=seen)
+    rows.few = looked.few()
     return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made))
 
 

@@ -11,7 +11,7 @@ import safetensors
 from torch import Tensor
 
 from distfa.data.reading import Reading
-from distfa.errors import RunDirError
+from distfa.errors import DataError, RunDirError
 from distfa.experiment import strict_json
 from distfa.experiment.claim import cannot
 from distfa.experiment.run_dir import METADATA, WEIGHTS, located, read_about
@@ -64,13 +64,22 @@ def load_reading(path: Path) -> Reading | None:
         said = metadata(path.read_bytes()).get(METADATA)
     except (OSError, ValueError) as exc:
         raise RunDirError(f"cannot read what {path} says of its data: {exc}") from exc
-    return Reading.of_dict(json.loads(said)) if said else None
+    return reading_of({"inputs": json.loads(said)}) if said else None
 
 
 def reading_of(about: Mapping[str, Any]) -> Reading | None:
-    """How the data of a run were read, from its run.json; None if it is not said."""
+    """How the data of a run were read, from its run.json; None if it is not said.
+
+    Raises:
+        RunDirError: It is damaged.
+    """
     said = about.get("inputs")
-    return Reading.of_dict(said) if said else None
+    try:
+        return Reading.of_dict(said) if said else None
+    except (AttributeError, TypeError, ValueError, DataError) as exc:
+        raise RunDirError(
+            f"what the run says of its data is damaged ({exc}); give the file that the run wrote"
+        ) from exc
 
 
 def required_reading(path: Path, about: Mapping[str, Any]) -> Reading:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import distfa
-from distfa.errors import DataError, SpecError
+from distfa.errors import DataError, RunDirError, SpecError
+from distfa.experiment.weights import reading_of
 
 pandas = pytest.importorskip("pandas")
 
@@ -81,6 +82,16 @@ class Made(Samples):
 
     def __getitem__(self, index):
         return self.x[index], float(self.y[index])
+
+
+class Counted(Samples):
+    """The same, and how often one was made."""
+
+    count = 0
+
+    def __getitem__(self, index):
+        self.count += 1
+        return super().__getitem__(index)
 
 
 # -- the same rows in every form ------------------------------------------------------------------
@@ -168,6 +179,22 @@ def test_the_reading_goes_with_the_weights(read, digits, wanted, home):
         assert other.reading == read.reading
         assert_scores(other.evaluate((digits.test_x, digits.test_y)), wanted)
         assert torch.equal(other.predict(digits.test_x), read.predict(digits.test_x))
+
+
+def test_a_reading_that_is_damaged_is_refused_and_one_of_a_later_version_is_read(read):
+    kept = read.reading.as_dict()
+    assert reading_of({"inputs": {**kept, "more": 1}}) == read.reading
+    assert reading_of({}) is None
+    for damaged in ({"mean": [0.0]}, {**kept, "seen": 3}, "text"):
+        with pytest.raises(RunDirError, match="what the run says of its data is damaged"):
+            reading_of({"inputs": damaged})
+
+
+def test_to_tell_raw_from_normalised_no_sample_is_made_again(home, digits):
+    made = Counted(torch.from_numpy((digits.train_x[:50] - digits.mean) / digits.std).float(), digits.train_y[:50])
+    trainer = trained(home, perceptron(), "digits", epochs=1)
+    trainer._dataset(made, None, None)
+    assert made.count == 50
 
 
 def test_a_reset_forgets_the_reading(home, digits):
