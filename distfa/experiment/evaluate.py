@@ -26,7 +26,7 @@ class Evaluation:
         split: ``test`` or ``train``.
         rows: Number of samples.
         loss: Mean loss.
-        accuracy: Share of correct labels; None for float targets.
+        accuracy: Share of correct labels, under ``bce`` of correct decisions; None for quantities.
     """
 
     run_dir: str
@@ -81,7 +81,9 @@ def evaluate_run(
         raise DataError(f"data set {dataset.name!r} has no {wanted} samples; evaluate the other split")
     of = len(samples.inputs)
     loss, correct, rows = evaluate(recipe, layers, samples, tick=lambda done: observer(done, of))
-    accuracy = correct / (rows * dataset.positions) if dataset.classification else None
+    several = run.spec.loss == "bce" and not dataset.classification  # several labels per sample, each right or wrong
+    answers = rows * (dataset.outputs if several else dataset.positions)
+    accuracy = correct / answers if dataset.classification or several else None
     return Evaluation(
         run_dir=str(run.path),
         split="given" if arrays is not None else split,

@@ -564,6 +564,8 @@ def test_several_labels_of_a_sample_from_a_loader(home, animals):
     trainer = trained(home, perceptron(12, 5), loader, loss="bce")
     right = ((trainer.predict(loader).numpy() > 0) == several).mean()
     assert trainer.evaluate(loader).accuracy == trainer.evaluate((x, several)).accuracy == pytest.approx(right)
+    assert distfa.evaluate(trainer.result.run_dir, arrays=loader).accuracy == pytest.approx(right)
+    assert distfa.predict(trainer.result.run_dir, x).answers == (trainer.predict(x) > 0).int().tolist()
 
 
 def test_nothing_is_refused_by_name(read):
