@@ -33,7 +33,8 @@ def conform(
     Args:
         dataset: Its scale is its own: 0 and 1 for arrays.
         reading: What the first fit fixed.
-        convolves: Whether the network begins with a convolution, so that signals (T, C) may have their channels last.
+        convolves: Whether the network begins with a convolution, whose channels are first: samples that have them last
+            are turned, signals (T, C) too.
         normalised: Whether its samples are normalised already; None: as their numbers say.
         targets: Whether it has targets; if not, zeros in their form stand in for them.
 
@@ -121,7 +122,7 @@ def in_shape(dataset: Dataset, wanted: Shape, *, convolves: bool = False) -> Dat
         DataError: No way leads there.
     """
     shape = dataset.shape
-    axes = way(shape, wanted, convolves=convolves)
+    axes = way(shape, wanted, convolves=convolves, to_back=not convolves)
     if axes is None:
         alone = len(dataset.train_x) * math.prod(shape) == math.prod(wanted)
         raise DataError(
@@ -134,14 +135,20 @@ def in_shape(dataset: Dataset, wanted: Shape, *, convolves: bool = False) -> Dat
 
 def aligned(x: Array, wanted: Shape, *, convolves: bool = False) -> Array:
     """Samples (n, ...) in the shape of others, where only one way leads there; else as they are."""
-    axes = way(x.shape[1:], wanted, convolves=convolves)
+    axes = way(x.shape[1:], wanted, convolves=convolves, to_back=True)
     return x if axes is None else x.transpose(0, *(axis + 1 for axis in axes)).reshape(len(x), *wanted)
 
 
-def way(shape: Shape, wanted: Shape, *, convolves: bool = False) -> tuple[int, ...] | None:
+def way(shape: Shape, wanted: Shape, *, convolves: bool, to_back: bool) -> tuple[int, ...] | None:
     """The order of axes in which samples of one shape, once reshaped, have another; None if there is no one way.
 
     Samples may be flat, lack an axis of one channel or have it in another place, and have their channels first or last.
+
+    Args:
+        shape: What they have.
+        wanted: What they are to have.
+        convolves: Whether signals (T, C) have channels, too.
+        to_back: Whether channels may be wanted last.
     """
     as_they_are = tuple(range(len(shape)))
     if shape == wanted:
@@ -151,7 +158,7 @@ def way(shape: Shape, wanted: Shape, *, convolves: bool = False) -> tuple[int, .
         return as_they_are
     if len(shape) != len(wanted) or not (len(shape) > 2 or convolves):
         return None
-    orders = (as_they_are[-1], *as_they_are[:-1]), (*as_they_are[1:], 0)
+    orders = [(as_they_are[-1], *as_they_are[:-1]), *([(*as_they_are[1:], 0)] if to_back else [])]
     return next((axes for axes in orders if tuple(shape[axis] for axis in axes) == wanted), None)
 
 

@@ -457,8 +457,11 @@ def test_images_are_turned_to_where_the_first_fit_had_their_channels(home):
     assert trainer.result.test_loss == pytest.approx(by_hand(trainer, last.copy(), y)[1], rel=1e-4)
     assert torch.equal(trainer.predict(x), trainer.predict(last))
     conv = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
-    trainer = trained(home, conv, (x, y), (last, y), epochs=1)
-    assert trainer.result.test_loss == pytest.approx(by_hand(trainer, x, y)[1], rel=1e-4)
+    for train, test in ((x, last), (last, x)):
+        trainer = trained(home, conv, (train, y), (test, y), epochs=1)
+        assert trainer.result.test_loss == pytest.approx(by_hand(trainer, x, y)[1], rel=1e-4)
+    with pytest.raises(DataError, match=r"samples have shape \(6, 3, 5\), and the model"):
+        trainer.predict(np.zeros((2, 6, 3, 5), np.float32))  # no channels at its end: another size
     with pytest.raises(DataError, match=r"samples have shape \(3, 7, 6\), and the model was trained on \(3, 5, 6\)"):
         trainer.predict(np.zeros((2, 3, 7, 6), np.float32))
 
