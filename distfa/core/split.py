@@ -187,7 +187,7 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
     trained = tuple(name for name, p in parameters.items() if p.requires_grad)
     weights = {name: Weight(name=name, shape=tuple(p.shape)) for name, p in weights_of(module)}
     trial = tried(module, where, shape, tokens=tokens)
-    unreached = trial.remade | (trial.used - trial.met)
+    unreached, read = trial.remade | (trial.used - trial.met), trial.met | trial.remade
     parts = leaves(group)
     last = next((a for _, m in reversed(parts) if (a := from_module(m)) is not None and a.name != "identity"), None)
     spec = LayerSpec(
@@ -201,7 +201,7 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
         activation=last or Activation(),
         weights=tuple(weights.values()),
         unreached=() if tokens else tuple(name for name in weights if name in unreached),
-        transported=tuple(name for name in parameters if name in trial.met - weights.keys() - keeping_apart(module)),
+        transported=tuple(name for name in parameters if name in read - weights.keys() - keeping_apart(module)),
         rectified=_rectified([module for _, module in parts]),
     )
     return _with_law(parts, spec)

@@ -20,9 +20,10 @@ from distfa.errors import ModelError
 
 
 class _Note(NamedTuple):
-    """A view of a parameter that autograd wanted to keep."""
+    """A view of a parameter that autograd wanted to keep; one of another dtype reads its numbers as complex pairs."""
 
     name: str
+    dtype: torch.dtype
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
@@ -73,12 +74,13 @@ class Swap:
     def _pack(self, kept: Tensor) -> _Saved | _Note:
         place = kept.untyped_storage().data_ptr() if kept.layout is torch.strided else 0
         name = self._names.get(place)
-        if name is not None:
-            return _Note(name, kept.size(), kept.stride(), int(kept.storage_offset()))
+        lazily = kept.is_conj() or kept.is_neg()  # the numbers in memory are not yet those of the tensor
+        if name is not None and not lazily:
+            return _Note(name, kept.dtype, kept.size(), kept.stride(), int(kept.storage_offset()))
         saved = (
             kept.detach()
         )  # a reference to itself would hold the graph that holds it, and nobody collects such a cycle
-        if place in self._held:
+        if place in self._held or name is not None:
             saved = saved.clone()
         return _Saved(saved, saved._version)
 
@@ -88,7 +90,10 @@ class Swap:
         self.used.add(kept.name)
         instead = self._stand_in.get(kept.name)
         source = self._parameters[kept.name] if instead is None else instead
-        return source.as_strided(kept.size, kept.stride, kept.offset)
+        if kept.dtype == source.dtype:
+            return source.as_strided(kept.size, kept.stride, kept.offset)
+        read = torch.empty(0, dtype=kept.dtype, device=source.device)
+        return read.set_(source.untyped_storage(), kept.offset, kept.size, kept.stride)
 
 
 class _Made(NamedTuple):

@@ -16,6 +16,7 @@ from distfa.core.optim import OptimizerConfig
 from distfa.core.rules import RULES
 from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
+from distfa.core.split import split
 
 F64 = torch.float64
 
@@ -54,6 +55,18 @@ class Tied(nn.Module):
         return self.again(torch.tanh(self.up(x)))
 
 
+class Pairs(nn.Module):
+    """Complex numbers, as the pairs that a parameter can hold; their view reads the parameter's own memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn, self.back = nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(3, 2))
+
+    def forward(self, x):
+        turned = torch.view_as_complex(x.reshape(-1, 3, 2)) * torch.view_as_complex(self.turn)
+        return torch.view_as_real(turned * torch.view_as_complex(self.back).conj()).flatten(1)
+
+
 def laid(weight):
     linear = nn.Linear(6, 6)
     linear.weight = nn.Parameter(weight)
@@ -75,6 +88,7 @@ NETWORKS = {
     "no axis": lambda: between(Gate()),
     "no numbers": lambda: between(Nothing()),
     "tied inside": lambda: between(Tied()),
+    "complex pairs": lambda: between(Pairs()),
     "transposed": lambda: between(laid(torch.randn(6, 6).t())),
     "every other column": lambda: between(laid(torch.randn(6, 12)[:, ::2])),
     "width one": lambda: (nn.Sequential(nn.Linear(6, 1), nn.ReLU(), nn.Linear(1, 1), nn.Tanh(), nn.Linear(1, 3)), (6,)),
@@ -89,8 +103,11 @@ def network(request):
     return NETWORKS[request.param]()
 
 
-@pytest.mark.parametrize("network", NETWORKS, indirect=True)
-@pytest.mark.parametrize("rule", RULES)
+BARE = ("complex pairs",)  # not weights of a Linear or Conv, so that rules with feedback in their place refuse them
+TAUGHT = [(n, rule) for n in NETWORKS for rule in RULES if n not in BARE or rule == "bp" or RULES[rule].is_direct]
+
+
+@pytest.mark.parametrize(("network", "rule"), TAUGHT, indirect=["network"])
 def test_every_rule_trains_them_with_the_books_in_order(network, rule):
     model, shape = network
     settings = {"epochs": 1, "ledger_every": 1, "probe_every": 2, "dtype": F64}
@@ -139,3 +156,21 @@ def test_backpropagation_is_torchs_own(network, optimizer):
         stepper.step()
     for name, value in model.state_dict().items():
         assert torch.allclose(found[name], value, atol=1e-9), name
+
+
+class Scaled(nn.Module):
+    """A bare matrix that is made anew at every use."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x):
+        return F.linear(x, self.mix / self.mix.norm())
+
+
+@pytest.mark.parametrize(("module", "name"), [(Scaled, "2.mix"), (Pairs, "2.turn"), (Gate, None)])
+def test_what_no_feedback_stands_in_for_is_named_in_whatever_form_the_way_back_reads_it(module, name):
+    """A matrix divided by its norm let errors back as bp does, under the name of fa."""
+    model, shape = between(module())
+    assert (name in split(model, shape)[2].transported) if name else not split(model, shape)[2].transported
