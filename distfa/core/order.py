@@ -1,4 +1,4 @@
-"""The order of the data: which rows are in each batch and micro-batch, from the seed alone.
+"""The order of the data: which rows are in each batch and micro-batch, from the seed alone or from a loader's batches.
 
 By this order the first layer reads inputs and the last one reads labels, each for itself. That is why labels never
 travel with activations.
@@ -6,8 +6,10 @@ travel with activations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,24 +56,32 @@ class Batch:
 
 
 def steps(recipe: Recipe, samples: int) -> int:
-    """Steps of the whole run: ceil(samples / batch_size) per epoch, at most ``max_steps``."""
-    total = recipe.epochs * steps_per_epoch(recipe, samples)
+    """Steps of the whole run: all batches of all epochs, at most ``max_steps``."""
+    total = _ends(recipe, samples)[-1]
     return total if recipe.max_steps is None else min(total, recipe.max_steps)
 
 
 def steps_per_epoch(recipe: Recipe, samples: int) -> int:
-    """ceil(samples / batch_size); the last batch of an epoch may be smaller."""
+    """ceil(samples / batch_size), where no loader makes the batches; the last batch of an epoch may be smaller."""
     return -(-samples // recipe.batch_size)
 
 
 def epoch_ends(recipe: Recipe, samples: int) -> list[int]:
     """The number of steps that have been made at the end of each epoch; the last one may be cut short."""
-    total, per_epoch = steps(recipe, samples), steps_per_epoch(recipe, samples)
-    return [*range(per_epoch, total, per_epoch), total]
+    total, ends = steps(recipe, samples), _ends(recipe, samples)
+    return [*ends[: bisect_left(ends, total)], total]
+
+
+def _ends(recipe: Recipe, samples: int) -> Sequence[int]:
+    """The same, without ``max_steps``."""
+    if recipe.batches is None:
+        per_epoch = steps_per_epoch(recipe, samples)
+        return range(per_epoch, per_epoch * recipe.epochs + 1, per_epoch)
+    return list(accumulate(map(len, recipe.batches)))
 
 
 def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = None) -> Iterator[Batch]:
-    """Every batch of the run from step ``first`` on, in order: each epoch a permutation of all samples.
+    """Every batch of the run from step ``first`` on, in order: each epoch a permutation of all samples, or as given.
 
     Args:
         recipe: Gives seed, epochs, batch size and micro-batches.
@@ -82,22 +92,23 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
     Raises:
         ValueError: Under ``async`` the pipe is not empty before ``stop``, so that the rest could not be the same.
     """
-    per_epoch, total = steps_per_epoch(recipe, samples), steps(recipe, samples)
-    permutation = np.empty(0, dtype=np.int64)
+    ends, total = _ends(recipe, samples), steps(recipe, samples)
+    epoch, parts = -1, list[NDArray[np.int64]]()
     for step in range(first, total if stop is None else min(stop, total)):
-        epoch, position = divmod(step, per_epoch)
-        if position == 0 or step == first:
-            permutation = _epoch_rows(recipe, samples, epoch)
-        rows = permutation[position * recipe.batch_size : (position + 1) * recipe.batch_size]
-        ends_epoch, last = position == per_epoch - 1, step == total - 1
+        if step == first or step == ends[epoch]:
+            epoch = bisect_right(ends, step)
+            parts = _epoch_batches(recipe, samples, epoch)
+        rows = parts[step - (ends[epoch - 1] if epoch else 0)]
+        ends_epoch, last = step == ends[epoch] - 1, step == total - 1
         evaluate = last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0)
         cut = bool(recipe.checkpoint_every) and (step + 1) % recipe.checkpoint_every == 0
         cut = not last and (cut or (recipe.cut_at_epochs and ends_epoch))
-        drains = last or ends_epoch or cut or recipe.schedule == "sync" or epoch < recipe.sync_epochs
+        small = len(rows) < min(recipe.micro_batches, recipe.batch_size)
+        drains = last or ends_epoch or cut or small or recipe.schedule == "sync" or epoch < recipe.sync_epochs
         if stop is not None and step == stop - 1 and not drains:
             raise ValueError(
                 f"step {stop} is within an epoch that runs asynchronously, where micro-batches of the step before are "
-                f"still under way; stop at the end of an epoch, after a multiple of {per_epoch} steps, or at "
+                f"still under way; stop at the end of an epoch, as after step {ends[epoch]}, or at "
                 "a cut (checkpoint.every)"
             )
         yield Batch(
@@ -115,14 +126,23 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
 
 def part_rows(recipe: Recipe, samples: int) -> set[int]:
     """How many rows the micro-batches of the run have."""
-    epoch = batches(recipe, samples, stop=min(steps_per_epoch(recipe, samples), steps(recipe, samples)))
-    return {len(part) for batch in epoch for part in batch.parts}
+    if recipe.batches is None:
+        epoch = batches(recipe, samples, stop=min(steps_per_epoch(recipe, samples), steps(recipe, samples)))
+        return {len(part) for batch in epoch for part in batch.parts}
+    sizes = {rows for epoch in set(recipe.batches) for rows in epoch}
+    return {len(part) for rows in sizes for part in np.array_split(np.empty(rows), min(recipe.micro_batches, rows))}
 
 
-def _epoch_rows(recipe: Recipe, samples: int, epoch: int) -> NDArray[np.int64]:
-    if recipe.order == "given":
-        return np.arange(epoch * samples, (epoch + 1) * samples)
-    return drawn(recipe.seed, samples, epoch)
+def _epoch_batches(recipe: Recipe, samples: int, epoch: int) -> list[NDArray[np.int64]]:
+    """The rows of every batch of an epoch; those of a loader go on over the epochs."""
+    if recipe.batches is not None:
+        begin = sum(sum(sizes) for sizes in recipe.batches[:epoch])
+        rows, sizes = np.arange(begin, begin + sum(recipe.batches[epoch])), recipe.batches[epoch]
+        return np.split(rows, np.cumsum(sizes)[:-1])
+    rows = np.arange(epoch * samples, (epoch + 1) * samples)
+    if recipe.order == "drawn":
+        rows = drawn(recipe.seed, samples, epoch)
+    return [rows[at : at + recipe.batch_size] for at in range(0, samples, recipe.batch_size)]
 
 
 def drawn(seed: int, samples: int, epoch: int) -> NDArray[np.int64]:

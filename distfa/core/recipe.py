@@ -101,8 +101,10 @@ class Recipe:
         dtype: Of weights, gradients and optimizer state; and of signals and products, unless ``mixed``.
         mixed: Whether signals and products are bfloat16 (Micikevicius et al., "Mixed precision training", ICLR 2018).
         seed: Of weights, feedback and data order.
-        order: ``drawn``: every epoch is a permutation of the samples, from the seed; ``given``: epoch k has the rows
-            k N .. (k + 1) N - 1 of a data set that goes on (``distfa.data.stream``).
+        order: ``drawn``: every epoch is a permutation of the samples, from the seed; ``given``: rows go on over the
+            epochs, and the data set knows which sample each is (``distfa.data.given_order``).
+        batches: The rows of every batch of every epoch, where a loader makes them; None: by ``batch_size``, which is
+            then the largest.
         ledger_every: Steps between entries in the conservation ledger; 0 for none.
         ledger_neurons: Whether entries also keep every neuron's share.
         ledger_exact: Whether both ends of every link also report digests of the signals of those steps.
@@ -135,6 +137,7 @@ class Recipe:
     mixed: bool = False
     seed: int = 0
     order: str = "drawn"
+    batches: tuple[tuple[int, ...], ...] | None = None
     ledger_every: int = 0
     ledger_exact: bool = False
     ledger_neurons: bool = False

@@ -65,13 +65,18 @@ def read_pair(data: Any, where: str) -> Split:
         raise DataError(f"{where}: a {type(data).__name__} is neither a pair (x, y) nor an iterable of them") from exc
     if isinstance(data, (str, bytes, dict)) or _is_array(data):
         raise DataError(f"{where}: a {type(data).__name__} alone has no targets; give a pair (x, y)")
-    pairs = [_read_batch(batch, f"{where} batch {number}") for number, batch in enumerate(batches)]
+    pairs = [read_batch(batch, f"{where} batch {number}") for number, batch in enumerate(batches)]
     if not pairs:
         raise DataError(f"{where}: the iterable has no batches; a generator that was read before is empty")
     return _join([x for x, _ in pairs], f"{where}_x"), _join([y for _, y in pairs], f"{where}_y")
 
 
-def _read_batch(batch: Any, where: str) -> Split:
+def read_batch(batch: Any, where: str) -> Split:
+    """(x, y) of one batch; y may be text.
+
+    Raises:
+        DataError: It is not a pair of arrays of equal length.
+    """
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         found = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
         raise DataError(f"{where} is a {found}; {_FIX}")

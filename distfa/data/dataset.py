@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distfa.data.checks import check_finite, check_labels, check_positions, check_tokens
+from distfa.data.given_order import GivenOrder
 from distfa.data.reading import Reading
 from distfa.errors import DataError
 
@@ -46,6 +47,8 @@ class Dataset:
         vocabulary: What tokens stand for, by number; empty if unknown.
         columns: Names of the input columns, if the samples are rows of a table.
         target: The column of the table that is learned.
+        order: Which training sample is in every row of every batch, if a loader says it; None: drawn from the seed.
+        sampled: What the loader's own sampler gave, where it cannot be had again.
         fixed: The reading that an earlier fit fixed; None if nothing was trained before.
         loaded: What ``load`` was asked for, by the keys of a spec's ``data``; empty for samples that have no name.
     """
@@ -66,6 +69,8 @@ class Dataset:
     loaded: Mapping[str, Any] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
     target: str | None = None
+    order: GivenOrder | None = None
+    sampled: GivenOrder | None = None
     fixed: Reading | None = None
 
     @cached_property
@@ -76,7 +81,14 @@ class Dataset:
             found.update(f"{array.dtype.str} {array.shape};".encode())
             made = getattr(array, "digest", None)  # the digest of samples that are made when they are read
             found.update(np.ascontiguousarray(array).data if made is None else made.encode())
+        if self.order is not None:
+            found.update(self.order.digest.encode())
         return found.hexdigest()
+
+    @property
+    def epoch_rows(self) -> int:
+        """Training rows of an epoch; of the first one, if a loader gives them."""
+        return len(self.train_x) if self.order is None else self.order.rows
 
     @cached_property
     def reading(self) -> Reading:

@@ -1,19 +1,16 @@
 """Samples that are made when they are read, for example a torch ``Dataset`` with random augmentation.
 
 Every epoch draws its inputs again (a sample's target must not be drawn), and every engine draws the same: before a
-sample is made, the random states of torch, numpy and Python are set from (seed, epoch, sample), and restored
-afterwards. Row numbers go on over the epochs: row k N + i is the i-th sample of epoch k, in the order of the loader's
-own sampler if it has one, else in the order drawn from the seed.
+sample is made, random states are set from (seed, epoch, sample), and restored afterwards (``drawing``). Which sample is
+in which row is the loader's own order, or is drawn from the seed (``given_order``).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import random
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,18 +21,24 @@ from distfa.data.build import Split, build
 from distfa.data.checks import check_tokens
 from distfa.data.conform import aligned
 from distfa.data.dataset import Array, Dataset
+from distfa.data.drawing import drawing_from, generators_in
+from distfa.data.given_order import GivenOrder
 from distfa.data.reading import Looked, Seen
 from distfa.errors import DataError
 
-_RANDOM = threading.Lock()  # random states belong to the process: layers that are threads take turns
+log = logging.getLogger(__name__)
+
+KEPT = 8
+"""Rows that are made once, so that whoever reads them again sees the same: those of the audit."""
 
 
 class Rows:
     """Behaves like an array of samples, as far as a run needs that.
 
     Args:
-        samples: ``samples[i]`` is (x, y), and ``len`` counts them.
-        order: (epochs, N): which sample each row of each epoch is.
+        samples: ``samples[key]`` is (x, y).
+        keys: The key of every sample.
+        order: Which sample every row is.
         seed: Seed of what is drawn when a sample is made.
         like: One x, flattened; all have its shape and type.
         digest: Digest of the samples of the first epoch.
@@ -43,32 +46,59 @@ class Rows:
     """
 
     def __init__(
-        self, samples: Any, order: NDArray[np.int64], *, seed: int, like: Array, digest: str, seen: Seen | None
+        self,
+        samples: Any,
+        keys: Sequence[Any],
+        order: GivenOrder,
+        *,
+        seed: int,
+        like: Array,
+        digest: str,
+        seen: Seen | None,
     ) -> None:
         self.samples, self.digest, self.seen = samples, digest, seen
         self.few: Array = like[None]  # some of them, so that what they look like can be told without making them again
-        self._order, self._seed, self._like = order, seed, like
+        self._keys, self._order, self._seed = keys, order, seed
         self.dtype = like.dtype
-        self.shape = (order.shape[1], *like.shape)
-        self.nbytes = order.nbytes + self.shape[0] * like.nbytes  # at most, if the samples are in memory
+        self.shape = (order.rows, *like.shape)
+        self.nbytes = order.rows * like.nbytes  # at most, if the samples are in memory
+        self._own: list[Any] | None = None  # generators of the user's own
+        self._kept: Array = np.empty((0, *like.shape), like.dtype)
+        self._kept = self[np.arange(min(KEPT, order.rows))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_own": None}
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Array:
-        epochs, places = np.divmod(rows, self._order.shape[1])
-        found = np.empty((len(rows), *self._like.shape), self.dtype)
-        for number, (epoch, place) in enumerate(zip(epochs, places, strict=True)):
-            index = int(self._order[epoch, place])
-            with drawing_from(self._seed, int(epoch), index):
-                made = to_parts(self.samples[index], index, tokens=self._like.dtype == np.int64)[0]
-            if made.shape != self._like.shape:
-                raise DataError(
-                    f"sample {index} has shape {made.shape} in epoch {epoch + 1}, and the first had "
-                    f"{self._like.shape}; all samples must have the same shape"
-                )
-            found[number] = made
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for number, (row, epoch, place) in enumerate(zip(rows, *self._order.places(rows), strict=True)):
+            found[number] = self._kept[row] if row < len(self._kept) else self._made(int(epoch), int(place))
         return found
+
+    def _made(self, epoch: int, place: int) -> Array:
+        if self._own is None:
+            self._own = generators_in(self.samples)
+        key = self._keys[self._order.epochs[epoch][place]]
+        with drawing_from(self._seed, epoch, drawn_as(self._order, key, epoch, place), self._own):
+            made = to_parts(self.samples[key], key, tokens=self.dtype == np.int64)[0]
+        if made.shape != self.shape[1:]:
+            raise DataError(
+                f"sample {key} has shape {made.shape} in epoch {epoch + 1}, and the first had {self.shape[1:]}; all "
+                "samples must have the same shape"
+            )
+        return made
+
+
+def drawn_as(order: GivenOrder, key: Any, epoch: int, place: int) -> object:
+    """What names the draw of a sample: its key; where a sampler gives a sample again, also how often before."""
+    if not order.repeats(epoch):
+        return key
+    samples = order.epochs[epoch]
+    before = int((samples[:place] == samples[place]).sum())
+    return f"{key}#{before}" if before else key
 
 
 def to_parts(sample: Any, index: int, *, tokens: bool = False, targets: bool = True) -> tuple[Array, Array]:
@@ -102,30 +132,11 @@ def to_parts(sample: Any, index: int, *, tokens: bool = False, targets: bool = T
     return x.reshape(-1), y
 
 
-@contextmanager
-def drawing_from(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Let random numbers come from a stream that belongs to this sample; afterwards the random states are restored."""
-    import torch  # here, so that listing the names of data sets does not load torch
-
-    word = hashlib.blake2b(f"{seed},{epoch},{index}".encode(), digest_size=8).digest()
-    drawn = int.from_bytes(word, "little") >> 1
-    with _RANDOM:
-        before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-        try:
-            random.seed(drawn)
-            np.random.seed(drawn % 2**32)
-            torch.manual_seed(drawn)
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
-            torch.random.set_rng_state(before[2])
-
-
 def streamed(
     samples: Any,
+    keys: Sequence[Any],
     test: Split | None,
-    orders: Iterable[Sequence[int] | NDArray[np.int64]],
+    order: GivenOrder,
     *,
     seed: int,
     name: str = "arrays",
@@ -137,50 +148,51 @@ def streamed(
     All samples are made once beforehand, so that their targets are known and a sample that does not fit is found now.
 
     Args:
-        samples: ``samples[i]`` is (x, y), and ``len`` counts them.
+        samples: ``samples[key]`` is (x, y).
+        keys: The key of every sample that ``order`` has.
         test: (x, y); None for no test data.
-        orders: One per epoch: which samples, in which order; all have the same length.
+        order: Which sample, by its place in ``keys``, every row is.
         seed: Seed of what is drawn when samples are made.
         name: What messages and reports call it.
         floats: Whether targets may be quantities or shares: floats, and whole numbers in several columns.
         tokens: Size of the vocabulary, if integers of x stand for symbols.
 
     Raises:
-        DataError: There are no samples, they are not pairs, have several shapes, or break a rule of ``validate``.
+        DataError: Samples are not pairs, have several shapes, or break a rule of ``validate``.
     """
-    epochs = [np.fromiter(map(int, epoch), np.int64) for epoch in orders]
-    if not epochs or not all(len(epoch) == len(epochs[0]) > 0 for epoch in epochs):
-        raise DataError(
-            f"{name}: epochs of {sorted({len(epoch) for epoch in epochs})} samples; every epoch must have the same "
-            "number of samples, and at least one"
-        )
-    order = np.stack(epochs)
-    found, shape = hashlib.blake2b(order.tobytes(), digest_size=16), ()
-    targets: dict[int, Array] = {}
-    like, looked = np.empty(0), Looked()
-    for index in map(int, np.unique(order)):
-        with drawing_from(seed, 0, index):
-            sample = samples[index]
-        x, y = to_parts(sample, index, tokens=tokens is not None)
-        if not targets:
+    found, looked, own = hashlib.blake2b(digest_size=16), Looked(), generators_in(samples)
+    targets: list[Array] = []
+    shape: tuple[int, ...] = ()
+    for number, key in enumerate(keys):
+        with drawing_from(seed, 0, key, own):
+            sample = samples[key]
+        x, y = to_parts(sample, key, tokens=tokens is not None)
+        if not number:
             like, shape = x, np.shape(sample[0])
         if x.shape != like.shape or not np.isfinite(x).all():
             wrong = f"shape {x.shape}, and the first {like.shape}" if x.shape != like.shape else "NaN or infinity in it"
-            raise DataError(f"{name}: training sample {index} has {wrong}; fix it, or leave it out")
+            raise DataError(f"{name}: training sample {key} has {wrong}; fix it, or leave it out")
         if tokens is not None and x.dtype.kind == "i":
-            check_tokens(x[None], tokens, f"{name}: training sample {index}")
+            check_tokens(x[None], tokens, f"{name}: training sample {key}")
         found.update(x.tobytes() + y.tobytes())
         looked.add(x)
-        targets[index] = _quantities(y) if floats else y
-    y = np.stack([targets[index] for index in order.ravel().tolist()])
+        targets.append(_quantities(y) if floats else y)
+    y = np.stack(targets)
     sample_shape = tuple(map(int, shape)) or (1,)
     test = None if test is None else (aligned(test[0], sample_shape), test[1])
-    first = like.reshape(1, *sample_shape)  # stands in for all inputs; has their shape and type
-    made = build(name=name, train=(first, y[:1]), test=test, outputs=_outputs(y, test), scale=(0.0, 1.0), tokens=tokens)
-    seen = None if tokens is not None else looked.seen()
-    rows: Any = Rows(samples, order, seed=seed, like=like, digest=found.hexdigest(), seen=seen)
+    stands_in = like.reshape(1, *sample_shape), y[:1]  # for all samples; has their shape and type
+    made = build(name=name, train=stands_in, test=test, outputs=_outputs(y, test), scale=(0.0, 1.0), tokens=tokens)
+    rows: Any = Rows(
+        samples,
+        keys,
+        order,
+        seed=seed,
+        like=like,
+        digest=found.hexdigest(),
+        seen=None if tokens is not None else looked.seen(),
+    )
     rows.few = looked.few()
-    return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made))
+    return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made), order=order)
 
 
 def _quantities(y: Array) -> Array:

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import math
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from distfa.core import rules
-from distfa.core.order import audit, steps, steps_per_epoch
+from distfa.core.order import audit, epoch_ends, steps
 from distfa.core.records import Cut, Record
 from distfa.data import Dataset
 from distfa.errors import CheckpointError, DistfaError, LayerError, LayerLost, TransportError
@@ -66,7 +67,7 @@ class Attempt:
         self._subject, self._dataset = subject, dataset
         self._run_dir, self._observer = run_dir, observer
         self._clock = engines.Clock()
-        self._steps = steps(job.recipe, job.train_rows)
+        self._steps, self._ends = steps(job.recipe, job.train_rows), epoch_ends(job.recipe, job.train_rows)
         self._rule = rules.build(job.recipe)
         run_dir.events.describe(self._rule, spec)
         plain = not spec.label_smoothing and spec.class_weights is None
@@ -298,7 +299,7 @@ class Attempt:
                 tally=self.tally,
                 boundaries=self._boundaries,
                 layers=self._layers,
-                steps_per_epoch=steps_per_epoch(self._job.recipe, self._job.train_rows),
+                epoch_ends=frozenset(self._ends),
                 weights=self._weights_at_cut,
                 stop=self._stop_at_next_cut,
             )
@@ -330,7 +331,7 @@ class Attempt:
             schedule=recipe.schedule,
             layer_sizes=recipe.network.sizes,
             model=in_words(self._spec, recipe.network),
-            epochs=-(-tally.steps // steps_per_epoch(recipe, self._job.train_rows)),
+            epochs=bisect_left(self._ends, tally.steps) + 1 if tally.steps else 0,
             steps=tally.steps,
             train_loss=tally.train_loss,
             train_accuracy=tally.train_accuracy,

@@ -60,7 +60,7 @@ class Caller:
         elif isinstance(record, StepRecord):
             self._tell("on_step", progress)
             last = record.step + 1 == progress.steps
-            if last or (record.step + 1) % progress.steps_per_epoch == 0:
+            if record.step + 1 in progress.epoch_ends:
                 self._add(progress, record)
                 if not (self._every and (last or (record.epoch + 1) % self._every == 0)):
                     self._tell("on_epoch", progress)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils import data as torch_data
 
 from distfa import data
-from distfa.core.order import drawn
 from distfa.data.arrays import is_pair, read_pair, to_numpy
 from distfa.data.conform import aligned, as_labels, conform, order_of
 from distfa.data.dataset import Array
+from distfa.data.drawing import drawing_from, generators_in
+from distfa.data.given_order import GivenOrder
 from distfa.data.labels import is_text, names_of, numbered
 from distfa.data.reading import Reading
-from distfa.data.stream import drawing_from, streamed, to_parts
+from distfa.data.stream import streamed, to_parts
 from distfa.errors import DataError, SpecError
 from distfa.experiment.layout import Layout, channels_first
+from distfa.experiment.loaders import Asked, one_pass, taken
+from distfa.experiment.sampling import MOST_ROWS, is_map, samples_one_by_one, tensors_of
 from distfa.experiment.table import Given, as_table, beside_each_other, categories, of_table
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,9 @@ class Wish:
         layout: The layout of a model that begins with a convolution.
         reading: What an earlier fit fixed.
         normalised: Whether samples are normalised already; None: as their numbers say.
+        max_steps: Where the run ends; None for no limit.
+        batch_size: Samples per step, where no loader says it.
+        sampled: What the loader's sampler gave when the run began, in a run that goes on.
     """
 
     epochs: int
@@ -51,6 +56,20 @@ class Wish:
     layout: Layout | None = None
     reading: Reading | None = None
     normalised: bool | None = None
+    max_steps: int | None = None
+    batch_size: int = 1
+    sampled: GivenOrder | None = None
+
+    @property
+    def asked(self) -> Asked:
+        """What decides which rows are read."""
+        return Asked(
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            sampled=self.sampled,
+        )
 
     @property
     def learned(self) -> str | None:
@@ -83,23 +102,34 @@ def dataset_of(train: Any, test: Any, wish: Wish) -> data.Dataset:
 
 
 def _read(train: Any, test: Any, wish: Wish) -> data.Dataset:
-    streams = _orders(train, wish) if wish.epochs else None
-    parts = [*([] if streams else [train]), *([] if test is None else [test])]
+    source = taken(train, wish.asked) if wish.epochs else None
+    streams = source is not None and source.pair is None
+    parts = [] if streams else [train if source is None else source.pair]
+    parts += [] if test is None else [test]
     read, names = _numbered([_given(part, wish) for part in parts])
-    if streams is not None:
-        samples, orders = streams
+    if source is not None and streams and source.order is not None:
         tests = None if test is None else (read[0].x, _targets(read[0], wish))
-        return streamed(samples, tests, orders, seed=wish.seed, floats=wish.floats, tokens=wish.tokens)
-    first, *others = read
-    if not len(first.x) and not wish.epochs:
-        raise DataError("there are no samples; give at least one")
-    made = data.from_arrays(
-        (first.x, _targets(first, wish)),
-        *((_aligned(other, first, wish), _targets(other, wish)) for other in others),
-        tokens=wish.tokens,
-        outputs=_outputs(wish, names),
-    )
-    return dataclasses.replace(made, class_names=names, columns=first.columns, target=first.target)
+        made = streamed(
+            source.samples,
+            source.keys,
+            tests,
+            source.order,
+            seed=wish.seed,
+            floats=wish.floats,
+            tokens=wish.tokens,
+        )
+    else:
+        first, *others = read
+        if not len(first.x) and not wish.epochs:
+            raise DataError("there are no samples; give at least one")
+        made = data.from_arrays(
+            (first.x, _targets(first, wish)),
+            *((_aligned(other, first, wish), _targets(other, wish)) for other in others),
+            tokens=wish.tokens,
+            outputs=_outputs(wish, names),
+        )
+        made = dataclasses.replace(made, class_names=names, columns=first.columns, target=first.target)
+    return made if source is None else dataclasses.replace(made, order=source.order, sampled=source.recorded)
 
 
 def _outputs(wish: Wish, names: tuple[str, ...]) -> int | None:
@@ -109,87 +139,18 @@ def _outputs(wish: Wish, names: tuple[str, ...]) -> int | None:
     return None if wish.reading is None else wish.reading.outputs
 
 
-def is_streamed(train: Any) -> bool:
-    """Whether its samples are made when they are read."""
-    samples = train.dataset if isinstance(train, torch_data.DataLoader) else train
-    return _is_map(samples) and _plain(samples) is None and (samples is train or _collates_plainly(train))
-
-
-def _orders(train: Any, wish: Wish) -> tuple[Any, Iterator[Any]] | None:
-    """The samples, and the order of every epoch: the loader's, or drawn from the seed. None if nothing is streamed."""
-    if isinstance(train, torch_data.DataLoader):
-        samples, own = train.dataset, _own_order(train)
-        if not _is_map(samples) or not _collates_plainly(train):
-            log.warning(
-                "the DataLoader makes its batches itself (an IterableDataset, or its own collate_fn): it is read "
-                "once, and every epoch has the same samples"
-            )
-            return None
-        if _plain(samples) is not None and not own:
-            return None
-        if own:
-            return samples, (list(_indices(train)) for _ in range(wish.epochs))
-        count = _count(samples)
-        return samples, (drawn(wish.seed, count, epoch) for epoch in range(wish.epochs))
-    if _is_map(train) and _plain(train) is None:
-        count = _count(train)
-        return train, (drawn(wish.seed, count, epoch) for epoch in range(wish.epochs))
-    return None
-
-
-def _count(samples: Any) -> int:
-    return len(samples)
-
-
-def _is_map(samples: Any) -> bool:
-    return (
-        hasattr(samples, "__len__")
-        and isinstance(samples, torch_data.Dataset)
-        and not isinstance(samples, torch_data.IterableDataset)
-    )
-
-
-def _collates_plainly(loader: Any) -> bool:
-    return loader.collate_fn is torch_data.default_collate and loader.batch_sampler is not None
-
-
-def _own_order(loader: Any) -> bool:
-    """Whether its owner chose the order: with a sampler, or with shuffling by a generator."""
-    sampler = loader.sampler
-    if isinstance(sampler, torch_data.RandomSampler) and not sampler.replacement:
-        return sampler.generator is not None
-    return not isinstance(sampler, torch_data.SequentialSampler)
-
-
-def _indices(loader: Any) -> Iterator[int]:
-    for batch in loader.batch_sampler:
-        yield from batch
-
-
-def _plain(samples: Any, *, targets: bool = True) -> tuple[Any, Any] | None:
-    """(x, y) of a TensorDataset, or of a part of one: reading it draws no random numbers; y is x if not wanted."""
-    if isinstance(samples, torch_data.Subset):
-        whole = _plain(samples.dataset, targets=targets)
-        rows = torch.as_tensor(list(samples.indices))
-        return None if whole is None else (whole[0][rows], whole[1][rows])
-    if not isinstance(samples, torch_data.TensorDataset):
-        return None
-    if not targets:
-        return samples.tensors[0], samples.tensors[0]
-    if len(samples.tensors) != 2:
-        raise DataError(f"the TensorDataset has {len(samples.tensors)} tensors; it must have two, x and y")
-    return samples.tensors[0], samples.tensors[1]
-
-
 def _given(given: Any, wish: Wish) -> Given:
     """What was given, in memory."""
     if isinstance(given, data.Dataset):
         return _split_of(given, wish)
-    if isinstance(given, torch_data.DataLoader) and _is_map(given.dataset) and _collates_plainly(given):
-        given = given.dataset
-    if _is_map(given):
-        x, y = _plain(given, targets=wish.targets) or _made(given, wish)
+    keys = None
+    if isinstance(given, torch_data.DataLoader) and samples_one_by_one(given):
+        given, keys = given.dataset, one_pass(given, wish.seed)
+    if is_map(given):
+        x, y = _samples(given, keys, wish)
         return Given(x=to_numpy(x, "x"), y=to_numpy(y, "y") if wish.targets else None)
+    if not hasattr(given, "__len__") or isinstance(given, torch_data.DataLoader):
+        given = _ending(given, wish)
     table = as_table(given)
     if table is not None:
         return of_table(table, wish.learned, wish.reading, targets=wish.targets, tokens=wish.tokens is not None)
@@ -244,11 +205,49 @@ def _inputs(given: Any) -> Array:
     return np.concatenate([to_numpy(batch, f"batch {number}") for number, batch in enumerate(batches)])
 
 
-def _made(samples: Any, wish: Wish) -> tuple[Array, Array]:
-    """All samples of a data set, each made once."""
+def _ending(batches: Any, wish: Wish) -> Any:
+    """Batches of a loader or an iterator, up to the rows that a run can use; anything else as it is.
+
+    Raises:
+        DataError: They go on and on.
+    """
+    if not isinstance(batches, Iterable) or hasattr(batches, "__array__") or as_table(batches) is not None:
+        return batches
+    asked = wish.asked
+    steps = None if asked.max_steps is None or not wish.epochs else asked.max_steps
+
+    def sized() -> Iterator[Any]:
+        rows = 0
+        with drawing_from(wish.seed, -1, "batches"):
+            for batch in batches:
+                yield batch
+                first = batch[0] if isinstance(batch, tuple | list) else batch
+                rows += len(first) if np.ndim(first) else 1
+                if steps is not None and rows >= steps * asked.batch_size:
+                    return
+                if rows > MOST_ROWS:
+                    raise DataError(
+                        f"the data have given {rows:,} samples and go on; set max_steps if they have no end, or give "
+                        "an end"
+                    )
+
+    return sized()
+
+
+def _samples(samples: Any, keys: list[Any] | None, wish: Wish) -> tuple[Any, Any]:
+    """(x, y) of the samples of a data set with some keys, or of all."""
+    tensors = tensors_of(samples, targets=wish.targets)
+    if tensors is None:
+        return _made(samples, range(len(samples)) if keys is None else keys, wish)
+    return tensors if keys is None else (tensors[0][keys], tensors[1][keys])
+
+
+def _made(samples: Any, keys: Sequence[Any], wish: Wish) -> tuple[Array, Array]:
+    """Samples of a data set, each made once."""
     xs, ys = [], []
-    for index in range(len(samples)):
-        with drawing_from(wish.seed, -1, index):
+    own = generators_in(samples)
+    for index in keys:
+        with drawing_from(wish.seed, -1, index, own):
             sample = samples[index]
         x, y = to_parts(sample, index, tokens=wish.tokens is not None, targets=wish.targets)
         xs.append(x.reshape(np.shape(sample[0] if isinstance(sample, tuple | list) else sample)))

@@ -22,7 +22,7 @@ class Progress:
         tally: The figures so far.
         boundaries: Gives the bytes so far, per boundary.
         layers: Gives where each layer is, its process and how it is doing; empty if nothing is distributed.
-        steps_per_epoch: Steps in a pass over the training set.
+        epoch_ends: The number of steps after each epoch.
         weights: Gives all weights under the model's keys, as they are at a cut; to be called only while ``record`` is a
             cut.
         stop: Ends the run at the next cut, with a reason in words; what the run has learned by then is its result.
@@ -33,7 +33,7 @@ class Progress:
     tally: Tally
     boundaries: Callable[[], list[dict[str, Any]]]
     layers: Callable[[], list[dict[str, Any]]]
-    steps_per_epoch: int
+    epoch_ends: frozenset[int]
     weights: Callable[[], dict[str, Tensor]]
     stop: Callable[[str], None]
 

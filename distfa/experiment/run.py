@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from distfa.core.blame import no_memory
 from distfa.core.model import Network
 from distfa.data import Dataset
+from distfa.data.stream import KEPT
 from distfa.errors import (
     DistfaError,
     Interrupted,
@@ -26,14 +27,13 @@ from distfa.experiment.attempt import Attempt
 from distfa.experiment.checks import check
 from distfa.experiment.collapse import lower_rate
 from distfa.experiment.from_python import how_to_go_on
+from distfa.experiment.kept_order import save_order
 from distfa.experiment.observing import Observer
 from distfa.experiment.rehearsal import rehearse
 from distfa.experiment.result import Result
 from distfa.experiment.spec import RunSpec, dump
 from distfa.experiment.subject import Subject
 from distfa.runtime.faults import Planned
-
-_AUDIT_ROWS = 8
 
 
 def run(
@@ -71,9 +71,10 @@ def run(
     job = spec.job(
         network,
         run_id=uuid.uuid4().hex,
-        train_rows=len(dataset.train_x),
+        train_rows=dataset.epoch_rows,
         test_rows=len(dataset.test_x),
-        audit_rows=0 if model is None else _AUDIT_ROWS,
+        audit_rows=0 if model is None else KEPT,
+        batches=None if dataset.order is None else dataset.order.batches,
     )
     rehearse(job.recipe, subject, train_rows=job.train_rows, test_rows=job.test_rows)
     said = {**about, "run_id": job.run_id, "start": subject.start_digest(spec)}
@@ -81,6 +82,8 @@ def run(
     job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
     with run_log.kept(run_dir.path.absolute() / run_dirs.LOG, job.run_id):
         try:
+            if resume is None and dataset.sampled is not None:
+                save_order(run_dir.path, dataset.sampled)
             attempt = Attempt(spec, job, subject, dataset, run_dir, observer, faults)
             if resume is not None:
                 attempt.go_on()

@@ -9,6 +9,7 @@ metrics.jsonl        one record per logged step and per evaluation
 log.jsonl            attempts, checkpoints, warnings and the errors of layers (run_log.py)
 events.out.tfevents  the same for TensorBoard
 weights.safetensors  under the keys of the user's own model
+order.npz            the samples that a loader's own sampler gave (kept_order.py)
 last.safetensors     the last weights, if the run ended with better ones
 checkpoints/         where the run can go on (checkpoint.py)
 
@@ -46,6 +47,7 @@ from distfa.redact import redacted_in
 
 SPEC, RUN, METRICS, LOG = "spec.yaml", "run.json", "metrics.jsonl", "log.jsonl"
 WEIGHTS, LAST, CHECKPOINTS = "weights.safetensors", "last.safetensors", "checkpoints"
+ORDER = "order.npz"
 METADATA = "distfa"  # the key under which a file of weights says how its data were read
 log = logging.getLogger(__name__)
 
@@ -282,7 +284,7 @@ class RunDir:
             f"events.out.tfevents.*.{os.getpid()}.*"
         )  # TensorBoard puts the process id in the name
         with contextlib.suppress(OSError):
-            for name in (SPEC, RUN, WEIGHTS, LAST, METRICS, LOG):
+            for name in (SPEC, RUN, WEIGHTS, LAST, ORDER, METRICS, LOG):
                 (self._place / name).unlink(missing_ok=True)
             for file in events:
                 file.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from distfa.core.seeding import Seeding
 from distfa.core.split import group, layer_module, split
 from distfa.core.steps import AUDIT
 from distfa.data import Dataset
+from distfa.data.given_order import Ordered
+from distfa.data.stream import Rows
 from distfa.errors import LayerError, ModelError, SpecError
 from distfa.experiment.from_python import require_from_spec
 from distfa.experiment.spec import GIVEN, MLP, RunSpec
@@ -182,16 +185,21 @@ def _dtype(spec: RunSpec) -> torch.dtype:
 
 
 def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTargets]:
-    """The data set as layers read it, in the shape that the network takes."""
+    """The data set as layers read it, in the shape that the network takes, in the order of its loader."""
+    x: Any = dataset.train_x
+    y: Any = dataset.train_y
+    if dataset.order is not None:
+        x = x if isinstance(x, Rows) else Ordered(x, dataset.order)
+        y = Ordered(y, dataset.order)
     inputs = RawInputs(
-        train=dataset.train_x,
+        train=x,
         test=dataset.test_x,
         mean=dataset.mean,
         std=dataset.std,
         shape=network.shapes[0],
         tokens=network.tokens,
     )
-    return inputs, RawTargets(train=dataset.train_y, test=dataset.test_y)
+    return inputs, RawTargets(train=y, test=dataset.test_y)
 
 
 def in_words(spec: RunSpec, network: Network) -> str:

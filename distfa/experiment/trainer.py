@@ -27,10 +27,12 @@ from distfa.experiment.caller import Caller
 from distfa.experiment.fits import Fit, begun, resumed
 from distfa.experiment.from_scheduler import has_optimizer, with_scheduler
 from distfa.experiment.from_torch import is_of, optimizer_of, optimizer_settings
-from distfa.experiment.given import Wish, dataset_of, is_streamed
+from distfa.experiment.given import Wish, dataset_of
 from distfa.experiment.history import History, columns_of
+from distfa.experiment.kept_order import load_order
 from distfa.experiment.layout import layout_of
 from distfa.experiment.lines import stderr
+from distfa.experiment.loaders import batch_size_of
 from distfa.experiment.metrics import Scores, scores
 from distfa.experiment.observing import Observer
 from distfa.experiment.progress import ProgressBar
@@ -110,8 +112,11 @@ class Trainer:
         changes = [(key.replace("__", "."), value) for key, value in settings.items()]
         if isinstance(spec, RunSpec):
             self.spec = load(None, [*spec.model_dump().items(), *changes])
+            said = spec.model_fields_set | settings.keys()
         else:
             self.spec = load(None if spec is None else Path(spec), changes)
+            said = self.spec.model_fields_set
+        self._batch_size = self.spec.batch_size if "batch_size" in said else None
         self._start = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self._attributes = Attributes(self.model)
         self._fits = 0
@@ -135,8 +140,8 @@ class Trainer:
         Args:
             train: (x, y) of arrays, tensors or pandas objects; a pandas table or Ray data with ``target``; a torch
                 ``Dataset`` or ``DataLoader``, whose samples are made again in every epoch, so that random augmentation
-                works (the run makes its own batches, by ``batch_size``, but keeps the loader's sampler or seeded
-                shuffling); any iterable of batches, which is read once; a ``distfa.data.Dataset``, or the name of one.
+                works (a batch is what the loader makes: its size, sampler and order are those of torch's own loop); any
+                iterable of batches, which is read once; a ``distfa.data.Dataset``, or the name of one.
                 For a model that begins with a convolution, images with their channels last get them first. For a model
                 with an Embedding that reads the samples, integers are tokens. Labels that are text get numbers.
             test: As ``train``; None if ``train`` is a ``distfa.data.Dataset``, or for no evaluation.
@@ -157,11 +162,20 @@ class Trainer:
         given = (train, test)
         this = begun(self._fits, given) if resume is None else resumed(resume, given, seed=self.spec.seed)
         reading = self.reading if resume is None else load_reading(Path(resume))
-        dataset = self._dataset(train, test, target, reading=reading, normalised=normalised)
+        sampled = None if resume is None else load_order(Path(resume))
+        dataset = self._dataset(
+            train,
+            test,
+            target,
+            reading=reading,
+            normalised=normalised,
+            sampled=sampled,
+            seed=this.seed(self.spec.seed),
+        )
         described = dict(dataset.loaded) or {"name": ARRAYS}
-        if is_streamed(train) or not isinstance(dataset.train_x, np.ndarray):
-            described["order"] = "given"
-        spec = self._spec_for(dataset, described, this)
+        described |= {} if dataset.order is None else {"order": "given"}
+        batch_size = batch_size_of(train, dataset.order, said=self._batch_size) or self.spec.batch_size
+        spec = self._spec_for(dataset, described, batch_size, this)
         subject = subject_of(self.model, spec, dataset)
         if this.earlier and spec.init != "given":
             network = dataclasses.replace(subject.network, continued=True)
@@ -287,9 +301,9 @@ class Trainer:
         console = stderr()
         return console.is_terminal or console.is_jupyter
 
-    def _spec_for(self, dataset: data.Dataset, described: dict[str, Any], this: Fit) -> RunSpec:
+    def _spec_for(self, dataset: data.Dataset, described: dict[str, Any], batch_size: int, this: Fit) -> RunSpec:
         """The spec of this fit."""
-        raw = {**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}}
+        raw = {**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}, "batch_size": batch_size}
         raw["checkpoint"] |= {"at_evaluation": True}
         if this.earlier:
             raw["seed"] = this.seed(self.spec.seed)
@@ -299,7 +313,8 @@ class Trainer:
         spec = parse(raw)
         if self._scheduler is None:
             return spec
-        ends = order.epoch_ends(spec.recipe(Network(layers=())), len(dataset.train_x))
+        batches = None if dataset.order is None else dataset.order.batches
+        ends = order.epoch_ends(spec.recipe(Network(layers=()), batches=batches), dataset.epoch_rows)
         raw["optimizer"] = with_scheduler(
             raw["optimizer"], self._scheduler, self._optimizer, ends=ends, by=self._scheduler_by
         )
@@ -311,6 +326,8 @@ class Trainer:
             raise DataError("no data were given; give (x, y), a DataLoader, a table, or a name as 'digits'")
         asked: dict[str, Any] = {
             "epochs": self.spec.epochs,
+            "max_steps": self.spec.max_steps,
+            "batch_size": self.spec.batch_size,
             "seed": self.spec.seed,
             "target": target,
             "floats": self.spec.loss in ("mse", "bce"),

@@ -12,9 +12,11 @@ import yaml
 from runs import blobs
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 import distfa
+from distfa.data.given_order import GivenOrder, Ordered
+from distfa.data.stream import streamed
 from distfa.errors import DataError, SpecError
 
 
@@ -217,13 +219,14 @@ def test_augmentation_is_drawn_anew_in_every_epoch_and_is_the_same_in_every_run(
     for number in range(2):
         torch.manual_seed(number)  # the run's own streams do not follow it
         net = model()
-        loader = DataLoader(Noisy(x, y), batch_size=10, shuffle=True)
+        loader = DataLoader(Noisy(x, y), batch_size=16, shuffle=True)
         distfa.Trainer(net, **{**settings, "run_dir": str(tmp_path / str(number))}).fit(loader, test)
         weights.append(net.state_dict())
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     from distfa.data.stream import streamed
 
-    rows = streamed(Noisy(x, y), None, [range(100), range(100)], seed=0).train_x
+    twice = GivenOrder.of([[range(100)], [range(100)]])
+    rows = streamed(Noisy(x, y), range(100), None, twice, seed=0).train_x
     once, again, later = rows[np.arange(3)], rows[np.arange(3)], rows[np.arange(100, 103)]
     assert np.array_equal(once, again)
     assert not np.array_equal(once, later)
@@ -232,34 +235,17 @@ def test_augmentation_is_drawn_anew_in_every_epoch_and_is_the_same_in_every_run(
 def test_samples_that_are_drawn_have_the_same_bits_over_the_wire(data):
     from runs import assert_same_bits, recipe, run_serial, run_threads
 
-    from distfa.data.stream import streamed
     from distfa.runtime.job import RawInputs, RawTargets
 
     (x, y), (test_x, test_y) = data
-    made = streamed(Noisy(x, y), (test_x, test_y), [np.arange(100), np.arange(100)[::-1]], seed=3)
-    of = recipe((12, 17, 5), order="given", epochs=2)
+    order = GivenOrder.of([np.split(np.arange(100), 5), np.split(np.arange(100)[::-1], [3, 20, 50])])
+    made = streamed(Noisy(x, y), range(100), (test_x, test_y), order, seed=3)
+    of = recipe((12, 17, 5), order="given", epochs=2, batches=order.batches, batch_size=order.largest)
     raw = (
         RawInputs(train=made.train_x, test=made.test_x, mean=made.mean, std=made.std),
-        RawTargets(train=made.train_y, test=made.test_y),
+        RawTargets(train=Ordered(made.train_y, order), test=made.test_y),
     )
     assert_same_bits(run_serial(of, raw)[0], run_threads(of, raw)[0])
-
-
-def test_a_loaders_own_seeded_order_stays_its_own(data, settings):
-    from distfa.experiment.given import Wish, dataset_of
-
-    (x, y), _ = data
-    samples = TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
-    own = lambda: torch.Generator().manual_seed(5)  # noqa: E731
-    loader = DataLoader(samples, sampler=RandomSampler(samples, generator=own()), batch_size=10)
-    made = dataset_of(loader, None, Wish(epochs=2, seed=0))
-    wanted = [
-        i for _ in range(2) for batch in [list(RandomSampler(samples, generator=g)) for g in [own()]] for i in batch
-    ]
-    assert np.array_equal(made.train_y[:100], y[wanted[:100]])
-    assert np.array_equal(made.train_x[np.arange(100)], x[wanted[:100]])
-    assert not np.array_equal(made.train_y[:100], made.train_y[100:])  # the generator goes on
-    distfa.Trainer(model(), **settings).fit(loader)
 
 
 def test_pandas_tables_and_labels_that_are_text(data, settings):
@@ -353,7 +339,7 @@ def test_on_ray_a_run_stops_at_its_cut_and_samples_are_drawn_in_the_first_layers
             callbacks=distfa.EarlyStopping(patience=1, min_delta=1.0),
             **{**settings, "engine": engine, "run_dir": f"{settings['run_dir']}-{engine}", "epochs": 50},
         )
-        result = trainer.fit(DataLoader(Noisy(x, y), batch_size=10, shuffle=True), test)
+        result = trainer.fit(DataLoader(Noisy(x, y), batch_size=16, shuffle=True), test)
         assert result.stopped
         assert result.epochs == 2
         weights.append(net.state_dict())

@@ -55,7 +55,7 @@ def test_tensors_a_tensor_dataset_a_loader_of_it_and_batches_are_the_same_data(d
     plain = fitted((x, y))
     assert same(plain, fitted(tensors))
     assert same(plain, fitted(TensorDataset(*tensors)))
-    assert same(plain, fitted(DataLoader(TensorDataset(*tensors), batch_size=7)))
+    assert same(plain, fitted(DataLoader(TensorDataset(*tensors), batch_size=16, shuffle=True)))
     assert same(plain, fitted([(x[k : k + 30], y[k : k + 30]) for k in range(0, 100, 30)]))
 
 

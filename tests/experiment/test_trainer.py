@@ -37,9 +37,9 @@ def test_fit_trains_the_models_own_weights(data, settings):
     assert result.layer_sizes == (12, 20, 8, 5)
 
 
-def test_a_data_loader_is_read_like_its_arrays(data, settings, tmp_path):
+def test_a_loader_that_shuffles_without_a_generator_is_read_like_its_arrays(data, settings, tmp_path):
     (x, y), test = data
-    loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=7)
+    loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=16, shuffle=True)
     a, b = model(), model()
     distfa.Trainer(a, **settings).fit(loader, test)
     distfa.Trainer(b, **{**settings, "run_dir": str(tmp_path / "other")}).fit((x, y), test)

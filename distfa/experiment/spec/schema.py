@@ -24,6 +24,7 @@ from distfa.words import not_among
 
 _BESIDE_CUTS = {"seconds", "keep", "dir", "at_evaluation"}
 _CODECS = (codecs.LOSSLESS, AUTO, *codecs.CODECS)
+Batches = tuple[tuple[int, ...], ...]
 MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two are for runs from Python
 
 
@@ -292,8 +293,8 @@ class RunSpec(_Part):
         plain = {"run_dir", "ray", "launch", "wire", "engine", "device", "log_every"}
         return self.model_dump(mode="json", exclude={**dict.fromkeys(plain, True), "checkpoint": _BESIDE_CUTS})
 
-    def recipe(self, network: Network, *, audit_rows: int = 0) -> Recipe:
-        """Everything that determines the weights, for a network."""
+    def recipe(self, network: Network, *, audit_rows: int = 0, batches: Batches | None = None) -> Recipe:
+        """Everything that determines the weights, for a network; ``batches`` are those of a loader."""
         return Recipe(
             network=network,
             rule=self.rule,
@@ -315,6 +316,7 @@ class RunSpec(_Part):
             mixed=self.dtype == "bfloat16",
             seed=self.seed,
             order=self.data.order,
+            batches=batches,
             ledger_every=self.ledger.every,
             ledger_exact=self.ledger.exact,
             ledger_neurons=self.ledger.neurons,
@@ -325,11 +327,20 @@ class RunSpec(_Part):
             check_finite=self.check_finite,
         )
 
-    def job(self, network: Network, *, run_id: str, train_rows: int, test_rows: int, audit_rows: int = 0) -> Job:
+    def job(
+        self,
+        network: Network,
+        *,
+        run_id: str,
+        train_rows: int,
+        test_rows: int,
+        audit_rows: int = 0,
+        batches: Batches | None = None,
+    ) -> Job:
         """The settings that every layer gets."""
         return Job(
             run_id=run_id,
-            recipe=self.recipe(network, audit_rows=audit_rows),
+            recipe=self.recipe(network, audit_rows=audit_rows, batches=batches),
             wire=self.wire,
             activations=self.codec.activations,
             errors=self.codec.errors,
