@@ -27,7 +27,7 @@ class GivenOrder:
 
     Attributes:
         epochs: The sample in every row of every epoch; equal epochs are one array.
-        batches: The rows of every batch of every epoch.
+        batches: The rows of every batch of every epoch; equal ones are one tuple.
     """
 
     epochs: tuple[Indices, ...]
@@ -51,8 +51,9 @@ class GivenOrder:
                     "batch, or can it be read only once?)"
                 )
             joined = np.concatenate(parts)
+            rows = tuple(map(len, parts))
             samples.append(next((kept for kept in samples[-1:] if np.array_equal(kept, joined)), joined))
-            sizes.append(tuple(map(len, parts)))
+            sizes.append(next((kept for kept in sizes[-1:] if kept == rows), rows))
         return GivenOrder(tuple(samples), tuple(sizes))
 
     @property
