@@ -18,7 +18,7 @@ from torch.utils import data as torch_data
 from distfa.core.attributes import copied
 from distfa.core.split import group, layer_module
 from distfa.data.arrays import is_pair
-from distfa.data.stream import drawing_from
+from distfa.data.drawing import drawing_from, generators_in
 
 
 def vocabulary(model: nn.Sequential, given: Any, *, seed: int) -> int | None:
@@ -75,7 +75,7 @@ def _first_sample(given: Any, seed: int) -> Tensor | None:
         given = given.dataset
     with contextlib.suppress(Exception):  # what is wrong with the data is said where they are read
         if isinstance(given, torch_data.Dataset):
-            with drawing_from(seed, -1, 0):
+            with drawing_from(seed, -1, 0, generators_in(given)):
                 sample = given[0]
             return torch.as_tensor(np.asarray(sample[0] if isinstance(sample, tuple | list) else sample))
         if is_pair(given):
