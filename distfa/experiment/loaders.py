@@ -120,10 +120,10 @@ def order_of(loader: torch_data.DataLoader[Any], asked: Asked) -> tuple[Sequence
         whole: Any = loader.dataset
         count, size = len(whole), loader.batch_size or asked.batch_size
         return range(count), order_from_seed(count, replace(asked, batch_size=size), drop_last=loader.drop_last), False
-    if asked.sampled is not None:
+    epochs = sampled(loader, epochs=asked.epochs, max_steps=asked.max_steps, seed=asked.seed)
+    if asked.sampled is not None:  # drawn all the same, so that generators are where they would have been
         _require_there(loader.dataset, asked.sampled)
         return (*_compact(asked.sampled), True)
-    epochs = sampled(loader, epochs=asked.epochs, max_steps=asked.max_steps, seed=asked.seed)
     keys = {key: None for epoch in epochs for batch in epoch for key in batch}
     if all(isinstance(key, int) for key in keys):
         return (*_compact(GivenOrder.of(epochs)), True)
