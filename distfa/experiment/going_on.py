@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from distfa.errors import CheckpointError, DistfaError, LayerLost, TransportError
+from distfa.errors import CheckpointError, DistfaError, LayerLost, RunDirError, TransportError
 from distfa.experiment import notes
 from distfa.experiment.checkpoint import Checkpoint
 from distfa.experiment.keeper import Keeper
@@ -97,11 +98,12 @@ class GoingOn:
 
     def kept(self) -> int | None:
         """The step of the last whole checkpoint; None if there is none, or if they cannot be read."""
-        self.settle()
-        try:
+        self._keeper.settle()
+        with contextlib.suppress(RunDirError):  # a full disk: what ended the run is said, not this
+            self.note()
+        with contextlib.suppress(CheckpointError):
             return next(iter(self._keeper.steps()), None)
-        except CheckpointError:
-            return None
+        return None
 
     def _require_none_written(self) -> None:
         """Refuse to begin anew a run that has written checkpoints.

@@ -146,6 +146,8 @@ class Keeper:
             return
         except LayerError as exc:
             self._miss(f"the checkpoint of step {step} was not written: {exc}")
+        except Exception as exc:  # of Ray, safetensors or a full memory: nobody else would hear of it
+            self._miss(f"the checkpoint of step {step} was not written: {type(exc).__name__}: {exc}")
         else:
             self.written, self.last_step = self.written + 1, step
             said = f"the checkpoint of step {step} is written, {size:,} bytes"

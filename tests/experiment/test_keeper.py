@@ -80,3 +80,11 @@ def test_there_is_one_writer_and_a_late_one_loses_nothing(tmp_path):
     keeper.last()
     keeper.settle()
     assert store.steps() == [2]
+
+
+def test_whatever_keeps_a_checkpoint_from_being_written_is_told(tmp_path):
+    told = []
+    keeper = Keeper(Store(str(tmp_path), keep=1), least_seconds=0.0, tell=told.append, note=[].append)
+    keeper.offer(1, (1 / 0 for _ in range(1)), {})
+    keeper.settle()
+    assert told[0].startswith("the checkpoint of step 1 was not written: ZeroDivisionError: division by zero; training")
