@@ -167,9 +167,18 @@ class Attempt:
         return None
 
     def _weights_at_cut(self) -> dict[str, Tensor]:
-        """All weights at the last cut."""
+        """All weights at the last cut.
+
+        Raises:
+            LayerLost: A layer does not give them; the run can go back to a checkpoint.
+        """
         if not self._at_cut:
-            self._at_cut = list(entered(self._engine).snapshots(self._cut))
+            try:
+                self._at_cut = list(entered(self._engine).snapshots(self._cut))
+            except LayerLost:
+                raise
+            except LayerError as exc:  # it hangs, or was asked too late
+                raise LayerLost(str(exc)) from exc
         return _model_of(snapshot.state for snapshot in self._at_cut)
 
     def _stop_at_next_cut(self, reason: str) -> None:

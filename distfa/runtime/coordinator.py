@@ -163,9 +163,12 @@ class Coordinator:
         try:
             found: Snapshot | None = self._handles[layer - 1].call("snapshot", step).result(self._deadline_seconds)
         except TimeoutError as exc:
-            raise LayerError(
+            self.errors[layer] = (
                 f"layer {layer} did not give its state within {self._deadline_seconds:.0f} s (wire.deadline_seconds)"
-            ) from exc
+            )
+            raise LayerError(self.errors[layer]) from exc
+        except DistfaError as exc:
+            raise self._located(layer, exc) from exc
         if found is None:
             return None
         before = {key: sent for key, sent in self._before.items() if key[0].sender == layer}
