@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import psutil
 
 from distfa.core import rules
@@ -81,7 +83,7 @@ def _check_messages(spec: RunSpec, recipe: Recipe) -> None:
 
 def _check_memory(spec: RunSpec, network: Network) -> None:
     """Here only: what the nodes of a cluster have is not known before the start."""
-    if spec.engine == "ray" and spec.ray.address:
+    if spec.engine == "ray" and (spec.ray.address or os.environ.get("RAY_ADDRESS")):
         return
     held = [network.outputs * numbers(network, boundary) for boundary in network.boundaries]
     at_once = sum(held) if spec.engine == "ray" else max(held, default=0)

@@ -48,3 +48,12 @@ def test_matrices_that_no_memory_holds_are_refused_with_their_size():
     with pytest.raises(SpecError, match=r"each of the 2,000,000 outputs .* would take about [\d,.]+ GB to start; this"):
         check_start(parse({"rule": "dfa", "init": "random", "engine": "serial"}), conv(2_000_000))
     check_start(parse({"rule": "fa", "engine": "serial"}), conv(2_000_000))
+
+
+def test_the_memory_of_a_cluster_is_not_judged_by_that_of_this_machine(monkeypatch):
+    many, spec = conv(2_000_000), parse({"rule": "dfa", "init": "random"})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(SpecError, match="this machine has"):
+        check_start(spec, many)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    check_start(spec, many)
