@@ -172,8 +172,8 @@ def _doors(addresses: list[str]) -> list[_Finding]:
         _Finding(
             good=True,
             text=f"Ray asks for no token: whoever reaches {', '.join(addresses)} runs code there as its user",
-            fix="keep its ports behind a firewall, or start every node with RAY_AUTH_MODE=token and one token ('ray "
-            "get-auth-token --generate'); see docs/clusters.md",
+            fix="keep its ports behind a firewall, or start every node with RAY_AUTH_MODE=token and one token "
+            "('umask 077 && ray get-auth-token --generate'); see docs/clusters.md",
         )
     ]
 
