@@ -15,7 +15,8 @@ from torch import nn
 
 from distfa.core.activations import Activation
 
-ONE_LAYER = "one layer: no rule is at work, and training it is plain backpropagation"
+NO_RULE = "one layer: no rule is at work"
+ONE_LAYER = f"{NO_RULE}, and training it is plain backpropagation"
 SEVERAL_LAYERS = (
     "put its parts into the nn.Sequential as modules of their own: every module with parameters there becomes a layer"
 )

@@ -60,6 +60,8 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
     first = _plain(groups[0], None)
     if first is not None and (sample is None or math.prod(sample) == first.inputs):
         sample = first.input_shape  # a leading Flatten, or images for a Linear: inputs come flat
+    elif sample is None and isinstance(opening := leaves(groups[0])[0][1], nn.Linear):
+        sample = (opening.in_features,)
     along = first is not None and sample is not None and len(sample) > 1 and sample[-1] == first.inputs
     if sample is None:
         raise ModelError(

@@ -11,6 +11,7 @@ from distfa.codecs.compressed import Compressed
 from distfa.core import digest, ledger
 from distfa.core.digest import DigestRecord
 from distfa.core.ledger import LedgerRecord
+from distfa.core.model import NO_RULE
 from distfa.core.probe import ProbeRecord
 from distfa.core.recipe import Recipe
 from distfa.core.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, TimelineRecord
@@ -123,6 +124,8 @@ def in_words(best: Mapping[str, Any]) -> str:
 
 def started(result: Result) -> str:
     """How it started and in which order it was trained, as the first line of a result says it."""
+    if len(result.layer_sizes) == 2:  # one layer, which no feedback reaches
+        return NO_RULE
     start = result.start or result.init
     return start if result.schedule == "sync" else f"{start}, {result.schedule}"
 

@@ -103,6 +103,12 @@ def test_a_layer_without_a_number_is_refused_by_name():
             split(nn.Sequential(nn.Linear(6, 0), nn.ReLU(), last), (6,))
 
 
+def test_a_first_linear_says_the_shape_of_a_sample_even_if_it_is_not_plain():
+    linear = nn.Linear(6, 3)
+    linear.bias.requires_grad_(False)
+    assert split(nn.Sequential(linear, nn.ReLU(), nn.Linear(3, 3))).shapes == ((6,), (3,), (3,))
+
+
 def test_the_table_of_one_layer_says_that_no_rule_is_at_work():
     table = str(split(nn.Sequential(nn.Linear(6, 3))))
     assert "one layer: no rule is at work" in table

@@ -201,7 +201,7 @@ def test_one_layer_is_said_to_be_plain_backpropagation_wherever_the_run_is_read(
     result = trained(tmp_path, model={"hidden": []}, epochs=1)
     (first,) = (found for found in result.findings if found["text"].startswith("one layer: no rule is at work"))
     assert "put its parts into the nn.Sequential" in first["advice"]
-    assert "one layer: no rule is at work" in str(result)
+    assert str(result).startswith("dfa (one layer: no rule is at work), 64-10, engine serial\n")
     result_table(result, stderr=True)
     said = " ".join(capsys.readouterr().err.split())
     assert "one layer: no rule is at work" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distfa.core.model import NO_RULE
 from distfa.experiment.report.records import Run
 from distfa.experiment.result import in_words
 
@@ -11,7 +12,8 @@ def title(run: Run) -> str:
     sizes = run.result.get("model") or "-".join(map(str, run.sizes))
     accuracy = run.result.get("test_accuracy")
     end = f"test accuracy {accuracy:.2%}" if accuracy is not None else str(run.about.get("status", "status unknown"))
-    return f"{run.rule} ({run.init}), {sizes}: {end}"
+    how = NO_RULE if len(run.sizes) == 2 else run.init
+    return f"{run.rule} ({how}), {sizes}: {end}"
 
 
 def subtitle(run: Run) -> str:
