@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,14 @@ class Rows:
         self.nbytes = order.rows * like.nbytes  # at most, if the samples are in memory
         self._own: list[Any] | None = None  # generators of the user's own
         self._kept: Array = np.empty((0, *like.shape), like.dtype)
-        self._kept = self[np.arange(min(KEPT, order.rows))]
+
+    def keep(self, made: Mapping[int, Array]) -> None:
+        """Keep the first rows; what was made of their samples is used once, since a repeated one is drawn anew."""
+        once = dict(made)
+        places = enumerate(self._order.epochs[0][:KEPT].tolist())
+        self._kept = np.stack(
+            [once.pop(sample) if sample in once else self._made(0, place) for place, sample in places]
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_own": None}
@@ -162,6 +169,7 @@ def streamed(
     """
     found, looked, own = hashlib.blake2b(digest_size=16), Looked(), generators_in(samples)
     targets: list[Array] = []
+    first, made_before = set(order.epochs[0][:KEPT].tolist()), dict[int, Array]()
     shape: tuple[int, ...] = ()
     for number, key in enumerate(keys):
         with drawing_from(seed, 0, key, own):
@@ -176,6 +184,8 @@ def streamed(
             check_tokens(x[None], tokens, f"{name}: training sample {key}")
         found.update(x.tobytes() + y.tobytes())
         looked.add(x)
+        if number in first:
+            made_before[number] = x
         targets.append(_quantities(y) if floats else y)
     y = np.stack(targets)
     sample_shape = tuple(map(int, shape)) or (1,)
@@ -192,6 +202,7 @@ def streamed(
         seen=None if tokens is not None else looked.seen(),
     )
     rows.few = looked.few()
+    rows.keep(made_before)
     return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made), order=order)
 
 
