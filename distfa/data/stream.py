@@ -69,9 +69,8 @@ class Rows:
         """Keep the first rows; what was made of their samples is used once, since a repeated one is drawn anew."""
         once = dict(made)
         places = enumerate(self._order.epochs[0][:KEPT].tolist())
-        self._kept = np.stack(
-            [once.pop(sample) if sample in once else self._made(0, place) for place, sample in places]
-        )
+        first = [once.pop(sample) if sample in once else self._made(0, place) for place, sample in places]
+        self._kept = np.stack(first).astype(self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_own": None}

@@ -127,6 +127,11 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
         ModelError: It cannot be split into layers.
     """
     if spec.model.name == MLP:
+        if spec.optimizer.groups is not None:
+            raise SpecError(
+                f"optimizer.groups names parameters of a model, and all of {MLP}'s are trained alike; leave it out, or "
+                "give a model of your own (model.name=package.module:function)"
+            )
         slope = {"slope": spec.model.slope} if spec.model.activation == "leaky_relu" else {}
         activation = Activation(name=spec.model.activation, **slope)
         sizes = (dataset.features, *spec.model.hidden, dataset.outputs)

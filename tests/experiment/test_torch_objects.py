@@ -11,7 +11,10 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim import lr_scheduler as of_torch
 
 import distfa
+import distfa.data
 from distfa.errors import SpecError
+from distfa.experiment.spec import parse
+from distfa.experiment.subject import subject_for
 
 EPOCHS, ROWS = 12, 60
 
@@ -232,6 +235,19 @@ def test_what_a_run_cannot_honour_is_refused_by_name(made, says):
     net = model()
     with pytest.raises(SpecError, match=says):
         distfa.Trainer(net, optimizer=made(net), dtype="float64")
+
+
+@pytest.mark.parametrize(
+    ("model_name", "says"),
+    [
+        ("mlp", "all of mlp's are trained alike; leave it out"),
+        ("lenet", "has the parameter 'no.weight', which the model"),
+    ],
+)
+def test_groups_in_a_spec_name_parameters_of_the_model(model_name, says):
+    raw = {"model": model_name, "optimizer": {"groups": [{"parameters": ["no.weight"], "lr": 0.1}]}}
+    with pytest.raises(SpecError, match=says):
+        subject_for(parse(raw), distfa.data.load("digits", limit=20))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from distfa.core.optim import OptimizerConfig
+from distfa.core.optim import Movable, OptimizerConfig, Rates
 from distfa.core.recipe import Recipe
 from distfa.core.rules.cost import Cost
 from distfa.core.rules.dfa import DirectFeedbackAlignment
@@ -42,7 +42,9 @@ class DirectKolenPollack(DirectFeedbackAlignment):
     def feedback_optimizer(self) -> OptimizerConfig:
         """The layers' optimizer, with B's decay; Adam must not scale that, or it would erase a B that learns slowly."""
         own = self.recipe.optimizer
-        return replace(own, name="adamw" if own.name == "adam" else own.name, weight_decay=decay(self.recipe))
+        moves: dict[Movable, Rates] = {key: values for key, values in own.moves.items() if key != "weight_decay"}
+        name = "adamw" if own.name == "adam" else own.name
+        return replace(own, name=name, weight_decay=decay(self.recipe), moves=moves)
 
     def keeps_potential(self, boundary: int) -> int:
         """Layer l, which keeps B_l."""
