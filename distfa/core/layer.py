@@ -169,6 +169,8 @@ class Layer:
     def output_delta(self, scored: Scored, part: Part) -> Tensor:
         """delta_L, from dLoss/dh_L: the output layer always uses the exact error."""
         self._taught = scored.gradient
+        if self._probed:
+            self._sound = self._taught.flatten(1).norm(dim=1) > self._round_off * scored.scale
         return self.block.start(scored.gradient, self._kept[part].tape)
 
     def hidden_delta(self, message: Tensor, part: Part) -> Tensor:
@@ -306,9 +308,7 @@ class Layer:
         Rows that are only round-off are zero, so that the layers below leave them out.
         """
         down = self.block.back(delta, self._kept[part].tape, {})
-        rows = carried(down, self._taught, self._round_off)
-        if not self.is_output:
-            rows &= self._sound
+        rows = self._sound & carried(down, self._taught, self._round_off)
         return torch.where(rows.view(-1, *[1] * (down.dim() - 1)), down, 0.0)
 
     def compare(self, straight: Tensor) -> None:

@@ -28,11 +28,13 @@ class Scored:
         correct: Positions (or rows, if each row has one label) whose largest output is that of the label; under ``bce``
             outputs on the right side of 0; 0 for other float targets.
         gradient: dLoss/d output, of its shape.
+        scale: The size of the numbers whose differences the gradient is made of, and so of its rounding.
     """
 
     loss: float
     correct: int
     gradient: Tensor
+    scale: float = 0.0
 
 
 class Loss(Protocol):
@@ -57,7 +59,7 @@ def cross_entropy(output: Tensor, target: Tensor, rows: int) -> Scored:
     gradient = log_p.exp()
     gradient.scatter_add_(-1, labels, torch.full_like(labels, -1, dtype=output.dtype))
     gradient /= count
-    return Scored(loss=loss.item(), correct=_correct(output, target), gradient=gradient)
+    return Scored(loss=loss.item(), correct=_correct(output, target), gradient=gradient, scale=1 / count)
 
 
 def weighted_cross_entropy(
@@ -90,7 +92,8 @@ def weighted_cross_entropy(
     count = rows * math.prod(target.shape[1:])
     loss = -(wanted * log_p).sum() / count
     gradient = log_p.exp().mul_(wanted.sum(-1, keepdim=True)).sub_(wanted).div_(count)
-    return Scored(loss=loss.item(), correct=_correct(output, target), gradient=gradient)
+    scale = wanted.max().item() / count
+    return Scored(loss=loss.item(), correct=_correct(output, target), gradient=gradient, scale=scale)
 
 
 def bce(output: Tensor, target: Tensor, rows: int) -> Scored:
@@ -112,7 +115,8 @@ def bce(output: Tensor, target: Tensor, rows: int) -> Scored:
     right = (
         int(((output > 0) == (wanted > 0.5)).sum().item()) if target.is_floating_point() else _correct(output, target)
     )
-    return Scored(loss=loss.item(), correct=right, gradient=torch.sigmoid(output).sub_(wanted).div_(elements))
+    gradient = torch.sigmoid(output).sub_(wanted).div_(elements)
+    return Scored(loss=loss.item(), correct=right, gradient=gradient, scale=1 / elements)
 
 
 def mse(output: Tensor, target: Tensor, rows: int) -> Scored:
@@ -134,6 +138,7 @@ def mse(output: Tensor, target: Tensor, rows: int) -> Scored:
         loss=(difference.square().sum() / elements).item(),
         correct=correct,
         gradient=difference.mul_(2.0 / elements),
+        scale=wanted.abs().max().item() * 2 / elements,
     )
 
 
