@@ -25,6 +25,7 @@ from distfa.bench.rules import INITS
 from distfa.cli import app, train
 from distfa.core.recipe import SCHEDULES
 from distfa.core.rules import RULES
+from distfa.experiment import spec as specs
 from distfa.experiment.export import FORMATS
 from distfa.launch import targets
 from distfa.plan import setup
@@ -196,8 +197,7 @@ def test_it_parses_and_every_value_and_key_exists(found, place, monkeypatch):
     if function is train.train:
         function(**values)  # the spec is read and checked, and nothing is trained
     elif "changes" in values:
-        settings = [text for change in values["changes"] or [] for text in ("--set", change)]
-        here("spec", *([values["spec_path"]] if values.get("spec_path") else []), *settings, cwd=place)
+        specs.load(values.get("spec_path"), [specs.parse_change(change) for change in values["changes"] or []])
     if "broadcast" in values:
         setup.fanout(values["broadcast"])
     if "on" in values:
