@@ -46,7 +46,7 @@ class Group:
     amsgrad: bool | None = None
     maximize: bool | None = None
     rates: Rates | None = None
-    moves: Mapping[Movable, Rates] | None = None
+    moves: Mapping[Movable, Rates] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class OptimizerConfig:
     final_lr: Annotated[float, Ge(0), Le(1)] = 0.0
     warmup_steps: Annotated[int, Ge(0)] = 0
     rates: Rates | None = None
-    moves: Mapping[Movable, Rates] = field(default_factory=dict)
+    moves: Mapping[Movable, Rates] = field(default_factory=dict, hash=False)  # so that a recipe can be a key
     groups: tuple[Group, ...] | None = None
     clip_norm: Annotated[float, Gt(0)] | None = None
     clip_value: Annotated[float, Gt(0)] | None = None

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from distfa.core.optim import Optimizer, OptimizerConfig, rate
+from distfa.core.optim import Group, Optimizer, OptimizerConfig, rate
 
 TORCH = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -84,3 +84,9 @@ def test_rates_hold_from_their_steps_on():
     assert [rate(config, step, 5) for step in range(5)] == [0.1, 0.1, 0.1, 0.01, 0.01]
     with pytest.raises(ValueError, match="begin at 0 and rise"):
         OptimizerConfig(rates=((1, 0.1),))
+
+
+def test_settings_can_be_a_key_also_with_what_a_scheduler_moves():
+    group = Group(parameters=("0.weight",), moves={"momentum": ((0, 0.9), (3, 0.8))})
+    config = OptimizerConfig(name="sgd", moves={"momentum": ((0, 0.9),)}, groups=(group,))
+    assert {config: 1}[OptimizerConfig(name="sgd", moves={"momentum": ((0, 0.9),)}, groups=(group,))] == 1
