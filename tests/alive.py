@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import deque, namedtuple
+from enum import Enum
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,7 +176,98 @@ class Remembering(nn.Linear):
         return out
 
 
+class Logging(nn.Linear):
+    """Keeps signals of earlier batches in a list and a deque, and reads one of them."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.outs, self.ins = [torch.zeros(1, WIDTH)], deque(maxlen=2)
+
+    def forward(self, x):
+        y = super().forward(x) + 0.1 * self.outs[0].mean(0)
+        self.outs[:] = [y.detach()]
+        self.ins.append(x.detach())
+        return y
+
+
+class Phase(Enum):
+    WARM, HOT = 1, 2
+
+
+Point = namedtuple("Point", "x y")
+
+
+class Phased(nn.Linear):
+    """Moves from one member of an Enum to another, and from one named tuple to the next."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.phase, self.point = Phase.WARM, Point(0, 1.0)
+
+    def forward(self, x):
+        if self.training:
+            self.point = Point(self.point.x + 1, self.point.y * 0.9)
+            self.phase = Phase.HOT if self.point.x > 2 else Phase.WARM
+        return super().forward(x) * self.phase.value * self.point.y
+
+
+class Teacher(nn.Module):
+    """A frozen teacher that follows its student, by ``data``."""
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.teacher = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+
+    def forward(self, x):
+        if self.training:
+            for old, new in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                old.data.mul_(0.9).add_(new.data, alpha=0.1)
+        return self.student(x) + self.teacher(x)
+
+
+class Merging(nn.Module):
+    """LoRA that merges its product into the frozen base in evaluation, and takes it out in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.base = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+        self.a, self.b, self.merged = nn.Parameter(torch.randn(2, WIDTH)), nn.Parameter(torch.ones(WIDTH, 2)), False
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.merged == mode:
+            self.base.weight.data += (-1 if mode else 1) * self.b.data @ self.a.data
+            self.merged = not mode
+        return self
+
+    def forward(self, x):
+        return self.base(x) if self.merged else self.base(x) + x @ self.a.T @ self.b.T
+
+
+class NoisyBackward(nn.Linear):
+    """Draws on the way back."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        if y.requires_grad:
+            y.register_hook(lambda g: g + 0.1 * torch.rand_like(g) * g)
+        return y
+
+
+class Hidden(nn.Linear):
+    """Has a module in a list, whose running statistics are part of its state all the same."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.hidden = [HiddenAverage(WIDTH, WIDTH).requires_grad_(False)]
+
+    def forward(self, x):
+        return super().forward(x + self.hidden[0].to(x.dtype)(x))
+
+
 LIVE = {
+    **{kind.__name__: kind for kind in (Teacher, Merging)},
+    **{kind.__name__: lambda kind=kind: kind(WIDTH, WIDTH) for kind in (Logging, Phased, NoisyBackward, Hidden)},
     **{kind.__name__: kind for kind in (Skipping, Experts, OnLength, Joining)},
     **{
         kind.__name__: lambda kind=kind: kind(WIDTH, WIDTH)

@@ -98,6 +98,8 @@ def _admit_module(name: str, module: nn.Module) -> None:
                 f"{name} ({kind}) has a hook ({attribute.strip('_').replace('_', ' ')}), which would not run in its "
                 "layer's process; remove it before training (torch.nn.utils.remove_weight_norm for an old weight_norm)"
             )
+    if isinstance(module, torch.jit.ScriptModule) or kind == "OptimizedModule":
+        raise ModelError(f"{name} is compiled ({kind}), and layers run plain modules; give the module it was made from")
     if "forward" in vars(module):
         raise ModelError(
             f"{name} ({kind}) has had its forward replaced on the object; make it a class with its own forward"
@@ -148,7 +150,7 @@ def _require_apart(groups: Sequence[Group]) -> None:
             *module.named_parameters(remove_duplicate=False),
             *module.named_buffers(remove_duplicate=False),
         )
-        if tensor.numel() and not tensor.is_meta
+        if tensor.numel() and not tensor.is_meta and tensor.layout is torch.strided
     ]
     met, reaching = list[tuple[int, int]](), list[int]()
     for one in sorted(range(len(held)), key=lambda each: held[each].start):

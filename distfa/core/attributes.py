@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from distfa.core.frozen import Frozen, freeze, packed, portable, same, thaw, unpacked
+from distfa.core.frozen import Frozen, freeze, is_mutable, packed, portable, same, thaw, unpacked
+from distfa.core.restoring import restorer
 from distfa.errors import ModelError
 
 M = TypeVar("M", bound=nn.Module)
@@ -57,7 +58,7 @@ def attributes_of(module: nn.Module) -> dict[str, Any]:
     """The attributes of a module and of its parts, by name, and the buffers that are in no state_dict."""
     found: dict[str, Any] = {}
     for prefix, part in module.named_modules():
-        lasting = part._buffers.keys() - part._non_persistent_buffers_set
+        lasting = set(part._buffers) - set(part._non_persistent_buffers_set)
         for name, value in (*vars(part).items(), *part._buffers.items()):
             if name not in _OF_TORCH and name not in lasting:
                 found[f"{prefix}.{name}" if prefix else name] = value
@@ -65,44 +66,77 @@ def attributes_of(module: nn.Module) -> dict[str, Any]:
 
 
 def held(module: nn.Module) -> Iterator[Tensor]:
-    """The tensors among its buffers and attributes, which a forward may change in place."""
+    """The tensors among its buffers and attributes, which a forward may change in place, those in collections too."""
+    known = frozenset(map(id, [*module.parameters(), *module.modules()]))
     for table in _tables(module):
-        yield from (value for name, value in table.items() if name not in _OF_TORCH and isinstance(value, Tensor))
+        yield from _tensors([value for name, value in table.items() if name not in _OF_TORCH], known, depth=4)
+
+
+def _tensors(values: Iterable[Any], known: frozenset[int], *, depth: int) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor) and id(value) not in known:
+            yield value
+        elif depth and type(value) in (list, tuple, set, deque):
+            yield from _tensors(value, known, depth=depth - 1)
+        elif depth and isinstance(value, dict):
+            yield from _tensors(value.values(), known, depth=depth - 1)
+        elif depth and isinstance(value, nn.Module) and id(value) not in known:  # a module hidden in a list
+            yield from _tensors([*value.parameters(), *value.buffers()], known, depth=0)
 
 
 class Memory:
-    """All that a module holds beside its parameters, as it is now.
+    """All that a module holds, as it is now: parameters, buffers, attributes, parts and modes.
 
     Args:
         module: The module.
+        parameters: Whether its forward may change parameters, as only modules that a user wrote do.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._known = frozenset(map(id, [*module.parameters(), *module.modules()]))
+    def __init__(self, module: nn.Module, *, parameters: bool = True) -> None:
+        own = frozenset(map(id, module.parameters()))
+        known = own | frozenset(map(id, module.modules()))
+        self._parts = [(table, dict(table)) for part in module.modules() for table in (part._parameters, part._modules)]
+        self._modes = [(part, part.training) for part in module.modules()]
         self._tables = [
-            (table, dict(table), {n: freeze(value, self._known) for n, value in table.items() if n not in _OF_TORCH})
+            (table, {n: restorer(value, known) for n, value in table.items() if n not in _OF_TORCH})
             for table in _tables(module)
         ]
+        self._parameters = [restorer(p) for p in module.parameters()] if parameters else []
 
     def restore(self) -> None:
-        """Let the module hold it again."""
-        for table, values, frozen in self._tables:
-            for name in table.keys() - values.keys():
-                del table[name]
-            table.update(values)  # the same objects first: a forward may have put others in their place
-            for name, was in frozen.items():
-                if not same(freeze(values[name], self._known), was):
-                    table[name] = thaw(was, values[name])
+        """Let the module hold it again, in the same objects.
+
+        Raises:
+            ModelError: It holds an object that cannot be put back, and that has changed.
+        """
+        for table, values in self._parts:
+            _refill(table, values)
+        for part, mode in self._modes:
+            part.training = mode
+        for table, put_back in self._tables:
+            values = {name: value for name, value in table.items() if name in _OF_TORCH}
+            _refill(table, values | {name: back() for name, back in put_back.items()})
+        for back in self._parameters:
+            back()
+
+
+def _refill(table: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for name in table.keys() - values.keys():
+        del table[name]
+    table.update(values)
 
 
 @contextmanager
-def unchanged(module: nn.Module) -> Iterator[None]:
-    """To be open around a forward beside training: afterwards all but the parameters is as it was."""
-    before = Memory(module)
+def unchanged(module: nn.Module, *, parameters: bool = True) -> Iterator[None]:
+    """To be open around a forward beside training: afterwards all is as it was (``Memory``)."""
+    before = Memory(module, parameters=parameters)
     try:
         yield
-    finally:
-        before.restore()
+    except BaseException:
+        with suppress(ModelError):  # what went wrong first is told
+            before.restore()
+        raise
+    before.restore()
 
 
 class Attributes:
@@ -157,6 +191,29 @@ class Attributes:
         return {name: freeze(value, known) for name, value in attributes_of(self._module).items()}
 
 
+def require_own_state(layers: Mapping[int, nn.Module], changed: Mapping[int, frozenset[str]]) -> None:
+    """Refuse an object that two layers hold and that a forward changes: each layer would change a copy of its own.
+
+    Args:
+        layers: The modules of every layer, by its number.
+        changed: Names of the attributes that change in a layer's forward.
+
+    Raises:
+        ModelError: Names the attribute and both layers.
+    """
+    for layer, names in changed.items():
+        mine = attributes_of(layers[layer])
+        for name in sorted(names & mine.keys()):
+            owner = layers[layer].get_submodule(name.rpartition(".")[0])
+            for other in layers.keys() - {layer}:
+                theirs = [*layers[other].modules(), *filter(is_mutable, attributes_of(layers[other]).values())]
+                if any(one is owner or one is mine[name] for one in theirs):
+                    raise ModelError(
+                        f"attribute {name!r} of layer {layer} changes in its forward and belongs to layer {other}, "
+                        "too: each layer would change a copy of its own; put both into one module, which is one layer"
+                    )
+
+
 def load_attributes(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Set what ``Attributes.state`` has kept, in a copy of that module or in the model that it is a part of."""
     for key, content in state.items():
@@ -189,13 +246,13 @@ def _tables(module: nn.Module) -> Iterator[dict[str, Any]]:
         yield part._buffers
 
 
-def _cut_graphs(value: Any, memo: dict[int, Any]) -> None:
+def _cut_graphs(value: Any, memo: dict[int, Any], depth: int = 10) -> None:
     """Let a deep copy take a tensor that has a graph without that graph: ``deepcopy`` itself refuses it."""
     if isinstance(value, Tensor) and not value.is_leaf:
         memo[id(value)] = value.detach().clone()
-    elif type(value) in (list, tuple, set, deque):
+    elif depth and type(value) in (list, tuple, set, deque):
         for item in value:
-            _cut_graphs(item, memo)
-    elif type(value) is dict:
+            _cut_graphs(item, memo, depth - 1)
+    elif depth and isinstance(value, dict):
         for item in value.values():
-            _cut_graphs(item, memo)
+            _cut_graphs(item, memo, depth - 1)

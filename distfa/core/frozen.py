@@ -2,17 +2,20 @@
 
     [3, tensor]   ->   ("list", (("value", 3), ("tensor", tensor)))      the kind of the value, then its contents
 
-Nothing is pickled, so what a file holds is never run. An object that cannot be written so (a function, a file) becomes
-a *reference*: it may be there, but it may not change.
+Nothing is unpickled, so what a file holds is never run. An object that cannot be written so (a function, a file) is a
+*reference*: it may be there, but it may not change.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 import random
 import sys
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping
+from enum import Enum
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +26,11 @@ from torch import Tensor, nn
 
 Frozen = tuple[Any, ...]
 
+_DICTS: dict[str, Any] = {"builtins.dict": dict, "collections.OrderedDict": OrderedDict, "collections.Counter": Counter}
 _PLAIN = (type(None), bool, int, float, str)
 _SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque}
 _OF_TORCH = (torch.dtype, torch.device, torch.Size)
-_DEPTH = 6  # how deep objects within objects are looked into
+DEPTH = 10  # how deep objects within objects are looked into
 _LIBRARIES = sys.stdlib_module_names | {"torch", "numpy", "distfa"}
 
 
@@ -37,7 +41,7 @@ class Reference:
         self.value = value
 
 
-def freeze(value: Any, known: frozenset[int] = frozenset(), *, depth: int = _DEPTH) -> Frozen:
+def freeze(value: Any, known: frozenset[int] = frozenset(), *, depth: int = DEPTH) -> Frozen:
     """A value as nested tuples, independent of later changes.
 
     Args:
@@ -49,10 +53,10 @@ def freeze(value: Any, known: frozenset[int] = frozenset(), *, depth: int = _DEP
     if kind in _PLAIN:
         return ("value", value)
     if id(value) in known or depth == 0:
-        return ("reference", Reference(value))
+        return ("reference", Reference(value), "")
     if isinstance(value, Tensor):
         plain = value.layout is torch.strided and not value.is_meta and not value.is_quantized
-        return ("tensor", value.detach().clone()) if plain else ("reference", Reference(value))
+        return ("tensor", value.detach().clone()) if plain else ("reference", Reference(value), "")
     if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
         content = torch.tensor(list(value.tobytes()), dtype=torch.uint8) if not value.size else _bytes_in(value)
         return ("array", isinstance(value, np.ndarray), value.dtype.str, tuple(value.shape), content)
@@ -62,19 +66,26 @@ def freeze(value: Any, known: frozenset[int] = frozenset(), *, depth: int = _DEP
         return (kind.__name__, tuple(value) if kind is torch.Size else str(value).removeprefix("torch."))
     if kind is torch.Generator:
         return ("torch", value.get_state())
-    if isinstance(value, random.Random):
+    if isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
         return ("python", freeze(value.getstate(), known))
     if isinstance(value, np.random.Generator | np.random.RandomState):
-        return ("numpy", freeze(_stream_of(value).state, known))
+        return ("numpy", freeze(stream_of(value).state, known))
+    inner = known | {id(value)}
     if _SEQUENCES.get(kind.__name__) is kind:
         items = sorted(value, key=repr) if kind in (set, frozenset) else value
-        return (kind.__name__, tuple(freeze(item, known, depth=depth - 1) for item in items))
+        most = value.maxlen if isinstance(value, deque) else None
+        return (kind.__name__, most, tuple(freeze(item, inner, depth=depth - 1) for item in items))
+    if isinstance(value, Enum):
+        return ("enum", _path(kind), value.name)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return ("namedtuple", _path(kind), tuple(freeze(item, inner, depth=depth - 1) for item in value))
     if isinstance(value, dict):
-        return ("dict", tuple((freeze(k, known), freeze(v, known, depth=depth - 1)) for k, v in value.items()))
-    if _holds_values(value):
-        inner = known | {id(value)}
-        return ("object", tuple((("value", k), freeze(v, inner, depth=depth - 1)) for k, v in vars(value).items()))
-    return ("reference", Reference(value))
+        pairs = ((freeze(k, inner), freeze(v, inner, depth=depth - 1)) for k, v in value.items())
+        return ("dict", _path(kind), tuple(pairs))
+    if holds_values(value):
+        pairs = ((("value", k), freeze(v, inner, depth=depth - 1)) for k, v in vars(value).items())
+        return ("object", _path(kind), tuple(pairs))
+    return ("reference", Reference(value), fingerprint(value))
 
 
 def same(a: Any, b: Any) -> bool:
@@ -83,7 +94,7 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         alike = a.dtype == b.dtype and a.shape == b.shape and a.device == b.device
-        return alike and torch.equal(_bytes_of(a), _bytes_of(b))
+        return alike and torch.equal(bits_of(a), bits_of(b))
     if isinstance(a, Reference) and isinstance(b, Reference):
         return a.value is b.value or (type(a.value) is type(b.value) and _equal(a.value, b.value))
     return type(a) is type(b) and bool(a == b or (a != a and b != b))
@@ -100,7 +111,11 @@ def thaw(frozen: Frozen, into: Any = None) -> Any:
     if kind == "value":
         return content
     if kind == "reference":
-        return content.value
+        return frozen[1].value
+    if kind == "enum":
+        return type(into)[content]
+    if kind == "namedtuple":
+        return type(into)(*(thaw(item) for item in content))
     if kind == "given":
         return into
     if kind == "tensor":
@@ -114,8 +129,8 @@ def thaw(frozen: Frozen, into: Any = None) -> Any:
     if kind in ("torch", "python", "numpy"):
         return _thaw_generator(kind, content, into)
     if kind in ("dict", "object"):
-        return _thaw_named(content, into)
-    return _thaw_sequence(kind, content, into)
+        return _thaw_named(frozen, into)
+    return _thaw_sequence(frozen, into)
 
 
 def portable(now: Frozen, was: Frozen | None, name: str) -> Frozen:
@@ -127,21 +142,23 @@ def portable(now: Frozen, was: Frozen | None, name: str) -> Frozen:
         name: What to call it in messages.
 
     Raises:
-        TypeError: It holds a reference that was not there; the message names it.
+        TypeError: It holds an object that the other end cannot make; the message names it.
     """
     kind = now[0]
     if kind == "reference":
         if was is None or not same(now, was):
             raise TypeError(f"{name!r} is a {type(now[1].value).__name__}")
         return ("given", None)
-    old = was[1] if was is not None and was[0] == kind and isinstance(was[1], tuple) else ()
-    if kind in _SEQUENCES:
-        missing = [None] * len(now[1])
-        pairs = enumerate(zip(now[1], [*old, *missing], strict=False))
-        return (kind, tuple(portable(item, before, f"{name}[{i}]") for i, (item, before) in pairs))
+    if kind in ("enum", "namedtuple", "object", "dict") and now[1] not in _DICTS and (was or ("",))[:2] != now[:2]:
+        raise TypeError(f"{name!r} has become a {now[1].rpartition('.')[2]}")
+    old = was[-1] if was is not None and was[0] == kind and isinstance(was[-1], tuple) else ()
+    if kind in _SEQUENCES or kind == "namedtuple":
+        pairs = enumerate(zip(now[2], [*old, *[None] * len(now[2])], strict=False))
+        return (kind, now[1], tuple(portable(item, before, f"{name}[{i}]") for i, (item, before) in pairs))
     if kind in ("dict", "object"):
         were = {repr(key): item for key, item in old}
-        return (kind, tuple((k, portable(v, were.get(repr(k)), f"{name}.{k[1]}")) for k, v in now[1]))
+        items = ((portable(k, None, f"a key of {name}"), v, were.get(repr(k)), f"{name}.{k[-1]}") for k, v in now[2])
+        return (kind, now[1], tuple((k, portable(v, before, inside)) for k, v, before, inside in items))
     return now
 
 
@@ -151,7 +168,7 @@ def packed(values: Mapping[str, Frozen]) -> Tensor:
 
     def written(part: Any) -> Any:
         if isinstance(part, Tensor):
-            tensors[str(len(tensors))] = _bytes_of(part.cpu()).clone()
+            tensors[str(len(tensors))] = bits_of(part.cpu()).clone()
             return {"tensor": len(tensors) - 1, "dtype": str(part.dtype)[6:], "shape": list(part.shape)}
         return [written(item) for item in part] if isinstance(part, tuple) else part
 
@@ -178,12 +195,8 @@ def unpacked(content: Tensor) -> dict[str, Frozen]:
 
 
 def _thaw_tensor(content: Tensor, into: Any) -> Tensor:
-    if not isinstance(into, Tensor):
-        return content.clone()
-    if into.shape != content.shape or into.dtype != content.dtype or not into.is_leaf:
-        return content.to(into.device, copy=True)
-    with torch.no_grad():
-        return into.copy_(content)
+    """A new tensor: the old one may be a signal that is still in use."""
+    return content.to(into.device, copy=True) if isinstance(into, Tensor) else content.clone()
 
 
 def _thaw_array(frozen: Frozen, into: Any) -> Any:
@@ -207,22 +220,28 @@ def _thaw_generator(kind: str, content: Any, into: Any) -> Any:
         into.setstate(state)
         return into
     into = into or np.random.Generator(getattr(np.random, state["bit_generator"])())
-    _stream_of(into).state = state
+    stream_of(into).state = state
     return into
 
 
-def _thaw_named(content: tuple[Any, ...], into: Any) -> Any:
+def _thaw_named(frozen: Frozen, into: Any) -> Any:
     """A dictionary, or the attributes of an object, which must be there."""
-    table = into if isinstance(into, dict) else {} if into is None else vars(into)
+    kind, path, content = frozen
+    if kind == "dict" and (not isinstance(into, dict) or _path(type(into)) != path):
+        into = _DICTS[path]()
+    table = into if kind == "dict" else vars(into)
     filled = {key: thaw(item, table.get(key)) for key, item in ((thaw(k), item) for k, item in content)}
     table.clear()
     table.update(filled)
-    return table if into is None else into
+    return into
 
 
-def _thaw_sequence(kind: str, content: tuple[Any, ...], into: Any) -> Any:
+def _thaw_sequence(frozen: Frozen, into: Any) -> Any:
+    kind, most, content = frozen
     before = list(into) if isinstance(into, list | tuple | deque) else []
     items = [thaw(item, before[i] if i < len(before) else None) for i, item in enumerate(content)]
+    if kind == "deque" and (type(into) is not deque or into.maxlen != most):
+        return deque(items, most)
     if type(into) is not _SEQUENCES[kind] or kind in ("tuple", "frozenset"):
         return _SEQUENCES[kind](items)
     into.clear()
@@ -230,7 +249,7 @@ def _thaw_sequence(kind: str, content: tuple[Any, ...], into: Any) -> Any:
     return into
 
 
-def _holds_values(value: Any) -> bool:
+def holds_values(value: Any) -> bool:
     """Whether it is an object of the user's that holds values; what a library made is not looked into."""
     if isinstance(value, nn.Module | SimpleNamespace):
         return True
@@ -238,15 +257,37 @@ def _holds_values(value: Any) -> bool:
     return own and hasattr(value, "__dict__") and not isinstance(value, type)
 
 
-def _stream_of(generator: Any) -> Any:
+def is_mutable(value: Any) -> bool:
+    """Whether it may change without becoming another object."""
+    return not isinstance(value, (*_PLAIN, bytes, complex, tuple, frozenset, Enum)) and not callable(value)
+
+
+def stream_of(generator: Any) -> Any:
+    """The object that has the state of a generator of numpy."""
     return generator.bit_generator if isinstance(generator, np.random.Generator) else generator._bit_generator
+
+
+def fingerprint(value: Any) -> str:
+    """Tells two states of an object that is kept as a reference apart; empty for what has none that could be told."""
+    closed = hasattr(value, "__dict__") and type(value).__module__.partition(".")[0] not in sys.stdlib_module_names
+    if callable(value) or (closed and not isinstance(value, list | dict | set | bytearray | np.ndarray)):
+        return ""
+    try:
+        return hashlib.blake2b(pickle.dumps(value), digest_size=16).hexdigest()
+    except Exception:
+        return ""  # an object that cannot be written down, such as a lock
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _bytes_in(array: Any) -> Tensor:
     return torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8)
 
 
-def _bytes_of(tensor: Tensor) -> Tensor:
+def bits_of(tensor: Tensor) -> Tensor:
+    """Its numbers as bytes, (n,) uint8: equal only if the numbers are equal to the last bit."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 

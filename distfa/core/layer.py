@@ -405,6 +405,7 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
             dtype=recipe.dtype,
             signals=recipe.signal_dtype,
             weights=tuple(weight.name for weight in spec.weights),
+            moving=spec.moving,
             mixing=frozenset(dict(module.named_parameters()).keys() - weights - keeping_apart(module)),
             positions=len(recipe.network.positions),
             z_of=spec.z_of if rules.RULES[recipe.rule].is_direct else "",

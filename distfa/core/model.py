@@ -71,6 +71,7 @@ class LayerSpec:
         lawful: Whether the conservation law holds for it: its trained parameters are those of one Linear or Conv, and
             all that follows is homogeneous of degree 1.
         neurons: The number of outputs or output channels of a lawful layer; else 1, for the layer as a whole.
+        moving: Names of its frozen parameters that its own forward changes.
         rectified: Whether a number of h_l that is 0 lets no error through, because a ReLU made it.
         linear_in: Whether only reshaping and pooling come before its only weight, so that the layer below finds its
             potential in that weight.
@@ -92,6 +93,7 @@ class LayerSpec:
     unreached: tuple[str, ...] = ()
     transported: tuple[str, ...] = ()
     random: bool = False
+    moving: tuple[str, ...] = ()
     lawful: bool = False
     neurons: int = 1
     rectified: bool = False

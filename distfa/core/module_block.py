@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from distfa.core import rows
 from distfa.core.attributes import KEY, Attributes, Memory, copied, held, load_attributes, unchanged
 from distfa.core.block import Stand
+from distfa.core.constancy import require_constant, structure_of
 from distfa.core.dtypes import to_dtype
 from distfa.core.seeding import Seeding
 from distfa.core.swap import Swap
@@ -34,6 +35,7 @@ class ModuleTape:
     z: Tensor
     h_in: Tensor
     h: Tensor
+    seed: int = 0
     after: Memory | None = None
     own: list[Tensor | None] = field(default_factory=list)  # the layer's gradient, if the first way back computed it
 
@@ -49,6 +51,7 @@ class ModuleBlock:
         weights: Names of the weights that feedback can stand in for.
         mixing: Names of the parameters that mix numbers on the way back and are no weights: feedback that stands in for
             the weights lets the error through them unchanged, so the run must not have such feedback.
+        moving: Names of the frozen parameters that the forward itself changes.
         positions: How many axes of the output, after the axis of samples, are positions of a sequence.
         z_of: Name of the module whose output is z_L; empty where the error begins at the output.
         device: Where to compute.
@@ -63,13 +66,13 @@ class ModuleBlock:
         signals: torch.dtype,
         weights: tuple[str, ...] = (),
         mixing: frozenset[str] = frozenset(),
+        moving: tuple[str, ...] = (),
         positions: int = 0,
         z_of: str = "",
         device: torch.device | str = "cpu",
     ) -> None:
         self._key = next(iter(module._modules))
         self._module = to_dtype(copied(module, f"module {self._key!r}"), dtype, device)
-        self._modes = {name: part.training for name, part in self._module.named_modules()}
         self._signals, self._positions, self._mixing = signals, positions, mixing
         kept = {name: p.detach().clone() for name, p in self._module.named_parameters()}
         self._given = {name: b.clone() for name, b in self._module.named_buffers()} if signals != dtype else {}
@@ -91,7 +94,7 @@ class ModuleBlock:
         self.trained = {name: self._kept[name] for name in trained}
         frozen = {name: b for name, b in self._module.named_buffers() if name in weights}
         self._weights = {name: (self._parameters | frozen)[name].data for name in weights}
-        self._swap = Swap(self._parameters | frozen)
+        self._swap = Swap(self._parameters | frozen, moving)
         self._z: Tensor | None = None
         if z_of:
             self._module.get_submodule(z_of).register_forward_hook(self._keep_z)
@@ -99,28 +102,28 @@ class ModuleBlock:
         self._seeding = Seeding(self._module, device)
 
     def infer(self, h_in: Tensor, *, seed: int = 0) -> Tensor:
-        with unchanged(self._module), self._seeding.drawing_from(seed), torch.no_grad():
+        with self._unchanged(), self._seeding.drawing_from(seed), torch.no_grad():
             self._module.eval()
-            h = _whole(self._module(h_in))
-        for name, part in self._module.named_modules():
-            part.training = self._modes[name]
-        return h
+            return _whole(self._module(h_in))
 
     def memory(self) -> Memory:
-        return Memory(self._module)
+        return Memory(self._module, parameters=self._seeding.foreign)
 
     def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False, since: Memory | None = None) -> ModuleTape:
         x = h_in.detach()
         if x.is_floating_point():
             x.requires_grad_()
-        with unchanged(self._module) if aside else nullcontext():
+        before = structure_of(self._module) if self._seeding.foreign else {}
+        with self._unchanged() if aside else nullcontext():
             if since is not None:
                 since.restore()
             with self._swap.recording(held(self._module)), self._seeding.drawing_from(seed):
                 out = self._module(x)
-            after = None if since is None else Memory(self._module)
+            after = None if since is None else self.memory()
+            if before:
+                require_constant(before, self._module)
         z, self._z = out if self._z is None else self._z, None
-        return ModuleTape(x=x, out=out, z=z, h_in=h_in, h=_whole(out.detach()), after=after)
+        return ModuleTape(x=x, out=out, z=z, h_in=h_in, h=_whole(out.detach()), seed=seed, after=after)
 
     def start(self, s: Tensor, tape: ModuleTape) -> Tensor:
         return s.view(tape.out.shape)
@@ -165,7 +168,8 @@ class ModuleBlock:
         signs = signs_of(outer).to(end).view(*outer, *[1] * len(inner))
 
         def back(row: Tensor) -> Tensor:
-            (down,) = torch.autograd.grad(end, [tape.x], signs * row.view(inner), retain_graph=True)
+            with self._drawing_again(tape):
+                (down,) = torch.autograd.grad(end, [tape.x], signs * row.view(inner), retain_graph=True)
             own = signs.view(*outer, *[1] * (down.dim() - len(outer))) * down
             return own.mean(tuple(range(len(outer)))).flatten()
 
@@ -211,6 +215,13 @@ class ModuleBlock:
         self._z = z
         return z.clone()
 
+    def _drawing_again(self, tape: ModuleTape) -> AbstractContextManager[None]:
+        """What a user's module draws on the way back depends on its micro-batch alone; torch's own draw nothing."""
+        return self._seeding.drawing_from(tape.seed) if self._seeding.foreign else nullcontext()
+
+    def _unchanged(self) -> AbstractContextManager[None]:
+        return unchanged(self._module, parameters=self._seeding.foreign)
+
     def _trained_now(self) -> list[Tensor]:
         return [self._parameters[name] for name in self.trained]
 
@@ -218,7 +229,8 @@ class ModuleBlock:
         """Gradients; None for what this forward did not use, as torch has it."""
         if not wanted or not tape.out.requires_grad:
             return [None] * len(wanted)
-        found = torch.autograd.grad(tape.out, wanted, delta, retain_graph=True, allow_unused=True)
+        with self._drawing_again(tape):
+            found = torch.autograd.grad(tape.out, wanted, delta, retain_graph=True, allow_unused=True)
         return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
 
     def _refuse_mixing(self) -> None:

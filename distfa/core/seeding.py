@@ -28,11 +28,15 @@ class Seeding:
     Args:
         module: The module; if torch or distfa wrote all of it, only torch's generators are seeded, which is faster.
         device: Where it computes.
+
+    Attributes:
+        foreign: Whether neither torch nor distfa wrote some part of the module.
     """
 
     def __init__(self, module: nn.Module, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
         foreign = any(not type(part).__module__.startswith(_DRAW_FROM_TORCH_ONLY) for part in module.modules())
+        self.foreign = foreign
         self._numpy = numpy_random.MT19937() if foreign else None
 
     @contextmanager

@@ -16,7 +16,7 @@ from torch import nn
 
 from distfa.core.activations import Activation, from_module
 from distfa.core.admit import Group, admit, require_sequential
-from distfa.core.attributes import copied
+from distfa.core.attributes import copied, require_own_state
 from distfa.core.elementwise import z_of
 from distfa.core.model import LayerSpec, Network, Shape, Weight, plain_layer
 from distfa.core.parameters import JOINING, keeping_apart, weights_of
@@ -69,11 +69,13 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
             "distfa.split(model, (3, 32, 32))"
         )
     layers: list[LayerSpec] = []
+    changed: dict[int, frozenset[str]] = {}
     shape, key_before = tuple(sample), ""
     for modules in groups:
         spec = _plain(modules, shape if layers or along else None, key_before)
         if spec is None:
-            spec = _tried(modules, len(layers) + 1, shape, tokens=tokens and not layers)
+            number = len(layers) + 1
+            spec, changed[number] = _tried(modules, number, shape, tokens=tokens and not layers)
         if not spec.outputs:
             kinds = ", ".join(f"{name} {kind}" for name, kind in spec.modules)
             raise ModelError(
@@ -82,6 +84,7 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
             )
         layers.append(spec)
         shape, key_before = spec.output_shape, spec.key
+    require_own_state(dict(enumerate(map(layer_module, groups), start=1)), changed)
     if not any(layer.trained for layer in layers):
         raise ModelError(
             "every parameter of the model is frozen, so there is nothing to train; set requires_grad on some"
@@ -181,8 +184,8 @@ def _kinds(group: Group) -> tuple[tuple[str, str], ...]:
     return tuple((name, type(module).__name__) for name, module in group)
 
 
-def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpec:
-    """The description of the layer, from a trial of its modules on samples of this shape."""
+def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> tuple[LayerSpec, frozenset[str]]:
+    """The description of the layer and the attributes that change, from a trial on samples of this shape."""
     where = f"layer {number} ({', '.join(f'{name} {kind}' for name, kind in _kinds(group))})"
     module = copied(layer_module(group), where)
     parameters = dict(module.named_parameters())
@@ -204,9 +207,10 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> LayerSpe
         weights=tuple(weights.values()),
         unreached=() if tokens else tuple(name for name in weights if name in unreached),
         transported=tuple(name for name in parameters if name in read - weights.keys() - keeping_apart(module)),
+        moving=tuple(sorted(trial.moving)),
         rectified=_rectified([module for _, module in parts]),
     )
-    return _with_law(parts, spec)
+    return _with_law(parts, spec), trial.changed
 
 
 def _rectified(parts: Sequence[nn.Module]) -> bool:

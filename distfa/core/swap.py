@@ -8,7 +8,7 @@ back as ``delta B`` wherever W was used: in a Linear, a convolution, an attentio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ class _Note(NamedTuple):
     size: torch.Size
     stride: tuple[int, ...]
     offset: int
+    own: Tensor | None = None  # a copy, if the module changes the parameter itself
 
 
 class _Saved(NamedTuple):
@@ -42,9 +43,11 @@ class Swap:
     Args:
         parameters: The module's parameters, by name; they are always read anew on the way back, since under delays an
             update comes between a forward and its backward.
+        moving: Names of those that the forward itself changes: the way back of each forward reads them as they were.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], moving: Collection[str] = ()) -> None:
+        self._moving = moving
         self._parameters = {name: parameter.detach() for name, parameter in parameters.items()}
         self._names = {p.untyped_storage().data_ptr(): name for name, p in parameters.items() if p.numel()}
         self._held: set[int] = set()
@@ -76,10 +79,9 @@ class Swap:
         name = self._names.get(place)
         lazily = kept.is_conj() or kept.is_neg()  # the numbers in memory are not yet those of the tensor
         if name is not None and not lazily:
-            return _Note(name, kept.dtype, kept.size(), kept.stride(), int(kept.storage_offset()))
-        saved = (
-            kept.detach()
-        )  # a reference to itself would hold the graph that holds it, and nobody collects such a cycle
+            own = kept.detach().clone() if name in self._moving else None
+            return _Note(name, kept.dtype, kept.size(), kept.stride(), int(kept.storage_offset()), own)
+        saved = kept.detach()  # a reference to itself would hold the graph that holds it: nobody collects such a cycle
         if place in self._held or name is not None:
             saved = saved.clone()
         return _Saved(saved, saved._version)
@@ -89,6 +91,8 @@ class Swap:
             return _unchanged(kept)
         self.used.add(kept.name)
         instead = self._stand_in.get(kept.name)
+        if instead is None and kept.own is not None:
+            return kept.own
         source = self._parameters[kept.name] if instead is None else instead
         if kept.dtype == source.dtype:
             return source.as_strided(kept.size, kept.stride, kept.offset)

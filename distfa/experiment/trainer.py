@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from distfa import data
 from distfa.core import losses, order
 from distfa.core.admit import admit, require_sequential
-from distfa.core.attributes import Attributes, load_model
+from distfa.core.attributes import Attributes, load_model, unchanged
 from distfa.core.model import Network
 from distfa.core.samples import Inputs
+from distfa.core.seeding import Seeding
 from distfa.core.split import group, split
 from distfa.data.reading import Reading
 from distfa.errors import DataError, Interrupted, RunDirError
@@ -355,15 +356,10 @@ class Trainer:
             shape=self._taken(dataset),
             tokens=dataset.tokens is not None,
         )
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                rows = np.arange(len(x))
-                return torch.cat([self.model(inputs.read(rows[at : at + _ROWS])) for at in range(0, len(x), _ROWS)])
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        rows = np.arange(len(x))
+        with unchanged(self.model, parameters=Seeding(self.model).foreign), torch.no_grad():
+            self.model.eval()
+            return torch.cat([self.model(inputs.read(rows[at : at + _ROWS])) for at in range(0, len(x), _ROWS)])
 
     def _taken(self, dataset: data.Dataset) -> tuple[int, ...]:
         """The shape in which the model takes a sample."""

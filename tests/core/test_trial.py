@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from alive import LIVE, WIDTH, around
+from alive import LIVE, WIDTH, Joining, around
 from runs import run_serial
 from torch import nn
 from zoo import prepared
@@ -91,7 +91,77 @@ class ChangedInPlace(nn.Linear):
         return super().forward(x).exp().mul_(2)
 
 
+class Replacing(nn.Linear):
+    def forward(self, x):
+        self.weight.data = nn.functional.normalize(self.weight.data, dim=1)
+        return super().forward(x)
+
+
+class Thawing(nn.Linear):
+    def forward(self, x):
+        self.bias.requires_grad_(False)
+        return super().forward(x)
+
+
+class Keeping(nn.Linear):
+    """Reads its last output with its graph."""
+
+    state = None
+
+    def forward(self, x):
+        out = super().forward(x)
+        self.state = out if self.state is None else out + 0.1 * self.state.mean()
+        return self.state
+
+
+class CountingBackward(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.norms = []
+
+    def forward(self, x):
+        y = super().forward(x)
+        if y.requires_grad:
+            y.register_hook(lambda g: self.norms.append(float(g.norm())))
+        return y
+
+
+class Growing(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("cache", torch.zeros(0, WIDTH))
+
+    def forward(self, x):
+        self.cache = torch.cat([self.cache, x.detach()])
+        return super().forward(x)
+
+
+class Slotted:
+    __slots__ = ("n",)
+
+    def __init__(self):
+        self.n = 0
+
+
+class Opaque(nn.Linear):
+    """Counts in an object that nothing can look into."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.slots = Slotted()
+
+    def forward(self, x):
+        self.slots.n += 1
+        return super().forward(x)
+
+
 REFUSED = {
+    Replacing: r"layer 2 .*changes its parameter '2.weight' in its forward",
+    Thawing: r"parameter '2.bias' has another requires_grad after a forward; set it before training",
+    Keeping: r"layer 2 .*keeps a tensor with its graph .*keep it with detach\(\)",
+    CountingBackward: r"layer 2 .*changes what it holds on the way back.*change it in the forward",
+    Growing: r"buffer '2.cache' changes its shape from \(0, 6\) to \(2, 6\).*persistent=False",
+    Opaque: r"attribute '2.slots' changes in the forward, and '2.slots' is a Slotted",
     ChangedInPlace: r"layer 2 .*its forward changes a tensor of shape \(2, 6\) in place.*torch refuses, too",
     Handing: r"attribute '2.then' changes in the forward, and '2.then' is a function.*make it a buffer",
     Locked: r"layer 2 .*attribute '2.lock' \(lock\) cannot be copied.*make it in the forward",
@@ -149,6 +219,54 @@ def test_a_module_that_kept_its_last_output_can_be_copied():
     assert len(split(model)) == 3
 
 
+class Sharing(nn.Linear):
+    def __init__(self, shared):
+        super().__init__(WIDTH, WIDTH)
+        self.shared = shared
+
+    def forward(self, x):
+        if "n" in self.shared:
+            self.shared["n"] += 1
+        return super().forward(x)
+
+
+def test_an_object_of_two_layers_may_be_read_but_not_changed():
+    shared = {"width": WIDTH}
+    assert len(split(nn.Sequential(Sharing(shared), nn.ReLU(), Sharing(shared), nn.Linear(WIDTH, 3)), (WIDTH,))) == 3
+    shared["n"] = 0
+    with pytest.raises(ModelError, match=r"'0.shared' of layer 1 changes .*belongs to layer 2, too.*into one module"):
+        split(nn.Sequential(Sharing(shared), nn.ReLU(), Sharing(shared), nn.Linear(WIDTH, 3)), (WIDTH,))
+
+
+def test_a_part_that_changes_late_ends_the_run_by_name():
+    class Late(Joining):
+        def forward(self, x):
+            if self.training and self.calls == 3:
+                self.first = nn.Linear(WIDTH, WIDTH)
+            return super().forward(x)
+
+    r, modules, data = prepared(around(Late()), (WIDTH,), 3, rule="bp", epochs=4)
+    with pytest.raises(LayerError, match=r"layer 2, step 3: module '2.first': the module makes, removes or exchanges"):
+        run_serial(r, data, modules=modules)
+
+
+class Neighbours(nn.Linear):
+    """A sparse buffer, as graphs have."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("adjacency", torch.eye(WIDTH).to_sparse())
+
+    def forward(self, x):
+        return super().forward((self.adjacency @ x.T).T)
+
+
+def test_a_sparse_buffer_is_a_constant_and_a_compiled_module_is_refused_as_that():
+    assert len(split(around(Neighbours(WIDTH, WIDTH)))) == 3
+    with pytest.raises(ModelError, match=r"module '2' is compiled .*give the module it was made from"):
+        split(around(torch.jit.trace(nn.Linear(WIDTH, WIDTH), torch.zeros(2, WIDTH))))
+
+
 class Counted(nn.Linear):
     forwards = 0
 
@@ -167,8 +285,7 @@ def test_a_trial_makes_at_most_eight_forwards():
 def test_all_that_requires_a_gradient_is_trained_whatever_the_trial_used(name):
     model = around(LIVE[name]())
     network = split(model)
-    assert network[2].trained == tuple(f"2.{name}" for name, _ in model[2].named_parameters())
-    assert network[2].trainable == network[2].parameters
+    assert network[2].trained == tuple(f"2.{name}" for name, p in model[2].named_parameters() if p.requires_grad)
     assert network[2].unreached == ()
 
 

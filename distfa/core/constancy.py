@@ -1,0 +1,53 @@
+"""What of a module must not change while it is trained: its parts, their modes, and which numbers are parameters.
+
+The layer keeps its parameters by where they lie in memory, and its state by the names that it had at the start. A
+forward that moves or renames them would be trained as something else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from distfa.errors import ModelError
+
+_LATE = "makes, removes or exchanges it in a forward, and what is trained must be known before; run one batch first"
+_MOVED = "gives it other memory in its forward (p.data = ...); change it in place: p.data.copy_(...)"
+
+
+def structure_of(module: nn.Module) -> dict[str, Any]:
+    """By name: what must stay as it is."""
+    found: dict[str, Any] = {}
+    for prefix, part in module.named_modules():
+        found[f"module {prefix!r}"] = (id(part), part.training)
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                found[f"parameter '{prefix}.{name}'"] = (parameter.data_ptr(), parameter.requires_grad)
+        for name, buffer in part._buffers.items():
+            if name not in part._non_persistent_buffers_set:
+                found[f"buffer '{prefix}.{name}'"] = None if buffer is None else tuple(buffer.shape)
+    return found
+
+
+def require_constant(before: dict[str, Any], module: nn.Module) -> None:
+    """Refuse a module whose forward has changed what must stay.
+
+    Raises:
+        ModelError: Names the part and what to do.
+    """
+    now = structure_of(module)
+    if now == before:
+        return
+    if made := sorted(now.keys() ^ before.keys()):
+        raise ModelError(f"{made[0]}: the module {_LATE}")
+    name = next(name for name in before if before[name] != now[name])
+    if name.startswith("buffer"):
+        raise ModelError(
+            f"{name} changes its shape from {before[name]} to {now[name]} in a forward, and then weights could not be "
+            "loaded; register it with persistent=False"
+        )
+    if before[name][0] != now[name][0]:
+        raise ModelError(f"{name}: the module {_LATE if name.startswith('module') else _MOVED}")
+    what = "mode (training or evaluation)" if name.startswith("module") else "requires_grad"
+    raise ModelError(f"{name} has another {what} after a forward; set it before training, and leave it as it is")
