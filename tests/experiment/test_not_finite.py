@@ -59,9 +59,10 @@ def test_watch_shows_it(exploded):
     from rich.console import Console
 
     from distfa.cli.watch import _picture
+    from distfa.experiment.report.latest import Latest
 
     console = Console(record=True, width=100)
-    console.print(_picture(read_run(exploded[1])))
+    console.print(_picture(Latest(exploded[1])))
     assert "loss nan" in console.export_text()
 
 

@@ -80,7 +80,7 @@ def test_waiting_is_not_counted_as_work():
     with ThreadRun(recipe(rule="bp", max_steps=12), transport="loopback") as run:
         slow = run.handles[2].worker._layer
         forward = slow.forward
-        slow.forward = lambda h, part: (time.sleep(0.05), forward(h, part))[1]
+        slow.forward = lambda h, part, **how: (time.sleep(0.05), forward(h, part, **how))[1]
         run.train()
         found = run.coordinator.status
     assert found[3].busy_seconds > 0.5
