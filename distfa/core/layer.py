@@ -16,19 +16,16 @@ from torch import Tensor, nn
 
 from distfa.core import losses, optim, rules
 from distfa.core.block import Block
-from distfa.core.draw import evaluation_seed, initial_weight, micro_batch_seed
+from distfa.core.build import build_block
+from distfa.core.draw import evaluation_seed, micro_batch_seed
 from distfa.core.ends import Ends, under
 from distfa.core.layer_ledger import LayerLedger
 from distfa.core.ledger import Half
-from distfa.core.linear_block import LinearBlock
 from distfa.core.losses import Scored
-from distfa.core.module_block import ModuleBlock
-from distfa.core.parameters import keeping_apart
 from distfa.core.probe import LayerProbe, carried, measure, row_cosines, sound
 from distfa.core.recipe import Recipe
 from distfa.core.rounding import Rounding
 from distfa.core.rows import directions
-from distfa.errors import ModelError
 
 Part = tuple[int, int]
 """A micro-batch: (step, its number within the step)."""
@@ -381,37 +378,3 @@ class Layer:
     def _signal(self, tensor: Tensor) -> Tensor:
         """In the dtype of signals; tokens stay what they are."""
         return tensor.to(self._signal_dtype) if tensor.is_floating_point() else tensor
-
-
-def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Module | None) -> Block:
-    """The inside of a layer, at its initial weights.
-
-    Raises:
-        ModelError: There is no module, and the layer cannot be drawn from the seed.
-    """
-    spec = recipe.network[index]
-    drawn = recipe.network.seeded and recipe.init != "given"
-    if drawn:
-        weight = initial_weight(recipe, index).to(device, recipe.dtype)
-        bias = torch.zeros(spec.outputs, dtype=recipe.dtype, device=device) if spec.bias else None
-        return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype)
-    if not isinstance(module, nn.Sequential):
-        raise ModelError(f"layer {index} starts from the model's own modules, and they were not given")
-    if not spec.plain:
-        weights = {weight.name for weight in spec.weights}
-        return ModuleBlock(
-            module,
-            trained=spec.trained,
-            dtype=recipe.dtype,
-            signals=recipe.signal_dtype,
-            weights=tuple(weight.name for weight in spec.weights),
-            moving=spec.moving,
-            mixing=frozenset(dict(module.named_parameters()).keys() - weights - keeping_apart(module)),
-            positions=len(recipe.network.positions),
-            z_of=spec.z_of if rules.RULES[recipe.rule].is_direct else "",
-            device=device,
-        )
-    given = module.state_dict()
-    weight = given[f"{spec.key}.weight"].detach().to(device, recipe.dtype, copy=True)
-    bias = given[f"{spec.key}.bias"].detach().to(device, recipe.dtype, copy=True) if spec.bias else None
-    return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype)

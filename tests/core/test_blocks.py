@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import grad as conv_grad
 
 from distfa.core.activations import NAMES, Activation
-from distfa.core.layer import build_block
+from distfa.core.build import build_block
 from distfa.core.linear_block import LinearBlock
 from distfa.core.module_block import ModuleBlock
 from distfa.core.parameters import weights_of
