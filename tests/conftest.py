@@ -14,13 +14,10 @@ _MOST_WORKERS = 4
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """For all of the tests a process more than there are cores, since many wait for Ray or for a deadline.
-
-    Those asked for by name run in this process, where a debugger works.
-    """
+    """A process per core for all of the tests; those asked for by name run in this one, where a debugger works."""
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return 0
-    return min(_MOST_WORKERS, 1 + (os.cpu_count() or 1))
+    return min(_MOST_WORKERS, os.cpu_count() or 1)
 
 
 @pytest.fixture
