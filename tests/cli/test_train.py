@@ -185,7 +185,7 @@ def leftovers(session):
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         (signal.SIGTERM, 143),
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
-        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),  # the run that was killed goes on in the test below
     ],
 )
 def test_an_ended_driver_leaves_no_process_behind_and_keeps_how_far_it_came(tmp_path, monkeypatch, how, code):

@@ -59,7 +59,7 @@ def trained(name, engine, rule, how, folder):
 
 
 CASES = [
-    pytest.param(name, rule, how, marks=[] if (number + turn) % 8 == 0 else [pytest.mark.slow])
+    pytest.param(name, rule, how, marks=[] if (number + turn) % 16 == 0 else [pytest.mark.slow])
     for turn, name in enumerate(NETWORKS)
     for number, rule in enumerate(RULES)
     for how in HOW
