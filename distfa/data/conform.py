@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -85,13 +86,17 @@ def in_columns(dataset: Dataset, wanted: tuple[str, ...]) -> Dataset:
     def ordered(values: Array) -> Array:
         return np.ascontiguousarray(values[..., order])
 
+    return dataclasses.replace(_rearranged(dataset, ordered), columns=wanted)
+
+
+def _rearranged(dataset: Dataset, change: Callable[[Array], Array]) -> Dataset:
+    """The data set with the numbers of every sample in another order, and what scales them, too."""
     return dataclasses.replace(
         dataset,
-        train_x=ordered(dataset.train_x),
-        test_x=ordered(dataset.test_x),
-        mean=dataset.mean if dataset.mean.size == 1 else ordered(dataset.mean),
-        std=dataset.std if dataset.std.size == 1 else ordered(dataset.std),
-        columns=wanted,
+        train_x=change(dataset.train_x),
+        test_x=change(dataset.test_x),
+        mean=dataset.mean if dataset.mean.size == 1 else change(dataset.mean),
+        std=dataset.std if dataset.std.size == 1 else change(dataset.std),
     )
 
 
@@ -180,14 +185,7 @@ def moved(dataset: Dataset, axes: tuple[int, ...]) -> Dataset:
             rows.shape
         )
 
-    return dataclasses.replace(
-        dataset,
-        train_x=turned(dataset.train_x),
-        test_x=turned(dataset.test_x),
-        mean=dataset.mean if dataset.mean.size == 1 else turned(dataset.mean),
-        std=dataset.std if dataset.std.size == 1 else turned(dataset.std),
-        shape=tuple(shape[axis] for axis in axes),
-    )
+    return dataclasses.replace(_rearranged(dataset, turned), shape=tuple(shape[axis] for axis in axes))
 
 
 def _without_ones(shape: Shape) -> Shape:
