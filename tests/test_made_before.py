@@ -94,7 +94,7 @@ def test_a_finished_run_is_read_by_every_command(made):
 def test_a_finished_run_is_exported_as_it_predicts(made):
     here("predict", "whole", "images.npy", "--out", "outputs.npy", cwd=made)
     here("export", "whole", "--out", "model.pt2", cwd=made)
-    exported = torch.export.load(made / "model.pt2").module()(torch.tensor(images()).float().reshape(-1, 1, 8, 8))
+    exported = torch.export.load(made / "model.pt2").module()(torch.tensor(images()).reshape(-1, 1, 8, 8))
     np.testing.assert_allclose(exported.detach(), np.load(made / "outputs.npy"), rtol=1e-4, atol=1e-5)
 
 
