@@ -8,30 +8,30 @@ from distfa.version import __version__
 
 if TYPE_CHECKING:
     from distfa import data, errors
-    from distfa.core.split import split
-    from distfa.experiment.callbacks import BestWeights, Callback, EarlyStopping
-    from distfa.experiment.evaluate import evaluate_run as evaluate
-    from distfa.experiment.export import export_run as export
-    from distfa.experiment.history import History
-    from distfa.experiment.predict import predict_run as predict
-    from distfa.experiment.result import Result
-    from distfa.experiment.spec import RunSpec
-    from distfa.experiment.trainer import Trainer
+    from distfa.api.callbacks import BestWeights, Callback, EarlyStopping
+    from distfa.api.evaluate import evaluate_run as evaluate
+    from distfa.api.export import export_run as export
+    from distfa.api.history import History
+    from distfa.api.predict import predict_run as predict
+    from distfa.api.trainer import Trainer
+    from distfa.core.modules.split import split
+    from distfa.run.result import Result
+    from distfa.settings import RunSpec
 
 _WHERE = {
-    "BestWeights": ("distfa.experiment.callbacks", "BestWeights"),
-    "Callback": ("distfa.experiment.callbacks", "Callback"),
-    "EarlyStopping": ("distfa.experiment.callbacks", "EarlyStopping"),
-    "History": ("distfa.experiment.history", "History"),
-    "Result": ("distfa.experiment.result", "Result"),
-    "RunSpec": ("distfa.experiment.spec", "RunSpec"),
-    "Trainer": ("distfa.experiment.trainer", "Trainer"),
+    "BestWeights": ("distfa.api.callbacks", "BestWeights"),
+    "Callback": ("distfa.api.callbacks", "Callback"),
+    "EarlyStopping": ("distfa.api.callbacks", "EarlyStopping"),
+    "History": ("distfa.api.history", "History"),
+    "Result": ("distfa.run.result", "Result"),
+    "RunSpec": ("distfa.settings", "RunSpec"),
+    "Trainer": ("distfa.api.trainer", "Trainer"),
     "data": ("distfa.data", None),
     "errors": ("distfa.errors", None),
-    "export": ("distfa.experiment.export", "export_run"),
-    "evaluate": ("distfa.experiment.evaluate", "evaluate_run"),
-    "predict": ("distfa.experiment.predict", "predict_run"),
-    "split": ("distfa.core.split", "split"),
+    "export": ("distfa.api.export", "export_run"),
+    "evaluate": ("distfa.api.evaluate", "evaluate_run"),
+    "predict": ("distfa.api.predict", "predict_run"),
+    "split": ("distfa.core.modules.split", "split"),
 }
 
 __all__ = [

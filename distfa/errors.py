@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distfa.redact import redacted
+from distfa.text.redact import redacted
 
 
 class DistfaError(Exception):

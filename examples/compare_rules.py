@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import manual_seed, nn
 
 import distfa
-from distfa.experiment.report import write_comparison
+from distfa.report import write_comparison
 
 
 def main(engine="ray"):

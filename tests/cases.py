@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from distfa.core.optim import OptimizerConfig
+from distfa.core.base.optim import OptimizerConfig
 
 
 def pairs(*axes: Iterable[Any]) -> list[tuple[Any, ...]]:

@@ -1,7 +1,7 @@
 """A layer that is lost, in one process: the serial engine goes back to a checkpoint as Ray's engine does."""
 
 from distfa.errors import LayerLost
-from distfa.experiment import engines, going_on
+from distfa.run import engines, going_on
 
 
 def lose_a_layer_once(monkeypatch, *, at):

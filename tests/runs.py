@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from distfa import codecs
-from distfa.core.activations import Activation
-from distfa.core.model import mlp
-from distfa.core.optim import OptimizerConfig
-from distfa.core.recipe import FeedbackConfig, Recipe
-from distfa.core.records import Record, TimelineRecord
+from distfa.core.base.activations import Activation
+from distfa.core.base.model import mlp
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.recipe import FeedbackConfig, Recipe
+from distfa.core.base.samples import Split
+from distfa.core.books.records import Record, TimelineRecord
 from distfa.core.routes import reads_labels
-from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
 from distfa.runtime.coordinator import Coordinator
+from distfa.runtime.in_threads import ThreadHandle
 from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
-from distfa.runtime.threads import ThreadHandle
 from distfa.runtime.worker import LayerWorker
 from distfa.transport.base import Tap, WireConfig
 from distfa.transport.grpc_transport import GrpcTransport

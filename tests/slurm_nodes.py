@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from distfa.bench.namespaces import Nodes, obstacle
+from distfa.lab.links.namespaces import Nodes, obstacle
 
 ROOT = Path(__file__).parents[1]
 _IDLE_SECONDS = 180.0  # jobs that were cancelled may take KillWait to end

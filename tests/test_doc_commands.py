@@ -21,15 +21,15 @@ from typed import commands as cli_commands
 from typer.testing import CliRunner
 
 from distfa import codecs, data, models
+from distfa import settings as specs
+from distfa.api.export import FORMATS
 from distfa.bench.rules import INITS
 from distfa.cli import app, train
-from distfa.core.recipe import SCHEDULES
+from distfa.core.base.recipe import SCHEDULES
 from distfa.core.rules import RULES
-from distfa.experiment import spec as specs
-from distfa.experiment.export import FORMATS
+from distfa.lab.questions.asking import QUESTIONS
 from distfa.launch import targets
 from distfa.plan import setup
-from distfa.questions.asking import QUESTIONS
 from distfa.runtime.faults import Fault
 
 FOUND = list(commands())
@@ -47,7 +47,7 @@ TESTED = [  # how a command begins, and the test or the script that types it, in
     (r"distfa train .*--model", "test_models.py::test_resnet20_has_the_published_size"),
     (r"distfa train .*device=cuda", "runtime/test_cuda.py::"),
     (r"distfa train( |$)", "cli/test_train.py::test_"),
-    (r"distfa (eval|export)", "experiment/test_export.py::test_"),
+    (r"distfa (eval|export)", "api/test_export.py::test_"),
     (r"distfa predict", "cli/test_predict_command.py::test_"),
     (r"distfa (watch|report|rules|spec)", "cli/test_looking.py::test_"),
     (r"distfa status", "cli/test_status.py::test_"),
@@ -75,7 +75,7 @@ TESTED = [  # how a command begins, and the test or the script that types it, in
     (r"distfa bench tls", "bench/test_survival.py::test_tls_is_priced_against_the_same_run_in_plain_text"),
     (
         r"distfa experiment",
-        "questions/test_questions.py::test_every_question_is_answered_quickly",
+        "lab/test_questions.py::test_every_question_is_answered_quickly",
     ),
     (r"distfa plan .*--(calibrate|check)", "plan/test_measure.py::test_a_"),
     (r"distfa plan", "cli/test_plan.py::test_"),
@@ -89,7 +89,7 @@ TESTED = [  # how a command begins, and the test or the script that types it, in
     (r"ray start --(head|address)", "launch/test_readme.py::test_the_three_commands_start_two_nodes"),
     (r"export RAY_AUTH_MODE=token", "runtime/test_ray.py::test_"),
     (r"sbatch|scancel", "launch/test_slurm.py::test_after_scancel_the_same_job_goes_on_from_its_checkpoint"),
-    (r"tensorboard --logdir runs", "experiment/test_events.py::test_"),
+    (r"tensorboard --logdir runs", "run/test_events.py::test_"),
     (r"ray start --metrics-export-port", "runtime/test_gauges.py::test_"),
     (r"ray job submit -- distfa train", "runtime/test_contexts.py::test_"),
     (r"tail -f distfa-JOB.out", "launch/test_slurm.py::test_a_job_trains_on_two_nodes_under_tls"),

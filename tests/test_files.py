@@ -9,11 +9,11 @@ from full_disk import full_at
 
 from distfa.bench.outcome import Outcome
 from distfa.errors import DistfaError, UsageError
-from distfa.experiment.report.page import write_page
-from distfa.experiment.weights import save_weights
 from distfa.files import require_writable, write_whole
 from distfa.launch import render
 from distfa.plan.calibration import Calibration
+from distfa.report.page import write_page
+from distfa.run.disk.weights import save_weights
 
 
 def test_a_file_is_replaced_whole_and_nothing_lies_beside_it(tmp_path):

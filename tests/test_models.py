@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from distfa import data, models
-from distfa.core.losses import LOSSES
+from distfa.core.base.losses import LOSSES
 from distfa.errors import ModelError, SpecError
 
 

@@ -15,8 +15,8 @@ from torch import nn
 
 import distfa
 from distfa.cli import main
-from distfa.experiment.run_dir import read_about
-from distfa.streams import Unbroken
+from distfa.run.disk.run_dir import read_about
+from distfa.text.streams import Unbroken
 
 TINY = ("train", "--engine", "serial", "--epochs", "3", "--set", "data.limit=96", "--set", "ledger.every=0")
 

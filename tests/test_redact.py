@@ -7,7 +7,7 @@ from fsspec.config import conf
 from fsspec.implementations.memory import MemoryFileSystem
 
 from distfa.errors import CheckpointError
-from distfa.redact import MARK, redacted, redacted_in, without_marks
+from distfa.text.redact import MARK, redacted, redacted_in, without_marks
 
 SECRET = "hunter2+x"
 

@@ -18,8 +18,8 @@ from zoo import made
 
 from distfa.bench.outcome import Outcome
 from distfa.core import rules
-from distfa.core.ledger import LedgerRecord
-from distfa.core.probe import ProbeRecord
+from distfa.core.books.ledger import LedgerRecord
+from distfa.core.books.probe import ProbeRecord
 from distfa.core.rules.base import HopRule
 from distfa.core.rules.cost import Cost
 from distfa.runtime.coordinator import boundary_bytes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distfa.words import human_bytes
+from distfa.text.words import human_bytes
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs/bench").glob("*.json")])

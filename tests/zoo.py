@@ -10,9 +10,9 @@ from runs import grouped
 from torch import nn
 
 from distfa import models
-from distfa.core.optim import OptimizerConfig
-from distfa.core.recipe import Recipe
-from distfa.core.split import group, layer_module, split
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.recipe import Recipe
+from distfa.core.modules.split import group, layer_module, split
 from distfa.runtime.job import RawInputs, RawTargets
 
 

@@ -10,15 +10,15 @@ import torch
 from distfa.bench import over_seeds
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import paced
-from distfa.bench.task import Task, metered, read
 from distfa.codecs import resolve, timing
 from distfa.codecs.floats import FP32
+from distfa.core.base.threads import one_thread
 from distfa.core.serial import SerialTrainer
-from distfa.core.threads import one_thread
 from distfa.data import Dataset
 from distfa.errors import BenchError
-from distfa.experiment.result import Tally
-from distfa.experiment.spec import RunSpec, parse
+from distfa.measuring.task import Task, metered, read
+from distfa.run.result import Tally
+from distfa.settings import RunSpec, parse
 
 Pair = tuple[str, str]
 

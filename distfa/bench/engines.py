@@ -7,14 +7,15 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 
-from distfa.bench import ray_run, torch_engines
-from distfa.bench.machine import cores
+from distfa.bench import torch_engines
 from distfa.bench.rounds import Configuration
-from distfa.bench.task import Task
 from distfa.bench.torch_engines import Pipeline
 from distfa.core.schedule import flows
-from distfa.experiment.spec import RunSpec, parse
-from distfa.words import counted
+from distfa.measuring import ray_run
+from distfa.measuring.machine import cores
+from distfa.measuring.task import Task
+from distfa.settings import RunSpec, parse
+from distfa.text.words import counted
 
 
 def distfa(

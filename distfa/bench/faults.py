@@ -16,14 +16,14 @@ from torch import Tensor
 
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import paced
-from distfa.bench.task import read
 from distfa.errors import BenchError, DistfaError
-from distfa.experiment.result import Result
-from distfa.experiment.run import run
-from distfa.experiment.spec import RunSpec, parse
-from distfa.experiment.subject import subject_for
+from distfa.intake.subject import subject_for
+from distfa.measuring.task import read
+from distfa.run.result import Result
+from distfa.run.run import run
 from distfa.runtime.faults import Fault, Planned, plan
-from distfa.words import counted
+from distfa.settings import RunSpec, parse
+from distfa.text.words import counted
 
 COLUMNS = {
     "fault": "fault",

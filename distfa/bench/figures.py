@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from distfa.bench.outcome import Outcome
-from distfa.experiment.report.plots import MUTED, Figure, Trace, axes, colour, line, panels
-from distfa.words import MB
+from distfa.pages.plots import MUTED, Figure, Trace, axes, colour, line, panels
+from distfa.text.words import MB
 
 _BLUE, _ORANGE = "#0072B2", "#E69F00"
 _BAR_PIXELS = 28

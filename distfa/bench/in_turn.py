@@ -11,13 +11,13 @@ from typing import Any
 
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import paced
-from distfa.bench.task import read
-from distfa.experiment.observing import Progress
-from distfa.experiment.run import run
-from distfa.experiment.run_dir import CHECKPOINTS
-from distfa.experiment.spec import RunSpec, parse
-from distfa.experiment.subject import subject_for
-from distfa.words import MB
+from distfa.intake.subject import subject_for
+from distfa.measuring.task import read
+from distfa.run.disk.run_dir import CHECKPOINTS
+from distfa.run.observing import Progress
+from distfa.run.run import run
+from distfa.settings import RunSpec, parse
+from distfa.text.words import MB
 
 COLUMNS = {
     "schedule": "schedule",

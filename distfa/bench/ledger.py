@@ -14,16 +14,17 @@ from torch import Tensor
 
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
-from distfa.bench.task import Task
-from distfa.core import order, rules
-from distfa.core.ledger import LedgerRecord
-from distfa.core.optim import OptimizerConfig
-from distfa.core.recipe import Recipe
-from distfa.core.records import Record, StepRecord
+from distfa.core import rules
+from distfa.core.base import order
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.recipe import Recipe
+from distfa.core.books.ledger import LedgerRecord
+from distfa.core.books.records import Record, StepRecord
 from distfa.core.serial import Carry, SerialTrainer, as_it_is
 from distfa.data import Dataset
-from distfa.experiment.spec import RunSpec
-from distfa.experiment.subject import network_for
+from distfa.intake.subject import network_for
+from distfa.measuring.task import Task
+from distfa.settings import RunSpec
 
 _SETTLED = 20  # steps before a fault is planted: the first steps are not typical
 _TOLD = 10  # lines of progress while faults are planted

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from distfa.bench.arithmetic import Product
-from distfa.bench.machine import cores
-from distfa.bench.subprocesses import command, launch
+from distfa.costs.arithmetic import Product
+from distfa.measuring.machine import cores
+from distfa.measuring.subprocesses import command, launch
 
 _MEET_SECONDS = 0.001
 

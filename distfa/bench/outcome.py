@@ -70,7 +70,7 @@ class Outcome:
 
 
 def _described() -> dict[str, Any]:
-    from distfa.bench.machine import describe  # this loads torch, which a page of help does not need
+    from distfa.measuring.machine import describe  # this loads torch, which a page of help does not need
 
     return describe()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from distfa.bench.outcome import Outcome
 from distfa.errors import NonFiniteError
-from distfa.experiment.spec import RunSpec
+from distfa.settings import RunSpec
 
 Figures = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typing import Any
 from distfa.bench.figures import figures
 from distfa.bench.outcome import Outcome, cell
 from distfa.errors import BenchError
-from distfa.experiment.report.page import box, definitions, document, section, write_page
+from distfa.report.page import box, definitions, document, section, write_page
 
 
 def write_bench_report(path: Path, out: Path | None = None, *, shared: bool = False) -> Path:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from distfa.bench import torch_training
-from distfa.bench.task import Task
-from distfa.core import order
-from distfa.core.threads import one_thread
+from distfa.core.base import order
+from distfa.core.base.threads import one_thread
 from distfa.data import Dataset
-from distfa.experiment.spec import RunSpec
+from distfa.measuring.task import Task
+from distfa.settings import RunSpec
 
 
 def train(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from statistics import median
 from typing import Any, Protocol
 
 from distfa.bench.pace import Say
-from distfa.bench.steady_state import Steady
 from distfa.errors import DistfaError
+from distfa.measuring.steady_state import Steady
 
 
 class Measured(Protocol):

@@ -12,17 +12,17 @@ from typing import Any
 from distfa.bench import over_seeds, plain_torch, variants
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import paced
-from distfa.bench.task import read
 from distfa.core import rules
-from distfa.core.ledger import LedgerRecord
-from distfa.core.order import batches
+from distfa.core.base.order import batches
+from distfa.core.books.ledger import LedgerRecord
 from distfa.data import Dataset
 from distfa.errors import BenchError
-from distfa.experiment.observing import Progress
-from distfa.experiment.run import run
-from distfa.experiment.spec import RunSpec, parse
-from distfa.experiment.subject import subject_for
-from distfa.words import KB
+from distfa.intake.subject import subject_for
+from distfa.measuring.task import read
+from distfa.run.observing import Progress
+from distfa.run.run import run
+from distfa.settings import RunSpec, parse
+from distfa.text.words import KB
 
 INITS = ("aligned", "random")
 COLUMNS = {

@@ -9,20 +9,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from distfa.bench import random_data, ray_run, steady_state
-from distfa.bench.arithmetic import works
-from distfa.bench.layer_memory import memory_by_layer
-from distfa.bench.machine import bare_layer_bytes, cores
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
-from distfa.bench.task import Task
-from distfa.core.recipe import Recipe
-from distfa.core.records import StepRecord
+from distfa.core.base.recipe import Recipe
+from distfa.core.base.threads import one_thread
+from distfa.core.books.records import StepRecord
 from distfa.core.serial import SerialTrainer
-from distfa.core.threads import one_thread
-from distfa.experiment.spec import RunSpec, parse
-from distfa.runtime.cluster import start_ray, stop_ray
-from distfa.words import MB, human_bytes
+from distfa.costs.arithmetic import works
+from distfa.costs.layer_memory import memory_by_layer
+from distfa.measuring import random_data, ray_run, steady_state
+from distfa.measuring.machine import bare_layer_bytes, cores
+from distfa.measuring.task import Task
+from distfa.runtime.ray.cluster import start_ray, stop_ray
+from distfa.settings import RunSpec, parse
+from distfa.text.words import MB, human_bytes
 
 _COLUMNS = {
     "layers": "layers",

@@ -10,17 +10,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from distfa.bench import arithmetic, engines, matrix_rate, random_data
-from distfa.bench.arithmetic import Product
-from distfa.bench.machine import cores
+from distfa.bench import engines, matrix_rate
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.bench.rounds import Configuration, Rounds
-from distfa.bench.task import Task
 from distfa.core.rules import BASELINE
+from distfa.costs import arithmetic
+from distfa.costs.arithmetic import Product
 from distfa.errors import BenchError
-from distfa.experiment.spec import MLP, RunSpec, parse
-from distfa.runtime.cluster import LOCAL, start_ray, stop_ray
+from distfa.measuring import random_data
+from distfa.measuring.machine import cores
+from distfa.measuring.task import Task
+from distfa.runtime.ray.cluster import LOCAL, start_ray, stop_ray
+from distfa.settings import MLP, RunSpec, parse
 
 _COLUMNS = {
     "configuration": "configuration",

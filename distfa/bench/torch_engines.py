@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distfa.bench import torch_training
-from distfa.bench.machine import cores
-from distfa.bench.steady_state import Steady
-from distfa.bench.subprocesses import command, launch
 from distfa.errors import BenchError
-from distfa.experiment.spec import RunSpec
+from distfa.measuring.machine import cores
+from distfa.measuring.steady_state import Steady
+from distfa.measuring.subprocesses import command, launch
+from distfa.settings import RunSpec
 
 SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b")
 

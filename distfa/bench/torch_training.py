@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distfa.bench import steady_state
-from distfa.bench.task import Task
-from distfa.core import optim, order
-from distfa.core.draw import initial_weight
-from distfa.core.recipe import Recipe
-from distfa.experiment.spec import parse
+from distfa.core.base import optim, order
+from distfa.core.base.draw import initial_weight
+from distfa.core.base.recipe import Recipe
+from distfa.measuring import steady_state
+from distfa.measuring.task import Task
+from distfa.settings import parse
 
 
 def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from distfa import codecs
 from distfa.core import rules
-from distfa.core.model import Network
+from distfa.core.base.model import Network
 from distfa.errors import UsageError
-from distfa.experiment.spec import RunSpec
+from distfa.settings import RunSpec
 
 
 def settings(word: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from distfa.cli import (
 )
 from distfa.cli.output import error
 from distfa.errors import DistfaError
-from distfa.streams import unbroken
+from distfa.text.streams import unbroken
 from distfa.version import __version__
 
 app = typer.Typer(

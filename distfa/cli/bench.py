@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distfa.bench.outcome import Outcome, cell
-from distfa.experiment import lines
+from distfa.text import lines
 
 app = typer.Typer(
     help="Measure: speed against torch's own engines, bytes and time over shaped links, scaling, the rules. Every "
@@ -42,7 +42,7 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
 
     What a disk has no room for any more was printed by then.
     """
-    from distfa.experiment import host
+    from distfa.run.disk import host
 
     outcome = replace(outcome, settings={"command": shlex.join(host.command()), **outcome.settings})
     if as_json:

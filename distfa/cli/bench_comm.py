@@ -10,7 +10,7 @@ from distfa.cli.bench import say, show
 from distfa.errors import UsageError
 
 if TYPE_CHECKING:
-    from distfa.bench.tuned import Search
+    from distfa.lab.links.tuned import Search
 
 _task, _what, _search = (
     options.panel("Task"),
@@ -83,7 +83,7 @@ def comm(
     codecs and equal accuracy have separate columns. With --rates and --decays the best settings are searched first for
     every rule, bp too; the search is part of the report.
     """
-    from distfa.bench.comm import Plan, measure
+    from distfa.lab.links.comm import Plan, measure
 
     flags: dict[str, Any] = {
         "data.name": data,
@@ -120,7 +120,7 @@ def _searched(rates: str, decays: str, seeds: int) -> Search:
     Raises:
         UsageError: One of the two is given without the other, or is not made of numbers above 0.
     """
-    from distfa.bench.tuned import Search
+    from distfa.lab.links.tuned import Search
 
     if bool(rates) != bool(decays):
         raise UsageError("--rates and --decays go together: every rate is tried with every decay")

@@ -49,7 +49,7 @@ def faults(
     minutes on 2 cores.
     """
     from distfa.bench.faults import measure
-    from distfa.core.recipe import SCHEDULES
+    from distfa.core.base.recipe import SCHEDULES
     from distfa.runtime.faults import Fault
 
     known = {fault.value: fault for fault in Fault}

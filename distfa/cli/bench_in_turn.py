@@ -93,7 +93,7 @@ def _measure(
     as_json: bool,
 ) -> None:
     from distfa.bench.in_turn import measure
-    from distfa.core.recipe import SCHEDULES
+    from distfa.core.base.recipe import SCHEDULES
 
     orders = options.among("--schedules", schedules, SCHEDULES)
     with quiet():

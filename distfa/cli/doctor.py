@@ -17,8 +17,8 @@ from typing import Annotated
 
 import typer
 
-from distfa.experiment.lines import say
-from distfa.words import counted, human_bytes
+from distfa.text.lines import say
+from distfa.text.words import counted, human_bytes
 
 _PACKAGES = ("torch", "ray", "grpcio", "protobuf", "numpy", "pydantic", "safetensors", "tensorboard")
 _INDENT = " " * 6
@@ -77,7 +77,7 @@ def doctor(
                 break
     finally:
         if "ray" in sys.modules:
-            from distfa.runtime.cluster import stop_ray
+            from distfa.runtime.ray.cluster import stop_ray
 
             stop_ray()
     if as_json:
@@ -150,7 +150,7 @@ def _machine() -> list[_Finding]:
 
 
 def _cluster(address: str | None) -> list[_Finding]:
-    from distfa.runtime import cluster
+    from distfa.runtime.ray import cluster
 
     began = time.monotonic()
     cluster.start_ray(address)
@@ -183,9 +183,9 @@ def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:
     import torch
 
     from distfa import data
-    from distfa.experiment import spec as specs
-    from distfa.experiment.run import run
-    from distfa.experiment.subject import network_for
+    from distfa import settings as specs
+    from distfa.intake.subject import network_for
+    from distfa.run.run import run
 
     dataset = data.load("digits", limit=64)
     weights = {}

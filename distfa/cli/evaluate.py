@@ -19,9 +19,9 @@ def evaluate(
     as_json: options.JsonObject = False,
 ) -> None:
     """Print loss and accuracy of a finished run's weights, on the data set that it was trained on."""
-    from distfa.experiment import strict_json
-    from distfa.experiment.evaluate import evaluate_run
-    from distfa.experiment.progress import counting
+    from distfa.api.evaluate import evaluate_run
+    from distfa.run.progress import counting
+    from distfa.text import strict_json
 
     options.among("--split", split, ("test", "train"))
     with counting("evaluating", shown=not as_json) as observer:

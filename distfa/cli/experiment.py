@@ -9,7 +9,7 @@ import typer
 
 from distfa.cli import options
 from distfa.cli.bench import say
-from distfa.experiment import lines
+from distfa.text import lines
 
 
 def experiment(
@@ -41,8 +41,8 @@ def experiment(
 
     The runs use the serial engine, one after the other.
     """
-    from distfa.questions.asking import ask, save
-    from distfa.questions.base import Asked
+    from distfa.lab.questions.asking import ask, save
+    from distfa.lab.questions.base import Asked
 
     asked = Asked(rules=options.words(rules), seeds=seeds, quick=quick, data=data, data_dir=data_dir)
     question, answer = ask(name, asked, say=say(f"{name}: "))

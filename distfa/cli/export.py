@@ -24,6 +24,6 @@ def export(
 
     The file needs neither distfa nor the model's code: torch.export.load(FILE).module()(x), or any ONNX runtime.
     """
-    from distfa.experiment.export import export_run
+    from distfa.api.export import export_run
 
     typer.echo(export_run(run_dir, out, format=format))

@@ -12,10 +12,10 @@ from typer.core import TyperGroup
 
 from distfa.cli import options
 from distfa.errors import UsageError
-from distfa.words import hint
+from distfa.text.words import hint
 
 if TYPE_CHECKING:
-    from distfa.experiment.spec import RunSpec
+    from distfa.settings import RunSpec
 
 
 class _RunByDefault(TyperGroup):
@@ -56,7 +56,7 @@ def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, d
 
     If the run directory holds a run that ended early, that run goes on from its last checkpoint.
     """
-    from distfa.experiment import spec as specs
+    from distfa import settings as specs
     from distfa.launch import render, targets
 
     spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
@@ -82,7 +82,7 @@ def render_files(
     changes: Changes = None,
 ) -> None:
     """Write the files that a target reads, all from one spec."""
-    from distfa.experiment import spec as specs
+    from distfa import settings as specs
     from distfa.launch import render
 
     spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
@@ -128,7 +128,7 @@ def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     if dry_run:
         typer.echo(f"run   ray job submit --address {address} --working-dir FOLDER_WITH_SPEC -- {command}")
         return
-    from distfa.runtime.submit import submit
+    from distfa.runtime.ray.submit import submit
 
     with tempfile.TemporaryDirectory() as folder:
         render.write({render.SPEC: render.as_yaml(spec)}, Path(folder))
@@ -137,8 +137,8 @@ def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
 
 def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.cli.train import train
-    from distfa.experiment import run_dir as run_dirs
     from distfa.launch import going_on, render
+    from distfa.run.disk import run_dir as run_dirs
 
     spec = render.in_cluster(spec)
     folder = run_dirs.located(spec.run_dir or "")
@@ -150,7 +150,7 @@ def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
         typer.echo(f"run   {nodes}{how} on {address}")
         return
     if address != "local":
-        from distfa.runtime.await_nodes import await_nodes
+        from distfa.runtime.ray.await_nodes import await_nodes
 
         await_nodes(address, spec.launch.nodes, limit_seconds=spec.launch.wait_seconds, say=_say)
     if resume is not None:

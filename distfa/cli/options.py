@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distfa.errors import UsageError
-from distfa.words import not_among
+from distfa.text.words import not_among
 
 if TYPE_CHECKING:
-    from distfa.experiment.spec import RunSpec
+    from distfa.settings import RunSpec
 
 Data = Annotated[str, typer.Option(help="As for 'distfa train'.")]
 DataDir = Annotated[str | None, typer.Option(help="As for 'distfa train'.")]
@@ -121,6 +121,6 @@ def codec_pairs(text: str) -> list[tuple[str, str]]:
 
 def bench_spec(hidden: str, flags: dict[str, Any]) -> RunSpec:
     """The spec of a benchmark's task, from the widths as text and the settings that differ from the defaults."""
-    from distfa.experiment import spec as specs
+    from distfa import settings as specs
 
     return specs.load(None, [specs.parse_change(f"model.hidden=[{hidden}]"), *flags.items()])

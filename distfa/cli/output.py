@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 from rich.console import Console
 from rich.table import Table
 
-from distfa.experiment.lines import say
+from distfa.text.lines import say
 
 
 def error(message: str) -> None:

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from distfa.cli import options
 from distfa.cli.output import table
-from distfa.experiment.lines import say
-from distfa.words import counted, human_bytes
+from distfa.text.lines import say
+from distfa.text.words import counted, human_bytes
 
 if TYPE_CHECKING:
     from distfa.plan.build import Setting
@@ -87,8 +87,8 @@ def plan(
     if example:
         typer.echo(clusters.EXAMPLE, nl=False)
         return
+    from distfa import settings as specs
     from distfa.errors import PlanError
-    from distfa.experiment import spec as specs
     from distfa.plan import setup
 
     spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
@@ -110,7 +110,7 @@ def plan(
 
 def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
     """Measure this machine and write a file."""
-    from distfa.bench.machine import describe
+    from distfa.measuring.machine import describe
     from distfa.plan import calibrate
 
     found = calibrate.calibrate(planned, layers, describe(), say=_tell)

@@ -30,9 +30,9 @@ def predict(
 
     Samples are read as the run read its own: normalised as it did, columns by their names, in any order.
     """
-    from distfa.experiment import strict_json
-    from distfa.experiment.predict import predict_run, read_samples
-    from distfa.experiment.progress import counting
+    from distfa.api.predict import predict_run, read_samples
+    from distfa.run.progress import counting
+    from distfa.text import strict_json
 
     with counting("predicting", shown=not as_json) as observer:
         found = predict_run(run_dir, read_samples(samples), normalised=normalised, observer=observer)

@@ -34,7 +34,7 @@ def report(
 ) -> None:
     """Write an interactive HTML page of a run (finished or not), several runs, or a benchmark; it needs no network."""
     from distfa.bench.page import write_bench_report
-    from distfa.experiment.report import write_comparison, write_report
+    from distfa.report import write_comparison, write_report
 
     if len(paths) > 1:
         typer.echo(write_comparison(paths, out, shared=shared))

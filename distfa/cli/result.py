@@ -11,10 +11,10 @@ from rich.table import Table
 
 from distfa.cli.output import table
 from distfa.core.rules import BASELINE
-from distfa.experiment.collapse import Finding
-from distfa.experiment.lines import say
-from distfa.experiment.result import Result, started
-from distfa.words import counted, human_bytes
+from distfa.run.collapse import Finding
+from distfa.run.result import Result, started
+from distfa.text.lines import say
+from distfa.text.words import counted, human_bytes
 
 
 def result_table(result: Result, *, stderr: bool) -> None:

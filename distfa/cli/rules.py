@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distfa.cli import options
-from distfa.experiment.lines import say
+from distfa.text.lines import say
 
 
 def rules(

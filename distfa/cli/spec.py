@@ -15,7 +15,7 @@ def spec(
     ] = None,
 ) -> None:
     """Print a run spec with every key and its value, explained; save it, edit it, give it to 'distfa train'."""
-    from distfa.experiment import spec as specs
+    from distfa import settings as specs
 
     loaded = specs.load(path, [specs.parse_change(change) for change in changes or []])
     typer.echo(specs.dump(loaded, explain=True), nl=False)

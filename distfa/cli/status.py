@@ -13,13 +13,13 @@ from rich.text import Text
 
 from distfa.cli import options
 from distfa.errors import CheckpointError
-from distfa.experiment.lines import say
+from distfa.text.lines import say
 
 _STILL_SECONDS = 4.0
 
 if TYPE_CHECKING:
-    from distfa.experiment.report.latest import Latest
-    from distfa.experiment.report.records import Described
+    from distfa.report.latest import Latest
+    from distfa.report.records import Described
 
 
 def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None:
@@ -29,8 +29,8 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
     It reads only the run directory, so it can run anywhere that sees it. A run whose driver ended without saying so has
     the status 'lost'; the last line says how to go on with it.
     """
-    from distfa.experiment import strict_json
-    from distfa.experiment.report.latest import Latest
+    from distfa.report.latest import Latest
+    from distfa.text import strict_json
 
     found = _facts(Latest(run_dir))
     if as_json:
@@ -72,14 +72,14 @@ def _facts(latest: Latest) -> dict[str, Any]:
 
 
 def _last_written(path: Path) -> float:
-    from distfa.experiment.run_dir import METRICS, RUN
+    from distfa.run.disk.run_dir import METRICS, RUN
 
     return max((path / name).stat().st_mtime for name in (METRICS, RUN) if (path / name).exists())
 
 
 def _checkpoint(run: Described) -> int | None:
     """The step of the last whole checkpoint."""
-    from distfa.experiment.shelf import shelf_of
+    from distfa.run.disk.shelf import shelf_of
 
     asked = (run.spec.get("checkpoint") or {}).get("dir")
     try:
@@ -89,7 +89,7 @@ def _checkpoint(run: Described) -> int | None:
 
 
 def _how_to_go_on(run: Described) -> str:
-    from distfa.experiment.from_python import how_to_go_on
+    from distfa.intake.from_python import how_to_go_on
 
     model, data = ((run.spec.get(part) or {}).get("name", "") for part in ("model", "data"))
     return how_to_go_on(run.path, model, data)

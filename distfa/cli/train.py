@@ -11,10 +11,10 @@ import typer
 
 from distfa.cli import options
 from distfa.errors import DistfaError, SpecError
-from distfa.words import counted
+from distfa.text.words import counted
 
 if TYPE_CHECKING:
-    from distfa.experiment.spec import RunSpec
+    from distfa.settings import RunSpec
 
 _MODEL = "Network and data"
 _run, _model, _how = options.panel("Run"), options.panel(_MODEL), options.panel("Training")
@@ -116,7 +116,7 @@ def train(
     the spec file. Shows progress on stderr, and at the end the result, the bytes over each boundary, and those that bp
     would have sent.
     """
-    from distfa.experiment import spec as specs
+    from distfa import settings as specs
 
     flags = {
         "data.name": data,
@@ -147,8 +147,8 @@ def train(
 
 def _began_with(resume: Path, spec_path: Path | None, run_dir: str | None) -> tuple[Path, list[tuple[str, Any]]]:
     """The spec of the run that goes on, and what its relative paths mean now."""
-    from distfa.experiment import run_dir as run_dirs
     from distfa.models import user
+    from distfa.run.disk import run_dir as run_dirs
 
     if spec_path is not None or run_dir is not None:
         raise SpecError(
@@ -164,11 +164,11 @@ def _began_with(resume: Path, spec_path: Path | None, run_dir: str | None) -> tu
 
 def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     from distfa.cli.result import result_table
-    from distfa.experiment import strict_json
-    from distfa.experiment.from_python import require_from_spec
-    from distfa.experiment.progress import ProgressBar
-    from distfa.experiment.run import run
-    from distfa.experiment.subject import subject_for
+    from distfa.intake.from_python import require_from_spec
+    from distfa.intake.subject import subject_for
+    from distfa.run.progress import ProgressBar
+    from distfa.run.run import run
+    from distfa.text import strict_json
 
     require_from_spec(spec, resume=resume)
     dataset = spec.data.load()

@@ -13,12 +13,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from distfa.experiment.lines import folded
-from distfa.words import human_bytes
+from distfa.text.lines import folded
+from distfa.text.words import human_bytes
 
 if TYPE_CHECKING:
-    from distfa.experiment.report.latest import Entries, Latest
-    from distfa.experiment.report.records import Described
+    from distfa.report.latest import Entries, Latest
+    from distfa.report.records import Described
 
 _REFRESH_SECONDS = 1.0
 _COLUMNS = ("layer", "width", "idle", "cos", "angle", "law", "up", "down")
@@ -37,7 +37,7 @@ def watch(
 
     It reads only the run directory, so it can run anywhere that sees it. It ends with the run, or with Ctrl-C.
     """
-    from distfa.experiment.report.latest import Latest
+    from distfa.report.latest import Latest
 
     if not once:
         _await(run_dir, patience)

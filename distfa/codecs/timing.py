@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from distfa.codecs.base import Codec
-from distfa.core.threads import one_thread
+from distfa.core.base.threads import one_thread
 
 _REPEATS = 50
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from distfa.core.order import Batch
+from distfa.core.base.order import Batch
 from distfa.errors import DistfaError, LayerError, ModelError
 
 M = TypeVar("M", bound=Callable[..., Any])

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from distfa.core import rules
-from distfa.core.block import Block
-from distfa.core.draw import initial_weight
-from distfa.core.linear_block import LinearBlock
-from distfa.core.module_block import ModuleBlock
-from distfa.core.parameters import keeping_apart
-from distfa.core.recipe import Recipe
+from distfa.core.base.draw import initial_weight
+from distfa.core.base.recipe import Recipe
+from distfa.core.modules.block import Block
+from distfa.core.modules.linear_block import LinearBlock
+from distfa.core.modules.module_block import ModuleBlock
+from distfa.core.modules.parameters import keeping_apart
 from distfa.errors import ModelError
 
 

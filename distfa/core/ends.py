@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from distfa.core import optim, rules
-from distfa.core.block import Block
-from distfa.core.digest import of_matrix
-from distfa.core.linear_block import add_product
-from distfa.core.recipe import Recipe
+from distfa.core import rules
+from distfa.core.base import optim
+from distfa.core.base.recipe import Recipe
+from distfa.core.books.digest import of_matrix
+from distfa.core.modules.block import Block
+from distfa.core.modules.linear_block import add_product
 
 _TEACHER = ""  # the teacher's name among learned feedback; all others have the name of a weight
 

@@ -1,7 +1,7 @@
 """One layer: its block, its ends of the rule, its optimizer and its books; the same object in every engine.
 
 Legend, for a micro-batch of n rows: h_in (n, *shape of h_{l-1}), h, s (n, *shape of h_l), delta as the block starts its
-way back with it (``distfa.core.block``), message (n, *the rule's shape). Every tensor that a layer hands out has newly
+backward with it (``core.modules.block``), message (n, *the rule's shape). Every tensor that a layer hands out has newly
 allocated, aligned memory: BLAS may round differently on other alignments, and engines must agree to the last bit.
 """
 
@@ -14,18 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distfa.core import losses, optim, rules
-from distfa.core.block import Block
+from distfa.core import rules
+from distfa.core.base import losses, optim
+from distfa.core.base.draw import evaluation_seed, micro_batch_seed
+from distfa.core.base.losses import Scored
+from distfa.core.base.recipe import Recipe
+from distfa.core.books.layer_ledger import LayerLedger
+from distfa.core.books.ledger import Half
+from distfa.core.books.probe import LayerProbe, carried, measure, row_cosines, sound
+from distfa.core.books.rounding import Rounding
 from distfa.core.build import build_block
-from distfa.core.draw import evaluation_seed, micro_batch_seed
 from distfa.core.ends import Ends, under
-from distfa.core.layer_ledger import LayerLedger
-from distfa.core.ledger import Half
-from distfa.core.losses import Scored
-from distfa.core.probe import LayerProbe, carried, measure, row_cosines, sound
-from distfa.core.recipe import Recipe
-from distfa.core.rounding import Rounding
-from distfa.core.rows import directions
+from distfa.core.modules.block import Block
+from distfa.core.modules.rows import directions
 
 Part = tuple[int, int]
 """A micro-batch: (step, its number within the step)."""

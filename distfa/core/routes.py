@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from distfa.core import rules
-from distfa.core.model import Shape
-from distfa.core.probe import TALLY_NUMBERS
-from distfa.core.recipe import Recipe
+from distfa.core.base.model import Shape
+from distfa.core.base.recipe import Recipe
+from distfa.core.books.probe import TALLY_NUMBERS
 
 
 class Kind(Enum):

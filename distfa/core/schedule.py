@@ -29,8 +29,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from distfa.core import rules
-from distfa.core.order import Batch
-from distfa.core.recipe import Recipe
+from distfa.core.base.order import Batch
+from distfa.core.base.recipe import Recipe
 
 
 class Forward(NamedTuple):

@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distfa.core import order, schedule
-from distfa.core.books import Books, Entry
+from distfa.core import schedule
+from distfa.core.base import order
+from distfa.core.base.recipe import Recipe
+from distfa.core.base.samples import Split
+from distfa.core.books.joining import Books, Entry
+from distfa.core.books.ledger import LedgerRecord
+from distfa.core.books.records import Cut, Record
 from distfa.core.layer import Layer
-from distfa.core.ledger import LedgerRecord
-from distfa.core.recipe import Recipe
-from distfa.core.records import Cut, Record
 from distfa.core.routes import Direction, Kind, Link
-from distfa.core.samples import Split
 from distfa.core.steps import Score, Share, Steps
 
 Carry = Callable[[Tensor], Tensor]

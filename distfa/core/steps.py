@@ -17,18 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distfa.core.base.finite import require_finite, require_finite_loss
+from distfa.core.base.losses import Scored
+from distfa.core.base.order import Batch
+from distfa.core.base.recipe import Recipe
+from distfa.core.base.samples import Inputs, Targets
 from distfa.core.blame import of_its_layer
-from distfa.core.books import Entry
-from distfa.core.digest import Digest, digest
-from distfa.core.finite import require_finite, require_finite_loss
+from distfa.core.books.digest import Digest, digest
+from distfa.core.books.joining import Entry
+from distfa.core.books.probe import LayerProbe, Sums
+from distfa.core.books.records import AuditRecord, EvalRecord, RenewalRecord, StepRecord
 from distfa.core.layer import Layer, Part
-from distfa.core.losses import Scored
-from distfa.core.order import Batch
-from distfa.core.probe import LayerProbe, Sums
-from distfa.core.recipe import Recipe
-from distfa.core.records import AuditRecord, EvalRecord, RenewalRecord, StepRecord
 from distfa.core.routes import Direction, Kind, Link, links
-from distfa.core.samples import Inputs, Targets
 from distfa.core.schedule import renewal_lag
 from distfa.errors import LayerError
 

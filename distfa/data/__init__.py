@@ -17,7 +17,7 @@ from distfa.data.mnist import load_mnist
 from distfa.data.request import Request
 from distfa.data.stdlib import load_stdlib
 from distfa.errors import DataError
-from distfa.words import not_among
+from distfa.text.words import not_among
 
 __all__ = ["NAMES", "Dataset", "from_arrays", "load", "validate"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from distfa.errors import UsageError
-from distfa.experiment import run_dir as run_dirs
-from distfa.experiment.spec import RunSpec, flat, load
+from distfa.run.disk import run_dir as run_dirs
+from distfa.settings import RunSpec, flat, load
 
 _HERE = ("run_dir", "launch", "ray.address")
 """What may differ without being carried over: each attempt has its own."""

@@ -9,11 +9,11 @@ import jinja2
 import yaml
 
 from distfa.errors import UsageError
-from distfa.experiment.spec import RunSpec
 from distfa.files import write_whole
-from distfa.redact import redacted
+from distfa.settings import RunSpec
+from distfa.text.redact import redacted
+from distfa.text.words import not_among
 from distfa.version import __version__
-from distfa.words import not_among
 
 SPEC = "spec.yaml"
 FILES = {

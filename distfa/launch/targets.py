@@ -12,7 +12,7 @@ from distfa.errors import ClusterError, Interrupted, UsageError
 from distfa.launch import tools
 from distfa.launch.token import require_token
 from distfa.launch.tools import Command
-from distfa.runtime.launch_config import LaunchConfig
+from distfa.settings.launch import LaunchConfig
 
 NAMES = ("local", "docker", "kuberay", "slurm", "ray-up")
 """Beside them: a Ray cluster's address, and its dashboard's."""

@@ -14,7 +14,7 @@ from distfa.models.dense import ResidualMLPBlock, mlp, residual_mlp
 from distfa.models.images import ResidualBlock, convnet, lenet, resnet20
 from distfa.models.sequences import CausalAttention, TokenEmbedding, TransformerBlock, transformer
 from distfa.models.user import load
-from distfa.words import hint
+from distfa.text.words import hint
 
 __all__ = [
     "MODELS",

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from distfa.errors import ModelError, SpecError
-from distfa.words import hint
+from distfa.text.words import hint
 
 
 def load(path: str) -> nn.Module:

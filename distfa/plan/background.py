@@ -12,14 +12,14 @@ from typing import NoReturn
 
 import torch
 
-from distfa.bench.machine import cores
-from distfa.bench.subprocesses import command
-from distfa.core.activations import Activation
+from distfa.core.base.activations import Activation
+from distfa.core.base.model import mlp
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.recipe import Recipe
 from distfa.core.layer import Layer
-from distfa.core.model import mlp
-from distfa.core.optim import OptimizerConfig
-from distfa.core.recipe import Recipe
 from distfa.errors import PlanError
+from distfa.measuring.machine import cores
+from distfa.measuring.subprocesses import command
 
 
 def layers_at_once(layers: int) -> int:

@@ -9,12 +9,12 @@ from functools import cached_property, partial
 
 from torch import nn
 
-from distfa.bench import arithmetic, counted
-from distfa.bench.arithmetic import Effort, LayerWork
-from distfa.bench.layer_memory import training_links
 from distfa.core import rules
-from distfa.core.recipe import Recipe
+from distfa.core.base.recipe import Recipe
 from distfa.core.rules.base import Rule
+from distfa.costs import arithmetic, counted
+from distfa.costs.arithmetic import Effort, LayerWork
+from distfa.costs.layer_memory import training_links
 from distfa.errors import PlanError
 from distfa.plan import layer_schedule
 from distfa.plan.calibration import Calibration, MessageCost, Speed

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from distfa.bench.machine import cores
 from distfa.errors import PlanError
+from distfa.measuring.machine import cores
 from distfa.plan import cluster as clusters
 from distfa.plan import measure, short_run
 from distfa.plan.background import layers_at_once

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from distfa.bench.arithmetic import Effort, Product
+from distfa.costs.arithmetic import Effort, Product
 from distfa.errors import PlanError
 from distfa.files import write_whole
 from distfa.plan.cluster import NodeGroup

@@ -11,12 +11,12 @@ from itertools import count
 import numpy as np
 
 from distfa.core import schedule
-from distfa.core.order import Batch
-from distfa.core.recipe import Recipe
+from distfa.core.base.order import Batch
+from distfa.core.base.recipe import Recipe
 
 
 def rows(recipe: Recipe) -> tuple[int, ...]:
-    """Rows of every micro-batch of a step, as ``distfa.core.order`` splits it."""
+    """Rows of every micro-batch of a step, as ``distfa.core.base.order`` splits it."""
     parts = min(recipe.micro_batches, recipe.batch_size)
     return tuple(recipe.batch_size // parts + (m < recipe.batch_size % parts) for m in range(parts))
 

@@ -16,17 +16,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from distfa.bench import arithmetic, counted
-from distfa.bench.arithmetic import Product
-from distfa.bench.machine import bare_layer_bytes
 from distfa.codecs import CODECS, resolve
-from distfa.core import optim, rules
-from distfa.core.activations import Activation
-from distfa.core.draw import Purpose, matrix
+from distfa.core import rules
+from distfa.core.base import optim
+from distfa.core.base.activations import Activation
+from distfa.core.base.draw import Purpose, matrix
+from distfa.core.base.model import mlp
+from distfa.core.base.recipe import FeedbackConfig, Recipe
+from distfa.core.base.threads import one_thread
 from distfa.core.layer import Layer
-from distfa.core.model import mlp
-from distfa.core.recipe import FeedbackConfig, Recipe
-from distfa.core.threads import one_thread
+from distfa.costs import arithmetic, counted
+from distfa.costs.arithmetic import Product
+from distfa.measuring.machine import bare_layer_bytes
 from distfa.plan.background import layers_at_once, layers_at_work
 from distfa.plan.calibration import Calibration, CodecCost, MessageCost, Speed
 from distfa.plan.cluster import NodeGroup

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from distfa.bench import counted
-from distfa.bench.arithmetic import Effort, LayerWork
 from distfa.core import rules
-from distfa.core.recipe import FeedbackConfig
+from distfa.core.base.recipe import FeedbackConfig
+from distfa.costs import counted
+from distfa.costs.arithmetic import Effort, LayerWork
 from distfa.plan import build
 from distfa.plan.build import Setting
 from distfa.plan.calibration import MessageCost

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from distfa.bench.layer_memory import LayerMemory, memory_by_layer, training_links
 from distfa.codecs import LOSSLESS
-from distfa.core.recipe import FeedbackConfig
+from distfa.core.base.recipe import FeedbackConfig
 from distfa.core.routes import Direction, links
 from distfa.core.rules import BASELINE
+from distfa.costs.layer_memory import LayerMemory, memory_by_layer, training_links
 from distfa.plan import build as ours
 from distfa.plan import layer_schedule
 from distfa.plan import pipeline as torch_pipeline

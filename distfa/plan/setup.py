@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from distfa.bench import random_data
-from distfa.bench.task import Task, read
 from distfa.codecs.choice import AUTO
-from distfa.core.activations import Activation
-from distfa.core.model import Network, mlp
+from distfa.core.base.activations import Activation
+from distfa.core.base.model import Network, mlp
 from distfa.errors import PlanError
-from distfa.experiment.spec import MLP, RunSpec
-from distfa.experiment.subject import subject_for
+from distfa.intake.subject import subject_for
+from distfa.measuring import random_data
+from distfa.measuring.task import Task, read
 from distfa.plan.build import Setting
 from distfa.plan.calibration import Calibration
 from distfa.plan.cluster import Cluster, place
 from distfa.runtime.job import Job, RawInputs, RawTargets
-from distfa.words import hint
+from distfa.settings import MLP, RunSpec
+from distfa.text.words import hint
 
 
 class Planned:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from distfa.bench import ray_run
-from distfa.core.model import Network
-from distfa.experiment.spec import RunSpec, parse
+from distfa.core.base.model import Network
+from distfa.measuring import ray_run
 from distfa.plan.setup import Planned
+from distfa.settings import RunSpec, parse
 
 _WARM_UP_SECONDS = 1.0
 _LEAST_WARM_UP_STEPS = 5

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from distfa.core.books import Entry
-from distfa.core.records import Cut
+from distfa.core.books.joining import Entry
+from distfa.core.books.records import Cut
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from distfa.core.books import Books
-from distfa.core.records import Record, StepRecord
+from distfa.core.books.joining import Books
+from distfa.core.books.records import Record, StepRecord
 from distfa.errors import DeadlineExceeded, DistfaError, LayerError, LayerLost, PeerLost
 from distfa.runtime.barrier import Barrier
 from distfa.runtime.worker import Snapshot, Status

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distfa.codecs import LOSSLESS, Codec, resolve
-from distfa.core import order
-from distfa.core.recipe import Recipe
+from distfa.core.base import order
+from distfa.core.base.recipe import Recipe
+from distfa.core.base.samples import Inputs, Targets
 from distfa.core.routes import Direction, Kind, Link
-from distfa.core.samples import Inputs, Targets
 from distfa.transport.base import WireConfig
 from distfa.transport.port import Traffic
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt
 
 from distfa.errors import ClusterError, SpecError
-from distfa.words import human_bytes
+from distfa.text.words import human_bytes
 
 Bundle = dict[str, float]
 _LEAST = 1e-4  # Ray counts resources in ten-thousandths

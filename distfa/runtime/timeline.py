@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distfa.core.records import Span, TimelineRecord
+from distfa.core.books.records import Span, TimelineRecord
 from distfa.core.schedule import Operation
 from distfa.transport.port import Waiting
 

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from distfa.codecs import LOSSLESS, carry, resolve
-from distfa.core import order, schedule
+from distfa.core import schedule
+from distfa.core.base import order
+from distfa.core.base.kernels import the_same_every_time
 from distfa.core.blame import of_layer
-from distfa.core.books import Entry
-from distfa.core.kernels import the_same_every_time
+from distfa.core.books.joining import Entry
 from distfa.core.layer import Layer
 from distfa.core.routes import Direction, Kind, Link, links
 from distfa.core.steps import Score, Share, Steps

@@ -2,7 +2,7 @@
 
 from distfa import data
 from distfa.bench import ledger
-from distfa.experiment.spec import parse
+from distfa.settings import parse
 
 DIGITS = data.load("digits")
 

@@ -13,11 +13,11 @@ from distfa.bench.codecs import measure
 from distfa.bench.figures import figures
 from distfa.bench.outcome import Outcome
 from distfa.bench.page import render
-from distfa.bench.task import Task
 from distfa.cli import app
 from distfa.errors import BenchError, SpecError
-from distfa.experiment.spec import parse
+from distfa.measuring.task import Task
 from distfa.runtime.coordinator import boundary_bytes
+from distfa.settings import parse
 
 TINY = {"model": {"hidden": [12, 9]}, "epochs": 2, "data": {"name": "digits", "limit": 200}, "ledger": {"every": 0}}
 TINY |= {"probe": {"every": 0}, "batch_size": 32}  # the last batch of an epoch has 8 rows

@@ -4,8 +4,8 @@ from itertools import count
 from types import SimpleNamespace
 
 from distfa.bench.rounds import Configuration, Rounds
-from distfa.bench.steady_state import Steady
 from distfa.errors import BenchError
+from distfa.measuring.steady_state import Steady
 
 
 def configuration(family, micro_batches, rates):

@@ -5,11 +5,11 @@ import pytest
 from torch import nn
 
 from distfa.bench import variants
-from distfa.bench.accuracy_curve import MeteredRun
 from distfa.bench.rules import measure
 from distfa.core.rules import RULES
 from distfa.errors import BenchError, SpecError
-from distfa.experiment.spec import parse
+from distfa.lab.links.accuracy_curve import MeteredRun
+from distfa.settings import parse
 
 TINY = {"model": {"hidden": [12, 8]}, "epochs": 2, "data": {"name": "digits", "limit": 200}, "engine": "serial"}
 TINY |= {"ledger": {"every": 5}, "probe": {"every": 5}}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from distfa.bench import torch_engines
-from distfa.bench.subprocesses import launch
-from distfa.bench.task import Task
 from distfa.bench.torch_engines import Pipeline
-from distfa.core.records import StepRecord
+from distfa.core.books.records import StepRecord
 from distfa.core.serial import SerialTrainer
 from distfa.errors import BenchError
-from distfa.experiment.spec import parse
+from distfa.measuring.subprocesses import launch
+from distfa.measuring.task import Task
+from distfa.settings import parse
 
 SECONDS = 60
 

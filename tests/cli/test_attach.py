@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, distfa, here
 
-from distfa.runtime import reach
+from distfa.runtime.ray import reach
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 

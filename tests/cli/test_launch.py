@@ -10,9 +10,9 @@ import pytest
 import yaml
 from commands import command, distfa, here
 
-from distfa.experiment.spec import parse
 from distfa.launch import render
 from distfa.launch.token import require_token
+from distfa.settings import parse
 
 
 @pytest.fixture

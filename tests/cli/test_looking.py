@@ -8,7 +8,7 @@ import pytest
 import yaml
 from commands import here
 
-from distfa.core.recipe import FeedbackConfig
+from distfa.core.base.recipe import FeedbackConfig
 from distfa.core.rules import RULES
 
 

@@ -9,7 +9,7 @@ from runs import blobs
 from torch import nn
 
 import distfa
-from distfa.experiment.driver import locked
+from distfa.run.disk.driver import locked
 
 TINY = ("--engine", "serial", "--set", "data.limit=200", "--set", "checkpoint.every=4", "--set", "checkpoint.seconds=0")
 

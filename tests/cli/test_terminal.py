@@ -12,18 +12,18 @@ from commands import here
 from rich.console import Console
 
 from distfa import data
+from distfa.api.evaluate import evaluate_run
 from distfa.bench.outcome import Outcome
 from distfa.cli import bench
 from distfa.cli.result import _bytes_table
 from distfa.errors import SpecError
-from distfa.experiment.evaluate import evaluate_run
-from distfa.experiment.lines import folded
-from distfa.experiment.progress import Phases, ProgressBar, counting
-from distfa.experiment.result import Result
-from distfa.experiment.run import run
-from distfa.experiment.spec import parse, parse_change
-from distfa.experiment.subject import subject_for
+from distfa.intake.subject import subject_for
+from distfa.run.progress import Phases, ProgressBar, counting
+from distfa.run.result import Result
+from distfa.run.run import run
 from distfa.runtime.phases import LOG, awaited, begins, goes_on
+from distfa.settings import parse, parse_change
+from distfa.text.lines import folded
 
 
 @pytest.mark.parametrize("width", [80, 200])

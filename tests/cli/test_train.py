@@ -17,7 +17,7 @@ from commands import TINY, command, distfa, here
 from safetensors.torch import load_file
 from torch import nn
 
-from distfa.experiment.trainer import Trainer
+from distfa.api.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

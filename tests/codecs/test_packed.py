@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from runs import ThreadRun, assert_same_bits, recipe, run_serial
 
 from distfa.codecs import CODECS
-from distfa.core.ledger import LedgerRecord, verdict
-from distfa.core.records import EvalRecord, StepRecord
+from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.records import EvalRecord, StepRecord
 from distfa.core.rules import RULES
 from distfa.runtime.coordinator import boundary_bytes
 

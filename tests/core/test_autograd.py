@@ -6,11 +6,11 @@ import torch
 from runs import SIZES, raw, recipe, run_serial
 from torch import nn
 
-from distfa.core import order
-from distfa.core.activations import NAMES
+from distfa.core.base import order
+from distfa.core.base.activations import NAMES
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.books.records import StepRecord
 from distfa.core.layer import Layer
-from distfa.core.optim import OptimizerConfig
-from distfa.core.records import StepRecord
 
 F64 = torch.float64
 

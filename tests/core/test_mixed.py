@@ -5,11 +5,11 @@ import pytest
 import torch
 from runs import raw, recipe, run_serial
 
-from distfa.core import order
+from distfa.core.base import order
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.books.ledger import LedgerRecord
+from distfa.core.books.records import StepRecord
 from distfa.core.layer import Layer
-from distfa.core.ledger import LedgerRecord
-from distfa.core.optim import OptimizerConfig
-from distfa.core.records import StepRecord
 from distfa.core.rules import RULES
 
 CPU = torch.device("cpu")

@@ -9,10 +9,10 @@ from runs import run_serial
 from torch import nn
 from zoo import NETWORKS, made, prepared
 
-from distfa.core import order
-from distfa.core.module_block import ModuleBlock, signs_of
-from distfa.core.optim import OptimizerConfig
-from distfa.core.recipe import RenewConfig
+from distfa.core.base import order
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.recipe import RenewConfig
+from distfa.core.modules.module_block import ModuleBlock, signs_of
 from distfa.core.rules import build
 
 F64 = torch.float64

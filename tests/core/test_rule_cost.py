@@ -20,8 +20,8 @@ CASES = [{"rule": rule} for rule in RULES] + [
     {"rule": "dkp", "fanout": 2},
 ]
 DEFAULTS = {  # of specs and options
-    ("core/recipe.py", "dfa"),
-    ("experiment/spec/schema.py", "dfa"),
+    ("core/base/recipe.py", "dfa"),
+    ("settings/schema.py", "dfa"),
     ("cli/bench_books.py", "dfa,fa"),
     ("cli/bench_codecs.py", "bp,fa,dfa"),
     ("cli/bench_comm.py", "fa,dfa"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from needs import needs
 
-from distfa.bench.namespaces import Nodes, obstacle
+from distfa.lab.links.namespaces import Nodes, obstacle
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [

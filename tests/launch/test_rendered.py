@@ -14,8 +14,8 @@ import pytest
 import ray
 import yaml
 
+from distfa import settings as specs
 from distfa.errors import UsageError
-from distfa.experiment import spec as specs
 from distfa.launch import render
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import pytest
 from needs import needs
 from slurm_nodes import SlurmNodes, why_not
 
-from distfa.experiment import spec as specs
+from distfa import settings as specs
 from distfa.launch import render
 
 pytestmark = [

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from runs import grouped
 
-from distfa.core.activations import Activation
-from distfa.core.model import mlp
-from distfa.core.optim import OptimizerConfig
-from distfa.core.recipe import Recipe
+from distfa.core.base.activations import Activation
+from distfa.core.base.model import mlp
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.recipe import Recipe
 from distfa.plan import cluster as clusters
 from distfa.plan.build import Setting
 from distfa.plan.calibration import Calibration, CodecCost, MessageCost

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from distfa.bench.arithmetic import Effort, Product
+from distfa.costs.arithmetic import Effort, Product
 from distfa.errors import PlanError
 from distfa.plan.calibration import Calibration, Speed
 from distfa.plan.cluster import EXAMPLE, load, parse, place

@@ -5,7 +5,7 @@ import pytest
 import torch
 from plans import setting
 
-from distfa.experiment import spec as specs
+from distfa import settings as specs
 from distfa.plan import calibrate, measure, short_run
 from distfa.plan.background import layers_at_work
 from distfa.plan.calibration import Calibration

@@ -5,10 +5,10 @@ import torch
 from runs import ThreadRun, assert_same_bits, recipe, run_serial
 from zoo import made
 
-from distfa.core.ledger import LedgerRecord, verdict
+from distfa.core.books.ledger import LedgerRecord, verdict
 from distfa.errors import SpecError
-from distfa.experiment.spec import parse
 from distfa.runtime.coordinator import boundary_bytes
+from distfa.settings import parse
 
 F64 = torch.float64
 

@@ -7,11 +7,11 @@ import torch
 from runs import recipe, run_serial, run_threads
 from zoo import made
 
+from distfa.core.books.probe import ProbeRecord
 from distfa.core.ends import Ends
-from distfa.core.probe import ProbeRecord
 from distfa.core.rules import RULES
 from distfa.core.serial import SerialTrainer
-from distfa.experiment.collapse import Watcher
+from distfa.run.collapse import Watcher
 
 
 def altered(records):

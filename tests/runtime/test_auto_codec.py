@@ -8,11 +8,11 @@ from distfa import data
 from distfa.codecs import CODECS, LOSSLESS, resolve
 from distfa.codecs.choice import AUTO, CANDIDATES, choose, timings
 from distfa.codecs.timing import Timing
-from distfa.experiment.run import run
-from distfa.experiment.spec import load, parse, parse_change
-from distfa.experiment.subject import subject_for
+from distfa.intake.subject import subject_for
+from distfa.run.run import run
 from distfa.runtime.auto_codec import settle
 from distfa.runtime.job import Job
+from distfa.settings import load, parse, parse_change
 
 SECONDS = dict(zip(CANDIDATES, (0, 2e-4, 6e-4, 5e-5, 2e-4, 5e-4, 2e-4, 5e-4), strict=True))
 

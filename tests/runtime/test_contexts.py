@@ -19,7 +19,7 @@ from torch import nn
 
 import distfa
 from distfa.errors import ClusterError
-from distfa.runtime.cluster import start_ray, stop_ray
+from distfa.runtime.ray.cluster import start_ray, stop_ray
 
 
 def train(folder, **changes):

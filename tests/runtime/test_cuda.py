@@ -8,11 +8,11 @@ from torch import nn
 from zoo import NETWORKS, made
 
 from distfa import codecs
-from distfa.core.kernels import the_same_every_time
-from distfa.core.ledger import LedgerRecord, verdict
-from distfa.core.recipe import RenewConfig
+from distfa.api.trainer import Trainer
+from distfa.core.base.kernels import the_same_every_time
+from distfa.core.base.recipe import RenewConfig
+from distfa.core.books.ledger import LedgerRecord, verdict
 from distfa.core.rules import RULES
-from distfa.experiment.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")
 CUDA = torch.device("cuda")

@@ -10,8 +10,8 @@ import pytest
 from commands import command
 
 from distfa.errors import ClusterError
-from distfa.runtime import ray_place
-from distfa.runtime.cluster import start_ray
+from distfa.runtime.ray import place as ray_place
+from distfa.runtime.ray.cluster import start_ray
 
 LIMIT_SECONDS = 60.0  # 10 s are promised, on a machine that does nothing else; Ray's own waits are longer than this
 UNSHARE = shutil.which("unshare")

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial, run_threads
 
-from distfa.core.activations import NAMES
-from distfa.core.optim import OptimizerConfig
-from distfa.core.recipe import FeedbackConfig
-from distfa.core.records import StepRecord
+from distfa.core.base.activations import NAMES
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.recipe import FeedbackConfig
+from distfa.core.books.records import StepRecord
 from distfa.core.routes import links
 from distfa.core.rules import RULES
 from distfa.transport.base import WireConfig

@@ -3,7 +3,7 @@
 from ray.util.metrics import Gauge
 from runs import ThreadRun, recipe
 
-from distfa.runtime.gauges import LayerGauges
+from distfa.runtime.ray.gauges import LayerGauges
 
 
 def test_every_gauge_takes_what_the_layer_says_of_itself(monkeypatch):

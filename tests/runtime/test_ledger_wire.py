@@ -9,10 +9,10 @@ from cases import pairwise
 from runs import ThreadRun, assert_same_bits, recipe, run_serial
 from test_failures import Meddler
 
-from distfa.core import digest
-from distfa.core.digest import DigestRecord
-from distfa.core.ledger import LedgerRecord, verdict
-from distfa.core.probe import ProbeRecord
+from distfa.core.books import digest
+from distfa.core.books.digest import DigestRecord
+from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.probe import ProbeRecord
 from distfa.core.rules import RULES
 from distfa.runtime.coordinator import boundary_bytes, bytes_apart
 from distfa.transport import serde

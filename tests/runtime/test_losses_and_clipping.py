@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from runs import assert_same_bits, raw, recipe, run_serial, run_threads
 
-from distfa.core.ledger import LedgerRecord
-from distfa.core.optim import OptimizerConfig
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.books.ledger import LedgerRecord
 from distfa.runtime.job import RawTargets
 
 CASES = {

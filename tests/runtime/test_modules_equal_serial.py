@@ -5,8 +5,8 @@ import torch
 from runs import ThreadRun, assert_same_bits, run_serial
 from zoo import NETWORKS, made
 
-from distfa.core.digest import DigestRecord
-from distfa.core.ledger import LedgerRecord, verdict
+from distfa.core.books.digest import DigestRecord
+from distfa.core.books.ledger import LedgerRecord, verdict
 from distfa.core.rules import RULES
 
 SCHEDULES = (("sync", 1), ("sync", 4), ("async", 8))

@@ -9,10 +9,10 @@ from test_ledger_wire import altering
 from torch import nn
 from zoo import NETWORKS, made, prepared
 
-from distfa.core.digest import DigestRecord
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.books.digest import DigestRecord
+from distfa.core.books.ledger import LedgerRecord, verdict
 from distfa.core.layer import Layer
-from distfa.core.ledger import LedgerRecord, verdict
-from distfa.core.optim import OptimizerConfig
 from distfa.core.rules import RULES
 from distfa.core.rules.fa import FeedbackAlignment
 from distfa.transport.message import Kind

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from runs import ThreadRun, recipe, run_serial
 
-from distfa.core.ledger import Half
-from distfa.core.records import StepRecord
+from distfa.core.books.ledger import Half
+from distfa.core.books.records import StepRecord
 from distfa.errors import LayerError
 from distfa.runtime.worker import LayerWorker
 from distfa.transport import serde

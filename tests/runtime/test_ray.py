@@ -18,9 +18,9 @@ from runs import assert_same_bits, blobs, recipe
 from distfa.core.rules import RULES
 from distfa.data import from_arrays
 from distfa.errors import ClusterError, LayerLost, TransportError
-from distfa.experiment.run import run
-from distfa.experiment.spec import parse
-from distfa.runtime.cluster import start_ray, stop_ray
+from distfa.run.run import run
+from distfa.runtime.ray.cluster import start_ray, stop_ray
+from distfa.settings import parse
 
 ROWS = 75
 

@@ -7,7 +7,7 @@ from ray import exceptions
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
 from distfa.errors import ClusterError, LayerLost, NonFiniteError
-from distfa.runtime.ray_errors import TABLE, in_our_terms, told, translate
+from distfa.runtime.ray.errors import TABLE, in_our_terms, told, translate
 
 KINDS = {
     name: kind

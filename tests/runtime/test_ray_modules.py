@@ -10,13 +10,13 @@ from runs import assert_same_bits
 from torch import nn
 from zoo import NETWORKS
 
+from distfa.api.trainer import Trainer
+from distfa.core.modules.split import split
 from distfa.core.rules import RULES
-from distfa.core.split import split
 from distfa.data import from_arrays
-from distfa.experiment.run import run
-from distfa.experiment.spec import parse
-from distfa.experiment.trainer import Trainer
-from distfa.runtime.cluster import start_ray, stop_ray
+from distfa.run.run import run
+from distfa.runtime.ray.cluster import start_ray, stop_ray
+from distfa.settings import parse
 
 ROWS, TEST = 22, 6
 HOW = {"sync": ("sync", 1), "parts": ("sync", 4), "async": ("async", 8)}

@@ -17,8 +17,8 @@ import pytest
 from commands import command, distfa, here
 
 from distfa.errors import ClusterError
-from distfa.runtime import ray_place
-from distfa.runtime.ray_place import require_place, store_directory
+from distfa.runtime.ray import place as ray_place
+from distfa.runtime.ray.place import require_place, store_directory
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])

@@ -3,7 +3,7 @@
 import pytest
 
 from distfa.errors import ClusterError
-from distfa.runtime import cluster
+from distfa.runtime.ray import cluster
 
 LATE = Exception("The current node timed out during startup. This could happen because some of the raylet failed")
 

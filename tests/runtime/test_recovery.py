@@ -9,16 +9,16 @@ import ray
 from runs import assert_same_bits
 
 from distfa import data
+from distfa.api.callbacks import BestWeights
+from distfa.api.caller import Caller
+from distfa.api.history import History
 from distfa.errors import LayerLost
-from distfa.experiment.callbacks import BestWeights
-from distfa.experiment.caller import Caller
-from distfa.experiment.history import History
-from distfa.experiment.run import run
-from distfa.experiment.run_dir import read_about
-from distfa.experiment.spec import parse
-from distfa.experiment.subject import subject_for
-from distfa.runtime.actors import RayRun
+from distfa.intake.subject import subject_for
+from distfa.run.disk.run_dir import read_about
+from distfa.run.run import run
 from distfa.runtime.faults import Fault, Planned
+from distfa.runtime.ray.actors import RayRun
+from distfa.settings import parse
 
 
 @pytest.fixture(scope="module")

@@ -14,18 +14,18 @@ from torch import nn
 from torch.func import jacrev
 from zoo import NETWORKS, made, prepared
 
-from distfa.core import order
-from distfa.core.digest import DigestRecord
+from distfa.core.base import order
+from distfa.core.base.recipe import RenewConfig
+from distfa.core.books.digest import DigestRecord
+from distfa.core.books.ledger import LedgerRecord
+from distfa.core.books.probe import LayerProbe, ProbeRecord
+from distfa.core.books.records import RenewalRecord
 from distfa.core.layer import Layer
-from distfa.core.ledger import LedgerRecord
-from distfa.core.probe import LayerProbe, ProbeRecord
-from distfa.core.recipe import RenewConfig
-from distfa.core.records import RenewalRecord
 from distfa.core.rules import RULES
 from distfa.errors import SpecError
-from distfa.experiment.checks import check_rule
-from distfa.experiment.spec import parse
+from distfa.intake.checks import check_rule
 from distfa.runtime.coordinator import boundary_bytes
+from distfa.settings import parse
 from distfa.transport.base import WireConfig
 from distfa.transport.message import Kind
 

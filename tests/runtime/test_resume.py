@@ -13,10 +13,10 @@ from cases import pairs, pairwise
 from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial
 from zoo import NETWORKS, made
 
-from distfa.core.optim import OptimizerConfig
-from distfa.core.records import TimelineRecord
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.samples import Split
+from distfa.core.books.records import TimelineRecord
 from distfa.core.rules import RULES
-from distfa.core.samples import Split
 from distfa.core.serial import SerialTrainer
 
 ADAM = OptimizerConfig(name="adam", lr=3e-3, weight_decay=1e-3, schedule="cosine")

@@ -43,15 +43,15 @@ def test_an_equal_copy_of_distfa_is_the_same_wherever_it_lies(tmp_path):
 def test_any_other_copy_is_refused_with_both_paths_and_never_imported(tmp_path, change):
     copy = tmp_path / "distfa"
     shutil.copytree(HERE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    file = copy / "core" / "optim.py"
+    file = copy / "core" / "base" / "optim.py"
     if change == "a byte":
         file.write_text(file.read_text() + "\n")
     elif change == "a file more":
-        (copy / "core" / "more.py").touch()
+        (copy / "core" / "base" / "more.py").touch()
     elif change == "a file less":
         file.unlink()
     elif change == "a name":
-        file.rename(copy / "core" / "optin.py")
+        file.rename(copy / "core" / "base" / "optin.py")
     else:
         shutil.rmtree(copy)
         copy.mkdir()

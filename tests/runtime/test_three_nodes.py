@@ -14,8 +14,8 @@ import torch
 from needs import needs
 from safetensors.torch import load_file
 
-from distfa.bench.namespaces import Nodes, obstacle
-from distfa.bench.ray_nodes import RayNodes
+from distfa.lab.links.namespaces import Nodes, obstacle
+from distfa.lab.links.ray_nodes import RayNodes
 
 pytestmark = needs("network namespaces", obstacle(), else_untested="the cluster of three nodes")
 RUN = [sys.executable, "-m", "distfa", "train"]

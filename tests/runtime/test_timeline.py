@@ -3,7 +3,8 @@
 import pytest
 from runs import ThreadRun, recipe
 
-from distfa.core import order, schedule
+from distfa.core import schedule
+from distfa.core.base import order
 
 
 @pytest.mark.parametrize(("epochs", "steps"), [(8, [20, 21, 22]), (2, [7, 8, 9])], ids=["long run", "short run"])

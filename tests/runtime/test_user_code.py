@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from distfa.runtime.user_code import sent_with_code
+from distfa.runtime.ray.user_code import sent_with_code
 
 
 def module_from(name, file, monkeypatch):

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 import pytest
 
 from distfa.errors import LayerLost
-from distfa.runtime import whereabouts
+from distfa.runtime.ray import whereabouts
 
 ONE, TWO, THREE = ("a1", "10.0.0.1"), ("b2", "10.0.0.2"), ("c3", "10.0.0.3")
 DEAF = {TWO}  # nodes that take questions and never answer

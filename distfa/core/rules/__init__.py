@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distfa.core.recipe import Recipe
+from distfa.core.base.recipe import Recipe
 from distfa.core.rules.base import DirectRule, HopRule, Rule
 from distfa.core.rules.bp import Backpropagation
 from distfa.core.rules.dfa import DirectFeedbackAlignment

@@ -4,7 +4,7 @@ A rule is pure functions, with explicit state at each end. The *origin* of a mes
 tensors by the name of the weight whose place they take on the way back. The layer that learns has the state
 ``teacher``: one matrix. The layers hold both, renew them, and train them where the rule says so.
 
-Shapes: delta_l as the layer's block starts its way back (``distfa.core.block``); a message (N, *shape(l));
+Shapes: delta_l as the layer's block starts its way back (``distfa.core.modules.block``); a message (N, *shape(l));
 s_l (N, *shape of h_l). A teacher has (numbers of a message, d_l). Where a sequence has an answer at every position, it
 is the same at each: (C, numbers of h_l at one position).
 """
@@ -20,10 +20,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from distfa.core.draw import Purpose, initial_weight, matrix
-from distfa.core.model import Shape
-from distfa.core.optim import OptimizerConfig
-from distfa.core.recipe import Recipe
+from distfa.core.base.draw import Purpose, initial_weight, matrix
+from distfa.core.base.model import Shape
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.recipe import Recipe
 from distfa.core.rules.cost import Cost
 
 Back = Callable[[Mapping[str, Tensor]], Tensor]

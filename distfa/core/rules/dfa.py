@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from distfa.core.model import Shape
+from distfa.core.base.model import Shape
 from distfa.core.rules.base import Back, DirectRule, factors
 from distfa.core.rules.cost import Cost
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from distfa.core.optim import Movable, OptimizerConfig, Rates
-from distfa.core.recipe import Recipe
+from distfa.core.base.optim import Movable, OptimizerConfig, Rates
+from distfa.core.base.recipe import Recipe
 from distfa.core.rules.cost import Cost
 from distfa.core.rules.dfa import DirectFeedbackAlignment
 

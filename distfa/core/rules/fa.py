@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from distfa.core.model import Shape
+from distfa.core.base.model import Shape
 from distfa.core.rules.base import Back, HopRule, factors
 from distfa.core.rules.cost import Cost
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from distfa.core.draw import Purpose, matrix
+from distfa.core.base.draw import Purpose, matrix
 from distfa.core.rules.base import HopRule
 from distfa.core.rules.cost import Cost
 

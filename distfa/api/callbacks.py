@@ -1,0 +1,250 @@
+"""What a user may do while a run goes on: look at it, keep weights, stop it.
+
+on_start         the layers are ready
+on_step          an update was made
+on_epoch         a pass over the training set has ended, and its evaluation, if there is one
+on_evaluation    the test set was evaluated
+on_checkpoint    all weights are available, between two steps: after every evaluation but the last, and
+                 every ``checkpoint.every`` steps
+on_end           the run has ended well; ``weights`` are the last ones
+
+What a callback must know to go on is in its ``state_dict``, which every checkpoint keeps. Where a run goes on, resumed
+or after a failure, ``load_state_dict`` gets it back. ``on_start`` comes before that, but only if the run is resumed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from distfa.api.history import COLUMNS, History
+from distfa.errors import SpecError
+from distfa.run.observing import Choice
+from distfa.text.words import counted, hint
+
+
+@dataclass(frozen=True, kw_only=True)
+class At:
+    """Where a run is.
+
+    Attributes:
+        step: Updates made so far.
+        steps: Updates that the run will make.
+        epoch: Counted from 1.
+        figures: ``train_loss``, ``train_accuracy``, ``test_loss``, ``test_accuracy``, those that are known; for the
+            training set over the epoch so far.
+        history: The epochs so far.
+        weights: Gives all parameters and buffers under the model's keys; only in ``on_checkpoint`` and ``on_end``.
+        stop: Ends the run at its next checkpoint; call it with the reason, in words.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    figures: Mapping[str, float | None]
+    history: History
+    weights: Callable[[], dict[str, Tensor]]
+    stop: Callable[[str], None]
+
+
+class Callback:
+    """Does nothing; subclass it and override the methods you need."""
+
+    def on_start(self, at: At) -> None:
+        """The layers are ready."""
+
+    def on_step(self, at: At) -> None:
+        """An update was made."""
+
+    def on_epoch(self, at: At) -> None:
+        """A pass over the training set has ended, with its evaluation."""
+
+    def on_evaluation(self, at: At) -> None:
+        """The test set was evaluated."""
+
+    def on_checkpoint(self, at: At) -> None:
+        """All weights are available now."""
+
+    def on_end(self, at: At) -> None:
+        """The run has ended well."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it must know to go on: numbers, text, tensors, arrays, and collections of these."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Know what ``state_dict`` gave at the checkpoint from which the run goes on; later steps will come again."""
+
+
+@dataclass(kw_only=True)
+class BestWeights(Callback):
+    """Keeps the weights of the best evaluation; the run ends with them, and ``fit`` puts them into the model.
+
+    Attributes:
+        monitor: A column of the history: ``test_loss``, ``test_accuracy``, ``train_loss``, ...
+        best: The best figure so far; one that is not a number is never the best.
+        step: The step after which it was reached.
+        weights: The weights after that step.
+    """
+
+    monitor: str = "test_loss"
+    best: float | None = None
+    step: int = 0
+    weights: dict[str, Tensor] | None = field(default=None, repr=False)
+    _row: dict[str, Any] = field(default_factory=dict, repr=False)
+    _wanted: int = field(default=-1, repr=False)
+    _knows: ClassVar[tuple[str, ...]] = ("best", "step", "weights", "_row", "_wanted")
+
+    def __post_init__(self) -> None:
+        self.monitor = column(self.monitor)
+
+    def on_start(self, at: At) -> None:
+        """Forget an earlier fit."""
+        self.best, self.step, self.weights, self._row, self._wanted = None, 0, None, {}, -1
+
+    def on_epoch(self, at: At) -> None:
+        """Note whether this epoch was the best, if it has the figure: not every epoch ends with an evaluation."""
+        row = at.history.rows[-1]
+        if row[self.monitor] is not None and better(row[self.monitor], self.best, self.monitor):
+            self.best, self._row, self._wanted = row[self.monitor], dict(row), at.step
+
+    def on_checkpoint(self, at: At) -> None:
+        """Take the weights."""
+        if at.step == self._wanted:
+            self._take(at)
+
+    def choose(self, at: At) -> Choice | None:
+        """The best weights, at the end of a run; None if it has had no figure."""
+        if at.step == self._wanted and self.step != at.step:
+            self._take(at)
+        if self.weights is None:
+            return None
+        figures = {name: self._row[name] for name in COLUMNS[3:]}
+        about = {"monitor": self.monitor, "figure": self.best, "step": self.step, "epoch": self._row["epoch"]}
+        return Choice(weights=self.weights, figures=figures, about=about)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but its settings."""
+        return {name: getattr(self, name) for name in self._knows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Know again the best figure and its weights."""
+        for name in self._knows:
+            setattr(self, name, state[name])
+
+    def require(self, columns: Collection[str]) -> None:
+        """Refuse to watch a figure that the run will not have.
+
+        Raises:
+            SpecError: It will not have it.
+        """
+        if self.monitor in columns:
+            return
+        why = (
+            "it has no test data"
+            if self.monitor.startswith("test") and "test_loss" not in columns
+            else "what it learns are quantities, which have no accuracy"
+        )
+        other = self.monitor.replace("test", "train") if "test_loss" not in columns else "test_loss"
+        other = other if other in columns else "train_loss"
+        raise SpecError(
+            f"{type(self).__name__} watches {self.monitor}, and the run does not have it: {why}; "
+            f"watch another: monitor={other!r}"
+        )
+
+    def _take(self, at: At) -> None:
+        self.step, self.weights = at.step, {name: value.clone() for name, value in at.weights().items()}
+
+
+@dataclass(kw_only=True)
+class EarlyStopping(BestWeights):
+    """Ends a run that no longer gets better, and gives the model its best weights.
+
+    Attributes:
+        patience: How many evaluations, or epochs for a figure of the training set, without a better figure end the run.
+        min_delta: How much better a figure must be to count as better.
+        restore_best: Whether the run ends with the best weights instead of the last ones.
+    """
+
+    patience: int = 3
+    min_delta: float = 0.0
+    restore_best: bool = True
+    _since: int = field(default=0, repr=False)
+    _mark: float | None = field(default=None, repr=False)
+    _knows: ClassVar[tuple[str, ...]] = (*BestWeights._knows, "_since", "_mark")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.patience < 1:
+            raise SpecError(f"patience is {self.patience}; it must be at least 1 evaluation")
+
+    def on_start(self, at: At) -> None:
+        """Begin to count."""
+        super().on_start(at)
+        self._since, self._mark = 0, None
+
+    def on_epoch(self, at: At) -> None:
+        """Count, and stop the run when patience is over."""
+        super().on_epoch(at)
+        figure = at.history.rows[-1][self.monitor]
+        if figure is None:
+            return
+        if better(figure, self._mark, self.monitor, by=self.min_delta):
+            self._mark, self._since = figure, 0
+            return
+        self._since += 1
+        if self._since >= self.patience:
+            what = counted(self._since, "epoch" if self.monitor.startswith("train") else "evaluation")
+            than = "a number" if self._mark is None else f"better than {self._mark:.4g}"
+            at.stop(f"{self.monitor} has not been {than} for {what}")
+
+    def choose(self, at: At) -> Choice | None:
+        """The best weights, if they are wanted."""
+        if self.restore_best:
+            return super().choose(at)
+        self.weights = None
+        return None
+
+
+def column(monitor: str) -> str:
+    """A column of the history, by its name or by another common one: ``val_loss`` is ``test_loss``.
+
+    Raises:
+        SpecError: There is no such column.
+    """
+    name = (
+        monitor.replace("val_", "test_").replace("valid_", "test_").removesuffix("uracy").replace("_acc", "_accuracy")
+    )
+    name = {"loss": "test_loss", "acc": "test_accuracy"}.get(name, name)
+    if name not in COLUMNS[3:]:
+        raise SpecError(f"monitor is {monitor!r}; it must be one of {', '.join(COLUMNS[3:])}{hint(name, COLUMNS[3:])}")
+    return name
+
+
+def better(a: float, b: float | None, name: str, *, by: float = 0.0) -> bool:
+    """Whether a is better than b: greater for accuracies, smaller for losses; a number is better than none."""
+    if math.isnan(a):
+        return False
+    if b is None or math.isnan(b):
+        return True
+    return a > b + by if name.endswith("accuracy") else a < b - by
+
+
+def require_callbacks(callbacks: Any) -> list[Callback]:
+    """The callbacks as a list, from one or several.
+
+    Raises:
+        SpecError: Something else was given.
+    """
+    several = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+    for given in several:
+        if not isinstance(given, Callback):
+            raise SpecError(
+                f"callbacks holds a {type(given).__name__}; it must hold distfa.Callback objects: "
+                "EarlyStopping(), not EarlyStopping"
+            )
+    return several

@@ -1,0 +1,76 @@
+"""How a run went, epoch by epoch: a table to read, plot and save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from distfa.data import Dataset
+from distfa.text.words import counted, hint
+
+COLUMNS = ("epoch", "step", "seconds", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+Row = dict[str, Any]
+
+
+class History:
+    """One row per epoch; a second ``fit`` adds to it.
+
+    Example:
+        >>> history["test_loss"]  # a list, one figure per epoch
+        >>> history.to_pandas().plot(x="epoch", y="test_accuracy")
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __getitem__(self, column: str) -> list[Any]:
+        if column not in COLUMNS:
+            raise KeyError(
+                f"{column!r} is not a column of the history; there are {', '.join(COLUMNS)}{hint(column, COLUMNS)}"
+            )
+        return [row.get(column) for row in self.rows]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that hold anything: a regression has no accuracy."""
+        return tuple(name for name in COLUMNS if any(row.get(name) is not None for row in self.rows))
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame (pandas must be installed)."""
+        import pandas
+
+        return pandas.DataFrame([{name: row.get(name) for name in self.columns} for row in self.rows])
+
+    def __str__(self) -> str:
+        cells = [list(self.columns), *([_cell(row.get(name)) for name in self.columns] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
+
+    def __repr__(self) -> str:
+        return f"History of {counted(len(self), 'epoch')}\n{self}" if self.rows else "History, empty"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{_cell(row.get(name))}</td>" for name in self.columns) + "</tr>" for row in self.rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def columns_of(dataset: Dataset, loss: str) -> tuple[str, ...]:
+    """The figures that a run on these data has."""
+    kinds = ("loss", "accuracy") if dataset.classification or loss == "bce" else ("loss",)
+    splits = ("train", "test") if len(dataset.test_x) else ("train",)
+    return tuple(f"{split}_{kind}" for split in splits for kind in kinds)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

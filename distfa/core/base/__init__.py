@@ -1,0 +1,1 @@
+"""What the mathematics is written in: networks, recipes, optimizers, draws, the order of samples."""

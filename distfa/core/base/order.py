@@ -1,0 +1,162 @@
+"""The order of the data: which rows are in each batch and micro-batch, from the seed alone or from a loader's batches.
+
+By this order the first layer reads inputs and the last one reads labels, each for itself. That is why labels never
+travel with activations.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distfa.core.base import optim
+from distfa.core.base.draw import Purpose, generator
+from distfa.core.base.recipe import Recipe
+
+_EVAL_ROWS = 1000  # rows of one evaluation message; fixed, so that every engine rounds in the same way
+_EVAL_NUMBERS = 8 * 2**20  # numbers in one evaluation message, where samples are large: 32 MiB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The rows of one step.
+
+    Attributes:
+        step: Counted from 0 over the whole run.
+        epoch: Counted from 0.
+        parts: Row numbers of each micro-batch, in order; no part is empty.
+        evaluate: Whether the test set is evaluated after this step.
+        probe: Whether gradient alignment is probed in this step.
+        cut: Whether the state of all layers can be kept after this step.
+        drains: Whether every backward of the step comes before any forward of the next: always under ``sync`` and in
+            the first ``sync_epochs``; else at the end of an epoch, before an evaluation, and at a cut.
+        lr: Learning rate of the step's update.
+        last: Whether it is the last step of the run.
+    """
+
+    step: int
+    epoch: int
+    parts: tuple[NDArray[np.int64], ...]
+    evaluate: bool
+    probe: bool
+    cut: bool
+    drains: bool
+    lr: float
+    last: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole batch."""
+        return sum(len(part) for part in self.parts)
+
+
+def steps(recipe: Recipe, samples: int) -> int:
+    """Steps of the whole run: all batches of all epochs, at most ``max_steps``."""
+    total = _ends(recipe, samples)[-1]
+    return total if recipe.max_steps is None else min(total, recipe.max_steps)
+
+
+def steps_per_epoch(recipe: Recipe, samples: int) -> int:
+    """ceil(samples / batch_size), where no loader makes the batches; the last batch of an epoch may be smaller."""
+    return -(-samples // recipe.batch_size)
+
+
+def epoch_ends(recipe: Recipe, samples: int) -> list[int]:
+    """The number of steps that have been made at the end of each epoch; the last one may be cut short."""
+    total, ends = steps(recipe, samples), _ends(recipe, samples)
+    return [*ends[: bisect_left(ends, total)], total]
+
+
+def _ends(recipe: Recipe, samples: int) -> Sequence[int]:
+    """The same, without ``max_steps``."""
+    if recipe.batches is None:
+        per_epoch = steps_per_epoch(recipe, samples)
+        return range(per_epoch, per_epoch * recipe.epochs + 1, per_epoch)
+    return list(accumulate(map(len, recipe.batches)))
+
+
+def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = None) -> Iterator[Batch]:
+    """Every batch of the run from step ``first`` on, in order: each epoch a permutation of all samples, or as given.
+
+    Args:
+        recipe: Gives seed, epochs, batch size and micro-batches.
+        samples: Rows of the training set.
+        first: The step to begin with.
+        stop: The step before which to end; None for the end of the run.
+
+    Raises:
+        ValueError: Under ``async`` the pipe is not empty before ``stop``, so that the rest could not be the same.
+    """
+    ends, total = _ends(recipe, samples), steps(recipe, samples)
+    epoch, parts = -1, list[NDArray[np.int64]]()
+    for step in range(first, total if stop is None else min(stop, total)):
+        if step == first or step == ends[epoch]:
+            epoch = bisect_right(ends, step)
+            parts = _epoch_batches(recipe, samples, epoch)
+        rows = parts[step - (ends[epoch - 1] if epoch else 0)]
+        ends_epoch, last = step == ends[epoch] - 1, step == total - 1
+        evaluate = last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0)
+        cut = bool(recipe.checkpoint_every) and (step + 1) % recipe.checkpoint_every == 0
+        cut = not last and (cut or (recipe.cut_at_epochs and ends_epoch))
+        small = len(rows) < min(recipe.micro_batches, recipe.batch_size)
+        drains = last or ends_epoch or cut or small or recipe.schedule == "sync" or epoch < recipe.sync_epochs
+        if stop is not None and step == stop - 1 and not drains:
+            raise ValueError(
+                f"step {stop} is within an epoch that runs asynchronously, where micro-batches of the step before are "
+                f"still under way; stop at the end of an epoch, as after step {ends[epoch]}, or at "
+                "a cut (checkpoint.every)"
+            )
+        yield Batch(
+            step=step,
+            epoch=epoch,
+            parts=tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))),
+            evaluate=evaluate,
+            probe=bool(recipe.probe_every) and step % recipe.probe_every == 0,
+            cut=cut,
+            drains=drains,
+            lr=optim.rate(recipe.optimizer, step, total),
+            last=last,
+        )
+
+
+def part_rows(recipe: Recipe, samples: int) -> set[int]:
+    """How many rows the micro-batches of the run have."""
+    if recipe.batches is None:
+        epoch = batches(recipe, samples, stop=min(steps_per_epoch(recipe, samples), steps(recipe, samples)))
+        return {len(part) for batch in epoch for part in batch.parts}
+    sizes = {rows for epoch in set(recipe.batches) for rows in epoch}
+    return {len(part) for rows in sizes for part in np.array_split(np.empty(rows), min(recipe.micro_batches, rows))}
+
+
+def _epoch_batches(recipe: Recipe, samples: int, epoch: int) -> list[NDArray[np.int64]]:
+    """The rows of every batch of an epoch; those of a loader go on over the epochs."""
+    if recipe.batches is not None:
+        begin = sum(sum(sizes) for sizes in recipe.batches[:epoch])
+        rows, sizes = np.arange(begin, begin + sum(recipe.batches[epoch])), recipe.batches[epoch]
+        return np.split(rows, np.cumsum(sizes)[:-1])
+    rows = np.arange(epoch * samples, (epoch + 1) * samples)
+    if recipe.order == "drawn":
+        rows = drawn(recipe.seed, samples, epoch)
+    return [rows[at : at + recipe.batch_size] for at in range(0, samples, recipe.batch_size)]
+
+
+def drawn(seed: int, samples: int, epoch: int) -> NDArray[np.int64]:
+    """The permutation of an epoch that the seed draws."""
+    return generator(seed, Purpose.ORDER, epoch).permutation(samples)
+
+
+def evaluation(recipe: Recipe, samples: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of each evaluation message, in order over the whole test set."""
+    rows = max(1, min(_EVAL_ROWS, _EVAL_NUMBERS // max(recipe.network.sizes)))
+    for start in range(0, samples, rows):
+        yield np.arange(start, min(start + rows, samples))
+
+
+def audit(recipe: Recipe, samples: int) -> NDArray[np.int64]:
+    """The training rows that go up the trained layers at the end."""
+    return np.arange(min(recipe.audit_rows, samples))

@@ -1,0 +1,91 @@
+"""What a layer holds in memory, in bytes, in closed form."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from distfa.core import schedule
+from distfa.core.base.recipe import Recipe
+from distfa.core.routes import links
+from distfa.costs.arithmetic import LayerWork, state_numbers
+from distfa.runtime.job import Job
+from distfa.transport.message import Direction, Link
+
+_EVERY_STEP = (Direction.UP, Direction.DOWN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMemory:
+    """Bytes of memory at one layer.
+
+    Attributes:
+        weights: W and b.
+        gradients: Their gradients, and that of a feedback matrix that is learned.
+        optimizer: Its state.
+        feedback: Feedback matrices at this end.
+        ledger: The feedback matrix that the books keep in float64.
+        kept: What the backwards of micro-batches in flight need from their forwards.
+        window: Messages that may wait at this layer's ends of its links.
+        process: Python, torch, Ray and gRPC.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    feedback: int
+    ledger: int
+    kept: int
+    window: int
+    process: int
+
+    @property
+    def total(self) -> int:
+        """The sum of all parts."""
+        return sum(asdict(self).values())
+
+
+def memory_by_layer(job: Job, works: Sequence[LayerWork], *, base: int) -> tuple[LayerMemory, ...]:
+    """The memory of every layer of a run, layer 1 first.
+
+    Args:
+        job: The run.
+        works: The work of its layers, layer 1 first.
+        base: Memory of a layer's process before it holds anything.
+    """
+    recipe = job.recipe
+    n = -(-recipe.batch_size // recipe.micro_batches)
+    waiting = Counter[int]()
+    for link in training_links(recipe):
+        size = job.codec(link.direction).max_payload_bytes(n, link.columns, recipe.signal_dtype)
+        waiting.update({link.sender: size, link.receiver: size})
+    return tuple(
+        _memory(job, work, kept=in_flight(recipe, layer) * work.kept(n), waiting_bytes=waiting[layer], base=base)
+        for layer, work in enumerate(works, start=1)
+    )
+
+
+def _memory(job: Job, work: LayerWork, *, kept: int, waiting_bytes: int, base: int) -> LayerMemory:
+    recipe, size, signal_size = job.recipe, job.recipe.dtype.itemsize, job.recipe.signal_dtype.itemsize
+    updated = work.trained + work.learned
+    return LayerMemory(
+        weights=work.parameters * size + (work.parameters + work.learned) * (signal_size if recipe.mixed else 0),
+        gradients=updated * size,
+        optimizer=state_numbers(recipe.optimizer) * updated * size,
+        feedback=work.feedback * signal_size,
+        ledger=work.books * 8 if recipe.ledger_every else 0,
+        kept=kept,
+        window=job.wire.window * waiting_bytes,
+        process=base,
+    )
+
+
+def in_flight(recipe: Recipe, layer: int) -> int:
+    """The most micro-batches that a layer keeps at once, from forward to backward."""
+    return min(schedule.ahead(recipe, layer) + 1, recipe.micro_batches, recipe.batch_size)
+
+
+def training_links(recipe: Recipe) -> tuple[Link, ...]:
+    """The links of a run that carry signals in every step."""
+    return tuple(link for link in links(replace(recipe, probe_every=0)) if link.direction in _EVERY_STEP)

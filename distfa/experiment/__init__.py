@@ -1,1 +1,0 @@
-"""Around a run: its spec, its directory, its engines, its result."""

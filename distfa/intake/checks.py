@@ -1,0 +1,153 @@
+"""Refuses what cannot work, before anything starts: checks data and rule against the network, and settings."""
+
+from __future__ import annotations
+
+import math
+
+from distfa.core import rules, schedule
+from distfa.core.base.model import Network
+from distfa.data import Dataset
+from distfa.errors import DataError, SpecError
+from distfa.intake.start import MOST_RENEWED, check_start
+from distfa.intake.subject import Subject
+from distfa.settings import RunSpec
+from distfa.text.words import human_bytes
+
+
+def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
+    """Refuse what cannot work, before anything starts.
+
+    Raises:
+        DataError: The data does not fit the network or the loss.
+        SpecError: A setting does not fit the others.
+    """
+    network = subject.network
+    check_data(spec, network, dataset)
+    check_rule(spec, network)
+    check_start(spec, network)
+    if not schedule.flows(spec.recipe(network)):
+        raise SpecError(
+            f"schedule is 'async' with rule {spec.rule!r}, whose errors go from layer to layer, but a step of "
+            f"{min(spec.micro_batches, spec.batch_size)} micro-batches cannot keep {len(network)} layers busy; set "
+            f"micro_batches to {len(network)} or more (and batch_size no less), or use schedule: sync, or rule: dfa "
+            "without feedback.fanout"
+        )
+    if spec.init == "given" and subject.model is None:
+        raise SpecError(
+            "init is 'given' but there is no model to take weights from; it is for distfa.Trainer(model, ...), the "
+            "command line knows 'aligned' and 'random'"
+        )
+
+
+def check_data(spec: RunSpec, network: Network, dataset: Dataset) -> None:
+    """Refuse data that do not fit the network or the loss.
+
+    Raises:
+        DataError: They do not fit the network.
+        SpecError: They do not fit the loss.
+    """
+    outputs, positions = network.outputs, network.positions
+    if dataset.features != network.sizes[0]:
+        raise DataError(
+            f"data set {dataset.name!r} has {dataset.features} features per sample, but the first layer takes "
+            f"{network.sizes[0]}"
+        )
+    if (dataset.tokens is not None) != network.tokens:
+        takes, has = ("tokens", "numbers") if network.tokens else ("numbers", "tokens")
+        raise DataError(f"the first layer takes {takes}, and data set {dataset.name!r} has {has}; make them the same")
+    if dataset.classification and math.prod(positions) != dataset.positions:
+        raise DataError(
+            f"the network gives an answer at {math.prod(positions)} positions of a sample, and data set "
+            f"{dataset.name!r} has {dataset.positions} labels for one; make them equal (classes are the last axis)"
+        )
+    if dataset.classification and dataset.outputs > outputs:
+        raise DataError(
+            f"data set {dataset.name!r} has labels up to {dataset.outputs - 1}, but the last layer has {outputs} "
+            f"outputs, for labels 0..{outputs - 1}; {_from_one(dataset, outputs)}give it at least {dataset.outputs}"
+        )
+    if not dataset.classification and spec.loss == "cross_entropy":
+        raise SpecError(
+            "loss is 'cross_entropy' but the targets are floats, not class labels; use loss: mse for quantities, bce "
+            "for several labels of 0 or 1, or for one-hot rows y.argmax(1)"
+        )
+    if spec.loss == "bce" and not dataset.classification:
+        _check_shares(dataset)
+    if spec.class_weights is not None and len(spec.class_weights) != outputs:
+        raise SpecError(
+            f"class_weights has {len(spec.class_weights)} numbers, and the last layer has {outputs} outputs; give one "
+            "number per class, in the order of the labels"
+        )
+    if not dataset.classification and (positions or dataset.outputs != outputs):
+        raise DataError(
+            f"targets have {dataset.outputs} columns, but the last layer has outputs of shape {network.shapes[-1]}; "
+            "make them equal"
+        )
+
+
+def _check_shares(dataset: Dataset) -> None:
+    for name, targets in (("train", dataset.train_y), ("test", dataset.test_y)):
+        if targets.size and not (targets.min() >= 0 and targets.max() <= 1):
+            wrong = targets[(targets < 0) | (targets > 1)][0]
+            raise DataError(
+                f"loss is 'bce' and the {name} targets hold {wrong:g}; they must be between 0 and 1. Use loss: mse for "
+                "quantities"
+            )
+
+
+def _from_one(dataset: Dataset, outputs: int) -> str:
+    """The likely cause if labels are 1..C."""
+    counts_from_one = dataset.outputs == outputs + 1 and int(dataset.train_y.min()) == 1
+    return "they begin at 1: subtract 1 from them, or " if counts_from_one else ""
+
+
+def check_rule(spec: RunSpec, network: Network) -> None:
+    """Refuse a rule that cannot teach the network.
+
+    Raises:
+        SpecError: The message names the layer and what to do.
+    """
+    rule = rules.RULES[spec.rule]
+    if spec.feedback.rank is not None and not network.seeded:
+        number = next(n for n in range(1, len(network) + 1) if not network[n].plain)
+        raise SpecError(
+            f"feedback.rank is {spec.feedback.rank}, for networks whose layers are one Linear each, and layer {number} "
+            "is not; leave it out"
+        )
+    if spec.feedback.active_only and not any(
+        network[boundary].rectified and rules.build(spec.recipe(network)).carries_teaching(boundary)
+        for boundary in network.boundaries
+    ):
+        raise SpecError(
+            "feedback.active_only is for layers that end in a ReLU, under a rule that sends their teaching signal "
+            f"(bp, usf, ...); rule {spec.rule!r} on this network has none; leave it out"
+        )
+    if spec.feedback.renew.on and network.outputs > MOST_RENEWED:
+        size = human_bytes(4 * network.outputs * max(network.sizes[1:-1], default=0))
+        raise SpecError(
+            f"feedback.renew sends a row for each of the {network.outputs:,} outputs down the layers, up to {size} "
+            f"across a boundary, and takes each back separately; it is for at most {MOST_RENEWED:,} "
+            "outputs. Leave it out; a rule whose direct feedback learns (distfa rules) sends nothing more for that"
+        )
+    if rule.is_direct:
+        places = network.positions
+        for boundary in network.boundaries:
+            if network.shapes[boundary][: len(places)] != places:
+                raise SpecError(
+                    f"rule {spec.rule!r} sends the error of each of {math.prod(places)} positions to the same position "
+                    f"of every layer, and layer {boundary} gives {network.shapes[boundary]}; use a rule that goes hop "
+                    "by hop"
+                )
+        return
+    for number in range(2, len(network) + 1):
+        if (unreached := network[number].unreached) and rule.stands_in:
+            raise SpecError(
+                f"rule {spec.rule!r} puts feedback in the place of every weight on the way back, and {unreached[0]!r} "
+                f"of layer {number} is not used as it is (its module makes another tensor of it); use bp or a direct "
+                "rule, or let the module use the weight itself"
+            )
+        if (others := network[number].transported) and rule.stands_in:
+            raise SpecError(
+                f"rule {spec.rule!r} puts feedback in the place of the weights of Linears, Convs and attentions on the "
+                f"way back, and {others[0]!r} of layer {number} is not one of those: its error would go back by the "
+                "parameter itself, as in bp; use bp or a direct rule"
+            )

@@ -1,0 +1,215 @@
+"""What a run trains: the model of the spec or of the user, split into layers and compared with them at the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distfa import models
+from distfa.core.base.activations import Activation
+from distfa.core.base.draw import evaluation_seed
+from distfa.core.base.dtypes import to_dtype
+from distfa.core.base.model import Network, mlp
+from distfa.core.base.recipe import Recipe
+from distfa.core.base.seeding import Seeding
+from distfa.core.books.records import AuditRecord
+from distfa.core.modules.admit import require_dtype, require_sequential
+from distfa.core.modules.attributes import copied, load_model
+from distfa.core.modules.split import group, layer_module, split
+from distfa.core.steps import AUDIT
+from distfa.data import Dataset
+from distfa.data.given_order import Ordered
+from distfa.data.stream import Rows
+from distfa.errors import LayerError, ModelError, SpecError
+from distfa.intake.from_python import require_from_spec
+from distfa.runtime.job import RawInputs, RawTargets
+from distfa.settings import GIVEN, MLP, RunSpec
+from distfa.text.words import counted
+
+_AUDIT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # room for round-off between one thread and several
+_MIXED_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is trained.
+
+    Attributes:
+        network: Its layers.
+        model: The module that the layers come from; None for a multi-layer perceptron that is drawn from the seed.
+    """
+
+    network: Network
+    model: nn.Sequential | None = None
+
+    @property
+    def modules(self) -> Mapping[int, nn.Sequential]:
+        """The modules of every layer, by its number."""
+        if self.model is None:
+            return {}
+        return dict(enumerate(self._parts(self.model), start=1))
+
+    @staticmethod
+    def _parts(model: nn.Module) -> list[nn.Sequential]:
+        """The modules of every layer of a model."""
+        return [layer_module(part) for part in group(require_sequential(model))]
+
+    def starts(self, init: str) -> Mapping[int, nn.Sequential]:
+        """The modules that the layers of a run start from; empty if they are drawn from the seed.
+
+        Args:
+            init: ``RunSpec.init``.
+        """
+        return {} if self.network.seeded and init != "given" else self.modules
+
+    def start_digest(self, spec: RunSpec) -> str | None:
+        """The digest of the weights that a module from Python starts from; None if the spec alone decides them."""
+        if self.model is None or spec.model.name != GIVEN or not self.starts(spec.init):
+            return None
+        found = hashlib.blake2b(digest_size=16)
+        for name, value in self.model.state_dict().items():
+            found.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return found.hexdigest()
+
+    def audit(self, recipe: Recipe, weights: Mapping[str, Tensor], inputs: Tensor, found: AuditRecord) -> None:
+        """Fail the run if the user's model with the trained weights does not give what the layers give.
+
+        Args:
+            recipe: The run's.
+            weights: The weights at the end of the run, by the model's keys.
+            inputs: The samples of the audit.
+            found: The outputs of the layers for these samples.
+
+        Raises:
+            LayerError: They differ by more than round-off.
+        """
+        if self.model is None:
+            return
+        own = in_dtype(copied(self.model, "the model"), recipe.dtype)
+        load_model(own, weights, strict=self.network.seeded is False)
+        outputs = inputs
+        for number, part in enumerate(self._parts(own.eval()), start=1):
+            seed = evaluation_seed(recipe.seed, number, AUDIT)
+            with Seeding(part).drawing_from(seed), torch.no_grad():
+                outputs = part(outputs)
+        outputs = outputs.flatten().double()
+        layers = torch.tensor(found.outputs, dtype=torch.float64)
+        scale = layers.abs().max().clamp_min(1.0)
+        tolerance = _MIXED_TOLERANCE if recipe.mixed else _AUDIT_TOLERANCE[recipe.dtype]
+        if not recipe.check_finite and not bool(torch.isfinite(layers).all()):
+            return  # the run went on with NaN or infinity, as it was told to, and those cannot be compared
+        if outputs.shape != layers.shape or not bool(((outputs - layers).abs() <= tolerance * scale).all()):
+            apart = (outputs - layers).abs().max().item() if outputs.shape == layers.shape else float("nan")
+            raise LayerError(
+                f"the model with the trained weights does not give what the layers of the run give: {apart:.3g} apart "
+                f"on {found.rows} samples, where round-off is below {tolerance * float(scale):.1g}. Its forward does "
+                "something that its modules, one after the other, do not do; the weights are not to be trusted for it"
+            )
+
+
+def network_for(spec: RunSpec, dataset: Dataset) -> Network:
+    """The layers of the spec's model for a data set."""
+    return subject_for(spec, dataset).network
+
+
+def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
+    """What the spec trains on a data set: the multi-layer perceptron, a ready network, or that of a user's function.
+
+    Raises:
+        SpecError: There is no model of that name, or the spec is of a run from Python.
+        ModelError: It cannot be split into layers.
+    """
+    if spec.model.name == MLP:
+        if spec.optimizer.groups is not None:
+            raise SpecError(
+                f"optimizer.groups names parameters of a model, and all of {MLP}'s are trained alike; leave it out, or "
+                "give a model of your own (model.name=package.module:function)"
+            )
+        slope = {"slope": spec.model.slope} if spec.model.activation == "leaky_relu" else {}
+        activation = Activation(name=spec.model.activation, **slope)
+        sizes = (dataset.features, *spec.model.hidden, dataset.outputs)
+        return Subject(network=mlp(sizes, activation=activation, bias=spec.model.bias))
+    require_from_spec(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        model = models.build(spec.model.name, dataset)
+    return subject_of(to_dtype(model, _dtype(spec)), spec, dataset)
+
+
+def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:
+    """A user's model on a data set.
+
+    Raises:
+        ModelError: It cannot be split into layers, or its numbers are not of the run's type.
+    """
+    with _only_the_optimizers(model, spec):
+        network = split(model, dataset.shape, tokens=dataset.tokens is not None)
+    if not isinstance(model, nn.Sequential):
+        raise ModelError("a model that was split is an nn.Sequential")
+    require_dtype(model, _dtype(spec))
+    return Subject(network=network, model=model)
+
+
+def in_dtype(model: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+    """The model with the numbers of every layer as that layer trains them, in the run's dtype."""
+    for part in group(model):
+        to_dtype(layer_module(part), dtype)
+    return model
+
+
+@contextmanager
+def _only_the_optimizers(model: nn.Module, spec: RunSpec) -> Iterator[None]:
+    """Let only parameters that the optimizer has require a gradient within the block, so that the others stay.
+
+    Raises:
+        SpecError: The optimizer has one that the model has not.
+    """
+    keys = {key for group in spec.optimizer.groups or () for key in group.parameters}
+    named = dict(model.named_parameters())
+    if strange := sorted(keys - named.keys()):
+        raise SpecError(f"optimizer.groups has the parameter {strange[0]!r}, which the model does not have")
+    left_out = [p for key, p in named.items() if p.requires_grad and key not in keys] if spec.optimizer.groups else []
+    for parameter in left_out:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in left_out:
+            parameter.requires_grad_(True)
+
+
+def _dtype(spec: RunSpec) -> torch.dtype:
+    return torch.float64 if spec.dtype == "float64" else torch.float32
+
+
+def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTargets]:
+    """The data set as layers read it, in the shape that the network takes, in the order of its loader."""
+    x: Any = dataset.train_x
+    y: Any = dataset.train_y
+    if dataset.order is not None:
+        x = x if isinstance(x, Rows) else Ordered(x, dataset.order)
+        y = Ordered(y, dataset.order)
+    inputs = RawInputs(
+        train=x,
+        test=dataset.test_x,
+        mean=dataset.mean,
+        std=dataset.std,
+        shape=network.shapes[0],
+        tokens=network.tokens,
+    )
+    return inputs, RawTargets(train=y, test=dataset.test_y)
+
+
+def in_words(spec: RunSpec, network: Network) -> str:
+    """What is trained: the sizes of plain layers, or the name of the model and its number of layers."""
+    if network.seeded:
+        return "-".join(map(str, network.sizes))
+    name = "your model" if spec.model.name == GIVEN else spec.model.name
+    return f"{name} in {counted(len(network), 'layer')}"

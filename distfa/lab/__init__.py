@@ -1,0 +1,1 @@
+"""Research tools: questions about feedback alignment, and measurements over shaped links."""

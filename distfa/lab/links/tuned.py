@@ -1,0 +1,103 @@
+"""Each rule with each codec at its best settings: rates and decays are tried over all seeds before the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from distfa.bench import variants
+from distfa.bench.pace import paced
+from distfa.lab.links import accuracy_curve
+from distfa.lab.links.accuracy_curve import Curve
+from distfa.settings import RunSpec, parse
+from distfa.text.words import human_bytes
+
+_DEADLINE_SECONDS = 3600.0  # seconds for one run
+Tuned = tuple[RunSpec, list[Curve]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The settings that are tried.
+
+    Attributes:
+        rates: Learning rates.
+        decays: Steps over which a cosine takes the rate to 0; a run has just as many steps.
+        seeds: Number of seeds for every setting, counting up from the spec's seed.
+    """
+
+    rates: tuple[float, ...] = ()
+    decays: tuple[int, ...] = ()
+    seeds: int = 1
+
+    @property
+    def candidates(self) -> int:
+        """How many settings are tried for each rule and codec; 0 if nothing is tuned."""
+        return len(self.rates) * len(self.decays)
+
+
+def tune(
+    specs: Sequence[RunSpec], search: Search, *, every: int, target: float, say: Callable[[str], None]
+) -> list[Tuned]:
+    """Every spec with its best settings, and its curves with these, one per seed.
+
+    Best is the fewest steps to the target of the median seed or, if that never reaches the target, the best accuracy.
+
+    Args:
+        specs: One per rule and codec.
+        search: The settings to try; without candidates each spec keeps its own settings.
+        every: Steps between evaluations.
+        target: Test accuracy, 0 to 1.
+        say: Called with the results.
+
+    Raises:
+        BenchError: A run failed.
+    """
+    found, say = [], paced(say, len(specs))
+    for spec in specs:
+        tried = [with_rate(spec, rate, steps) for rate in search.rates for steps in search.decays] or [spec]
+        seeds = range(spec.seed, spec.seed + search.seeds)
+        runs = [one.model_copy(update={"seed": seed}) for one in tried for seed in seeds]
+        curves = accuracy_curve.measure(runs, every=every, target=target, deadline_seconds=_DEADLINE_SECONDS)
+        each = [curves[first : first + search.seeds] for first in range(0, len(curves), search.seeds)]
+        chosen, mine = min(zip(tried, each, strict=True), key=lambda pair: _merit(median(pair[1])))
+        found.append((chosen, mine))
+        say(_came(chosen, mine, search))
+    return found
+
+
+def _came(spec: RunSpec, curves: Sequence[Curve], search: Search) -> str:
+    """The outcome of a configuration, in words."""
+    middle, words = median(curves), variants.name(spec)
+    words += f" with {spec.codec.activations}/{spec.codec.errors}: "
+    if search.candidates:
+        words += f"rate {spec.optimizer.lr:g}, decay over {spec.max_steps} steps, "
+    there = f"{middle.steps[-1]} steps, {human_bytes(middle.payload_bytes[-1])}"
+    return words + (there if middle.reached else f"not there, {max(middle.accuracy):.2%} at best")
+
+
+def with_rate(spec: RunSpec, rate: float, steps: int) -> RunSpec:
+    """The spec with a rate that a cosine takes to 0 over this many steps."""
+    told = spec.model_dump(mode="json")
+    told["optimizer"] |= {"lr": rate, "schedule": "cosine"}
+    return parse(told | {"max_steps": steps, "epochs": steps, "eval_every": steps})
+
+
+def median(curves: Sequence[Curve]) -> Curve:
+    """The middle curve by steps to the target; a curve that did not reach it comes last."""
+    ordered = sorted(curves, key=_merit)
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def spread(curves: Sequence[Curve]) -> str | None:
+    """The fewest and the most steps to the target over the seeds, in words; None for one seed."""
+    if len(curves) < 2:
+        return None
+    steps = [curve.steps[-1] for curve in curves if curve.reached]
+    missed = f", {len(curves) - len(steps)} of {len(curves)} not" if len(steps) < len(curves) else ""
+    return f"{min(steps)}-{max(steps)}{missed}" if steps else "none"
+
+
+def _merit(curve: Curve) -> tuple[bool, float, int]:
+    """A sort key; smaller is better."""
+    return not curve.reached, curve.steps[-1] if curve.reached else -max(curve.accuracy), curve.payload_bytes[-1]

@@ -1,0 +1,100 @@
+"""The table of questions, and how one is asked: figures as JSON, a page as HTML and as Markdown with a drawing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from distfa.bench.outcome import cell
+from distfa.bench.pace import Say
+from distfa.errors import BenchError, SpecError
+from distfa.lab.questions import classes, conservation, depth, dominance, label_noise, svg
+from distfa.lab.questions.base import Answer, Asked, Question
+from distfa.measuring.machine import describe
+from distfa.report.page import box, definitions, document, section, write_page
+from distfa.text import strict_json
+from distfa.text.words import not_among
+
+_ALL = (conservation, classes, dominance, label_noise, depth)
+QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _ALL}
+
+
+def ask(name: str, asked: Asked, *, say: Say = lambda line: None) -> tuple[Question, Answer]:
+    """Train, measure and judge.
+
+    Args:
+        name: Name of the question.
+        asked: How to ask it.
+        say: Called with lines of progress.
+
+    Raises:
+        SpecError: There is no such question, or no such rule.
+        DistfaError: The data cannot be read, or a run failed.
+    """
+    if name not in QUESTIONS:
+        raise SpecError(f"experiment {name!r} {not_among(name, QUESTIONS)}")
+    question = QUESTIONS[name]
+    return question, question.answer(asked, say)
+
+
+def save(question: Question, answer: Answer, command: str, directory: Path) -> Path:
+    """Write NAME.json, NAME.html, NAME.md and a drawing per figure; returns the page for a browser.
+
+    Args:
+        question: The question.
+        answer: Its answer.
+        command: The command that asked it, for the pages.
+        directory: The folder to write to; it is made if it does not exist.
+
+    Raises:
+        BenchError: A file cannot be written.
+    """
+    stem = directory / question.name
+    drawings = {f"{question.name}-{figure.name}.svg": svg.drawn(figure) for figure in answer.figures}
+    content: dict[str, Any] = {"question": question.name, "command": command, "machine": describe()}
+    content |= {key: value for key, value in asdict(answer).items() if key != "figures"}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_page(stem.with_suffix(".json"), strict_json.dumps(content, indent=1) + "\n")
+        for name, text in drawings.items():
+            write_page(directory / name, text)
+        write_page(stem.with_suffix(".md"), _markdown(question, answer, command, list(drawings)))
+        write_page(stem.with_suffix(".html"), _page(question, answer, command))
+    except OSError as exc:
+        raise BenchError(f"cannot write {directory}: {exc.strerror}") from exc
+    return stem.with_suffix(".html")
+
+
+def _page(question: Question, answer: Answer, command: str) -> str:
+    heads = "".join(f"<th>{head}</th>" for head in answer.columns.values())
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{cell(row.get(key))}</td>" for key in answer.columns) + "</tr>" for row in answer.rows
+    )
+    body = [
+        box("What the abstract says", question.claim),
+        box("What this run says", answer.verdict),
+        *map(section, answer.figures),
+        f'<section class="table"><table><tr>{heads}</tr>{rows}</table></section>',
+        f'<section class="facts">{definitions({"budget": answer.budget, "command": command})}</section>',
+    ]
+    return document(question.title, f"distfa experiment {question.name}", body, answer.figures)
+
+
+def _markdown(question: Question, answer: Answer, command: str, drawings: list[str]) -> str:
+    def line(cells: list[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+    table = [line(list(answer.columns.values())), line(["---"] * len(answer.columns))]
+    table += [line([cell(row.get(key)) for key in answer.columns]) for row in answer.rows]
+    parts = [
+        f"# {question.title}",
+        f"    {command}",
+        f"**What the abstract says.** {question.claim}",
+        f"**What this run says.** {answer.verdict}",
+        f"Budget: {answer.budget}.",
+        *(f"![{figure.title}]({name})\n\n{figure.see}" for figure, name in zip(answer.figures, drawings, strict=True)),
+        "\n".join(table),
+        "The abstract is that of Robertson & Koyejo, ICML 2024, in our words; we did not have the paper's text.",
+    ]
+    return "\n\n".join(parts) + "\n"

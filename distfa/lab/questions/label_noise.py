@@ -1,0 +1,129 @@
+"""label-noise: a fifth of the labels are wrong; which rules learn them by heart?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from distfa.bench.pace import Say, paced
+from distfa.core.rules import BASELINE
+from distfa.data import Dataset
+from distfa.lab.questions.base import Answer, Asked, Question, Row, ahead, mean, split_by
+from distfa.lab.questions.training import configurations, dataset, train
+from distfa.pages.plots import Figure, Trace, axes, colour, panels
+
+_SAMPLES, _WRONG = 4000, 0.2
+_EPOCHS, _QUICK_EPOCHS = 15, 3
+_APART = 1.0  # percentage points that count as a difference
+COLUMNS = {
+    "rule": "rule",
+    "init": "init",
+    "train": "train, as labelled, %",
+    "test": "test, true labels, %",
+    "spread": "+-",
+    "alignment": "alignment, mean",
+}
+
+
+def _answer(asked: Asked, say: Say) -> Answer:
+    whole, epochs = dataset(asked, QUESTION.data), _QUICK_EPOCHS if asked.quick else _EPOCHS
+    raw: list[Row] = []
+    to_train = list(configurations(asked))
+    say = paced(say, len(to_train))
+    for rule, init, seed in to_train:
+        on = mislabelled(whole, seed)
+        settings = {"rule": rule, "init": init, "seed": seed, "epochs": epochs, "batch_size": 64}
+        settings |= {"model": {"hidden": (256, 256)}, "optimizer": {"name": "adam", "lr": 1e-3}}
+        done = train({**settings, "probe": {"every": 50}}, on)
+        raw.append({"rule": rule, "init": init, "seed": seed, "train": 100 * done.train, "test": 100 * done.test})
+        raw[-1]["alignment"] = done.alignment
+        say(f"{rule} {init}, seed {seed}: train {raw[-1]['train']:.1f} %, test {raw[-1]['test']:.1f} %")
+    rows = []
+    for rule, init in dict.fromkeys((run["rule"], run["init"]) for run in raw):
+        mine = [run for run in raw if (run["rule"], run["init"]) == (rule, init)]
+        spread = float(np.std([run["test"] for run in mine], ddof=1)) if len(mine) > 1 else None
+        means = {key: mean([run[key] for run in mine]) for key in ("train", "test", "alignment")}
+        rows.append({"rule": rule, "init": init, **means, "spread": spread})
+    size = min(_SAMPLES, len(whole.train_x))
+    return Answer(
+        rows=rows,
+        columns=COLUMNS,
+        verdict=verdict(raw),
+        budget=f"{whole.name}, {size:,} training samples, {_WRONG:.0%} of their labels wrong; hidden 256,256, Adam "
+        f"1e-3, "
+        f"{epochs} epochs in batches of 64, {asked.seeds} seed(s); nothing tuned",
+        figures=[_figure(rows)],
+        raw=raw,
+    )
+
+
+def mislabelled(whole: Dataset, seed: int) -> Dataset:
+    """The first samples, with a share of their labels moved to another class at random."""
+    random, labels = np.random.default_rng(seed), whole.train_y[:_SAMPLES].copy()
+    wrong = random.permutation(len(labels))[: round(_WRONG * len(labels))]
+    labels[wrong] = (labels[wrong] + random.integers(1, whole.outputs, len(wrong))) % whole.outputs
+    return replace(whole, train_x=whole.train_x[:_SAMPLES], train_y=labels)
+
+
+def verdict(raw: list[Row]) -> str:
+    """Against bp seed by seed: the labels of a seed are wrong in the same places for every rule."""
+    groups = split_by(raw, "rule", "init")
+    first = next((key for key in groups if key[0] == BASELINE), next(iter(groups)))
+    figures = {
+        key: {side: mean([run[side] for run in runs]) for side in ("train", "test")} for key, runs in groups.items()
+    }
+    best, seeds = max(figures, key=lambda key: figures[key]["test"]), len(split_by(raw, "seed"))
+    said = (
+        f"{first[0]} gives {figures[first]['train']:.1f} % of the training labels, of which {_WRONG:.0%} are wrong, "
+        f"and {figures[first]['test']:.1f} % of the test set; the best on the test set is {' '.join(best)} with "
+        f"{figures[best]['test']:.1f} %. "
+    )
+    if seeds < 2:
+        return said + "With one seed nothing can be told from chance, so there is no answer."
+    others = {key: runs for key, runs in groups.items() if key != first}
+    test, train = (
+        {key: ahead(runs, groups[first], side) for key, runs in others.items()} for side in ("test", "train")
+    )
+    better = [key for key, (points, low, _) in test.items() if points > _APART and low > 0]
+    kept = [key for key in better if train[key][2] < 0]
+    if not kept:
+        return said + (
+            f"No rule is ahead of {first[0]} by more than a point, seed by seed and beyond chance over {seeds} seeds, "
+            "and gives fewer of the labels it was trained on: the answer is no, at this budget."
+        )
+    names = ", ".join(f"{' '.join(key)} ({test[key][0]:+.1f})" for key in kept)
+    return said + (
+        f"Ahead of it by more than a point, seed by seed and beyond chance over {seeds} seeds, and with fewer of the "
+        f"labels it was trained on: {names}. So the answer is yes for these, at this budget; whether that is "
+        "regularisation or slower learning, equal epochs cannot tell."
+    )
+
+
+def _figure(rows: list[Row]) -> Figure:
+    names = [f"{row['rule']} {row['init']}" for row in rows]
+    traces: list[Trace] = [
+        {
+            **{"type": "bar", "x": names, "y": [row[key] for row in rows], "showlegend": False},
+            **{"marker": {"color": colour(panel + 1, 2)}, "texttemplate": "%{y:.1f}"},
+            **axes(panel),
+        }
+        for panel, key in enumerate(("train", "test"))
+    ]
+    titles = ["training labels given, %; above 80 wrong ones are learnt", "test accuracy, %"]
+    return Figure(
+        name="noise",
+        title="Wrong labels",
+        see="A fifth of the training labels are wrong, and none of the test labels.",
+        traces=traces,
+        layout=panels(titles, columns=1, x_title=""),
+    )
+
+
+QUESTION = Question(
+    name="label-noise",
+    title="Does feedback alignment keep a network from learning wrong labels?",
+    claim="The law links learning to an implicit regularisation; the abstract says nothing about wrong labels.",
+    data="mnist",
+    answer=_answer,
+)

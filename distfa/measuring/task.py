@@ -1,0 +1,118 @@
+"""What every engine of a benchmark gets from one spec: the same network, weights, samples and order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from distfa import codecs
+from distfa.core.base.recipe import Recipe
+from distfa.core.base.samples import Split
+from distfa.core.serial import Carry
+from distfa.data import Dataset
+from distfa.errors import BenchError
+from distfa.intake.subject import raw_samples, subject_for
+from distfa.runtime.job import RawInputs, RawTargets
+from distfa.settings import RunSpec
+
+
+def read(spec: RunSpec) -> Dataset:
+    """The data set a spec names.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    return spec.data.load()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """The recipe and raw data of a spec, and the modules its layers start from; none if drawn from the seed."""
+
+    recipe: Recipe
+    inputs: RawInputs
+    targets: RawTargets
+    modules: Mapping[int, nn.Module] = field(default_factory=dict)
+
+    @staticmethod
+    def of(spec: RunSpec, dataset: Dataset | None = None) -> Task:
+        """Build the network between a data set's inputs and classes.
+
+        Args:
+            spec: The spec of the run.
+            dataset: The data set that it names, if that has been read already.
+
+        Raises:
+            BenchError: The data set has no class labels, or the loss is not cross_entropy.
+            DataError: The data set cannot be read.
+        """
+        dataset = read(spec) if dataset is None else dataset
+        if not dataset.classification or spec.loss != "cross_entropy":
+            raise BenchError(
+                f"a benchmark trains by cross_entropy on class labels, not by {spec.loss} on {dataset.name!r}; choose "
+                "a data set with labels and leave loss out"
+            )
+        subject = subject_for(spec, dataset)
+        return replace(Task.on(dataset, spec.recipe(subject.network)), modules=subject.starts(spec.init))
+
+    @staticmethod
+    def on(dataset: Dataset, recipe: Recipe) -> Task:
+        """The task of a recipe on a given data set, with layers drawn from the seed."""
+        inputs, targets = raw_samples(recipe.network, dataset)
+        return Task(recipe=recipe, inputs=inputs, targets=targets)
+
+    def without_test(self) -> Task:
+        """The same task without its test set."""
+        return replace(
+            self,
+            inputs=replace(self.inputs, test=self.inputs.test[:0]),
+            targets=replace(self.targets, test=self.targets.test[:0]),
+        )
+
+    def splits(self) -> tuple[Split, Split]:
+        """The splits (train, test), to be read row by row."""
+        device = torch.device("cpu")
+        x, y = self.inputs.readers(self.recipe.dtype, device), self.targets.readers(self.recipe.dtype, device)
+        return Split(inputs=x[0], targets=y[0]), Split(inputs=x[1], targets=y[1])
+
+    @property
+    def answers(self) -> int:
+        """How many answers the network gives for one sample: several if it answers at every position of a sequence."""
+        return math.prod(self.recipe.network.positions)
+
+
+class Wire(TypedDict):
+    """The functions that a ``SerialTrainer`` takes as its wire."""
+
+    carry_activation: Carry
+    carry_error: Carry
+    carry_exact: Carry
+
+
+def metered(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> Wire:
+    """The wire of a ``SerialTrainer`` with the codecs of a spec; ``sent`` gets the bytes of every payload."""
+
+    def carry(name: str) -> Carry:
+        codec = codecs.resolve(name, dtype)
+
+        def carried(signal: Tensor) -> Tensor:
+            payload, (rows, columns) = codec.encode(signal), signal.shape
+            sent.append(payload.nbytes)
+            return codec.decode(payload, rows, columns, signal.dtype)
+
+        return carried
+
+    def exact(signal: Tensor) -> Tensor:
+        sent.append(signal.nbytes)
+        return signal
+
+    return {
+        "carry_activation": carry(spec.codec.activations),
+        "carry_error": carry(spec.codec.errors),
+        "carry_exact": exact,
+    }

@@ -1,0 +1,1 @@
+"""The page kit: what every HTML page is made of."""

@@ -1,4 +1,0 @@
-"""Questions about feedback alignment that a command answers, each with data, figure, page and a verdict.
-
-``distfa.questions.asking`` has the table; a question is one file and one row there.
-"""

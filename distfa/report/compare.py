@@ -1,0 +1,162 @@
+"""Several runs on one page: a table of their results, and their curves in one set of axes."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distfa.errors import RunDirError
+from distfa.pages.plots import Figure, colour, line, panels, thin
+from distfa.report.page import document, says, section, write_page
+from distfa.report.records import Run, read_run
+from distfa.settings import flat
+from distfa.text.words import MB
+
+_BESIDE = ("run_dir", "log_every")
+
+
+def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, shared: bool = False) -> Path:
+    """Write one page about several runs.
+
+    Args:
+        run_dirs: As ``distfa train`` leaves them; two or more.
+        out: The page; ``comparison.html`` in the working directory if not given.
+        shared: As for ``write_page``.
+
+    Raises:
+        RunDirError: One is not a run directory, or the page cannot be written.
+    """
+    if len(run_dirs) < 2:
+        raise RunDirError("a comparison needs two runs or more")
+    runs = [read_run(path) for path in run_dirs]
+    names, out = _names(runs), Path("comparison.html") if out is None else out
+    drawn = [_curves(runs, names), _alignment(runs, names)]
+    subtitle = ", ".join(str(run.path) for run in runs)
+    body = [says(_sentences(runs, names)), _table(runs, names), *map(section, drawn)]
+    write_page(out, document(f"{len(runs)} runs compared", subtitle, body, drawn), shared=shared)
+    return out
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """The keys of the spec in which the runs differ."""
+    specs = [flat(run.spec) for run in runs]
+    keys = dict.fromkeys(key for spec in specs for key in spec if key not in _BESIDE)
+    return [key for key in keys if len({repr(spec.get(key)) for spec in specs}) > 1]
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """What the runs differ in, if that tells them apart; else their directories."""
+    keys = differences(runs)
+    names = [", ".join(f"{key} {flat(run.spec).get(key)}" for key in keys) for run in runs]
+    told = len(set(names)) == len(names) and keys and max(map(len, names)) < 60
+    return names if told else [run.path.name for run in runs]
+
+
+def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    keys = differences(runs)
+    found = [f"They differ in {', '.join(keys)}." if keys else "They have the same settings."]
+    done = [(run, name) for run, name in zip(runs, names, strict=True) if run.result.get("test_loss") is not None]
+    if len({run.about.get("data_digest") for run in runs}) > 1:
+        found.append("They were not trained on the same data, so their figures cannot be compared with each other.")
+    elif len(done) > 1:
+        found.append(_best(done))
+        found += _by_chance(runs, keys)
+    sent = [(_sent(run), name) for run, name in zip(runs, names, strict=True) if _sent(run)]
+    if len(sent) > 1:
+        least, most = min(sent), max(sent)
+        found.append(
+            f"The fewest bytes between layers were sent by {least[1]}: {least[0] / most[0]:.2f} of those of {most[1]}."
+        )
+    return found
+
+
+def _best(done: Sequence[tuple[Run, str]]) -> str:
+    """Which run is, or which runs are, the best on the test set."""
+    by_accuracy = all(run.result.get("test_accuracy") is not None for run, _ in done)
+    key, pick = ("test_accuracy", max) if by_accuracy else ("test_loss", min)
+    figure = pick(float(run.result[key]) for run, _ in done)
+    names = [name for run, name in done if run.result[key] == figure]
+    said = f"{figure:.2%}" if by_accuracy else f"a loss of {figure:.4f}"
+    if len(names) > 1:
+        return f"Best on the test set, and equally good: {'; '.join(names)}: {said}."
+    return f"Best on its test set is {names[0]}: {said}."
+
+
+def _by_chance(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """A note where a setting has one seed: what another seed would change is not known."""
+    settings = Counter(tuple(repr(flat(run.spec).get(key)) for key in keys if key != "seed") for run in runs)
+    if min(settings.values()) > 1:
+        return []
+    return ["A setting with one seed: small differences mean nothing, since another seed makes some, too."]
+
+
+def _sent(run: Run) -> int:
+    total = run.result.get("bytes", {}).get("total") or {}
+    return (total.get("up_payload") or 0) + (total.get("down_payload") or 0) if total.get("up_message") else 0
+
+
+def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
+    columns = {
+        "rule": [run.rule for run in runs],
+        "status": [str(run.about.get("status", "?")) for run in runs],
+        "steps": [_figure(run.result.get("steps"), "{:,}") for run in runs],
+        "test accuracy": [_figure(run.result.get("test_accuracy"), "{:.2%}") for run in runs],
+        "test loss": [_figure(run.result.get("test_loss"), "{:.4f}") for run in runs],
+        "train loss": [_figure(run.result.get("train_loss"), "{:.4f}") for run in runs],
+        "cosine": [_figure(run.probes[-1]["cosine"] if run.probes else None, "{:.3f}") for run in runs],
+        "MB sent": [_figure(_sent(run) / MB or None, "{:,.1f}") for run in runs],
+        "samples/s": [_figure(run.result.get("samples_per_second"), "{:,.0f}") for run in runs],
+        "seconds": [_figure(run.result.get("wall_seconds"), "{:.1f}") for run in runs],
+    }
+    shown = {head: cells for head, cells in columns.items() if any(cell != "-" for cell in cells)}
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in shown)
+    rows = "".join(
+        f'<tr><td class="text">{html.escape(name)}</td>'
+        + "".join(f"<td>{html.escape(cells[k])}</td>" for cells in shown.values())
+        + "</tr>"
+        for k, name in enumerate(names)
+    )
+    return f'<section class="table"><table><tr><th class="text">run</th>{head}</tr>{rows}</table></section>'
+
+
+def _figure(value: Any, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _curves(runs: Sequence[Run], names: Sequence[str]) -> Figure:
+    """Test figures over steps; training figures for a run without a test set."""
+    title, keys = "Test loss and accuracy", ["loss"]
+    if any(figure is not None for run in runs for figure in run.evals.of("accuracy")):
+        keys.append("accuracy")
+    traces = []
+    for panel, key in enumerate(keys):
+        for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
+            shown = thin(list((run.evals or run.steps).points(key)))
+            x, y = [step for step, _ in shown], [figure for _, figure in shown]
+            group = {"legendgroup": name, "showlegend": panel == 0}
+            traces.append(line(x, y, name, colour(number, len(runs)), panel=panel, **group))
+    if not any(trace["x"] for trace in traces):
+        return Figure(name="curves", title=title, see="No run has a logged step.")
+    layout = panels(keys, columns=2)
+    layout["yaxis"]["rangemode"] = "tozero"
+    if len(keys) == 2:
+        layout["yaxis2"]["tickformat"] = ".0%"
+    see = "After each evaluation; for a run without a test set the figures of its training batches."
+    return Figure(name="curves", title=title, see=see, traces=traces, layout=layout)
+
+
+def _alignment(runs: Sequence[Run], names: Sequence[str]) -> Figure:
+    title = "Alignment with the true gradient"
+    traces = []
+    for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
+        if rows := thin(run.probes):
+            steps, cosines = [row["step"] for row in rows], [row["cosine"] for row in rows]
+            traces.append(line(steps, cosines, name, colour(number, len(runs))))
+    if not traces:
+        return Figure(name="alignment", title=title, see="No run left probes (probe.every).")
+    layout = panels(["cosine"], columns=1)
+    see = "1 is the direction of backpropagation itself, 0 has nothing of it."
+    return Figure(name="alignment", title=title, see=see, traces=traces, layout=layout)

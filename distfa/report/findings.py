@@ -1,0 +1,82 @@
+"""The result of a run, one sentence per question: how good, aligned, lawful, how many bytes, where time went."""
+
+from __future__ import annotations
+
+from distfa.core.rules import BASELINE
+from distfa.report.records import Run
+from distfa.text.words import human_bytes
+
+
+def sentences(run: Run) -> list[str]:
+    """One for each question that the run can answer."""
+    asked = (_good(run), _aligned(run), _lawful(run), _bytes(run), _time(run))
+    return [answer for answer in asked if answer]
+
+
+def _good(run: Run) -> str:
+    result, status = run.result, str(run.about.get("status", "unknown"))
+    if not result:
+        last = f" Its last logged step is {run.steps[-1]['step']:,}." if run.steps else ""
+        return f"The run has not finished: its status is {status}.{last}"
+    best = result.get("best")
+    after = f"after {result['steps']:,} steps"
+    if best:
+        after = f"after step {best['step']:,} (the best of {result['steps']:,} by {best['monitor']})"
+    if result.get("test_accuracy") is not None:
+        loss = f"with a loss of {result['test_loss']:.4f}"
+        return f"It gets {result['test_accuracy']:.2%} of the test set right {after}, {loss}."
+    if result.get("test_loss") is not None:
+        return f"Its test loss is {result['test_loss']:.4f} {after}."
+    return f"Its training loss is {result['train_loss']:.4f} {after}; there was no test set."
+
+
+def _aligned(run: Run) -> str:
+    if not run.probes:
+        return ""
+    last = run.probes[-1]
+    how = "lowers the loss" if last["dominance"] > 0 else "does not lower the loss"
+    weakest = min(last["layers"], key=lambda layer: float(layer["cosine"]))
+    return (
+        f"At step {last['step']:,} its updates have a cosine of {last['cosine']:.2f} with the true gradient (layer "
+        f"{weakest['layer']} has the least, {weakest['cosine']:.2f}), and a small step along them {how}."
+    )
+
+
+def _lawful(run: Run) -> str:
+    if not run.entries:
+        return ""
+    broken = sum(not holds for holds in run.of_entries("holds"))
+    entries = f"{run.entries:,} ledger entr{'y' if run.entries == 1 else 'ies'}"
+    if broken:
+        return f"The conservation law broke in {broken:,} of {entries}: what was sent and what was used differ."
+    return f"The conservation law held in all {entries}."
+
+
+def _bytes(run: Run) -> str:
+    total = run.result.get("bytes", {}).get("total") or {}
+    if run.engine == "serial" or not total:
+        return ""
+    sent = total["up_payload"] + total["down_payload"]
+    if not sent:
+        return ""
+    said = f"Its layers sent each other {human_bytes(sent)}"
+    if run.rule == BASELINE or not total.get("bp_payload"):
+        return said + "."
+    return f"{said}; backpropagation would have sent {total['bp_payload'] / sent:.2f} times as much."
+
+
+def _time(run: Run) -> str:
+    result = run.result
+    if not result:
+        return ""
+    start = result["startup_seconds"]
+    said = f"It took {result['wall_seconds']:.1f} s, of which {start:.1f} s to start"
+    layers = result.get("facts", {}).get("layers", [])
+    busy, wait = (sum(row[key] for row in layers) for key in ("busy_seconds", "wait_seconds"))
+    if not layers or not busy + wait:
+        return said + "."
+    slowest = max(layers, key=lambda row: float(row["busy_seconds"]))
+    return (
+        f"{said}. Layers computed and sent for {busy / (busy + wait):.0%} of their time and waited for the rest; layer "
+        f"{slowest['layer']} was the busiest."
+    )

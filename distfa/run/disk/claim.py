@@ -1,0 +1,111 @@
+"""How a run claims its directory: only one process can make it, or the first file in it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from distfa.core.base.model import Network
+from distfa.errors import RunDirError
+from distfa.text.words import human_bytes
+
+_MARGIN_BYTES = 2**20  # bytes for the small files
+
+
+def claim(path: Path, first: str) -> tuple[Path, bool]:
+    """Claim a directory that does not exist or is empty.
+
+    Args:
+        path: The directory.
+        first: The name of the file that is made in it.
+
+    Returns:
+        The path, and whether the directory was made.
+
+    Raises:
+        RunDirError: It is not empty, another run was first, or it cannot be written.
+    """
+    made = _claimed(path, first)
+    if made is None:
+        raise RunDirError(
+            f"the run directory {path} exists and is not empty, or another run has just taken it; name another, or "
+            "remove it"
+        )
+    return path, made
+
+
+def claim_new(name: str, first: str) -> tuple[Path, bool]:
+    """Claim runs/<time>-<name>, with a number at the end if another run has that name.
+
+    Raises:
+        RunDirError: It cannot be written.
+    """
+    stem = Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}"
+    number, path = 1, stem
+    while _claimed(path, first, fresh=True) is None:
+        number += 1
+        path = stem.with_name(f"{stem.name}-{number}")
+    return path, True
+
+
+def _claimed(path: Path, first: str, *, fresh: bool = False) -> bool | None:
+    """Whether the directory was made; None if it is not empty or another run was first.
+
+    Args:
+        path: The directory.
+        first: The name of the file that is made in it.
+        fresh: Whether it must not exist yet, not even as an empty one.
+
+    Raises:
+        RunDirError: It cannot be written.
+    """
+    made = False
+    try:
+        os.fsencode(
+            str(path).encode().decode()
+        )  # both the system's encoding and TensorBoard's, which is UTF-8, must be able to write the name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            made = True
+        if not made and (fresh or not path.is_dir() or any(path.iterdir())):
+            return None
+        try:
+            (path / first).open("xb").close()
+        except FileExistsError:
+            return None
+    except OSError as exc:
+        if made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise cannot("write", path, exc) from exc
+    except UnicodeError as exc:
+        raise RunDirError(
+            f"the run directory {str(path)!a} has letters that this process cannot write, its encoding for file "
+            f"names is {sys.getfilesystemencoding()}; set PYTHONUTF8=1, or name another"
+        ) from exc
+    return made
+
+
+def require_room(path: Path, network: Network) -> None:
+    """Refuse at the start a disk that would be full at the end.
+
+    Raises:
+        RunDirError: There is no room for the weights.
+    """
+    weights = sum(8 * layer.parameters for layer in network.layers)
+    free, needed = shutil.disk_usage(path).free, weights + _MARGIN_BYTES
+    if free < needed:
+        raise RunDirError(
+            f"the disk of the run directory {path} has {human_bytes(free)} free and the run may need "
+            f"{human_bytes(needed)}; free some, or set run_dir to another disk"
+        )
+
+
+def cannot(do: str, path: Path, error: OSError) -> RunDirError:
+    """The error for a file that cannot be read or written."""
+    return RunDirError(f"cannot {do} {path}: {error.strerror or error}; free the disk or set run_dir to another place")

@@ -1,0 +1,161 @@
+"""Where a run can go on: its checkpoints, what callbacks knew there, and how often it may go back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from distfa.errors import CheckpointError, DistfaError, LayerLost, RunDirError, TransportError
+from distfa.run import notes
+from distfa.run.disk.checkpoint import Checkpoint
+from distfa.run.disk.keeper import Keeper
+from distfa.run.disk.run_dir import RunDir
+from distfa.run.disk.shelf import shelf_of
+from distfa.run.observing import Observer, StatefulObserver
+from distfa.runtime.worker import Snapshot
+from distfa.settings import RunSpec
+
+
+class GoingOn:
+    """The places of one run between two steps, where it can go on.
+
+    Args:
+        spec: The run's, as it is now.
+        run_dir: Its directory.
+        identity: ``notes.identity`` of the run.
+        observer: Sees the run; if it is a ``StatefulObserver``, its state goes into checkpoints.
+        tell: Called with what an operator should know, in words.
+        note: Called with the rest, in words.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        run_dir: RunDir,
+        identity: dict[str, Any],
+        observer: Observer,
+        *,
+        tell: Callable[[str], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._run_dir, self._identity, self._tell = run_dir, identity, tell
+        self._elsewhere = spec.checkpoint.dir is not None
+        self._most = most_recoveries(spec)
+        began = run_dir.read_spec() if run_dir.about["attempt"] > 1 else spec
+        self._shelf = shelf_of(
+            run_dir.path,
+            run_dir.about,
+            asked=spec.checkpoint.dir,
+            began_with=began.checkpoint.dir,
+            keep=spec.checkpoint.keep,
+            same=partial(notes.are_same, identity),
+        )
+        self._keeper = Keeper(self._shelf, least_seconds=spec.checkpoint.seconds, tell=tell, note=note)
+        self._stateful = observer if isinstance(observer, StatefulObserver) else None
+        self._remembered: Any = None
+        self._in_a_row, self._written_before = 0, 0
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def find(self) -> Checkpoint | None:
+        """The last whole checkpoint; None if none has been written.
+
+        Raises:
+            CheckpointError: One has been written, and there is none now; or it is of another spec, model or data.
+        """
+        found = self._keeper.latest()
+        if found is None:
+            self._require_none_written()
+            return None
+        notes.require_same(self._identity, found.notes, self._run_dir.path)
+        if found.memory is not None:
+            self._remembered = found.memory
+        elif self._stateful is not None:
+            self._tell(f"the checkpoint of step {found.step} says nothing of callbacks and history: they begin there")
+        return found
+
+    def offer(self, step: int, snapshots: Iterable[Snapshot], noted: dict[str, Any]) -> None:
+        """A cut has come: ``Keeper.offer``, with what callbacks know."""
+        self._keeper.offer(step, snapshots, noted, self._memory())
+
+    def note(self) -> None:
+        """Say in run.json up to where checkpoints have been written, if that is news."""
+        step = self._keeper.last_step
+        if step is not None and step != self._run_dir.about.get("checkpoint"):
+            self._run_dir.about["checkpoint"] = step
+            self._run_dir.note()
+
+    def settle(self) -> None:
+        """Wait for what is being written."""
+        self._keeper.settle()
+        self.note()
+
+    def last(self) -> None:
+        """The run has to end: ``Keeper.last``."""
+        self._keeper.last()
+
+    def kept(self) -> int | None:
+        """The step of the last whole checkpoint; None if there is none, or if they cannot be read."""
+        self._keeper.settle()
+        with contextlib.suppress(RunDirError):  # a full disk: what ended the run is said, not this
+            self.note()
+        with contextlib.suppress(CheckpointError):
+            return next(iter(self._keeper.steps()), None)
+        return None
+
+    def _require_none_written(self) -> None:
+        """Refuse to begin anew a run that has written checkpoints.
+
+        Raises:
+            CheckpointError: It has; or nobody knows, because it is of an earlier version of distfa.
+        """
+        about, unknown = self._run_dir.about, "checkpoint" not in self._run_dir.about
+        if about.get("checkpoint") is None and not (unknown and self._elsewhere and self._run_dir.has_records):
+            return
+        written = "may have written checkpoints" if unknown else f"wrote checkpoints up to step {about['checkpoint']}"
+        raise CheckpointError(
+            f"the run in {self._run_dir.path} {written}, and there is none that is whole in {self._shelf.places}. It "
+            "was not begun anew, and nothing was removed: set checkpoint.dir to where they are now, or start a new run"
+        )
+
+    # -- callbacks ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Callbacks have been told of the start: let them know what they knew where the run goes on, if it does."""
+        self.remind()
+        self._remembered = self._memory()
+
+    def remind(self) -> None:
+        """Let callbacks know what they knew where the run goes on."""
+        if self._stateful is not None and self._remembered is not None:
+            self._stateful.load_state_dict(self._remembered)
+
+    def _memory(self) -> Any:
+        """A copy of what callbacks know; None without any."""
+        return self._stateful.state_dict() if self._stateful else None
+
+    # -- recoveries -----------------------------------------------------------------------------
+
+    def curable(self, failure: DistfaError) -> DistfaError:
+        """The failure, if what was lost can be replaced.
+
+        Raises:
+            DistfaError: The failure itself, if it would only come again or has come too often.
+        """
+        if not self._most or not isinstance(failure, LayerLost | TransportError):
+            raise failure
+        self.settle()
+        self._in_a_row = 1 if self._keeper.written > self._written_before else self._in_a_row + 1
+        self._written_before = self._keeper.written
+        if self._in_a_row > self._most:
+            raise type(failure)(
+                f"{failure}; {self._most} recoveries since the last checkpoint did not help (ray.max_recoveries)"
+            ) from failure
+        return failure
+
+
+def most_recoveries(spec: RunSpec) -> int:
+    """How often a run may go back without a new checkpoint in between; nothing can be lost in one process."""
+    return 0 if spec.engine == "serial" else spec.ray.max_recoveries

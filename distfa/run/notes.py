@@ -1,0 +1,128 @@
+"""What the process that drives a run knows at a cut, as JSON can hold it, and whether a run can go on with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from distfa.core.base.model import Network
+from distfa.data import Dataset
+from distfa.errors import CheckpointError
+from distfa.run.collapse import Seen
+from distfa.run.disk.run_dir import RunDir, read_network
+from distfa.run.result import Tally
+from distfa.settings import RunSpec, flat
+from distfa.version import __version__
+
+_TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(Seen)
+_WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
+
+
+def identity(spec: RunSpec, network: Network, dataset: Dataset) -> dict[str, Any]:
+    """Everything that decides the trained weights, by value or by digest."""
+    return {
+        "distfa": __version__,
+        "spec": spec.deciding(),
+        "network": _digest(network),
+        "data": dataset.digest,
+    }
+
+
+def began_with(run_dir: RunDir) -> dict[str, Any]:
+    """``identity`` of a run as its directory tells it, for a run without a checkpoint."""
+    about = run_dir.about
+    return {
+        "spec": run_dir.read_spec().deciding(),
+        "network": _digest(read_network(about)),
+        "data": about.get("data_digest"),
+    }
+
+
+def require_same_start(start: str | None, run_dir: RunDir) -> None:
+    """Refuse to begin a run anew from other weights than it began with.
+
+    Args:
+        start: ``Subject.start_digest`` as it is now.
+        run_dir: The run's directory.
+
+    Raises:
+        CheckpointError: They are others.
+    """
+    then = run_dir.about.get("start")
+    if then is not None and start != then:
+        raise CheckpointError(
+            f"the run in {run_dir.path} has no checkpoint yet, and it began from other weights than the model has now; "
+            "give the model these weights again (after an interrupted fit: trainer.reset()), or start a new run"
+        )
+
+
+def progress(
+    tally: Tally, seen: Seen, books: Mapping[str, float], metrics_bytes: int, stop: str | None
+) -> dict[str, Any]:
+    """How far the run has come, and why it ends here, if a callback has said so."""
+    return {
+        "tally": _TALLY.dump_python(tally),
+        "seen": _SEEN.dump_python(seen),
+        "books": dict(books),
+        "metrics_bytes": metrics_bytes,
+        "stop": stop,
+    }
+
+
+def tally_of(notes: Mapping[str, Any]) -> Tally:
+    """A copy of the figures so far."""
+    return _TALLY.validate_python(notes["tally"])
+
+
+def seen_of(notes: Mapping[str, Any]) -> Seen:
+    """A copy of what was kept to find a collapse."""
+    return _SEEN.validate_python(notes["seen"])
+
+
+def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path) -> None:
+    """Refuse a checkpoint that a run cannot go on from.
+
+    Args:
+        mine: ``identity`` of the run.
+        theirs: ``identity`` in the checkpoint.
+        where: Run directory of the checkpoint.
+
+    Raises:
+        CheckpointError: They differ; the message says in what.
+    """
+    now, then = _deciding(mine), _deciding(theirs)
+    if other := sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key)):
+        key = other[0]
+        raise CheckpointError(
+            f"{key} is {now.get(key)!r} now and was {then.get(key)!r} when {where} was trained; it decides the "
+            "weights, so the run cannot go on with it: leave it as it was, or start a new run"
+        )
+    if theirs["network"] != mine["network"]:
+        raise CheckpointError(f"the model is not the one that {where} trained; give the same, or start a new run")
+    if theirs["data"] != mine["data"]:
+        raise CheckpointError(
+            f"the data are not those of the run in {where} (their digests differ); give the same (a loader's "
+            "generator must begin as it did then), or start a new run"
+        )
+
+
+def are_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether ``require_same`` accepts them."""
+    try:
+        require_same(mine, theirs, Path())
+    except CheckpointError:
+        return False
+    return True
+
+
+def _digest(network: Network) -> str:
+    return hashlib.sha256(repr(network).encode()).hexdigest()
+
+
+def _deciding(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the spec that decide; not where the data are, which their digest says better."""
+    return {key: value for key, value in flat(noted["spec"]).items() if key not in _WHERE_DATA_ARE}

@@ -1,0 +1,23 @@
+"""Finds data in which every answer is the same: a network is right without learning, and its figures say nothing."""
+
+from __future__ import annotations
+
+from distfa.data import Dataset
+from distfa.run.collapse import NOTHING, Finding
+
+
+def nothing_to_learn(dataset: Dataset) -> list[Finding]:
+    """A finding where all training labels, or all training targets, are the same."""
+    targets = dataset.train_y
+    if not targets.size or (targets != (targets.flat[0] if dataset.classification else targets[0])).any():
+        return []
+    if dataset.classification:
+        label = int(targets.flat[0])
+        same = (
+            f"all {targets.size:,} training labels are {dataset.class_names[label] if dataset.class_names else label}"
+        )
+    else:
+        same = f"all {len(targets):,} training targets are the same"
+    text = f"{same}, so that always the same answer is right, and the figures say nothing"
+    advice = "look at how they are made, or give data with two answers or more"
+    return [Finding(finding=NOTHING, step=0, text=text, advice=advice)]

@@ -1,0 +1,147 @@
+"""One run from a spec to a result: checks, then the engine, the run directory, the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+
+from distfa.core.base.model import Network
+from distfa.core.blame import no_memory
+from distfa.data import Dataset
+from distfa.data.stream import KEPT
+from distfa.errors import (
+    DistfaError,
+    Interrupted,
+    NonFiniteError,
+)
+from distfa.intake.checks import check
+from distfa.intake.from_python import how_to_go_on
+from distfa.intake.rehearsal import rehearse
+from distfa.intake.subject import Subject
+from distfa.run.attempt import Attempt
+from distfa.run.collapse import lower_rate
+from distfa.run.disk import run_dir as run_dirs
+from distfa.run.disk import run_log
+from distfa.run.disk.kept_order import save_order
+from distfa.run.observing import Observer
+from distfa.run.result import Result
+from distfa.runtime.faults import Planned
+from distfa.settings import RunSpec, dump
+
+
+def run(
+    spec: RunSpec,
+    network: Network,
+    dataset: Dataset,
+    *,
+    model: nn.Sequential | None = None,
+    observer: Observer = lambda progress: None,
+    resume: Path | None = None,
+    about: Mapping[str, Any] = MappingProxyType({}),
+    faults: Sequence[Planned] = (),
+) -> tuple[Result, dict[str, Tensor]]:
+    """Carry out a run.
+
+    Args:
+        spec: What to do.
+        network: What to train.
+        dataset: What to train on.
+        model: The module that the network describes. Its layers start from it; in a network of plain layers only with
+            ``init: given``. The module is not changed.
+        observer: Called as the run goes on.
+        resume: A run directory: that run goes on from its last checkpoint, or from the start if it has written none.
+        about: What else run.json says of it from the start.
+        faults: Faults that are caused in its layers on purpose, in order of steps.
+
+    Returns:
+        The result, and the weights under the keys of the user's model.
+
+    Raises:
+        DistfaError: Nothing was started (exit code 2), or the run failed, and the metrics so far are kept.
+    """
+    subject = Subject(network=network, model=model)
+    check(spec, subject, dataset)
+    job = spec.job(
+        network,
+        run_id=uuid.uuid4().hex,
+        train_rows=dataset.epoch_rows,
+        test_rows=len(dataset.test_x),
+        audit_rows=0 if model is None else KEPT,
+        batches=None if dataset.order is None else dataset.order.batches,
+    )
+    rehearse(job.recipe, subject, train_rows=job.train_rows, test_rows=job.test_rows)
+    said = {**about, "run_id": job.run_id, "start": subject.start_digest(spec)}
+    run_dir = _created(spec, network, dataset, said) if resume is None else run_dirs.RunDir.reopen(resume)
+    job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
+    with run_log.kept(run_dir.path.absolute() / run_dirs.LOG, job.run_id):
+        try:
+            if resume is None and dataset.sampled is not None:
+                save_order(run_dir.path, dataset.sampled)
+            attempt = Attempt(spec, job, subject, dataset, run_dir, observer, faults)
+            if resume is not None:
+                attempt.go_on()
+        except BaseException:
+            run_dir.give_back()
+            raise
+        return _to_its_end(attempt, run_dir, spec, resume)
+
+
+def _to_its_end(
+    attempt: Attempt, run_dir: run_dirs.RunDir, spec: RunSpec, resume: Path | None
+) -> tuple[Result, dict[str, Tensor]]:
+    """The result and the weights; what ends the run early is also written to the run directory."""
+    try:
+        return attempt.carry_out()
+    except (Exception, KeyboardInterrupt, SystemExit) as exc:  # Ray turns SIGTERM into SystemExit
+        done = attempt.tally.steps
+        failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
+        if (said := no_memory(exc)) is not None:
+            failure = DistfaError(said)
+        if isinstance(failure, NonFiniteError):
+            rate = spec.optimizer.lr
+            failure = NonFiniteError(
+                f"{failure} (optimizer.lr is {rate:g}; try {lower_rate(rate, spec.optimizer.name):.1g} or less)"
+            )
+        status = "interrupted" if isinstance(failure, Interrupted) else "failed"
+        kept = attempt.kept()
+        attempt.log(f"the run has {status if status == 'failed' else 'been interrupted'}: {failure}", logging.ERROR)
+        keep = done > 0 or kept is not None or resume is not None
+        run_dir.fail(status, str(failure), keep=keep, weights=attempt.rescued)
+        if isinstance(failure, DistfaError) and done:
+            where = f"\n  the metrics of {done} steps are kept in {run_dir.path}"
+            failure = type(failure)(f"{failure}{where}{_advice(kept, run_dir, spec)}")
+        if isinstance(failure, Interrupted):
+            failure.weights = attempt.rescued
+        raise failure from exc
+
+
+def _created(spec: RunSpec, network: Network, dataset: Dataset, about: dict[str, Any]) -> run_dirs.RunDir:
+    """A new run directory."""
+    about |= {
+        "seed": spec.seed,
+        "data": dataset.name,
+        "data_digest": dataset.digest,
+        "data_source": dataset.source,
+        "inputs": dataset.reading.as_dict(),
+    }
+    return run_dirs.RunDir.create(
+        spec.run_dir,
+        name=f"{spec.rule}-{spec.data.name}",
+        spec_text=dump(spec, kept=True),
+        network=network,
+        about=about,
+    )
+
+
+def _advice(kept: int | None, run_dir: run_dirs.RunDir, spec: RunSpec) -> str:
+    if kept is None:
+        return ""
+    how = how_to_go_on(run_dir.path, spec.model.name, spec.data.name)
+    return f"\n  its last checkpoint is of step {kept}; to go on from there: {how}"

@@ -1,0 +1,1 @@
+"""A run on a Ray cluster: the only package that imports Ray."""

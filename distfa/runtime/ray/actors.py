@@ -1,0 +1,252 @@
+"""The layers of a run on a Ray cluster: reserved, placed, connected, and started again after a loss.
+
+Ray places the actors, says when one dies, and ends them with the driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
+from functools import partial
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from torch import nn
+
+from distfa.codecs.choice import AUTO
+from distfa.core.base.memory import alone
+from distfa.core.routes import reads_labels
+from distfa.runtime import placement
+from distfa.runtime.auto_codec import settle
+from distfa.runtime.coordinator import Coordinator
+from distfa.runtime.faults import Fault
+from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
+from distfa.runtime.phases import begins
+from distfa.runtime.placement import Bundle, ClusterConfig
+from distfa.runtime.ray import cluster, whereabouts
+from distfa.runtime.ray.errors import in_our_terms
+from distfa.runtime.ray.layer_actor import ActorHandle, LayerActor, MeasuredActor, all_of, answer_of, by_layer
+from distfa.runtime.ray.reserve import reserve
+from distfa.runtime.ray.user_code import sent_with_code
+from distfa.runtime.survey import require_same, surveyor
+from distfa.runtime.wiring import Wiring, wire_up
+from distfa.transport.tls import Authority, Signed
+
+_CALLS_AT_ONCE = 5  # run, status, snapshot, close, and one spare
+_ANSWER_SECONDS = 3.0  # a layer that does not end its run in this time is replaced
+_STORE_FLOOR_BYTES = 128 * 2**20
+
+
+class RayRun:
+    """The actors of one run on a Ray cluster; a context manager that leaves nothing behind.
+
+    Args:
+        job: The run.
+        cluster: Which cluster, and where on it.
+        inputs: The inputs, for the first layer.
+        targets: The targets, for the layers that read labels.
+        modules: The user's modules, for the layers that start from them.
+        begin: Where the run goes on; left out, it starts from the beginning.
+
+    Attributes:
+        security: How the wire is secured: ``tls`` or ``insecure``.
+        places: (node's id, node's address) of every layer, once they are known.
+        codec: The measurements that the codecs were chosen by, if ``auto`` was asked for.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        cluster: ClusterConfig,
+        *,
+        inputs: RawInputs,
+        targets: RawTargets,
+        modules: Mapping[int, nn.Module] | None = None,
+        begin: Begin | None = None,
+    ) -> None:
+        self._job, self._cluster = job, cluster
+        self._begin = begin or Begin()
+        self._resources = cluster.per_layer(len(job.recipe.network))
+        self._inputs, self._targets, self._modules = inputs, targets, modules or {}
+        self._process = 0  # the process that has a share in the Ray session; a forked child has none
+        self._group: PlacementGroup | None = None
+        self._bundles: list[Bundle] = []
+        self._data: tuple[Any, Any] = (None, None)  # inputs and targets in Ray's store
+        self._handles: list[ActorHandle] = []
+        self.security = "insecure"
+        self.places: list[tuple[str, str]] = []
+        self.codec: dict[str, Any] | None = None
+
+    def __enter__(self) -> Coordinator:
+        """Start everything from ``begin``; returns the coordinator of the connected layers.
+
+        Raises:
+            ClusterError: Ray cannot be reached or cannot place the layers, or a node runs other code.
+            DistfaError: A layer could not start or connect.
+        """
+        try:
+            with in_our_terms():
+                self._reserve()
+                return self._connected()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def again(self, job: Job, begin: Begin) -> Coordinator:
+        """Start again from another step: layers that answer are built again where they are, the others are replaced.
+
+        Args:
+            job: A job with a new run id. Every message carries the id, so no earlier message can be taken for a new
+                one.
+            begin: Where to go on.
+
+        Raises:
+            ClusterError: Ray cannot place what was lost, or Ray itself has ended.
+            DistfaError: A layer could not start or connect.
+        """
+        cluster.require_alive()
+        self._job, self._begin = dataclasses.replace(job, device=self._job.device), begin
+        with in_our_terms():
+            closed = [handle.call("close") for handle in self._handles]
+            wait(closed, timeout=_ANSWER_SECONDS)
+            lost = [
+                handle.layer
+                for handle, done in zip(self._handles, closed, strict=True)
+                if not done.done() or done.exception() is not None
+            ]
+            for layer in lost:
+                ray.kill(self._handles[layer - 1].actor, no_restart=True)
+            self._place(lost)
+            return self._connected()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._process != os.getpid():
+            return
+        self._process = 0
+        try:
+            if cluster.ended() is None:  # if Ray has ended, nobody would answer, and there is nothing to free
+                self._free()
+        finally:
+            cluster.stop_ray()
+
+    @property
+    def job(self) -> Job:
+        """The run as its layers know it: where to listen, and with which codecs."""
+        return self._job
+
+    def harm(self, layer: int, fault: Fault) -> None:
+        """Cause a fault in a layer, on purpose; returns at once."""
+        self._handles[layer - 1].call("harm", fault)
+
+    def _free(self) -> None:
+        with contextlib.suppress(ray.exceptions.RayError):  # if the cluster is gone, there is nothing to free
+            for handle in self._handles:
+                ray.kill(handle.actor, no_restart=True)
+            if self._group is not None:
+                remove_placement_group(self._group)
+
+    def _reserve(self) -> None:
+        """Reserve what the layers need, and start a process for each."""
+        room = sum(a.nbytes for a in (self._inputs.train, self._inputs.test, self._targets.train))
+        begins("Ray")
+        cluster.start_ray(self._cluster.address, store_bytes=_STORE_FLOOR_BYTES + 2 * room)
+        self._process = os.getpid()
+        limit = self._cluster.startup_seconds
+        self._bundles, device = placement.bundles(self._resources, cluster.nodes(), self._job.device)
+        self._job = dataclasses.replace(self._job, device=device)
+        begins("room for the layers")
+        self._group = reserve(self._bundles, self._cluster.placement, run_id=self._job.run_id, limit_seconds=limit)
+        with sent_with_code(others=[self._inputs.train]):
+            self._data = ray.put(self._inputs), ray.put(self._targets)
+        self._place(range(1, len(self._bundles) + 1))
+
+    def _place(self, layers: Sequence[int]) -> None:
+        """A process for each of these layers in its reservation; their nodes must run the same code as this process."""
+        begins("layer processes")
+        places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
+        lie = partial(whereabouts.spots, self._group)
+        found = whereabouts.found(layers, self._ask_where, lie, self._cluster.startup_seconds)
+        require_same(surveyor()(), {layer: (address, facts) for layer, (_, address, facts) in found.items()})
+        remote = ray.remote(LayerActor)
+        for layer, (node, address, _) in found.items():
+            options = {"max_restarts": 0, "max_concurrency": _CALLS_AT_ONCE, **self._options(layer)}
+            places[layer], handles[layer] = (node, address), ActorHandle(layer, remote.options(**options).remote(layer))
+        self.places = [places[layer] for layer in sorted(places)]
+        self._handles = [handles[layer] for layer in sorted(handles)]
+
+    def _ask_where(self, layer: int) -> Future[whereabouts.Found]:
+        """Ask in a layer's reservation, with a new function each time: Ray would send equal ones to the same place."""
+        return answer_of(ray.remote(whereabouts.question()).options(**self._options(layer)).remote)
+
+    def _connected(self) -> Coordinator:
+        """The coordinator of the layers, built, listening and connected."""
+        limit = self._cluster.startup_seconds
+        if AUTO in (self._job.activations, self._job.errors):
+            measured = [MeasuredActor(handle, self._job.recipe.signal_dtype, limit) for handle in self._handles]
+            self._job, self.codec = settle(self._job, measured, [node for node, _ in self.places])
+        job = self._job
+        begins("layers")
+        self._build(job, limit)
+        begins("connections")
+        addresses = self._listen(wire_up(job.wire.host, job.wire.security, self.places), limit)
+        coordinator = Coordinator(
+            self._handles,
+            deadline_seconds=job.wire.deadline_seconds,
+            lossy=lossy(job),
+            steps=job.steps,
+            before=self._begin.traffic,
+        )
+        coordinator.books.load_state_dict(self._begin.books)
+        coordinator.connect(addresses, limit)
+        return coordinator
+
+    def _build(self, job: Job, limit_seconds: float) -> None:
+        """Give every layer its part of the run."""
+        inputs, targets = self._data
+        with sent_with_code(self._modules.values()):
+            asked = [
+                handle.call(
+                    "build",
+                    job,
+                    inputs if handle.layer == 1 else None,
+                    targets if reads_labels(job.recipe, handle.layer) else None,
+                    alone(self._modules.get(handle.layer)),
+                    self._begin.layers.get(handle.layer),
+                )
+                for handle in self._handles
+            ]
+        all_of(by_layer(asked), "start", limit_seconds)
+
+    def _listen(self, wiring: Wiring, limit_seconds: float) -> dict[int, str]:
+        """Let every layer listen, under TLS with a certificate for its own key; returns their addresses."""
+        self.security = wiring.security
+        signed: list[Signed | None] = [None] * len(self._handles)
+        if wiring.security == "tls":
+            authority = Authority(self._job.run_id)
+            asked = [handle.call("request") for handle in self._handles]
+            requests = all_of(by_layer(asked), "make a key", limit_seconds)
+            signed = [authority.sign(request, layer) for layer, request in requests.items()]
+        asked = [
+            handle.call("listen", host, advertised, certificate)
+            for handle, host, advertised, certificate in zip(
+                self._handles, wiring.hosts, wiring.advertised, signed, strict=True
+            )
+        ]
+        return all_of(by_layer(asked), "listen", limit_seconds)
+
+    def _options(self, layer: int) -> dict[str, Any]:
+        """Ray's options for what runs in a layer's bundle."""
+        bundle = self._bundles[layer - 1]
+        return {
+            "num_cpus": bundle.get("CPU", 0),
+            "num_gpus": bundle.get("GPU", 0),
+            "resources": {key: value for key, value in bundle.items() if key not in ("CPU", "GPU")},
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(
+                placement_group=self._group, placement_group_bundle_index=layer - 1
+            ),
+        }

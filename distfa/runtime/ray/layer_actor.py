@@ -1,0 +1,209 @@
+"""One layer worker as a Ray actor, and how it is called.
+
+Signals never pass through Ray: actors send them to each other over the transport.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from torch import Tensor, nn
+
+from distfa.codecs.choice import timings
+from distfa.codecs.timing import Timing
+from distfa.core.blame import no_memory
+from distfa.errors import ClusterError, LayerError, LayerLost
+from distfa.runtime.faults import Fault
+from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.runtime.phases import awaited
+from distfa.runtime.ray.errors import translate
+from distfa.runtime.ray.gauges import LayerGauges
+from distfa.runtime.worker import LayerWorker, Snapshot, Status
+from distfa.transport.grpc_transport import GrpcTransport
+from distfa.transport.tls import KeyPair, Signed
+
+_TAKEN_AT_ONCE, _BETWEEN_SECONDS = 64 * 2**20, 0.02  # for Fault.MEMORY: fast, but slow enough for Ray to see it
+
+
+class LayerActor:
+    """A ``LayerWorker`` in its own process."""
+
+    def __init__(self, layer: int) -> None:
+        torch.set_num_threads(1)
+        self._layer = layer
+        self._keys = KeyPair()
+        self._job: Job | None = None
+        self._worker: LayerWorker | None = None
+        self._gauges: LayerGauges | None = None
+
+    def build(
+        self,
+        job: Job,
+        inputs: RawInputs | None,
+        targets: RawTargets | None,
+        module: nn.Module | None,
+        resume: dict[str, Tensor] | None,
+    ) -> None:
+        """Make the layer; not in the constructor, so that its errors reach the caller as they are."""
+        self._job = job
+        self._gauges = LayerGauges(job.run_id, self._layer)
+        try:
+            self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module, resume=resume)
+        except Exception as exc:
+            if (said := no_memory(exc)) is not None:
+                raise LayerError(f"layer {self._layer}, before its first step: {said}") from exc
+            raise
+
+    def request(self) -> bytes:
+        """A signing request for the key that this process made and keeps."""
+        return self._keys.request(self._layer)
+
+    def listen(self, host: str, advertised: str, signed: Signed | None) -> str:
+        """Listen on ``host``, under TLS with a signed certificate; returns where others find this layer."""
+        job, worker = self._built()
+        transport = GrpcTransport(
+            dataclasses.replace(job.wire, host=host),
+            run_id=job.run_id,
+            layer=self._layer,
+            credentials=self._keys.credentials(signed) if signed else None,
+            advertised=advertised,
+        )
+        return worker.listen(transport)
+
+    def connect(self, addresses: dict[int, str], deadline_seconds: float) -> None:
+        self._built()[1].connect(addresses, deadline_seconds)
+
+    def run(self) -> None:
+        self._built()[1].run()
+
+    def status(self) -> Status:
+        found = self._built()[1].status()
+        if self._gauges is not None:
+            self._gauges.show(found)
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        return self._built()[1].state()
+
+    def snapshot(self, step: int) -> Snapshot | None:
+        return self._built()[1].snapshot(step)
+
+    def close(self) -> None:
+        """Drop every stream, so that a run under way ends; ``build`` may then begin another."""
+        if self._worker is not None:
+            self._worker.close()
+
+    def time_codecs(self, rows: int, columns: int, dtype: torch.dtype, zeros: float) -> dict[str, Timing]:
+        """What codecs cost on this processor."""
+        return timings(rows, columns, dtype, zeros=zeros)
+
+    def blob(self, size_bytes: int) -> Any:
+        """Bytes that no network can compress."""
+        return np.random.default_rng().bytes(size_bytes)
+
+    def seconds_to_get(self, blob: list[Any]) -> float:
+        """How many seconds it takes to get bytes from another node."""
+        began = time.monotonic()
+        ray.get(blob[0])
+        return time.monotonic() - began
+
+    def harm(self, fault: Fault) -> None:
+        """Cause a fault in this process, on purpose."""
+        if fault is Fault.CUT:
+            self.close()
+        elif fault is Fault.MEMORY:
+            taken = []
+            while True:
+                taken.append(np.ones(_TAKEN_AT_ONCE, np.uint8))
+                time.sleep(_BETWEEN_SECONDS)
+        else:
+            os.kill(os.getpid(), signal.SIGKILL if fault is Fault.KILL else signal.SIGSTOP)
+
+    def _built(self) -> tuple[Job, LayerWorker]:
+        if self._job is None or self._worker is None:
+            raise LayerError(f"layer {self._layer} was asked before it was built; call build first")
+        return self._job, self._worker
+
+
+class ActorHandle:
+    """A layer actor, as the coordinator sees it."""
+
+    def __init__(self, layer: int, actor: Any) -> None:
+        self.layer = layer
+        self.actor = actor
+
+    def call(self, method: str, *args: object) -> Future[Any]:
+        """Call a method of the actor; Ray's errors become distfa's."""
+        return answer_of(lambda: getattr(self.actor, method).remote(*args))
+
+
+class MeasuredActor:
+    """A layer actor, measured before it is built."""
+
+    def __init__(self, handle: ActorHandle, dtype: torch.dtype, limit_seconds: float) -> None:
+        self.actor, self._handle, self._dtype, self._limit = handle.actor, handle, dtype, limit_seconds
+
+    def time_codecs(self, rows: int, columns: int, zeros: float) -> dict[str, Timing]:
+        found: dict[str, Timing] = self._ask("time_codecs", rows, columns, self._dtype, zeros)
+        return found
+
+    def seconds_from(self, other: MeasuredActor, size_bytes: int) -> float:
+        return float(self._ask("seconds_to_get", [other.actor.blob.remote(size_bytes)]))
+
+    def _ask(self, method: str, *args: object) -> Any:
+        asked = {self._handle.layer: self._handle.call(method, *args)}
+        return all_of(asked, "measure its link and its processor", self._limit)[self._handle.layer]
+
+
+def answer_of(ask: Callable[[], Any]) -> Future[Any]:
+    """A future with Ray's answer; Ray's errors become distfa's, also those that asking raises."""
+    answer: Future[Any] = Future()
+
+    def settle(given: Future[Any]) -> None:
+        error = given.exception()
+        if error is None:
+            answer.set_result(given.result())
+        else:
+            answer.set_exception(translate(error))
+
+    try:
+        ask().future().add_done_callback(settle)
+    except ray.exceptions.RayError as exc:
+        answer.set_exception(translate(exc))
+    return answer
+
+
+def by_layer(asked: Sequence[Future[Any]]) -> dict[int, Future[Any]]:
+    """The answers of all layers in order, by the layer's number."""
+    return dict(enumerate(asked, start=1))
+
+
+def all_of(asked: Mapping[int, Future[Any]], what: str, limit_seconds: float) -> dict[int, Any]:
+    """The answer of every layer; raises the error of the lowest layer, or names the layer that is late.
+
+    Raises:
+        DistfaError: A layer raised it; the message has the layer's number.
+        LayerLost: A layer did not answer in time.
+    """
+    late = awaited(asked.values(), limit_seconds)
+    for layer, future in asked.items():
+        if future not in late and (error := future.exception()) is not None:
+            if isinstance(error, LayerLost | ClusterError):
+                raise type(error)(f"layer {layer}: {error}") from error
+            raise error
+    for layer, future in asked.items():
+        if future in late:
+            raise LayerLost(
+                f"layer {layer} did not {what} within {limit_seconds:.0f} s; look at its node and Ray's logs there, "
+                "or raise ray.startup_seconds"
+            )
+    return {layer: future.result() for layer, future in asked.items()}

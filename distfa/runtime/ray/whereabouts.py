@@ -1,0 +1,96 @@
+"""Finds where each layer's process will run, and what is there, with a question in the layer's reservation.
+
+A question to a node that was unplugged from the network never gets an answer. After half a minute or more Ray gives up
+such a node and moves its reservations to other nodes, but not the questions: each is asked again where its reservation
+is by then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group_table
+
+from distfa.errors import LayerLost
+from distfa.runtime.phases import goes_on
+from distfa.runtime.ray.layer_actor import all_of
+from distfa.runtime.survey import Facts, surveyor
+
+_LOOK_SECONDS = 1.0  # seconds between checks of where the reservations are
+
+
+Spot = tuple[str, str]  # node's id and address
+Found = tuple[str, str, Facts]  # the same, and what the node said about itself
+
+
+def question() -> Callable[[], Found]:
+    """A task that answers for the node it runs on; sent as code, see ``survey``."""
+    survey = surveyor()
+
+    def look() -> Found:
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), survey()
+
+    return look
+
+
+def spots(group: PlacementGroup) -> dict[int, Spot]:
+    """Where the layers' reservations are now; without those for which Ray looks for another node."""
+    alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    bundles = placement_group_table(group).get("bundles_to_node_id", {})
+    return {index + 1: (node, alive[node]) for index, node in bundles.items() if node in alive}
+
+
+def found(
+    layers: Iterable[int],
+    ask: Callable[[int], Future[Found]],
+    lie: Callable[[], Mapping[int, Spot]],
+    limit_seconds: float,
+) -> dict[int, Found]:
+    """The answer of every layer, from where its reservation is in the end.
+
+    Args:
+        layers: Which layers.
+        ask: Asks in a layer's reservation.
+        lie: Gives where the reservations are now; without those that are nowhere.
+        limit_seconds: Longest wait for all of them.
+
+    Raises:
+        DistfaError: Something went wrong at a layer.
+        LayerLost: A layer did not answer in time; the message names its node.
+    """
+    began = time.monotonic()
+    where: dict[int, Spot | None] = {}
+    asked: dict[int, Future[Found]] = {}
+    while True:
+        now = lie()
+        for layer in layers:
+            if layer not in asked or now.get(layer, where[layer]) != where[layer]:
+                where[layer], asked[layer] = now.get(layer), ask(layer)
+        seconds = time.monotonic() - began
+        left = limit_seconds - seconds
+        goes_on(sum(answer.done() for answer in asked.values()), len(asked), seconds, limit_seconds)
+        done, late = wait(asked.values(), timeout=max(0.0, min(_LOOK_SECONDS, left)), return_when=FIRST_EXCEPTION)
+        if not late or any(answer.exception() for answer in done):
+            return all_of({layer: answer for layer, answer in asked.items() if answer in done}, "answer", 0.0)
+        if left <= 0:
+            layer = next(layer for layer, answer in asked.items() if answer in late)
+            raise LayerLost(
+                f"layer {layer} did not start a process within {limit_seconds:.0f} s: {_why(now.get(layer))}"
+            )
+
+
+def _why(spot: Spot | None) -> str:
+    if spot is not None:
+        return (
+            f"node {spot[1]} does not answer, and Ray has not given it up; look at that node and Ray's logs there, or "
+            "raise ray.startup_seconds"
+        )
+    return (
+        "Ray has given its node up and finds no other with room for it; see 'ray status', bring a node back, or raise "
+        "ray.startup_seconds"
+    )

@@ -1,0 +1,351 @@
+"""The schema of the run spec: everything one can set in a run, key by key, and the rules between keys."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from distfa import codecs, data, models
+from distfa.codecs.choice import AUTO
+from distfa.core import rules
+from distfa.core.base import activations, draw, losses
+from distfa.core.base.model import Network
+from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.recipe import INITS, SCHEDULES, FeedbackConfig, Recipe
+from distfa.runtime.job import Job
+from distfa.runtime.placement import ClusterConfig
+from distfa.settings.launch import LaunchConfig
+from distfa.text.words import not_among
+from distfa.transport.base import WireConfig
+
+_BESIDE_CUTS = {"seconds", "keep", "dir", "at_evaluation"}
+_CODECS = (codecs.LOSSLESS, AUTO, *codecs.CODECS)
+Batches = tuple[tuple[int, ...], ...]
+MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two are for runs from Python
+
+
+def _one_of(names: Collection[str]) -> BeforeValidator:
+    """A validator that accepts one of ``names``, and names the nearest one for anything else."""
+
+    def check(value: object) -> object:
+        if value not in list(names):  # a value may be a list, which cannot be a key of a table
+            raise ValueError(not_among(value, names))
+        return value
+
+    return BeforeValidator(check)
+
+
+def named(value: object) -> object:
+    """``adam`` is short for ``{name: adam}``."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def both_ways(value: object) -> object:
+    """``int8`` is short for both ways of a codec."""
+    return {"activations": value, "errors": value} if isinstance(value, str) else value
+
+
+def listed(value: object) -> object:
+    """``1024,1024``, ``1024x1024`` or one number as a list."""
+    if isinstance(value, str):
+        inside = value.strip().strip("[]()").strip().removesuffix(",")
+        parts = re.split(r"\s*[,x]\s*|\s+", inside) if inside else []
+        return parts if all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", part) for part in parts) else value
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _paths_are_text(cls, value: object) -> object:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+class DataSpec(_Part):
+    """Where samples come from."""
+
+    name: Annotated[str, _one_of((*data.NAMES, ARRAYS))] = Field(
+        "digits",
+        description="digits and stdlib (characters of Python's own library) need no file; mnist, fashion_mnist, "
+        "cifar10, cifar100, npz need dir; hub downloads by Hugging Face datasets",
+    )
+    dir: str | None = Field(None, description="directory with the data set's official files, or an .npz")
+    limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
+    order: Literal["drawn", "given"] = Field(
+        "drawn", description="drawn: from the seed; given: that of a DataLoader, in runs from Python"
+    )
+    hub: str | None = Field(None, description="for name: hub, the data set's name there")
+
+    def load(self, directory: str | None = None) -> data.Dataset:
+        """The samples, read from ``directory`` instead of ``dir`` if they have moved.
+
+        Raises:
+            DataError: They cannot be read.
+        """
+        return data.load(self.name, directory=directory or self.dir, limit=self.limit, hub=self.hub)
+
+
+class ModelSpec(_Part):
+    """What is trained."""
+
+    name: str = Field(
+        MLP,
+        description=f"{', '.join(models.MODELS)}, or package.module:function for a function that returns your own "
+        f"nn.Sequential; the other keys are {MLP}'s",
+    )
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(listed)] = Field(
+        (128, 128), description="widths of the hidden layers"
+    )
+    activation: Annotated[str, _one_of(activations.NAMES)] = "relu"
+    slope: float = Field(0.01, description="leaky_relu only: slope below zero")
+    bias: bool = True
+
+
+class CodecSpec(_Part):
+    """How signals are written on the wire."""
+
+    activations: Annotated[str, _one_of(_CODECS)] = Field(
+        codecs.LOSSLESS,
+        description="auto: when a run on Ray starts, the fastest for its links, no further off than int8",
+    )
+    errors: Annotated[str, _one_of(_CODECS)] = codecs.LOSSLESS
+
+
+class LedgerSpec(_Part):
+    """The conservation ledger: how well the law of every boundary holds, by cause."""
+
+    every: int = Field(100, ge=0, description="steps between entries; 0: no ledger")
+    on_violation: Literal["stop", "warn", "ignore"] = Field(
+        "warn", description="stop: end the run where the law breaks; warn: say so and go on"
+    )
+    neurons: bool = Field(False, description="also keep every neuron's share of an entry: large")
+    exact: bool = Field(
+        False, description="in those steps both ends also compare digests of every signal: any altered number shows"
+    )
+
+    @model_validator(mode="after")
+    def _more_needs_entries(self) -> LedgerSpec:
+        if self.every == 0 and (self.exact or self.neurons):
+            raise ValueError("exact and neurons go with entries, but every is 0; set ledger.every to 1 or more")
+        return self
+
+
+class ProbeSpec(_Part):
+    """Probes of gradient alignment: a true backward pass beside the rule's own."""
+
+    every: int = Field(100, ge=0, description="steps between probes; 0: none")
+
+
+class CheckpointSpec(_Part):
+    """What a run keeps as it goes on, so that it can go on after a failure (distfa train --resume)."""
+
+    every: int = Field(
+        100,
+        ge=0,
+        description="steps between places where the run can go on; 0: none. Under async the pipe runs empty there",
+    )
+    at_evaluation: bool = Field(
+        False, description="also at the end of every epoch, so that a run can be stopped there; fit sets it"
+    )
+    seconds: float = Field(30.0, ge=0, description="least time between two that are written; 0: every one")
+    keep: int = Field(2, ge=1, description="how many stay, the latest ones")
+    dir: str | None = Field(
+        None, description="a directory or a URL of fsspec, as s3://bucket/run; null: checkpoints/ in the run directory"
+    )
+
+
+_GOES_WITH = {  # feedback keys that only some rules take: the trait a rule needs, and why
+    "rank": ("takes_rank", ""),
+    "decay": ("takes_decay", ", whose feedback learns with a separate decay"),
+    "renew": ("takes_renewal", ", whose feedback leads straight from the output"),
+    "fanout": ("takes_fanout", ", which sends every layer the same error"),
+}
+
+
+class RunSpec(_Part):
+    """A run. Every key has a default; ``distfa train`` with none trains on handwritten digits."""
+
+    data: Annotated[DataSpec, BeforeValidator(named)] = DataSpec()
+    model: Annotated[ModelSpec, BeforeValidator(named)] = ModelSpec()
+    rule: Annotated[str, _one_of(rules.RULES)] = Field("dfa", description="feedback rule")
+    init: Annotated[str, _one_of(INITS)] = Field(
+        "aligned",
+        description="aligned: feedback starts on the weights; random: the classical setting; given: as random, and a "
+        "network of plain layers starts from the model's own weights too (not with model: mlp)",
+    )
+    distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
+        "orthogonal", description="of the weights at the start, and of feedback matrices"
+    )
+    feedback: FeedbackConfig = FeedbackConfig()
+    loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = Field(
+        "cross_entropy", description="cross_entropy; mse for numbers; bce for several labels of one sample"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="cross_entropy only: share spread evenly over all classes"
+    )
+    class_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(listed)] | None = Field(
+        None, description="cross_entropy only: one number per class, which its samples' loss is multiplied by"
+    )
+    optimizer: Annotated[OptimizerConfig, BeforeValidator(named)] = OptimizerConfig()
+    epochs: int = Field(20, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
+    batch_size: int = Field(32, ge=1)
+    micro_batches: int = Field(1, ge=1, description="parts a batch is split into, to fill the pipe")
+    schedule: Annotated[str, _one_of(SCHEDULES)] = Field(
+        "sync",
+        description="sync: all signals of a step come from the same weights; async: the next step's forwards go on "
+        "while errors are under way, with a fixed delay of less than a step; needs micro_batches above 1",
+    )
+    sync_epochs: int = Field(
+        1, ge=0, description="async only: this many epochs at the start run as sync; early on, delays cost accuracy"
+    )
+    eval_every: int = Field(1, ge=1, description="epochs between evaluations")
+    log_every: int = Field(10, ge=1, description="steps between records in metrics.jsonl")
+    dtype: Literal["float32", "float64", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16 is mixed: signals and products in bfloat16, weights, gradients and optimizer in float32",
+    )
+    seed: int = Field(0, ge=0, lt=2**63)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    check_finite: bool = Field(True, description="stop at NaN or infinity in a signal or the loss")
+    codec: Annotated[CodecSpec, BeforeValidator(both_ways)] = CodecSpec()
+    engine: Literal["ray", "serial"] = Field("ray", description="serial: one process, the oracle")
+    ledger: LedgerSpec = LedgerSpec()
+    probe: ProbeSpec = ProbeSpec()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    wire: WireConfig = WireConfig()
+    ray: ClusterConfig = ClusterConfig()
+    launch: LaunchConfig = LaunchConfig()
+    run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
+
+    @model_validator(mode="after")
+    def _feedback_needs_a_rule_that_takes_it(self) -> RunSpec:
+        asked = {**vars(self.feedback), "renew": self.feedback.renew.on or None}
+        for key, (trait, why) in _GOES_WITH.items():
+            if asked[key] is not None and not getattr(rules.RULES[self.rule], trait):
+                raise ValueError(
+                    f"feedback.{key} goes with rule {rules.able(trait)}{why}, not with rule {self.rule!r}; leave it out"
+                )
+        if self.feedback.fanout is not None and self.feedback.rank is not None:
+            raise ValueError(
+                "feedback.fanout goes with full rank, where every layer gets the same error, and feedback.rank is "
+                f"{self.feedback.rank}; leave one out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_only_one_loss_has(self) -> RunSpec:
+        losses.build(self.loss, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+        return self
+
+    @model_validator(mode="after")
+    def _clipping_must_be_the_same_at_both_ends(self) -> RunSpec:
+        if self.optimizer.clip_norm is not None and not rules.RULES[self.rule].takes_clip_norm:
+            raise ValueError(
+                f"optimizer.clip_norm scales by the norm of a whole layer, and under rule {self.rule!r} another layer "
+                "makes the same update without knowing it; use optimizer.clip_value, which both ends can follow"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _renewal_needs_full_rank_and_probes(self) -> RunSpec:
+        renew = self.feedback.renew
+        if not renew.on:
+            return self
+        if self.feedback.rank is not None:
+            raise ValueError(
+                f"feedback.renew renews B_l in full, and feedback.rank is {self.feedback.rank}; leave one out"
+            )
+        least = 1 if self.schedule == "sync" else 2
+        if renew.below is not None and self.probe.every < least:
+            raise ValueError(
+                f"feedback.renew.below is compared with what probes see, but probe.every is {self.probe.every}; set it "
+                f"to {least} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_left_out_needs_a_codec_that_leaves_it_out(self) -> RunSpec:
+        if self.feedback.active_only and codecs.CODECS.get(self.codec.errors, codecs.FP32).fixed_length:
+            raise ValueError(
+                f"feedback.active_only sends zeros, and codec.errors is {self.codec.errors!r}, which sends "
+                "them in full; set codec.errors to packed, or to a name with +zstd"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _async_needs_micro_batches(self) -> RunSpec:
+        if self.schedule == "async" and min(self.micro_batches, self.batch_size) < 2:
+            raise ValueError(
+                "schedule is 'async' but a step has one micro-batch, so there is nothing to go on with; set "
+                "micro_batches to 2 or more (and batch_size no less), or schedule: sync"
+            )
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        """The keys that decide the trained weights and what is reported of them, with their values."""
+        plain = {"run_dir", "ray", "launch", "wire", "engine", "device", "log_every"}
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(plain, True), "checkpoint": _BESIDE_CUTS})
+
+    def recipe(self, network: Network, *, audit_rows: int = 0, batches: Batches | None = None) -> Recipe:
+        """Everything that determines the weights, for a network; ``batches`` are those of a loader."""
+        return Recipe(
+            network=network,
+            rule=self.rule,
+            init=self.init,
+            distribution=self.distribution,
+            feedback=self.feedback,
+            loss=self.loss,
+            label_smoothing=self.label_smoothing,
+            class_weights=self.class_weights,
+            optimizer=self.optimizer,
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            micro_batches=self.micro_batches,
+            schedule=self.schedule,
+            sync_epochs=self.sync_epochs,
+            eval_every=self.eval_every,
+            dtype=torch.float64 if self.dtype == "float64" else torch.float32,
+            mixed=self.dtype == "bfloat16",
+            seed=self.seed,
+            order=self.data.order,
+            batches=batches,
+            ledger_every=self.ledger.every,
+            ledger_exact=self.ledger.exact,
+            ledger_neurons=self.ledger.neurons,
+            probe_every=self.probe.every,
+            audit_rows=audit_rows,
+            checkpoint_every=self.checkpoint.every,
+            cut_at_epochs=self.checkpoint.at_evaluation,
+            check_finite=self.check_finite,
+        )
+
+    def job(
+        self,
+        network: Network,
+        *,
+        run_id: str,
+        train_rows: int,
+        test_rows: int,
+        audit_rows: int = 0,
+        batches: Batches | None = None,
+    ) -> Job:
+        """The settings that every layer gets."""
+        return Job(
+            run_id=run_id,
+            recipe=self.recipe(network, audit_rows=audit_rows, batches=batches),
+            wire=self.wire,
+            activations=self.codec.activations,
+            errors=self.codec.errors,
+            train_rows=train_rows,
+            test_rows=test_rows,
+            device=self.device,
+        )

@@ -1,0 +1,1 @@
+"""Words, lines, JSON: text for people and programs. Imports nothing else of distfa."""

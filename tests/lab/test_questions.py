@@ -1,0 +1,133 @@
+"""Questions: the arithmetic by hand, small runs of each, and pages that can be read."""
+
+import json
+import math
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from commands import here
+
+from distfa import data
+from distfa.core.rules import RULES
+from distfa.errors import SpecError
+from distfa.lab.questions import conservation, depth, svg, training
+from distfa.lab.questions.asking import QUESTIONS, ask, save
+from distfa.lab.questions.base import Asked, correlation
+from distfa.lab.questions.classes import first_classes
+from distfa.lab.questions.dominance import _measured
+from distfa.lab.questions.label_noise import mislabelled
+from distfa.lab.questions.training import train
+from distfa.pages.plots import Figure, colour, line, panels
+
+SMALL = {"model": {"hidden": (16,)}, "max_steps": 6, "batch_size": 64}
+
+
+def test_correlation_is_numpys_and_its_interval_fishers():
+    x, y = [1.0, 2.0, 4.0, 3.0, 7.0], [2.0, 1.0, 5.0, 4.0, 5.0]
+    r, low, high = correlation(x, y)
+    assert r == pytest.approx(np.corrcoef(x, y)[0, 1])
+    for end, sign in ((low, -1), (high, 1)):
+        assert math.atanh(end) == pytest.approx(math.atanh(r) + sign * 1.96 / math.sqrt(2))
+    assert all(map(math.isnan, correlation([1.0] * 5, y)))
+
+
+def test_the_first_classes_and_no_others():
+    whole = data.load("digits")
+    some = first_classes(whole, 3)
+    assert set(some.train_y) == set(some.test_y) == {0, 1, 2}
+    assert some.outputs == 3
+    assert (some.train_x == whole.train_x[whole.train_y < 3]).all()
+
+
+def test_a_fifth_of_the_labels_are_wrong_and_all_of_those_are_another_class():
+    whole = data.load("digits")
+    noisy = mislabelled(whole, 0)
+    assert (noisy.train_y != whole.train_y).sum() == round(0.2 * len(whole.train_y))
+    assert set(noisy.train_y) == set(range(10))
+    assert (noisy.test_y == whole.test_y).all()
+    assert (mislabelled(whole, 0).train_y == noisy.train_y).all()
+    assert (mislabelled(whole, 1).train_y != noisy.train_y).any()
+
+
+def test_the_sides_of_the_law_part_by_the_drift_of_the_ledger():
+    on = data.load("digits")
+    entries = train({**SMALL, "dtype": "float64", "ledger": {"every": 1}, "rule": "dfa"}, on).ledger
+    sides = conservation._sides(entries)
+    assert [step for step, _, _ in sides] == list(range(6))
+    step, incoming, potential = sides[-1]
+    mine = [entry for entry in entries if entry.step == step]
+    start = [entry for entry in entries if entry.step == 0]
+    assert incoming == pytest.approx(sum(e.incoming for e in mine) - sum(e.incoming for e in start))
+    grown = sum(e.potential for e in mine) - sum(e.potential - e.change + e.change for e in start)
+    lost = sum(e.change for e in start)  # of the first step, whose start no entry shows
+    assert potential == pytest.approx(grown - lost, rel=1e-6)
+
+
+def test_full_batch_descent_falls_as_the_probes_predict():
+    on = data.load("digits")
+    settings = {"batch_size": len(on.train_x), "max_steps": 40, "optimizer": {"name": "sgd", "lr": 0.02}}
+    done = train({**SMALL, **settings, "probe": {"every": 1}, "rule": "fa"}, on)
+    found = _measured(done.steps, done.probes, diverged=False)
+    assert found["predicted"]
+    assert len(found["ranges"]) == 4
+    for point in found["ranges"]:
+        assert point["fell"] == pytest.approx(point["expected"], rel=0.1)
+
+
+def test_frozen_layers_stay_and_only_the_output_learns():
+    on = data.load("digits")
+    frozen, whole = (depth._run(on, "mlp", 4, rule, 0, 30)["accuracy"] for rule in (depth.FROZEN, "bp"))
+    assert 10 < frozen < whole
+
+
+def test_a_drawing_is_xml_with_every_point_and_name():
+    layout = panels(["left <b>", "right"], columns=2)
+    traces = [
+        line([1, 2, 3], [0.5, None, 2.0], "a & b", colour(1, 2)),
+        line([0, 1], [1.0, 2.0], "c", "#000000", panel=1),
+    ]
+    bars = {"type": "bar", "x": ["one", "two"], "y": [3.0, 4.0], "showlegend": False, "xaxis": "x2", "yaxis": "y2"}
+    text = svg.drawn(Figure(name="f", title="T < U", see="", traces=traces, layout=layout))
+    root = ElementTree.fromstring(text)
+    words = [node.text for node in root.iter() if node.text and node.text.strip()]
+    assert {"T < U", "a & b", "c"} <= set(words)
+    assert len([n for n in root.iter() if n.tag.endswith("circle")]) == 4
+    barred = svg.drawn(Figure(name="g", title="", see="", traces=[traces[0], bars], layout=layout))
+    assert barred.count("<rect") == 3
+    ElementTree.fromstring(barred)
+
+
+def test_an_answer_is_saved_as_figures_and_pages(tmp_path):
+    question, answer = ask("conservation", Asked(rules=("bp", "drtp"), seeds=1, quick=True))
+    assert [(row["network"], row["rule"]) for row in answer.rows] == [("mlp", "bp"), ("conv", "bp")]  # drtp has no law
+    assert all(row["residual"] < 1e-12 and row["half"] < row["drift"] for row in answer.rows)
+    assert "clearly less in 2 of 2 runs" in answer.verdict
+    page = save(question, answer, "distfa experiment conservation", tmp_path / "new")
+    names = {"conservation.html", "conservation.json", "conservation.md", "conservation-sides.svg"}
+    assert {path.name for path in page.parent.iterdir()} == names
+    kept = json.loads((tmp_path / "new" / "conservation.json").read_text())
+    assert kept["verdict"] == answer.verdict
+    assert len(kept["raw"][0]["sides"]) == 40
+    assert answer.verdict in (tmp_path / "new" / "conservation.md").read_text()
+
+
+def test_a_renewed_rule_is_asked_by_its_word_and_keeps_the_questions_own_settings(monkeypatch):
+    kept = []
+    monkeypatch.setattr(training, "_train", lambda spec, *_: kept.append(spec.feedback))
+    training.train({"rule": "dkp@50", "feedback": {"decay": 0.0}}, data.load("digits"))
+    assert (kept[0].renew.every, kept[0].decay) == (50, 0.0)
+    assert training.rule_of("dkp@50") is RULES["dkp"]
+
+
+def test_an_unknown_question_is_named_with_the_nearest():
+    with pytest.raises(SpecError, match=r"is not one of conservation, .*did you mean 'depth'"):
+        ask("dept", Asked(rules=("bp",)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_question_is_answered_quickly_from_the_command_line(name, tmp_path):
+    done = here("experiment", name, "--quick", "--seeds", "1", cwd=tmp_path)
+    assert "this run: " in done.stdout
+    assert (tmp_path / "experiments" / f"{name}.html").exists()

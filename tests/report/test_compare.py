@@ -1,0 +1,74 @@
+"""Pages open with the result in words, and several runs stand on one page."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from commands import here
+
+from distfa.errors import RunDirError
+from distfa.report import write_comparison, write_report
+from distfa.report.compare import _best, _by_chance, _sentences, differences
+from distfa.report.findings import sentences
+from distfa.report.records import read_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    common = ("--engine", "serial", "--epochs", "3", "--set", "data.limit=300", "--set", "probe.every=5")
+    for rule in ("dfa", "bp"):
+        here("train", *common, "--rule", rule, "--run-dir", rule, cwd=home)
+    return [home / "dfa", home / "bp"]
+
+
+def test_a_page_opens_with_the_result_and_a_sentence_per_finding(runs):
+    run = read_run(runs[0])
+    said = sentences(run)
+    assert said[0].startswith(f"It gets {run.result['test_accuracy']:.2%} of the test set right after 30 steps")
+    assert re.match(r"At step 25 its updates have a cosine of 0\.\d\d with the true gradient \(layer \d has", said[1])
+    assert said[2] == f"The conservation law held in all {run.entries} ledger entries."
+    assert said[-1].startswith("It took")
+    page = write_report(runs[0]).read_text("utf-8")
+    assert page.index("In short") < page.index('id="curves"')
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
+    found = [read_run(path) for path in runs]
+    assert differences(found) == ["rule"]
+    done = here("report", *runs, "--out", tmp_path / "both.html", cwd=tmp_path)
+    assert done.stdout.strip() == str(tmp_path / "both.html")
+    page = (tmp_path / "both.html").read_text("utf-8")
+    assert "They differ in rule." in page
+    best = max(found, key=lambda run: run.result["test_accuracy"])
+    assert f"Best on its test set is rule {best.rule}: {best.result['test_accuracy']:.2%}." in page
+    assert "A setting with one seed: small differences mean nothing" in page
+    for run in found:
+        assert f"<td>{run.result['test_loss']:.4f}</td>" in page
+    assert page.count('"name":"rule dfa"') == 3  # loss, accuracy, alignment
+    with pytest.raises(RunDirError, match="two runs or more"):
+        write_comparison(runs[:1])
+    with pytest.raises(RunDirError, match="not a run directory"):
+        write_comparison([runs[0], tmp_path])
+
+
+def test_runs_that_are_equally_good_are_both_named(runs):
+    run = read_run(runs[0])
+    assert "Best on the test set, and equally good: one; two: " in _best([(run, "one"), (run, "two")])
+
+
+def test_runs_on_other_data_have_no_best(runs, tmp_path):
+    """Their figures cannot be compared, and were."""
+    found = [read_run(path) for path in runs]
+    found[1].about["data_digest"] = "another"
+    said = " ".join(_sentences(found, ["dfa", "bp"]))
+    assert "not trained on the same data" in said
+    assert "Best" not in said
+
+
+def test_a_setting_with_several_seeds_needs_no_note(runs):
+    run = read_run(runs[0])
+    other = replace(run, spec={**run.spec, "seed": 1})
+    assert _by_chance([run, other], ["seed"]) == []
+    assert _by_chance([run, other, replace(run, spec={**run.spec, "rule": "fa"})], ["rule", "seed"])
