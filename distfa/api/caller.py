@@ -163,7 +163,7 @@ class Caller:
 
 def _require_keepable(known: Sequence[tuple[str, Any]]) -> None:
     for name, state in known:
-        if (why := memory.refused(state)) is not None:
+        if (why := callback_state.refused(state)) is not None:
             raise SpecError(
                 f"the state_dict of callback {name} cannot be kept in a checkpoint: {why}; give numbers, text, "
                 "tensors, numpy arrays, and lists, tuples, sets and dictionaries of these"

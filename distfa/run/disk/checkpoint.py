@@ -3,7 +3,7 @@
     step-00000100/
         layer-001.safetensors     all state of one layer (``Layer.state_dict``)
         ...
-        callbacks.pt              what callbacks remember, if there are any (memory.py)
+        callbacks.pt              what callbacks remember, if there are any (callback_state.py)
         manifest.json             written last: without it there is no checkpoint
 
 The manifest holds the digest of every file and of itself, so that an incomplete or altered checkpoint is noticed and
@@ -170,7 +170,7 @@ class Store:
         for shard in manifest["shards"]:
             layers[shard["layer"]] = from_bytes(self._get_named(step, shard))
         kept = manifest.get("memory")
-        remembered = None if kept is None else memory.unpacked(self._get_named(step, kept))
+        remembered = None if kept is None else callback_state.unpacked(self._get_named(step, kept))
         try:
             traffic = {(link, kind): sent for link, kind, sent in _TRAFFIC.validate_python(manifest["traffic"])}
         except ValidationError as exc:
