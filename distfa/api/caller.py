@@ -13,6 +13,7 @@ from distfa.api.callbacks import At, BestWeights, Callback
 from distfa.api.history import History
 from distfa.core.books.records import Cut, EvalRecord, StepRecord
 from distfa.errors import SpecError
+from distfa.run.disk import callback_state
 from distfa.run.observing import Choice, Observer, Progress
 
 log = logging.getLogger(__name__)
