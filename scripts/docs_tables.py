@@ -33,7 +33,7 @@ def table(
     *files: str,
     columns: Mapping[str, str] | None = None,
     of: Sequence[Row] | None = None,
-    places: Mapping[str, int] | None = None,
+    places: int | Mapping[str, int] | None = None,
 ) -> str:
     """Rows as a Markdown table, with the files, the machine and the day below it.
 
@@ -41,15 +41,15 @@ def table(
         files: Names in docs/bench.
         columns: Keys and headings; those of the first file if not given. A column without any value is left out.
         of: The rows; those of all files if not given.
-        places: Decimal places by key; as on the page of a benchmark if not given.
+        places: Decimal places of fractions, by key or of all; as on the page of a benchmark if not given.
     """
     of = rows(*files) if of is None else of
     heads = {key: head for key, head in (columns or _read(files[0])["columns"]).items() if _any(of, key)}
-    places = places or {}
+    decimals = dict.fromkeys(heads, places) if isinstance(places, int) else places or {}
     lines = [
         "| " + " | ".join(head.replace("|", r"\|") for head in heads.values()) + " |",
         "|" + "".join("---|" if _any(of, key, str) else "--:|" for key in heads),
-        *("| " + " | ".join(_cell(row.get(key), places.get(key)) for key in heads) + " |" for row in of),
+        *("| " + " | ".join(_cell(row.get(key), decimals.get(key)) for key in heads) + " |" for row in of),
     ]
     return "\n".join(lines) + "\n\n" + _source(files)
 
@@ -136,7 +136,7 @@ def _any(of: Sequence[Row], key: str, kind: type = object) -> bool:
 def _cell(value: object, places: int | None) -> str:
     if value is None:
         return ""
-    return cell(value) if places is None or isinstance(value, str) else f"{value:,.{places}f}"
+    return cell(value) if places is None or not isinstance(value, float) else f"{value:,.{places}f}"
 
 
 def _source(files: Sequence[str]) -> str:
