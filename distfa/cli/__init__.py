@@ -1,6 +1,6 @@
 """The command line: one file per command; only this package exits the process.
 
-Exit codes: 0 done, 1 the run failed, 2 what was asked for cannot be done, 130 interrupted by Ctrl-C, 143 by SIGTERM,
+Exit codes: 0 done, 1 the run failed, 2 the request cannot be carried out, 130 interrupted by Ctrl-C, 143 by SIGTERM,
 129 by a closed terminal.
 """
 
@@ -45,9 +45,9 @@ from distfa.version import __version__
 
 app = typer.Typer(
     name="distfa",
-    help="Layer-parallel training without weight transport: each layer of a network is a Ray actor, activations go "
-    "up and errors come down over gRPC through fixed feedback matrices.",
-    epilog="Start with: distfa train. If something does not work: distfa doctor.",
+    help="Layer-parallel training without weight transport: each layer of a network is a Ray actor; activations "
+    "go up and errors come down over gRPC, through fixed feedback matrices.",
+    epilog="To start: distfa train. If something does not work: distfa doctor.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -80,11 +80,11 @@ _BENCH: dict[str, Callable[..., None]] = {
 }
 
 
-_BY_SIGNAL = 128  # as a shell says it of a process that a signal ended
+_BY_SIGNAL = 128  # as a shell reports a process ended by a signal
 
 
 def _paragraphs(command: Callable[..., None]) -> str:
-    """A command's docstring as its help: each paragraph is one line, which the terminal wraps where it has to."""
+    """Turn a command's docstring into its help: each paragraph becomes one line, which the terminal wraps as needed."""
     return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(command.__doc__ or "").split("\n\n"))
 
 
@@ -112,7 +112,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; every failure ends with one line and an exit code."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines would tear the progress bar
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines would break up the progress bar
     ended: list[int] = []
 
     def end(number: int, frame: object) -> None:
@@ -131,7 +131,7 @@ def main() -> None:
         finally:
             out.flush()
         if out.lost is not None and not code:
-            if not isinstance(out.lost, BrokenPipeError):  # a reader that goes, as head does, has seen enough
+            if not isinstance(out.lost, BrokenPipeError):  # a reader that closes the pipe, like head, has seen enough
                 error(f"cannot write to stdout: {getattr(out.lost, 'strerror', None) or out.lost}")
             code = 1
     sys.exit(code)
@@ -149,6 +149,8 @@ def _carried_out() -> int:
     except Exception as exc:
         if os.environ.get("DISTFA_DEBUG"):
             raise
-        error(f"unexpected {type(exc).__name__}: {exc}; run it again with DISTFA_DEBUG=1 to see where, and report it")
+        error(
+            f"unexpected {type(exc).__name__}: {exc}; run it again with DISTFA_DEBUG=1 for the traceback, and report it"
+        )
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""``distfa bench``: measurements; each prints a table and writes its figures as JSON."""
+"""``distfa bench``: benchmarks; each prints a table and writes its figures as JSON."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from distfa.bench.outcome import Outcome, cell
 from distfa.text import lines
 
 app = typer.Typer(
-    help="Measure: speed against torch's own engines, bytes and time over shaped links, scaling, the rules. Every "
-    "figure is made in this run, side by side; tables go to stdout, all measurements to a JSON file that 'distfa "
-    "report' draws.",
+    help="Benchmark speed against torch's own engines, bytes and time over shaped links, scaling, and the rules. "
+    "All figures of a comparison are measured in the same run; tables go to stdout, all measurements to a "
+    "JSON file that 'distfa report' plots.",
     no_args_is_help=True,
 )
 
@@ -33,14 +33,14 @@ def say(prefix: str = "") -> Callable[[str], None]:
 
 
 def quiet() -> redirect_stdout[io.StringIO]:
-    """Keep Ray's own lines off stdout, which is for the result."""
+    """Keep Ray's own output off stdout, which is for the result."""
     return redirect_stdout(io.StringIO())
 
 
 def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
-    """Print an outcome, as a table or with ``as_json`` as the text of its file, and then save it.
+    """Print an outcome, as a table or (with ``as_json``) as the text of its file, and then save it.
 
-    What a disk has no room for any more was printed by then.
+    It is printed first, so that a full disk cannot lose it.
     """
     from distfa.run.disk import host
 
@@ -67,11 +67,11 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
         ended = mark == "conclusion"
         lines.say(rest if ended else note, mark=f"{mark}: " if ended else "note: ", mark_style="bold", console=console)
     outcome.save(out)
-    lines.say(f"written to {out}; 'distfa report {out}' draws it", console=console)
+    lines.say(f"written to {out}; 'distfa report {out}' plots it", console=console)
 
 
 def _pieces(outcome: Outcome, widths: dict[str, int], room: int) -> list[list[str]]:
-    """The columns in groups that fit the terminal, one table each; each begins with the columns in words."""
+    """The columns in groups that fit the terminal, one table each; each table starts with the text columns."""
     keys = list(widths)
     lead = list(itertools.takewhile(lambda key: _is_text(outcome, key), keys)) or keys[:1]
     pieces = [list(lead)]
@@ -83,7 +83,7 @@ def _pieces(outcome: Outcome, widths: dict[str, int], room: int) -> list[list[st
 
 
 def _needed(widths: dict[str, int]) -> int:
-    """The width that a table needs, with its lines."""
+    """The width that a table needs, including its borders."""
     return 1 + sum(width + 3 for width in widths.values())
 
 

@@ -18,21 +18,26 @@ def books(
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     hidden: Annotated[
-        str, typer.Option(metavar="N,N,...", help="Widths of the hidden layers; drift has a sixteenth of each.")
+        str,
+        typer.Option(metavar="N,N,...", help="Widths of the hidden layers; the drift runs use a sixteenth of each."),
     ] = "1024,1024,1024",
     batch_size: Annotated[int, typer.Option(help="Samples per step.")] = 256,
-    steps: Annotated[int, typer.Option(help="Steps of each run whose cost is measured.")] = 200,
+    steps: Annotated[int, typer.Option(help="Steps in each run whose cost is measured.")] = 200,
     rounds: Annotated[int, typer.Option(help="Pairs of runs, with and without books.")] = 5,
-    only: Annotated[str, typer.Option("--rules", metavar="RULE,...", help="Rules with a potential.")] = "dfa,fa",
+    only: Annotated[
+        str, typer.Option("--rules", metavar="RULE,...", help="Rules to measure; each must have a potential.")
+    ] = "dfa,fa",
     out: Annotated[Path, options.outcome_folder(help="Directory for the JSON files.")] = Path("."),
-    as_json: Annotated[bool, typer.Option("--json", help="The files' text on stdout, no tables.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the text of the files on stdout instead of tables.")
+    ] = False,
 ) -> None:
-    """Measure the books: what they cost, the smallest fault they catch, drift at several learning rates.
+    """Measure the books: their cost, the smallest fault they catch, and drift at several learning rates.
 
-    Cost: processor time with ledger and probes as often as by default, divided by that without them. Faults: one number
-    of one float32 message is altered by growing amounts, at every boundary, in both directions. Drift: full-batch SGD
-    on 500 rows in float64, with three learning rates over equal training time; by the conservation law drift halves
-    with the rate.
+    Cost: processor time with ledger and probes at their default intervals, divided by the time without them. Faults:
+    one number in one float32 message is altered by growing amounts, at every boundary, in both directions. Drift:
+    full-batch SGD on 500 rows in float64, with three learning rates over equal training time; by the conservation law,
+    drift halves with the rate.
     """
     from distfa import data as datasets
     from distfa.bench import ledger

@@ -38,9 +38,9 @@ def codecs(
     out: options.Out = Path("bench-codecs.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure accuracy, bytes per sample and codec time of every rule with every pair of codecs, and with fp32.
+    """Measure accuracy, bytes per sample and codec time of every rule with every pair of codecs, compared with fp32.
 
-    It uses the serial engine, which has the same bits and payloads as a distributed run.
+    This uses the serial engine, which gives the same bits and payloads as a distributed run.
     """
     from distfa.bench.codecs import measure
 

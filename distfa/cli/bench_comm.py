@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 _task, _what, _search = (
     options.panel("Task"),
     options.panel("What to measure"),
-    options.panel("Each rule at its own best"),
+    options.panel("Each rule with its best settings"),
 )
 
 Mbit = Annotated[
     float,
     _what(
         min=0,
-        help="Rate of every layer's link, in each direction, with network namespaces (Linux, root); 0: no links, "
-        "only bytes.",
+        help="Rate of every layer's link, in each direction, using network namespaces (Linux, root); 0: no links, "
+        "count bytes only.",
     ),
 ]
 Insecure = Annotated[bool, _what("--insecure", help="Use plain text over the links, as torch does, instead of TLS.")]
@@ -50,17 +50,21 @@ def comm(
             help="Codecs to compare with lossless: for activations, and for errors if they differ.",
         ),
     ] = "int8",
-    target: Annotated[float, _what(help="Test accuracy in percent.")] = 97.5,
+    target: Annotated[float, _what(help="Target test accuracy, in percent.")] = 97.5,
     max_steps: Annotated[int, _what(help="Give up on the target after this many steps.")] = 2000,
     eval_steps: Annotated[int, _what(min=1, help="Steps between evaluations.")] = 50,
     rates: Annotated[
         str, _search(metavar="RATE,RATE,...", help="Learning rates to try for every rule, instead of --lr.")
     ] = "",
     decays: Annotated[
-        str, _search(metavar="N,N,...", help="Steps of cosine decay to try, instead of --lr-schedule and --max-steps.")
+        str,
+        _search(
+            metavar="N,N,...",
+            help="Lengths of cosine decay to try, in steps, instead of --lr-schedule and --max-steps.",
+        ),
     ] = "",
     seeds: Annotated[
-        int, _search(min=1, help="Seeds of the comparison; figures are medians, with the smallest and the largest.")
+        int, _search(min=1, help="Number of seeds to compare; figures are medians, with the smallest and the largest.")
     ] = 1,
     mbit: Mbit = 200.0,
     delay_ms: Annotated[
@@ -68,20 +72,21 @@ def comm(
         _what(
             min=0,
             max=1000,
-            help="Delay of every distfa message, in ms, as over a long link; torch's pipelines are then left out.",
+            help="Delay added to every distfa message, in ms, as on a long link; leaves out torch's pipelines.",
         ),
     ] = 0.0,
     link_steps: Annotated[int, _what(min=1, help="Steps over the link per configuration.")] = 60,
-    warmup: Annotated[int, _what(min=1, help="Steps before the measured ones.")] = 5,
+    warmup: Annotated[int, _what(min=1, help="Warm-up steps that are not measured.")] = 5,
     insecure: Insecure = False,
     out: options.Out = Path("bench-comm.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure bytes per step, bytes to a target accuracy, and time to it over slow links, beside torch's pipelines.
+    """Measure bytes per step, and bytes and time to reach a target accuracy over slow links, compared with torch's
+    pipelines.
 
-    Every layer is on its own node, a network namespace with a link of --mbit; distfa runs there as a Ray cluster. Equal
-    codecs and equal accuracy have separate columns. With --rates and --decays the best settings are searched first for
-    every rule, bp too; the search is part of the report.
+    Every layer is on its own node, a network namespace with a link of --mbit; distfa runs there on a Ray cluster. Equal
+    codecs and equal accuracy have separate columns. With --rates and --decays, it first searches for the best settings
+    of every rule, including bp; the report includes the search.
     """
     from distfa.lab.links.comm import Plan, measure
 
@@ -123,7 +128,7 @@ def _searched(rates: str, decays: str, seeds: int) -> Search:
     from distfa.lab.links.tuned import Search
 
     if bool(rates) != bool(decays):
-        raise UsageError("--rates and --decays go together: every rate is tried with every decay")
+        raise UsageError("--rates and --decays must be given together: every rate is tried with every decay")
     return Search(
         rates=options.rates("--rates", rates), decays=options.numbers("--decays", decays, may_be_none=True), seeds=seeds
     )

@@ -16,7 +16,7 @@ Rule = Annotated[str, _task(help="Feedback rule.")]
 BatchSize = Annotated[int, _task(min=1, help="Samples per step.")]
 Epochs = Annotated[int, _task(min=1, help="Epochs of every run.")]
 Schedules = Annotated[str, _how(metavar="NAME,...", help="sync, async.")]
-Rounds = Annotated[int, _how(min=1, help="Measurements of each; medians are shown.")]
+Rounds = Annotated[int, _how(min=1, help="Measurements of each; the table shows medians.")]
 
 
 def checkpoints(
@@ -33,10 +33,10 @@ def checkpoints(
     out: options.Out = Path("bench-checkpoints.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Train with and without checkpoints, in turn, to see what they cost per step.
+    """Train with and without checkpoints, alternately, to see what they cost per step.
 
-    Every cut is written: the run waits if one is still being written. With the defaults it takes about 8 minutes on 2
-        cores.
+    Every snapshot is written: the run waits if the previous one is still being written. With the defaults this takes
+    about 8 minutes on 2 cores.
     """
     kept = {"every": every, "seconds": 0, "keep": _KEEP_ALL}
     settings = {"none": {"checkpoint": kept | {"every": 0}}, f"every {every} steps": {"checkpoint": kept}}
@@ -56,9 +56,9 @@ def tls(
     out: options.Out = Path("bench-tls.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Train over plain text and over mutual TLS, in turn, all on this machine, to see what TLS costs per step.
+    """Train over plain text and over mutual TLS, alternately, all on this machine, to see what TLS costs per step.
 
-    With the defaults it takes about 8 minutes on 2 cores.
+    With the defaults this takes about 8 minutes on 2 cores.
     """
     settings = {
         name: {"wire": {"security": kind}} for name, kind in (("plain text", "insecure"), ("mutual TLS", "tls"))

@@ -33,19 +33,27 @@ def rules(
         ),
     ] = "",
     inits: Annotated[
-        str, typer.Option(metavar="INIT,...", help="aligned, random, or both, for rules whose feedback depends on it.")
+        str,
+        typer.Option(
+            metavar="INIT,...", help="aligned, random, or both, for rules whose feedback depends on the start."
+        ),
     ] = "aligned,random",
-    torch: Annotated[bool, typer.Option("--torch", help="Also plain torch: the same start, data and order.")] = False,
+    torch: Annotated[
+        bool,
+        typer.Option(
+            "--torch", help="Also train in plain torch, from the same start, with the same data in the same order."
+        ),
+    ] = False,
     engine: Annotated[str, typer.Option(help="serial (the same bits, no Ray) or ray.")] = "serial",
     device: Annotated[
-        str, typer.Option(help="cpu, cuda or auto: on Ray a GPU if there is one. Not for --torch.")
+        str, typer.Option(help="cpu, cuda or auto (on Ray, a GPU if there is one). Does not apply to --torch.")
     ] = "auto",
     out: options.Out = Path("bench-rules.json"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure accuracy, alignment, angle, bytes and ledger of every rule, aligned and random, beside bp.
+    """Measure accuracy, alignment, angle, bytes and ledger of every rule, aligned and random, compared with bp.
 
-    Bytes per sample are exact payload bytes from the widths of the rules: what a run on Ray counts.
+    Bytes per sample are exact payload bytes computed from each rule's widths: what a run on Ray counts.
     """
     from distfa.bench.rules import INITS, measure
     from distfa.core.rules import RULES

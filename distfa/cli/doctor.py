@@ -1,4 +1,4 @@
-"""``distfa doctor``: what is installed, what Ray sees, whether two layers can talk, and what to fix."""
+"""``distfa doctor``: what is installed, what Ray sees, whether two layers can communicate, and what to fix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Finding:
     fix: str = ""
 
     def show(self) -> None:
-        """Print it with its mark in colour, and its fix below."""
+        """Print it with a coloured mark, and its fix below."""
         mark, colour = ("fail", "red") if not self.good else ("warn", "yellow") if self.fix else ("ok", "green")
         say(self.text, mark=f"{mark:<6}", mark_style=colour, indent=_INDENT)
         if self.fix:
@@ -46,12 +46,12 @@ def doctor(
     address: Annotated[
         str | None,
         typer.Option(
-            help="Ray cluster to check, host:port or auto; if not given the one that RAY_ADDRESS names, or else one "
-            "that is started here."
+            help="Ray cluster to check, host:port or auto; if not given, the one that RAY_ADDRESS names, or else "
+            "a new one started here."
         ),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Let the two layers talk in plain text even across machines.")
+        bool, typer.Option("--insecure", help="Let the two layers communicate in plain text even across machines.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of lines.")] = False,
 ) -> None:
@@ -125,13 +125,13 @@ def _machine() -> list[_Finding]:
     findings = [
         _Finding(
             good=True,
-            text=f"{cpus} CPUs (load {load:.1f}), {human_bytes(memory)} of memory free, GPUs: "
+            text=f"{cpus} CPUs (load {load:.1f}), {human_bytes(memory)} of free memory, GPUs: "
             f"{', '.join(gpus) or 'none'}",
         ),
         _Finding(
             good=memory > 2 * _BYTES_PER_LAYER,
             text=f"room for about {memory // _BYTES_PER_LAYER:.0f} layer processes of some "
-            f"{human_bytes(_BYTES_PER_LAYER)} beside their weights",
+            f"{human_bytes(_BYTES_PER_LAYER)} each, plus their weights",
             fix="" if memory > 2 * _BYTES_PER_LAYER else "free memory, or attach to a larger cluster with --address",
         ),
     ]
@@ -141,8 +141,8 @@ def _machine() -> list[_Finding]:
         findings.append(
             _Finding(
                 good=True,
-                text=f"/dev/shm has {human_bytes(free)} free and Ray's object store needs "
-                f"{human_bytes(_STORE_BYTES)}; it will be on disk",
+                text=f"/dev/shm has {human_bytes(free)} free but Ray's object store needs "
+                f"{human_bytes(_STORE_BYTES)}, so it will be on disk",
                 fix="make it larger (in a container: --shm-size=1g)",
             )
         )
@@ -167,19 +167,19 @@ def _cluster(address: str | None) -> list[_Finding]:
 def _doors(addresses: list[str]) -> list[_Finding]:
     """Check who may use the cluster."""
     if not addresses:
-        return [_Finding(good=True, text="Ray is for this machine only, or for those who have its token")]
+        return [_Finding(good=True, text="Ray can be reached only from this machine, or with its token")]
     return [
         _Finding(
             good=True,
-            text=f"Ray asks for no token: whoever reaches {', '.join(addresses)} runs code there as its user",
-            fix="keep its ports behind a firewall, or start every node with RAY_AUTH_MODE=token and one token "
-            "('umask 077 && ray get-auth-token --generate'); see docs/clusters.md",
+            text=f"Ray requires no token: anyone who can reach {', '.join(addresses)} can run code there as its user",
+            fix="put its ports behind a firewall, or start every node with RAY_AUTH_MODE=token and the same "
+            "token ('umask 077 && ray get-auth-token --generate'); see docs/clusters.md",
         )
     ]
 
 
 def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:
-    """Make a real run of two layers for two steps, and compare it with the serial engine."""
+    """Make a real two-layer run of two steps, and compare it with the serial engine."""
     import torch
 
     from distfa import data
@@ -210,14 +210,15 @@ def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:
     return [
         _Finding(
             good=True,
-            text=f"two layers talked over gRPC ({talked.facts['security']}): "
-            f"{boundary['up_message'] + boundary['down_message']:,} bytes, started in {talked.startup_seconds:.1f} s",
+            text=f"two layers communicated over gRPC ({talked.facts['security']}): "
+            f"{boundary['up_message'] + boundary['down_message']:,} bytes, started in "
+            f"{talked.startup_seconds:.1f} s",
         ),
         _Finding(
             good=same,
             text="their weights equal the serial engine's, bit for bit"
             if same
             else "their weights differ from the serial engine's",
-            fix="" if same else "use nodes with the same kind of processor and the same torch build",
+            fix="" if same else "use nodes with the same kind of processor and the same build of torch",
         ),
     ]

@@ -12,13 +12,13 @@ from distfa.cli import options
 
 def evaluate(
     run_dir: options.RunDir,
-    split: Annotated[str, typer.Option(help="test or train.")] = "test",
+    split: Annotated[str, typer.Option(help="The split to score: test or train.")] = "test",
     data_dir: Annotated[
-        str | None, typer.Option(help="Where the data set is now, if it has moved since the run.")
+        str | None, typer.Option(help="Directory of the data set, if it has moved since the run.")
     ] = None,
     as_json: options.JsonObject = False,
 ) -> None:
-    """Print loss and accuracy of a finished run's weights, on the data set that it was trained on."""
+    """Print the loss and accuracy of a finished run's weights on the data set it was trained on."""
     from distfa.api.evaluate import evaluate_run
     from distfa.run.progress import counting
     from distfa.text import strict_json

@@ -13,23 +13,24 @@ from distfa.text import lines
 
 
 def experiment(
-    name: Annotated[str, typer.Argument(help="conservation, classes, dominance, label-noise or depth.")],
+    name: Annotated[str, typer.Argument(help="The question: conservation, classes, dominance, label-noise or depth.")],
     rules: Annotated[
-        str, typer.Option(metavar="RULE,RULE,...", help="Which rules are compared; dkp@50: dkp renewed every 50 steps.")
+        str, typer.Option(metavar="RULE,RULE,...", help="Rules to compare; dkp@50 is dkp renewed every 50 steps.")
     ] = "bp,fa,dfa,dkp",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every configuration.")] = 3,
-    data: Annotated[str, typer.Option(help="As for 'distfa train'; the data set of the experiment if not given.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds for every configuration.")] = 3,
+    data: Annotated[str, typer.Option(help="As for 'distfa train'; default: the experiment's own data set.")] = "",
     data_dir: options.DataDir = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Use the smallest size that still answers; needs no file.")
+        bool, typer.Option("--quick", help="Use the smallest size that still gives an answer; needs no data file.")
     ] = False,
     out: Annotated[
         Path, options.outcome_folder(help="Directory for the figures (JSON, SVG) and pages (HTML, Markdown).")
     ] = Path("experiments"),
 ) -> None:
-    """Answer a question about feedback alignment by training: data, figure, page, and whether the runs agree.
+    """Answer a question about feedback alignment by training: data, figure, page, and whether the runs agree with the
+    claim.
 
-    conservation: both sides of the law along training.
+    conservation: both sides of the law during training.
 
     classes: accuracy against alignment, by the number of classes.
 
@@ -39,7 +40,7 @@ def experiment(
 
     depth: does a rule train deep layers at all?
 
-    The runs use the serial engine, one after the other.
+    The runs use the serial engine, one after another.
     """
     from distfa.lab.questions.asking import ask, save
     from distfa.lab.questions.base import Asked
@@ -53,4 +54,4 @@ def experiment(
     lines.say(answer.verdict, mark="this run: ")
     lines.say(answer.budget, mark="budget: ")
     page = save(question, answer, command + (" --quick" if quick else ""), out)
-    lines.say(f"{page} and {page.with_suffix('.md').name} beside it", mark="pages: ")
+    lines.say(f"{page}, and {page.with_suffix('.md').name} next to it", mark="pages: ")

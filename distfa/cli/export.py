@@ -13,14 +13,14 @@ from distfa.cli import options
 def export(
     run_dir: options.RunDir,
     out: Annotated[
-        Path | None, options.outcome_file(help="The file, .pt2 or .onnx; RUN_DIR/model.pt2 if not given.")
+        Path | None, options.outcome_file(help="Output file, .pt2 or .onnx; default: RUN_DIR/model.pt2.")
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="torch, or onnx (pip install 'distfa\\[onnx]'); default: what the file's name ends in."),
+        typer.Option(help="torch, or onnx (pip install 'distfa\\[onnx]'); default: by the file's extension."),
     ] = None,
 ) -> None:
-    """Write a run's model as one file: weights and normalisation inside, raw samples in, outputs out.
+    """Write a run's model as one file that includes weights and normalisation: raw samples in, outputs out.
 
     The file needs neither distfa nor the model's code: torch.export.load(FILE).module()(x), or any ONNX runtime.
     """

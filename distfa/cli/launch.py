@@ -1,4 +1,4 @@
-"""``distfa launch``: a run on a cluster, with the cluster's own tools."""
+"""``distfa launch``: start a run on a cluster, with the cluster's own tools."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class _RunByDefault(TyperGroup):
 app = typer.Typer(
     cls=_RunByDefault,
     no_args_is_help=True,
-    help="Run a spec on a cluster: 'distfa launch SPEC --on TARGET'. Or only render the cluster's files. The cluster "
-    "is described under launch in the spec; docs/deploy.md has a page on each target.",
+    help="Run a spec on a cluster ('distfa launch SPEC --on TARGET'), or only render the cluster's files. The "
+    "cluster is described under launch in the spec; docs/deploy.md describes each target.",
 )
 
 SpecPath = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="YAML run spec, as 'distfa train' takes it.")]
@@ -47,14 +47,14 @@ On = Annotated[
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the spec; may be repeated.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be written and run, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be written and run, and do nothing.")]
 
 
 @app.command("run")
 def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, dry_run: DryRun = False) -> None:
-    """Start, wait for the nodes, show progress, and leave nothing behind, also after Ctrl-C (run is the default).
+    """Start the run (the default), wait for the nodes, show progress; leave nothing behind, even after Ctrl-C.
 
-    If the run directory holds a run that ended early, that run goes on from its last checkpoint.
+    If the run directory holds a run that ended early, that run continues from its last checkpoint.
     """
     from distfa import settings as specs
     from distfa.launch import render, targets
@@ -76,12 +76,12 @@ def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, d
 
 @app.command("render")
 def render_files(
-    out: Annotated[Path, options.outcome_folder("-o", "--out", metavar="DIR", help="Where the files go.")],
+    out: Annotated[Path, options.outcome_folder("-o", "--out", metavar="DIR", help="Directory for the files.")],
     spec_path: SpecPath = None,
     on: Annotated[str, typer.Option("--on", metavar="TARGET", help="docker, kuberay, slurm, ray-up or all.")] = "all",
     changes: Changes = None,
 ) -> None:
-    """Write the files that a target reads, all from one spec."""
+    """Write the files that a target needs, all from one spec."""
     from distfa import settings as specs
     from distfa.launch import render
 
@@ -146,7 +146,7 @@ def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     changes = [] if resume is None else going_on.changes(resume, spec)
     if dry_run:
         nodes = "" if address == "local" else f"wait for {spec.launch.nodes} nodes, then "
-        how = f"go on with {resume}" if resume else "start the run"
+        how = f"resume {resume}" if resume else "start the run"
         typer.echo(f"run   {nodes}{how} on {address}")
         return
     if address != "local":
@@ -154,7 +154,7 @@ def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
 
         await_nodes(address, spec.launch.nodes, limit_seconds=spec.launch.wait_seconds, say=_say)
     if resume is not None:
-        _say(f"{resume} holds a run that ended early; it goes on")
+        _say(f"{resume} holds a run that ended early; resuming it")
         train(resume=resume, address=address, changes=changes)
         return
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Options that several commands have, and how their values are read."""
+"""Options that several commands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Hidden = Annotated[str, typer.Option(metavar="N,N,...", help="Widths of the hidd
 Optimizer = Annotated[str, typer.Option(help="sgd, adam or adamw.")]
 LearningRate = Annotated[float, typer.Option(help="Learning rate.")]
 Seeds = Annotated[
-    int, typer.Option(min=1, help="Runs per row; the table has means, and the deviation of the accuracy.")
+    int, typer.Option(min=1, help="Runs per row; the table shows means, and the standard deviation of the accuracy.")
 ]
 
 
@@ -54,7 +54,7 @@ def _writable(
     return value
 
 
-Out = Annotated[Path, outcome_file(help="Where the figures go.")]
+Out = Annotated[Path, outcome_file(help="File for the figures.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the text of the file on stdout instead of a table.")]
 JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunDir = Annotated[Path, typer.Argument(help="Run directory, as 'distfa train' prints it.")]
@@ -66,15 +66,15 @@ def panel(name: str) -> Callable[..., Any]:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The parts of ``bp,fa``."""
+    """Split ``bp,fa`` into its parts."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def among(option: str, text: str, names: Collection[str]) -> tuple[str, ...]:
-    """The parts of ``sync,async``, each of which is one of ``names``.
+    """Split ``sync,async`` into its parts, each of which must be one of ``names``.
 
     Raises:
-        UsageError: One is not; the message names the nearest. Or there are none.
+        UsageError: A part is not (the message names the nearest), or there are none.
     """
     parts = words(text)
     for part in parts:
@@ -86,10 +86,10 @@ def among(option: str, text: str, names: Collection[str]) -> tuple[str, ...]:
 
 
 def numbers(option: str, text: str, count: int | None = None, *, may_be_none: bool = False) -> tuple[int, ...]:
-    """``1,2,4`` as numbers.
+    """Parse ``1,2,4`` as numbers.
 
     Raises:
-        UsageError: A part is not a whole number above 0; there are not ``count`` of them; or there are none.
+        UsageError: A part is not a whole number above 0, or the number of parts is not ``count``, or there are none.
     """
     parts = words(text)
     right_count = len(parts) == count if count else parts or may_be_none
@@ -100,7 +100,7 @@ def numbers(option: str, text: str, count: int | None = None, *, may_be_none: bo
 
 
 def rates(option: str, text: str) -> tuple[float, ...]:
-    """``3e-4,1e-3`` as numbers; empty text has none.
+    """Parse ``3e-4,1e-3`` as numbers; empty text has none.
 
     Raises:
         UsageError: A part is not a number above 0.

@@ -16,7 +16,7 @@ def error(message: str) -> None:
 
 
 def table(title: str, headings: Iterable[str], *, words: Container[str] = (), wraps: Container[str] = ()) -> Table:
-    """An empty table: columns with words are aligned left, columns with figures right."""
+    """An empty table: text columns are aligned left, numeric columns right."""
     made = Table(title=title, title_justify="left", title_style="italic")
     for heading in headings:
         made.add_column(heading, justify="left" if heading in words else "right", no_wrap=heading not in wraps)

@@ -1,4 +1,4 @@
-"""``distfa plan``: what a run would cost on a cluster that you describe."""
+"""``distfa plan``: predict what a run would cost on a cluster you describe."""
 
 from __future__ import annotations
 
@@ -34,23 +34,27 @@ Changes = Annotated[
     list[str] | None, _what("--set", metavar="KEY=VALUE", help="Any key of the spec, e.g. --set rule=fa.")
 ]
 Sizes = Annotated[
-    str | None, _what(metavar="IN,OUT", help="Features and classes, as 784,10, so that no data set is read.")
+    str | None,
+    _what(metavar="IN,OUT", help="Number of features and classes, such as 784,10, so that no data set is read."),
 ]
 Layers = Annotated[
     str | None,
-    _what(metavar="N,N,...", help="Plan for this many layers, the last hidden width repeated; several: one line each."),
+    _what(
+        metavar="N,N,...",
+        help="Plan for this many layers, repeating the last hidden width; several counts give one line each.",
+    ),
 ]
 Broadcast = Annotated[
     str, _what(help="How dfa's error reaches the layers: direct, relay, or tree:K (each passes it on to K).")
 ]
-Peer = Annotated[bool, _cluster("--peer", help="Compare also with torch's 1F1B and GPipe pipelines.")]
-Example = Annotated[bool, _else("--example", help="Print a cluster description.")]
+Peer = Annotated[bool, _cluster("--peer", help="Also compare with torch's 1F1B and GPipe pipelines.")]
+Example = Annotated[bool, _else("--example", help="Print an example cluster description.")]
 CalibrateFile = Annotated[
     Path | None,
     options.outcome_file(
         rich_help_panel="Instead of a plan",
         metavar="FILE",
-        help="Measure this machine for the run: its parts, then a short run; takes about a minute.",
+        help="Measure this machine for the run: first the parts, then a short run; takes about a minute.",
     ),
 ]
 CheckSteps = Annotated[
@@ -59,7 +63,7 @@ CheckSteps = Annotated[
         "--check",
         metavar="STEPS",
         min=0,
-        help="Also make the run here on Ray, for this many steps on random samples, and compare it with the plan.",
+        help="Also run it here on Ray, for this many steps on random samples, and compare it with the plan.",
     ),
 ]
 
@@ -79,8 +83,7 @@ def plan(
 ) -> None:
     """Predict step time, bytes, memory and the bottleneck of a run on a described cluster.
 
-    It simulates the real schedule, event by event, until all steps take the same time; docs/plan.md says what is
-    modelled.
+    It simulates the real schedule, event by event, until the step time is steady; docs/plan.md says what is modelled.
     """
     from distfa.plan import cluster as clusters
 
@@ -98,7 +101,7 @@ def plan(
         _calibrate(calibrate, planned, depths[0])
         return
     if cluster_path is None:
-        raise PlanError("no cluster is described; give --cluster FILE, 'distfa plan --example' prints one")
+        raise PlanError("no cluster is described; give --cluster FILE ('distfa plan --example' prints an example)")
     settings = [setup.setting(planned, clusters.load(cluster_path), depth, setup.fanout(broadcast)) for depth in depths]
     if len(settings) > 1:
         _print_scale(settings, peer=peer, as_json=as_json)
@@ -117,7 +120,7 @@ def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
     found.save(path)
     say(
         f"{path}: a run takes {found.run_factor:.2f} times the processor time of its parts; a message waits "
-        f"{_seconds(found.wake_seconds)} for a core where all are taken"
+        f"{_seconds(found.wake_seconds)} for a core when all are busy"
     )
 
 
@@ -139,11 +142,11 @@ def _print_plan(planned: Planned, setting: Setting, *, peer: bool, as_json: bool
     say(f"step {_seconds(found.step_seconds)}, {found.samples_per_second:,.0f} samples/s")
     say(f"bottleneck: {found.bottleneck}")
     if not found.steady.settled:
-        say("note: the steps did not settle to one length; the figures are means over the later ones simulated")
+        say("note: the step time did not settle; the figures are means over the later simulated steps")
     if setting.cluster.calibration is None:
         say(
             "note: the figures are for typical server cores; 'distfa plan SPEC --calibrate FILE' measures this "
-            "machine, and 'calibration: FILE' in the cluster uses that"
+            "machine, and 'calibration: FILE' in the cluster description uses it"
         )
     for note in (*placing.notes(planned, setting, found), *_memory_notes(setting, found)):
         say(note)
@@ -165,13 +168,13 @@ def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
 
 
 def _print_check(planned: Planned, setting: Setting, steps: int) -> None:
-    """Make the same run here and compare."""
+    """Make the same run on this machine and compare."""
     from distfa.plan import short_run
     from distfa.plan.predict import predict
 
     steady = predict(setting).steady
     network, expected = setting.job.recipe.network, steady.step_seconds
-    _tell(f"checking: {steps:,} steps on Ray, about {steps * expected:.0f} s and the time to start and warm up")
+    _tell(f"checking: {steps:,} steps on Ray, about {steps * expected:.0f} s plus the time to start and warm up")
     found = short_run.run(planned.spec, planned, network, steps=steps, expected_seconds=expected)
     say(
         f"check: a step of {_seconds(steady.step_seconds)} is predicted, {_seconds(found.step_seconds)} is the mean of "
@@ -194,7 +197,7 @@ def _memory_notes(setting: Setting, found: Prediction) -> list[str]:
 
 
 def _nodes(found: Prediction) -> Table:
-    title = "nodes: bytes of a step by the network card; memory of its layers"
+    title = "nodes: bytes per step through the network card; memory of its layers"
     made = table(title, ("node", "layers", "in", "out", "memory"))
     for node in _ends(found.nodes):
         sizes = (human_bytes(node[key]) for key in ("in", "out", "memory"))
@@ -203,7 +206,7 @@ def _nodes(found: Prediction) -> Table:
 
 
 def _layers(found: Prediction) -> Table:
-    title = "layers: payload of a step across the boundary above; share of time"
+    title = "layers: payload per step across the boundary above; share of time"
     made = table(title, ("layer", "up", "down", "compute", "wire"))
     for i in _ends(list(range(len(found.memory)))):
         above = (
@@ -215,7 +218,7 @@ def _layers(found: Prediction) -> Table:
 
 
 def _memory(found: Prediction) -> Table:
-    title = "memory of the layers: weights and their state; signals kept; messages; all"
+    title = "memory of the layers: weights and their state; signals kept; messages; total"
     made = table(title, ("layer", "weights+", "kept", "window", "all"))
     for i, memory in _ends(list(enumerate(found.memory))):
         held = memory.weights + memory.gradients + memory.optimizer + memory.feedback + memory.ledger

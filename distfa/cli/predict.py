@@ -16,19 +16,20 @@ def predict(
         Path, typer.Argument(help="Raw samples: .npy, .npz (x, test_x, or its only array), or .csv with column names.")
     ],
     out: Annotated[
-        Path | None, options.outcome_file(help="A .npy file for the outputs themselves: logits, or quantities.")
+        Path | None, options.outcome_file(help="A .npy file for the raw outputs: logits, or quantities.")
     ] = None,
     normalised: Annotated[
         bool | None,
         typer.Option(
-            "--normalised/--raw", help="Whether the samples are normalised already; if not given, as their numbers say."
+            "--normalised/--raw",
+            help="Whether the samples are already normalised; if not given, decided by their values.",
         ),
     ] = None,
     as_json: options.JsonObject = False,
 ) -> None:
-    """Print the class of every sample, one a line, or its quantities.
+    """Print the class of every sample, or its quantities, one per line.
 
-    Samples are read as the run read its own: normalised as it did, columns by their names, in any order.
+    Samples are read as the run read its own: with the same normalisation, and columns by name, in any order.
     """
     from distfa.api.predict import predict_run, read_samples
     from distfa.run.progress import counting

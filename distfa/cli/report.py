@@ -15,24 +15,23 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RUN_DIR ... | BENCH.json",
-            help="Run directory, as 'distfa train' prints it; several, to compare them; or 'distfa bench's file.",
+            help="Run directory, as 'distfa train' prints it; several, to compare them; or the JSON file of a "
+            "benchmark.",
         ),
     ],
     out: Annotated[
         Path | None,
-        options.outcome_file(
-            help="Where the page goes: RUN_DIR/report.html, comparison.html or BENCH.html if not given."
-        ),
+        options.outcome_file(help="File for the page; default: RUN_DIR/report.html, comparison.html or BENCH.html."),
     ] = None,
     shared: Annotated[
         bool,
         typer.Option(
             "--shared/--inline",
-            help="Put plotly's 4.8 MB into one file for all pages of a folder, instead of into each page.",
+            help="Put plotly's 4.8 MB into one file shared by all pages in a folder, instead of into each page.",
         ),
     ] = False,
 ) -> None:
-    """Write an interactive HTML page of a run (finished or not), several runs, or a benchmark; it needs no network."""
+    """Write an interactive HTML page about a run (finished or not), several runs, or a benchmark; it works offline."""
     from distfa.bench.page import write_bench_report
     from distfa.report import write_comparison, write_report
 

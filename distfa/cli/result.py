@@ -42,7 +42,7 @@ def result_table(result: Result, *, stderr: bool) -> None:
     if result.stopped:
         told(f"stopped early: {result.stopped}")
     if result.renewals:
-        told(f"feedback renewed {counted(result.renewals, 'time')}; products of weights travelled, no weight did")
+        told(f"feedback renewed {counted(result.renewals, 'time')}; products of weights travelled, but no weights")
     if result.recoveries:
         last = result.recoveries[-1]
         times = counted(len(result.recoveries), "time")
@@ -75,7 +75,7 @@ def _alignment_line(alignment: dict[str, Any]) -> str:
 
 def _bytes_table(result: Result) -> Table:
     title = "training bytes between layers: activations up, errors down"
-    compared = result.rule != BASELINE  # it would be compared with itself
+    compared = result.rule != BASELINE  # bp would be compared with itself
     headings = ("layers", "up", "down", "total", "framing", *(["bp would send"] if compared else []))
     made = table(title, headings, words=("layers",))
     rows = [(f"{row['boundary']}-{row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]

@@ -16,7 +16,7 @@ from distfa.text.lines import say
 def rules(
     as_json: options.JsonObject = False,
 ) -> None:
-    """List the feedback rules: what layer l learns from, what that costs on the wire, and the potential.
+    """List the feedback rules: what layer l learns from, what it costs on the wire, and the potential.
 
     delta: error signals; W: weights; B: fixed feedback matrices; e: output error; C: classes; d: widths; r:
     feedback.rank. A rule with a potential obeys a conservation law; a rule without one does not.
@@ -25,9 +25,9 @@ def rules(
 
     renewable = ", ".join(rule.name for rule in RULES.values() if rule.takes_renewal)
     note = (
-        f"With feedback.renew, {renewable} compute B_l from the current weights above from time to time. That is "
-        "weight transport in the strict sense: products of weights travel, although no weight does. It is off unless "
-        "asked for."
+        f"With feedback.renew, {renewable} recompute B_l from time to time from the current weights above. "
+        "Strictly speaking, that is weight transport: products of weights travel, even if no weight does. It is "
+        "off by default."
     )
 
     columns = ("rule", "teaching signal s_l", "numbers sent down", "potential", "source")

@@ -9,12 +9,14 @@ import typer
 
 
 def spec(
-    path: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="A spec to check and complete.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC]", help="A spec to check and to complete with the defaults.")
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key; may be repeated.")
     ] = None,
 ) -> None:
-    """Print a run spec with every key and its value, explained; save it, edit it, give it to 'distfa train'."""
+    """Print a run spec with every key, its value and its meaning; save it, edit it, and pass it to 'distfa train'."""
     from distfa import settings as specs
 
     loaded = specs.load(path, [specs.parse_change(change) for change in changes or []])

@@ -1,4 +1,4 @@
-"""``distfa status``: who drives a run, where its layers are, what they do, and where the run can go on."""
+"""``distfa status``: which process drives a run, where its layers are, what they are doing, and where it can resume."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None:
-    """Show who drives a run, its last sign of life, its last checkpoint, and for each layer its node, process, step,
-    the signals that wait for it, whom it waits for, and its last error.
+    """Show which process drives a run, its last sign of life and its last checkpoint, and for each layer its node,
+    process, step, waiting signals, whom it is waiting for, and its last error.
 
-    It reads only the run directory, so it can run anywhere that sees it. A run whose driver ended without saying so has
-    the status 'lost'; the last line says how to go on with it.
+    It only reads the run directory, so it works from any machine that can see it. A run whose driver ended without
+    recording it has the status 'lost'; the last line says how to resume it.
     """
     from distfa.report.latest import Latest
     from distfa.text import strict_json
@@ -78,13 +78,13 @@ def _last_written(path: Path) -> float:
 
 
 def _checkpoint(run: Described) -> int | None:
-    """The step of the last whole checkpoint."""
+    """The step of the last complete checkpoint."""
     from distfa.run.disk.shelf import shelf_of
 
     asked = (run.spec.get("checkpoint") or {}).get("dir")
     try:
         return next(iter(shelf_of(run.path, run.about, asked=asked, began_with=asked).steps()), None)
-    except CheckpointError:  # a place that this machine cannot open
+    except CheckpointError:  # a location that this machine cannot open
         return None
 
 
@@ -105,19 +105,19 @@ def _headline(found: dict[str, Any]) -> str:
 
 
 def _stall(layers: list[dict[str, Any]]) -> str:
-    """Who waits for whom, once every layer has done the same thing for a while; empty while layers make progress."""
+    """Who is waiting for whom, once every layer has been stuck for a while; empty while layers make progress."""
     if any(row.get("since_seconds", 0.0) < _STILL_SECONDS for row in layers):
         return ""
     parts = [
         f"layer {row['layer']} "
         + (
-            f"waits {row['since_seconds']:.0f} s for {row['waiting_for']}"
+            f"has waited {row['since_seconds']:.0f} s for {row['waiting_for']}"
             if row["waiting_for"]
-            else f"has computed for {row['since_seconds']:.0f} s"
+            else f"has been computing for {row['since_seconds']:.0f} s"
         )
         for row in layers
     ]
-    return f"no step ends: {', '.join(parts)}" if parts else ""
+    return f"no step finishes: {', '.join(parts)}" if parts else ""
 
 
 def _table(layers: list[dict[str, Any]]) -> Table:
@@ -141,5 +141,5 @@ def _advice(found: dict[str, Any]) -> str:
     none = "no checkpoint yet" if found["status"] == "running" else "no checkpoint"
     kept = none if found["checkpoint"] is None else f"last checkpoint: step {found['checkpoint']:,}"
     if found["status"] in ("lost", "failed", "interrupted"):
-        return f"{kept}; to go on: {found['go_on']}"
+        return f"{kept}; to resume: {found['go_on']}"
     return kept

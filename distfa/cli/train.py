@@ -30,20 +30,22 @@ Model = Annotated[
     ),
 ]
 Hidden = Annotated[
-    str | None, _model(metavar="N,N,...", help="mlp only: widths, also as NxN of the hidden layers; '' for none.")
+    str | None, _model(metavar="N,N,...", help="mlp only: widths of the hidden layers, also as NxN; '' for none.")
 ]
 Rule = Annotated[
     str | None, _how(help="Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them.")
 ]
 Init = Annotated[
-    str | None, _how(help="aligned (default): feedback starts on the weights; random: the classical setting.")
+    str | None, _how(help="aligned (default): feedback starts from the weights; random: the classical setting.")
 ]
-MicroBatches = Annotated[int | None, _how(help="Parts a batch is split into, so that layers work at the same time.")]
+MicroBatches = Annotated[
+    int | None, _how(help="Parts a batch is split into, so that layers can work at the same time.")
+]
 Schedule = Annotated[
     str | None,
     _how(
-        help="sync (default), or async: the next step's forwards go on while errors are under way; needs "
-        "--micro-batches 2 or more."
+        help="sync (default), or async: the next step's forward passes start while errors are still in transit; "
+        "needs --micro-batches 2 or more."
     ),
 ]
 Optimizer = Annotated[str | None, _how(help="sgd, adam (default) or adamw.")]
@@ -51,19 +53,19 @@ Engine = Annotated[str | None, _run(help="ray (default), or serial: the same bit
 Address = Annotated[
     str | None,
     _run(
-        help="Ray cluster to attach to, host:port or auto; if not given the one that RAY_ADDRESS names, or else one "
-        "that is started here."
+        help="Ray cluster to attach to, host:port or auto; if not given, the one that RAY_ADDRESS names, or else "
+        "a new one started here."
     ),
 ]
 Insecure = Annotated[
     bool,
-    _run("--insecure", help="Use plain text between machines; without this, runs across machines use mutual TLS."),
+    _run("--insecure", help="Use plain text between machines; by default, runs across machines use mutual TLS."),
 ]
 Resume = Annotated[
     Path | None,
     _run(
         metavar="RUN_DIR",
-        help="Go on with a run that ended early, from its last checkpoint, on this or another cluster; only with "
+        help="Continue a run that ended early from its last checkpoint, on this or another cluster; takes only "
         "options that do not change the weights (--engine, --address, --set ray.*).",
     ),
 ]
@@ -89,7 +91,7 @@ def train(
     ] = None,
     data_dir: Annotated[
         str | None,
-        typer.Option(help="Directory with the official files, or an .npz.", rich_help_panel=_MODEL),
+        typer.Option(help="Directory with the official files, or an .npz file.", rich_help_panel=_MODEL),
     ] = None,
     model: Model = None,
     hidden: Hidden = None,
@@ -105,16 +107,16 @@ def train(
     engine: Engine = None,
     address: Address = None,
     insecure: Insecure = False,
-    run_dir: Annotated[str | None, _run(help="Where to keep the run; default: a new directory under runs/.")] = None,
+    run_dir: Annotated[str | None, _run(help="Directory for the run; default: a new one under runs/.")] = None,
     resume: Resume = None,
     changes: Changes = None,
     as_json: Annotated[bool, _run("--json", help="Print one JSON object on stdout at the end.")] = False,
 ) -> None:
     """Train a network, each layer in its own actor.
 
-    Without options: handwritten digits, a 64-128-128-10 network, rule dfa. Flags and --set override
-    the spec file. Shows progress on stderr, and at the end the result, the bytes over each boundary, and those that bp
-    would have sent.
+    Without options: handwritten digits, a 64-128-128-10 network, rule dfa. Flags and --set override the spec file.
+    Shows progress on stderr and, at the end, the result, the bytes sent over each boundary, and what bp would have
+    sent.
     """
     from distfa import settings as specs
 
@@ -146,13 +148,13 @@ def train(
 
 
 def _began_with(resume: Path, spec_path: Path | None, run_dir: str | None) -> tuple[Path, list[tuple[str, Any]]]:
-    """The spec of the run that goes on, and what its relative paths mean now."""
+    """The spec of the run being resumed, and what its relative paths mean now."""
     from distfa.models import user
     from distfa.run.disk import run_dir as run_dirs
 
     if spec_path is not None or run_dir is not None:
         raise SpecError(
-            f"--resume {resume} goes on with that run's own spec in its own directory; leave out "
+            f"--resume {resume} continues that run with its own spec in its own directory; leave out "
             + (f"the spec {spec_path}" if spec_path else f"--run-dir {run_dir}")
         )
     where = run_dirs.located(resume)
@@ -183,8 +185,8 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
         typer.echo(strict_json.dumps(result.as_dict()))
     if result.exploded:
         raise DistfaError(
-            f"the run ended with an exploded loss, {result.train_loss:.3g}: its weights are of no use; what to try is "
-            "said above"
+            f"the run ended with an exploded loss, {result.train_loss:.3g}: its weights are useless; see above "
+            "for what to try"
         )
 
 

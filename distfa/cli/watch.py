@@ -26,16 +26,18 @@ _OVER = ("finished", "failed", "interrupted", "lost")
 
 
 def watch(
-    run_dir: Annotated[Path, typer.Argument(help="Run directory of a run that is about to start, under way or ended.")],
-    once: Annotated[bool, typer.Option("--once", help="Print the picture once and stop.")] = False,
+    run_dir: Annotated[
+        Path, typer.Argument(help="Directory of a run that is about to start, is running or has ended.")
+    ],
+    once: Annotated[bool, typer.Option("--once", help="Print the current state once and exit.")] = False,
     patience: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds to wait for a run that is about to start.")
     ] = 60.0,
 ) -> None:
-    """Show a run's layers as it trains: per layer, idle time and alignment with the true gradient; per boundary,
-    the angle between weights and feedback, whether the conservation law holds, and bytes per second.
+    """Show a run's layers as it trains. Per layer: idle time and alignment with the true gradient. Per boundary: the
+    angle between weights and feedback, whether the conservation law holds, and bytes per second.
 
-    It reads only the run directory, so it can run anywhere that sees it. It ends with the run, or with Ctrl-C.
+    It only reads the run directory, so it works from any machine that can see it. It ends with the run, or with Ctrl-C.
     """
     from distfa.report.latest import Latest
 
@@ -54,7 +56,7 @@ def watch(
 
 
 def _await(run_dir: Path, patience_seconds: float) -> None:
-    """Wait for a run that is about to start; if none comes, the error of reading it says what is wrong."""
+    """Wait for a run that is about to start; if none appears, reading it raises an error that says what is wrong."""
     began = time.monotonic()
     while not (run_dir.expanduser() / "run.json").exists() and time.monotonic() - began < patience_seconds:
         if time.monotonic() - began < _REFRESH_SECONDS:
@@ -63,7 +65,7 @@ def _await(run_dir: Path, patience_seconds: float) -> None:
 
 
 def _age(run: Described) -> str:
-    """The age of what is shown, if the run goes on."""
+    """The age of what is shown, while the run is going."""
     try:
         seconds = time.time() - (run.path / "metrics.jsonl").stat().st_mtime
     except OSError:
@@ -105,7 +107,7 @@ def _line(text: str, style: str) -> Text:
 
 
 def _stack(rows: Sequence[Sequence[str | Text]]) -> Table:
-    """The columns that have anything to show."""
+    """The columns that have something to show."""
     shown = [i for i in range(len(_COLUMNS)) if any(len(row[i]) for row in rows)]
     table = Table(*(_COLUMNS[i] for i in shown), box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for row in rows:
@@ -144,7 +146,7 @@ def _rates(traffic: Sequence[Mapping[str, Any]]) -> tuple[dict[int, float], dict
         return {}, {}
     before, now = traffic
     seconds = now["seconds"] - before["seconds"]
-    if seconds <= 0:  # an attempt has just begun
+    if seconds <= 0:  # an attempt has just started
         return {}, {}
     idle = {
         b["layer"]: min(1.0, max(0.0, b["wait_seconds"] - a["wait_seconds"]) / seconds)

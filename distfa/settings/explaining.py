@@ -1,4 +1,4 @@
-"""A run spec in words: the meaning of every key, and what is wrong with a spec that was refused."""
+"""Explains a run spec: the meaning of every key, and what is wrong with a spec that was refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def explain(error: ValidationError) -> str:
         if isinstance(first["input"], dict):  # a rule between keys, which names them itself
             text = f"{where}: {message}" if where else message
         elif first["type"] in _NO_PART and (within := keys_of(where)):
-            text = f"{where} is {first['input']!r}; it is a part of the spec, which has {', '.join(within)}: "
+            text = f"{where} is {first['input']!r}; it is a section of the spec, with the keys {', '.join(within)}: "
             text += f"{where}.{within[0]}=..."
         elif message.startswith("is "):
             text = f"{where}: {first['input']!r} {message}"
@@ -95,7 +95,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("patience", "early_stopping"), "Trainer(..., callbacks=distfa.EarlyStopping(patience=3))"),
     **dict.fromkeys(("validation_data", "val_data", "test_data", "x", "y"), "fit((x, y), (test_x, test_y))"),
     **dict.fromkeys(("resume", "resume_from_checkpoint", "ckpt_path"), "fit(..., resume=RUN_DIR)"),
-    **dict.fromkeys(("metrics",), "Trainer.evaluate(data), which gives what fits the targets"),
+    **dict.fromkeys(("metrics",), "Trainer.evaluate(data), which returns the metrics that suit the targets"),
 }
 
 
@@ -103,7 +103,7 @@ def _hint(unknown: str) -> str:
     """A hint: the key that was meant, if known; else a key with nearly the same letters; else how to list all."""
     part, _, last = unknown.rpartition(".")
     if last in _OF_TRAINER:
-        return f"; {last} is an argument of distfa.Trainer, and no key of a spec"
+        return f"; {last} is an argument of distfa.Trainer, not a key of a spec"
     if last in _ELSEWHERE:
         return f"; that is {_ELSEWHERE[last]} in Python"
     if part and (within := keys_of(part)):
@@ -147,7 +147,7 @@ _NAMES = ("Ray", "Adam")
 
 
 def _explained(text: str) -> str:
-    """Append each key's description to its line; a long one goes on below it."""
+    """Append each key's description to its line; a long one continues on the lines below."""
     meanings = _descriptions()
     lines: list[str] = []
     path: list[str] = []

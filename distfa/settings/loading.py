@@ -51,7 +51,7 @@ def parse_change(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise SpecError(f"--set {text!r} is not key=value; write for example --set optimizer.lr=0.01")
+        raise SpecError(f"--set {text!r} is not key=value; write, for example, --set optimizer.lr=0.01")
     try:
         return key.strip(), read_yaml(value)
     except yaml.YAMLError as exc:
@@ -77,7 +77,9 @@ def _read(path: Path) -> dict[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise SpecError(f"the spec {path} holds a {type(raw).__name__}; it must hold keys and values, as 'rule: dfa'")
+        raise SpecError(
+            f"the spec {path} holds a {type(raw).__name__}; it must hold keys and values, such as 'rule: dfa'"
+        )
     return dict(raw)
 
 

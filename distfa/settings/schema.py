@@ -74,14 +74,14 @@ class DataSpec(_Part):
     name: Annotated[str, _one_of((*data.NAMES, ARRAYS))] = Field(
         "digits",
         description="digits and stdlib (characters of Python's own library) need no file; mnist, fashion_mnist, "
-        "cifar10, cifar100, npz need dir; hub downloads by Hugging Face datasets",
+        "cifar10, cifar100 and npz need dir; hub downloads with Hugging Face datasets",
     )
-    dir: str | None = Field(None, description="directory with the data set's official files, or an .npz")
+    dir: str | None = Field(None, description="directory with the data set's official files, or an .npz file")
     limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
     order: Literal["drawn", "given"] = Field(
-        "drawn", description="drawn: from the seed; given: that of a DataLoader, in runs from Python"
+        "drawn", description="order of samples; drawn: from the seed; given: as in a DataLoader, in runs from Python"
     )
-    hub: str | None = Field(None, description="for name: hub, the data set's name there")
+    hub: str | None = Field(None, description="only for name: hub, the data set's name on the hub")
 
     def load(self, directory: str | None = None) -> data.Dataset:
         """The samples, read from ``directory`` instead of ``dir`` if they have moved.
@@ -93,7 +93,7 @@ class DataSpec(_Part):
 
 
 class ModelSpec(_Part):
-    """What is trained."""
+    """The model to train."""
 
     name: str = Field(
         MLP,
@@ -109,11 +109,12 @@ class ModelSpec(_Part):
 
 
 class CodecSpec(_Part):
-    """How signals are written on the wire."""
+    """How signals are encoded on the wire."""
 
     activations: Annotated[str, _one_of(_CODECS)] = Field(
         codecs.LOSSLESS,
-        description="auto: when a run on Ray starts, the fastest for its links, no further off than int8",
+        description="auto: when a run starts on Ray, pick the fastest codec for its links whose error is at most "
+        "that of int8",
     )
     errors: Annotated[str, _one_of(_CODECS)] = codecs.LOSSLESS
 
@@ -123,48 +124,50 @@ class LedgerSpec(_Part):
 
     every: int = Field(100, ge=0, description="steps between entries; 0: no ledger")
     on_violation: Literal["stop", "warn", "ignore"] = Field(
-        "warn", description="stop: end the run where the law breaks; warn: say so and go on"
+        "warn", description="stop: end the run where the law breaks; warn: report it and continue"
     )
-    neurons: bool = Field(False, description="also keep every neuron's share of an entry: large")
+    neurons: bool = Field(False, description="also record every neuron's share of an entry (large)")
     exact: bool = Field(
-        False, description="in those steps both ends also compare digests of every signal: any altered number shows"
+        False,
+        description="in those steps, both ends also compare digests of every signal, so that any altered number shows",
     )
 
     @model_validator(mode="after")
     def _more_needs_entries(self) -> LedgerSpec:
         if self.every == 0 and (self.exact or self.neurons):
-            raise ValueError("exact and neurons go with entries, but every is 0; set ledger.every to 1 or more")
+            raise ValueError("exact and neurons need ledger entries, but every is 0; set ledger.every to 1 or more")
         return self
 
 
 class ProbeSpec(_Part):
-    """Probes of gradient alignment: a true backward pass beside the rule's own."""
+    """Probes of gradient alignment: a true backward pass in addition to the rule's own."""
 
     every: int = Field(100, ge=0, description="steps between probes; 0: none")
 
 
 class CheckpointSpec(_Part):
-    """What a run keeps as it goes on, so that it can go on after a failure (distfa train --resume)."""
+    """What a run saves as it trains, so that it can resume after a failure (distfa train --resume)."""
 
     every: int = Field(
         100,
         ge=0,
-        description="steps between places where the run can go on; 0: none. Under async the pipe runs empty there",
+        description="steps between points where the run can resume; 0: none. Under async the pipe drains at each",
     )
     at_evaluation: bool = Field(
-        False, description="also at the end of every epoch, so that a run can be stopped there; fit sets it"
+        False, description="also at the end of every epoch, so that a run can be stopped there; set by fit"
     )
-    seconds: float = Field(30.0, ge=0, description="least time between two that are written; 0: every one")
-    keep: int = Field(2, ge=1, description="how many stay, the latest ones")
+    seconds: float = Field(30.0, ge=0, description="least time between two written checkpoints; 0: write every one")
+    keep: int = Field(2, ge=1, description="how many of the latest checkpoints to keep")
     dir: str | None = Field(
-        None, description="a directory or a URL of fsspec, as s3://bucket/run; null: checkpoints/ in the run directory"
+        None,
+        description="a directory or an fsspec URL, such as s3://bucket/run; null: checkpoints/ in the run directory",
     )
 
 
 _GOES_WITH = {  # feedback keys that only some rules take: the trait a rule needs, and why
     "rank": ("takes_rank", ""),
-    "decay": ("takes_decay", ", whose feedback learns with a separate decay"),
-    "renew": ("takes_renewal", ", whose feedback leads straight from the output"),
+    "decay": ("takes_decay", ", whose feedback learns with a decay of its own"),
+    "renew": ("takes_renewal", ", whose feedback comes straight from the output"),
     "fanout": ("takes_fanout", ", which sends every layer the same error"),
 }
 
@@ -177,21 +180,22 @@ class RunSpec(_Part):
     rule: Annotated[str, _one_of(rules.RULES)] = Field("dfa", description="feedback rule")
     init: Annotated[str, _one_of(INITS)] = Field(
         "aligned",
-        description="aligned: feedback starts on the weights; random: the classical setting; given: as random, and a "
-        "network of plain layers starts from the model's own weights too (not with model: mlp)",
+        description="aligned: feedback starts from the weights; random: the classical setting; given: like "
+        "random, except that a network of plain layers also starts from the model's own weights (not "
+        "with model: mlp)",
     )
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
-        "orthogonal", description="of the weights at the start, and of feedback matrices"
+        "orthogonal", description="distribution of the initial weights and of feedback matrices"
     )
     feedback: FeedbackConfig = FeedbackConfig()
     loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = Field(
-        "cross_entropy", description="cross_entropy; mse for numbers; bce for several labels of one sample"
+        "cross_entropy", description="cross_entropy; mse for regression; bce for several labels per sample"
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="cross_entropy only: share spread evenly over all classes"
+        0.0, ge=0, lt=1, description="cross_entropy only: the share of a label spread evenly over all classes"
     )
     class_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(listed)] | None = Field(
-        None, description="cross_entropy only: one number per class, which its samples' loss is multiplied by"
+        None, description="cross_entropy only: one number per class, by which its samples' loss is multiplied"
     )
     optimizer: Annotated[OptimizerConfig, BeforeValidator(named)] = OptimizerConfig()
     epochs: int = Field(20, ge=1)
@@ -200,17 +204,19 @@ class RunSpec(_Part):
     micro_batches: int = Field(1, ge=1, description="parts a batch is split into, to fill the pipe")
     schedule: Annotated[str, _one_of(SCHEDULES)] = Field(
         "sync",
-        description="sync: all signals of a step come from the same weights; async: the next step's forwards go on "
-        "while errors are under way, with a fixed delay of less than a step; needs micro_batches above 1",
+        description="sync: all signals of a step come from the same weights; async: the next step's forward "
+        "passes start while errors are still in transit, with a fixed delay of less than a step; "
+        "needs micro_batches above 1",
     )
     sync_epochs: int = Field(
-        1, ge=0, description="async only: this many epochs at the start run as sync; early on, delays cost accuracy"
+        1, ge=0, description="async only: the first epochs, this many, run as sync, since delays cost accuracy early on"
     )
     eval_every: int = Field(1, ge=1, description="epochs between evaluations")
     log_every: int = Field(10, ge=1, description="steps between records in metrics.jsonl")
     dtype: Literal["float32", "float64", "bfloat16"] = Field(
         "float32",
-        description="bfloat16 is mixed: signals and products in bfloat16, weights, gradients and optimizer in float32",
+        description="bfloat16 is mixed precision: signals and products in bfloat16, weights, gradients and "
+        "optimizer in float32",
     )
     seed: int = Field(0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -223,7 +229,7 @@ class RunSpec(_Part):
     wire: WireConfig = WireConfig()
     ray: ClusterConfig = ClusterConfig()
     launch: LaunchConfig = LaunchConfig()
-    run_dir: str | None = Field(None, description="where the run is kept; null: a new directory under runs/")
+    run_dir: str | None = Field(None, description="directory of the run; null: a new one under runs/")
 
     @model_validator(mode="after")
     def _feedback_needs_a_rule_that_takes_it(self) -> RunSpec:
@@ -231,11 +237,12 @@ class RunSpec(_Part):
         for key, (trait, why) in _GOES_WITH.items():
             if asked[key] is not None and not getattr(rules.RULES[self.rule], trait):
                 raise ValueError(
-                    f"feedback.{key} goes with rule {rules.able(trait)}{why}, not with rule {self.rule!r}; leave it out"
+                    f"feedback.{key} works only with rule {rules.able(trait)}{why}, not with rule {self.rule!r}; "
+                    "leave it out"
                 )
         if self.feedback.fanout is not None and self.feedback.rank is not None:
             raise ValueError(
-                "feedback.fanout goes with full rank, where every layer gets the same error, and feedback.rank is "
+                "feedback.fanout needs full rank, where every layer gets the same error, but feedback.rank is "
                 f"{self.feedback.rank}; leave one out"
             )
         return self
@@ -249,8 +256,9 @@ class RunSpec(_Part):
     def _clipping_must_be_the_same_at_both_ends(self) -> RunSpec:
         if self.optimizer.clip_norm is not None and not rules.RULES[self.rule].takes_clip_norm:
             raise ValueError(
-                f"optimizer.clip_norm scales by the norm of a whole layer, and under rule {self.rule!r} another layer "
-                "makes the same update without knowing it; use optimizer.clip_value, which both ends can follow"
+                f"optimizer.clip_norm scales by the norm of a whole layer, but under rule {self.rule!r} another "
+                "layer makes the same update without knowing that norm; use optimizer.clip_value, which both "
+                "ends can apply"
             )
         return self
 
@@ -261,13 +269,13 @@ class RunSpec(_Part):
             return self
         if self.feedback.rank is not None:
             raise ValueError(
-                f"feedback.renew renews B_l in full, and feedback.rank is {self.feedback.rank}; leave one out"
+                f"feedback.renew renews B_l in full, but feedback.rank is {self.feedback.rank}; leave one out"
             )
         least = 1 if self.schedule == "sync" else 2
         if renew.below is not None and self.probe.every < least:
             raise ValueError(
-                f"feedback.renew.below is compared with what probes see, but probe.every is {self.probe.every}; set it "
-                f"to {least} or more"
+                "feedback.renew.below is compared with what probes measure, but probe.every is "
+                f"{self.probe.every}; set it to {least} or more"
             )
         return self
 
@@ -275,8 +283,8 @@ class RunSpec(_Part):
     def _what_is_left_out_needs_a_codec_that_leaves_it_out(self) -> RunSpec:
         if self.feedback.active_only and codecs.CODECS.get(self.codec.errors, codecs.FP32).fixed_length:
             raise ValueError(
-                f"feedback.active_only sends zeros, and codec.errors is {self.codec.errors!r}, which sends "
-                "them in full; set codec.errors to packed, or to a name with +zstd"
+                f"feedback.active_only replaces errors with zeros, but codec.errors is {self.codec.errors!r}, "
+                "which sends zeros in full; set codec.errors to packed, or to a name with +zstd"
             )
         return self
 
@@ -284,8 +292,8 @@ class RunSpec(_Part):
     def _async_needs_micro_batches(self) -> RunSpec:
         if self.schedule == "async" and min(self.micro_batches, self.batch_size) < 2:
             raise ValueError(
-                "schedule is 'async' but a step has one micro-batch, so there is nothing to go on with; set "
-                "micro_batches to 2 or more (and batch_size no less), or schedule: sync"
+                "schedule is 'async' but a step has one micro-batch, so nothing can overlap; set micro_batches "
+                "to 2 or more (and batch_size no less), or schedule: sync"
             )
         return self
 

@@ -292,7 +292,7 @@ def test_hints_come_from_what_people_mean(typed, meant):
         ({"feedback__dist": "normal"}, r"unknown key 'feedback.dist' in the spec; feedback has rank, inside, "),
         (
             {"feedback__renew": 50},
-            r"feedback.renew is 50; it is a part of the spec, which has every, .*renew.every=\.\.",
+            r"feedback.renew is 50; it is a section of the spec, with the keys every, .*renew.every=\.\.",
         ),
         ({"patience": 3}, r"that is Trainer\(..., callbacks=distfa.EarlyStopping\(patience=3\)\) in Python"),
         ({"validation_data": None}, r"that is fit\(\(x, y\), \(test_x, test_y\)\) in Python"),

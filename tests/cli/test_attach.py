@@ -70,12 +70,12 @@ def test_doctor_looks_at_a_cluster_and_lets_two_layers_talk(cluster, tmp_path):
     """The second run on this cluster: the first has left it as it was."""
     out = distfa("doctor", "--address", cluster, cwd=tmp_path).stdout
     assert f"attached to Ray at {cluster}" in out
-    assert re.search(r"two layers talked over gRPC \(insecure\): [\d,]+ bytes", out)
+    assert re.search(r"two layers communicated over gRPC \(insecure\): [\d,]+ bytes", out)
     assert "bit for bit" in out
     assert re.search(
-        r"warn  Ray asks for no token: whoever reaches [\d.]+ runs code .*\n +fix: keep its ports", out
+        r"warn  Ray requires no token: anyone who can reach [\d.]+ can run code .*\n +fix: put its ports", out
     ) or (
-        "Ray is for this machine only" in out  # where Ray takes the loopback address it was given
+        "Ray can be reached only from this machine" in out  # where Ray takes the loopback address it was given
     )
     assert out.rstrip().endswith("training will work")
 

@@ -95,7 +95,7 @@ SERIAL = ("--set", "engine=serial", "--set", "checkpoint.every=2", "--set", "che
 
 
 def test_a_launch_that_was_killed_goes_on_when_the_same_command_is_typed_again(folder):
-    """It started anew, in another directory, although docs/deploy.md promises that it goes on."""
+    """It started anew, in another directory, although docs/deploy.md promises that it is resumed."""
     (folder / "spec.yaml").write_text("epochs: 400\nmodel: {hidden: [8]}\ndata: {name: digits, limit: 64}\n")
     typed = ("launch", "spec.yaml", "--on", "local", *SERIAL)
     driver = subprocess.Popen(command(*typed), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -106,12 +106,12 @@ def test_a_launch_that_was_killed_goes_on_when_the_same_command_is_typed_again(f
         time.sleep(0.02)
     driver.kill()
     driver.wait()
-    assert "run   go on with runs/launched on local" in here(*typed, "--dry-run", cwd=folder).stdout
+    assert "run   resume runs/launched on local" in here(*typed, "--dry-run", cwd=folder).stdout
     other = here(*typed, "--set", "rule=fa", cwd=folder, check=False)
     assert other.returncode == 2
     assert "runs/launched holds a run with rule 'dfa', and 'fa' is asked for; name another directory" in other.stderr
     again = here(*typed, "--set", "wire.window=3", cwd=folder)
-    assert "runs/launched holds a run that ended early; it goes on" in again.stderr
+    assert "runs/launched holds a run that ended early; resuming it" in again.stderr
     about = json.loads((folder / "runs/launched/run.json").read_text())
     assert (about["status"], about["attempt"], about["result"]["steps"]) == ("finished", 2, 800)
     assert [path.name for path in (folder / "runs").iterdir()] == ["launched"]

@@ -68,4 +68,4 @@ def test_spec_prints_a_whole_spec_that_train_takes(tmp_path):
     assert yaml.safe_load(text)["feedback"] == asdict(FeedbackConfig(rank=3))
     done = here("spec", "--set", "rule=kp", "--set", "feedback.rank=3", cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert "feedback.rank goes with rule fa, dfa, not with rule 'kp'" in done.stderr
+    assert "feedback.rank works only with rule fa, dfa, not with rule 'kp'" in done.stderr

@@ -25,7 +25,7 @@ def test_a_finished_run_and_one_that_nobody_drives_any_more(tmp_path):
     lost = here("status", "run", cwd=tmp_path).stdout
     assert lost.startswith("lost, attempt 1, ")
     assert f"driven by pid {about['pid']} on {about['node']}" in lost
-    assert "to go on: distfa train --resume run" in lost
+    assert "to resume: distfa train --resume run" in lost
     told = json.loads(here("status", "run", "--json", cwd=tmp_path).stdout)
     assert (told["status"], told["checkpoint"], told["attempt"]) == ("lost", 12, 1)
     assert told["sign_of_life_seconds"] < 60
@@ -41,7 +41,7 @@ def test_a_run_from_python_goes_on_there_and_both_commands_say_how(tmp_path):
     about = json.loads((where / "run.json").read_text())
     (where / "run.json").write_text(json.dumps(about | {"status": "running"}))
     said = here("status", where, cwd=tmp_path).stdout
-    assert f"to go on: Trainer(model, ...).fit(train, test, resume={str(where)!r})" in said
+    assert f"to resume: Trainer(model, ...).fit(train, test, resume={str(where)!r})" in said
     done = here("train", "--resume", where, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert f"go on with it there, by Trainer(model, ...).fit(train, test, resume={str(where)!r})" in done.stderr
@@ -104,7 +104,7 @@ def test_a_stall_is_told_as_who_waits_for_whom_with_the_last_error_of_each_layer
     finally:
         lock.close()
     assert said.startswith("running, attempt 3, ")
-    assert "no step ends: layer 1 waits 9 s for error from layer 2, layer 2 has computed for 9 s" in said
+    assert "no step finishes: layer 1 has waited 9 s for error from layer 2, layer 2 has been computing for 9 s" in said
     assert "layer 1, last error, in attempt 2: layer 1, step 40: its process died" in said
     assert [row["queue"] for row in told["layers"]] == [0, 3]
     assert [row["last_error"] for row in told["layers"]] == [last["1"], None]

@@ -269,7 +269,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_the_whole(tmp_path):
     assert changed.returncode == 2
     assert "epochs is 2 now and was 200" in changed.stderr
     both = here("train", "spec.yaml", "--resume", "cut", cwd=tmp_path, check=False)
-    assert "goes on with that run's own spec in its own directory; leave out the spec spec.yaml" in both.stderr
+    assert "continues that run with its own spec in its own directory; leave out the spec spec.yaml" in both.stderr
     nowhere = here("train", "--resume", "nowhere", cwd=tmp_path, check=False)
     assert "nowhere is not a run directory" in nowhere.stderr
     here("train", "--resume", "cut", cwd=tmp_path)

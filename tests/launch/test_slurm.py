@@ -91,7 +91,7 @@ def test_after_scancel_the_same_job_goes_on_from_its_checkpoint(slurm):
     state, said = ended(slurm, again)
     print(said)
     assert state == "COMPLETED", said
-    assert "holds a run that ended early; it goes on" in said
+    assert "holds a run that ended early; resuming it" in said
     about = json.loads((run_dir / "run.json").read_text())
     assert about["status"] == "finished"
     assert about["result"]["epochs"] == 200
@@ -122,7 +122,7 @@ def test_ctrl_c_cancels_the_job_and_the_same_command_goes_on(slurm):
     assert "epoch 1: train loss" in said
     assert ended(slurm, job)[0] == "CANCELLED"
     again = slurm.run(*launch)
-    assert "holds a run that ended early; it goes on" in again.stderr
+    assert "holds a run that ended early; resuming it" in again.stderr
     assert json.loads((slurm.folder / "runs/stopped/run.json").read_text())["status"] == "finished"
 
 

@@ -53,5 +53,5 @@ def test_lossy_activations_are_the_same_in_every_engine():
 
 
 def test_a_codec_that_sends_zeros_at_full_length_is_refused():
-    with pytest.raises(SpecError, match="feedback.active_only sends zeros, and codec.errors is 'int8'"):
+    with pytest.raises(SpecError, match="feedback.active_only replaces errors with zeros, but codec.errors is 'int8'"):
         parse({"rule": "bp", "feedback": {"active_only": True}, "codec": {"errors": "int8"}})
