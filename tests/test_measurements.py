@@ -114,6 +114,30 @@ def test_seconds_are_the_steps_of_another_file_at_this_files_speed():
     assert made[("distfa bp", "uint2+zstd/int4sr+zstd")] is None  # the target was missed
 
 
+def test_ratios_in_the_readme_are_those_of_the_files():
+    said = {
+        line.split(" | ")[0]: line for line in PAGES[0].read_text(encoding="utf-8").splitlines() if line[:2] == "| "
+    }
+    mb = {(row["name"], row["codec"]): row["payload_mb"] for row in FILES["comm-best.json"]["rows"]}
+    dkp, int4 = ("distfa dkp@25", "uint2+zstd/int4sr+zstd"), ("distfa bp", "int4+zstd/int4sr+zstd")
+    (line,) = (line for begin, line in said.items() if "each rule at its best" in begin)
+    assert f"1/{mb[('distfa bp', 'lossless/lossless')] / mb[dkp]:.0f} of `bp` in fp32" in line
+    (line,) = (line for begin, line in said.items() if "over links of 200 and 20" in begin)
+    ratios = []
+    for file in ("comm-links-200.json", "comm-links-20.json"):
+        made = docs_tables.with_seconds(FILES[file]["rows"], FILES["comm-best.json"]["rows"], 256)
+        seconds = {(row["name"], row["codec"]): row["seconds"] for row in made}
+        torch = min(value for (name, _), value in seconds.items() if name.startswith("torch"))
+        ratios.append([torch / seconds[ours] for ours in (dkp, int4)])
+    (dkp_200, bp_200), (dkp_20, bp_20) = ratios
+    assert f"{dkp_200:.1f} and {dkp_20:.0f} times" in line
+    assert f"{bp_200:.1f} and {bp_20:.0f})" in line
+    (line,) = (line for begin, line in said.items() if "accuracy on CIFAR-100" in begin)
+    for model, rule in (("mlp 1024,1024,1024", "dkp@50"), ("convnet", "dfa@5")):
+        best = {row["rule"]: row["mean"] for row in reversed(docs_tables.over_seeds("rules-cifar100-gpu.json", model))}
+        assert f"{best[rule]:.1f} % against {best['bp']:.1f} (`{rule.partition('@')[0]}`" in line
+
+
 def test_rows_of_several_files_stand_side_by_side():
     made = docs_tables.side_by_side(["a"], ["x"], one=[{"a": 1, "x": 2}], two=[{"a": 1, "x": 3}, {"a": 4, "x": 5}])
     assert made == [{"a": 1, "x_one": 2, "x_two": 3}, {"a": 4, "x_two": 5}]
