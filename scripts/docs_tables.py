@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from distfa.bench.outcome import cell
+from distfa.text.words import cell
 
 __all__ = ["by_seed", "over_seeds", "recoveries", "rows", "side_by_side", "table", "with_seconds"]
 

@@ -11,8 +11,8 @@ from distfa.bench.outcome import Outcome
 from distfa.errors import DistfaError, UsageError
 from distfa.files import require_writable, write_whole
 from distfa.launch import render
+from distfa.pages.page import Page
 from distfa.plan.calibration import Calibration
-from distfa.report.page import write_page
 from distfa.run.disk.weights import save_weights
 
 
@@ -40,7 +40,7 @@ def test_what_was_there_stays_if_the_disk_is_full(tmp_path, monkeypatch):
 
 WRITERS = {
     "weights": lambda file: save_weights(file, {"w": torch.zeros(5000)}),
-    "page": lambda file: write_page(file, "x" * 5000),
+    "page": lambda file: Page(title="x" * 5000, subtitle="", parts=[]).write(file),
     "outcome": lambda file: Outcome(name="x" * 5000, settings={}, columns={}, rows=[], machine={}).save(file),
     "calibration": lambda file: Calibration(machine={"name": "x" * 5000}).save(file),
     "launch": lambda file: render.write({file.name: "x" * 5000}, file.parent),

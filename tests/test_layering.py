@@ -58,6 +58,8 @@ HOMES = {
     },
     "fsspec": {"run/disk/checkpoint.py"},
     "simpy": {"plan/stages.py", "plan/simulate.py"},
+    "jinja2": {"launch/render.py", "pages/page.py"},
+    "plotly": {"pages/page.py"},
 }
 
 

@@ -10,6 +10,7 @@ from distfa.text.words import counted, hint
 
 COLUMNS = ("epoch", "step", "seconds", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 Row = dict[str, Any]
+_FORMATS = {name: "{}" if name in ("epoch", "step") else "{:.4f}" for name in COLUMNS}
 
 
 class History:
@@ -48,7 +49,7 @@ class History:
         return pandas.DataFrame([{name: row.get(name) for name in self.columns} for row in self.rows])
 
     def __str__(self) -> str:
-        cells = [list(self.columns), *([_cell(row.get(name)) for name in self.columns] for row in self.rows)]
+        cells = [list(self.columns), *([_cell(name, row.get(name)) for name in self.columns] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
 
@@ -56,11 +57,9 @@ class History:
         return f"History of {counted(len(self), 'epoch')}\n{self}" if self.rows else "History, empty"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{_cell(row.get(name))}</td>" for name in self.columns) + "</tr>" for row in self.rows
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        from distfa.pages.page import Table  # with a browser only, as pandas
+
+        return Table(columns={name: name for name in self.columns}, rows=self.rows, formats=_FORMATS).html()
 
 
 def columns_of(dataset: Dataset, loss: str) -> tuple[str, ...]:
@@ -70,7 +69,5 @@ def columns_of(dataset: Dataset, loss: str) -> tuple[str, ...]:
     return tuple(f"{split}_{kind}" for split in splits for kind in kinds)
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def _cell(name: str, value: Any) -> str:
+    return "-" if value is None else _FORMATS[name].format(value)

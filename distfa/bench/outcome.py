@@ -73,12 +73,3 @@ def _described() -> dict[str, Any]:
     from distfa.measuring.machine import describe  # this loads torch, which a page of help does not need
 
     return describe()
-
-
-def cell(value: object) -> str:
-    """A figure as text for a person."""
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from distfa.bench.outcome import Outcome, cell
+from distfa.bench.outcome import Outcome
 from distfa.text import lines
+from distfa.text.words import cell
 
 app = typer.Typer(
     help="Benchmark speed against torch's own engines, bytes and time over shaped links, scaling, and the rules. "

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distfa.errors import RunDirError
+from distfa.pages.page import InShort, Page, Table
 from distfa.pages.plots import Figure, colour, line, panels, thin
-from distfa.report.page import document, says, section, write_page
 from distfa.report.records import Run, read_run
 from distfa.settings import flat
 from distfa.text.words import MB
 
 _BESIDE = ("run_dir", "log_every")
+_FORMATS = {
+    **{"test accuracy": "{:.2%}", "test loss": "{:.4f}", "train loss": "{:.4f}", "cosine": "{:.3f}"},
+    **{"MB sent": "{:,.1f}", "samples/s": "{:,.0f}", "seconds": "{:.1f}"},
+}
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, shared: bool = False) -> Path:
@@ -24,7 +27,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, share
     Args:
         run_dirs: As ``distfa train`` leaves them; two or more.
         out: The page; ``comparison.html`` in the working directory if not given.
-        shared: As for ``write_page``.
+        shared: As for ``Page.write``.
 
     Raises:
         RunDirError: One is not a run directory, or the page cannot be written.
@@ -33,10 +36,12 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, share
         raise RunDirError("a comparison needs two runs or more")
     runs = [read_run(path) for path in run_dirs]
     names, out = _names(runs), Path("comparison.html") if out is None else out
-    drawn = [_curves(runs, names), _alignment(runs, names)]
-    subtitle = ", ".join(str(run.path) for run in runs)
-    body = [says(_sentences(runs, names)), _table(runs, names), *map(section, drawn)]
-    write_page(out, document(f"{len(runs)} runs compared", subtitle, body, drawn), shared=shared)
+    page = Page(
+        title=f"{len(runs)} runs compared",
+        subtitle=", ".join(str(run.path) for run in runs),
+        parts=[InShort(_sentences(runs, names)), _table(runs, names), _curves(runs, names), _alignment(runs, names)],
+    )
+    page.write(out, shared=shared)
     return out
 
 
@@ -98,32 +103,26 @@ def _sent(run: Run) -> int:
     return (total.get("up_payload") or 0) + (total.get("down_payload") or 0) if total.get("up_message") else 0
 
 
-def _table(runs: Sequence[Run], names: Sequence[str]) -> str:
-    columns = {
-        "rule": [run.rule for run in runs],
-        "status": [str(run.about.get("status", "?")) for run in runs],
-        "steps": [_figure(run.result.get("steps"), "{:,}") for run in runs],
-        "test accuracy": [_figure(run.result.get("test_accuracy"), "{:.2%}") for run in runs],
-        "test loss": [_figure(run.result.get("test_loss"), "{:.4f}") for run in runs],
-        "train loss": [_figure(run.result.get("train_loss"), "{:.4f}") for run in runs],
-        "cosine": [_figure(run.probes[-1]["cosine"] if run.probes else None, "{:.3f}") for run in runs],
-        "MB sent": [_figure(_sent(run) / MB or None, "{:,.1f}") for run in runs],
-        "samples/s": [_figure(run.result.get("samples_per_second"), "{:,.0f}") for run in runs],
-        "seconds": [_figure(run.result.get("wall_seconds"), "{:.1f}") for run in runs],
+def _table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    rows = [_row(run, name) for run, name in zip(runs, names, strict=True)]
+    heads = [head for head in rows[0] if any(row[head] is not None for row in rows)]
+    return Table(columns={head: head for head in heads}, rows=rows, formats=_FORMATS)
+
+
+def _row(run: Run, name: str) -> dict[str, Any]:
+    return {
+        "run": name,
+        "rule": run.rule,
+        "status": str(run.about.get("status", "?")),
+        "steps": run.result.get("steps"),
+        "test accuracy": run.result.get("test_accuracy"),
+        "test loss": run.result.get("test_loss"),
+        "train loss": run.result.get("train_loss"),
+        "cosine": run.probes[-1]["cosine"] if run.probes else None,
+        "MB sent": _sent(run) / MB or None,
+        "samples/s": run.result.get("samples_per_second"),
+        "seconds": run.result.get("wall_seconds"),
     }
-    shown = {head: cells for head, cells in columns.items() if any(cell != "-" for cell in cells)}
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in shown)
-    rows = "".join(
-        f'<tr><td class="text">{html.escape(name)}</td>'
-        + "".join(f"<td>{html.escape(cells[k])}</td>" for cells in shown.values())
-        + "</tr>"
-        for k, name in enumerate(names)
-    )
-    return f'<section class="table"><table><tr><th class="text">run</th>{head}</tr>{rows}</table></section>'
-
-
-def _figure(value: Any, form: str) -> str:
-    return "-" if value is None else form.format(value)
 
 
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> Figure:

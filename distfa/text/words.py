@@ -19,6 +19,15 @@ def human_bytes(count: float) -> str:
     return f"{count:,.{min(unit, 1)}f} {_UNITS[unit]}"
 
 
+def cell(value: object) -> str:
+    """A figure as text for a person."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     """1 and ``layer`` as ``1 layer``, 2 as ``2 layers``."""
     return f"{count} {one if count == 1 else many or one + 's'}"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from distfa.bench.codecs import measure
 from distfa.bench.figures import figures
 from distfa.bench.outcome import Outcome
-from distfa.bench.page import render
+from distfa.bench.page import bench_page
 from distfa.cli import app
 from distfa.errors import BenchError, SpecError
 from distfa.measuring.task import Task
@@ -107,7 +107,7 @@ def test_the_figure_has_a_line_per_rule_sorted_by_bytes(tiny):
         assert trace["text"] == ["int4/int4sr", "int8/bf16", "packed/fp32", "fp32/fp32"]
         assert trace["x"] == [rows[trace["name"], codecs]["bytes_per_sample"] for codecs in trace["text"]]
         assert trace["y"] == [rows[trace["name"], codecs]["test_accuracy"] for codecs in trace["text"]]
-    assert "x fewer than bp fp32" in render(outcome, Path("bench-codecs.json"))
+    assert "x fewer than bp fp32" in bench_page(outcome, Path("bench-codecs.json")).html()
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_whole_run_has_every_figure_and_plotly_takes_each_of_them(tmp_path):
         assert figure.traces, figure.see
         go.Figure({"data": figure.traces, "layout": figure.layout})  # raises on a property plotly does not have
         assert f'id="plot-{figure.name}"' in page
-        assert html.escape(figure.see) in page
+        assert figure.see in html.unescape(page)
     for text in ("fa (aligned), 64-32-16-10: test accuracy 95.28%", "engine ray", "data digits", "5,000 samples/s"):
         assert text in page
 

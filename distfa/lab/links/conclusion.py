@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distfa.bench.outcome import cell
 from distfa.core.rules import BASELINE
 from distfa.lab.links.accuracy_curve import Curve
+from distfa.text.words import cell
 
 _LOSSLESS = "lossless/lossless"
 Row = dict[str, Any]

@@ -6,15 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distfa.bench.outcome import cell
 from distfa.bench.pace import Say
 from distfa.errors import BenchError, SpecError
+from distfa.files import write_whole
 from distfa.lab.questions import classes, conservation, depth, dominance, label_noise, svg
 from distfa.lab.questions.base import Answer, Asked, Question
 from distfa.measuring.machine import describe
-from distfa.report.page import box, definitions, document, section, write_page
+from distfa.pages.page import Box, Facts, Page, Table
 from distfa.text import strict_json
-from distfa.text.words import not_among
+from distfa.text.words import cell, not_among
 
 _ALL = (conservation, classes, dominance, label_noise, depth)
 QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _ALL}
@@ -56,29 +56,28 @@ def save(question: Question, answer: Answer, command: str, directory: Path) -> P
     content |= {key: value for key, value in asdict(answer).items() if key != "figures"}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_page(stem.with_suffix(".json"), strict_json.dumps(content, indent=1) + "\n")
+        write_whole(stem.with_suffix(".json"), strict_json.dumps(content, indent=1) + "\n")
         for name, text in drawings.items():
-            write_page(directory / name, text)
-        write_page(stem.with_suffix(".md"), _markdown(question, answer, command, list(drawings)))
-        write_page(stem.with_suffix(".html"), _page(question, answer, command))
+            write_whole(directory / name, text)
+        write_whole(stem.with_suffix(".md"), _markdown(question, answer, command, list(drawings)))
+        _page(question, answer, command).write(stem.with_suffix(".html"))
     except OSError as exc:
         raise BenchError(f"cannot write {directory}: {exc.strerror}") from exc
     return stem.with_suffix(".html")
 
 
-def _page(question: Question, answer: Answer, command: str) -> str:
-    heads = "".join(f"<th>{head}</th>" for head in answer.columns.values())
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{cell(row.get(key))}</td>" for key in answer.columns) + "</tr>" for row in answer.rows
+def _page(question: Question, answer: Answer, command: str) -> Page:
+    return Page(
+        title=question.title,
+        subtitle=f"distfa experiment {question.name}",
+        parts=[
+            Box("What the abstract says", question.claim),
+            Box("What this run says", answer.verdict),
+            *answer.figures,
+            Table(columns=answer.columns, rows=answer.rows),
+            Facts([{"budget": answer.budget, "command": command}]),
+        ],
     )
-    body = [
-        box("What the abstract says", question.claim),
-        box("What this run says", answer.verdict),
-        *map(section, answer.figures),
-        f'<section class="table"><table><tr>{heads}</tr>{rows}</table></section>',
-        f'<section class="facts">{definitions({"budget": answer.budget, "command": command})}</section>',
-    ]
-    return document(question.title, f"distfa experiment {question.name}", body, answer.figures)
 
 
 def _markdown(question: Question, answer: Answer, command: str, drawings: list[str]) -> str:
