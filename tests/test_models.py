@@ -216,25 +216,25 @@ def samples(shape, tokens=None, positions=1, outputs=10):
 @pytest.mark.parametrize("name", [name for name in models.MODELS if name != "transformer"])
 @pytest.mark.parametrize("shape", [MNIST, CIFAR, (1, 8, 8)])
 def test_each_model_of_the_table_reads_images(name, shape):
-    model = models.build(name, samples(shape, outputs=7))
+    model = models.build_model(name, samples(shape, outputs=7))
     assert type(model) is nn.Sequential
     assert model(torch.zeros(2, *shape)).shape == (2, 7)
 
 
 def test_dense_models_read_samples_of_any_shape_and_a_data_set_will_do():
-    assert isinstance(models.build("mlp", samples((5,)))[0], nn.Linear)
-    assert isinstance(models.build("residual_mlp", samples((5, 6)))[0], nn.Flatten)
+    assert isinstance(models.build_model("mlp", samples((5,)))[0], nn.Linear)
+    assert isinstance(models.build_model("residual_mlp", samples((5, 6)))[0], nn.Flatten)
     digits = data.load("digits", limit=4)
     x = torch.from_numpy(digits.train_x).float().view(4, *digits.shape)
-    assert models.build("lenet", digits)(x).shape == (4, 10)
+    assert models.build_model("lenet", digits)(x).shape == (4, 10)
 
 
 def test_the_transformer_fits_stdlib_and_other_labels():
     stdlib = data.load("stdlib", limit=3)
     x = torch.from_numpy(stdlib.train_x).long()
-    assert models.build("transformer", stdlib)(x).shape == (3, 64, 97)
+    assert models.build_model("transformer", stdlib)(x).shape == (3, 64, 97)
     tagged = data.from_arrays((np.zeros((2, 6), np.uint8), np.tile(np.arange(6), (2, 1))), tokens=5)
-    assert models.build("transformer", tagged)(torch.zeros(2, 6, dtype=torch.int64)).shape == (2, 6, 6)
+    assert models.build_model("transformer", tagged)(torch.zeros(2, 6, dtype=torch.int64)).shape == (2, 6, 6)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_the_transformer_fits_stdlib_and_other_labels():
 )
 def test_a_model_that_does_not_suit_the_data_is_refused(name, given, message):
     with pytest.raises(SpecError, match=message):
-        models.build(name, given)
+        models.build_model(name, given)
 
 
 @pytest.fixture
@@ -270,14 +270,14 @@ def nets(tmp_path, monkeypatch):
 
 def test_a_users_own_function_is_found_beside_her(nets, tmp_path):
     nets("def make(): return nn.Sequential(nn.Linear(3, 2))")
-    for model in (models.load("mine.nets:make"), models.build("mine.nets:make", samples((3,)))):
+    for model in (models.load_model("mine.nets:make"), models.build_model("mine.nets:make", samples((3,)))):
         assert model(torch.zeros(1, 3)).shape == (1, 2)
     assert sys.path[-1] == str(tmp_path)  # last, so that a folder named torch there shadows nothing
 
 
 def test_a_class_is_called_like_a_function(nets):
     nets("class Net(nn.Sequential):\n    def __init__(self): super().__init__(nn.Linear(3, 2))")
-    assert type(models.load("mine.nets:Net")).__name__ == "Net"
+    assert type(models.load_model("mine.nets:Net")).__name__ == "Net"
 
 
 @pytest.mark.parametrize(
@@ -310,14 +310,14 @@ def test_a_class_is_called_like_a_function(nets):
 def test_what_is_wrong_with_a_users_model_is_one_clear_error(nets, path, text, error, message):
     nets(text)
     with pytest.raises(error, match=message):
-        models.load(path)
+        models.load_model(path)
 
 
 def test_a_transformer_learns_the_text_it_is_shown():
     torch.manual_seed(0)
     stdlib = data.load("stdlib", limit=8)
     x, y = torch.from_numpy(stdlib.train_x).long(), torch.from_numpy(stdlib.train_y)
-    model = models.build("transformer", stdlib)
+    model = models.build_model("transformer", stdlib)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(80):
         optimizer.zero_grad()

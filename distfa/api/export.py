@@ -191,7 +191,7 @@ def _model(path: Path, network: Network, reading: Reading) -> nn.Module:
         )
     positions = network.positions[0] if network.positions else 1
     samples = _Samples(path.name, reading.shape, reading.outputs, reading.tokens, positions)
-    return models.build(spec.model.name, samples)
+    return models.build_model(spec.model.name, samples)
 
 
 def _plain(network: Network) -> nn.Module:

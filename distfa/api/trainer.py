@@ -250,7 +250,7 @@ class Trainer:
             x, y = dataset.train_x, dataset.train_y
             if isinstance(test, str | data.Dataset):
                 log.warning("data set %r has no test samples: its training samples are scored", dataset.name)
-        loss = losses.build(
+        loss = losses.find_loss(
             self.spec.loss, label_smoothing=self.spec.label_smoothing, class_weights=self.spec.class_weights
         )
         return scores(self._outputs(dataset, x).cpu(), torch.tensor(y), loss, self.spec.loss)

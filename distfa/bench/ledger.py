@@ -92,7 +92,7 @@ def faults(spec: RunSpec, dataset: Dataset, *, say: Say = lambda line: None) -> 
         recipe, ledger_every=1, probe_every=0, micro_batches=1, epochs=10**6, max_steps=_SETTLED + len(plan)
     )
     planted = {_SETTLED + i: fault for i, fault in enumerate(plan)}
-    hops = rules.build(recipe).errors_in_order
+    hops = rules.build_rule(recipe).errors_in_order
     trainer = _trainer(recipe, dataset, _Tamper(planted, boundaries, "up"), _Tamper(planted, hops, "down"))
     caught: dict[tuple[int, str, str], list[bool]] = {}
     strays = 0

@@ -35,7 +35,7 @@ def sparing(spec: RunSpec, network: Network) -> RunSpec:
 
     So the baseline gets this too.
     """
-    rule = rules.build(spec.recipe(network))
+    rule = rules.build_rule(spec.recipe(network))
     stopped = any(network[boundary].rectified and rule.carries_teaching(boundary) for boundary in network.boundaries)
     if not stopped or codecs.CODECS.get(spec.codec.errors, codecs.FP32).fixed_length:
         return spec

@@ -70,10 +70,10 @@ class Layer:
         self.device = torch.device(device)
         self._recipe, self._dtype, self._signal_dtype = recipe, recipe.dtype, recipe.signal_dtype
         self.is_output = index == len(recipe.network)
-        self._loss = losses.build(
+        self._loss = losses.find_loss(
             recipe.loss, label_smoothing=recipe.label_smoothing, class_weights=recipe.class_weights
         )
-        self.rule = rules.build(recipe)
+        self.rule = rules.build_rule(recipe)
         self.block: Block = build_block(recipe, index, self.device, module)
         self.ends = Ends(recipe, index, self.rule, self.block, self.device)
         self.sends_to = self.ends.sends_to

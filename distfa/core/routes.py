@@ -81,7 +81,7 @@ class Link:
 
 def links(recipe: Recipe) -> tuple[Link, ...]:
     """Every link of a run: per boundary one up, one down from the rule's origin if any, and those beside them."""
-    rule, network = rules.build(recipe), recipe.network
+    rule, network = rules.build_rule(recipe), recipe.network
     found = [_link(b, Direction.UP, b, network.shapes[b]) for b in network.boundaries]
     for b in network.boundaries:
         if (origin := rule.origin(b)) is not None:

@@ -84,7 +84,7 @@ def delay(recipe: Recipe, layer: int) -> int:
     """
     if recipe.schedule == "sync":
         return 0
-    return min(rules.build(recipe).delay(layer), _most_delay(recipe))
+    return min(rules.build_rule(recipe).delay(layer), _most_delay(recipe))
 
 
 def renewal_lag(recipe: Recipe) -> int:
@@ -102,7 +102,7 @@ def flows(recipe: Recipe) -> bool:
     ``delay`` had to be cut to the same number for two such layers, every micro-batch would wait for a round trip
     between them.
     """
-    rule = rules.build(recipe)
+    rule = rules.build_rule(recipe)
     return recipe.schedule == "sync" or rule.is_straight or rule.delay(1) <= _most_delay(recipe)
 
 

@@ -195,13 +195,13 @@ def check(recipe: Recipe, n: int, columns: int) -> Effort:
 
 def works(recipe: Recipe) -> tuple[LayerWork, ...]:
     """The work of every layer of a network of plain layers, layer 1 first."""
-    rule = rules.build(recipe)
+    rule = rules.build_rule(recipe)
     return tuple(LayerWork(recipe, rule, layer) for layer in range(1, len(recipe.network) + 1))
 
 
 def step(recipe: Recipe) -> list[list[Product]]:
     """The products of every layer in one step of ``recipe.batch_size`` rows, layer 1 first."""
-    rule, n, made = rules.build(recipe), recipe.batch_size, []
+    rule, n, made = rules.build_rule(recipe), recipe.batch_size, []
     for layer, work in enumerate(works(recipe), start=1):
         efforts = [work.forward(n), work.teach(n), work.accumulate(n)]
         efforts += [work.emit(boundary, n) for boundary in rule.sent_by.get(layer, ())]

@@ -48,7 +48,7 @@ class CountedWork(LayerWork):
     """
 
     def __init__(self, recipe: Recipe, layer: int, module: nn.Module) -> None:
-        super().__init__(recipe, rules.build(recipe), layer)
+        super().__init__(recipe, rules.build_rule(recipe), layer)
         made = Layer(recipe, layer, module=module)
         self._rows = min(_ROWS, recipe.batch_size)
         with one_thread():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distfa.data.build import Split, build
+from distfa.data.build import Split, build_dataset
 from distfa.data.dataset import Array, Dataset
 from distfa.data.request import Request
 from distfa.errors import DataError
@@ -41,7 +41,7 @@ def load_archive(request: Request) -> Dataset:
             )
         path = found[0]
     train, test = read_npz(path)
-    return build(name=request.name, train=train, test=test, outputs=request.classes)
+    return build_dataset(name=request.name, train=train, test=test, outputs=request.classes)
 
 
 def find_npz(request: Request, directory: Path) -> Path | None:

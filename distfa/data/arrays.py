@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distfa.data.build import Split, build, to_array
+from distfa.data.build import Split, build_dataset, to_array
 from distfa.data.dataset import Array, Dataset
 from distfa.data.labels import is_text, plain
 from distfa.errors import DataError
@@ -37,7 +37,7 @@ def from_arrays(
     Raises:
         DataError: The data have neither form, batches do not fit together, or a rule of ``validate`` is broken.
     """
-    return build(
+    return build_dataset(
         name=name,
         train=read_pair(train, f"{name} train"),
         test=None if test is None else read_pair(test, f"{name} test"),

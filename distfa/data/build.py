@@ -24,7 +24,7 @@ _MOST_INFERRED_CLASSES = 1 << 20
 _ROWS_PER_CHUNK = 4096
 
 
-def build(
+def build_dataset(
     *,
     name: str,
     train: Split,
@@ -72,7 +72,7 @@ def build(
         )
     if tokens is not None:
         scale = (0.0, 1.0)
-    mean, std = measure(train_x) if scale is None else scale
+    mean, std = measure_mean_and_std(train_x) if scale is None else scale
     return validate(
         Dataset(
             name=name,
@@ -92,7 +92,7 @@ def build(
     )
 
 
-def measure(x: Array) -> tuple[float, float]:
+def measure_mean_and_std(x: Array) -> tuple[float, float]:
     """Mean and standard deviation over all values of (N, d), without a float64 copy of the whole array."""
     if x.size == 0:
         return 0.0, 1.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distfa.data.build import build
+from distfa.data.build import build_dataset
 from distfa.data.dataset import Dataset
 from distfa.data.request import Request
 from distfa.errors import DataError
@@ -34,7 +34,7 @@ def load_digits(request: Request) -> Dataset:
     is_test = np.zeros(len(y), bool)
     is_test[np.argsort(y, kind="stable")[::_TEST_EVERY]] = True
     x = x.astype(np.uint8)
-    return build(
+    return build_dataset(
         name=request.name,
         train=(x[~is_test], y[~is_test]),
         test=(x[is_test], y[is_test]),

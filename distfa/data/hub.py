@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distfa.data.build import Split, build, to_array
+from distfa.data.build import Split, build_dataset, to_array
 from distfa.data.dataset import Array, Dataset
 from distfa.data.request import Request
 from distfa.errors import DataError
@@ -44,7 +44,7 @@ def load_hub(request: Request) -> Dataset:
     test = next((splits[key] for key in ("test", "validation") if key in splits and len(splits[key])), None)
     classes = getattr(train.features[y_column], "num_classes", None)
     names = getattr(train.features[y_column], "names", None) if request.classes in (None, classes) else None
-    return build(
+    return build_dataset(
         name=request.name,
         train=_read(train, x_column, y_column, f"hub data set {request.hub!r} train"),
         test=None if test is None else _read(test, x_column, y_column, f"hub data set {request.hub!r} test"),

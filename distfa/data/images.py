@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distfa.data.build import Split, build, to_array
+from distfa.data.build import Split, build_dataset, to_array
 from distfa.data.checks import check_finite
 from distfa.data.dataset import Array, Dataset
 from distfa.data.request import Request
@@ -58,7 +58,7 @@ def build_images(request: Request, spec: ImageSpec, train: Split, test: Split) -
     white = max(whites)
     pixels = spec.shape[1] * spec.shape[2]
     repeat = pixels if len(spec.mean) > 1 else 1
-    return build(
+    return build_dataset(
         name=request.name,
         train=(_to_bytes(train_x), _one_axis(train[1], f"{request.name} train_y")),
         test=(_to_bytes(test_x), _one_axis(test[1], f"{request.name} test_y")),

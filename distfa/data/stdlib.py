@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distfa.data.build import Split, build
+from distfa.data.build import Split, build_dataset
 from distfa.data.dataset import Dataset
 from distfa.data.request import Request
 from distfa.errors import DataError
@@ -89,7 +89,7 @@ def load_stdlib(request: Request) -> Dataset:
     digest = hashlib.sha256(b"".join(tokens.tobytes() for tokens in texts)).hexdigest()
     test = texts[_TEST_EVERY - 1 :: _TEST_EVERY]
     train = [tokens for number, tokens in enumerate(texts, start=1) if number % _TEST_EVERY]
-    return build(
+    return build_dataset(
         name=request.name,
         train=_windows(train),
         test=_windows(test),

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distfa.data.arrays import to_numpy
-from distfa.data.build import Split, build
+from distfa.data.build import Split, build_dataset
 from distfa.data.checks import check_tokens
 from distfa.data.conform import aligned
 from distfa.data.dataset import Array, Dataset
@@ -190,7 +190,9 @@ def streamed(
     sample_shape = tuple(map(int, shape)) or (1,)
     test = None if test is None else (aligned(test[0], sample_shape), test[1])
     stands_in = like.reshape(1, *sample_shape), y[:1]  # for all samples; has their shape and type
-    made = build(name=name, train=stands_in, test=test, outputs=_outputs(y, test), scale=(0.0, 1.0), tokens=tokens)
+    made = build_dataset(
+        name=name, train=stands_in, test=test, outputs=_outputs(y, test), scale=(0.0, 1.0), tokens=tokens
+    )
     rows: Any = Rows(
         samples,
         keys,

@@ -114,7 +114,7 @@ def check_rule(spec: RunSpec, network: Network) -> None:
             "is not; leave it out"
         )
     if spec.feedback.active_only and not any(
-        network[boundary].rectified and rules.build(spec.recipe(network)).carries_teaching(boundary)
+        network[boundary].rectified and rules.build_rule(spec.recipe(network)).carries_teaching(boundary)
         for boundary in network.boundaries
     ):
         raise SpecError(

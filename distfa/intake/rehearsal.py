@@ -47,7 +47,7 @@ def rehearse(recipe: Recipe, subject: Subject, *, train_rows: int, test_rows: in
 def _one_row_trained(recipe: Recipe, rows: int) -> str:
     """Where training has a micro-batch of one row, and what to do; empty if there is none."""
     batch, parts = recipe.batch_size, recipe.micro_batches
-    renewed = recipe.feedback.renew.rows == 1 and rules.build(recipe).ever_renews
+    renewed = recipe.feedback.renew.rows == 1 and rules.build_rule(recipe).ever_renews
     if renewed and len(recipe.network) > 1:
         return "feedback is renewed from one; set feedback.renew.rows to 2 or more"
     if 1 not in order.part_rows(recipe, rows):

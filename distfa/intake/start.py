@@ -44,7 +44,7 @@ def check_start(spec: RunSpec, network: Network) -> None:
 
 
 def _goes_back(recipe: Recipe) -> bool:
-    return rules.build(recipe).renews(0)
+    return rules.build_rule(recipe).renews(0)
 
 
 def _check_rows(network: Network) -> None:

@@ -139,7 +139,7 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
     require_from_spec(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        model = models.build(spec.model.name, dataset)
+        model = models.build_model(spec.model.name, dataset)
     return subject_of(to_dtype(model, _dtype(spec)), spec, dataset)
 
 

@@ -13,7 +13,7 @@ from distfa.errors import SpecError
 from distfa.models.dense import ResidualMLPBlock, mlp, residual_mlp
 from distfa.models.images import ResidualBlock, convnet, lenet, resnet20
 from distfa.models.sequences import CausalAttention, TokenEmbedding, TransformerBlock, transformer
-from distfa.models.user import load
+from distfa.models.user import load_model
 from distfa.text.words import hint
 
 __all__ = [
@@ -24,10 +24,10 @@ __all__ = [
     "Samples",
     "TokenEmbedding",
     "TransformerBlock",
-    "build",
+    "build_model",
     "convnet",
     "lenet",
-    "load",
+    "load_model",
     "mlp",
     "residual_mlp",
     "resnet20",
@@ -59,11 +59,11 @@ class Samples(Protocol):
         """Labels per sample."""
 
 
-def build(name: str, samples: Samples) -> nn.Module:
+def build_model(name: str, samples: Samples) -> nn.Module:
     """The model of that name for a data set, with torch's own initial weights.
 
     Args:
-        name: A key of ``MODELS``, or ``package.module:function`` for a user's own (see ``load``).
+        name: A key of ``MODELS``, or ``package.module:function`` for a user's own (see ``load_model``).
         samples: What it will be trained on.
 
     Raises:
@@ -71,7 +71,7 @@ def build(name: str, samples: Samples) -> nn.Module:
         ModelError: The user's function failed, or the samples are too small.
     """
     if ":" in name:
-        return load(name)
+        return load_model(name)
     if name not in MODELS:
         raise SpecError(
             f"model {name!r} is not one of {', '.join(MODELS)}, nor of the form package.module:function"

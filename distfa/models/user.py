@@ -14,7 +14,7 @@ from distfa.errors import ModelError, SpecError
 from distfa.text.words import hint
 
 
-def load(path: str) -> nn.Module:
+def load_model(path: str) -> nn.Module:
     """Import a function, call it without arguments, and return the model it makes.
 
     The current directory is added at the end of ``sys.path`` if it is not on it, so that a file there is found but

@@ -52,7 +52,7 @@ class Setting:
     @cached_property
     def rule(self) -> Rule:
         """The rule of the run."""
-        return rules.build(self.job.recipe)
+        return rules.build_rule(self.job.recipe)
 
     @cached_property
     def works(self) -> tuple[LayerWork, ...]:
@@ -101,7 +101,7 @@ def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
     passing = (
         rule
         if setting.fanout is None
-        else rules.build(replace(recipe, feedback=replace(recipe.feedback, fanout=setting.fanout)))
+        else rules.build_rule(replace(recipe, feedback=replace(recipe.feedback, fanout=setting.fanout)))
     )
     channels = []
     for link in training_links(recipe):

@@ -29,7 +29,7 @@ def stages_and_channels(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple
     recipe = replace(
         setting.job.recipe, rule=rules.BASELINE, feedback=FeedbackConfig(), schedule="sync", check_finite=False
     )
-    sent_by, rows = rules.build(recipe).sent_by, setting.rows
+    sent_by, rows = rules.build_rule(recipe).sent_by, setting.rows
     stages = []
     for layer, work in enumerate(counted.works(recipe, setting.modules), start=1):
         learn = partial(_backward, work, sent_by.get(layer, ()))

@@ -69,7 +69,7 @@ class Attempt:
         self._run_dir, self._observer = run_dir, observer
         self._clock = engines.Clock()
         self._steps, self._ends = steps(job.recipe, job.train_rows), epoch_ends(job.recipe, job.train_rows)
-        self._rule = rules.build(job.recipe)
+        self._rule = rules.build_rule(job.recipe)
         run_dir.events.describe(self._rule, spec)
         plain = not spec.label_smoothing and spec.class_weights is None
         loss = spec.loss if plain else "another"  # for which the loss of a constant answer is not known

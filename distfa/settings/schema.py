@@ -249,7 +249,7 @@ class RunSpec(_Part):
 
     @model_validator(mode="after")
     def _what_only_one_loss_has(self) -> RunSpec:
-        losses.build(self.loss, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+        losses.find_loss(self.loss, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from distfa.core.base import order
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import RenewConfig
 from distfa.core.modules.module_block import ModuleBlock, signs_of
-from distfa.core.rules import build
+from distfa.core.rules import build_rule
 
 F64 = torch.float64
 CPU = torch.device("cpu")
@@ -156,7 +156,7 @@ def test_random_dfa_is_autograd_of_every_layer_with_the_error_through_its_matrix
     logits = h.requires_grad_()
     loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), target.reshape(-1))
     (e,) = torch.autograd.grad(loss, logits)
-    rule = build(r)
+    rule = build_rule(r)
     for number, module in modules.items():
         out = outputs[number]
         last = number == len(modules)

@@ -35,7 +35,7 @@ DEFAULTS = {  # of specs and options
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_what_is_kept_drawn_and_learned_is_what_the_matrices_hold(case):
-    rule = rules.build(recipe(SIZES, **case))
+    rule = rules.build_rule(recipe(SIZES, **case))
     for boundary in rule.network.boundaries:
         cost = rule.cost(boundary)
         origin = rule.origin(boundary)
@@ -52,7 +52,7 @@ def test_what_is_kept_drawn_and_learned_is_what_the_matrices_hold(case):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_knows_whether_its_feedback_depends_on_init(name):
-    aligned, random = (rules.build(recipe(SIZES, rule=name, init=init)) for init in ("aligned", "random"))
+    aligned, random = (rules.build_rule(recipe(SIZES, rule=name, init=init)) for init in ("aligned", "random"))
 
     def held(rule):
         origin = rule.origin(1)
@@ -65,7 +65,7 @@ def test_a_rule_knows_whether_its_feedback_depends_on_init(name):
 
 def test_errors_are_sent_from_the_top_origin_down_and_by_one_origin_upwards():
     def sent(**changes):
-        return rules.build(recipe((4, 4, 4, 4, 4), **changes)).errors_in_order
+        return rules.build_rule(recipe((4, 4, 4, 4, 4), **changes)).errors_in_order
 
     assert sent(rule="bp") == sent(rule="kp") == [3, 2, 1]
     assert sent(rule="dfa") == [1, 2, 3]

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from distfa.bench.matrix_rate import bound, timed
 from distfa.core.base.samples import Split
 from distfa.core.layer import Layer
-from distfa.core.rules import RULES, build
+from distfa.core.rules import RULES, build_rule
 from distfa.core.serial import SerialTrainer
 from distfa.costs import arithmetic
 from distfa.costs.arithmetic import Product
@@ -25,7 +25,7 @@ SIZES = (12, 17, 9, 9, 23, 5)  # wider and narrower upward, so that fa applies B
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_products_are_those_torch_counts(case):
     r = recipe(SIZES, **case, batch_size=N)
-    rule, works = build(r), arithmetic.works(r)
+    rule, works = build_rule(r), arithmetic.works(r)
     for l in range(1, len(r.network) + 1):
         layer, shape = Layer(r, l), r.network[l]
         layer.begin_step(0)

@@ -3,7 +3,7 @@
 import pytest
 from runs import recipe
 
-from distfa.core.rules import RULES, build
+from distfa.core.rules import RULES, build_rule
 from distfa.core.serial import SerialTrainer
 from distfa.costs import counted
 from distfa.costs.arithmetic import LayerWork
@@ -18,7 +18,7 @@ SIZES = (12, 17, 9, 9, 23, 5)
 @pytest.mark.parametrize("case", [*({"rule": rule} for rule in RULES), {"rule": "dfa", "fanout": 2}], ids=str)
 def test_of_plain_layers_the_count_is_the_closed_form(case):
     r = recipe(SIZES, **case, batch_size=N)
-    rule = build(r)
+    rule = build_rule(r)
     for layer in range(1, len(r.network) + 1):
         found, said = CountedWork(r, layer, None), LayerWork(r, rule, layer)
         for name in ("forward", "teach", "accumulate"):
@@ -46,7 +46,7 @@ def test_a_step_of_any_model_has_the_flops_that_torch_counts(model, data, rule):
     task = Task.of(parse({**raw, "ledger": {"every": 0}, "probe": {"every": 0}}))
     trainer = SerialTrainer(task.recipe, task.splits()[0], task.without_test().splits()[1], modules=task.modules)
     _, made, _ = counted._counting(lambda: list(trainer.run()))
-    rule, total = build(task.recipe), 0
+    rule, total = build_rule(task.recipe), 0
     for layer, work in enumerate(counted.works(task.recipe, task.modules), start=1):
         total += sum(effort.flops for effort in (work.forward(8), work.teach(8), work.accumulate(8)))
         total += sum(work.emit(boundary, 8).flops for boundary in rule.sent_by.get(layer, ()))

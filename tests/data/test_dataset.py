@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distfa.data import Dataset, from_arrays, validate
-from distfa.data.build import build, measure
+from distfa.data.build import build_dataset, measure_mean_and_std
 from distfa.errors import DataError
 
 
@@ -110,7 +110,7 @@ def test_integer_inputs_are_not_scanned():
 )
 def test_inputs_become_the_narrowest_dtype_that_holds_them(given, used):
     x = np.array([[0, 1], [1, 0]]).astype(given)
-    dataset = build(name="toy", train=(x, np.array([0, 1])))
+    dataset = build_dataset(name="toy", train=(x, np.array([0, 1])))
     assert dataset.train_x.dtype == np.dtype(used)
     assert dataset.train_x.dtype.isnative
     np.testing.assert_array_equal(dataset.train_x, x)
@@ -118,7 +118,7 @@ def test_inputs_become_the_narrowest_dtype_that_holds_them(given, used):
 
 def test_samples_are_flattened_and_their_shape_kept():
     x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    dataset = build(name="toy", train=(x, np.array([0, 1])), test=(x[:0], np.array([], np.int64)))
+    dataset = build_dataset(name="toy", train=(x, np.array([0, 1])), test=(x[:0], np.array([], np.int64)))
     assert dataset.shape == (3, 4)
     np.testing.assert_array_equal(dataset.train_x, x.reshape(2, 12))
     assert dataset.test_x.shape == (0, 12)
@@ -140,24 +140,24 @@ def test_samples_are_flattened_and_their_shape_kept():
 )
 def test_labels_that_are_no_labels_are_refused(y, message):
     with pytest.raises(DataError, match=message):
-        build(name="toy", train=(np.eye(2), y))
+        build_dataset(name="toy", train=(np.eye(2), y))
 
 
 @pytest.mark.parametrize("x", [np.array([["a"], ["b"]]), np.array([[None], [1]]), np.array([[1j], [1]])])
 def test_inputs_that_are_no_real_numbers_are_refused(x):
     with pytest.raises(DataError, match="values must be bool, integers or floats"):
-        build(name="toy", train=(x, np.array([0, 1])))
+        build_dataset(name="toy", train=(x, np.array([0, 1])))
 
 
 def test_constant_inputs_have_no_scale():
     with pytest.raises(DataError, match=r"std is 0.0 .* do not vary"):
-        build(name="toy", train=(np.ones((3, 2)), np.array([0, 1, 0])))
+        build_dataset(name="toy", train=(np.ones((3, 2)), np.array([0, 1, 0])))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 def test_measure_equals_numpy_in_float64(dtype):
     x = (np.random.default_rng(1).random((5000, 7)) * 200).astype(dtype)
-    mean, std = measure(x)
+    mean, std = measure_mean_and_std(x)
     exact = x.astype(np.float64)
     # Sums of 35000 positive terms in another order: relative error below n * eps, 8e-12.
     assert mean == pytest.approx(exact.mean(), rel=8e-12)

@@ -7,7 +7,7 @@ import pytest
 from data_files import idx_bytes, write_mnist
 
 from distfa.data import load
-from distfa.data.build import measure
+from distfa.data.build import measure_mean_and_std
 from distfa.errors import DataError
 
 
@@ -147,5 +147,5 @@ def test_the_real_mnist_has_the_published_scale(shared_data):
     assert (mnist.train_x.shape, mnist.test_x.shape) == ((60000, 784), (10000, 784))
     assert mnist.train_y[:6].tolist() == [5, 0, 4, 1, 9, 2]
     # The constants are published with four decimals.
-    assert measure(mnist.train_x)[0] / 255 == pytest.approx(mnist.mean[0] / 255, abs=5e-5)
-    assert measure(mnist.train_x)[1] / 255 == pytest.approx(mnist.std[0] / 255, abs=5e-5)
+    assert measure_mean_and_std(mnist.train_x)[0] / 255 == pytest.approx(mnist.mean[0] / 255, abs=5e-5)
+    assert measure_mean_and_std(mnist.train_x)[1] / 255 == pytest.approx(mnist.std[0] / 255, abs=5e-5)

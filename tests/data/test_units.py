@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from distfa.data.build import build
+from distfa.data.build import build_dataset
 from distfa.data.reading import Reading
 from distfa.data.units import AS_THEY_ARE, equal, scale_for
 from distfa.errors import DataError
@@ -44,7 +44,7 @@ def told(x, reading):
 
 def trained(make, rng):
     """The reading of a data set, and its scale."""
-    found = build(name="x", train=(make(rng, 2000), np.zeros(2000, int)), outputs=2)
+    found = build_dataset(name="x", train=(make(rng, 2000), np.zeros(2000, int)), outputs=2)
     return Reading.of(found), (found.mean, found.std)
 
 
@@ -87,7 +87,7 @@ def test_bytes_in_other_units_are_neither_raw_nor_normalised(make, change):
 def test_where_both_readings_give_the_same_numbers_there_is_no_doubt():
     x = np.random.default_rng(0).standard_normal((500, 20))
     x = (x - x.mean()) / x.std()
-    reading = Reading.of(build(name="x", train=(x, np.zeros(500, int)), outputs=2))
+    reading = Reading.of(build_dataset(name="x", train=(x, np.zeros(500, int)), outputs=2))
     assert told(x[:1], reading) == "raw"
-    other = Reading.of(build(name="x", train=(x * 0.9 + 0.1, np.zeros(500, int)), outputs=2))
+    other = Reading.of(build_dataset(name="x", train=(x * 0.9 + 0.1, np.zeros(500, int)), outputs=2))
     assert told(x, other) == "refused"

@@ -238,7 +238,7 @@ def test_updates_that_together_raise_the_loss_are_said_with_what_would_help():
 
 def findings_of(rule, *records, every=None):
     """Those of a run by the rule, on five classes, at a rate of 0.01."""
-    built = rules.build(recipe(rule=rule, feedback=FeedbackConfig(renew=RenewConfig(every=every))))
+    built = rules.build_rule(recipe(rule=rule, feedback=FeedbackConfig(renew=RenewConfig(every=every))))
     dataset = data.from_arrays((np.eye(12), np.arange(12) % 5), (np.eye(12), np.arange(12) % 5))
     watcher = watch("cross_entropy", dataset, steps=100, lr=0.01, rule=built)
     return [finding for record in records for finding in watcher.add(record)]

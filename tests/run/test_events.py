@@ -76,7 +76,7 @@ def test_the_graph_has_the_layers_and_the_ways_of_the_signals(found):
 )
 def test_errors_come_from_where_the_rule_gets_them(rule, teachers):
     made: Recipe = recipe(rule=rule)
-    nodes = {node.name: list(node.input) for node in layer_graph(rules.build(made)).node}
+    nodes = {node.name: list(node.input) for node in layer_graph(rules.build_rule(made)).node}
     assert [nodes[f"layer_{l}/update"][0] for l in (1, 2)] == teachers
     top = len(made.network)
     assert nodes[f"layer_{top}/update"] == ["loss", f"layer_{top}/forward"]

@@ -8,7 +8,7 @@ import torch
 from runs import SIZES, ThreadRun, recipe
 
 from distfa.codecs import CODECS, resolve
-from distfa.core.rules import RULES, build
+from distfa.core.rules import RULES, build_rule
 from distfa.runtime.coordinator import boundary_bytes
 from distfa.transport import serde
 from distfa.transport.message import Kind
@@ -88,5 +88,5 @@ def test_evaluation_is_not_counted_as_training():
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_says_how_wide_its_messages_are(rule):
     r = recipe(rule=rule)
-    assert [build(r).width(b) for b in r.network.boundaries] == [columns(rule, b) for b in r.network.boundaries]
+    assert [build_rule(r).width(b) for b in r.network.boundaries] == [columns(rule, b) for b in r.network.boundaries]
     assert resolve("lossless", r.dtype).max_payload_bytes(3, 7, r.dtype) == 84

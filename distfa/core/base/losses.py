@@ -155,7 +155,7 @@ def _check_shape(output: Tensor, target: Tensor, wanted: torch.Size) -> None:
         )
 
 
-def build(name: str, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> Loss:
+def find_loss(name: str, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> Loss:
     """The loss of that name; smoothing and class weights are cross-entropy's.
 
     Raises:

@@ -12,7 +12,7 @@ from distfa.core.rules.fa import FeedbackAlignment
 from distfa.core.rules.kp import KolenPollack
 from distfa.core.rules.signs import FixedMagnitudeSignFeedback, FreshMagnitudeSignFeedback, UniformSignFeedback
 
-__all__ = ["BASELINE", "RULES", "DirectRule", "HopRule", "Rule", "able", "build"]
+__all__ = ["BASELINE", "RULES", "DirectRule", "HopRule", "Rule", "able", "build_rule"]
 
 _ALL: tuple[type[Rule], ...] = (
     Backpropagation,
@@ -32,7 +32,7 @@ BASELINE = Backpropagation.name
 """The rule that others are compared with."""
 
 
-def build(recipe: Recipe) -> Rule:
+def build_rule(recipe: Recipe) -> Rule:
     """The rule the recipe names, for its network and seed."""
     return RULES[recipe.rule](recipe)
 

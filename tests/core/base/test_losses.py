@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from distfa.core.base.losses import bce, build, cross_entropy, mse
+from distfa.core.base.losses import bce, cross_entropy, find_loss, mse
 from distfa.errors import DataError
 
 CASES = [
@@ -99,7 +99,7 @@ def test_smoothing_and_class_weights_are_torchs_sum_over_rows(shape, weights, sm
         output.flatten(0, -2), target.flatten(), weight=per_class, label_smoothing=smoothing, reduction="sum"
     )
     (summed / target.numel()).backward()
-    ours = build("cross_entropy", label_smoothing=smoothing, class_weights=weights)
+    ours = find_loss("cross_entropy", label_smoothing=smoothing, class_weights=weights)
     parts = [ours(o, t, 10) for o, t in zip(output.detach().tensor_split(3), target.tensor_split(3), strict=True)]
     assert sum(part.loss for part in parts) == pytest.approx(summed.item() / target.numel(), rel=1e-13)
     assert torch.allclose(torch.cat([part.gradient for part in parts]), output.grad, rtol=1e-12, atol=1e-16)
