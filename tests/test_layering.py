@@ -60,6 +60,7 @@ HOMES = {
     "simpy": {"plan/stages.py", "plan/simulate.py"},
     "jinja2": {"launch/render.py", "pages/page.py"},
     "plotly": {"pages/page.py"},
+    "matplotlib": {"lab/questions/drawing.py"},
 }
 
 

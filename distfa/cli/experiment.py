@@ -40,7 +40,7 @@ def experiment(
 
     depth: does a rule train deep layers at all?
 
-    The runs use the serial engine, one after another.
+    The runs use the serial engine, one after another. Figures need matplotlib: pip install 'distfa[lab]'.
     """
     from distfa.lab.questions.asking import ask, save
     from distfa.lab.questions.base import Asked

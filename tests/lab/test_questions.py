@@ -2,7 +2,9 @@
 
 import json
 import math
+import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +12,18 @@ from commands import here
 
 from distfa import data
 from distfa.core.rules import RULES
-from distfa.errors import SpecError
-from distfa.lab.questions import conservation, depth, svg, training
+from distfa.errors import SpecError, UsageError
+from distfa.lab.questions import conservation, depth, training
 from distfa.lab.questions.asking import QUESTIONS, ask, save
 from distfa.lab.questions.base import Asked, correlation
 from distfa.lab.questions.classes import first_classes
 from distfa.lab.questions.dominance import _measured
+from distfa.lab.questions.drawing import svg
 from distfa.lab.questions.label_noise import mislabelled
 from distfa.lab.questions.training import train
-from distfa.pages.plots import Figure, colour, line, panels
+from distfa.pages.plots import Figure, axes, colour, line, panels
 
+SVG = "{http://www.w3.org/2000/svg}"
 SMALL = {"model": {"hidden": (16,)}, "max_steps": 6, "batch_size": 64}
 
 
@@ -87,15 +91,22 @@ def test_a_drawing_is_xml_with_every_point_and_name():
         line([1, 2, 3], [0.5, None, 2.0], "a & b", colour(1, 2)),
         line([0, 1], [1.0, 2.0], "c", "#000000", panel=1),
     ]
-    bars = {"type": "bar", "x": ["one", "two"], "y": [3.0, 4.0], "showlegend": False, "xaxis": "x2", "yaxis": "y2"}
-    text = svg.drawn(Figure(name="f", title="T < U", see="", traces=traces, layout=layout))
-    root = ElementTree.fromstring(text)
-    words = [node.text for node in root.iter() if node.text and node.text.strip()]
-    assert {"T < U", "a & b", "c"} <= set(words)
-    assert len([n for n in root.iter() if n.tag.endswith("circle")]) == 4
-    barred = svg.drawn(Figure(name="g", title="", see="", traces=[traces[0], bars], layout=layout))
-    assert barred.count("<rect") == 3
-    ElementTree.fromstring(barred)
+    bars = {"type": "bar", "x": ["one", "two"], "y": [3.0, 4.0], "showlegend": False, "marker": {"color": "#D1001F"}}
+    figure = Figure(name="f", title="T < U", see="", traces=traces, layout=layout)
+    root = ElementTree.fromstring(svg(figure))
+    assert {"T < U", "left <b>", "a & b", "c"} <= {node.text for node in root.iter() if node.text}
+    assert len(root.findall(f".//{SVG}g[@clip-path]/{SVG}use")) == 4  # the points; ticks have no clip-path
+    assert svg(figure) == svg(replace(figure, see="another"))
+    barred = svg(replace(figure, traces=[traces[0], bars | axes(1)]))
+    drawn = [path for path in ElementTree.fromstring(barred).iter(f"{SVG}path") if path.get("clip-path")]
+    assert sum("#d1001f" in path.get("style", "") for path in drawn) == 2
+    assert {"one", "two", "3.0", "4.0"} <= {node.text for node in ElementTree.fromstring(barred).iter() if node.text}
+
+
+def test_without_matplotlib_nothing_is_trained_and_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UsageError, match=r"pip install 'distfa\[lab\]'"):
+        ask("depth", Asked(rules=("bp",)), say=lambda line: pytest.fail(line))
 
 
 def test_an_answer_is_saved_as_figures_and_pages(tmp_path):

@@ -9,8 +9,9 @@ from typing import Any
 from distfa.bench.pace import Say
 from distfa.errors import BenchError, SpecError
 from distfa.files import write_whole
-from distfa.lab.questions import classes, conservation, depth, dominance, label_noise, svg
+from distfa.lab.questions import classes, conservation, depth, dominance, label_noise
 from distfa.lab.questions.base import Answer, Asked, Question
+from distfa.lab.questions.drawing import require_matplotlib, svg
 from distfa.measuring.machine import describe
 from distfa.pages.page import Box, Facts, Page, Table
 from distfa.text import strict_json
@@ -30,10 +31,12 @@ def ask(name: str, asked: Asked, *, say: Say = lambda line: None) -> tuple[Quest
 
     Raises:
         SpecError: There is no such question, or no such rule.
+        UsageError: What draws the figures is not installed.
         DistfaError: The data cannot be read, or a run failed.
     """
     if name not in QUESTIONS:
         raise SpecError(f"experiment {name!r} {not_among(name, QUESTIONS)}")
+    require_matplotlib()
     question = QUESTIONS[name]
     return question, question.answer(asked, say)
 
@@ -51,7 +54,7 @@ def save(question: Question, answer: Answer, command: str, directory: Path) -> P
         BenchError: A file cannot be written.
     """
     stem = directory / question.name
-    drawings = {f"{question.name}-{figure.name}.svg": svg.drawn(figure) for figure in answer.figures}
+    drawings = {f"{question.name}-{figure.name}.svg": svg(figure) for figure in answer.figures}
     content: dict[str, Any] = {"question": question.name, "command": command, "machine": describe()}
     content |= {key: value for key, value in asdict(answer).items() if key != "figures"}
     try:
