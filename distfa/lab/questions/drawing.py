@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _WIDTH_INCHES, _PIXELS_PER_INCH = 9.0, 100
 _DASHES = {"8px,5px": (0, (5, 3)), "dot": ":"}
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "distfa",  # equal figures are equal files
     "svg.fonttype": "none",  # text stays text, in the reader's own font
     "text.parse_math": False,
