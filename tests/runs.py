@@ -12,7 +12,7 @@ from distfa import codecs
 from distfa.core.base.activations import Activation
 from distfa.core.base.model import mlp
 from distfa.core.base.optim import OptimizerConfig
-from distfa.core.base.recipe import FeedbackConfig, Recipe
+from distfa.core.base.recipe import CutConfig, FeedbackConfig, LedgerConfig, ProbeConfig, Recipe
 from distfa.core.base.samples import Split
 from distfa.core.books.records import Record, TimelineRecord
 from distfa.core.routes import reads_labels
@@ -30,10 +30,15 @@ SIZES = (12, 17, 9, 23, 5)
 
 
 def grouped(changes: dict) -> dict:
-    """Fields of a Recipe, where those of its feedback may stand beside them."""
+    """Fields of a Recipe: those of its parts may stand beside them, and what is not given is off."""
     names = {field.name for field in dataclasses.fields(FeedbackConfig)}
     inside = {name: value for name, value in changes.items() if name in names}
     rest = {name: value for name, value in changes.items() if name not in names}
+    for part, config in (("ledger", LedgerConfig), ("probe", ProbeConfig)):
+        given = {name: rest.pop(name) for name in list(rest) if name.startswith(f"{part}_")}
+        own = {name.removeprefix(f"{part}_"): value for name, value in given.items()}
+        rest[part] = config(**{"every": 0, **own})
+    rest = {"cuts": CutConfig(every=0), "epochs": 1, "sync_epochs": 0, **rest}
     return rest | ({"feedback": FeedbackConfig(**inside)} if inside else {})
 
 
@@ -41,10 +46,9 @@ def recipe(sizes=SIZES, *, activation="relu", **changes) -> Recipe:
     """A small recipe; any field may be given."""
     settings = {
         "optimizer": OptimizerConfig(name="sgd", lr=0.05, momentum=0.9, weight_decay=1e-4),
-        "epochs": 2,
         "batch_size": 16,
         "seed": 7,
-        **grouped(changes),
+        **grouped({"epochs": 2, **changes}),
     }
     slope = 0.1 if activation == "leaky_relu" else 0.0
     return Recipe(network=mlp(sizes, activation=Activation(name=activation, slope=slope)), **settings)

@@ -72,11 +72,10 @@ def prepared(model, shape, outputs, *, tokens=None, rows=22, test_rows=6, dtype=
     )
     settings = {
         "optimizer": OptimizerConfig(name="adam", lr=3e-3, weight_decay=1e-3),
-        "epochs": 3,
         "batch_size": 8,
         "seed": 7,
         "dtype": dtype,
-        **grouped(changes),
+        **grouped({"epochs": 3, **changes}),
     }
     modules = {number: layer_module(part) for number, part in enumerate(group(model), start=1)}
     return Recipe(network=network, **settings), modules, (inputs, RawTargets(train=y[:rows], test=y[rows:]))

@@ -17,7 +17,7 @@ from distfa.bench.pace import Say, paced
 from distfa.core import rules
 from distfa.core.base import order
 from distfa.core.base.optim import OptimizerConfig
-from distfa.core.base.recipe import Recipe
+from distfa.core.base.recipe import ProbeConfig, Recipe
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.records import Record, StepRecord
 from distfa.core.serial import Carry, SerialTrainer, as_it_is
@@ -44,7 +44,7 @@ def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say = lamb
     raw: list[dict[str, Any]] = []
     say = paced(say, len(specs) * rounds)
     for recipe in (recipe_for(spec, dataset) for spec in specs):
-        plain = dataclasses.replace(recipe, ledger_every=0, probe_every=0)
+        plain = recipe.without_books()
         pairs = []
         for number in range(1, rounds + 1):
             pairs.append(_cpu_seconds(recipe, plain, dataset))
@@ -73,7 +73,7 @@ def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say = lamb
         },
         rows=rows,
         notes=[
-            f"ledger every {first.ledger_every} steps, probes every {first.probe_every}, one thread, serial engine; "
+            f"ledger every {first.ledger.every} steps, probes every {first.probe.every}, one thread, serial engine; "
             "step 0 holds an entry and a probe"
         ],
         raw=raw,
@@ -88,9 +88,7 @@ def faults(spec: RunSpec, dataset: Dataset, *, say: Say = lambda line: None) -> 
     recipe, sizes = recipe_for(spec, dataset), _SIZES
     boundaries = list(recipe.network.boundaries)
     plan = list(itertools.product(boundaries, ("up", "down"), ("largest", "middling"), sizes))
-    recipe = dataclasses.replace(
-        recipe, ledger_every=1, probe_every=0, micro_batches=1, epochs=10**6, max_steps=_SETTLED + len(plan)
-    )
+    recipe = dataclasses.replace(_in_books(recipe), micro_batches=1, epochs=10**6, max_steps=_SETTLED + len(plan))
     planted = {_SETTLED + i: fault for i, fault in enumerate(plan)}
     hops = rules.build_rule(recipe).errors_in_order
     trainer = _trainer(recipe, dataset, _Tamper(planted, boundaries, "up"), _Tamper(planted, hops, "down"))
@@ -151,14 +149,12 @@ def drift(
         for lr in rates:
             steps = round(total_time / lr)
             recipe = dataclasses.replace(
-                recipe_for(spec, dataset),
+                _in_books(recipe_for(spec, dataset)),
                 optimizer=OptimizerConfig(name="sgd", lr=lr),
                 dtype=torch.float64,
                 batch_size=len(dataset.train_x),
                 epochs=steps,
                 max_steps=None,
-                ledger_every=1,
-                probe_every=0,
             )
             change = dict.fromkeys(recipe.network.boundaries, 0.0)
             for record in _trainer(recipe, dataset).run():
@@ -185,6 +181,11 @@ def drift(
         rows=rows,
         notes=["full batches, so that gradient flow is all there is to follow; under gradient flow Q does not drift"],
     )
+
+
+def _in_books(recipe: Recipe) -> Recipe:
+    """The recipe with every step in the ledger, and no probes."""
+    return dataclasses.replace(recipe, ledger=dataclasses.replace(recipe.ledger, every=1), probe=ProbeConfig(every=0))
 
 
 def recipe_for(spec: RunSpec, dataset: Dataset) -> Recipe:

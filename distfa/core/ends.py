@@ -82,7 +82,7 @@ class Ends:
         self.optimizer = optim.Optimizer(
             rule.feedback_optimizer(), {name: operand.master for name, operand in self.learned.items()}
         )
-        self._digests = {key: of_matrix(value) for key, value in self._fixed().items()} if recipe.probe_every else {}
+        self._digests = {key: of_matrix(value) for key, value in self._fixed().items()} if recipe.probe.every else {}
 
     def altered(self) -> tuple[str, ...]:
         """The matrices that nothing in a run changes, and that are no longer what they were made as; by their keys."""

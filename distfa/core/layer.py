@@ -85,7 +85,7 @@ class Layer:
         self.optimizer = optim.Optimizer(recipe.optimizer, self.block.trained)
         self._ledger = (
             LayerLedger(recipe, index, self.rule, self.ends.matrix_of_the_law(), self.device)
-            if recipe.ledger_every and self.rule.potential
+            if recipe.ledger.every and self.rule.potential
             else None
         )
         self._round_off = float(Rounding(recipe).of_products(1.0, 1.0))

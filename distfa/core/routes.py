@@ -86,7 +86,7 @@ def links(recipe: Recipe) -> tuple[Link, ...]:
     for b in network.boundaries:
         if (origin := rule.origin(b)) is not None:
             found.append(_link(b, Direction.DOWN, origin, rule.shape(b)))
-    for b in network.boundaries if recipe.probe_every else ():
+    for b in network.boundaries if recipe.probe.every else ():
         found += [
             _link(b, Direction.PROBE_UP, b, network.shapes[b]),
             _link(b, Direction.PROBE_DOWN, b + 1, network.shapes[b]),

@@ -312,7 +312,7 @@ class Steps:
 
     def _note(self, link: Link, batch: Batch, micro_batch: int, end: str, signal: Tensor) -> None:
         """Report this end's digest of a signal, in steps that are entered in the books, if digests are asked for."""
-        if not (self._recipe.ledger_exact and self._recipe.ledger_due(batch.step)):
+        if not (self._recipe.ledger.exact and self._recipe.ledger.due(batch.step)):
             return
         seen = self._ports.seen(link, signal) if end == "sent" else signal
         self._enter(

@@ -34,7 +34,7 @@ def works(recipe: Recipe, modules: Mapping[int, nn.Module]) -> tuple[LayerWork, 
     """
     if recipe.network.seeded:
         return arithmetic.works(recipe)
-    alike = replace(recipe, micro_batches=1, schedule="sync", ledger_every=0, probe_every=0)
+    alike = replace(recipe.without_books(), micro_batches=1, schedule="sync")
     return tuple(_counted(alike, layer, modules[layer]) for layer in range(1, len(recipe.network) + 1))
 
 

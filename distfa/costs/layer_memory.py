@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from distfa.core import schedule
 from distfa.core.base.recipe import Recipe
@@ -74,7 +74,7 @@ def _memory(job: Job, work: LayerWork, *, kept: int, waiting_bytes: int, base: i
         gradients=updated * size,
         optimizer=state_numbers(recipe.optimizer) * updated * size,
         feedback=work.feedback * signal_size,
-        ledger=work.books * 8 if recipe.ledger_every else 0,
+        ledger=work.books * 8 if recipe.ledger.every else 0,
         kept=kept,
         window=job.wire.window * waiting_bytes,
         process=base,
@@ -88,4 +88,4 @@ def in_flight(recipe: Recipe, layer: int) -> int:
 
 def training_links(recipe: Recipe) -> tuple[Link, ...]:
     """The links of a run that carry signals in every step."""
-    return tuple(link for link in links(replace(recipe, probe_every=0)) if link.direction in _EVERY_STEP)
+    return tuple(link for link in links(recipe.without_books()) if link.direction in _EVERY_STEP)

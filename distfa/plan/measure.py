@@ -130,7 +130,7 @@ def _counted_rate(recipe: Recipe, modules: Mapping[int, nn.Module], known: Calib
     The time of passes over memory and of calls is subtracted, but no more than half.
     """
     rows = -(-recipe.batch_size // recipe.micro_batches)
-    plain = replace(recipe, ledger_every=0, probe_every=0)
+    plain = recipe.without_books()
     speed = Speed(calibration=known, node=NodeGroup(), number_bytes=recipe.signal_dtype.itemsize)
     flops, seconds = 0, 0.0
     for number, work in enumerate(counted.works(plain, modules), start=1):
@@ -173,7 +173,8 @@ def _update(job: Job) -> float:
 def _fixed(job: Job) -> tuple[float, float]:
     """Seconds of one tensor operation and of one optimizer step: a layer of one neuron costs nothing else."""
     network = mlp((1, 1, 1), activation=Activation(name="relu"))
-    layer, one = Layer(Recipe(network=network, batch_size=1, optimizer=job.recipe.optimizer), 1), torch.ones(1, 1)
+    recipe = Recipe(network=network, batch_size=1, optimizer=job.recipe.optimizer).without_books()
+    layer, one = Layer(recipe, 1), torch.ones(1, 1)
 
     def once() -> None:
         layer.forward(one, (0, 0))

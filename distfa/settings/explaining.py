@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 import textwrap
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from distfa.settings.meanings import meanings
 from distfa.settings.schema import RunSpec
 from distfa.text.redact import redacted_in
 from distfa.text.words import nearest, not_among
@@ -185,12 +185,7 @@ def _fields(part: Any) -> list[tuple[str, Any, str]]:
     """(name, type, description): of a pydantic model, or of a dataclass that says them under Attributes."""
     if issubclass(part, BaseModel):
         return [(name, info.annotation, info.description or "") for name, info in part.model_fields.items()]
-    attributes = inspect.cleandoc(part.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-    said = {
-        name: " ".join(text.replace("None:", "null:").split())
-        for name, text in re.findall(r"^    (\w+): (.*?)(?=^    \w+: |\Z)", attributes, flags=re.M | re.S)
-    }
-    hints = get_type_hints(part)
+    hints, said = get_type_hints(part), meanings(part)
     return [(field.name, hints[field.name], said.get(field.name, "")) for field in dataclasses.fields(part)]
 
 

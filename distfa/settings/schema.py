@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Lt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from distfa import codecs, data, models
@@ -16,10 +18,21 @@ from distfa.core import rules
 from distfa.core.base import activations, draw, losses
 from distfa.core.base.model import Network
 from distfa.core.base.optim import OptimizerConfig
-from distfa.core.base.recipe import INITS, SCHEDULES, FeedbackConfig, Recipe
+from distfa.core.base.recipe import (
+    INITS,
+    SCHEDULES,
+    Count,
+    CutConfig,
+    FeedbackConfig,
+    LedgerConfig,
+    ProbeConfig,
+    Recipe,
+    Seed,
+)
 from distfa.runtime.job import Job
 from distfa.runtime.placement import ClusterConfig
 from distfa.settings.launch import LaunchConfig
+from distfa.settings.meanings import meanings
 from distfa.text.words import not_among
 from distfa.transport.base import WireConfig
 
@@ -65,6 +78,8 @@ class _Part(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _paths_are_text(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return {key: cls._paths_are_text(inner) for key, inner in value.items()}
         return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
@@ -119,49 +134,19 @@ class CodecSpec(_Part):
     errors: Annotated[str, _one_of(_CODECS)] = codecs.LOSSLESS
 
 
-class LedgerSpec(_Part):
-    """The conservation ledger: how well the law of every boundary holds, by cause."""
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(CutConfig):
+    """What a run saves as it trains, so that it can resume after a failure (distfa train --resume).
 
-    every: int = Field(100, ge=0, description="steps between entries; 0: no ledger")
-    on_violation: Literal["stop", "warn", "ignore"] = Field(
-        "warn", description="stop: end the run where the law breaks; warn: report it and continue"
-    )
-    neurons: bool = Field(False, description="also record every neuron's share of an entry (large)")
-    exact: bool = Field(
-        False,
-        description="in those steps, both ends also compare digests of every signal, so that any altered number shows",
-    )
+    Attributes:
+        seconds: Least time between two written checkpoints; 0: write every one.
+        keep: How many of the latest checkpoints to keep.
+        dir: a directory or an fsspec URL, such as s3://bucket/run; null: checkpoints/ in the run directory.
+    """
 
-    @model_validator(mode="after")
-    def _more_needs_entries(self) -> LedgerSpec:
-        if self.every == 0 and (self.exact or self.neurons):
-            raise ValueError("exact and neurons need ledger entries, but every is 0; set ledger.every to 1 or more")
-        return self
-
-
-class ProbeSpec(_Part):
-    """Probes of gradient alignment: a true backward pass in addition to the rule's own."""
-
-    every: int = Field(100, ge=0, description="steps between probes; 0: none")
-
-
-class CheckpointSpec(_Part):
-    """What a run saves as it trains, so that it can resume after a failure (distfa train --resume)."""
-
-    every: int = Field(
-        100,
-        ge=0,
-        description="steps between points where the run can resume; 0: none. Under async the pipe drains at each",
-    )
-    at_evaluation: bool = Field(
-        False, description="also at the end of every epoch, so that a run can be stopped there; set by fit"
-    )
-    seconds: float = Field(30.0, ge=0, description="least time between two written checkpoints; 0: write every one")
-    keep: int = Field(2, ge=1, description="how many of the latest checkpoints to keep")
-    dir: str | None = Field(
-        None,
-        description="a directory or an fsspec URL, such as s3://bucket/run; null: checkpoints/ in the run directory",
-    )
+    seconds: Annotated[float, Ge(0)] = 30.0
+    keep: Count = 2
+    dir: str | None = None
 
 
 _GOES_WITH = {  # feedback keys that only some rules take: the trait a rule needs, and why
@@ -172,60 +157,48 @@ _GOES_WITH = {  # feedback keys that only some rules take: the trait a rule need
 }
 
 
+def _as_in_recipe(name: str) -> Any:
+    """A key that is a field of the recipe, which has its default and its meaning."""
+    field = next(field for field in fields(Recipe) if field.name == name)
+    return Field(field.default, description=meanings(Recipe)[name])
+
+
 class RunSpec(_Part):
     """A run. Every key has a default; ``distfa train`` with none trains on handwritten digits."""
 
     data: Annotated[DataSpec, BeforeValidator(named)] = DataSpec()
     model: Annotated[ModelSpec, BeforeValidator(named)] = ModelSpec()
-    rule: Annotated[str, _one_of(rules.RULES)] = Field("dfa", description="feedback rule")
-    init: Annotated[str, _one_of(INITS)] = Field(
-        "aligned",
-        description="aligned: feedback starts from the weights; random: the classical setting; given: like "
-        "random, except that a network of plain layers also starts from the model's own weights (not "
-        "with model: mlp)",
-    )
-    distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = Field(
-        "orthogonal", description="distribution of the initial weights and of feedback matrices"
-    )
+    rule: Annotated[str, _one_of(rules.RULES)] = _as_in_recipe("rule")
+    init: Annotated[str, _one_of(INITS)] = _as_in_recipe("init")
+    distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = _as_in_recipe("distribution")
     feedback: FeedbackConfig = FeedbackConfig()
-    loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = Field(
-        "cross_entropy", description="cross_entropy; mse for regression; bce for several labels per sample"
-    )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="cross_entropy only: the share of a label spread evenly over all classes"
-    )
-    class_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(listed)] | None = Field(
-        None, description="cross_entropy only: one number per class, by which its samples' loss is multiplied"
+    loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = _as_in_recipe("loss")
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = _as_in_recipe("label_smoothing")
+    class_weights: Annotated[tuple[Annotated[float, Ge(0)], ...], BeforeValidator(listed)] | None = _as_in_recipe(
+        "class_weights"
     )
     optimizer: Annotated[OptimizerConfig, BeforeValidator(named)] = OptimizerConfig()
-    epochs: int = Field(20, ge=1)
-    max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
-    batch_size: int = Field(32, ge=1)
-    micro_batches: int = Field(1, ge=1, description="parts a batch is split into, to fill the pipe")
-    schedule: Annotated[str, _one_of(SCHEDULES)] = Field(
-        "sync",
-        description="sync: all signals of a step come from the same weights; async: the next step's forward "
-        "passes start while errors are still in transit, with a fixed delay of less than a step; "
-        "needs micro_batches above 1",
-    )
-    sync_epochs: int = Field(
-        1, ge=0, description="async only: the first epochs, this many, run as sync, since delays cost accuracy early on"
-    )
-    eval_every: int = Field(1, ge=1, description="epochs between evaluations")
+    epochs: Count = _as_in_recipe("epochs")
+    max_steps: Count | None = _as_in_recipe("max_steps")
+    batch_size: Count = _as_in_recipe("batch_size")
+    micro_batches: Count = _as_in_recipe("micro_batches")
+    schedule: Annotated[str, _one_of(SCHEDULES)] = _as_in_recipe("schedule")
+    sync_epochs: Annotated[int, Ge(0)] = _as_in_recipe("sync_epochs")
+    eval_every: Count = _as_in_recipe("eval_every")
     log_every: int = Field(10, ge=1, description="steps between records in metrics.jsonl")
     dtype: Literal["float32", "float64", "bfloat16"] = Field(
         "float32",
         description="bfloat16 is mixed precision: signals and products in bfloat16, weights, gradients and "
         "optimizer in float32",
     )
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: Seed = _as_in_recipe("seed")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    check_finite: bool = Field(True, description="stop at NaN or infinity in a signal or the loss")
+    check_finite: bool = _as_in_recipe("check_finite")
     codec: Annotated[CodecSpec, BeforeValidator(both_ways)] = CodecSpec()
     engine: Literal["ray", "serial"] = Field("ray", description="serial: one process, the oracle")
-    ledger: LedgerSpec = LedgerSpec()
-    probe: ProbeSpec = ProbeSpec()
-    checkpoint: CheckpointSpec = CheckpointSpec()
+    ledger: LedgerConfig = LedgerConfig()
+    probe: ProbeConfig = ProbeConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     wire: WireConfig = WireConfig()
     ray: ClusterConfig = ClusterConfig()
     launch: LaunchConfig = LaunchConfig()
@@ -304,36 +277,17 @@ class RunSpec(_Part):
 
     def recipe(self, network: Network, *, audit_rows: int = 0, batches: Batches | None = None) -> Recipe:
         """Everything that determines the weights, for a network; ``batches`` are those of a loader."""
+        shared = {name: getattr(self, name) for name in _OF_RECIPE}
+        cuts = CutConfig(every=self.checkpoint.every, at_evaluation=self.checkpoint.at_evaluation)
         return Recipe(
+            **shared,
             network=network,
-            rule=self.rule,
-            init=self.init,
-            distribution=self.distribution,
-            feedback=self.feedback,
-            loss=self.loss,
-            label_smoothing=self.label_smoothing,
-            class_weights=self.class_weights,
-            optimizer=self.optimizer,
-            epochs=self.epochs,
-            max_steps=self.max_steps,
-            batch_size=self.batch_size,
-            micro_batches=self.micro_batches,
-            schedule=self.schedule,
-            sync_epochs=self.sync_epochs,
-            eval_every=self.eval_every,
+            cuts=cuts,
             dtype=torch.float64 if self.dtype == "float64" else torch.float32,
             mixed=self.dtype == "bfloat16",
-            seed=self.seed,
             order=self.data.order,
             batches=batches,
-            ledger_every=self.ledger.every,
-            ledger_exact=self.ledger.exact,
-            ledger_neurons=self.ledger.neurons,
-            probe_every=self.probe.every,
             audit_rows=audit_rows,
-            checkpoint_every=self.checkpoint.every,
-            cut_at_epochs=self.checkpoint.at_evaluation,
-            check_finite=self.check_finite,
         )
 
     def job(
@@ -357,3 +311,6 @@ class RunSpec(_Part):
             test_rows=test_rows,
             device=self.device,
         )
+
+
+_OF_RECIPE = RunSpec.model_fields.keys() & {field.name for field in fields(Recipe)} - {"dtype"}

@@ -15,7 +15,7 @@ from torch.func import jacrev
 from zoo import NETWORKS, made, prepared
 
 from distfa.core.base import order
-from distfa.core.base.recipe import RenewConfig
+from distfa.core.base.recipe import ProbeConfig, RenewConfig
 from distfa.core.books.digest import DigestRecord
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.probe import LayerProbe, ProbeRecord
@@ -109,7 +109,8 @@ def test_over_grpc_in_mixed_precision(rule, renew):
 def test_a_run_in_two_parts_renews_as_the_whole(network, rule, renew, schedule):
     r, modules, data = case(network, rule, renew, schedule)
     at = 5 if network == "mlp" else 3  # the end of an epoch
-    r = replace(r, probe_every=at - (1 if schedule == "sync" else 2) or 1)  # a renewal is due right after the cut
+    before = 1 if schedule == "sync" else 2
+    r = replace(r, probe=ProbeConfig(every=at - before or 1))  # a renewal is due right after the cut
     whole, records, _ = run_serial(r, data, modules=modules)
     first = serial(r, modules, data)
     begun = list(first.run(stop=at))

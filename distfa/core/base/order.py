@@ -101,8 +101,8 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
         rows = parts[step - (ends[epoch - 1] if epoch else 0)]
         ends_epoch, last = step == ends[epoch] - 1, step == total - 1
         evaluate = last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0)
-        cut = bool(recipe.checkpoint_every) and (step + 1) % recipe.checkpoint_every == 0
-        cut = not last and (cut or (recipe.cut_at_epochs and ends_epoch))
+        cut = bool(recipe.cuts.every) and (step + 1) % recipe.cuts.every == 0
+        cut = not last and (cut or (recipe.cuts.at_evaluation and ends_epoch))
         small = len(rows) < min(recipe.micro_batches, recipe.batch_size)
         drains = last or ends_epoch or cut or small or recipe.schedule == "sync" or epoch < recipe.sync_epochs
         if stop is not None and step == stop - 1 and not drains:
@@ -116,7 +116,7 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
             epoch=epoch,
             parts=tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))),
             evaluate=evaluate,
-            probe=bool(recipe.probe_every) and step % recipe.probe_every == 0,
+            probe=bool(recipe.probe.every) and step % recipe.probe.every == 0,
             cut=cut,
             drains=drains,
             lr=optim.rate(recipe.optimizer, step, total),

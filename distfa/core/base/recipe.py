@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from distfa.core.base.model import Network
 from distfa.core.base.optim import OptimizerConfig
 
 INITS: tuple[str, ...] = ("aligned", "random", "given")
 SCHEDULES: tuple[str, ...] = ("sync", "async")
+Count = Annotated[int, Ge(1)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,46 +77,95 @@ class FeedbackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LedgerConfig:
+    """The conservation ledger: how well the law of every boundary holds, by cause.
+
+    Attributes:
+        every: Steps between entries; 0: no ledger.
+        on_violation: stop: end the run where the law breaks; warn: report it and continue.
+        neurons: Also record every neuron's share of an entry (large).
+        exact: In those steps, both ends also compare digests of every signal, so that any altered number shows.
+
+    Raises:
+        ValueError: There are no entries for ``neurons`` or ``exact`` to go with.
+    """
+
+    every: Annotated[int, Ge(0)] = 100
+    on_violation: Literal["stop", "warn", "ignore"] = "warn"
+    neurons: bool = False
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every == 0 and (self.exact or self.neurons):
+            raise ValueError("exact and neurons need ledger entries, but every is 0; set ledger.every to 1 or more")
+
+    def due(self, step: int) -> bool:
+        """Whether ``step`` is entered."""
+        return bool(self.every) and step % self.every == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """Probes of gradient alignment: a true backward pass in addition to the rule's own.
+
+    Attributes:
+        every: Steps between probes; 0: none.
+    """
+
+    every: Annotated[int, Ge(0)] = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutConfig:
+    """The cuts: places between two steps where the state of all layers can be kept.
+
+    They belong to what decides the weights, because under ``async`` the pipe runs empty there.
+
+    Attributes:
+        every: Steps between points where the run can resume; 0: none. Under async the pipe drains at each.
+        at_evaluation: Also at the end of every epoch, so that a run can be stopped there; set by fit.
+    """
+
+    every: Annotated[int, Ge(0)] = 100
+    at_evaluation: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What every layer of a run must agree on.
 
     Attributes:
         network: The layers.
-        rule: Name of the feedback rule (``distfa.core.rules.RULES``).
-        init: ``aligned``: feedback starts on the weights (theory.md, aligned initialisation); ``random``: it is drawn
-            from separate streams, the classical setting. In a network of plain layers W(0) is drawn from the seed, so
-            that any end can draw it; other networks start from the modules that were given. ``given``: W(0) is the
-            user's model in any network, and B is drawn as for ``random``.
-        distribution: Of W(0) and B: ``orthogonal``, ``normal`` or ``uniform`` (``distfa.core.base.draw``).
+        rule: Feedback rule.
+        init: aligned: feedback starts from the weights; random: the classical setting; given: like random, except that
+            a network of plain layers also starts from the model's own weights (not with model: mlp).
+        distribution: Distribution of the initial weights and of feedback matrices.
         feedback: The feedback matrices.
-        loss: Name of the loss (``distfa.core.base.losses.LOSSES``).
-        label_smoothing: Of cross_entropy.
-        class_weights: Of cross_entropy, one number per class; None: 1 for all.
+        loss: cross_entropy; mse for regression; bce for several labels per sample.
+        label_smoothing: cross_entropy only: the share of a label spread evenly over all classes.
+        class_weights: cross_entropy only: one number per class, by which its samples' loss is multiplied.
         optimizer: The local optimizer of every layer.
         epochs: Passes over the training set.
-        max_steps: Stop after this many steps, whatever the epochs; None for no limit.
-        batch_size: Rows of a step.
+        max_steps: Stop after this many steps.
+        batch_size: Samples of a step.
         micro_batches: Parts a batch is split into, to fill the pipe.
-        schedule: ``sync`` or ``async`` (``distfa.core.schedule``).
-        sync_epochs: Under ``async``, this many epochs at the start run as ``sync``.
-        eval_every: Evaluate on the test set after every so many epochs, and always after the last.
+        schedule: sync: all signals of a step come from the same weights; async: the next step's forward passes
+            start while errors are still in transit, with a fixed delay of less than a step; needs micro_batches above 1.
+        sync_epochs: async only: the first epochs, this many, run as sync, since delays cost accuracy early on.
+        eval_every: Epochs between evaluations.
+        seed: Of weights, feedback and the order of samples.
+        check_finite: Stop at NaN or infinity in a signal or the loss.
+        ledger: The conservation ledger.
+        probe: Probes of gradient alignment.
+        cuts: Where the state of all layers can be kept.
         dtype: Of weights, gradients and optimizer state; and of signals and products, unless ``mixed``.
         mixed: Whether signals and products are bfloat16 (Micikevicius et al., "Mixed precision training", ICLR 2018).
-        seed: Of weights, feedback and data order.
         order: ``drawn``: every epoch is a permutation of the samples, from the seed; ``given``: rows go on over the
             epochs, and the data set knows which sample each is (``distfa.data.given_order``).
         batches: The rows of every batch of every epoch, where a loader makes them; None: by ``batch_size``, which is
             then the largest.
-        ledger_every: Steps between entries in the conservation ledger; 0 for none.
-        ledger_neurons: Whether entries also keep every neuron's share.
-        ledger_exact: Whether both ends of every link also report digests of the signals of those steps.
-        probe_every: Steps between probes of gradient alignment; 0 for none.
         audit_rows: This many training samples go up the trained layers at the end, and the outputs are compared with
             those of the user's model; 0 for none.
-        checkpoint_every: Steps between cuts, at which the state of all layers can be kept; 0 for none. Under ``async``
-            the pipe runs empty there, which is why it belongs to what decides the weights.
-        cut_at_epochs: Whether there is also a cut at the end of every epoch, where the pipe is empty anyway.
-        check_finite: Whether NaN or infinity in a signal or the loss ends the run.
     """
 
     network: Network
@@ -123,35 +174,32 @@ class Recipe:
     distribution: str = "orthogonal"
     feedback: FeedbackConfig = FeedbackConfig()
     loss: str = "cross_entropy"
-    label_smoothing: float = 0.0
-    class_weights: tuple[float, ...] | None = None
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    class_weights: tuple[Annotated[float, Ge(0)], ...] | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
-    epochs: int = 1
-    max_steps: int | None = None
-    batch_size: int = 32
-    micro_batches: int = 1
+    epochs: Count = 20
+    max_steps: Count | None = None
+    batch_size: Count = 32
+    micro_batches: Count = 1
     schedule: str = "sync"
-    sync_epochs: int = 0
-    eval_every: int = 1
+    sync_epochs: Annotated[int, Ge(0)] = 1
+    eval_every: Count = 1
+    seed: Seed = 0
+    check_finite: bool = True
+    ledger: LedgerConfig = LedgerConfig()
+    probe: ProbeConfig = ProbeConfig()
+    cuts: CutConfig = CutConfig()
     dtype: torch.dtype = torch.float32
     mixed: bool = False
-    seed: int = 0
     order: str = "drawn"
     batches: tuple[tuple[int, ...], ...] | None = None
-    ledger_every: int = 0
-    ledger_exact: bool = False
-    ledger_neurons: bool = False
-    probe_every: int = 0
     audit_rows: int = 0
-    checkpoint_every: int = 0
-    cut_at_epochs: bool = False
-    check_finite: bool = True
 
     @property
     def signal_dtype(self) -> torch.dtype:
         """Of activations and error signals, as products take them and as they travel."""
         return torch.bfloat16 if self.mixed else self.dtype
 
-    def ledger_due(self, step: int) -> bool:
-        """Whether ``step`` is entered in the ledger."""
-        return bool(self.ledger_every) and step % self.ledger_every == 0
+    def without_books(self) -> Recipe:
+        """The same recipe with neither ledger nor probes."""
+        return replace(self, ledger=LedgerConfig(every=0), probe=ProbeConfig(every=0))

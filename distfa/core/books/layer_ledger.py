@@ -71,8 +71,8 @@ class LayerLedger:
         self._drift = self._nothing()
 
     def begin(self, step: int) -> None:
-        """The backwards of a step begin; every ``ledger_every`` steps one is entered in the books."""
-        self._due = self._recipe.ledger_due(step)
+        """The backwards of a step begin; every ``ledger.every`` steps one is entered in the books."""
+        self._due = self._recipe.ledger.due(step)
         self._sums = self._read = None
         self._sent = [0.0, 0.0]
         if self._due:
@@ -128,7 +128,7 @@ class LayerLedger:
             after: B_l from then on.
             learned: Whether B_l is learned, so that its potential is 1/2 ||B_l||^2; else it is <B_l, V_l>.
         """
-        if not (self._local and self._recipe.ledger_due(step)):
+        if not (self._local and self._recipe.ledger.due(step)):
             return
         old, new = before.double(), after.double()
         if learned:
@@ -170,7 +170,7 @@ class LayerLedger:
             feedback_optimizer: The optimizer of ``learned``.
         """
         self._move_shadow(trained, lr)
-        next_due = self._delayed and self._lower and self._recipe.ledger_due(step + 1)
+        next_due = self._delayed and self._lower and self._recipe.ledger.due(step + 1)
         self._before = [p.clone() for p in trained.values()] if next_due else []
         if not self._due or not (self._lower or self._upper is not None):
             update()
@@ -181,7 +181,7 @@ class LayerLedger:
         }
         update()
         halves = self._halves(step, lr, updates, kept, Fold(), Fold(), Fold())
-        if not (self._recipe.ledger_neurons and self._spec.plain):
+        if not (self._recipe.ledger.neurons and self._spec.plain):
             return halves
         here, below = self._spec.outputs, self._spec.inputs
         apart = PerNeuron(here, rows=True), PerNeuron(below, rows=False), PerNeuron(here, rows=False)

@@ -15,6 +15,7 @@ from zoo import prepared
 from distfa.core.base.draw import micro_batch_seed
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.order import batches
+from distfa.core.base.recipe import LedgerConfig, ProbeConfig
 from distfa.core.base.samples import Split
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.books.records import EvalRecord
@@ -79,7 +80,7 @@ def test_probes_evaluations_and_books_change_nothing_and_workers_equal_serial(na
     rule = "drtp" if (name, rule) == ("Merging", "fa") else rule  # no feedback stands in for its bare matrices
     r, modules, data, _ = case(name, rule=rule, schedule=schedule, micro_batches=4)
     bare, _, _ = run_serial(r, data, modules=modules)
-    watched = replace(r, probe_every=1, ledger_every=1, ledger_exact=True, eval_every=1)
+    watched = replace(r, probe=ProbeConfig(every=1), ledger=LedgerConfig(every=1, exact=True), eval_every=1)
     serial, records, _ = run_serial(watched, data, modules=modules)
     assert_same_bits(bare, serial)
     with ThreadRun(watched, data, modules=modules, transport="loopback") as run:
