@@ -150,7 +150,8 @@ class Recipe:
         batch_size: Samples of a step.
         micro_batches: Parts a batch is split into, to fill the pipe.
         schedule: sync: all signals of a step come from the same weights; async: the next step's forward passes
-            start while errors are still in transit, with a fixed delay of less than a step; needs micro_batches above 1.
+            start while errors are still in transit, with a fixed delay of less than a step; needs micro_batches above
+            1.
         sync_epochs: async only: the first epochs, this many, run as sync, since delays cost accuracy early on.
         eval_every: Epochs between evaluations.
         seed: Of weights, feedback and the order of samples.
