@@ -1,54 +1,24 @@
 """Imports point down the list of rooms, and foreign libraries stay where they belong."""
 
 import ast
-import functools
 import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1] / "distfa"
-ROOMS = [  # lowest first; a room imports from its own line and the lines above it; rooms inside a room have their own
-    {"text"},
-    {"errors", "files", "version", "v1"},
-    {"models"},
-    {"core.base"},
-    {"core.modules"},
-    {"core.rules"},
-    {"core.schedule"},
-    {"core.books"},
-    {"core"},
-    {"codecs", "data"},
-    {"transport"},
-    {"runtime"},
-    {"costs"},
-    {"runtime.ray"},
-    {"settings"},
-    {"intake"},
-    {"run.disk"},
-    {"run"},
-    {"pages"},
-    {"report"},
-    {"measuring"},
-    {"bench", "plan"},
-    {"lab"},
-    {"launch"},
-    {"api"},
-    {"cli"},
-]
-RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
+from rooms import PACKAGE, RANK, crossings, files, imports, nodes, room_of_file
+
 APART = [{"bench", "plan"}]  # on one line, and yet neither imports the other
 CODE_LINES = 2500  # of a room, those inside it not counted
 HOMES = {
-    "ray": {path.relative_to(ROOT).as_posix() for path in (ROOT / "runtime/ray").glob("*.py")},
+    "ray": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "runtime/ray").glob("*.py")},
     "grpc": {"transport/grpc_transport.py"},
     "grpc_health": {"transport/grpc_transport.py"},
     "google": {"transport/serde.py"},
     "cryptography": {"transport/tls.py"},
-    "typer": {path.relative_to(ROOT).as_posix() for path in (ROOT / "cli").glob("*.py")},
+    "typer": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "cli").glob("*.py")},
     "rich": {
-        *(path.relative_to(ROOT).as_posix() for path in (ROOT / "cli").glob("*.py")),
+        *(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "cli").glob("*.py")),
         *("text/lines.py", "run/progress.py"),
     },
     "pydantic": {
@@ -64,42 +34,6 @@ HOMES = {
 }
 
 
-def files():
-    """(path, its name in the package) of every module, generated code left out."""
-    named = ((path, path.relative_to(ROOT).as_posix()) for path in sorted(ROOT.rglob("*.py")))
-    return [(path, name) for path, name in named if not name.startswith("v1/")]
-
-
-@functools.cache
-def nodes():
-    """(file, node) of every node of every module's syntax tree."""
-    return [(name, node) for path, name in files() for node in ast.walk(ast.parse(path.read_text()))]
-
-
-def imports():
-    """(file, dotted name) of every import in the package."""
-    for name, node in nodes():
-        if isinstance(node, ast.Import):
-            yield from ((name, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((name, f"{node.module}.{alias.name}") for alias in node.names)
-
-
-def room(dotted):
-    """The innermost room of a module, by its dotted name without ``distfa.``; None for the package's own face."""
-    parts = dotted.split(".")
-    return next((name for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in RANK), None)
-
-
-def crossings():
-    """(file, its room, dotted name, that one's room) of every import of distfa's own."""
-    for file, dotted in imports():
-        if dotted.startswith("distfa."):
-            mine, other = room(file.removesuffix(".py").replace("/", ".")), room(dotted.removeprefix("distfa."))
-            if mine is not None and other is not None:
-                yield file, mine, dotted, other
-
-
 def test_imports_point_down_the_list_of_rooms():
     assert [(file, dotted) for file, mine, dotted, other in crossings() if RANK[other] > RANK[mine]] == []
 
@@ -110,7 +44,7 @@ def test_rooms_that_are_apart_do_not_import_each_other():
 
 
 def test_every_module_is_in_a_room():
-    loose = {name for _, name in files() if room(name.removesuffix(".py").replace("/", ".")) is None}
+    loose = {name for _, name in files() if room_of_file(name) is None}
     assert loose == {"__init__.py", "__main__.py"}
 
 
@@ -157,5 +91,5 @@ def code_lines(path):
 def test_a_room_can_be_read_in_a_day():
     lines = Counter()
     for path, name in files():
-        lines[room(name.removesuffix(".py").replace("/", "."))] += code_lines(path)
+        lines[room_of_file(name)] += code_lines(path)
     assert {name: n for name, n in lines.items() if n > CODE_LINES} == {}
