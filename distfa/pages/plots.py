@@ -1,7 +1,7 @@
-"""The parts of figures: colours, panels and thinning.
+"""A figure, built trace by trace: colours, panels and thinning.
 
-A figure is the plain JSON that plotly.js draws. Building it without plotly's Python classes keeps the report
-quick, and the tests put every figure through those classes.
+It is the plain JSON that plotly.js draws. Building it without plotly's Python classes keeps the report quick, and the
+tests put every figure through those classes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Trace = dict[str, Any]
 
-INK, MUTED, RED = "#1f2933", "#7b8794", "#d1001f"
+INK, MUTED, RED, BLUE, ORANGE = "#1f2933", "#7b8794", "#d1001f", "#0072B2", "#E69F00"
 # Okabe and Ito's palette for every kind of colour vision, without yellow and its reds (red means a broken law here).
-_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D31", "#6A51A3")
+_PALETTE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#8C6D31", "#6A51A3")
 _CIVIDIS = ((0, 34, 78), (53, 69, 108), (102, 105, 112), (148, 142, 119), (200, 184, 102), (254, 232, 56))
 MAX_POINTS = 1500  # per line; more cannot be distinguished on a screen
 _FEW_POINTS = 25  # up to this many points each gets a mark: a line of one point is invisible
 _PANEL_PIXELS, _ROW_GAP_PIXELS, _COLUMN_GAP = 220, 78, 0.085
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class Figure:
     """A figure, or why there is none.
 
@@ -36,9 +36,80 @@ class Figure:
 
     name: str
     title: str
-    see: str
+    see: str = ""
     traces: list[Trace] = field(default_factory=list)
     layout: dict[str, Any] = field(default_factory=dict)
+
+    def without(self, why: str) -> Figure:
+        """The figure, which is missing, with the reason."""
+        self.see = why
+        return self
+
+    def panels(
+        self, titles: Sequence[str], see: str, *, columns: int = 1, x_title: str = "step", **layout: Any
+    ) -> None:
+        """Lay out panels, filled row by row; ``layout`` goes to plotly."""
+        rows = -(-len(titles) // columns)
+        inner = rows * _PANEL_PIXELS + (rows - 1) * _ROW_GAP_PIXELS
+        width = (1 - _COLUMN_GAP * (columns - 1)) / columns
+        self.see, self.layout = see, {"height": inner + 110, "annotations": [], **layout}
+        for k, title in enumerate(titles):
+            row, column = divmod(k, columns)
+            top = 1 - row * (_PANEL_PIXELS + _ROW_GAP_PIXELS) / inner
+            left, end = column * (width + _COLUMN_GAP), str(k + 1 if k else "")
+            x: dict[str, Any] = {"domain": [left, min(1.0, left + width)], "anchor": f"y{end}"}
+            if k:
+                x["matches"] = "x"
+            if k + columns >= len(titles):
+                x["title"] = {"text": x_title}
+            self.layout[f"xaxis{end}"] = x
+            self.layout[f"yaxis{end}"] = {"domain": [max(0.0, top - _PANEL_PIXELS / inner), top], "anchor": f"x{end}"}
+            head: Trace = {"text": f"<b>{title}</b>", "showarrow": False, "font": {"size": 13}}
+            head |= {"x": left, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+            self.layout["annotations"].append(head)
+
+    def names_down(self, names: Sequence[str], see: str, *, pixels: int = 42, x_title: str, **layout: Any) -> None:
+        """Lay out one panel of horizontal bars, the first on top."""
+        self.panels([""], see, x_title=x_title, **layout)
+        self.y()["autorange"] = "reversed"
+        self.layout["height"] = 130 + pixels * len(names)
+
+    def x(self, panel: int = 0) -> dict[str, Any]:
+        """The horizontal axis of a panel, counted from 0."""
+        return self.layout[f"xaxis{panel + 1 if panel else ''}"]  # type: ignore[no-any-return]
+
+    def y(self, panel: int = 0) -> dict[str, Any]:
+        """The vertical axis of a panel, counted from 0."""
+        return self.layout[f"yaxis{panel + 1 if panel else ''}"]  # type: ignore[no-any-return]
+
+    def of_panel(self, panel: int) -> list[Trace]:
+        """The traces of a panel, counted from 0."""
+        return [trace for trace in self.traces if trace["yaxis"] == _axes(panel)["yaxis"]]
+
+    def line(
+        self, points: Sequence[tuple[Any, Any]], name: str, hue: str, *, panel: int = 0, dash: str = "", **more: Any
+    ) -> None:
+        """Add a line through points (x, y), or dots if ``mode`` is ``markers``; ``more`` goes to plotly."""
+        x, y = [x for x, _ in points], [y for _, y in points]
+        style = {"color": hue, "width": more.pop("width", 2)} | ({"dash": dash} if dash else {})
+        mode = "lines" if len(x) > _FEW_POINTS else "lines+markers"
+        found = {"type": "scatter", "mode": mode, "name": name, "x": x, "y": y, "line": style}
+        self.traces.append(found | _axes(panel) | more)
+
+    def bars(self, x: Sequence[Any], y: Sequence[Any], name: str, hue: str, *, panel: int = 0, **more: Any) -> None:
+        """Add bars; ``more`` goes to plotly."""
+        found = {"type": "bar", "name": name, "x": list(x), "y": list(y), "marker": {"color": hue}}
+        self.traces.append(found | _axes(panel) | more)
+
+    def level(self, y: float) -> None:
+        """Mark a figure across the first panel with a dotted line."""
+        across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y}
+        self.layout["shapes"] = [across | {"line": {"color": MUTED, "dash": "dot"}}]
+
+
+def _axes(panel: int) -> dict[str, str]:
+    end = panel + 1 if panel else ""
+    return {"xaxis": f"x{end}", "yaxis": f"y{end}"}
 
 
 def colour(index: int, count: int) -> str:
@@ -50,50 +121,6 @@ def colour(index: int, count: int) -> str:
     share = position - low
     mixed = (round(a + share * (b - a)) for a, b in zip(_CIVIDIS[low], _CIVIDIS[low + 1], strict=True))
     return "rgb({}, {}, {})".format(*mixed)
-
-
-def panels(titles: Sequence[str], *, columns: int, x_title: str = "step", gap: float = _COLUMN_GAP) -> dict[str, Any]:
-    """A layout of panels, filled row by row; panel k (from 0) has the axes of ``axes(k)``."""
-    rows = -(-len(titles) // columns)
-    inner = rows * _PANEL_PIXELS + (rows - 1) * _ROW_GAP_PIXELS
-    width = (1 - gap * (columns - 1)) / columns
-    layout: dict[str, Any] = {"height": inner + 110, "annotations": []}
-    for k, title in enumerate(titles):
-        row, column = divmod(k, columns)
-        top = 1 - row * (_PANEL_PIXELS + _ROW_GAP_PIXELS) / inner
-        bottom = max(0.0, top - _PANEL_PIXELS / inner)
-        left = column * (width + gap)
-        end = "" if k == 0 else str(k + 1)
-        layout[f"xaxis{end}"] = {"domain": [left, min(1.0, left + width)], "anchor": f"y{end}"}
-        layout[f"yaxis{end}"] = {"domain": [bottom, top], "anchor": f"x{end}"}
-        if k:
-            layout[f"xaxis{end}"]["matches"] = "x"
-        if row == rows - 1 or k + columns >= len(titles):
-            layout[f"xaxis{end}"]["title"] = {"text": x_title}
-        layout["annotations"].append(
-            {
-                **{"text": f"<b>{title}</b>", "x": left, "y": top, "xref": "paper", "yref": "paper"},
-                **{"xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 13}},
-            }
-        )
-    return layout
-
-
-def axes(panel: int) -> dict[str, str]:
-    """The axes of a panel of ``panels``, counted from 0."""
-    end = "" if panel == 0 else str(panel + 1)
-    return {"xaxis": f"x{end}", "yaxis": f"y{end}"}
-
-
-def line(x: Sequence[float], y: Sequence[float | None], name: str, hue: str, *, panel: int = 0, **more: Any) -> Trace:
-    """A line; ``more`` goes to plotly, ``dash`` and ``width`` to plotly's ``line``."""
-    style = {"color": hue, "width": more.pop("width", 2)} | ({"dash": more.pop("dash")} if "dash" in more else {})
-    mode = "lines" if len(x) > _FEW_POINTS else "lines+markers"
-    return {
-        **{"type": "scatter", "mode": mode, "name": name, "x": list(x), "y": list(y), "line": style},
-        **axes(panel),
-        **more,
-    }
 
 
 def thin(rows: Sequence[T], keep: Callable[[Sequence[T]], T] = lambda window: window[-1]) -> list[T]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from distfa.errors import RunDirError
 from distfa.pages.page import InShort, Page, Table
-from distfa.pages.plots import Figure, colour, line, panels, thin
+from distfa.pages.plots import Figure, colour, thin
 from distfa.report.records import Run, read_run
+from distfa.report.training import draw_curves
 from distfa.settings import flat
 from distfa.text.words import MB
 
@@ -127,35 +128,21 @@ def _row(run: Run, name: str) -> dict[str, Any]:
 
 def _curves(runs: Sequence[Run], names: Sequence[str]) -> Figure:
     """Test figures over steps; training figures for a run without a test set."""
-    title, keys = "Test loss and accuracy", ["loss"]
-    if any(figure is not None for run in runs for figure in run.evals.of("accuracy")):
-        keys.append("accuracy")
-    traces = []
-    for panel, key in enumerate(keys):
-        for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
-            shown = thin(list((run.evals or run.steps).points(key)))
-            x, y = [step for step, _ in shown], [figure for _, figure in shown]
-            group = {"legendgroup": name, "showlegend": panel == 0}
-            traces.append(line(x, y, name, colour(number, len(runs)), panel=panel, **group))
-    if not any(trace["x"] for trace in traces):
-        return Figure(name="curves", title=title, see="No run has a logged step.")
-    layout = panels(keys, columns=2)
-    layout["yaxis"]["rangemode"] = "tozero"
-    if len(keys) == 2:
-        layout["yaxis2"]["tickformat"] = ".0%"
+    figure = Figure("curves", "Test loss and accuracy")
+    if not any(run.evals or run.steps for run in runs):
+        return figure.without("No run has a logged step.")
+    hues = [colour(number + 1, len(runs)) for number in range(len(runs))]
     see = "After each evaluation; for a run without a test set the figures of its training batches."
-    return Figure(name="curves", title=title, see=see, traces=traces, layout=layout)
+    draw_curves(figure, see, list(zip(names, [run.evals or run.steps for run in runs], hues, strict=True)))
+    return figure
 
 
 def _alignment(runs: Sequence[Run], names: Sequence[str]) -> Figure:
-    title = "Alignment with the true gradient"
-    traces = []
+    figure = Figure("alignment", "Alignment with the true gradient")
+    if not any(run.probes for run in runs):
+        return figure.without("No run left probes (probe.every).")
+    figure.panels(["cosine"], "1 is the direction of backpropagation itself, 0 has nothing of it.")
     for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
-        if rows := thin(run.probes):
-            steps, cosines = [row["step"] for row in rows], [row["cosine"] for row in rows]
-            traces.append(line(steps, cosines, name, colour(number, len(runs))))
-    if not traces:
-        return Figure(name="alignment", title=title, see="No run left probes (probe.every).")
-    layout = panels(["cosine"], columns=1)
-    see = "1 is the direction of backpropagation itself, 0 has nothing of it."
-    return Figure(name="alignment", title=title, see=see, traces=traces, layout=layout)
+        if points := [(row["step"], row["cosine"]) for row in thin(run.probes)]:
+            figure.line(points, name, colour(number, len(runs)))
+    return figure

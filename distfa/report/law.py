@@ -8,35 +8,29 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from distfa.core.rules import RULES
-from distfa.pages.plots import MUTED, RED, Figure, Trace, axes, colour, line, panels, thin
+from distfa.pages.plots import RED, Figure, colour, thin
 from distfa.report.columns import Columns
 from distfa.report.records import Run
 
-_CAUSES = (
-    ("discretisation", "finite steps"),
-    ("optimizer", "optimizer: momentum, decay, Adam"),
-    ("nonhomogeneity", "non-homogeneous activation"),
-    ("staleness", "delayed updates"),
-    ("renewal", "renewed feedback"),
-    ("transport", "transport: the two ends disagree"),
-    ("residual", "residual: unexplained"),
-    ("change", "all causes together"),
-)
+_CAUSES = {
+    "discretisation": "finite steps",
+    "optimizer": "optimizer: momentum, decay, Adam",
+    "nonhomogeneity": "non-homogeneous activation",
+    "staleness": "delayed updates",
+    "renewal": "renewed feedback",
+    "transport": "transport: the two ends disagree",
+    "residual": "residual: unexplained",
+    "change": "all causes together",
+}
 _LAWFUL = ("discretisation", "optimizer", "nonhomogeneity", "staleness", "renewal")
 _ROUNDING = 1e-6  # with plain SGD the rounding of updates leaves at most this share in the optimizer's term
 _LIMITS = (("transport", "transport_tolerance"), ("residual", "tolerance"))
-_TITLES = {
-    "law": "Both sides of the law",
-    "drift": "Drift by cause",
-    "checks": "Transport and residual against their tolerances",
-    "angle": "Weight alignment",
-}
 
 
 def law_figures(run: Run) -> list[Figure]:
     """The figures, or one sentence saying why there are none."""
     if not run.entries:
-        return [Figure(name="law", title="Conservation law", see=_no_entries(run))]
+        return [Figure("law", "Conservation law").without(_no_entries(run))]
     return [_law(run), _drift(run), _checks(run), _angle(run)]
 
 
@@ -63,44 +57,37 @@ def _moves(run: Run, cause: str) -> bool:
     return bool(total[cause] > floor)
 
 
-def _of_boundary(run: Run, boundary: int, x: list[float], y: list[float], **more: Any) -> Trace:
-    return line(x, y, _label(boundary), _hue(run, boundary), legendgroup=str(boundary), **more)
+def _draw(figure: Figure, run: Run, boundary: int, points: Sequence[tuple[Any, Any]], **more: Any) -> None:
+    """Add a line of a boundary, or its dots."""
+    figure.line(points, _label(boundary), _hue(run, boundary), legendgroup=str(boundary), **more)
 
 
 def _law(run: Run) -> Figure:
-    traces: list[Trace] = []
-    for boundary, rows in run.boundaries.items():
-        shown = thin(rows)
-        steps = [row["step"] for row in shown]
-        for key, dash, width in (("incoming", "solid", 4), ("potential", "8px,5px", 2)):
-            if key not in rows[0]:
-                continue  # the law has no such side here
-            growth = [row[key] - rows[0][key] for row in shown]
-            name, hue = f"{boundary}: {key}", _hue(run, boundary)
-            opacity = 0.5 if key == "incoming" else 1.0  # so that the dashes can be seen on the line below them
-            traces.append(line(steps, growth, name, hue, dash=dash, width=width, opacity=opacity))
-        accounted = [sum(row[cause] for cause in _LAWFUL) for row in shown]
-        for part, y, style in (
-            ("measured", [row["change"] for row in shown], {"width": 4, "opacity": 0.5}),
-            ("accounted for", accounted, {"dash": "8px,5px"}),
-        ):
-            hue = _hue(run, boundary)
-            traces.append(line(steps, y, f"{boundary}: {part}", hue, panel=1, showlegend=False, **style))
-    one_sided = [str(boundary) for boundary, rows in run.boundaries.items() if "potential" not in rows[0]]
+    figure = Figure("law", "Both sides of the law")
     parts = "the gap between them is the drift of the next figure"
     if _moves(run, "optimizer"):
         parts = "here the optimizer is not plain SGD and moves them apart within the law, as the drift by cause shows"
-    return Figure(
-        name="law",
-        title=_TITLES["law"],
-        see="First panel: growth since the first entry, solid for ½(‖W‖² + ‖b‖²) of layer l, dashed for its feedback "
+    figure.panels(
+        ["growth since the first entry", "change of Q in one step"],
+        "First panel: growth since the first entry, solid for ½(‖W‖² + ‖b‖²) of layer l, dashed for its feedback "
         f"potential Φ. Under gradient flow the two lines are the same; {parts}. Second panel: change of Q, the first "
         "minus the second, in the step of each entry, solid as measured, dashed as its lawful causes explain it. "
         "These two are the same under every optimizer, as long as layers and wire do what they should."
-        + _one_sided(one_sided),
-        traces=traces,
-        layout=panels(["growth since the first entry", "change of Q in one step"], columns=2),
+        + _one_sided([str(boundary) for boundary, rows in run.boundaries.items() if "potential" not in rows[0]]),
+        columns=2,
     )
+    solid: dict[str, Any] = {"width": 4, "opacity": 0.5}  # so that the dashes can be seen on the line below them
+    for boundary, rows in run.boundaries.items():
+        shown, first = thin(rows), rows[0]
+        for key, style in (("incoming", solid | {"dash": "solid"}), ("potential", {"dash": "8px,5px"})):
+            if key in first:  # else the law has no such side here
+                growth = [(row["step"], row[key] - first[key]) for row in shown]
+                figure.line(growth, f"{boundary}: {key}", _hue(run, boundary), **style)
+        measured = [(row["step"], row["change"]) for row in shown]
+        accounted = [(row["step"], sum(row[cause] for cause in _LAWFUL)) for row in shown]
+        for part, points, style in (("measured", measured, solid), ("accounted for", accounted, {"dash": "8px,5px"})):
+            figure.line(points, f"{boundary}: {part}", _hue(run, boundary), panel=1, showlegend=False, **style)
+    return figure
 
 
 def _one_sided(boundaries: list[str]) -> str:
@@ -113,23 +100,22 @@ def _one_sided(boundaries: list[str]) -> str:
 
 
 def _drift(run: Run) -> Figure:
-    moved = [(key, title) for key, title in _CAUSES if _moves(run, key)]
-    traces: list[Trace] = []
-    for panel, (key, _) in enumerate(moved):
+    figure = Figure("drift", "Drift by cause")
+    moved = {key: title for key, title in _CAUSES.items() if _moves(run, key)}
+    still = [title.partition(":")[0] for key, title in _CAUSES.items() if key not in moved]
+    figure.panels(
+        list(moved.values()),
+        "What moved Q = ½(‖W‖² + ‖b‖²) - Φ, summed over entries. Each panel has its own scale; the last is the sum. "
+        + _sampling(run)
+        + (f" Always zero, except for rounding: {', '.join(still)}." if still else ""),
+        columns=2 if len(moved) in (2, 4) else 3,
+    )
+    for panel, key in enumerate(moved):
+        figure.y(panel)["exponentformat"] = "power"
         for boundary, rows in run.boundaries.items():
-            shown = thin(list(zip(rows.of("step"), accumulate(rows.of(key)), strict=True)))
-            x, y = [step for step, _ in shown], [total for _, total in shown]
-            traces.append(_of_boundary(run, boundary, x, y, panel=panel, showlegend=panel == 0))
-    layout = panels([title for _, title in moved], columns=2 if len(moved) in (2, 4) else 3)
-    for panel in range(len(moved)):
-        layout["yaxis" if panel == 0 else f"yaxis{panel + 1}"]["exponentformat"] = "power"
-    see = [
-        "What moved Q = ½(‖W‖² + ‖b‖²) - Φ, summed over entries. Each panel has its own scale; the last is the sum.",
-        _sampling(run),
-    ]
-    if still := [title.partition(":")[0] for key, title in _CAUSES if (key, title) not in moved]:
-        see.append(f"Always zero, except for rounding: {', '.join(still)}.")
-    return Figure(name="drift", title=_TITLES["drift"], see=" ".join(see), traces=traces, layout=layout)
+            points = thin(list(zip(rows.of("step"), accumulate(rows.of(key)), strict=True)))
+            _draw(figure, run, boundary, points, panel=panel, showlegend=panel == 0)
+    return figure
 
 
 def _sampling(run: Run) -> str:
@@ -142,22 +128,18 @@ def _sampling(run: Run) -> str:
 
 
 def _checks(run: Run) -> Figure:
-    traces: list[Trace] = []
+    figure = Figure("checks", "Transport and residual against their tolerances")
+    figure.panels([f"|{key}|" for key, _ in _LIMITS], "", columns=2)
     zeros = broken = 0
     for panel, (key, limit) in enumerate(_LIMITS):
         for boundary, rows in run.boundaries.items():
-            bad = [
-                (step, abs(value)) for step, most, value in rows.points(limit, key) if not abs(value) <= most
-            ]  # NaN breaks it too
+            # NaN breaks it, too
+            bad = [(step, abs(value)) for step, most, value in rows.points(limit, key) if not abs(value) <= most]
             zeros, broken = zeros + sum(not value for value in rows.of(key)), broken + len(bad)
-            traces += _against_limit(run, boundary, rows, key, limit, panel)
+            _draw_against_limit(figure, run, boundary, rows, key, limit, panel)
             if bad:
-                traces.append(
-                    _violations(bad, boundary, panel, first=not any(t["name"] == "law broken" for t in traces))
-                )
-    layout = panels([f"|{key}|" for key, _ in _LIMITS], columns=2)
-    for panel, axis in enumerate(("yaxis", "yaxis2")):
-        layout[axis] |= {"type": "log", "exponentformat": "power", "dtick": _decades(traces, panel)}
+                _draw_violations(figure, bad, boundary, panel)
+        figure.y(panel).update(type="log", exponentformat="power", dtick=_decades(figure, panel))
     see = [
         "Each dot is one entry. Each dotted line is the most that rounding may leave: below it the law held.",
         f"Values that broke it, marked red: {broken:,}." if broken else "No entry broke it.",
@@ -166,60 +148,60 @@ def _checks(run: Run) -> Figure:
         see.append("A lossy codec rounds messages, so transport is its error and has no tolerance.")
     if zeros:
         see.append(f"{zeros:,} values are exactly zero, which a log scale cannot show.")
-    return Figure(name="checks", title=_TITLES["checks"], see=" ".join(see), traces=traces, layout=layout)
+    figure.see = " ".join(see)
+    return figure
 
 
-def _decades(traces: Sequence[Trace], panel: int) -> int:
+def _decades(figure: Figure, panel: int) -> int:
     """Decades between ticks of a log axis, so that there are only a few ticks, each at a power of ten."""
-    shown = [math.log10(y) for t in traces if t["yaxis"] == axes(panel)["yaxis"] for y in t["y"] if 0 < y < math.inf]
+    shown = [math.log10(y) for trace in figure.of_panel(panel) for y in trace["y"] if 0 < y < math.inf]
     return max(1, round((max(shown) - min(shown)) / 5)) if shown else 1
 
 
-def _against_limit(run: Run, boundary: int, rows: Columns, key: str, limit: str, panel: int) -> list[Trace]:
+def _draw_against_limit(
+    figure: Figure, run: Run, boundary: int, rows: Columns, key: str, limit: str, panel: int
+) -> None:
     """Dots for the entries of a boundary (the largest of each window) and a dotted line for their tolerance."""
 
     def largest(window: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
         return max(window, key=lambda point: abs(point[1]))
 
     points = [(step, abs(value)) for step, value in thin(list(rows.points(key)), largest) if value]
-    x, y = [step for step, _ in points], [value for _, value in points]
-    dots = {"mode": "markers", "marker": {"color": _hue(run, boundary), "size": 4.5, "opacity": 0.6}}
-    traces = [_of_boundary(run, boundary, x, y, panel=panel, showlegend=panel == 1) | dots]
+    marker = {"size": 4.5, "opacity": 0.6}
+    _draw(figure, run, boundary, points, panel=panel, showlegend=panel == 1, mode="markers", marker=marker)
     if limits := thin([(step, most) for step, most in rows.points(limit) if most]):
-        x, y = [step for step, _ in limits], [most for _, most in limits]
-        traces.append(_of_boundary(run, boundary, x, y, panel=panel, dash="dot", showlegend=False))
-    return traces
+        _draw(figure, run, boundary, limits, panel=panel, dash="dot", showlegend=False)
 
 
-def _violations(bad: list[tuple[int, float]], boundary: int, panel: int, *, first: bool) -> Trace:
-    return {
-        **{"type": "scatter", "mode": "markers", "name": "law broken", "legendgroup": "broken", "showlegend": first},
-        **{"x": [step for step, _ in bad], "y": [value for _, value in bad]},
-        "marker": {"color": RED, "size": 11, "symbol": "x"},
-        **{"text": [_label(boundary)] * len(bad), "hovertemplate": "step %{x}: %{y:.3g}<br>%{text}"},
-        **axes(panel),
-    }
+def _draw_violations(figure: Figure, bad: list[tuple[int, float]], boundary: int, panel: int) -> None:
+    figure.line(
+        bad,
+        "law broken",
+        RED,
+        panel=panel,
+        legendgroup="broken",
+        showlegend=not any(trace["name"] == "law broken" for trace in figure.traces),
+        mode="markers",
+        marker={"size": 11, "symbol": "x"},
+        hovertemplate=f"step %{{x}}: %{{y:.3g}}<br>{_label(boundary)}",
+    )
 
 
 def _angle(run: Run) -> Figure:
-    traces: list[Trace] = []
-    for boundary, rows in run.boundaries.items():
-        if shown := thin(list(rows.points("angle_degrees"))):
-            x, y = [step for step, _ in shown], [degrees for _, degrees in shown]
-            traces.append(_of_boundary(run, boundary, x, y, showlegend=True))
-    if not traces:
+    figure = Figure("angle", "Weight alignment")
+    known = {boundary: thin(list(rows.points("angle_degrees"))) for boundary, rows in run.boundaries.items()}
+    if not any(known.values()):
         why = f"Rule {run.rule} has no fixed feedback matrix in the shape of a weight matrix, so there is no angle."
-        return Figure(name="angle", title=_TITLES["angle"], see=why)
-    layout = panels(["angle between W and B, degrees"], columns=1)
-    layout["yaxis"]["rangemode"] = "tozero"
-    if max(max(trace["y"]) for trace in traces) > 60:
-        none_of_it = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 90, "y1": 90}
-        layout["shapes"] = [none_of_it | {"line": {"color": MUTED, "dash": "dot"}}]
-    return Figure(
-        name="angle",
-        title=_TITLES["angle"],
-        see="The angle between the weights above a boundary and its feedback matrix: 0° is the feedback of "
+        return figure.without(why)
+    figure.panels(
+        ["angle between W and B, degrees"],
+        "The angle between the weights above a boundary and its feedback matrix: 0° is the feedback of "
         "backpropagation, 90° has nothing of it. An aligned start begins near 0°, a random one near 90°.",
-        traces=traces,
-        layout=layout,
     )
+    figure.y()["rangemode"] = "tozero"
+    for boundary, points in known.items():
+        if points:
+            _draw(figure, run, boundary, points, showlegend=True)
+    if max(degrees for points in known.values() for _, degrees in points) > 60:
+        figure.level(90)
+    return figure

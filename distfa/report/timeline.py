@@ -2,68 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from distfa.pages.plots import Figure, Trace, panels
+from distfa.pages.plots import BLUE, MUTED, ORANGE, Figure
 from distfa.report.record import Row
 from distfa.report.records import Run
 
-_TITLE = "Timeline of a few steps"
 _KINDS = {
-    "forward": ("forward", "#0072B2"),
-    "backward": ("backward", "#E69F00"),
+    "forward": ("forward", BLUE),
+    "backward": ("backward", ORANGE),
     "update": ("update", "#009E73"),
     "begin": ("probe", "#CC79A7"),
-    "evaluate": ("evaluation", "#7b8794"),
+    "evaluate": ("evaluation", MUTED),
 }
 _WAITING = "#E4E8EC"
 
 
 def timeline(run: Run) -> Figure:
     """One row per layer, time to the right."""
-    rows = [row for row in run.timelines if row["spans"]]
-    if not rows:
-        why = "Layers hand in their timelines at the end of a run on Ray; this one left none."
-        return Figure(name="timeline", title=_TITLE, see=why)
-    zero = min(span["start"] for row in rows for span in row["spans"])
-    traces: list[Trace] = [
-        _bars(
-            "waiting",
-            _WAITING,
-            [(row, span, span["start"], span["waited"]) for row in rows for span in row["spans"]],
-            zero,
-        )
-    ]
+    figure = Figure("timeline", "Timeline of a few steps")
+    spans = [(f"layer {row['layer']}", span) for row in run.timelines for span in row["spans"]]
+    if not spans:
+        return figure.without("Layers hand in their timelines at the end of a run on Ray; this one left none.")
+    zero = min(span["start"] for _, span in spans)
+    steps = [span["step"] for _, span in spans]
+    see = (
+        f"Steps {min(steps)} to {max(steps)}, by the clocks of the layers' machines; point at a bar for its step and "
+        "micro-batch. An operation waits before it works: gaps are waiting for signals."
+    )
+    names = list(dict.fromkeys(layer for layer, _ in spans))
+    figure.names_down(names, see, x_title="milliseconds", barmode="overlay", bargap=0.3)
+    _draw(figure, "waiting", _WAITING, [(layer, span, 0.0, span["waited"]) for layer, span in spans], zero)
     for kind, (name, hue) in _KINDS.items():
         found = [
-            (row, span, span["start"] + span["waited"], span["end"] - span["start"] - span["waited"])
-            for row in rows
-            for span in row["spans"]
+            (layer, span, span["waited"], span["end"] - span["start"] - span["waited"])
+            for layer, span in spans
             if span.get("operation") == kind
         ]
         if found:
-            traces.append(_bars(name, hue, found, zero))
-    layout = panels([""], columns=1, x_title="milliseconds") | {"barmode": "overlay", "bargap": 0.3}
-    layout["yaxis"]["autorange"] = "reversed"
-    layout["height"] = 130 + 42 * len(rows)
-    steps = sorted({span["step"] for row in rows for span in row["spans"]})
-    see = (
-        f"Steps {steps[0]} to {steps[-1]}, by the clocks of the layers' machines; point at a bar for its step and "
-        "micro-batch. An operation waits before it works: gaps are waiting for signals."
+            _draw(figure, name, hue, found, zero)
+    return figure
+
+
+def _draw(figure: Figure, name: str, hue: str, found: list[tuple[str, Row, float, float]], zero: float) -> None:
+    """Bars (layer, span, begin within the span, length), both in seconds."""
+    figure.bars(
+        [round(1e3 * seconds, 3) for *_, seconds in found],
+        [layer for layer, *_ in found],
+        name,
+        hue,
+        orientation="h",
+        base=[round(1e3 * (span["start"] + begin - zero), 3) for _, span, begin, _ in found],
+        text=[_what(span) for _, span, *_ in found],
+        textposition="none",
+        hovertemplate="%{text}, %{x:.2f} ms<extra>" + name + "</extra>",
     )
-    return Figure(name="timeline", title=_TITLE, see=see, traces=traces, layout=layout)
-
-
-def _bars(name: str, hue: str, found: list[tuple[Row, Row, float, float]], zero: float) -> dict[str, Any]:
-    return {
-        **{"type": "bar", "orientation": "h", "name": name, "marker": {"color": hue}},
-        "y": [f"layer {row['layer']}" for row, *_ in found],
-        "base": [round(1e3 * (start - zero), 3) for *_, start, _ in found],
-        "x": [round(1e3 * seconds, 3) for *_, seconds in found],
-        "text": [_what(span) for _, span, *_ in found],
-        "textposition": "none",
-        "hovertemplate": "%{text}, %{x:.2f} ms<extra>" + name + "</extra>",
-    }
 
 
 def _what(span: Row) -> str:

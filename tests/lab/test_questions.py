@@ -15,13 +15,14 @@ from distfa.core.rules import RULES
 from distfa.errors import SpecError, UsageError
 from distfa.lab.questions import conservation, depth, training
 from distfa.lab.questions.asking import QUESTIONS, ask, save
-from distfa.lab.questions.base import Asked, correlation
+from distfa.lab.questions.base import Asked
 from distfa.lab.questions.classes import first_classes
 from distfa.lab.questions.dominance import _measured
 from distfa.lab.questions.drawing import svg
+from distfa.lab.questions.intervals import correlation
 from distfa.lab.questions.label_noise import mislabelled
 from distfa.lab.questions.training import train
-from distfa.pages.plots import Figure, axes, colour, line, panels
+from distfa.pages.plots import Figure, colour
 
 SVG = "{http://www.w3.org/2000/svg}"
 SMALL = {"model": {"hidden": (16,)}, "max_steps": 6, "batch_size": 64}
@@ -86,21 +87,20 @@ def test_frozen_layers_stay_and_only_the_output_learns():
 
 
 def test_a_drawing_is_xml_with_every_point_and_name():
-    layout = panels(["left <b>", "right"], columns=2)
-    traces = [
-        line([1, 2, 3], [0.5, None, 2.0], "a & b", colour(1, 2)),
-        line([0, 1], [1.0, 2.0], "c", "#000000", panel=1),
-    ]
-    bars = {"type": "bar", "x": ["one", "two"], "y": [3.0, 4.0], "showlegend": False, "marker": {"color": "#D1001F"}}
-    figure = Figure(name="f", title="T < U", see="", traces=traces, layout=layout)
+    figure = Figure("f", "T < U")
+    figure.panels(["left <b>", "right"], "", columns=2)
+    figure.line([(1, 0.5), (2, None), (3, 2.0)], "a & b", colour(1, 2))
+    figure.line([(0, 1.0), (1, 2.0)], "c", "#000000", panel=1)
     root = ElementTree.fromstring(svg(figure))
     assert {"T < U", "left <b>", "a & b", "c"} <= {node.text for node in root.iter() if node.text}
     assert len(root.findall(f".//{SVG}g[@clip-path]/{SVG}use")) == 4  # the points; ticks have no clip-path
     assert svg(figure) == svg(replace(figure, see="another"))
-    barred = svg(replace(figure, traces=[traces[0], bars | axes(1)]))
-    drawn = [path for path in ElementTree.fromstring(barred).iter(f"{SVG}path") if path.get("clip-path")]
+    figure.traces.pop()
+    figure.bars(["one", "two"], [3.0, 4.0], "d", "#D1001F", panel=1, showlegend=False)
+    root = ElementTree.fromstring(svg(figure))
+    drawn = [path for path in root.iter(f"{SVG}path") if path.get("clip-path")]
     assert sum("#d1001f" in path.get("style", "") for path in drawn) == 2
-    assert {"one", "two", "3.0", "4.0"} <= {node.text for node in ElementTree.fromstring(barred).iter() if node.text}
+    assert {"one", "two", "3.0", "4.0"} <= {node.text for node in root.iter() if node.text}
 
 
 def test_without_matplotlib_nothing_is_trained_and_the_extra_is_named(monkeypatch):

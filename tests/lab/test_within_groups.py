@@ -8,7 +8,8 @@ import pytest
 from distfa.errors import SpecError
 from distfa.lab.questions import classes, depth, dominance, label_noise
 from distfa.lab.questions.asking import ask
-from distfa.lab.questions.base import Asked, ahead, over_units, together
+from distfa.lab.questions.base import Asked
+from distfa.lab.questions.intervals import ahead, over_units, together
 
 RULES = ("fa", "dfa", "dkp", "kp")
 COUNTS = (2, 10, 100)

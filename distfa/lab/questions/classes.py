@@ -11,9 +11,10 @@ from distfa.bench.pace import Say, paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.errors import SpecError
-from distfa.lab.questions.base import Answer, Asked, Question, Row, interval, mean, mean_correlation, split_by, together
+from distfa.lab.questions.base import Answer, Asked, Question, Row, draw_dots, split_by
+from distfa.lab.questions.intervals import interval, mean, mean_correlation, together
 from distfa.lab.questions.training import configurations, dataset, train
-from distfa.pages.plots import Figure, Trace, axes, colour, panels
+from distfa.pages.plots import Figure
 from distfa.text.words import counted
 
 _COUNTS, _QUICK_COUNTS = (2, 5, 10, 20, 50, 100), (2, 5, 10)
@@ -153,25 +154,16 @@ def _behind(raw: list[Row]) -> str:
 
 
 def _figure(raw: list[Row], counts: list[int]) -> Figure:
-    kinds = [*dict.fromkeys((run["rule"], run["init"]) for run in raw if run["rule"] != BASELINE)]
-    traces: list[Trace] = []
-    for panel, count in enumerate(counts):
-        for number, (rule, init) in enumerate(kinds, start=1):
-            mine = [run for run in raw if (run["classes"], run["rule"], run["init"]) == (count, rule, init)]
-            traces.append(
-                {
-                    **{"type": "scatter", "mode": "markers", "name": f"{rule} {init}", "showlegend": panel == 0},
-                    **{"x": [run["alignment"] for run in mine], "y": [run["accuracy"] for run in mine]},
-                    **{"marker": {"color": colour(number, len(kinds)), "size": 8}, "legendgroup": f"{rule} {init}"},
-                    **axes(panel),
-                }
-            )
-    layout = panels([f"{count} classes: test accuracy, %" for count in counts], columns=3, x_title="alignment")
+    figure = Figure("classes", "Accuracy against alignment")
     see = (
         "Each dot is a run; the further right, the nearer its updates were to the true gradient, on average over "
         "training."
     )
-    return Figure(name="classes", title="Accuracy against alignment", see=see, traces=traces, layout=layout)
+    titles = [f"{count} classes: test accuracy, %" for count in counts]
+    figure.panels(titles, see, columns=3, x_title="alignment")
+    for panel, mine in enumerate(split_by(_without_baseline(raw), "classes").values()):
+        draw_dots(figure, panel, split_by(mine, "rule", "init"), "alignment", "accuracy")
+    return figure
 
 
 QUESTION = Question(

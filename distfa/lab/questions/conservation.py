@@ -14,7 +14,7 @@ from distfa.core.books.ledger import LedgerRecord
 from distfa.data import Dataset
 from distfa.lab.questions.base import Answer, Asked, Question, Row
 from distfa.lab.questions.training import dataset, rule_of, train
-from distfa.pages.plots import Figure, Trace, colour, line, panels
+from distfa.pages.plots import Figure, colour
 
 _STEPS, _QUICK_STEPS, _LR = 400, 40, 0.02
 _FIRST_ORDER = 0.7  # at half the rate at most this share of the drift may be left; in the limit it is one half
@@ -127,25 +127,19 @@ def _verdict(rows: list[Row]) -> str:
 
 
 def _figure(raw: list[dict[str, Any]]) -> Figure:
+    figure = Figure("sides", "Both sides of the law")
     networks, names = ([*dict.fromkeys(run[key] for run in raw)] for key in ("network", "rule"))
-    traces: list[Trace] = []
+    see = (
+        "Solid: growth of the incoming weights; dashed: growth of the potential. Where the law holds they lie on each "
+        "other."
+    )
+    figure.panels([f"{network}: growth since the start" for network in networks], see, columns=2)
     for run in raw:
         hue, panel = colour(names.index(run["rule"]) + 1, len(names)), networks.index(run["network"])
-        steps = [step for step, _, _ in run["sides"]]
         for side, name, style in ((1, "weights", {"width": 4, "opacity": 0.5}), (2, "potential", {"dash": "8px,5px"})):
-            y = [entry[side] for entry in run["sides"]]
-            traces.append(line(steps, y, f"{run['rule']}: {name}", hue, panel=panel, showlegend=panel == 0, **style))
-    see = (
-        "Solid: growth of the incoming weights; dashed: growth of the potential. Where the law holds they lie on "
-        "each other."
-    )
-    return Figure(
-        name="sides",
-        title="Both sides of the law",
-        see=see,
-        traces=traces,
-        layout=panels([f"{network}: growth since the start" for network in networks], columns=2),
-    )
+            points = [(entry[0], entry[side]) for entry in run["sides"]]
+            figure.line(points, f"{run['rule']}: {name}", hue, panel=panel, showlegend=panel == 0, **style)
+    return figure
 
 
 QUESTION = Question(

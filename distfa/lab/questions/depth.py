@@ -11,9 +11,10 @@ from distfa.bench.pace import Say, paced
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
-from distfa.lab.questions.base import Answer, Asked, Question, Row, ahead, mean, split_by
+from distfa.lab.questions.base import Answer, Asked, Question, Row, split_by
+from distfa.lab.questions.intervals import ahead, mean
 from distfa.lab.questions.training import dataset, train
-from distfa.pages.plots import Figure, Trace, colour, line, panels
+from distfa.pages.plots import Figure, colour
 
 _DEPTHS, _QUICK_DEPTHS = (2, 4, 8, 16), (2, 4)
 _STEPS, _QUICK_STEPS, _WIDTH, _CHANNELS = 300, 20, 64, 8
@@ -148,23 +149,20 @@ def _told(rows: list[Row]) -> str:
 
 
 def _figure(rows: list[Row]) -> Figure:
+    figure = Figure("depth", "Depth")
     networks, names = ([*dict.fromkeys(row[key] for row in rows)] for key in ("network", "rule"))
-    traces: list[Trace] = []
-    for column, key in enumerate(("accuracy", "hidden")):
-        for number, network in enumerate(networks):
-            for index, rule in enumerate(names, start=1):
-                mine = [r for r in rows if (r["network"], r["rule"]) == (network, rule) and r[key] is not None]
-                x, y, panel = [r["layers"] for r in mine], [r[key] for r in mine], 2 * column + number
-                hue = colour(index, len(names))
-                if mine:
-                    traces.append(line(x, y, rule, hue, panel=panel, showlegend=panel == 0, legendgroup=rule))
     titles = [f"{network}: {what}" for what in ("test accuracy, %", "cosine of hidden layers") for network in networks]
-    layout = panels(titles, columns=2, x_title="layers")
-    for end in ("", "2", "3", "4"):
-        if f"xaxis{end}" in layout:
-            layout[f"xaxis{end}"] |= {"type": "log", "tickvals": sorted({row["layers"] for row in rows})}
     see = "A rule that is not above 'frozen below' trains only the output layer, whatever its cosine."
-    return Figure(name="depth", title="Depth", see=see, traces=traces, layout=layout)
+    figure.panels(titles, see, columns=2, x_title="layers")
+    shown = [(key, network) for key in ("accuracy", "hidden") for network in networks]
+    for panel, (key, network) in enumerate(shown):
+        figure.x(panel).update(type="log", tickvals=sorted({row["layers"] for row in rows}))
+        for index, rule in enumerate(names, start=1):
+            mine = [row for row in rows if (row["network"], row["rule"]) == (network, rule)]
+            if points := [(row["layers"], row[key]) for row in mine if row[key] is not None]:
+                hue = colour(index, len(names))
+                figure.line(points, rule, hue, panel=panel, showlegend=panel == 0, legendgroup=rule)
+    return figure
 
 
 QUESTION = Question(

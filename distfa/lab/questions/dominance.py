@@ -10,9 +10,10 @@ from distfa.bench.pace import Say, paced
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.books.records import StepRecord
 from distfa.core.rules import RULES
-from distfa.lab.questions.base import Answer, Asked, Question, Row, interval, mean, mean_correlation, split_by, together
+from distfa.lab.questions.base import Answer, Asked, Question, Row, draw_dots, split_by
+from distfa.lab.questions.intervals import interval, mean, mean_correlation, together
 from distfa.lab.questions.training import configurations, dataset, rule_of, train
-from distfa.pages.plots import Figure, Trace, axes, colour, panels
+from distfa.pages.plots import Figure
 
 _STEPS, _QUICK_STEPS, _LR, _EVERY, _RANGES = 400, 80, 0.02, 4, 4
 _CONVERGED = 0.5  # share of the loss at the start
@@ -136,27 +137,19 @@ def _reads_labels(run: Row) -> bool:
 
 
 def _figure(raw: list[Row]) -> Figure:
-    kinds = [*dict.fromkeys((run["rule"], run["init"]) for run in raw if not _reads_labels(run))]
-    traces: list[Trace] = []
-    for panel, key in enumerate(("expected", "dominance")):
-        for number, (rule, init) in enumerate(kinds, start=1):
-            mine = [point for run in raw if (run["rule"], run["init"]) == (rule, init) for point in run["ranges"]]
-            traces.append(
-                {
-                    **{"type": "scatter", "mode": "markers", "name": f"{rule} {init}", "showlegend": panel == 0},
-                    **{"x": [point[key] for point in mine], "y": [point["fell"] for point in mine]},
-                    **{"marker": {"color": colour(number, len(kinds)), "size": 7}, "legendgroup": f"{rule} {init}"},
-                    **axes(panel),
-                }
-            )
+    figure = Figure("dominance", "Decay of the loss")
     titles = ["fall of log loss per step, by lr x sum of a / loss", "the same, by the dominance constant"]
-    layout = panels(titles, columns=2, x_title="")
-    layout["xaxis2"].pop("matches", None)
     see = (
         "Each dot is a range of steps of a run. Left: what the alignment of all layers predicts; right: the constant "
         "alone."
     )
-    return Figure(name="dominance", title="Decay of the loss", see=see, traces=traces, layout=layout)
+    figure.panels(titles, see, columns=2, x_title="")
+    figure.x(1).pop("matches")
+    runs = split_by((run for run in raw if not _reads_labels(run)), "rule", "init")
+    points = {kind: [point for run in mine for point in run["ranges"]] for kind, mine in runs.items()}
+    for panel, key in enumerate(("expected", "dominance")):
+        draw_dots(figure, panel, points, key, "fell")
+    return figure
 
 
 QUESTION = Question(

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from distfa.errors import UsageError
-from distfa.pages.plots import INK, MUTED, Figure, Trace, axes
+from distfa.pages.plots import INK, MUTED, Figure, Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,14 +47,14 @@ def svg(figure: Figure) -> str:
     from matplotlib.figure import Figure as Sheet  # without pyplot, which keeps every figure
 
     titles = [note["text"].removeprefix("<b>").removesuffix("</b>") for note in figure.layout["annotations"]]
-    columns = len({figure.layout[_key("x", k)]["domain"][0] for k in range(len(titles))})
+    columns = len({figure.x(k)["domain"][0] for k in range(len(titles))})
     with matplotlib.rc_context(_STYLE):
         sheet = Sheet((_WIDTH_INCHES, figure.layout["height"] / _PIXELS_PER_INCH), layout="constrained")
         sheet.suptitle(figure.title, x=0.01, horizontalalignment="left", weight="bold", size=11)
         for k, title in enumerate(titles):
             panel = sheet.add_subplot(-(-len(titles) // columns), columns, k + 1, title=title)
-            _draw(panel, [trace for trace in figure.traces if trace["yaxis"] == axes(k)["yaxis"]])
-            _scale(panel, figure.layout[_key("x", k)], figure.layout[_key("y", k)])
+            _draw(panel, figure.of_panel(k))
+            _scale(panel, figure.x(k), figure.y(k))
         if any(trace.get("showlegend", True) for trace in figure.traces):
             sheet.legend(loc="outside lower center", ncols=6, frameon=False)
         drawn = io.StringIO()
@@ -62,25 +62,19 @@ def svg(figure: Figure) -> str:
     return drawn.getvalue()
 
 
-def _key(axis: str, panel: int) -> str:
-    """The name of a panel's axis in a layout, as xaxis2."""
-    return axes(panel)[f"{axis}axis"].replace(axis, f"{axis}axis")
-
-
 def _draw(panel: Axes, traces: list[Trace]) -> None:
     for trace in traces:
         label = trace["name"] if trace.get("showlegend", True) else "_hidden"
         y = [math.nan if value is None else value for value in trace["y"]]
         if trace["type"] == "bar":
-            bars = panel.bar(trace["x"], y, 0.5, color=trace["marker"]["color"], label=label)
-            panel.bar_label(bars, fmt="%.1f")
+            panel.bar_label(panel.bar(trace["x"], y, 0.5, color=trace["marker"]["color"], label=label), fmt="%.1f")
             continue
-        mode, style, marker = trace["mode"], trace.get("line", {}), trace.get("marker", {})
+        mode, style = trace["mode"], trace["line"]
         panel.plot(
             trace["x"],
             y,
-            color=style.get("color") or marker["color"],
-            linewidth=0.75 * style.get("width", 2),
+            color=style["color"],
+            linewidth=0.75 * style["width"],
             linestyle=_DASHES.get(style.get("dash"), "-") if "lines" in mode else "none",
             marker="o" if "markers" in mode else "none",
             markersize=4,
@@ -90,10 +84,9 @@ def _draw(panel: Axes, traces: list[Trace]) -> None:
 
 
 def _scale(panel: Axes, x: dict[str, Any], y: dict[str, Any]) -> None:
-    if x.get("type") == "log":
-        panel.set_xscale("log")
-    if y.get("type") == "log":
-        panel.set_yscale("log")
+    for axis, scale in ((x, panel.set_xscale), (y, panel.set_yscale)):
+        if axis.get("type") == "log":
+            scale("log")
     panel.set_xlabel(x.get("title", {}).get("text", ""))
     if ticks := x.get("tickvals"):
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

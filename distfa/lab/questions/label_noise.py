@@ -9,9 +9,10 @@ import numpy as np
 from distfa.bench.pace import Say, paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
-from distfa.lab.questions.base import Answer, Asked, Question, Row, ahead, mean, split_by
+from distfa.lab.questions.base import Answer, Asked, Question, Row, split_by
+from distfa.lab.questions.intervals import ahead, mean
 from distfa.lab.questions.training import configurations, dataset, train
-from distfa.pages.plots import Figure, Trace, axes, colour, panels
+from distfa.pages.plots import Figure, colour
 
 _SAMPLES, _WRONG = 4000, 0.2
 _EPOCHS, _QUICK_EPOCHS = 15, 3
@@ -101,23 +102,14 @@ def verdict(raw: list[Row]) -> str:
 
 
 def _figure(rows: list[Row]) -> Figure:
-    names = [f"{row['rule']} {row['init']}" for row in rows]
-    traces: list[Trace] = [
-        {
-            **{"type": "bar", "x": names, "y": [row[key] for row in rows], "showlegend": False},
-            **{"marker": {"color": colour(panel + 1, 2)}, "texttemplate": "%{y:.1f}"},
-            **axes(panel),
-        }
-        for panel, key in enumerate(("train", "test"))
-    ]
+    figure = Figure("noise", "Wrong labels")
     titles = ["training labels given, %; above 80 wrong ones are learnt", "test accuracy, %"]
-    return Figure(
-        name="noise",
-        title="Wrong labels",
-        see="A fifth of the training labels are wrong, and none of the test labels.",
-        traces=traces,
-        layout=panels(titles, columns=1, x_title=""),
-    )
+    figure.panels(titles, "A fifth of the training labels are wrong, and none of the test labels.", x_title="")
+    names = [f"{row['rule']} {row['init']}" for row in rows]
+    for panel, key in enumerate(("train", "test")):
+        shares, hue = [row[key] for row in rows], colour(panel + 1, 2)
+        figure.bars(names, shares, key, hue, panel=panel, showlegend=False, texttemplate="%{y:.1f}")
+    return figure
 
 
 QUESTION = Question(
