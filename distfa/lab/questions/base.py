@@ -83,6 +83,5 @@ def draw_dots(figure: Figure, panel: int, groups: Mapping[Sequence[str], Sequenc
     """Add a dot per row to a panel, each group in its colour."""
     for number, (names, rows) in enumerate(groups.items(), start=1):
         name, points = " ".join(names), [(row[x], row[y]) for row in rows]
-        group = {"legendgroup": name, "showlegend": panel == 0}
-        hue = colour(number, len(groups))
-        figure.line(points, name, hue, panel=panel, mode="markers", marker={"size": 8}, **group)
+        style: dict[str, Any] = {"mode": "markers", "marker": {"size": 8}, "showlegend": panel == 0}
+        figure.line(points, name, colour(number, len(groups)), panel=panel, legendgroup=name, **style)
