@@ -16,6 +16,6 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def _spec() -> str:
-    from distfa.settings import RunSpec, dump
+    from distfa.settings import RunSpec, dump_spec
 
-    return f"```yaml\n{dump(RunSpec(), explain=True)}```"
+    return f"```yaml\n{dump_spec(RunSpec(), explain=True)}```"

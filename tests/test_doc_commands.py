@@ -197,7 +197,7 @@ def test_it_parses_and_every_value_and_key_exists(found, place, monkeypatch):
     if function is train.train:
         function(**values)  # the spec is read and checked, and nothing is trained
     elif "changes" in values:
-        specs.load(values.get("spec_path"), [specs.parse_change(change) for change in values["changes"] or []])
+        specs.load_spec(values.get("spec_path"), [specs.parse_change(change) for change in values["changes"] or []])
     if "broadcast" in values:
         setup.fanout(values["broadcast"])
     if "on" in values:

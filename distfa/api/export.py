@@ -21,7 +21,7 @@ from distfa.intake.subject import in_dtype
 from distfa.models import user
 from distfa.run.disk import run_dir as run_dirs
 from distfa.run.disk.weights import read_weights, required_reading
-from distfa.settings import GIVEN, load
+from distfa.settings import GIVEN, load_spec
 from distfa.text import strict_json
 from distfa.text.words import not_among
 
@@ -132,7 +132,7 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, str
     network = run_dirs.read_network(about)
     user.also_look_in(about.get("folder") or "")
     reading = required_reading(path, about)
-    dtype = load(path / run_dirs.SPEC).recipe(network).dtype
+    dtype = load_spec(path / run_dirs.SPEC).recipe(network).dtype
     made = _model(path, network, reading) if model is None else copied(model, "the model")
     own = in_dtype(require_sequential(made), dtype)
     try:
@@ -181,7 +181,7 @@ def _any_number() -> Any:
 
 def _model(path: Path, network: Network, reading: Reading) -> nn.Module:
     """The module that was trained, without its weights."""
-    spec = load(path / run_dirs.SPEC)
+    spec = load_spec(path / run_dirs.SPEC)
     if all(layer.plain for layer in network.layers):
         return _plain(network)
     if spec.model.name == GIVEN:

@@ -41,7 +41,7 @@ from distfa.run.observing import Observer
 from distfa.run.progress import ProgressBar
 from distfa.run.result import Result
 from distfa.run.run import run
-from distfa.settings import ARRAYS, GIVEN, RunSpec, load, parse
+from distfa.settings import ARRAYS, GIVEN, RunSpec, load_spec, parse_spec
 from distfa.text.lines import stderr
 
 log = logging.getLogger(__name__)
@@ -112,10 +112,10 @@ class Trainer:
             settings["optimizer"] = optimizer_settings(self._optimizer, self.model)
         changes = [(key.replace("__", "."), value) for key, value in settings.items()]
         if isinstance(spec, RunSpec):
-            self.spec = load(None, [*spec.model_dump().items(), *changes])
+            self.spec = load_spec(None, [*spec.model_dump().items(), *changes])
             said = spec.model_fields_set | settings.keys()
         else:
-            self.spec = load(None if spec is None else Path(spec), changes)
+            self.spec = load_spec(None if spec is None else Path(spec), changes)
             said = self.spec.model_fields_set
         self._batch_size = self.spec.batch_size if "batch_size" in said else None
         self._start = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -311,7 +311,7 @@ class Trainer:
             raw["run_dir"] = self.spec.run_dir and f"{self.spec.run_dir}-{this.earlier + 1}"
         if self._optimizer is not None:
             raw["optimizer"] |= optimizer_settings(self._optimizer, self.model)
-        spec = parse(raw)
+        spec = parse_spec(raw)
         if self._scheduler is None:
             return spec
         batches = None if dataset.order is None else dataset.order.batches
@@ -319,7 +319,7 @@ class Trainer:
         raw["optimizer"] = with_scheduler(
             raw["optimizer"], self._scheduler, self._optimizer, ends=ends, by=self._scheduler_by
         )
-        return parse(raw)
+        return parse_spec(raw)
 
     def _dataset(self, train: Any, test: Any, target: str | None, **wish: Any) -> data.Dataset:
         """The data that were given, under the reading of the first fit, if there was one."""

@@ -18,7 +18,7 @@ from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.measuring.task import Task, metered, read
 from distfa.run.result import Tally
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 
 Pair = tuple[str, str]
 
@@ -99,7 +99,7 @@ def _spec(base: RunSpec, rule: str, pair: Pair) -> RunSpec:
     """The run for one row; it is evaluated only at its end."""
     changes = {"rule": rule, "codec": dict(zip(("activations", "errors"), pair, strict=True))}
     off = {"eval_every": base.epochs, "ledger": {"every": 0}, "probe": {"every": 0}}
-    return parse({**base.model_dump(mode="json"), **changes, **off})
+    return parse_spec({**base.model_dump(mode="json"), **changes, **off})
 
 
 def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, float]:

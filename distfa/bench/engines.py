@@ -14,7 +14,7 @@ from distfa.core.schedule import flows
 from distfa.measuring import ray_run
 from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import counted
 
 
@@ -27,7 +27,7 @@ def distfa(
     for rule, schedule, count in product(rules, schedules, counts):
         if schedule == "async" and count < 2:
             continue  # with one micro-batch a layer has nothing to go on with while that is under way
-        mine = parse({**raw, "rule": rule, "schedule": schedule, "micro_batches": count})
+        mine = parse_spec({**raw, "rule": rule, "schedule": schedule, "micro_batches": count})
         own = replace(task, recipe=mine.recipe(task.recipe.network))
         if flows(own.recipe):  # with fewer micro-batches than layers the pipe would not be full
             yield Configuration(

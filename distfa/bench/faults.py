@@ -22,7 +22,7 @@ from distfa.measuring.task import read
 from distfa.run.result import Result
 from distfa.run.run import run
 from distfa.runtime.faults import Fault, Planned, plan
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import counted
 
 COLUMNS = {
@@ -73,7 +73,9 @@ def measure(
     """
     rows, raw = [], []
     for schedule in schedules:
-        spec = parse({**base.model_dump(mode="json"), "schedule": schedule, "ray": {"max_recoveries": max(3, soak)}})
+        spec = parse_spec(
+            {**base.model_dump(mode="json"), "schedule": schedule, "ray": {"max_recoveries": max(3, soak)}}
+        )
         oracle = _trained(spec.model_copy(update={"engine": "serial"}), ())
         layers, steps = len(oracle[0].layer_sizes) - 1, oracle[0].steps
         hit = sorted({1, (layers + 1) // 2, layers}) if alone else []

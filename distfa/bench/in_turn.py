@@ -16,7 +16,7 @@ from distfa.measuring.task import read
 from distfa.run.disk.run_dir import CHECKPOINTS
 from distfa.run.observing import Progress
 from distfa.run.run import run
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import MB
 
 COLUMNS = {
@@ -68,7 +68,7 @@ def measure(
     for number in range(1, rounds + 1):
         for schedule in schedules:
             for setting in list(settings)[:: 1 if number % 2 else -1]:
-                spec = parse({**base.model_dump(mode="json"), "schedule": schedule, **settings[setting]})
+                spec = parse_spec({**base.model_dump(mode="json"), "schedule": schedule, **settings[setting]})
                 shot = {"round": number, "schedule": schedule, "setting": setting, **_measured(spec)}
                 say(
                     f"round {number}: {schedule}, {setting}: {shot['step_ms']:.2f} ms a step, {shot['cpu_ms']:.2f} busy"

@@ -248,7 +248,7 @@ def _by_step(records: Iterator[Record]) -> Iterator[None]:
 
 
 def _steps(recipe: Recipe, dataset: Dataset) -> int:
-    return order.steps(recipe, len(dataset.train_x))
+    return order.count_steps(recipe, len(dataset.train_x))
 
 
 def _about(recipe: Recipe) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from distfa.intake.subject import subject_for
 from distfa.measuring.task import read
 from distfa.run.observing import Progress
 from distfa.run.run import run
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import KB
 
 INITS = ("aligned", "random")
@@ -84,7 +84,7 @@ def measure(
     if not len(dataset.test_x):
         raise BenchError(f"data set {dataset.name!r} has no test samples, which test accuracy needs; name another")
     rows, raw = [], []
-    specs = [parse(base.model_dump(mode="json") | variants.settings(name)) for name in dict.fromkeys(names)]
+    specs = [parse_spec(base.model_dump(mode="json") | variants.settings(name)) for name in dict.fromkeys(names)]
     rows_to_come = sum(len(inits) if rules.RULES[spec.rule].takes_init else 1 for spec in specs) + beside_torch
     say = paced(say, seeds * rows_to_come)
     used = dict.fromkeys(rules.RULES[spec.rule] for spec in specs)

@@ -21,7 +21,7 @@ from distfa.measuring import random_data, ray_run, steady_state
 from distfa.measuring.machine import bare_layer_bytes, cores
 from distfa.measuring.task import Task
 from distfa.runtime.ray.cluster import start_ray, stop_ray
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import MB, human_bytes
 
 _COLUMNS = {
@@ -109,7 +109,7 @@ def _specs(settings: Settings, folder: Path) -> Iterator[tuple[int, int, RunSpec
         for count in settings.micro_batches:
             total = settings.steps * max(settings.layers) // depth + 2 * settings.warmup
             mine = {"model": {"hidden": [settings.width] * (depth - 1)}, "epochs": total, "max_steps": total}
-            yield depth, count, parse({**common, **mine, "micro_batches": count})
+            yield depth, count, parse_spec({**common, **mine, "micro_batches": count})
 
 
 def _measure(spec: RunSpec, settings: Settings, bare_bytes: int) -> dict[str, float]:

@@ -22,7 +22,7 @@ from distfa.measuring import random_data
 from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
 from distfa.runtime.ray.cluster import LOCAL, start_ray, stop_ray
-from distfa.settings import MLP, RunSpec, parse
+from distfa.settings import MLP, RunSpec, parse_spec
 
 _COLUMNS = {
     "configuration": "configuration",
@@ -77,7 +77,7 @@ def run(settings: Settings, say: Say) -> Outcome:
         configurations = _configurations(settings, spec, task)
         seeded = task.recipe.network.seeded
         named = settings.rules if seeded else ()  # the bound knows only the products of plain layers
-        made = {rule: arithmetic.step(replace(task.recipe, rule=parse({"rule": rule}).rule)) for rule in named}
+        made = {rule: arithmetic.step(replace(task.recipe, rule=parse_spec({"rule": rule}).rule)) for rule in named}
         products = [product for layers in made.values() for layer in layers for product in layer]
         rate: dict[str, Any] = {
             "dtype": settings.dtype,
@@ -140,12 +140,12 @@ def _spec(settings: Settings, folder: Path) -> RunSpec:
         "seed": settings.seed,
         "sync_epochs": 0,
     }
-    rows = len(Task.of(parse(raw)).inputs.train)
+    rows = len(Task.of(parse_spec(raw)).inputs.train)
     if rows < settings.batch_size:
         raise BenchError(
             f"the data set has {rows} rows, not even one batch of {settings.batch_size}; take smaller ones"
         )
-    return parse({**raw, "data": {**data, "limit": rows // settings.batch_size * settings.batch_size}})
+    return parse_spec({**raw, "data": {**data, "limit": rows // settings.batch_size * settings.batch_size}})
 
 
 def _configurations(settings: Settings, spec: RunSpec, task: Task) -> list[Configuration]:

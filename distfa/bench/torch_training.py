@@ -20,13 +20,13 @@ from distfa.core.base.draw import initial_weight
 from distfa.core.base.recipe import Recipe
 from distfa.measuring import steady_state
 from distfa.measuring.task import Task
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 
 def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]:
     """Train the whole network with autograd; returns ``losses`` and ``steady``."""
     torch.set_num_threads(threads)
-    task, losses = Task.of(parse(spec)), list[float]()
+    task, losses = Task.of(parse_spec(spec)), list[float]()
     found = steady_state.watch(by_autograd(task, whole(task), losses), warmup=warmup)
     return {"losses": losses, "steady": asdict(found)}
 
@@ -81,7 +81,7 @@ def stage(
     torch.set_num_threads(threads)
     os.environ["GLOO_SOCKET_IFNAME"], timeout = interface, timedelta(seconds=deadline_seconds)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes, timeout=timeout)
-    task = Task.of(parse(spec))
+    task = Task.of(parse_spec(spec))
     recipe, (train, _), losses = task.recipe, task.splits(), list[float]()
     module, is_last = model_of(task, range(layers[0], layers[-1] + 1)), rank == processes - 1
     worked = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[schedule](
@@ -122,7 +122,7 @@ def _steps(
         optimizer.zero_grad()
         losses.append(backward(np.concatenate(batch.parts)))
         for group in optimizer.param_groups:
-            group["lr"] = optim.rate(recipe.optimizer, batch.step, order.steps(recipe, samples))
+            group["lr"] = optim.rate(recipe.optimizer, batch.step, order.count_steps(recipe, samples))
         optimizer.step()
         yield batch.rows
 

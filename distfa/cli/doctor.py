@@ -191,7 +191,7 @@ def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:
     weights = {}
     with tempfile.TemporaryDirectory() as scratch:
         for engine in ("ray", "serial"):
-            spec = specs.parse(
+            spec = specs.parse_spec(
                 {
                     "engine": engine,
                     "max_steps": 2,

@@ -59,7 +59,7 @@ def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, d
     from distfa import settings as specs
     from distfa.launch import render, targets
 
-    spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
+    spec = specs.load_spec(spec_path, [specs.parse_change(change) for change in changes or []])
     if on in render.FILES:
         _by_tools(spec, on, dry_run=dry_run)
     elif on.startswith(("http://", "https://")):
@@ -85,7 +85,7 @@ def render_files(
     from distfa import settings as specs
     from distfa.launch import render
 
-    spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
+    spec = specs.load_spec(spec_path, [specs.parse_change(change) for change in changes or []])
     for path in render.write(render.rendered(spec, on, out), out):
         typer.echo(path)
 

@@ -123,4 +123,4 @@ def bench_spec(hidden: str, flags: dict[str, Any]) -> RunSpec:
     """The spec of a benchmark's task, from the widths as text and the settings that differ from the defaults."""
     from distfa import settings as specs
 
-    return specs.load(None, [specs.parse_change(f"model.hidden=[{hidden}]"), *flags.items()])
+    return specs.load_spec(None, [specs.parse_change(f"model.hidden=[{hidden}]"), *flags.items()])

@@ -94,7 +94,7 @@ def plan(
     from distfa.errors import PlanError
     from distfa.plan import setup
 
-    spec = specs.load(spec_path, [specs.parse_change(change) for change in changes or []])
+    spec = specs.load_spec(spec_path, [specs.parse_change(change) for change in changes or []])
     planned = setup.Planned(spec, options.numbers("--sizes", sizes, 2) if sizes else None)
     depths: list[int | None] = [*options.numbers("--layers", layers)] if layers else [None]
     if calibrate is not None:

@@ -19,5 +19,5 @@ def spec(
     """Print a run spec with every key, its value and its meaning; save it, edit it, and pass it to 'distfa train'."""
     from distfa import settings as specs
 
-    loaded = specs.load(path, [specs.parse_change(change) for change in changes or []])
-    typer.echo(specs.dump(loaded, explain=True), nl=False)
+    loaded = specs.load_spec(path, [specs.parse_change(change) for change in changes or []])
+    typer.echo(specs.dump_spec(loaded, explain=True), nl=False)

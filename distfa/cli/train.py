@@ -143,7 +143,7 @@ def train(
     began: list[tuple[str, Any]] = []
     if resume is not None:
         spec_path, began = _began_with(resume, spec_path, run_dir)
-    spec = specs.load(spec_path, [*began, *given, *(specs.parse_change(change) for change in changes or [])])
+    spec = specs.load_spec(spec_path, [*began, *given, *(specs.parse_change(change) for change in changes or [])])
     _run_and_tell(spec, as_json=as_json, resume=resume)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from distfa.data.checks import check_labels
 from distfa.data.dataset import Array, Dataset
-from distfa.data.labels import listed, numbered
+from distfa.data.labels import list_names, number_labels
 from distfa.data.reading import Reading
 from distfa.data.units import equal, scale_for
 from distfa.errors import DataError
@@ -81,7 +81,7 @@ def in_columns(dataset: Dataset, wanted: tuple[str, ...]) -> Dataset:
     found = dataset.columns
     if not wanted or not found or found == wanted:
         return dataset
-    order = order_of(found, wanted)
+    order = find_columns(found, wanted)
 
     def ordered(values: Array) -> Array:
         return np.ascontiguousarray(values[..., order])
@@ -100,7 +100,7 @@ def _rearranged(dataset: Dataset, change: Callable[[Array], Array]) -> Dataset:
     )
 
 
-def order_of(found: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
+def find_columns(found: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
     """Where each wanted column is.
 
     Raises:
@@ -109,12 +109,12 @@ def order_of(found: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
     missing, more = [c for c in wanted if c not in found], [c for c in found if c not in wanted]
     if missing:
         raise DataError(
-            f"the table has no column {listed(list(map(repr, missing)))}, which the model was trained on; it has "
-            f"{listed(found)}"
+            f"the table has no column {list_names(list(map(repr, missing)))}, which the model was trained on; it has "
+            f"{list_names(found)}"
         )
     if more:
         raise DataError(
-            f"the table has the column {listed(list(map(repr, more)))}, which the model was not trained on; leave "
+            f"the table has the column {list_names(list(map(repr, more)))}, which the model was not trained on; leave "
             "it out"
         )
     return [found.index(column) for column in wanted]
@@ -236,14 +236,14 @@ def _targets(y: Array, names: tuple[str, ...], reading: Reading, where: str) -> 
     if names and names != reading.class_names:
         if not reading.class_names:
             raise DataError(
-                f"{where}: labels are text ({listed(names)}), and those of the first fit were numbers 0 .. "
+                f"{where}: labels are text ({list_names(names)}), and those of the first fit were numbers 0 .. "
                 f"{reading.outputs - 1}; give numbers"
             )
-        y = numbered(np.asarray(names)[y], reading.class_names, where)
+        y = number_labels(np.asarray(names)[y], reading.class_names, where)
     numbers = [name for name in reading.class_names if name.lstrip("-").isdigit()]
     if not names and numbers and len(numbers) == reading.outputs and numbers != list(map(str, range(len(numbers)))):
         raise DataError(
-            f"{where}: labels are numbers, and those of the first fit were the text {listed(numbers)}, which stand "
+            f"{where}: labels are numbers, and those of the first fit were the text {list_names(numbers)}, which stand "
             f"for classes 0 .. {reading.outputs - 1}; give text, so that it is clear which is meant"
         )
     if y.shape[1:] != (() if reading.positions == 1 else (reading.positions,)):

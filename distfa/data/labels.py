@@ -39,7 +39,7 @@ def names_of(parts: Sequence[Array], known: Sequence[str] = ()) -> tuple[str, ..
     return (*(name for name in known if name in found), *sorted(found.difference(known)))
 
 
-def numbered(labels: Array, names: Sequence[str], where: str) -> Array:
+def number_labels(labels: Array, names: Sequence[str], where: str) -> Array:
     """The number of each text label, int64.
 
     Raises:
@@ -53,12 +53,13 @@ def numbered(labels: Array, names: Sequence[str], where: str) -> Array:
         row = int(np.argmax(wrong.reshape(len(wrong), -1).any(1)))
         raise DataError(
             f"{where} has the label {str(text[wrong][0])!r} at row {row}, which is not among the classes of the first "
-            f"fit: {listed(names)}; leave such rows out, or train a new model (reset, or a new Trainer) on all classes"
+            f"fit: {list_names(names)}; leave such rows out, or train a new model (reset, or a new Trainer) on all "
+            "classes"
         )
     return np.asarray(order[places], dtype=np.int64)
 
 
-def listed(names: Sequence[str], most: int = 12) -> str:
+def list_names(names: Sequence[str], most: int = 12) -> str:
     """Names in a message, not all if there are many."""
     return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
 

@@ -12,11 +12,11 @@ from torch.utils import data as torch_data
 
 from distfa import data
 from distfa.data.arrays import is_pair, read_pair, to_numpy
-from distfa.data.conform import aligned, as_labels, conform, order_of
+from distfa.data.conform import aligned, as_labels, conform, find_columns
 from distfa.data.dataset import Array
 from distfa.data.drawing import drawing_from, generators_in
 from distfa.data.given_order import GivenOrder
-from distfa.data.labels import is_text, names_of, numbered
+from distfa.data.labels import is_text, names_of, number_labels
 from distfa.data.reading import Reading
 from distfa.data.stream import streamed, to_parts
 from distfa.errors import DataError, SpecError
@@ -267,7 +267,9 @@ def _numbered(parts: list[Given]) -> tuple[list[Given], tuple[str, ...]]:
             "labels of train are text and those of test are numbers, or the other way round; give both alike"
         )
     names = names_of(text, next((part.names for part in parts if part.names), ()))
-    found = [dataclasses.replace(part, y=numbered(part.y, names, "labels")) for part in parts if part.y is not None]
+    found = [
+        dataclasses.replace(part, y=number_labels(part.y, names, "labels")) for part in parts if part.y is not None
+    ]
     return found, names
 
 
@@ -275,7 +277,7 @@ def _aligned(part: Given, first: Given, wish: Wish) -> Array:
     """Inputs of the test data with columns and axes in the order of the training data's."""
     x = part.x
     if first.columns and part.columns and part.columns != first.columns:
-        x = x[..., order_of(part.columns, first.columns)]
+        x = x[..., find_columns(part.columns, first.columns)]
     return aligned(x, first.x.shape[1:], convolves=wish.layout is not None)
 
 

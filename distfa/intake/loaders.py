@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from torch.utils import data as torch_data
 
-from distfa.core.base.order import drawn
+from distfa.core.base.order import draw_order
 from distfa.data.arrays import read_batch
 from distfa.data.dataset import Array
 from distfa.data.drawing import drawing_from, generators_in
@@ -104,7 +104,7 @@ def order_from_seed(count: int, asked: Asked, *, drop_last: bool = False) -> Giv
     epochs = asked.epochs if asked.max_steps is None else min(asked.epochs, -(-asked.max_steps // max(per_epoch, 1)))
 
     def batches(epoch: int) -> list[Any]:
-        rows = drawn(asked.seed, count, epoch)
+        rows = draw_order(asked.seed, count, epoch)
         return [rows[at * size : (at + 1) * size] for at in range(per_epoch)]
 
     return GivenOrder.of(map(batches, range(epochs)))

@@ -9,7 +9,7 @@ import psutil
 from distfa.core import rules
 from distfa.core.base.model import Network
 from distfa.core.base.recipe import Recipe
-from distfa.core.modules.rows import MANY, directions, numbers
+from distfa.core.modules.rows import MANY, directions, feedback_columns
 from distfa.errors import SpecError
 from distfa.settings import RunSpec
 from distfa.text.words import human_bytes
@@ -70,7 +70,7 @@ def _rows(network: Network, layer: int) -> int:
 def _check_messages(spec: RunSpec, recipe: Recipe) -> None:
     network, most = recipe.network, spec.wire.max_message_mib * 2**20
     for boundary in network.boundaries:
-        needed = network.outputs * numbers(network, boundary) * recipe.signal_dtype.itemsize
+        needed = network.outputs * feedback_columns(network, boundary) * recipe.signal_dtype.itemsize
         if needed > most:
             mib = -(-needed // 2**20)
             raise SpecError(
@@ -85,7 +85,7 @@ def _check_memory(spec: RunSpec, network: Network) -> None:
     """Here only: what the nodes of a cluster have is not known before the start."""
     if spec.engine == "ray" and (spec.ray.address or os.environ.get("RAY_ADDRESS")):
         return
-    held = [network.outputs * numbers(network, boundary) for boundary in network.boundaries]
+    held = [network.outputs * feedback_columns(network, boundary) for boundary in network.boundaries]
     at_once = sum(held) if spec.engine == "ray" else max(held, default=0)
     needed, there = _KEPT * sum(held) + _MAKING * at_once, psutil.virtual_memory().total
     if needed > there:

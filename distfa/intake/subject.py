@@ -207,7 +207,7 @@ def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTarge
     return inputs, RawTargets(train=y, test=dataset.test_y)
 
 
-def in_words(spec: RunSpec, network: Network) -> str:
+def model_in_words(spec: RunSpec, network: Network) -> str:
     """What is trained: the sizes of plain layers, or the name of the model and its number of layers."""
     if network.seeded:
         return "-".join(map(str, network.sizes))

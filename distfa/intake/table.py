@@ -10,7 +10,7 @@ import numpy as np
 
 from distfa.data.arrays import to_numpy
 from distfa.data.dataset import Array
-from distfa.data.labels import is_text, listed
+from distfa.data.labels import is_text, list_names
 from distfa.data.reading import Reading
 from distfa.errors import DataError
 
@@ -48,7 +48,7 @@ def as_table(given: Any) -> dict[str, Any] | None:
     if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # pandas
         names = [str(name) for name in given.columns]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise DataError(f"the table has more than one column {listed(twice)}; give each its own name")
+            raise DataError(f"the table has more than one column {list_names(twice)}; give each its own name")
         return {str(name): given[name] for name in given.columns}
     return {str(name): values for name, values in given.items()} if isinstance(given, Mapping) else None
 

@@ -9,7 +9,7 @@ import yaml
 
 from distfa.errors import UsageError
 from distfa.run.disk import run_dir as run_dirs
-from distfa.settings import RunSpec, flat, load
+from distfa.settings import RunSpec, flat, load_spec
 
 _HERE = ("run_dir", "launch", "ray.address")
 """What may differ without being carried over: each attempt has its own."""
@@ -28,7 +28,7 @@ def changes(folder: Path, spec: RunSpec) -> list[str]:
     another = "name another directory, --set run_dir=..., or remove this one"
     if run_dirs.read_about(folder)["status"] == "finished":
         raise UsageError(f"the run in {folder} has finished; {another}")
-    before = load(folder / run_dirs.SPEC)
+    before = load_spec(folder / run_dirs.SPEC)
     if differ := _apart(before.deciding(), spec.deciding()):
         key, (was, now) = next(iter(differ.items()))
         more = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 
-from distfa.core.base.order import steps
+from distfa.core.base.order import count_steps
 from distfa.core.books.records import Record, StepRecord
 from distfa.measuring import steady_state
 from distfa.measuring.machine import Load, cpu_between, snapshot
@@ -63,7 +63,7 @@ def run(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
         DistfaError: The run failed.
     """
     task = task.without_test()
-    rows, total = len(task.inputs.train), steps(task.recipe, len(task.inputs.train))
+    rows, total = len(task.inputs.train), count_steps(task.recipe, len(task.inputs.train))
     job = spec.job(task.recipe.network, run_id=uuid.uuid4().hex, train_rows=rows, test_rows=0)
     with RayEngine(spec, job, task.inputs, task.targets, task.modules, Begin()) as engine:
         records = _steps(engine.records(lambda: None))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from distfa.core.base.model import Network
 from distfa.measuring import ray_run
 from distfa.plan.setup import Planned
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 
 _WARM_UP_SECONDS = 1.0
 _LEAST_WARM_UP_STEPS = 5
@@ -47,6 +47,6 @@ def run(spec: RunSpec, planned: Planned, network: Network, *, steps: int, expect
     raw = spec.model_dump(mode="json")
     raw |= {"max_steps": total, "epochs": total, "sync_epochs": 0}
     raw |= {"ledger": {"every": 0}, "probe": {"every": 0}, "optimizer": raw["optimizer"] | {"lr": _RATE}}
-    bare = parse(raw)
+    bare = parse_spec(raw)
     found = ray_run.run(bare, planned.task(bare, network, _BATCHES), warmup=warmup)
     return ShortRun(found.step_seconds, found.cpu_seconds * len(network))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distfa.core.base.model import NO_RULE
 from distfa.report.records import Run
-from distfa.run.result import in_words
+from distfa.run.result import best_in_words
 
 
 def title(run: Run) -> str:
@@ -33,7 +33,7 @@ def result_facts(run: Run) -> dict[str, str]:
         if loss is not None:
             facts[name] = f"loss {loss:.4f}" + (f", accuracy {accuracy:.2%}" if accuracy is not None else "")
     if best := result.get("best"):
-        facts["weights"] = in_words(best)
+        facts["weights"] = best_in_words(best)
     facts["steps"] = f"{result['steps']:,} in {result['epochs']:,} epochs"
     facts["speed"] = f"{result['samples_per_second']:,.0f} samples/s"
     facts["time"] = f"{result['wall_seconds']:.1f} s, of which {result['startup_seconds']:.1f} s to start"

@@ -50,7 +50,7 @@ def record(line: bytes, where: str) -> Row:
     row = _parse(line, where)
     if row["kind"] in NEEDED:
         _check(row, where)
-    return dict(strict_json.numbers(row)) if _NOT_FINITE.search(line) else row
+    return dict(strict_json.restore_numbers(row)) if _NOT_FINITE.search(line) else row
 
 
 def _parse(line: bytes, where: str) -> Row:
@@ -89,7 +89,7 @@ def _require_number(row: Row, name: str, where: str) -> None:
     value = row.get(name)
     if isinstance(value, float | int) and math.isfinite(value) and not isinstance(value, bool):
         return
-    if value != strict_json.number(value):
+    if value != strict_json.restore_number(value):
         return  # NaN or an infinity, by its name
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         kind = row.get("kind", "layer")

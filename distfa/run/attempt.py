@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from distfa.core import rules
-from distfa.core.base.order import audit, epoch_ends, steps
+from distfa.core.base.order import audit, count_steps, epoch_ends
 from distfa.core.books.records import Cut, Record
 from distfa.costs.computed_bytes import computed_bytes
 from distfa.data import Dataset
 from distfa.errors import CheckpointError, DistfaError, LayerError, LayerLost, TransportError
 from distfa.intake.start import start_in_words
-from distfa.intake.subject import Subject, in_words, raw_samples
+from distfa.intake.subject import Subject, model_in_words, raw_samples
 from distfa.run import collapse, engines, notes
 from distfa.run.disk import run_dir as run_dirs
 from distfa.run.disk import run_log
@@ -64,11 +64,11 @@ class Attempt:
             positions=dataset.outputs if several else dataset.positions,
         )
         self._spec, self._run_id = spec, job.run_id
-        self._identity = notes.identity(spec, job.recipe.network, dataset)
+        self._identity = notes.identify_run(spec, job.recipe.network, dataset)
         self._subject, self._dataset = subject, dataset
         self._run_dir, self._observer = run_dir, observer
         self._clock = engines.Clock()
-        self._steps, self._ends = steps(job.recipe, job.train_rows), epoch_ends(job.recipe, job.train_rows)
+        self._steps, self._ends = count_steps(job.recipe, job.train_rows), epoch_ends(job.recipe, job.train_rows)
         self._rule = rules.build_rule(job.recipe)
         run_dir.events.describe(self._rule, spec)
         plain = not spec.label_smoothing and spec.class_weights is None
@@ -93,7 +93,7 @@ class Attempt:
         if found is not None:
             self._go_back(found.notes, found)
             return
-        notes.require_same(self._identity, notes.began_with(self._run_dir), self._run_dir.path)
+        notes.require_same_run(self._identity, notes.began_with(self._run_dir), self._run_dir.path)
         notes.require_same_start(self._subject.start_digest(self._spec), self._run_dir)
         self._run_dir.rewind(0, 0)
 
@@ -340,7 +340,7 @@ class Attempt:
             start=start_in_words(recipe),
             schedule=recipe.schedule,
             layer_sizes=recipe.network.sizes,
-            model=in_words(self._spec, recipe.network),
+            model=model_in_words(self._spec, recipe.network),
             epochs=bisect_left(self._ends, tally.steps) + 1 if tally.steps else 0,
             steps=tally.steps,
             train_loss=tally.train_loss,

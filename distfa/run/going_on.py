@@ -24,7 +24,7 @@ class GoingOn:
     Args:
         spec: The run's, as it is now.
         run_dir: Its directory.
-        identity: ``notes.identity`` of the run.
+        identity: ``notes.identify_run`` of the run.
         observer: Sees the run; if it is a ``StatefulObserver``, its state goes into checkpoints.
         tell: Called with what an operator should know, in words.
         note: Called with the rest, in words.
@@ -50,7 +50,7 @@ class GoingOn:
             asked=spec.checkpoint.dir,
             began_with=began.checkpoint.dir,
             keep=spec.checkpoint.keep,
-            same=partial(notes.are_same, identity),
+            same=partial(notes.is_same_run, identity),
         )
         self._keeper = Keeper(self._shelf, least_seconds=spec.checkpoint.seconds, tell=tell, note=note)
         self._stateful = observer if isinstance(observer, StatefulObserver) else None
@@ -69,7 +69,7 @@ class GoingOn:
         if found is None:
             self._require_none_written()
             return None
-        notes.require_same(self._identity, found.notes, self._run_dir.path)
+        notes.require_same_run(self._identity, found.notes, self._run_dir.path)
         if found.memory is not None:
             self._remembered = found.memory
         elif self._stateful is not None:

@@ -22,7 +22,7 @@ _TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(Seen)
 _WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
 
 
-def identity(spec: RunSpec, network: Network, dataset: Dataset) -> dict[str, Any]:
+def identify_run(spec: RunSpec, network: Network, dataset: Dataset) -> dict[str, Any]:
     """Everything that decides the trained weights, by value or by digest."""
     return {
         "distfa": __version__,
@@ -33,7 +33,7 @@ def identity(spec: RunSpec, network: Network, dataset: Dataset) -> dict[str, Any
 
 
 def began_with(run_dir: RunDir) -> dict[str, Any]:
-    """``identity`` of a run as its directory tells it, for a run without a checkpoint."""
+    """``identify_run`` of a run as its directory tells it, for a run without a checkpoint."""
     about = run_dir.about
     return {
         "spec": run_dir.read_spec().deciding(),
@@ -83,12 +83,12 @@ def seen_of(notes: Mapping[str, Any]) -> Seen:
     return _SEEN.validate_python(notes["seen"])
 
 
-def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path) -> None:
+def require_same_run(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path) -> None:
     """Refuse a checkpoint that a run cannot go on from.
 
     Args:
-        mine: ``identity`` of the run.
-        theirs: ``identity`` in the checkpoint.
+        mine: ``identify_run`` of the run.
+        theirs: what ``identify_run`` said in the checkpoint.
         where: Run directory of the checkpoint.
 
     Raises:
@@ -110,10 +110,10 @@ def require_same(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path
         )
 
 
-def are_same(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Whether ``require_same`` accepts them."""
+def is_same_run(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether ``require_same_run`` accepts them."""
     try:
-        require_same(mine, theirs, Path())
+        require_same_run(mine, theirs, Path())
     except CheckpointError:
         return False
     return True

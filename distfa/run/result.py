@@ -112,12 +112,12 @@ def summary(result: Result) -> str:
     if result.stopped:
         lines.append(f"stopped early: {result.stopped}")
     if result.best:
-        lines.append(f"weights: {in_words(result.best)}")
+        lines.append(f"weights: {best_in_words(result.best)}")
     lines += [f"{finding['finding']}: {Finding(**finding)}" for finding in result.findings]
     return "\n".join([*lines, f"run directory: {result.run_dir}"])
 
 
-def in_words(best: Mapping[str, Any]) -> str:
+def best_in_words(best: Mapping[str, Any]) -> str:
     """Which weights a run ended with (``Result.best``)."""
     return f"the best by {best['monitor']} ({best['figure']:.4f}), of step {best['step']:,}"
 

@@ -33,7 +33,7 @@ from distfa.run.disk.kept_order import save_order
 from distfa.run.observing import Observer
 from distfa.run.result import Result
 from distfa.runtime.faults import Planned
-from distfa.settings import RunSpec, dump
+from distfa.settings import RunSpec, dump_spec
 
 
 def run(
@@ -134,7 +134,7 @@ def _created(spec: RunSpec, network: Network, dataset: Dataset, about: dict[str,
     return run_dirs.RunDir.create(
         spec.run_dir,
         name=f"{spec.rule}-{spec.data.name}",
-        spec_text=dump(spec, kept=True),
+        spec_text=dump_spec(spec, kept=True),
         network=network,
         about=about,
     )

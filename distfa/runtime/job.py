@@ -52,7 +52,7 @@ class Job:
     @property
     def steps(self) -> int:
         """How many updates it makes."""
-        last = order.steps(self.recipe, self.train_rows)
+        last = order.count_steps(self.recipe, self.train_rows)
         return (last if self.stop is None else min(self.stop, last)) - self.first
 
     def codec(self, direction: Direction) -> Codec:

@@ -154,22 +154,23 @@ def shortfall(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) 
     for layer, bundle in enumerate(bundles, start=1):
         if not any(_holds(node.total, bundle) for node in nodes):
             lacking = min((_lacking(node.total, bundle) for node in nodes), key=len, default=dict(bundle))
-            missing = in_words(lacking)
-            return f"layer {layer} asks for {in_words(bundle)}, and no node has that ({missing} more is missing); {has}"
+            missing = list_resources(lacking)
+            asked = list_resources(bundle)
+            return f"layer {layer} asks for {asked}, and no node has that ({missing} more is missing); {has}"
     together = Counter[str]()
     for bundle in bundles:
         together.update(bundle)
     if placement == "strict_spread" and len(bundles) > len(nodes):
         return f"strict_spread needs {len(bundles)} nodes for {len(bundles)} layers, {has}"
     if placement == "strict_pack":
-        return f"strict_pack needs all {len(bundles)} layers, {in_words(together)}, on one node, {has}"
+        return f"strict_pack needs all {len(bundles)} layers, {list_resources(together)}, on one node, {has}"
     return (
-        f"{len(bundles)} layers ask for {in_words(together)} together, at most {in_words(_greatest(bundles))} each, "
-        f"and do not fit side by side; {has}"
+        f"{len(bundles)} layers ask for {list_resources(together)} together, at most "
+        f"{list_resources(_greatest(bundles))} each, and do not fit side by side; {has}"
     )
 
 
-def in_words(resources: Mapping[str, float]) -> str:
+def list_resources(resources: Mapping[str, float]) -> str:
     """``CPU 2, memory 1.1 GB``."""
     return (
         ", ".join(
@@ -214,7 +215,7 @@ def _greatest(bundles: Sequence[Bundle]) -> Bundle:
 def _described(nodes: Sequence[Node]) -> str:
     """What layers can ask of each node, without memory."""
     shown = [
-        f"node {node.address}: {in_words({k: v for k, v in node.total.items() if 'memory' not in k})}"
+        f"node {node.address}: {list_resources({k: v for k, v in node.total.items() if 'memory' not in k})}"
         for node in nodes[:_NODES_SHOWN]
     ]
     more = len(nodes) - len(shown)

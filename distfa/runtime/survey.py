@@ -43,7 +43,7 @@ def surveyor() -> Callable[[], Facts]:
     return survey
 
 
-def require_same(mine: Facts, theirs: Mapping[int, tuple[str, Mapping[str, str]]]) -> None:
+def require_same_software(mine: Facts, theirs: Mapping[int, tuple[str, Mapping[str, str]]]) -> None:
     """Refuse nodes on which a run would compute different bits.
 
     Args:

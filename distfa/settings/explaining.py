@@ -17,7 +17,7 @@ from distfa.text.redact import redacted_in
 from distfa.text.words import nearest, not_among
 
 
-def dump(spec: RunSpec, *, explain: bool = False, kept: bool = False) -> str:
+def dump_spec(spec: RunSpec, *, explain: bool = False, kept: bool = False) -> str:
     """The resolved spec as YAML, every key with its value.
 
     Args:

@@ -15,7 +15,7 @@ from distfa.settings.scalars import read_yaml
 from distfa.settings.schema import RunSpec, both_ways, named
 
 
-def parse(raw: Mapping[str, Any]) -> RunSpec:
+def parse_spec(raw: Mapping[str, Any]) -> RunSpec:
     """Validate a spec.
 
     Raises:
@@ -27,7 +27,7 @@ def parse(raw: Mapping[str, Any]) -> RunSpec:
         raise SpecError(explain(exc)) from exc
 
 
-def load(path: Path | None, changes: Sequence[tuple[str, Any]] = ()) -> RunSpec:
+def load_spec(path: Path | None, changes: Sequence[tuple[str, Any]] = ()) -> RunSpec:
     """A spec from a YAML file, with changes.
 
     Args:
@@ -35,12 +35,12 @@ def load(path: Path | None, changes: Sequence[tuple[str, Any]] = ()) -> RunSpec:
         changes: (dotted key, value), applied in order.
 
     Raises:
-        SpecError: The file cannot be read, or ``parse`` refuses the spec.
+        SpecError: The file cannot be read, or ``parse_spec`` refuses the spec.
     """
     raw: dict[str, Any] = {} if path is None else _read(path)
     for key, value in changes:
         _put(raw, key, value)
-    return parse(raw)
+    return parse_spec(raw)
 
 
 def parse_change(text: str) -> tuple[str, Any]:

@@ -16,16 +16,16 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(_named(value), allow_nan=False, default=str, indent=indent)
 
 
-def numbers(value: Any) -> Any:
+def restore_numbers(value: Any) -> Any:
     """What was read, with the names of NaN and infinities turned into floats again."""
     if isinstance(value, dict):
-        return {key: numbers(inner) for key, inner in value.items()}
+        return {key: restore_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [numbers(inner) for inner in value]
-    return number(value)
+        return [restore_numbers(inner) for inner in value]
+    return restore_number(value)
 
 
-def number(value: Any) -> Any:
+def restore_number(value: Any) -> Any:
     """A figure; the name of NaN or an infinity becomes that float."""
     return _NUMBERS.get(value, value) if isinstance(value, str) else value
 

@@ -13,13 +13,13 @@ _LAST_PORT = 65535
 _HOLDERS_SHOWN = 5
 
 
-def joined(host: str, port: int) -> str:
+def join_address(host: str, port: int) -> str:
     """``host:port``, an IPv6 address in brackets."""
     bare = host.strip("[]")
     return f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
 
 
-def split(address: str) -> tuple[str, int]:
+def split_address(address: str) -> tuple[str, int]:
     """(host without brackets, port) of ``host:port``.
 
     Raises:

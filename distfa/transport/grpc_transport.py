@@ -21,7 +21,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from distfa.errors import DeadlineExceeded, DistfaError, MessageRefused, PeerLost, TransportError
-from distfa.transport.address import holders, is_here, is_wildcard, joined, port_range
+from distfa.transport.address import holders, is_here, is_wildcard, join_address, port_range
 from distfa.transport.base import WireConfig
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Link
@@ -106,7 +106,7 @@ class GrpcTransport:
         server.start()
         self._server = server
         self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        return joined(self._advertised, port)
+        return join_address(self._advertised, port)
 
     def connect(self, link: Link, address: str, deadline_seconds: float) -> GrpcSender:
         """Open the stream of ``link``.
@@ -166,7 +166,7 @@ class GrpcTransport:
         turn = (self._layer - 1) % len(ports) if ports else 0
         for port in [*ports[turn:], *ports[:turn]] if ports else [0]:
             with contextlib.suppress(RuntimeError):  # grpc's name for an error on a port that is taken
-                return self._listen_on(server, joined(host, port))
+                return self._listen_on(server, join_address(host, port))
         if not is_here(host):
             raise TransportError(
                 f"layer {self._layer} cannot listen on {host}: that is not an address of this machine "

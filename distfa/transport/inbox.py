@@ -40,7 +40,7 @@ class Inbox:
             TransportError: The layer no longer takes messages.
         """
         try:
-            message = serde.load(data)
+            message = serde.message_from_bytes(data)
         except MessageRefused as exc:
             refusal = MessageRefused(f"layer {self.link.receiver} refused {exc}")
             self.fail(refusal)

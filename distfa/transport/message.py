@@ -9,10 +9,10 @@ import torch
 from distfa.codecs import Payload
 from distfa.core.routes import Direction, Kind, Link
 
-__all__ = ["Direction", "Identity", "Kind", "Link", "Message", "identity"]
+__all__ = ["Direction", "Identity", "Kind", "Link", "Message", "identify_message"]
 
 
-def identity(link: Link, run_id: str, kind: Kind, step: int, micro_batch: int) -> Identity:
+def identify_message(link: Link, run_id: str, kind: Kind, step: int, micro_batch: int) -> Identity:
     """The identity of one signal on a link."""
     return Identity(
         run_id=run_id, boundary=link.boundary, kind=kind, sender=link.sender, step=step, micro_batch=micro_batch

@@ -14,7 +14,7 @@ from distfa.errors import DeadlineExceeded, MessageRefused
 from distfa.transport import serde
 from distfa.transport.base import Sender, Tap, WireConfig
 from distfa.transport.inbox import Inbox
-from distfa.transport.message import Direction, Identity, Kind, Link, Message, identity
+from distfa.transport.message import Direction, Identity, Kind, Link, Message, identify_message
 
 GRPC_FRAME_BYTES = 5  # compression flag and length before every gRPC message
 
@@ -91,7 +91,7 @@ class OutPort:
             MessageRefused: It is longer than the wire allows.
             TransportError: As ``Sender.send``.
         """
-        who = identity(self.link, self.run_id, kind, step, micro_batch)
+        who = identify_message(self.link, self.run_id, kind, step, micro_batch)
         codec = self.exact_codec if kind.is_exact else self.codec
         flat = signal.flatten(1)
         rows, columns = flat.shape
@@ -101,7 +101,7 @@ class OutPort:
                 f"the {self.wire.max_payload_bytes} allowed; raise wire.max_message_mib or use more micro-batches"
             )
         payload = codec.encode(flat)
-        data = serde.dump(
+        data = serde.message_to_bytes(
             Message(
                 identity=who,
                 dtype=signal.dtype,
@@ -150,7 +150,7 @@ class InPort:
             DeadlineExceeded: Nothing came in time.
             TransportError: The link failed.
         """
-        expected = identity(self.link, self.run_id, kind, step, micro_batch)
+        expected = identify_message(self.link, self.run_id, kind, step, micro_batch)
         self.waiting.begin(str(expected), self.link.sender)
         try:
             message = self.inbox.take(self.wire.deadline_seconds, str(expected))

@@ -65,7 +65,7 @@ def checksum(payload: Payload) -> int:
     return int(google_crc32c.value(payload))
 
 
-def dump(message: Message) -> bytes:
+def message_to_bytes(message: Message) -> bytes:
     """The message as a serialized ``distfa.v1.PushRequest``."""
     identity = message.identity
     head = layer_pb2.PushRequest(
@@ -91,7 +91,7 @@ def dump(message: Message) -> bytes:
     return b"".join((head, _TENSOR_TAG, _varint(tensor_length), before_payload, message.payload.data))
 
 
-def load(data: bytes) -> Message:
+def message_from_bytes(data: bytes) -> Message:
     """The message in the bytes of a ``PushRequest``; its payload is a view of ``data``.
 
     Raises:

@@ -14,7 +14,7 @@ from distfa.data import load
 from distfa.errors import LayerError, ModelError, SpecError
 from distfa.intake.subject import subject_for
 from distfa.run.run import run
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 ROWS, WIDTH, CLASSES = 40, 6, 3
 
@@ -440,7 +440,9 @@ def test_a_model_with_dropout_and_batch_norm_passes_the_audit_in_every_dtype(fit
 def test_normalisations_that_all_move_alike_raise_no_false_alarm(tmp_path):
     """A ResNet's BatchNorms start as ones and Adam's first step is +-lr for all: 5e-6 once stood for a broken law."""
     settings = {"max_steps": 1, "ledger": {"every": 1}, "optimizer": {"name": "adam", "lr": 1e-3}}
-    spec = parse({"engine": "serial", "rule": "fa", "model": "resnet20", "run_dir": str(tmp_path / "run"), **settings})
+    spec = parse_spec(
+        {"engine": "serial", "rule": "fa", "model": "resnet20", "run_dir": str(tmp_path / "run"), **settings}
+    )
     digits = load("digits")
     subject = subject_for(spec, digits)
     result, _ = run(spec, subject.network, digits, model=subject.model)

@@ -11,9 +11,9 @@ import distfa
 from distfa.core.base import order
 from distfa.data import from_arrays
 from distfa.intake.subject import subject_for
-from distfa.run.disk.tensor_files import from_bytes, to_bytes
+from distfa.run.disk.tensor_files import tensors_from_bytes, tensors_to_bytes
 from distfa.run.run import run
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 ROWS = 40
 
@@ -82,7 +82,7 @@ def torchs_own(model, data, trainer):
 
 def by_name(settings, data, **changes):
     """(result, weights) of the run that ``--model`` starts."""
-    spec, dataset = parse({**settings, **changes, "model": {"name": f"{__name__}:make"}}), from_arrays(data)
+    spec, dataset = parse_spec({**settings, **changes, "model": {"name": f"{__name__}:make"}}), from_arrays(data)
     subject = subject_for(spec, dataset)
     return run(spec, subject.network, dataset, model=subject.model)
 
@@ -125,7 +125,7 @@ def test_a_resumed_run_of_all_kinds_ends_with_the_same_bits(data, settings, dtyp
     settings |= {"checkpoint": {"every": 3, "seconds": 0}}
     _, whole = by_name(settings, data, dtype=dtype)
     cut = {**settings, "run_dir": str(tmp_path / "cut"), "dtype": dtype, "model": {"name": f"{__name__}:make"}}
-    spec, dataset = parse(cut), from_arrays(data)
+    spec, dataset = parse_spec(cut), from_arrays(data)
     subject = subject_for(spec, dataset)
 
     def stop(progress):
@@ -148,7 +148,7 @@ def test_files_hold_every_dtype_every_order_and_shared_memory():
         "turned": torch.randn(3, 2).t(),
         "one": torch.ones(()),
     }
-    found = from_bytes(to_bytes(tensors, {"distfa": "1"}))
+    found = tensors_from_bytes(tensors_to_bytes(tensors, {"distfa": "1"}))
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[key], value) and found[key].dtype == value.dtype for key, value in tensors.items())
 

@@ -2,13 +2,13 @@
 
 from distfa import data
 from distfa.bench import ledger
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 DIGITS = data.load("digits")
 
 
 def spec(rule, *hidden):
-    return parse(
+    return parse_spec(
         {
             "rule": rule,
             "model": {"hidden": hidden},

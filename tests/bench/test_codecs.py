@@ -17,7 +17,7 @@ from distfa.cli import app
 from distfa.errors import BenchError, SpecError
 from distfa.measuring.task import Task
 from distfa.runtime.coordinator import boundary_bytes
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 TINY = {"model": {"hidden": [12, 9]}, "epochs": 2, "data": {"name": "digits", "limit": 200}, "ledger": {"every": 0}}
 TINY |= {"probe": {"every": 0}, "batch_size": 32}  # the last batch of an epoch has 8 rows
@@ -28,7 +28,7 @@ CLASSES = 10
 @pytest.fixture(scope="module")
 def tiny():
     """(outcome, rows by rule and codecs) of two rules and three pairs."""
-    outcome = measure(parse(TINY), ["bp", "dfa"], PAIRS)
+    outcome = measure(parse_spec(TINY), ["bp", "dfa"], PAIRS)
     return outcome, {(row["rule"], row["codecs"]): row for row in outcome.rows}
 
 
@@ -58,7 +58,7 @@ def test_packed_sends_fewer_bytes_and_learns_the_same(tiny):
 
 def test_layers_that_talk_send_the_bytes_that_were_counted(tiny):
     _, rows = tiny
-    task = Task.of(parse({**TINY, "rule": "dfa"}))
+    task = Task.of(parse_spec({**TINY, "rule": "dfa"}))
     data = task.inputs, task.targets
     with ThreadRun(task.recipe, data, transport="loopback", activations="packed", errors="fp32") as run:
         run.train()
@@ -78,7 +78,7 @@ def test_times_are_of_both_codecs_and_of_the_bytes_they_save(tiny):
 
 
 def test_more_seeds_give_the_mean_and_the_deviation():
-    outcome = measure(parse(TINY), ["dfa"], [("int4", "int4")], seeds=2)
+    outcome = measure(parse_spec(TINY), ["dfa"], [("int4", "int4")], seeds=2)
     assert [run["seed"] for run in outcome.raw] == [0, 1, 0, 1]
     exact, lossy = outcome.rows
     a, b = (run["test_accuracy"] for run in outcome.raw[2:])
@@ -89,7 +89,7 @@ def test_more_seeds_give_the_mean_and_the_deviation():
 
 
 def test_a_run_that_diverges_is_a_row_without_accuracy_and_a_note():
-    wild = parse({**TINY, "optimizer": {"name": "sgd", "lr": 1e12}})
+    wild = parse_spec({**TINY, "optimizer": {"name": "sgd", "lr": 1e12}})
     outcome = measure(wild, ["bp"], [])
     assert set(outcome.rows[0]) == {"rule", "codecs", "codec_ms", "saved_ms"}
     assert any(note.startswith("bp fp32/fp32, seed 0, diverged: layer") for note in outcome.notes)
@@ -120,12 +120,12 @@ def test_the_figure_has_a_line_per_rule_sorted_by_bytes(tiny):
 )
 def test_unknown_rules_and_codecs_are_refused(rule, pair, message):
     with pytest.raises(SpecError, match=message):
-        measure(parse(TINY), [rule], [pair])
+        measure(parse_spec(TINY), [rule], [pair])
 
 
 def test_a_network_that_sends_nothing_is_refused():
     with pytest.raises(BenchError, match="0 hidden layers and 200 test samples"):
-        measure(parse({**TINY, "model": {"hidden": []}}), ["bp"], PAIRS)
+        measure(parse_spec({**TINY, "model": {"hidden": []}}), ["bp"], PAIRS)
 
 
 def test_the_command_writes_what_it_prints(tmp_path, monkeypatch):

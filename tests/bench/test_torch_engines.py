@@ -12,7 +12,7 @@ from distfa.core.serial import SerialTrainer
 from distfa.errors import BenchError
 from distfa.measuring.subprocesses import launch
 from distfa.measuring.task import Task
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 SECONDS = 60
 
@@ -36,13 +36,13 @@ def spec(tmp_path_factory):
 
 
 def serial_losses(raw, **changes):
-    task = Task.of(parse({**raw, **changes}))
+    task = Task.of(parse_spec({**raw, **changes}))
     trainer = SerialTrainer(task.recipe, *task.splits(), modules=task.modules)
     return [r.loss for r in trainer.run() if isinstance(r, StepRecord)]
 
 
 def test_one_process_has_the_losses_of_serial_bp(spec):
-    found = torch_engines.run_single(parse(spec), threads=1, warmup=2, deadline_seconds=SECONDS)
+    found = torch_engines.run_single(parse_spec(spec), threads=1, warmup=2, deadline_seconds=SECONDS)
     assert len(found.losses) == 7
     np.testing.assert_allclose(found.losses, serial_losses(spec), rtol=2e-6)  # a few float32 roundings of the loss
     assert found.steady.samples_per_second > 0
@@ -58,7 +58,7 @@ MODELS = {  # on data that are always there
 @pytest.mark.parametrize("name", MODELS)
 def test_any_model_trains_in_one_process_as_by_serial_bp(spec, name):
     raw = {**spec, **MODELS[name], "model": {"name": name}, "optimizer": {"name": "sgd", "lr": 0.01}}
-    found = torch_engines.run_single(parse(raw), threads=1, warmup=1, deadline_seconds=SECONDS)
+    found = torch_engines.run_single(parse_spec(raw), threads=1, warmup=1, deadline_seconds=SECONDS)
     np.testing.assert_allclose(found.losses, serial_losses(raw), rtol=2e-5)
 
 
@@ -66,9 +66,9 @@ def test_any_model_trains_in_one_process_as_by_serial_bp(spec, name):
 @pytest.mark.parametrize("name", MODELS)
 def test_any_model_trains_in_a_pipeline_as_by_serial_bp(spec, name):
     raw = {**spec, **MODELS[name], "model": {"name": name}, "optimizer": {"name": "sgd", "lr": 0.01}}
-    task = Task.of(parse(raw))
+    task = Task.of(parse_spec(raw))
     pipeline = Pipeline(layers=len(task.recipe.network), processes=2, schedule="gpipe", micro_batches=2)
-    found = torch_engines.run_pipeline(parse(raw), pipeline, deadline_seconds=SECONDS)
+    found = torch_engines.run_pipeline(parse_spec(raw), pipeline, deadline_seconds=SECONDS)
     np.testing.assert_allclose(found.losses, serial_losses(raw, micro_batches=2), rtol=2e-5)
     above = 1 + pipeline.layers // 2  # the first layer of the second process
     assert found.payload_bytes == len(found.losses) * raw["batch_size"] * 4 * 2 * task.recipe.network[above].inputs
@@ -78,10 +78,10 @@ def test_any_model_trains_in_a_pipeline_as_by_serial_bp(spec, name):
 def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedule):
     raw = {**spec, "dtype": "bfloat16", "max_steps": 6}
     if schedule is None:
-        losses = torch_engines.run_single(parse(raw), threads=1, warmup=2, deadline_seconds=SECONDS).losses
+        losses = torch_engines.run_single(parse_spec(raw), threads=1, warmup=2, deadline_seconds=SECONDS).losses
     else:
         pipeline = Pipeline(layers=4, processes=2, schedule=schedule, micro_batches=1)
-        found = torch_engines.run_pipeline(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
+        found = torch_engines.run_pipeline(parse_spec(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
         losses = found.losses
         assert found.payload_bytes == 6 * 32 * 2 * 2 * 9
     np.testing.assert_allclose(losses, serial_losses(raw), rtol=5e-4)  # torch rounds gradients of biases too
@@ -92,7 +92,7 @@ def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedu
 def test_pipelines_have_the_losses_of_serial_bp(spec, schedule, processes, micro_batches):
     raw = {**spec, "max_steps": 6}
     pipeline = Pipeline(layers=4, processes=processes, schedule=schedule, micro_batches=micro_batches)
-    found = torch_engines.run_pipeline(parse(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
+    found = torch_engines.run_pipeline(parse_spec(raw), pipeline, warmup=2, deadline_seconds=SECONDS)
     np.testing.assert_allclose(found.losses, serial_losses(raw), rtol=2e-6)
     columns = {2: 9, 3: 17 + 9}[processes]  # widths of the boundaries between processes
     assert found.payload_bytes == 6 * 32 * 4 * 2 * columns
@@ -101,7 +101,7 @@ def test_pipelines_have_the_losses_of_serial_bp(spec, schedule, processes, micro
 
 def test_a_peer_that_does_not_end_is_killed_and_named(spec):
     with pytest.raises(BenchError, match=r"torch gpipe, 2 processes, M=1 did not end within 1 s \(process 0, 1\)"):
-        torch_engines.run_pipeline(parse(spec), Pipeline(layers=4, processes=2), deadline_seconds=1)
+        torch_engines.run_pipeline(parse_spec(spec), Pipeline(layers=4, processes=2), deadline_seconds=1)
 
 
 def test_a_peer_that_fails_is_named_with_what_it_said():
@@ -126,4 +126,4 @@ def test_a_peer_that_fails_is_named_with_what_it_said():
 )
 def test_pipelines_that_cannot_be(spec, pipeline, message):
     with pytest.raises(BenchError, match=message):
-        torch_engines.run_pipeline(parse(spec), pipeline, deadline_seconds=SECONDS)
+        torch_engines.run_pipeline(parse_spec(spec), pipeline, deadline_seconds=SECONDS)

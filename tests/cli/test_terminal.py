@@ -22,7 +22,7 @@ from distfa.run.progress import Phases, ProgressBar, counting
 from distfa.run.result import Result
 from distfa.run.run import run
 from distfa.runtime.phases import LOG, awaited, begins, goes_on
-from distfa.settings import parse, parse_change
+from distfa.settings import parse_change, parse_spec
 from distfa.text.lines import folded
 
 
@@ -30,7 +30,7 @@ from distfa.text.lines import folded
 def test_the_bar_fits_its_line_and_shows_the_time_left(width, tmp_path):
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=True, force_jupyter=False)
-    spec = parse({"engine": "serial", "epochs": 12, "run_dir": str(tmp_path / "run"), "data": {"limit": 300}})
+    spec = parse_spec({"engine": "serial", "epochs": 12, "run_dir": str(tmp_path / "run"), "data": {"limit": 300}})
     dataset = data.load("digits", limit=300)
     with ProgressBar("starting", console=console) as bar:
         run(spec, subject_for(spec, dataset).network, dataset, observer=bar)
@@ -43,7 +43,7 @@ def test_the_bar_fits_its_line_and_shows_the_time_left(width, tmp_path):
 
 
 def test_an_evaluation_shows_its_samples_and_the_time_left_in_a_terminal_and_nothing_elsewhere(tmp_path):
-    spec = parse({"engine": "serial", "epochs": 1, "run_dir": str(tmp_path / "run"), "data": {"limit": 300}})
+    spec = parse_spec({"engine": "serial", "epochs": 1, "run_dir": str(tmp_path / "run"), "data": {"limit": 300}})
     dataset = data.load("digits", limit=300)
     run(spec, subject_for(spec, dataset).network, dataset)
     shown = {}
@@ -120,14 +120,14 @@ def test_bp_is_not_compared_with_itself(rule, compared):
 @pytest.mark.parametrize("typed", ["128x64", "128,64", "[128, 64]", "128 64"])
 def test_widths_are_read_as_people_type_them(typed):
     key, value = parse_change(f"model.hidden={typed}")
-    assert parse({"model": {"hidden": value}}).model.hidden == (128, 64)
+    assert parse_spec({"model": {"hidden": value}}).model.hidden == (128, 64)
     assert key == "model.hidden"
 
 
 @pytest.mark.parametrize("typed", ["3,x", "128x", "1,,2", "128xx64"])
 def test_widths_that_are_only_half_read_are_refused(typed):
     with pytest.raises(SpecError, match=r"model\.hidden"):
-        parse({"model": {"hidden": parse_change(f"model.hidden={typed}")[1]}})
+        parse_spec({"model": {"hidden": parse_change(f"model.hidden={typed}")[1]}})
 
 
 @pytest.mark.parametrize(

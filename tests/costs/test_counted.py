@@ -9,7 +9,7 @@ from distfa.costs import counted
 from distfa.costs.arithmetic import LayerWork
 from distfa.costs.counted import CountedWork
 from distfa.measuring.task import Task
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 N = 6
 SIZES = (12, 17, 9, 9, 23, 5)
@@ -43,7 +43,7 @@ def test_a_step_of_any_model_has_the_flops_that_torch_counts(model, data, rule):
         "epochs": 1,
         "init": "random",
     }
-    task = Task.of(parse({**raw, "ledger": {"every": 0}, "probe": {"every": 0}}))
+    task = Task.of(parse_spec({**raw, "ledger": {"every": 0}, "probe": {"every": 0}}))
     trainer = SerialTrainer(task.recipe, task.splits()[0], task.without_test().splits()[1], modules=task.modules)
     _, made, _ = counted._counting(lambda: list(trainer.run()))
     rule, total = build_rule(task.recipe), 0

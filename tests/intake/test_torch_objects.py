@@ -14,7 +14,7 @@ import distfa
 import distfa.data
 from distfa.errors import SpecError
 from distfa.intake.subject import subject_for
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 EPOCHS, ROWS = 12, 60
 
@@ -247,7 +247,7 @@ def test_what_a_run_cannot_honour_is_refused_by_name(made, says):
 def test_groups_in_a_spec_name_parameters_of_the_model(model_name, says):
     raw = {"model": model_name, "optimizer": {"groups": [{"parameters": ["no.weight"], "lr": 0.1}]}}
     with pytest.raises(SpecError, match=says):
-        subject_for(parse(raw), distfa.data.load("digits", limit=20))
+        subject_for(parse_spec(raw), distfa.data.load("digits", limit=20))
 
 
 @pytest.mark.parametrize(

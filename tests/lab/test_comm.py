@@ -16,7 +16,7 @@ from distfa.lab.links.link_runs import Passage
 from distfa.lab.links.tuned import Search
 from distfa.measuring.task import Task
 from distfa.runtime.coordinator import boundary_bytes
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 WIDTH, BATCH = 24, 32
 TINY = {
@@ -34,7 +34,7 @@ TINY = {
 
 def plan(**changes):
     settings = {"rules": ["dfa"], "codecs": [], "target": 0.8, "evaluate_every": 5, "warmup": 2, "link_steps": 6}
-    return Plan(**{"base": parse(TINY), "megabits_per_second": None, **settings, **changes})
+    return Plan(**{"base": parse_spec(TINY), "megabits_per_second": None, **settings, **changes})
 
 
 JUDGED = {"rule": "dfa", "feedback": {"renew": {"below": 0.999}}, "probe": {"every": 8}}
@@ -50,7 +50,7 @@ JUDGED = {"rule": "dfa", "feedback": {"renew": {"below": 0.999}}, "probe": {"eve
     ],
 )
 def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec, how):
-    spec = parse({**TINY, **how, "epochs": 3, "codec": {"activations": codec, "errors": codec}})
+    spec = parse_spec({**TINY, **how, "epochs": 3, "codec": {"activations": codec, "errors": codec}})
     found = MeteredRun(spec, every=10, target=1.1).train()  # an epoch has 10 steps
     task = Task.of(spec)
     with ThreadRun(task.recipe, (task.inputs, task.targets), activations=codec, errors=codec) as run:
@@ -67,7 +67,7 @@ def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec, how):
     [("lenet", "digits", "fa"), pytest.param("transformer", "stdlib", "dfa", marks=pytest.mark.slow)],
 )
 def test_any_models_curve_is_the_distributed_runs(name, data, rule):
-    spec = parse({**TINY, "data": {"name": data, "limit": 64}, "model": {"name": name}, "rule": rule, "epochs": 1})
+    spec = parse_spec({**TINY, "data": {"name": data, "limit": 64}, "model": {"name": name}, "rule": rule, "epochs": 1})
     found = MeteredRun(spec, every=2, target=1.1).train()
     task = Task.of(spec)
     with ThreadRun(task.recipe, (task.inputs, task.targets), modules=task.modules) as run:
@@ -79,7 +79,7 @@ def test_any_models_curve_is_the_distributed_runs(name, data, rule):
 
 
 def test_a_curve_ends_where_it_first_meets_the_target():
-    found = MeteredRun(parse(TINY), every=3, target=0.7).train()
+    found = MeteredRun(parse_spec(TINY), every=3, target=0.7).train()
     assert found.reached
     assert found.accuracy[-1] >= 0.7 > max(found.accuracy[:-1])
 
@@ -146,7 +146,7 @@ def test_a_short_batch_counts_as_the_part_of_a_step_that_it_is_for_torch_that_le
 @pytest.mark.slow
 @needs_rights
 def test_over_shaped_links_every_byte_is_counted_and_everything_is_timed():
-    outcome = measure(plan(base=parse({**TINY, "micro_batches": 1}), megabits_per_second=20.0))
+    outcome = measure(plan(base=parse_spec({**TINY, "micro_batches": 1}), megabits_per_second=20.0))
     gpipe, transport, bp, dfa = outcome.rows
     assert gpipe["name"] == "torch gpipe, 2 processes, M=1"
     assert [row["name"] for row in (transport, bp, dfa)] == ["weight transport, computed", "distfa bp", "distfa dfa"]
@@ -163,19 +163,19 @@ def test_over_shaped_links_every_byte_is_counted_and_everything_is_timed():
 
 
 def test_pipelines_are_those_the_micro_batches_allow():
-    assert link_runs.pipelines(parse({**TINY, "micro_batches": 4}), 3) == [("gpipe", 4), ("1f1b", 4)]
-    assert link_runs.pipelines(parse(TINY), 3) == [("gpipe", 2)]
-    assert link_runs.pipelines(parse({**TINY, "micro_batches": 3}), 3) == []
-    assert link_runs.pipelines(parse({**TINY, "wire": {"delay_ms": 5}}), 3) == []  # gloo cannot be delayed
+    assert link_runs.pipelines(parse_spec({**TINY, "micro_batches": 4}), 3) == [("gpipe", 4), ("1f1b", 4)]
+    assert link_runs.pipelines(parse_spec(TINY), 3) == [("gpipe", 2)]
+    assert link_runs.pipelines(parse_spec({**TINY, "micro_batches": 3}), 3) == []
+    assert link_runs.pipelines(parse_spec({**TINY, "wire": {"delay_ms": 5}}), 3) == []  # gloo cannot be delayed
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_runs():
     with pytest.raises(BenchError, match="nothing to send or nothing to test: 1 layers"):
-        measure(plan(base=parse({**TINY, "model": {"hidden": []}})))
+        measure(plan(base=parse_spec({**TINY, "model": {"hidden": []}})))
     with pytest.raises(BenchError, match="the link's rate is -1.0 Mbit/s; it must be above 0"):
         measure(plan(megabits_per_second=-1.0))
     with pytest.raises(BenchError, match="messages are to be 5 ms late, and there are no links"):
-        measure(plan(base=parse({**TINY, "wire": {"delay_ms": 5}}), megabits_per_second=None))
+        measure(plan(base=parse_spec({**TINY, "wire": {"delay_ms": 5}}), megabits_per_second=None))
     with pytest.raises(BenchError, match="an evaluation every 121 steps is more than the run has"):
         measure(plan(evaluate_every=121))
 
@@ -226,13 +226,13 @@ def test_every_rule_gets_with_every_codec_its_own_best_settings_by_the_median_se
     ],
 )
 def test_the_baseline_too_leaves_out_what_the_receivers_relu_stops(rule, errors, model, spared):
-    spec = parse({**TINY, "rule": rule, "model": model, "codec": {"activations": "int8", "errors": errors}})
+    spec = parse_spec({**TINY, "rule": rule, "model": model, "codec": {"activations": "int8", "errors": errors}})
     assert variants.sparing(spec, Task.of(spec).recipe.network).feedback.active_only is spared
 
 
 def test_without_links_bytes_are_counted_without_a_cluster(monkeypatch):
     monkeypatch.setattr("distfa.lab.links.link_runs.train", None)  # what a run on Ray would call
-    outcome = measure(plan(base=parse({**TINY, "micro_batches": 3})))
+    outcome = measure(plan(base=parse_spec({**TINY, "micro_batches": 3})))
     bp, dfa = outcome.rows[1:]
     step = BATCH * 4 / 1000
     assert bp["payload_kb"] == pytest.approx(2 * WIDTH * step)
@@ -273,7 +273,7 @@ def test_several_seeds_make_one_row_with_its_settings_and_a_conclusion(monkeypat
             yield Passage(name=f"distfa {variants.name(spec)}", steps=8, payload_bytes=8_000)
 
     monkeypatch.setattr("distfa.lab.links.link_runs.passages", passages)
-    base = parse({**TINY, "micro_batches": 3})  # no pipeline of torch's can run these
+    base = parse_spec({**TINY, "micro_batches": 3})  # no pipeline of torch's can run these
     search = Search(rates=(1e-2,), decays=(60,), seeds=2)
     outcome = measure(plan(base=base, search=search, rules=["dkp@9"], target=0.6))
     bp, dkp = outcome.rows[1:]

@@ -34,7 +34,7 @@ SHAPES = {
 
 
 def spec(shape="committed"):
-    return specs.load(DEPLOY / "spec.yaml", [specs.parse_change(change) for change in SHAPES[shape]])
+    return specs.load_spec(DEPLOY / "spec.yaml", [specs.parse_change(change) for change in SHAPES[shape]])
 
 
 def manifests(shape):
@@ -93,7 +93,7 @@ def test_workers_come_all_or_none_and_a_retry_finds_the_run(shape):
     cluster = spec(shape).launch
     for name, document in manifests(shape):
         if document["kind"] == "ConfigMap":
-            assert specs.parse(yaml.safe_load(document["data"]["spec.yaml"])).run_dir
+            assert specs.parse_spec(yaml.safe_load(document["data"]["spec.yaml"])).run_dir
         if document["apiVersion"] != "ray.io/v1":
             continue
         if document["kind"] == "RayJob":

@@ -39,7 +39,7 @@ def slurm(cluster):
 def submitted(slurm, file, **changes):
     """(job, run directory) of a spec sent by one of the files."""
     usual = {"run_dir": f"runs/{file}", "launch.cpus": 1, "ray.placement": "spread", "launch.memory_gib": 3}
-    spec = specs.load(None, list({**usual, **changes}.items()))
+    spec = specs.load_spec(None, list({**usual, **changes}.items()))
     render.write(render.rendered(spec, "slurm"), slurm.folder / file)
     job = slurm.run("sbatch", "--parsable", f"{file}/slurm/{file}.sbatch", f"{file}/spec.yaml").stdout.strip()
     return job, slurm.folder / spec.run_dir
@@ -99,7 +99,7 @@ def test_after_scancel_the_same_job_goes_on_from_its_checkpoint(slurm):
 
 def test_ctrl_c_cancels_the_job_and_the_same_command_goes_on(slurm):
     """While it holds both nodes, another job is not started in time, and is cancelled."""
-    spec = specs.load(None, [*LONG, ("run_dir", "runs/stopped"), ("launch.cpus", 2)])
+    spec = specs.load_spec(None, [*LONG, ("run_dir", "runs/stopped"), ("launch.cpus", 2)])
     (slurm.folder / "long.yaml").write_text(render.as_yaml(spec))
     launch = [sys.executable, "-m", "distfa", "launch", "long.yaml", "--on", "slurm"]
     first = slurm.started(*launch)
@@ -127,7 +127,7 @@ def test_ctrl_c_cancels_the_job_and_the_same_command_goes_on(slurm):
 
 
 def test_launch_follows_a_job_and_says_what_slurm_refuses(slurm):
-    spec = specs.load(None, [("run_dir", "runs/followed"), ("launch.cpus", 1), ("epochs", 2)])
+    spec = specs.load_spec(None, [("run_dir", "runs/followed"), ("launch.cpus", 1), ("epochs", 2)])
     (slurm.folder / "spec.yaml").write_text(render.as_yaml(spec))
     launch = [sys.executable, "-m", "distfa", "launch", "spec.yaml", "--on", "slurm"]
     for asked in ("launch.cpus=64", "launch.nodes=3"):

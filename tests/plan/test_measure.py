@@ -38,7 +38,7 @@ def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
     ],
 )
 def test_a_short_run_makes_the_run_and_times_it(changes):
-    spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [16]}} | changes)
+    spec = specs.parse_spec({"data": {"name": "digits"}, "model": {"hidden": [16]}} | changes)
     planned = Planned(spec, (64, 10))
     found = short_run.run(spec, planned, planned.job().recipe.network, steps=500, expected_seconds=0.004)
     assert found.step_seconds > 0
@@ -59,7 +59,7 @@ def test_a_calibration_is_fitted_to_a_run_of_as_many_layers_as_the_machine_takes
 
     monkeypatch.setattr(short_run, "run", run)
     elsewhere = {"ray": {"address": "head:6379"}, "device": "cuda"}
-    spec = specs.parse({"data": {"name": "digits"}, "model": {"hidden": [24, 16]}, **elsewhere})
+    spec = specs.parse_spec({"data": {"name": "digits"}, "model": {"hidden": [24, 16]}, **elsewhere})
     found = calibrate.calibrate(Planned(spec, (64, 10)), 500, {"cores": 1})
     layers = 2 * psutil.cpu_count()
     assert made == [(64, 24, *[16] * (layers - 2), 10)]

@@ -20,7 +20,7 @@ from distfa.run.disk.run_dir import read_about
 from distfa.run.disk.shelf import Shelf
 from distfa.run.run import run
 from distfa.runtime.worker import Snapshot
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 TIMES = ("seconds", "samples_per_second", "wall_seconds", "startup_seconds")
 
@@ -31,7 +31,7 @@ def digits():
 
 
 def spec(where, **changes):
-    return parse(
+    return parse_spec(
         {
             "model": {"hidden": [24, 16]},
             "epochs": 4,

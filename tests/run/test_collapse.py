@@ -22,7 +22,7 @@ from distfa.report import write_report
 from distfa.run.collapse import Watcher, lower_rate, watch
 from distfa.run.constant_answer import constant_loss
 from distfa.run.run import run
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 LN10 = math.log(10)
 
@@ -136,7 +136,7 @@ def trained(tmp_path, **settings):
     """The result of a run on digits."""
     dataset = data.load("digits")
     whole = {"engine": "serial", "ledger": {"every": 0}, "probe": {"every": 50}, "epochs": 8, **settings}
-    spec = parse({**whole, "run_dir": str(tmp_path / "run")})
+    spec = parse_spec({**whole, "run_dir": str(tmp_path / "run")})
     return run(spec, network_for(spec, dataset), dataset)[0]
 
 
@@ -286,7 +286,7 @@ def test_data_of_one_answer_are_found_in_the_terminal_and_the_report(tmp_path, c
     one = data.from_arrays((np.random.default_rng(0).normal(size=(40, 6)), targets))
     settings = {"model": {"hidden": (5,)}, "epochs": 60, "run_dir": str(tmp_path / "run")}
     settings["loss"] = "cross_entropy" if one.classification else "mse"
-    spec = parse({"engine": "serial", "probe": {"every": 5}, **settings})
+    spec = parse_spec({"engine": "serial", "probe": {"every": 5}, **settings})
     result = run(spec, network_for(spec, one), one)[0]
     (finding,) = result.findings  # and none that its loss is no better than that of a constant answer
     assert (finding["finding"], finding["step"]) == ("nothing to learn", 0)

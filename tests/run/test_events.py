@@ -14,7 +14,7 @@ from distfa.core.books.probe import BINS
 from distfa.intake.subject import subject_for
 from distfa.run.disk.events import layer_graph
 from distfa.run.run import run
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def found(tmp_path_factory):
     """(what TensorBoard reads, the records of the run)."""
     where = tmp_path_factory.mktemp("runs") / "run"
     wanted = {"engine": "serial", "rule": "fa", "epochs": 2, "batch_size": 50, "run_dir": str(where), "init": "random"}
-    spec = parse(wanted | {"data": {"limit": 200}, "model": {"hidden": [24, 16]}, "probe": {"every": 3}})
+    spec = parse_spec(wanted | {"data": {"limit": 200}, "model": {"hidden": [24, 16]}, "probe": {"every": 3}})
     dataset = data.load("digits", limit=200)
     run(spec, subject_for(spec, dataset).network, dataset)
     events = EventAccumulator(str(where), size_guidance={"histograms": 0, "scalars": 0}).Reload()

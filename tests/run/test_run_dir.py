@@ -128,7 +128,7 @@ def test_figures_that_are_not_finite_are_valid_json_and_come_back_as_they_were(t
     text = strict_json.dumps(figures)
     parsed = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert parsed["b"] == "Infinity"
-    back = strict_json.numbers(parsed)
+    back = strict_json.restore_numbers(parsed)
     assert math.isnan(back["a"])
     assert (back["b"], back["c"], back["d"]) == (math.inf, [-math.inf, 1.5], {"e": None, "f": "text"})
     run = create(tmp_path / "run")

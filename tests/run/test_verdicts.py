@@ -9,7 +9,7 @@ from distfa.core.layer import Layer
 from distfa.data import from_arrays
 from distfa.errors import LedgerViolation
 from distfa.run.run import run
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def broken(tmp_path, monkeypatch):
 
     def go(policy):
         x, y = blobs(12, 5, 75)
-        spec = parse(
+        spec = parse_spec(
             {
                 "engine": "serial",
                 "rule": "fa",

@@ -8,7 +8,7 @@ from zoo import made
 from distfa.core.books.ledger import LedgerRecord, verdict
 from distfa.errors import SpecError
 from distfa.runtime.coordinator import boundary_bytes
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 F64 = torch.float64
 
@@ -54,4 +54,4 @@ def test_lossy_activations_are_the_same_in_every_engine():
 
 def test_a_codec_that_sends_zeros_at_full_length_is_refused():
     with pytest.raises(SpecError, match="feedback.active_only replaces errors with zeros, but codec.errors is 'int8'"):
-        parse({"rule": "bp", "feedback": {"active_only": True}, "codec": {"errors": "int8"}})
+        parse_spec({"rule": "bp", "feedback": {"active_only": True}, "codec": {"errors": "int8"}})

@@ -12,7 +12,7 @@ from distfa.intake.subject import subject_for
 from distfa.run.run import run
 from distfa.runtime.auto_codec import settle
 from distfa.runtime.job import Job
-from distfa.settings import load, parse, parse_change
+from distfa.settings import load_spec, parse_change, parse_spec
 
 SECONDS = dict(zip(CANDIDATES, (0, 2e-4, 6e-4, 5e-5, 2e-4, 5e-4, 2e-4, 5e-4), strict=True))
 
@@ -75,18 +75,18 @@ def test_a_loss_must_save_a_tenth(saving, chosen):
 
 
 def test_one_word_names_the_codec_of_both_ways():
-    spec = load(None, [parse_change("codec=auto"), parse_change("codec.errors=int8")])
+    spec = load_spec(None, [parse_change("codec=auto"), parse_change("codec.errors=int8")])
     assert (spec.codec.activations, spec.codec.errors) == ("auto", "int8")
-    assert parse({"codec": "int4"}).codec.errors == "int4"
+    assert parse_spec({"codec": "int4"}).codec.errors == "int4"
 
 
 def test_a_run_on_ray_settles_it_once_and_says_so(tmp_path):
     digits = data.load("digits", limit=100)
-    spec = parse({"model": {"hidden": [24]}, "epochs": 2, "codec": "auto", "run_dir": str(tmp_path / "ray")})
+    spec = parse_spec({"model": {"hidden": [24]}, "epochs": 2, "codec": "auto", "run_dir": str(tmp_path / "ray")})
     subject = subject_for(spec, digits)
     result, weights = run(spec, subject.network, digits)
     found = result.facts["codec"]
     assert {found[way]["codec"] for way in ("activations", "errors")} <= set(CANDIDATES)
     named = {way: found[way]["codec"] for way in ("activations", "errors")}
-    again = parse({**spec.model_dump(), "codec": named, "engine": "serial", "run_dir": str(tmp_path / "serial")})
+    again = parse_spec({**spec.model_dump(), "codec": named, "engine": "serial", "run_dir": str(tmp_path / "serial")})
     assert_same_bits(run(again, subject.network, digits)[1], weights)

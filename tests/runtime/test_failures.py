@@ -34,8 +34,8 @@ class Meddler:
         plain_send = sender.send
 
         def send(data, deadline_seconds):
-            for message in self._meddle(serde.load(data)):
-                plain_send(serde.dump(message), deadline_seconds)
+            for message in self._meddle(serde.message_from_bytes(data)):
+                plain_send(serde.message_to_bytes(message), deadline_seconds)
 
         sender.send = send
         return sender

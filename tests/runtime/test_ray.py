@@ -20,7 +20,7 @@ from distfa.data import from_arrays
 from distfa.errors import ClusterError, LayerLost, TransportError
 from distfa.run.run import run
 from distfa.runtime.ray.cluster import start_ray, stop_ray
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 ROWS = 75
 
@@ -40,7 +40,7 @@ def train(tmp_path):
 
     def train(engine, sizes=(12, 17, 9, 5), observer=lambda progress: None, **settings):
         x, y = blobs(sizes[0], sizes[-1], ROWS + 20)
-        spec = parse(
+        spec = parse_spec(
             {
                 "engine": engine,
                 "batch_size": 16,

@@ -16,7 +16,7 @@ from distfa.core.rules import RULES
 from distfa.data import from_arrays
 from distfa.run.run import run
 from distfa.runtime.ray.cluster import start_ray, stop_ray
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 ROWS, TEST = 22, 6
 HOW = {"sync": ("sync", 1), "parts": ("sync", 4), "async": ("async", 8)}
@@ -41,7 +41,7 @@ def trained(name, engine, rule, how, folder):
     y = rng.integers(0, outputs, (rows, *network.positions))
     dataset = from_arrays((x[:ROWS], y[:ROWS]), (x[ROWS:], y[ROWS:]), tokens=outputs if embeds else None)
     schedule, micro_batches = HOW[how]
-    spec = parse(
+    spec = parse_spec(
         {
             "engine": engine,
             "rule": rule,

@@ -18,7 +18,7 @@ from distfa.run.disk.run_dir import read_about
 from distfa.run.run import run
 from distfa.runtime.faults import Fault, Planned
 from distfa.runtime.ray.actors import RayRun
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def digits():
 
 
 def spec(where, **changes):
-    return parse(
+    return parse_spec(
         {
             "model": {"hidden": [512, 384]},
             "epochs": 40,

@@ -25,7 +25,7 @@ from distfa.core.rules import RULES
 from distfa.errors import SpecError
 from distfa.intake.checks import check_rule
 from distfa.runtime.coordinator import boundary_bytes
-from distfa.settings import parse
+from distfa.settings import parse_spec
 from distfa.transport.base import WireConfig
 from distfa.transport.message import Kind
 
@@ -234,9 +234,9 @@ def test_a_tally_is_whole_in_every_dtype_of_signals():
 
 def test_a_wide_output_is_refused_with_its_size():
     r = recipe((12, 2048, 5000), rule="dfa")
-    spec = parse({"feedback": {"renew": {"every": 50}}})
+    spec = parse_spec({"feedback": {"renew": {"every": 50}}})
     with pytest.raises(
         SpecError, match=r"each of the 5,000 outputs down the layers, up to 41.0 MB .* at most 4,096 outp"
     ):
         check_rule(spec, r.network)
-    check_rule(parse({}), r.network)
+    check_rule(parse_spec({}), r.network)

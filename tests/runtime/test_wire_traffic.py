@@ -48,7 +48,7 @@ def test_no_weight_and_no_feedback_matrix_crosses_the_wire(rule, init):
     seen = []
     with ThreadRun(r, transport="loopback") as fresh:
         initial = [row for handle in fresh.handles for row in secrets(handle.worker._layer)]
-    with ThreadRun(r, tap=lambda link, data: seen.append(serde.load(data))) as run:
+    with ThreadRun(r, tap=lambda link, data: seen.append(serde.message_from_bytes(data))) as run:
         weights, _ = run.train()
     assert len({message.identity for message in seen}) == len(seen)  # no message was seen twice
     parts = STEPS * 2 * 3  # two halves of every batch, three boundaries

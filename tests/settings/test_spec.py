@@ -8,26 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distfa.errors import SpecError
-from distfa.settings import RunSpec, dump, flat, load, parse, parse_change
+from distfa.settings import RunSpec, dump_spec, flat, load_spec, parse_change, parse_spec
 
 
 def test_a_dumped_spec_loads_as_itself(tmp_path):
-    spec = parse({"rule": "fa", "optimizer": {"name": "sgd", "lr": 0.5}, "ray": {"layers": {2: {"cpus": 0.5}}}})
+    spec = parse_spec({"rule": "fa", "optimizer": {"name": "sgd", "lr": 0.5}, "ray": {"layers": {2: {"cpus": 0.5}}}})
     for explain in (False, True):
         path = tmp_path / f"{explain}.yaml"
-        path.write_text(dump(spec, explain=explain))
-        assert load(path) == spec
+        path.write_text(dump_spec(spec, explain=explain))
+        assert load_spec(path) == spec
 
 
 def test_every_explained_key_is_there():
-    text = dump(RunSpec(), explain=True)
+    text = dump_spec(RunSpec(), explain=True)
     assert yaml.safe_load(text) == RunSpec().model_dump(mode="json")
     assert "  # signals that may wait at each end of a" in text  # and the rest of the sentence below it
 
 
 def test_numbers_yaml_takes_for_text_are_numbers():
     assert parse_change("optimizer.lr=3e-4") == ("optimizer.lr", 3e-4)
-    assert load(None, [parse_change("optimizer.betas=[9e-1, 0.99]")]).optimizer.betas == (0.9, 0.99)
+    assert load_spec(None, [parse_change("optimizer.betas=[9e-1, 0.99]")]).optimizer.betas == (0.9, 0.99)
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ def test_text_stays_as_it_was_written_in_a_file_in_a_change_and_in_the_runs_own_
     part, _, name = key.rpartition(".")
     file, again = tmp_path / "spec.yaml", tmp_path / "again.yaml"
     file.write_text(f"{part}:\n  {name}: {written}\n" if part else f"{name}: {written}\n")
-    for spec in (load(file), load(None, [parse_change(f"{key}={written}")])):
-        again.write_text(dump(spec))
-        for found in (spec, load(again)):
+    for spec in (load_spec(file), load_spec(None, [parse_change(f"{key}={written}")])):
+        again.write_text(dump_spec(spec))
+        for found in (spec, load_spec(again)):
             assert flat(found.model_dump())[key] == written.strip("'")
 
 
 def test_numbers_are_numbers_however_they_are_written():
     changes = ["epochs=1e3", "batch_size='32'", "seed=007", "optimizer.lr='3e-4'", "optimizer.weight_decay=.5"]
-    spec = load(None, [parse_change(change) for change in [*changes, "check_finite=no", "model.hidden=[1e2]"]])
+    spec = load_spec(None, [parse_change(change) for change in [*changes, "check_finite=no", "model.hidden=[1e2]"]])
     assert (spec.epochs, spec.batch_size, spec.seed, spec.optimizer.lr) == (1000, 32, 7, 3e-4)
     assert (spec.optimizer.weight_decay, spec.check_finite, spec.model.hidden) == (0.5, False, (100,))
     assert type(spec.epochs) is int
@@ -63,21 +63,21 @@ def test_a_value_in_capitals_or_misspelt_gets_the_one_that_was_meant(key):
     value = ENUMERATED[key]
     for wrong in (value.upper(), value.title(), value + value[-1], value.replace("_", "-") + "s"):
         with pytest.raises(SpecError, match=f"'{wrong}' is not one of .*did you mean '{value}'"):
-            load(None, [(key, wrong)])
+            load_spec(None, [(key, wrong)])
 
 
 @pytest.mark.parametrize(("wrong", "key"), [("Rule", "rule"), ("EPOCHS", "epochs"), ("Batch-Size", "batch_size")])
 def test_a_key_in_capitals_gets_the_one_that_was_meant(wrong, key):
     with pytest.raises(SpecError, match=f"unknown key '{wrong}' in the spec; did you mean '{key}'"):
-        load(None, [(wrong, 1)])
+        load_spec(None, [(wrong, 1)])
 
 
 def test_a_path_is_text(tmp_path):
-    assert parse({"run_dir": tmp_path, "data": {"dir": tmp_path}}).data.dir == str(tmp_path)
+    assert parse_spec({"run_dir": tmp_path, "data": {"dir": tmp_path}}).data.dir == str(tmp_path)
 
 
 def test_a_short_form_keeps_what_was_said_before():
-    spec = load(None, [("optimizer.lr", 0.5), ("optimizer", "sgd"), ("data", "mnist"), ("data.dir", "here")])
+    spec = load_spec(None, [("optimizer.lr", 0.5), ("optimizer", "sgd"), ("data", "mnist"), ("data.dir", "here")])
     assert (spec.optimizer.name, spec.optimizer.lr, spec.data.name, spec.data.dir) == ("sgd", 0.5, "mnist", "here")
 
 
@@ -117,7 +117,7 @@ def test_a_short_form_keeps_what_was_said_before():
 )
 def test_a_broken_rule_is_one_line_that_names_the_key(raw, message):
     with pytest.raises(SpecError, match=message) as caught:
-        parse(raw)
+        parse_spec(raw)
     assert "\n" not in str(caught.value)
 
 
@@ -126,4 +126,4 @@ def test_a_broken_rule_is_one_line_that_names_the_key(raw, message):
 def test_any_value_anywhere_is_a_spec_or_a_spec_error(value):
     for key in ("rule", "optimizer", "model.hidden", "ray.layers", "epochs"):
         with contextlib.suppress(SpecError):
-            load(None, [(key, value)])
+            load_spec(None, [(key, value)])

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from distfa.transport.address import holders, is_here, is_loopback, is_wildcard, joined, port_range, split
+from distfa.transport.address import holders, is_here, is_loopback, is_wildcard, join_address, port_range, split_address
 
 
 @pytest.mark.parametrize(
@@ -13,19 +13,19 @@ from distfa.transport.address import holders, is_here, is_loopback, is_wildcard,
     [("127.0.0.1", "127.0.0.1:7"), ("::1", "[::1]:7"), ("[fe80::1]", "[fe80::1]:7"), ("node-a", "node-a:7")],
 )
 def test_host_and_port_are_joined_and_split_again(host, address):
-    assert joined(host, 7) == address
-    assert split(address) == (host.strip("[]"), 7)
+    assert join_address(host, 7) == address
+    assert split_address(address) == (host.strip("[]"), 7)
 
 
 @pytest.mark.parametrize("address", ["", "node", "node:", ":7", "[]:7", "node:x", "node:70000"])
 def test_what_is_no_host_and_port_is_refused(address):
     with pytest.raises(ValueError, match="is not host:port"):
-        split(address)
+        split_address(address)
 
 
 def test_a_bare_ipv6_address_is_told_from_host_and_port():
     with pytest.raises(ValueError, match=r"write it in brackets, as \[fe80::1\]:7"):
-        split("fe80::1:7")
+        split_address("fe80::1:7")
 
 
 def test_hosts_are_told_apart():

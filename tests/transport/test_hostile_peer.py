@@ -23,7 +23,7 @@ from runs import ThreadRun, assert_same_bits, recipe, run_serial
 
 from distfa.errors import MessageRefused, TransportError
 from distfa.transport import serde
-from distfa.transport.address import split
+from distfa.transport.address import split_address
 from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import SERVICE, GrpcTransport
 from distfa.transport.tls import Authority
@@ -35,7 +35,7 @@ MOST_BYTES = 256 * 2**20
 def garbage(address):
     """Bytes that are not HTTP/2, and bytes that begin as it and go on otherwise."""
     for content in (os.urandom(4096), b"GET / HTTP/1.1\r\n\r\n", PREFACE + os.urandom(65536), PREFACE + b"\xff" * 9):
-        with contextlib.suppress(OSError), socket.create_connection(split(address), timeout=2) as stranger:
+        with contextlib.suppress(OSError), socket.create_connection(split_address(address), timeout=2) as stranger:
             stranger.sendall(content)
 
 
@@ -52,7 +52,7 @@ def huge_frame(address):
         b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
         for name, value in headers.items()
     )
-    with contextlib.suppress(OSError), socket.create_connection(split(address), timeout=2) as stranger:
+    with contextlib.suppress(OSError), socket.create_connection(split_address(address), timeout=2) as stranger:
         stranger.sendall(PREFACE + http2(1, 4, literal) + http2(0, 0, b"\x00\xff\xff\xff\xff"))
         for _ in range(20):
             stranger.sendall(http2(0, 0, b"x"))
@@ -66,7 +66,7 @@ def wrong_run(address):
             push = channel.stream_unary(f"/{SERVICE}/Push")
             told = (("distfa-link", link), ("distfa-run-id", "guessed"))
             with contextlib.suppress(grpc.RpcError):
-                push(iter([serde.dump(wires.message())] * 3), timeout=2, metadata=told)
+                push(iter([serde.message_to_bytes(wires.message())] * 3), timeout=2, metadata=told)
 
 
 def unknown_methods(address):
@@ -130,11 +130,11 @@ def test_a_thousand_idle_connections_cost_little_and_stop_nobody(secure):
         stack.callback(receiver.close)
         address = receiver.listen([box])
         for number in range(1000):
-            idle = stack.enter_context(socket.create_connection(split(address), timeout=10))
+            idle = stack.enter_context(socket.create_connection(split_address(address), timeout=10))
             if number % 2:
                 idle.sendall(b"\x16\x03\x01" if secure else PREFACE)  # half of them have begun to speak
         out = sender.connect(wires.UP, address, 20)
-        out.send(serde.dump(wires.message()), 20)
+        out.send(serde.message_to_bytes(wires.message()), 20)
         assert box.take(20, "the signal").identity == wires.identity()
         assert psutil.Process().memory_info().rss - before < MOST_BYTES
 
@@ -147,14 +147,14 @@ def test_a_link_has_one_stream_and_a_second_one_of_the_same_layer_is_refused():
     try:
         address = receiver.listen([box])
         mine = first.connect(wires.UP, address, 5)
-        mine.send(serde.dump(wires.message(step=0)), 5)
+        mine.send(serde.message_to_bytes(wires.message(step=0)), 5)
         assert box.take(5, "the first").identity.step == 0
         other = second.connect(wires.UP, address, 5)
         with pytest.raises(MessageRefused, match="already has its stream up-2 from layer 2"):
             for _ in range(50):
-                other.send(serde.dump(wires.message(step=1)), 5)
+                other.send(serde.message_to_bytes(wires.message(step=1)), 5)
                 time.sleep(0.05)
-        mine.send(serde.dump(wires.message(step=1)), 5)
+        mine.send(serde.message_to_bytes(wires.message(step=1)), 5)
         assert box.take(5, "the second").identity.step == 1
     finally:
         for transport in (first, second, receiver):
@@ -165,7 +165,7 @@ def test_a_link_has_one_stream_and_a_second_one_of_the_same_layer_is_refused():
 def mangled(draw):
     """A message with bytes changed, cut out, doubled or put in."""
     codec = draw(st.sampled_from(["fp32", "int4", "packed", "uint2", "int8+zstd"]))
-    data = bytearray(serde.dump(wires.message(codec=codec)))
+    data = bytearray(serde.message_to_bytes(wires.message(codec=codec)))
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, len(data)))
         piece = draw(st.binary(max_size=12))

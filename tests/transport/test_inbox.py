@@ -11,7 +11,7 @@ from distfa.transport import serde
 
 
 def data(step=0, **options):
-    return serde.dump(wires.message(step=step, **options))
+    return serde.message_to_bytes(wires.message(step=step, **options))
 
 
 def steps(box, count):

@@ -109,7 +109,7 @@ def test_a_payload_that_does_not_fit_its_shape_is_refused(length):
     _, into = connected()
     whole = wires.message(X, step=4)
     payload = torch.zeros(length, dtype=torch.uint8).numpy()
-    into.inbox.deliver(serde.dump(replace(whole, payload=payload, checksum=serde.checksum(payload))))
+    into.inbox.deliver(serde.message_to_bytes(replace(whole, payload=payload, checksum=serde.checksum(payload))))
     with pytest.raises(MessageRefused, match=REFUSED + f"got {length} bytes, expected 60; the payload does not fit"):
         receive(into)
 
@@ -135,7 +135,7 @@ def test_a_packed_payload_at_odds_with_itself_is_refused(alter, told):
     _, into = connected(into={"codec": "packed"})
     whole = wires.message(X.clamp(min=0), codec="packed", step=4)  # keeps 6 numbers of 15
     payload = alter(whole.payload)
-    into.inbox.deliver(serde.dump(replace(whole, payload=payload, checksum=serde.checksum(payload))))
+    into.inbox.deliver(serde.message_to_bytes(replace(whole, payload=payload, checksum=serde.checksum(payload))))
     with pytest.raises(MessageRefused, match=REFUSED + told):
         receive(into)
 

@@ -75,13 +75,13 @@ def field(number, content):
 @quickly
 @given(messages())
 def test_load_gives_back_what_was_dumped(message):
-    assert_same(serde.load(serde.dump(message)), message)
+    assert_same(serde.message_from_bytes(serde.message_to_bytes(message)), message)
 
 
 @quickly
 @given(messages())
 def test_the_bytes_are_those_of_the_generated_classes(message):
-    data = serde.dump(message)
+    data = serde.message_to_bytes(message)
     assert layer_pb2.PushRequest.FromString(data) == generated(message)
     assert data == generated(message).SerializeToString()
 
@@ -89,7 +89,7 @@ def test_the_bytes_are_those_of_the_generated_classes(message):
 @quickly
 @given(messages())
 def test_load_reads_what_the_generated_classes_write(message):
-    assert_same(serde.load(generated(message).SerializeToString()), message)
+    assert_same(serde.message_from_bytes(generated(message).SerializeToString()), message)
 
 
 @quickly
@@ -105,13 +105,13 @@ def test_fields_may_come_in_any_order_and_with_fields_of_a_later_version(message
     tensor = unknown + payload.SerializeToString() + unknown + small.SerializeToString()
     data = unknown + field(2, tensor) + unknown + field(1, whole.identity.SerializeToString()) + unknown
     assert layer_pb2.PushRequest.FromString(data).tensor.payload == whole.tensor.payload
-    assert_same(serde.load(data), message)
+    assert_same(serde.message_from_bytes(data), message)
 
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_loaded_payload_is_a_view_of_the_bytes(codec):
-    data = serde.dump(wires.message(codec=codec))
-    payload = serde.load(data).payload
+    data = serde.message_to_bytes(wires.message(codec=codec))
+    payload = serde.message_from_bytes(data).payload
     assert np.shares_memory(payload, np.frombuffer(data, np.uint8))
     assert not payload.flags.writeable
 
@@ -121,7 +121,7 @@ def test_a_loaded_payload_is_a_view_of_the_bytes(codec):
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_kind_dtype_and_codec_has_a_wire_number_of_its_name(codec, dtype, kind):
     message = wires.message(torch.ones(2, 3, dtype=dtype), codec=codec, kind=kind)
-    parsed = layer_pb2.PushRequest.FromString(serde.dump(message))
+    parsed = layer_pb2.PushRequest.FromString(serde.message_to_bytes(message))
     assert layer_pb2.Kind.Name(parsed.identity.kind) == f"KIND_{kind.name}"
     assert tensor_pb2.Codec.Name(parsed.tensor.codec) == f"CODEC_{codec.removesuffix('+zstd').upper()}"
     assert parsed.tensor.HasField("compression") == codec.endswith("+zstd")
@@ -145,9 +145,9 @@ def test_every_wire_number_of_the_protos_is_known_but_unspecified(part, name, va
     setattr(getattr(request, part), name, number)
     if value.endswith("_UNSPECIFIED"):
         with pytest.raises(MessageRefused, match=f"layer 2 across boundary 2, step 0, has .*{name} 0"):
-            serde.load(request.SerializeToString())
+            serde.message_from_bytes(request.SerializeToString())
     else:
-        loaded = serde.load(request.SerializeToString())
+        loaded = serde.message_from_bytes(request.SerializeToString())
         found = {"kind": loaded.identity.kind.name, "dtype": str(loaded.dtype), "codec": loaded.codec}[name]
         assert found.removeprefix("torch.").upper() == value.removeprefix(f"{name.upper()}_")
 
@@ -164,7 +164,7 @@ def test_every_wire_number_of_the_protos_is_known_but_unspecified(part, name, va
 @example(b"\x0a\x03\x0a\x01\xff\x12\x02\x7a\x00")  # a run id that is not UTF-8
 def test_arbitrary_bytes_are_refused_and_nothing_else(data):
     try:
-        serde.load(data)
+        serde.message_from_bytes(data)
     except MessageRefused as exc:
         assert str(exc)
 
@@ -172,13 +172,13 @@ def test_arbitrary_bytes_are_refused_and_nothing_else(data):
 @settings(max_examples=200, deadline=None)
 @given(messages(), st.data())
 def test_a_message_with_one_byte_changed_loads_or_is_refused_and_nothing_else(message, data):
-    altered = bytearray(serde.dump(message))
+    altered = bytearray(serde.message_to_bytes(message))
     # Most bytes are payload; the fields before it are the ones with rules to break.
     head = len(altered) - message.payload.nbytes
     position = data.draw(st.integers(0, head - 1) | st.integers(0, len(altered) - 1))
     altered[position] ^= data.draw(st.integers(1, 255))
     try:
-        serde.load(bytes(altered))
+        serde.message_from_bytes(bytes(altered))
     except MessageRefused as exc:
         assert str(exc)
 
@@ -187,19 +187,19 @@ def test_a_message_with_one_byte_changed_loads_or_is_refused_and_nothing_else(me
 @given(messages(checksum=True), st.data())
 def test_a_flipped_bit_in_the_payload_is_refused_by_sender_boundary_and_step(message, data):
     assume(message.payload.nbytes)
-    altered = bytearray(serde.dump(message))
+    altered = bytearray(serde.message_to_bytes(message))
     altered[-data.draw(st.integers(1, message.payload.nbytes))] ^= 1 << data.draw(st.integers(0, 7))
     who = message.identity
     named = f"from layer {who.sender} across boundary {who.boundary}, step {who.step}, micro-batch {who.micro_batch}"
     with pytest.raises(MessageRefused, match=re.escape(named) + ".*CRC-32C"):
-        serde.load(bytes(altered))
+        serde.message_from_bytes(bytes(altered))
 
 
 def test_without_a_checksum_a_flipped_bit_goes_unseen():
     message = wires.message(checksum=False)
-    altered = bytearray(serde.dump(message))
+    altered = bytearray(serde.message_to_bytes(message))
     altered[-1] ^= 1
-    assert not np.array_equal(serde.load(bytes(altered)).payload, message.payload)
+    assert not np.array_equal(serde.message_from_bytes(bytes(altered)).payload, message.payload)
 
 
 def test_the_checksum_is_crc_32c():
@@ -213,9 +213,9 @@ def test_a_message_with_two_tensors_or_two_payloads_is_refused():
     data = request.SerializeToString()
     tensor = request.tensor.SerializeToString()
     with pytest.raises(MessageRefused, match="2 tensors where there must be one"):
-        serde.load(data + field(2, tensor))
+        serde.message_from_bytes(data + field(2, tensor))
     with pytest.raises(MessageRefused, match="2 payloads where there must be one"):
-        serde.load(field(1, request.identity.SerializeToString()) + field(2, tensor + field(15, b"more")))
+        serde.message_from_bytes(field(1, request.identity.SerializeToString()) + field(2, tensor + field(15, b"more")))
 
 
 def sound():
@@ -243,11 +243,11 @@ def sound():
     ],
 )
 def test_what_this_version_does_not_know_is_refused(change, message):
-    request = layer_pb2.PushRequest.FromString(serde.dump(sound()))
+    request = layer_pb2.PushRequest.FromString(serde.message_to_bytes(sound()))
     for name, value in change.items():
         if name == "shape":
             request.tensor.shape[:] = value
         else:
             setattr(request.identity if name == "kind" else request.tensor, name, value)
     with pytest.raises(MessageRefused, match=message):
-        serde.load(request.SerializeToString())
+        serde.message_from_bytes(request.SerializeToString())

@@ -33,7 +33,7 @@ def transport():
 
 
 def data(step=0):
-    return serde.dump(wires.message(step=step))
+    return serde.message_to_bytes(wires.message(step=step))
 
 
 def test_ending_a_stream_waits_until_everything_was_received(transport):

@@ -97,7 +97,7 @@ def test_layers_that_do_not_share_an_authority_never_connect(transport, client, 
         transport(2, client and wires.issue(client, 2)).connect(UP, address, 0.7)
     # The same server takes its own: what failed was the certificate, not the address.
     sender = transport(2, server and wires.issue(server, 2)).connect(UP, address, 10.0)
-    sender.send(serde.dump(wires.message(step=1)), 10.0)
+    sender.send(serde.message_to_bytes(wires.message(step=1)), 10.0)
     assert box.take(10.0, "signal").identity.step == 1
 
 
@@ -164,7 +164,7 @@ def test_a_layer_cannot_pass_for_another_layer_of_its_run(transport):
     stream = transport(4, wires.issue(OURS, 4)).connect(UP, address, 10.0)
     with pytest.raises(MessageRefused, match="layer 3 takes stream up-2 from layer 2 only"):
         for _ in range(100):
-            stream.send(serde.dump(wires.message(step=1)), 10.0)
+            stream.send(serde.message_to_bytes(wires.message(step=1)), 10.0)
             time.sleep(0.05)
     with pytest.raises(DeadlineExceeded, match="layer 2 could not reach layer 3"):
         transport(2, wires.issue(OURS, 2)).connect(UP, transport(4, wires.issue(OURS, 4)).listen([]), 0.7)

@@ -44,7 +44,7 @@ def message(signal=None, *, codec="fp32", checksum=True, **who) -> Message:
 def big(mib: int, *, step: int = 0) -> bytes:
     """A serialized message with this many MiB of payload."""
     payload = np.zeros(mib * 2**20, np.uint8)
-    return serde.dump(
+    return serde.message_to_bytes(
         Message(
             identity=identity(step=step),
             dtype=torch.float32,

@@ -55,7 +55,7 @@ class Batch:
         return sum(len(part) for part in self.parts)
 
 
-def steps(recipe: Recipe, samples: int) -> int:
+def count_steps(recipe: Recipe, samples: int) -> int:
     """Steps of the whole run: all batches of all epochs, at most ``max_steps``."""
     total = _ends(recipe, samples)[-1]
     return total if recipe.max_steps is None else min(total, recipe.max_steps)
@@ -68,7 +68,7 @@ def steps_per_epoch(recipe: Recipe, samples: int) -> int:
 
 def epoch_ends(recipe: Recipe, samples: int) -> list[int]:
     """The number of steps that have been made at the end of each epoch; the last one may be cut short."""
-    total, ends = steps(recipe, samples), _ends(recipe, samples)
+    total, ends = count_steps(recipe, samples), _ends(recipe, samples)
     return [*ends[: bisect_left(ends, total)], total]
 
 
@@ -92,7 +92,7 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
     Raises:
         ValueError: Under ``async`` the pipe is not empty before ``stop``, so that the rest could not be the same.
     """
-    ends, total = _ends(recipe, samples), steps(recipe, samples)
+    ends, total = _ends(recipe, samples), count_steps(recipe, samples)
     epoch, parts = -1, list[NDArray[np.int64]]()
     for step in range(first, total if stop is None else min(stop, total)):
         if step == first or step == ends[epoch]:
@@ -127,7 +127,7 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
 def part_rows(recipe: Recipe, samples: int) -> set[int]:
     """How many rows the micro-batches of the run have."""
     if recipe.batches is None:
-        epoch = batches(recipe, samples, stop=min(steps_per_epoch(recipe, samples), steps(recipe, samples)))
+        epoch = batches(recipe, samples, stop=min(steps_per_epoch(recipe, samples), count_steps(recipe, samples)))
         return {len(part) for batch in epoch for part in batch.parts}
     sizes = {rows for epoch in set(recipe.batches) for rows in epoch}
     return {len(part) for rows in sizes for part in np.array_split(np.empty(rows), min(recipe.micro_batches, rows))}
@@ -141,11 +141,11 @@ def _epoch_batches(recipe: Recipe, samples: int, epoch: int) -> list[NDArray[np.
         return np.split(rows, np.cumsum(sizes)[:-1])
     rows = np.arange(epoch * samples, (epoch + 1) * samples)
     if recipe.order == "drawn":
-        rows = drawn(recipe.seed, samples, epoch)
+        rows = draw_order(recipe.seed, samples, epoch)
     return [rows[at : at + recipe.batch_size] for at in range(0, samples, recipe.batch_size)]
 
 
-def drawn(seed: int, samples: int, epoch: int) -> NDArray[np.int64]:
+def draw_order(seed: int, samples: int, epoch: int) -> NDArray[np.int64]:
     """The permutation of an epoch that the seed draws."""
     return generator(seed, Purpose.ORDER, epoch).permutation(samples)
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from distfa.core.modules.frozen import Frozen, freeze, is_mutable, packed, portable, same, thaw, unpacked
+from distfa.core.modules.frozen import Frozen, freeze, is_mutable, pack_values, portable, same, thaw, unpack_values
 from distfa.core.modules.restoring import restorer
 from distfa.errors import ModelError
 
@@ -175,7 +175,7 @@ class Attributes:
     def state(self, name: str) -> dict[str, Tensor]:
         """All that has changed, as bytes under one key that ends in ``name``; empty if nothing has."""
         found = self.changed()
-        return {KEY + name: packed(found)} if found else {}
+        return {KEY + name: pack_values(found)} if found else {}
 
     def restore(self) -> None:
         """Set all attributes to what they were when they were given; those that came later go."""
@@ -218,7 +218,7 @@ def load_attributes(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Set what ``Attributes.state`` has kept, in a copy of that module or in the model that it is a part of."""
     for key, content in state.items():
         if key.startswith(KEY):
-            _set(module, unpacked(content))
+            _set(module, unpack_values(content))
 
 
 def _set(module: nn.Module, values: Mapping[str, Frozen]) -> None:

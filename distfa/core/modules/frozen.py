@@ -162,7 +162,7 @@ def portable(now: Frozen, was: Frozen | None, name: str) -> Frozen:
     return now
 
 
-def packed(values: Mapping[str, Frozen]) -> Tensor:
+def pack_values(values: Mapping[str, Frozen]) -> Tensor:
     """Frozen values without references as bytes, (n,) uint8, in the format of safetensors; equal for equal values."""
     tensors: dict[str, Tensor] = {}
 
@@ -176,8 +176,8 @@ def packed(values: Mapping[str, Frozen]) -> Tensor:
     return torch.frombuffer(bytearray(safetensors.torch.save(tensors, metadata={"values": text})), dtype=torch.uint8)
 
 
-def unpacked(content: Tensor) -> dict[str, Frozen]:
-    """What ``packed`` was given."""
+def unpack_values(content: Tensor) -> dict[str, Frozen]:
+    """What ``pack_values`` was given."""
     data = content.cpu().numpy().tobytes()
     tensors = safetensors.torch.load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

@@ -174,11 +174,11 @@ class ModuleBlock:
             return own.mean(tuple(range(len(outer)))).flatten()
 
         if feedback is not None:
-            return rows.taken_back(feedback, back, rank)
+            return rows.take_back(feedback, back, rank)
         outputs, (only, *more) = math.prod(inner), [*self._module.children()]
         if outputs > rows.MANY and type(only) is nn.Linear and not more:
             return only.weight.detach().to(self._signals)  # the same for every sample and position
-        return rows.identity(outputs, end, back)
+        return rows.take_back_identity(outputs, end, back)
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self._weights)

@@ -30,16 +30,16 @@ def directions(network: Network, layer: int) -> int | None:
         network: The layers.
         layer: Counted from 1; below the output layer.
     """
-    narrowest = min(numbers(network, boundary) for boundary in range(layer, len(network)))
+    narrowest = min(feedback_columns(network, boundary) for boundary in range(layer, len(network)))
     return narrowest if network.outputs > MANY and 2 * narrowest <= network.outputs else None
 
 
-def numbers(network: Network, boundary: int) -> int:
+def feedback_columns(network: Network, boundary: int) -> int:
     """Numbers of h_l at one position: the columns of B_l."""
     return math.prod(network.shapes[boundary][len(network.positions) :])
 
 
-def taken_back(rows: Tensor, back: Back, rank: int | None) -> Tensor:
+def take_back(rows: Tensor, back: Back, rank: int | None) -> Tensor:
     """All rows taken back through a layer; if ``rank`` is not None, by that many directions that span them.
 
     Source: Halko, Martinsson & Tropp, SIAM Review 2011: random combinations of rows span them.
@@ -53,7 +53,7 @@ def taken_back(rows: Tensor, back: Back, rank: int | None) -> Tensor:
     return ((exact @ basis) @ through).to(rows.dtype)
 
 
-def identity(outputs: int, like: Tensor, back: Back) -> Tensor:
+def take_back_identity(outputs: int, like: Tensor, back: Back) -> Tensor:
     """The rows of the identity taken back, one by one; the identity itself would be the largest matrix of a run."""
     row, found = like.new_zeros(outputs), []
     for output in range(outputs):

@@ -18,7 +18,7 @@ from distfa.core.books.records import StepRecord
 from distfa.core.serial import SerialTrainer, evaluate
 from distfa.measuring.subprocesses import command, launch
 from distfa.measuring.task import Task, metered
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def measure(specs: Sequence[RunSpec], *, every: int, target: float, deadline_sec
 
 
 def _one(*, spec: dict[str, Any], every: int, target: float) -> dict[str, Any]:
-    return asdict(MeteredRun(parse(spec), every=every, target=target).train())
+    return asdict(MeteredRun(parse_spec(spec), every=every, target=target).train())
 
 
 class MeteredRun:

@@ -24,7 +24,7 @@ from distfa.lab.links.tuned import Search
 from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
 from distfa.run.disk.host import processor
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import KB, MB, counted
 
 COLUMNS = {
@@ -82,7 +82,7 @@ class Plan:
         """One spec per rule and codec, lossless bp first."""
         common = self.base.model_dump(mode="json")
         return [
-            parse({**common, **variants.settings(rule), "codec": {"activations": up, "errors": down}})
+            parse_spec({**common, **variants.settings(rule), "codec": {"activations": up, "errors": down}})
             for rule in dict.fromkeys((BASELINE, *self.rules))
             for up, down in dict.fromkeys((_EXACT, *self.codecs))
         ]
@@ -184,7 +184,7 @@ def _check(plan: Plan, task: Task) -> None:
         raise BenchError(
             f"messages are to be {plan.base.wire.delay_ms:g} ms late, and there are no links; give their rate, too"
         )
-    if plan.evaluate_every > order.steps(task.recipe, len(task.inputs.train)):
+    if plan.evaluate_every > order.count_steps(task.recipe, len(task.inputs.train)):
         raise BenchError(
             f"an evaluation every {plan.evaluate_every} steps is more than the run has; evaluate more often, or allow "
             "more steps"

@@ -22,7 +22,7 @@ from distfa.measuring.subprocesses import command, launch
 from distfa.measuring.task import read
 from distfa.run.observing import Progress
 from distfa.run.run import run as train
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 
 _DEADLINE_SECONDS = 900.0  # seconds for one configuration
 _SETTLE_SECONDS = 0.5  # seconds from the output layer's last step until the lowest layer has its errors
@@ -180,7 +180,7 @@ def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int]) -> d
         warmup: Steps before the measurement of speed begins.
         counters: The arguments of ``namespaces.sent_bytes``.
     """
-    parsed = parse(spec)
+    parsed = parse_spec(spec)
     loaded = read(parsed)
     dataset = replace(loaded, test_x=loaded.test_x[:0], test_y=loaded.test_y[:0])
     steps: list[StepRecord] = []

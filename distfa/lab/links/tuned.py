@@ -9,7 +9,7 @@ from distfa.bench import variants
 from distfa.bench.pace import paced
 from distfa.lab.links import accuracy_curve
 from distfa.lab.links.accuracy_curve import Curve
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import human_bytes
 
 _DEADLINE_SECONDS = 3600.0  # seconds for one run
@@ -80,7 +80,7 @@ def with_rate(spec: RunSpec, rate: float, steps: int) -> RunSpec:
     """The spec with a rate that a cosine takes to 0 over this many steps."""
     told = spec.model_dump(mode="json")
     told["optimizer"] |= {"lr": rate, "schedule": "cosine"}
-    return parse(told | {"max_steps": steps, "epochs": steps, "eval_every": steps})
+    return parse_spec(told | {"max_steps": steps, "epochs": steps, "eval_every": steps})
 
 
 def median(curves: Sequence[Curve]) -> Curve:

@@ -24,7 +24,7 @@ from distfa.errors import NonFiniteError
 from distfa.intake.checks import check
 from distfa.intake.subject import Subject, raw_samples, subject_for, subject_of
 from distfa.lab.questions.base import Asked
-from distfa.settings import RunSpec, parse
+from distfa.settings import RunSpec, parse_spec
 
 INITS = ("aligned", "random")
 
@@ -68,7 +68,7 @@ def rule_of(word: str) -> type[rules.Rule]:
         SpecError: There is no rule of that name.
         UsageError: What follows the @ is not a number of steps.
     """
-    return rules.RULES[parse(variants.settings(word)).rule]
+    return rules.RULES[parse_spec(variants.settings(word)).rule]
 
 
 def configurations(asked: Asked) -> Iterator[tuple[str, str, int]]:
@@ -94,7 +94,7 @@ def train(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | No
     common = {"ledger": {"every": 0}, "probe": {"every": 0}, "engine": "serial", "epochs": 1000}
     rule = variants.settings(settings["rule"])
     feedback = {"feedback": {**rule.get("feedback", {}), **settings.get("feedback", {})}}
-    spec = parse({**common, **settings, **rule, **feedback})
+    spec = parse_spec({**common, **settings, **rule, **feedback})
     subject = subject_for(spec, on) if model is None else subject_of(model, spec, on)
     check(spec, subject, on)
     with one_thread():

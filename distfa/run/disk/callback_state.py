@@ -19,8 +19,8 @@ _NUMPY = (np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, 
 _NUMPY_FLOATS = (np.float16, np.float32, np.float64, np.complex64, np.complex128)
 
 
-def packed(state: Any) -> bytes:
-    """The state as bytes that ``unpacked`` takes.
+def pack_state(state: Any) -> bytes:
+    """The state as bytes that ``unpack_state`` takes.
 
     Raises:
         CheckpointError: It holds something that cannot be read back.
@@ -30,11 +30,11 @@ def packed(state: Any) -> bytes:
         torch.save(state, file)
     except Exception as exc:
         raise CheckpointError(f"what callbacks know cannot be written: {type(exc).__name__}: {exc}") from exc
-    unpacked(file.getvalue())
+    unpack_state(file.getvalue())
     return file.getvalue()
 
 
-def unpacked(content: bytes) -> Any:
+def unpack_state(content: bytes) -> Any:
     """The state again.
 
     Raises:
@@ -52,7 +52,7 @@ def unpacked(content: bytes) -> Any:
 def refused(state: Any) -> str | None:
     """Why a checkpoint cannot hold a state; None if it can."""
     try:
-        packed(state)
+        pack_state(state)
     except CheckpointError:
         return next(
             (f"it holds a {type(part).__name__}" for part in _parts(state) if not _can(part)), "it holds other objects"
@@ -62,7 +62,7 @@ def refused(state: Any) -> str | None:
 
 def _can(part: Any) -> bool:
     with contextlib.suppress(CheckpointError):
-        packed(part)
+        pack_state(part)
         return True
     return False
 

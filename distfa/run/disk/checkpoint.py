@@ -30,7 +30,7 @@ from torch import Tensor
 from distfa.errors import CheckpointError
 from distfa.files import write_whole
 from distfa.run.disk import callback_state
-from distfa.run.disk.tensor_files import from_bytes, to_bytes
+from distfa.run.disk.tensor_files import tensors_from_bytes, tensors_to_bytes
 from distfa.runtime.worker import Snapshot
 from distfa.text import strict_json
 from distfa.text.redact import MARK, without_marks
@@ -110,13 +110,13 @@ class Store:
             with self._named(f"write the checkpoint of step {step} to {folder}"):
                 self._files.makedirs(folder, exist_ok=True)
             for number, snapshot in enumerate(snapshots, start=1):
-                content, name = to_bytes(snapshot.state), f"layer-{number:03d}.safetensors"
+                content, name = tensors_to_bytes(snapshot.state), f"layer-{number:03d}.safetensors"
                 shards.append({"layer": number, **self._put_named(folder, name, content)})
                 traffic += [(link, kind, sent) for (link, kind), sent in snapshot.traffic.items()]
                 size += len(content)
             manifest = {"format": FORMAT, "step": step, "shards": shards, **notes}
             if remembered is not None:
-                content = callback_state.packed(remembered)
+                content = callback_state.pack_state(remembered)
                 manifest["memory"] = self._put_named(folder, _MEMORY, content)
                 size += len(content)
             manifest["traffic"] = _TRAFFIC.dump_python(traffic, mode="json")
@@ -151,7 +151,7 @@ class Store:
         text = text.removesuffix("\n")
         if _sha256(text.encode()) != digest:
             raise CheckpointError(f"the checkpoint of step {step} is damaged: {path} is not what was written")
-        manifest: dict[str, Any] = strict_json.numbers(json.loads(text))
+        manifest: dict[str, Any] = strict_json.restore_numbers(json.loads(text))
         if manifest["format"] not in _READ:
             raise CheckpointError(
                 f"the checkpoint of step {step} has format {manifest['format']}, and this version of distfa reads "
@@ -168,9 +168,9 @@ class Store:
         """
         manifest, layers = self.notes(step), {}
         for shard in manifest["shards"]:
-            layers[shard["layer"]] = from_bytes(self._get_named(step, shard))
+            layers[shard["layer"]] = tensors_from_bytes(self._get_named(step, shard))
         kept = manifest.get("memory")
-        remembered = None if kept is None else callback_state.unpacked(self._get_named(step, kept))
+        remembered = None if kept is None else callback_state.unpack_state(self._get_named(step, kept))
         try:
             traffic = {(link, kind): sent for link, kind, sent in _TRAFFIC.validate_python(manifest["traffic"])}
         except ValidationError as exc:

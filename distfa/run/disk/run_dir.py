@@ -40,8 +40,8 @@ from distfa.run.disk.claim import cannot, claim, claim_new, require_room
 from distfa.run.disk.driver import driver, has_ended, is_driven, locked
 from distfa.run.disk.events import Events
 from distfa.run.disk.host import host_facts
-from distfa.run.disk.tensor_files import to_bytes
-from distfa.settings import RunSpec, load
+from distfa.run.disk.tensor_files import tensors_to_bytes
+from distfa.settings import RunSpec, load_spec
 from distfa.text import strict_json
 from distfa.text.redact import redacted_in
 
@@ -251,7 +251,7 @@ class RunDir:
 
     def _write_weights(self, weights: Mapping[str, Tensor], name: str = WEIGHTS) -> None:
         """Write the weights, together with what turns raw samples into inputs."""
-        self._write(name, to_bytes(weights, {METADATA: strict_json.dumps(self.about.get("inputs", {}))}))
+        self._write(name, tensors_to_bytes(weights, {METADATA: strict_json.dumps(self.about.get("inputs", {}))}))
 
     def _take_lock(self) -> bool:
         """Take the lock; False if another process drives the run."""
@@ -320,7 +320,7 @@ def read_about(path: Path) -> dict[str, Any]:
         raise RunDirError(f"cannot read {path / RUN}: {exc}") from exc
     if about.get("status") == "running" and not is_driven(path / METRICS, about):
         about["status"] = "lost"
-    return about | {"result": strict_json.numbers(about.get("result"))}
+    return about | {"result": strict_json.restore_numbers(about.get("result"))}
 
 
 def read_spec(path: Path, about: Mapping[str, Any]) -> RunSpec:
@@ -329,7 +329,7 @@ def read_spec(path: Path, about: Mapping[str, Any]) -> RunSpec:
     Raises:
         SpecError: It cannot be read.
     """
-    spec = load(path / SPEC)
+    spec = load_spec(path / SPEC)
     if spec.data.dir is None:
         return spec
     data = spec.data.model_copy(update={"dir": in_folder(spec.data.dir, about.get("folder") or "")})

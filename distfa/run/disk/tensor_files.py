@@ -16,7 +16,7 @@ _PAIRS = "complex"  # in the metadata: the keys whose last axis holds real and i
 _ATTRIBUTES = "attributes"  # in the metadata: what else a module keeps, which is under none of its keys
 
 
-def to_bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str] | None = None) -> bytes:
+def tensors_to_bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str] | None = None) -> bytes:
     """The file; it holds no memory twice, and numbers in their order.
 
     The format knows complex64 only; other complex numbers are kept as pairs, and the metadata say which those are.
@@ -35,7 +35,7 @@ def to_bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str] | None = Non
     return safetensors.torch.save(_apart(found), metadata=about or None)
 
 
-def from_bytes(content: bytes) -> dict[str, Tensor]:
+def tensors_from_bytes(content: bytes) -> dict[str, Tensor]:
     """The tensors of a file.
 
     Raises:

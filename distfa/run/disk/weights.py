@@ -15,7 +15,7 @@ from distfa.errors import DataError, RunDirError
 from distfa.files import write_whole
 from distfa.run.disk.claim import cannot
 from distfa.run.disk.run_dir import METADATA, WEIGHTS, located, read_about
-from distfa.run.disk.tensor_files import from_bytes, metadata, to_bytes
+from distfa.run.disk.tensor_files import metadata, tensors_from_bytes, tensors_to_bytes
 from distfa.text import strict_json
 
 
@@ -30,7 +30,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         status = read_about(path).get("status")
         raise RunDirError(f"{path} has no {WEIGHTS}: the run's status is {status!r}; only a finished run has weights")
     try:
-        return from_bytes(file.read_bytes())
+        return tensors_from_bytes(file.read_bytes())
     except (OSError, safetensors.SafetensorError) as exc:
         raise RunDirError(f"cannot read {file}: {exc}") from exc
 
@@ -45,7 +45,7 @@ def save_weights(file: Path, weights: Mapping[str, Tensor], reading: Reading | N
     said = None if reading is None else {METADATA: strict_json.dumps(reading.as_dict())}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, to_bytes(weights, said))
+        write_whole(file, tensors_to_bytes(weights, said))
     except OSError as exc:
         raise cannot("write", file, exc) from exc
     return file
@@ -104,6 +104,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         return read_weights(path)
     try:
-        return from_bytes(path.read_bytes())
+        return tensors_from_bytes(path.read_bytes())
     except (OSError, safetensors.SafetensorError) as exc:
         raise RunDirError(f"cannot read weights from {path}: {exc}") from exc

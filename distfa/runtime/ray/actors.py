@@ -33,7 +33,7 @@ from distfa.runtime.ray.errors import in_our_terms
 from distfa.runtime.ray.layer_actor import ActorHandle, LayerActor, MeasuredActor, all_of, answer_of, by_layer
 from distfa.runtime.ray.reserve import reserve
 from distfa.runtime.ray.user_code import sent_with_code
-from distfa.runtime.survey import require_same, surveyor
+from distfa.runtime.survey import require_same_software, surveyor
 from distfa.runtime.wiring import Wiring, wire_up
 from distfa.transport.tls import Authority, Signed
 
@@ -171,7 +171,7 @@ class RayRun:
         places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
         lie = partial(whereabouts.spots, self._group)
         found = whereabouts.found(layers, self._ask_where, lie, self._cluster.startup_seconds)
-        require_same(surveyor()(), {layer: (address, facts) for layer, (_, address, facts) in found.items()})
+        require_same_software(surveyor()(), {layer: (address, facts) for layer, (_, address, facts) in found.items()})
         remote = ray.remote(LayerActor)
         for layer, (node, address, _) in found.items():
             options = {"max_restarts": 0, "max_concurrency": _CALLS_AT_ONCE, **self._options(layer)}

@@ -17,13 +17,13 @@ import psutil
 import ray
 
 from distfa.errors import ClusterError
-from distfa.runtime.placement import Node, in_words
+from distfa.runtime.placement import Node, list_resources
 from distfa.runtime.ray import private
 from distfa.runtime.ray.errors import in_our_terms, told
 from distfa.runtime.ray.place import require_loopback, require_place, store_directory
 from distfa.runtime.ray.reach import AUTO, automatic, lets_strangers_in, refuses, require_cluster, same_place
 from distfa.runtime.ray.token import PrivateToken
-from distfa.transport.address import is_loopback, joined
+from distfa.transport.address import is_loopback, join_address
 
 LOCAL = "local"
 _VITAL = {"raylet": "agent (raylet)", "gcs_server": "control process (gcs_server)"}
@@ -158,7 +158,7 @@ def nodes() -> list[Node]:
 
 def cluster_facts() -> list[tuple[str, str]]:
     """(address, resources in words) of every live node."""
-    return [(node.address, in_words(node.total)) for node in nodes()]
+    return [(node.address, list_resources(node.total)) for node in nodes()]
 
 
 def open_to_others() -> list[str]:
@@ -173,7 +173,7 @@ def _needed() -> dict[str, str]:
     if node is not None and node.all_processes:
         return {}  # Ray started them here, and sees them end
     agents = {
-        found["NodeID"]: joined(found["NodeManagerAddress"], found["NodeManagerPort"])
+        found["NodeID"]: join_address(found["NodeManagerAddress"], found["NodeManagerPort"])
         for found in ray.nodes()
         if found["Alive"]
     }

@@ -12,7 +12,7 @@ import ray
 
 from distfa.errors import ClusterError
 from distfa.runtime.ray import private
-from distfa.transport.address import is_here, is_loopback, split
+from distfa.transport.address import is_here, is_loopback, split_address
 
 AUTO = "auto"
 _REACH_SECONDS = 5.0
@@ -44,7 +44,7 @@ def host_port(address: str) -> tuple[str, int]:
         ClusterError: It is not such an address.
     """
     try:
-        return split(address)
+        return split_address(address)
     except ValueError as exc:
         source = "RAY_ADDRESS" if address == os.environ.get("RAY_ADDRESS") else "address"
         hint = ""

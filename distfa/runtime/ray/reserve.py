@@ -13,7 +13,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from distfa.errors import ClusterError
-from distfa.runtime.placement import Bundle, fits, in_words, shortfall
+from distfa.runtime.placement import Bundle, fits, list_resources, shortfall
 from distfa.runtime.ray import private
 from distfa.runtime.ray.cluster import nodes
 from distfa.runtime.ray.errors import in_our_terms
@@ -95,7 +95,7 @@ def _state(bundles: Sequence[Bundle], group: PlacementGroup) -> str:
         asked.update(bundle)
     free, total = ray.available_resources(), ray.cluster_resources()
     there = ", ".join(f"{key} {free.get(key, 0.0):.4g} of {total.get(key, 0.0):.4g}" for key in sorted(asked))
-    return f"the layers ask for {in_words(asked)} together; free: {there}{_holders(group)}"
+    return f"the layers ask for {list_resources(asked)} together; free: {there}{_holders(group)}"
 
 
 def _holders(mine: PlacementGroup) -> str:
@@ -108,7 +108,10 @@ def _holders(mine: PlacementGroup) -> str:
         for bundle in found["bundles"].values():
             together.update(bundle)
         held.append(
-            (sum(together.values()), f"{found['name'] or found['placement_group_id'][:8]!r} {in_words(together)}")
+            (
+                sum(together.values()),
+                f"{found['name'] or found['placement_group_id'][:8]!r} {list_resources(together)}",
+            )
         )
     if not held:
         return "; the rest is held by Ray tasks and actors outside placement groups ('ray list actors' names them)"

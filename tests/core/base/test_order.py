@@ -23,7 +23,7 @@ from distfa.core.schedule import ahead, delay, flows, operations
 def test_every_epoch_reads_every_row_once_and_no_part_is_empty(samples, batch_size, micro_batches, epochs):
     r = recipe(batch_size=batch_size, micro_batches=micro_batches, epochs=epochs)
     batches = list(order.batches(r, samples))
-    assert len(batches) == order.steps(r, samples) == epochs * -(-samples // batch_size)
+    assert len(batches) == order.count_steps(r, samples) == epochs * -(-samples // batch_size)
     for epoch in range(epochs):
         parts = [part for batch in batches if batch.epoch == epoch for part in batch.parts]
         assert sorted(np.concatenate(parts)) == list(range(samples))

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distfa.core.modules.frozen import freeze, packed, portable, same, thaw, unpacked
+from distfa.core.modules.frozen import freeze, pack_values, portable, same, thaw, unpack_values
 
 LEAVES = (
     st.none()
@@ -32,7 +32,7 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_a_value_comes_back_through_bytes(value):
     frozen = freeze(value, depth=50)
-    again = unpacked(packed({"it": portable(frozen, None, "it")}))["it"]
+    again = unpack_values(pack_values({"it": portable(frozen, None, "it")}))["it"]
     assert same(frozen, again)
     assert same(frozen, freeze(thaw(again), depth=50))
 
@@ -60,9 +60,9 @@ def test_a_value_comes_back_through_bytes(value):
 )
 def test_every_kind_of_value_comes_back_in_another_process_and_in_place(value):
     frozen = freeze(value)
-    content = packed({"it": frozen})
-    assert torch.equal(content, packed({"it": freeze(value)}))
-    assert same(frozen, freeze(thaw(unpacked(content)["it"], value)))
+    content = pack_values({"it": frozen})
+    assert torch.equal(content, pack_values({"it": freeze(value)}))
+    assert same(frozen, freeze(thaw(unpack_values(content)["it"], value)))
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_every_kind_of_value_comes_back_in_another_process_and_in_place(value):
 def test_a_generator_goes_on_where_it_was(make, draw):
     generator = make()
     draw(generator)
-    content = packed({"it": freeze(generator)})
+    content = pack_values({"it": freeze(generator)})
     expected = draw(generator)
     other = make()
-    assert thaw(unpacked(content)["it"], other) is other
+    assert thaw(unpack_values(content)["it"], other) is other
     assert draw(other) == expected
 
 
@@ -105,7 +105,7 @@ def test_a_reference_may_stay_but_not_change():
     was = freeze(value)
     value["n"] = 2
     now = portable(freeze(value), was, "it")
-    assert thaw(unpacked(packed({"it": now}))["it"], {"f": print, "n": 1}) == {"f": print, "n": 2}
+    assert thaw(unpack_values(pack_values({"it": now}))["it"], {"f": print, "n": 1}) == {"f": print, "n": 2}
     with pytest.raises(TypeError, match=r"'it\.f' is a builtin_function_or_method"):
         portable(freeze({"f": len, "n": 1}), was, "it")
 

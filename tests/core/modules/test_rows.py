@@ -34,7 +34,7 @@ def test_only_as_many_go_back_as_there_are_directions():
         went.append(row)
         return row[:3]
 
-    rows.taken_back(torch.randn(50, 2) @ torch.randn(2, 9), back, 2)
+    rows.take_back(torch.randn(50, 2) @ torch.randn(2, 9), back, 2)
     assert len(went) == 2
 
 
