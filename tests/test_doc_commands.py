@@ -29,7 +29,6 @@ from distfa.core.base.recipe import SCHEDULES
 from distfa.core.rules import RULES
 from distfa.lab.questions.asking import QUESTIONS
 from distfa.launch import targets
-from distfa.plan import setup
 from distfa.runtime.faults import Fault
 
 FOUND = list(commands())
@@ -198,8 +197,6 @@ def test_it_parses_and_every_value_and_key_exists(found, place, monkeypatch):
         function(**values)  # the spec is read and checked, and nothing is trained
     elif "changes" in values:
         specs.load_spec(values.get("spec_path"), [specs.parse_change(change) for change in values["changes"] or []])
-    if "broadcast" in values:
-        setup.fanout(values["broadcast"])
     if "on" in values:
         assert values["on"] in (*targets.NAMES, "all", "auto") or ":" in values["on"]
 

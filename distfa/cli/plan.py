@@ -44,9 +44,6 @@ Layers = Annotated[
         help="Plan for this many layers, repeating the last hidden width; several counts give one line each.",
     ),
 ]
-Broadcast = Annotated[
-    str, _what(help="How dfa's error reaches the layers: direct, relay, or tree:K (each passes it on to K).")
-]
 Peer = Annotated[bool, _cluster("--peer", help="Also compare with torch's 1F1B and GPipe pipelines.")]
 Example = Annotated[bool, _else("--example", help="Print an example cluster description.")]
 CalibrateFile = Annotated[
@@ -74,7 +71,6 @@ def plan(
     changes: Changes = None,
     sizes: Sizes = None,
     layers: Layers = None,
-    broadcast: Broadcast = "direct",
     peer: Peer = False,
     as_json: options.JsonObject = False,
     example: Example = False,
@@ -102,7 +98,7 @@ def plan(
         return
     if cluster_path is None:
         raise PlanError("no cluster is described; give --cluster FILE ('distfa plan --example' prints an example)")
-    settings = [setup.setting(planned, clusters.load(cluster_path), depth, setup.fanout(broadcast)) for depth in depths]
+    settings = [setup.setting(planned, clusters.load(cluster_path), depth) for depth in depths]
     if len(settings) > 1:
         _print_scale(settings, peer=peer, as_json=as_json)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 from torch import nn
@@ -15,7 +15,6 @@ from distfa.core.rules.base import Rule
 from distfa.costs import arithmetic, counted
 from distfa.costs.arithmetic import Effort, LayerWork
 from distfa.costs.layer_memory import training_links
-from distfa.errors import PlanError
 from distfa.plan import layer_schedule
 from distfa.plan.calibration import Calibration, MessageCost, Speed
 from distfa.plan.cluster import Cluster
@@ -37,8 +36,6 @@ class Setting:
         cluster: The cluster.
         nodes: The node of every layer.
         calibration: What operations cost.
-        fanout: How the error of a direct rule reaches its layers. None: the output layer sends to each; k: it sends to
-            k layers, each of which passes it on, without decoding it, to k more; 1 is a relay.
         modules: The modules of every layer, if they are not drawn from the seed.
     """
 
@@ -46,7 +43,6 @@ class Setting:
     cluster: Cluster
     nodes: tuple[int, ...]
     calibration: Calibration
-    fanout: int | None = None
     modules: Mapping[int, nn.Module] = field(default_factory=dict)
 
     @cached_property
@@ -81,37 +77,13 @@ class Setting:
 
 
 def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
-    """The stages and channels of a distfa run.
-
-    Raises:
-        PlanError: ``fanout`` is given for a rule that does not send the same message to several layers.
-    """
-    recipe, rule = setting.job.recipe, setting.rule
-    if setting.fanout is not None and not (rule.takes_fanout and recipe.feedback.rank is None):
-        able = rules.able("takes_fanout")
-        raise PlanError(
-            f"broadcast by relay or tree goes with rule {able} at full rank, which sends every layer the same error; "
-            f"this run has rule {recipe.rule!r}, rank {recipe.feedback.rank}"
-        )
-
+    """The stages and channels of a distfa run."""
+    recipe = setting.job.recipe
     stages = [
         stage(setting, recipe, layer, work, learn=work.teach, after=work.accumulate)
         for layer, work in enumerate(setting.works, start=1)
     ]
-    passing = (
-        rule
-        if setting.fanout is None
-        else rules.build_rule(replace(recipe, feedback=replace(recipe.feedback, fanout=setting.fanout)))
-    )
-    channels = []
-    for link in training_links(recipe):
-        passed_on = link.direction is Direction.DOWN and passing.origin(link.receiver)
-        channels.append(_channel(setting, wires, link, sender=passed_on or link.sender))
-    by_receiver = {c.receiver: c for c in channels if not c.up}
-    for c in channels:
-        if c.relayed:
-            by_receiver[c.sender].onward.append(c)
-    return stages, channels
+    return stages, [_channel(setting, wires, link) for link in training_links(recipe)]
 
 
 def stage(
@@ -135,10 +107,10 @@ def stage(
     )
 
 
-def _channel(setting: Setting, wires: Wires, link: Link, *, sender: int) -> Channel:
+def _channel(setting: Setting, wires: Wires, link: Link) -> Channel:
     """A link of distfa: its codec, its threads, its window."""
     c, recipe, codec = setting.calibration, setting.job.recipe, setting.job.codec(link.direction)
-    up, columns, relayed = link.direction is Direction.UP, link.columns, sender != link.sender
+    up, columns = link.direction is Direction.UP, link.columns
     cost = c.codec(codec.name)
     origin, receiver = setting.speed(link.sender).seconds, setting.speed(link.receiver).seconds
 
@@ -147,15 +119,15 @@ def _channel(setting: Setting, wires: Wires, link: Link, *, sender: int) -> Chan
 
     def send(n: int) -> float:
         emitted = 0.0 if up else origin(setting.works[link.sender - 1].emit(link.boundary, n))
-        return 0.0 if relayed else emitted + c.send.of(payload(n)) + cost.encode * n * columns
+        return emitted + c.send.of(payload(n)) + cost.encode * n * columns
 
     def receive(n: int) -> float:
         return c.receive.of(payload(n)) + cost.decode * n * columns + receiver(arithmetic.check(recipe, n, columns))
 
     sizes = tuple(payload(n) + MESSAGE_BYTES for n in setting.rows)
-    route = wires.route(setting.nodes[sender - 1], setting.nodes[link.receiver - 1])
+    route = wires.route(setting.nodes[link.sender - 1], setting.nodes[link.receiver - 1])
     return Channel(
-        sender=sender,
+        sender=link.sender,
         receiver=link.receiver,
         up=up,
         sizes=sizes,
@@ -163,7 +135,6 @@ def _channel(setting: Setting, wires: Wires, link: Link, *, sender: int) -> Chan
         receive=setting.by_part(receive),
         carry=carried(c.carry, sizes),
         limit=2 * setting.job.wire.window + _under_way(route, min(sizes)),
-        relayed=relayed,
     )
 
 

@@ -28,7 +28,7 @@ class Prediction:
     """The result of a plan; bytes are those of one step.
 
     Attributes:
-        name: The rule, schedule and broadcast, or the pipeline.
+        name: The rule, schedule and fan-out, or the pipeline.
         step_seconds: Time of one step, once all steps take the same time.
         samples_per_second: batch size / step_seconds.
         boundaries: Payload bytes up and down, per boundary.
@@ -88,7 +88,7 @@ def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) 
     recipe = setting.job.recipe
     able = [name for name in ("sync", "async") if name == "sync" or len(layer_schedule.rows(recipe)) > 1]
     rows = [found if name == recipe.schedule else predict(_changed(setting, schedule=name)) for name in able]
-    baseline = replace(_changed(setting, rule=BASELINE, feedback=FeedbackConfig(), schedule="sync"), fanout=None)
+    baseline = _changed(setting, rule=BASELINE, feedback=FeedbackConfig(), schedule="sync")
     if recipe.rule != BASELINE:
         rows.append(predict(baseline))
     if with_peer:
@@ -116,8 +116,8 @@ def _name(setting: Setting, pipeline: Pipeline | None) -> str:
     if pipeline is not None:
         return f"{pipeline} pipeline, {BASELINE}"
     recipe = setting.job.recipe
-    how = {None: "", 1: ", relay"}.get(setting.fanout, f", tree:{setting.fanout}")
-    return f"{recipe.rule}, {recipe.schedule}{how}"
+    fanout = recipe.feedback.fanout
+    return f"{recipe.rule}, {recipe.schedule}" + (f", fanout {fanout}" if fanout else "")
 
 
 def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:

@@ -21,7 +21,6 @@ from distfa.plan.calibration import Calibration
 from distfa.plan.cluster import Cluster, place
 from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.settings import MLP, RunSpec
-from distfa.text.words import hint
 
 
 class Planned:
@@ -109,7 +108,7 @@ class Planned:
         return mlp((self._ends[0], *hidden, self._ends[1]), activation=activation, bias=model.bias)
 
 
-def setting(planned: Planned, cluster: Cluster, layers: int | None, fanout: int | None) -> Setting:
+def setting(planned: Planned, cluster: Cluster, layers: int | None) -> Setting:
     """The setting to predict.
 
     Raises:
@@ -123,23 +122,4 @@ def setting(planned: Planned, cluster: Cluster, layers: int | None, fanout: int 
             f"{spec.dtype}; calibrate with the run's own spec: 'distfa plan SPEC --calibrate FILE'"
         )
     nodes = place(cluster, len(job.recipe.network), spec.ray.placement, spec.ray.resources.cpus)
-    return Setting(
-        job=job, cluster=cluster, nodes=nodes, calibration=calibration, fanout=fanout, modules=planned.modules
-    )
-
-
-def fanout(text: str) -> int | None:
-    """``direct``, ``relay`` or ``tree:K`` as ``Setting.fanout``.
-
-    Raises:
-        PlanError: It is not one of them.
-    """
-    if text in ("direct", "relay"):
-        return None if text == "direct" else 1
-    kind, _, width = text.partition(":")
-    if kind != "tree" or not width.isdigit() or int(width) < 1:
-        raise PlanError(
-            f"--broadcast is {text!r}; it takes direct, relay, or tree:K with K of 1 or more, as tree:8"
-            f"{hint(text, ('direct', 'relay', 'tree:8'))}"
-        )
-    return int(width)
+    return Setting(job=job, cluster=cluster, nodes=nodes, calibration=calibration, modules=planned.modules)

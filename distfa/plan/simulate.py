@@ -59,13 +59,12 @@ class Simulation:
     def __init__(self, stages: Sequence[Stage], channels: Sequence[Channel], wires: Wires) -> None:
         self._env = simpy.Environment()
         self._stages, self._wires = stages, wires
-        own = [channel for channel in channels if not channel.relayed]
         layers = range(1, len(stages) + 1)
-        self._above = {c.sender: c for c in own if c.up}
-        self._below = {c.receiver: c for c in own if c.up}
+        self._above = {c.sender: c for c in channels if c.up}
+        self._below = {c.receiver: c for c in channels if c.up}
         self._errors_in = {c.receiver: c for c in channels if not c.up}
         self._errors_out: dict[int, list[Channel]] = {layer: [] for layer in layers}
-        for c in sorted(own, key=lambda c: c.receiver):  # in the order of Layer.sends_to
+        for c in sorted(channels, key=lambda c: c.receiver):  # in the order of Layer.sends_to
             if not c.up:
                 self._errors_out[c.sender].append(c)
         self._routes = {id(c): wires.route(stages[c.sender - 1].node, stages[c.receiver - 1].node) for c in channels}
@@ -212,18 +211,15 @@ class Simulation:
             self._at(first, lambda: self._hop(channel, m, *route[line].carry(first, last, channel.sizes[m]), line + 1))
 
     def _deliver(self, channel: Channel, m: int) -> None:
-        """The wire's threads take the message; then the layer can have it, and layers to which it is passed on."""
+        """The wire's threads take the message; then the layer can have it."""
         cores = self._wires.nodes[self._stages[channel.receiver - 1].node].cores
-        self._at(cores.interrupt(self._env.now, channel.carry[m]), lambda: self._arrive(channel, m))
+        self._at(cores.interrupt(self._env.now, channel.carry[m]), lambda: self._arrive(channel))
 
-    def _arrive(self, channel: Channel, m: int) -> None:
+    def _arrive(self, channel: Channel) -> None:
         channel.arrived += 1
         if channel.news is not None:
             waiting, channel.news = channel.news, None
             waiting.succeed()
-        for onward in channel.onward:
-            onward.held += 1
-            self._dispatch(onward, m)
 
     def _at(self, when: float, then: Callable[[], None]) -> None:
         delay = when - self._env.now

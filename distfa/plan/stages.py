@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import simpy
 
@@ -19,12 +19,10 @@ class Channel:
         receiver: The layer that receives.
         up: Whether it carries activations.
         sizes: Bytes of each message.
-        send: Seconds in the sending layer's thread; 0 if a layer only passes on what it received.
+        send: Seconds in the sending layer's thread.
         receive: Seconds in the receiving layer's thread.
         carry: Seconds in the wire's threads, at each end.
         limit: How many messages it holds, from sending until the receiver takes them.
-        onward: Channels over which the receiver passes the message on without decoding it.
-        relayed: Whether it is such a channel: the layer that sends does not wait for room in it.
     """
 
     sender: int
@@ -35,8 +33,6 @@ class Channel:
     receive: tuple[float, ...]
     carry: tuple[float, ...]
     limit: int
-    onward: list[Channel] = field(default_factory=list)
-    relayed: bool = False
     held: int = 0
     arrived: int = 0
     room: simpy.Event | None = None

@@ -25,7 +25,6 @@ from distfa.errors import DistfaError
         ("train --engine Serial", "serial"),
         ("train --optimizer ADAM", "adam"),
         ("bench comm --lr-schedule Cosine", "cosine"),
-        ("plan --cluster cluster.yaml --sizes 64,10 --broadcast Relay", "relay"),
     ],
 )
 def test_what_was_meant_is_named(args, meant, tmp_path, monkeypatch):

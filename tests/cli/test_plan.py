@@ -60,11 +60,11 @@ def test_json_is_one_object_with_closed_form_bytes(here):
     assert [row["name"] for row in found["comparison"]] == ["fa, sync", "bp, sync"]
 
 
-def test_several_depths_are_a_line_each_and_a_tree_is_named(here):
-    args = ("--cluster", "cluster.yaml", "--sizes", "20,5", "--layers", "3,9", "--broadcast", "tree:3")
+def test_several_depths_are_a_line_each_and_the_fanout_is_named(here):
+    args = ("--cluster", "cluster.yaml", "--sizes", "20,5", "--layers", "3,9", "--set", "feedback.fanout=3")
     out = plan(*args, cwd=here).stdout
     assert "step time by depth" in out
-    assert "dfa, sync, tree:3" in out
+    assert "dfa, sync, fanout 3" in out
 
 
 def test_a_better_placement_is_offered(here):
@@ -86,7 +86,6 @@ def test_the_example_is_printed_as_yaml(tmp_path):
     [
         ((), "no cluster is described; give --cluster FILE"),
         (("--cluster", "absent.yaml"), "cannot read the cluster absent.yaml"),
-        (("--cluster", "cluster.yaml", "--broadcast", "tree"), "--broadcast is 'tree'; it takes direct, relay, or"),
         (
             ("--calibrate", "/proc/none/c.json"),
             "--calibrate is /proc/none/c.json, which cannot be written: No such file",
@@ -94,8 +93,8 @@ def test_the_example_is_printed_as_yaml(tmp_path):
         (("--cluster", "cluster.yaml", "--sizes", "20"), "--sizes is '20'; it takes 2 whole numbers"),
         (("--cluster", "cluster.yaml", "--layers", "0"), "--layers is '0'; it takes whole numbers above 0"),
         (
-            ("--cluster", "cluster.yaml", "--set", "rule=fa", "--broadcast", "relay"),
-            "goes with rule dfa, dkp at full rank",
+            ("--cluster", "cluster.yaml", "--set", "rule=fa", "--set", "feedback.fanout=1"),
+            "feedback.fanout goes with rule dfa, dkp, which sends every layer the same error",
         ),
         (("--cluster", "cluster.yaml", "--set", "rule=ba"), "is not one of"),
         (

@@ -46,7 +46,6 @@ def setting(
     cores=64,
     nodes=None,
     calibration=None,
-    fanout=None,
     **recipe,
 ) -> Setting:
     """A plan with one layer on each node."""
@@ -67,7 +66,7 @@ def setting(
         }
     )
     places = tuple(layer * (nodes or layers) // layers for layer in range(layers))
-    return Setting(job=job, cluster=cluster, nodes=places, calibration=calibration or bare(), fanout=fanout)
+    return Setting(job=job, cluster=cluster, nodes=places, calibration=calibration or bare())
 
 
 def product(rows, inner, columns):

@@ -11,7 +11,6 @@ from runs import ThreadRun
 from runs import recipe as small_recipe
 
 from distfa.core.rules import RULES
-from distfa.errors import PlanError
 from distfa.plan import pipeline as torch_pipeline
 from distfa.plan.build import MESSAGE_BYTES, build
 from distfa.plan.calibration import MessageCost
@@ -55,14 +54,14 @@ def test_with_one_micro_batch_latency_is_paid_once_per_hop_up_and_down(rule, hop
 
 
 @pytest.mark.parametrize(("fanout", "hops_down"), [(None, 1), (1, 7), (2, 3), (7, 1)])
-def test_a_broadcast_reaches_the_first_layer_by_the_depth_of_its_tree(fanout, hops_down):
+def test_an_error_that_is_passed_on_reaches_the_first_layer_by_the_depth_of_its_tree(fanout, hops_down):
     free = bare(flops_per_second=1e30)
     taken = seconds((8,) * 9, rule="dfa", latency=0.01, calibration=free, fanout=fanout)
     assert taken == pytest.approx((7 + hops_down) * 0.01, rel=EXACTLY)
 
 
-def test_a_direct_broadcast_waits_for_the_output_layers_network_card_and_a_relay_does_not():
-    free, layers, nic = bare(flops_per_second=1e30), 40, 1e6
+def test_errors_sent_straight_wait_for_the_output_layers_network_card_and_those_passed_on_do_not():
+    free, layers, nic = bare(flops_per_second=1e30), 24, 1e6
     message = 4 * 32 * 8 + MESSAGE_BYTES
     seconds_each = 8 * message / nic
     common = {"rule": "dfa", "nic": nic, "calibration": free}
@@ -78,18 +77,22 @@ def test_a_direct_broadcast_waits_for_the_output_layers_network_card_and_a_relay
     assert relay.nodes[-1]["out"] == found.nodes[-1]["out"] // (layers - 1)
 
 
+SLOW_MESSAGES = replace(
+    bare(flops_per_second=1e30),
+    send=MessageCost(seconds=0.001, seconds_per_byte=0),
+    carry=MessageCost(seconds=0.01, seconds_per_byte=0),
+    receive=MessageCost(seconds=0.1, seconds_per_byte=0),
+)
+HOP = 0.001 + 2 * 0.01 + 0.1
+
+
 def test_threads_of_the_wire_cost_time_at_both_ends():
-    free = bare(flops_per_second=1e30)
-    taken = seconds(
-        rule="fa",
-        calibration=replace(
-            free,
-            send=MessageCost(seconds=0.001, seconds_per_byte=0),
-            carry=MessageCost(seconds=0.01, seconds_per_byte=0),
-            receive=MessageCost(seconds=0.1, seconds_per_byte=0),
-        ),
-    )
-    assert taken == pytest.approx(2 * (0.001 + 2 * 0.01 + 0.1), rel=EXACTLY)
+    assert seconds(rule="fa", calibration=SLOW_MESSAGES) == pytest.approx(2 * HOP, rel=EXACTLY)
+
+
+def test_a_layer_that_passes_an_error_on_reads_it_and_sends_it_as_any_other_message():
+    relayed = seconds((8,) * 5, rule="dfa", fanout=1, calibration=SLOW_MESSAGES)
+    assert relayed == pytest.approx((3 + 3) * HOP, rel=EXACTLY)
 
 
 def test_layers_that_share_one_core_take_the_sum_of_their_work():
@@ -212,12 +215,6 @@ def test_advice_names_latency_and_better_micro_batches():
     found = predict(slow, advise=True)
     assert found.bottleneck.startswith("latency: the pipe is not full")
     assert "lower micro_batches to" in found.bottleneck
-
-
-@pytest.mark.parametrize("changes", [{"rule": "fa"}, {"rule": "dfa", "rank": 2}])
-def test_a_broadcast_of_what_is_not_one_message_is_refused(changes):
-    with pytest.raises(PlanError, match=r"relay or tree goes with rule dfa, dkp at full rank"):
-        predict(setting(**changes, fanout=2))
 
 
 def test_sites_share_their_link():
