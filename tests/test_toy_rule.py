@@ -21,7 +21,6 @@ from distfa.core import rules
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.rules.base import HopRule
-from distfa.core.rules.cost import Cost
 from distfa.runtime.coordinator import boundary_bytes
 
 BOOKS = {"ledger_every": 1, "probe_every": 2, "ledger_exact": True}
@@ -38,10 +37,6 @@ class Toy(HopRule):
 
     def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: weight.double().sign() * 0.05 for name, weight in weights.items()}
-
-    def cost(self, boundary: int) -> Cost:
-        below, above = self.network.sizes[boundary : boundary + 2]
-        return Cost(origin_multiplies=True, origin_keeps=below * above, books_keep=below * above)
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +96,7 @@ def test_the_command_line_knows_it(tmp_path):
     here("report", "run", cwd=tmp_path)
 
 
-def test_benchmarks_and_plans_ask_it_for_its_cost(tmp_path):
+def test_benchmarks_and_plans_count_what_it_costs(tmp_path):
     small = ("--hidden", "8,8", "--epochs", "1", "--rules", "bp,toy")
     done = here("bench", "rules", *small, "--inits", "aligned", cwd=tmp_path)
     assert "toy" in done.stdout

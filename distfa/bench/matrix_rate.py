@@ -41,7 +41,7 @@ def bound(layers: Sequence[Sequence[Product]], seconds: dict[Product, float], co
     """The shortest possible step: its products spread evenly over the cores, each layer on one core.
 
     Args:
-        layers: The products of every layer, from ``arithmetic.step``.
+        layers: The products of every layer, from ``counted.step``.
         seconds: Seconds of each product on one core while the others are equally busy.
         cores: How many cores there are.
     """

@@ -15,7 +15,7 @@ from distfa.core.base.recipe import Recipe
 from distfa.core.base.threads import one_thread
 from distfa.core.books.records import StepRecord
 from distfa.core.serial import SerialTrainer
-from distfa.costs.arithmetic import works
+from distfa.costs.counted import works
 from distfa.costs.layer_memory import memory_by_layer
 from distfa.measuring import random_data, ray_run, steady_state
 from distfa.measuring.machine import bare_layer_bytes, cores
@@ -145,7 +145,8 @@ def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
 def _array_bytes(spec: RunSpec, recipe: Recipe) -> int:
     """What a layer in the middle must hold: W, G, B, what forwards keep, and full windows at each of its streams."""
     job = spec.job(recipe.network, run_id="", train_rows=spec.batch_size, test_rows=0)
-    return memory_by_layer(job, works(recipe), base=0)[(len(recipe.network) - 1) // 2].total
+    held = memory_by_layer(recipe, works(recipe), codec=job.codec, window=job.wire.window, base=0)
+    return held[(len(recipe.network) - 1) // 2].total
 
 
 def _median(shots: Sequence[dict[str, Any]]) -> dict[str, Any]:

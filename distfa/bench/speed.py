@@ -15,7 +15,7 @@ from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.bench.rounds import Configuration, Rounds
 from distfa.core.rules import BASELINE
-from distfa.costs import arithmetic
+from distfa.costs import counted
 from distfa.costs.arithmetic import Product
 from distfa.errors import BenchError
 from distfa.measuring import random_data
@@ -77,7 +77,7 @@ def run(settings: Settings, say: Say) -> Outcome:
         configurations = _configurations(settings, spec, task)
         seeded = task.recipe.network.seeded
         named = settings.rules if seeded else ()  # the bound knows only the products of plain layers
-        made = {rule: arithmetic.step(replace(task.recipe, rule=parse_spec({"rule": rule}).rule)) for rule in named}
+        made = {rule: counted.step(replace(task.recipe, rule=parse_spec({"rule": rule}).rule)) for rule in named}
         products = [product for layers in made.values() for layer in layers for product in layer]
         rate: dict[str, Any] = {
             "dtype": settings.dtype,

@@ -1,17 +1,17 @@
-"""What a layer holds in memory, in bytes, in closed form."""
+"""What a layer holds in memory, in bytes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from distfa.codecs import Codec
 from distfa.core import schedule
 from distfa.core.base.recipe import Recipe
-from distfa.core.routes import links
-from distfa.costs.arithmetic import LayerWork, state_numbers
-from distfa.runtime.job import Job
-from distfa.transport.message import Direction, Link
+from distfa.core.routes import Direction, Link, links
+from distfa.costs.arithmetic import state_numbers
+from distfa.costs.counted import LayerWork
 
 _EVERY_STEP = (Direction.UP, Direction.DOWN)
 
@@ -46,28 +46,31 @@ class LayerMemory:
         return sum(asdict(self).values())
 
 
-def memory_by_layer(job: Job, works: Sequence[LayerWork], *, base: int) -> tuple[LayerMemory, ...]:
+def memory_by_layer(
+    recipe: Recipe, works: Sequence[LayerWork], *, codec: Callable[[Direction], Codec], window: int, base: int
+) -> tuple[LayerMemory, ...]:
     """The memory of every layer of a run, layer 1 first.
 
     Args:
-        job: The run.
+        recipe: The run's.
         works: The work of its layers, layer 1 first.
+        codec: Gives the codec of a direction.
+        window: How many messages may wait at each end of a link.
         base: Memory of a layer's process before it holds anything.
     """
-    recipe = job.recipe
     n = -(-recipe.batch_size // recipe.micro_batches)
     waiting = Counter[int]()
     for link in training_links(recipe):
-        size = job.codec(link.direction).max_payload_bytes(n, link.columns, recipe.signal_dtype)
+        size = codec(link.direction).max_payload_bytes(n, link.columns, recipe.signal_dtype)
         waiting.update({link.sender: size, link.receiver: size})
     return tuple(
-        _memory(job, work, kept=in_flight(recipe, layer) * work.kept(n), waiting_bytes=waiting[layer], base=base)
+        _memory(recipe, work, kept=in_flight(recipe, layer) * work.kept(n), window=window * waiting[layer], base=base)
         for layer, work in enumerate(works, start=1)
     )
 
 
-def _memory(job: Job, work: LayerWork, *, kept: int, waiting_bytes: int, base: int) -> LayerMemory:
-    recipe, size, signal_size = job.recipe, job.recipe.dtype.itemsize, job.recipe.signal_dtype.itemsize
+def _memory(recipe: Recipe, work: LayerWork, *, kept: int, window: int, base: int) -> LayerMemory:
+    size, signal_size = recipe.dtype.itemsize, recipe.signal_dtype.itemsize
     updated = work.trained + work.learned
     return LayerMemory(
         weights=work.parameters * size + (work.parameters + work.learned) * (signal_size if recipe.mixed else 0),
@@ -76,7 +79,7 @@ def _memory(job: Job, work: LayerWork, *, kept: int, waiting_bytes: int, base: i
         feedback=work.feedback * signal_size,
         ledger=work.books * 8 if recipe.ledger.every else 0,
         kept=kept,
-        window=job.wire.window * waiting_bytes,
+        window=window,
         process=base,
     )
 

@@ -16,5 +16,5 @@ background.py      layers at work during these measurements
 short_run.py       a short real run, to compare a plan with
 calibrate.py       a calibration from both
 
-``bench.arithmetic`` and ``bench.layer_memory`` say what a layer computes and holds.
+``costs`` says what a layer computes and holds.
 """

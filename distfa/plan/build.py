@@ -13,7 +13,8 @@ from distfa.core import rules
 from distfa.core.base.recipe import Recipe
 from distfa.core.rules.base import Rule
 from distfa.costs import arithmetic, counted
-from distfa.costs.arithmetic import Effort, LayerWork
+from distfa.costs.arithmetic import Effort
+from distfa.costs.counted import LayerWork
 from distfa.costs.layer_memory import training_links
 from distfa.plan import layer_schedule
 from distfa.plan.calibration import Calibration, MessageCost, Speed

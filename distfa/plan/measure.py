@@ -109,7 +109,7 @@ def _seconds(work: Callable[..., object], *operands: Tensor) -> float:
 def _products(job: Job) -> tuple[tuple[int, int, int, float], ...]:
     """Every product of the run and of its baseline; those of gradients add to existing numbers, as in layers."""
     recipe = replace(job.recipe, batch_size=-(-job.recipe.batch_size // job.recipe.micro_batches))
-    made = [*arithmetic.step(recipe), *arithmetic.step(replace(recipe, rule=rules.BASELINE, feedback=FeedbackConfig()))]
+    made = [*counted.step(recipe), *counted.step(replace(recipe, rule=rules.BASELINE, feedback=FeedbackConfig()))]
     ordered = sorted({product for layer in made for product in layer}, key=lambda product: product.kind == "gradient")
     timed = {product.shape: _product(product, recipe.signal_dtype) for product in ordered}
     return tuple((*shape, seconds) for shape, seconds in sorted(timed.items()))
@@ -173,14 +173,14 @@ def _update(job: Job) -> float:
 def _fixed(job: Job) -> tuple[float, float]:
     """Seconds of one tensor operation and of one optimizer step: a layer of one neuron costs nothing else."""
     network = mlp((1, 1, 1), activation=Activation(name="relu"))
-    recipe = Recipe(network=network, batch_size=1, optimizer=job.recipe.optimizer).without_books()
+    recipe = Recipe(network=network, batch_size=1, optimizer=job.recipe.optimizer)
     layer, one = Layer(recipe, 1), torch.ones(1, 1)
 
     def once() -> None:
         layer.forward(one, (0, 0))
         layer.accumulate(layer.hidden_delta(one, (0, 0)), (0, 0))
 
-    work = arithmetic.LayerWork(replace(job.recipe, network=network), layer.rule, 1)
+    work = counted.works(recipe)[0]
     calls = 4 + work.teach(1).calls + work.accumulate(1).calls
     return _cold(once) / calls, _cold(lambda: layer.update(0, job.recipe.optimizer.lr))
 

@@ -6,14 +6,14 @@ gradient of its input leaves only when the gradient of its weights is done too. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from distfa.core import rules
 from distfa.core.base.recipe import FeedbackConfig
 from distfa.costs import counted
-from distfa.costs.arithmetic import Effort, LayerWork
+from distfa.costs.arithmetic import Effort
+from distfa.costs.counted import LayerWork
 from distfa.plan import build
 from distfa.plan.build import Setting
 from distfa.plan.calibration import MessageCost
@@ -29,14 +29,14 @@ def stages_and_channels(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple
     recipe = replace(
         setting.job.recipe, rule=rules.BASELINE, feedback=FeedbackConfig(), schedule="sync", check_finite=False
     )
-    sent_by, rows = rules.build_rule(recipe).sent_by, setting.rows
     stages = []
     for layer, work in enumerate(counted.works(recipe, setting.modules), start=1):
-        learn = partial(_backward, work, sent_by.get(layer, ()))
-        stages.append(build.stage(setting, recipe, layer, work, learn=learn, after=None, gpipe=gpipe))
+        stages.append(
+            build.stage(setting, recipe, layer, work, learn=partial(_backward, work), after=None, gpipe=gpipe)
+        )
     channels = []
     for boundary in recipe.network.boundaries:
-        sizes = tuple(n * recipe.network.sizes[boundary] * recipe.signal_dtype.itemsize for n in rows)
+        sizes = tuple(n * recipe.network.sizes[boundary] * recipe.signal_dtype.itemsize for n in setting.rows)
         own = build.carried(_OWN, sizes)
         for ends in ((boundary, boundary + 1), (boundary + 1, boundary)):
             channels.append(
@@ -48,13 +48,13 @@ def stages_and_channels(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple
                     send=own,
                     receive=own,
                     carry=build.carried(_CARRY, sizes),
-                    limit=2 * len(rows),  # all messages of a step: a send does not wait for its receiver
+                    limit=2 * len(setting.rows),  # all messages of a step: a send does not wait for its receiver
                 )
             )
     return stages, channels
 
 
-def _backward(work: LayerWork, boundaries: Sequence[int], n: int) -> Effort:
+def _backward(work: LayerWork, n: int) -> Effort:
     """The whole backward of a stage under the baseline rule, and the operations that autograd adds."""
-    down = [work.emit(boundary, n) for boundary in boundaries]
+    down = [work.emit(boundary, n) for boundary in work.sends_to]
     return sum(down, work.teach(n) + work.accumulate(n)) + Effort(calls=2)

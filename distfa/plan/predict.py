@@ -64,7 +64,7 @@ def predict(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool 
     def seconds_if(other: Setting) -> float:
         return _simulate(other, pipeline)[1].step_seconds
 
-    memory = () if pipeline else memory_by_layer(setting.job, setting.works, base=setting.calibration.process_bytes)
+    memory = () if pipeline else _memory(setting)
     return Prediction(
         name=_name(setting, pipeline),
         step_seconds=steady.step_seconds,
@@ -118,6 +118,11 @@ def _name(setting: Setting, pipeline: Pipeline | None) -> str:
     recipe = setting.job.recipe
     fanout = recipe.feedback.fanout
     return f"{recipe.rule}, {recipe.schedule}" + (f", fanout {fanout}" if fanout else "")
+
+
+def _memory(setting: Setting) -> tuple[LayerMemory, ...]:
+    job, base = setting.job, setting.calibration.process_bytes
+    return memory_by_layer(job.recipe, setting.works, codec=job.codec, window=job.wire.window, base=base)
 
 
 def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:

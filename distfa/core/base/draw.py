@@ -43,6 +43,9 @@ def evaluation_seed(seed: int, layer: int, part: int) -> int:
     return int(generator(seed, Purpose.EVALUATION, layer << 32 | part).integers(2**63))
 
 
+NOT_DRAWN = -1
+"""A seed for which matrices have a shape and no numbers (torch's device ``meta``), to find out what layers cost."""
+
 DISTRIBUTIONS: tuple[str, ...] = ("orthogonal", "normal", "uniform")
 
 
@@ -56,6 +59,8 @@ def matrix(
     fewer of those. LAPACK computes it: the same kind of processor with the same number of threads gives the same bits.
     Source: Saxe, McClelland & Ganguli, ICLR 2014, for orthogonal weights.
     """
+    if seed == NOT_DRAWN:
+        return torch.empty(rows, columns, dtype=torch.float64, device="meta")
     random = generator(seed, purpose, index, part)
     if distribution == "uniform":
         return torch.from_numpy(random.uniform(-1.0, 1.0, (rows, columns))).mul_((3.0 / columns) ** 0.5)

@@ -24,7 +24,6 @@ from distfa.core.base.draw import Purpose, initial_weight, matrix
 from distfa.core.base.model import Shape
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import Recipe
-from distfa.core.rules.cost import Cost
 
 Back = Callable[[Mapping[str, Tensor]], Tensor]
 """The way back through a layer from its delta, with tensors in place of weights: (N, *shape of h_{l-1})."""
@@ -115,11 +114,6 @@ class Rule(ABC):
     def delay(self, layer: int) -> int:
         """Micro-batches until an error is back at ``layer`` in a pipe without gaps; by default one per layer above."""
         return len(self.network) - layer
-
-    def cost(self, boundary: int) -> Cost:
-        """Work and memory at the ends of ``boundary``; by default of a learner that applies a matrix (width, d_l)."""
-        numbers = self.width(boundary) * self.network.sizes[boundary]
-        return Cost(learner_multiplies=True, learner_keeps=numbers, books_keep=numbers)
 
     def renews(self, step: int) -> bool:
         """Whether it is certain from the start that feedback is renewed at ``step``, by rows sent down the layers."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from distfa.core.rules.base import HopRule
-from distfa.core.rules.cost import Cost
 
 
 class Backpropagation(HopRule):
@@ -21,10 +20,6 @@ class Backpropagation(HopRule):
     source = "Rumelhart et al. 1986"
     stands_in = False
     takes_init = False
-
-    def cost(self, boundary: int) -> Cost:
-        """The layer that has W multiplies; nothing is kept."""
-        return Cost(origin_multiplies=True)
 
     def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
         """1/2 ||W[:,i]||^2."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from torch import Tensor
 
 from distfa.core.base.model import Shape
 from distfa.core.rules.base import Back, DirectRule, factors
-from distfa.core.rules.cost import Cost
 
 _PROJECTION = "e"  # the error has no weight to stand in for
 
@@ -62,12 +60,6 @@ class DirectFeedbackAlignment(DirectRule):
     def keeps_potential(self, boundary: int) -> int:
         """As for every direct rule; but with a low rank the output's W does not move like the shadow readout."""
         return boundary if self._rank(boundary) is not None else super().keeps_potential(boundary)
-
-    def cost(self, boundary: int) -> Cost:
-        """B_l at the layer that learns; or a factor at each end."""
-        outputs, low, whole = self.network.sizes[-1], self._rank(boundary) is not None, super().cost(boundary)
-        kept, full = outputs * self.width(boundary), outputs * self.network.sizes[boundary]
-        return replace(whole, origin_multiplies=low, origin_keeps=kept if low else 0, books_keep=full)
 
     def delay(self, layer: int) -> int:
         """Two thirds of a micro-batch per layer above: half of one for the way up, the rest for messages."""

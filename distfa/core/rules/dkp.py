@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from distfa.core.base.optim import Movable, OptimizerConfig, Rates
 from distfa.core.base.recipe import Recipe
-from distfa.core.rules.cost import Cost
 from distfa.core.rules.dfa import DirectFeedbackAlignment
 
 DECAY = 0.1
@@ -49,11 +48,6 @@ class DirectKolenPollack(DirectFeedbackAlignment):
     def keeps_potential(self, boundary: int) -> int:
         """Layer l, which keeps B_l."""
         return boundary
-
-    def cost(self, boundary: int) -> Cost:
-        """B_l at the layer that learns, which also learns it; the books need no other."""
-        whole = super().cost(boundary)
-        return replace(whole, learned=whole.learner_keeps, books_keep=0)
 
 
 def decay(recipe: Recipe) -> float:

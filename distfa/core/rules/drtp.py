@@ -8,7 +8,6 @@ from torch import Tensor
 
 from distfa.core.base.model import Shape
 from distfa.core.rules.base import Back, DirectRule
-from distfa.core.rules.cost import Cost
 
 _SATURATING = ("tanh",)
 
@@ -59,10 +58,6 @@ class DirectRandomTargetProjection(DirectRule):
     def shape(self, boundary: int) -> Shape:
         """That of the targets, which the layer reads for itself."""
         return self.network.shapes[-1]
-
-    def cost(self, boundary: int) -> Cost:
-        """B_l, (C, d_l), at the layer that learns."""
-        return Cost(learner_multiplies=True, learner_keeps=self.network.sizes[-1] * self.network.sizes[boundary])
 
     def delay(self, layer: int) -> int:
         """None: labels are there at once."""

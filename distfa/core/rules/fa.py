@@ -8,7 +8,6 @@ from torch import Tensor
 
 from distfa.core.base.model import Shape
 from distfa.core.rules.base import Back, HopRule, factors
-from distfa.core.rules.cost import Cost
 
 
 class FeedbackAlignment(HopRule):
@@ -58,19 +57,6 @@ class FeedbackAlignment(HopRule):
             first, second = factors(self.recipe, boundary, self.hop_feedback(boundary), rank)
             return first @ second
         return state[weight] if state else self.hop_feedback(boundary)
-
-    def cost(self, boundary: int) -> Cost:
-        """B at the end that applies it; or a factor at each."""
-        below, above = self.network.sizes[boundary : boundary + 2]
-        low, width = self._rank(boundary) is not None, self.width(boundary)
-        at_origin, at_learner = low or self._by_the_sender(boundary), low or not self._by_the_sender(boundary)
-        return Cost(
-            origin_multiplies=at_origin,
-            learner_multiplies=at_learner,
-            origin_keeps=above * width if at_origin else 0,
-            learner_keeps=width * below if at_learner else 0,
-            books_keep=below * above,
-        )
 
     def _rank(self, boundary: int) -> int | None:
         """The rank, if it is lower than full."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from torch import Tensor
 
 from distfa.core.base.model import Shape
 from distfa.core.rules.base import Back, HopRule
-from distfa.core.rules.cost import Cost
 
 
 class KolenPollack(HopRule):
@@ -55,11 +53,6 @@ class KolenPollack(HopRule):
     def learns_at_learner(self, boundary: int) -> bool:
         """True where the layer below keeps B."""
         return self.network.seeded
-
-    def cost(self, boundary: int) -> Cost:
-        """B at the layer that learns, which also learns B."""
-        whole = super().cost(boundary)
-        return replace(whole, learned=whole.learner_keeps)
 
     def keeps_potential(self, boundary: int) -> int:
         """The layer that keeps B."""

@@ -7,14 +7,12 @@ Source: Liao, Leibo & Poggio, "How important is weight symmetry in backpropagati
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from distfa.core.base.draw import Purpose, matrix
 from distfa.core.rules.base import HopRule
-from distfa.core.rules.cost import Cost
 
 _SOURCE = "Liao et al. 2016"
 
@@ -39,12 +37,6 @@ class FixedMagnitudeSignFeedback(HopRule):
     def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
         """|B| * sign W_{l+1}."""
         return weight.sign() if fixed is None else weight.sign().mul_(fixed)
-
-    def cost(self, boundary: int) -> Cost:
-        """|B| at the layer that has W, which forms |B| * sign W and multiplies by it."""
-        below, above = self.network.sizes[boundary : boundary + 2]
-        numbers = below * above
-        return Cost(origin_multiplies=True, formed=numbers, origin_keeps=numbers, books_keep=numbers)
 
 
 class UniformSignFeedback(FixedMagnitudeSignFeedback):
@@ -83,11 +75,6 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
         return {
             name: self._fresh(w, boundary, step, number).mul_(gain) for number, (name, w) in enumerate(weights.items())
         }
-
-    def cost(self, boundary: int) -> Cost:
-        """As with fixed magnitudes, but all of them are drawn in each step."""
-        whole = super().cost(boundary)
-        return replace(whole, drawn=whole.origin_keeps)
 
     def _fresh(self, weight: Tensor, boundary: int, step: int, number: int) -> Tensor:
         drawn = matrix(
