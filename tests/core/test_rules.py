@@ -15,7 +15,6 @@ PACKAGE = Path(rules.__file__).parents[2]
 SIZES = (12, 17, 9, 9, 23, 5)
 DEFAULTS = {  # of specs and options
     ("core/base/recipe.py", "dfa"),
-    ("settings/schema.py", "dfa"),
     ("cli/bench_books.py", "dfa,fa"),
     ("cli/bench_codecs.py", "bp,fa,dfa"),
     ("cli/bench_comm.py", "fa,dfa"),
