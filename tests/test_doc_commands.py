@@ -118,9 +118,9 @@ FILLED = (  # what stands for something of the reader's, and what is typed here 
     (r"epochs=E", "epochs=1"),
 )
 NAMES = {
-    **dict.fromkeys(("rule", "rules", "only"), RULES),
+    **dict.fromkeys(("rule", "rules"), RULES),
     **dict.fromkeys(("schedule", "schedules"), SCHEDULES),
-    **dict.fromkeys(("pairs", "codecs"), (codecs.LOSSLESS, *codecs.CODECS)),
+    **dict.fromkeys(("codecs",), (codecs.LOSSLESS, *codecs.CODECS)),
     **{
         "inits": INITS,
         "init": (*INITS, "given"),

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
 
-from distfa.bench import over_seeds
+from distfa.bench import over_seeds, variants
+from distfa.bench.options import Codecs
 from distfa.bench.outcome import Outcome
-from distfa.bench.pace import paced
+from distfa.bench.pace import Say, paced
+from distfa.bench.variants import Pair
 from distfa.codecs import resolve, timing
 from distfa.codecs.floats import FP32
 from distfa.core.base.threads import one_thread
-from distfa.core.serial import SerialTrainer
 from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.measuring.task import Task, metered, read
 from distfa.run.result import Tally
 from distfa.settings import RunSpec, parse_spec
-
-Pair = tuple[str, str]
 
 COLUMNS = {
     "rule": "rule",
@@ -41,29 +40,17 @@ _READ = (
 )
 
 
-def measure(
-    base: RunSpec,
-    names: Sequence[str],
-    pairs: Sequence[Pair],
-    *,
-    seeds: int = 1,
-    say: Callable[[str], None] = lambda line: None,
-) -> Outcome:
-    """Train with every rule and every pair of codecs, on the serial engine.
-
-    Args:
-        base: Everything except rule and codecs; seeds count up from its seed; ledger and probes are not kept.
-        names: Names of the rules.
-        pairs: (activations, errors); fp32 for both is always measured too.
-        seeds: Runs per row; more than one gives means and the sample deviation of the accuracy.
-        say: Called as each run ends.
+def measure(options: Codecs, say: Say) -> Outcome:
+    """Train with every rule and every pair of codecs, on the serial engine; ledger and probes are not kept.
 
     Raises:
         SpecError: A rule or codec does not exist, or settings do not fit it.
         BenchError: Nothing is sent, or there is no test set.
         DistfaError: A run failed; a run that diverged is not an error but a row without accuracy, with a note.
     """
-    specs = [_spec(base, rule, pair) for rule in dict.fromkeys(names) for pair in dict.fromkeys((_EXACT, *pairs))]
+    base, seeds = options.spec({}), options.seeds
+    pairs = dict.fromkeys((_EXACT, *map(variants.pair, options.codecs)))
+    specs = [_spec(base, rule, pair) for rule in dict.fromkeys(options.rules) for pair in pairs]
     dataset = read(base)
     task = Task.of(base, dataset)
     hidden = task.recipe.network.sizes[1:-1]
@@ -106,10 +93,9 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, float]:
     """The figures of one run, on one thread as in a layer."""
     sent: list[int] = []
     task = Task.of(spec, dataset)
-    wire = metered(spec, task.recipe.signal_dtype, sent)
     tally = Tally(classification=True, positions=task.answers)
     with one_thread():
-        for record in SerialTrainer(task.recipe, *task.splits(), modules=task.modules, **wire).run():
+        for record in task.trainer(*metered(spec, task.recipe.signal_dtype, sent)).run():
             tally.add(record)
     return {"test_accuracy": 100 * (tally.test_accuracy or 0.0), "bytes_per_sample": sum(sent) / tally.train_rows}
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 from distfa.bench import torch_engines
+from distfa.bench.options import Speed
 from distfa.bench.rounds import Configuration
-from distfa.bench.torch_engines import Pipeline
+from distfa.bench.torch_training import Pipeline
 from distfa.core.schedule import flows
 from distfa.measuring import ray_run
 from distfa.measuring.machine import cores
@@ -18,13 +20,17 @@ from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import counted
 
 
-def distfa(
-    spec: RunSpec, task: Task, *, rules: Sequence[str], schedules: Sequence[str], counts: Sequence[int], warmup: int
-) -> Iterator[Configuration]:
+def configurations(spec: RunSpec, task: Task, options: Speed) -> list[Configuration]:
+    """Everything that is compared, on the task of a spec."""
+    how = {"warmup": options.warmup, "deadline_seconds": options.deadline_seconds}
+    return [*_distfa(spec, task, options), *_single(spec, how), *_pipelines(spec, task, options, how)]
+
+
+def _distfa(spec: RunSpec, task: Task, options: Speed) -> Iterator[Configuration]:
     """distfa on Ray, with every rule, schedule and number of micro-batches."""
     raw = spec.model_dump()
-    raw |= {key: raw[key] + warmup for key in ("epochs", "max_steps")}  # ray_run leaves as many out at the end
-    for rule, schedule, count in product(rules, schedules, counts):
+    raw |= {key: raw[key] + options.warmup for key in ("epochs", "max_steps")}  # ray_run leaves as many out at the end
+    for rule, schedule, count in product(options.rules, options.schedules, options.micro_batches):
         if schedule == "async" and count < 2:
             continue  # with one micro-batch a layer has nothing to go on with while that is under way
         mine = parse_spec({**raw, "rule": rule, "schedule": schedule, "micro_batches": count})
@@ -33,34 +39,26 @@ def distfa(
             yield Configuration(
                 family=f"distfa {rule} {schedule}",
                 micro_batches=count,
-                measure=partial(ray_run.run, mine, own, warmup=warmup),
+                measure=partial(ray_run.run, mine, own, warmup=options.warmup),
                 about={"kind": "distfa", "rule": rule},
             )
 
 
-def single(spec: RunSpec, *, warmup: int, deadline_seconds: float) -> Iterator[Configuration]:
+def _single(spec: RunSpec, how: dict[str, Any]) -> Iterator[Configuration]:
     """torch in one process, with one thread and with as many threads as cores."""
-    run = partial(torch_engines.run_single, spec, warmup=warmup, deadline_seconds=deadline_seconds)
     for threads in sorted({1, cores()}):
         yield Configuration(
             family=f"torch one process, {counted(threads, 'thread')}",
             micro_batches=None,
-            measure=partial(run, threads=threads),
+            measure=partial(torch_engines.run_single, spec, threads=threads, **how),
             about={"kind": "single", "threads": threads},
         )
 
 
-def pipelines(
-    spec: RunSpec,
-    *,
-    layers: int,
-    processes: Sequence[int],
-    counts: Sequence[int],
-    warmup: int,
-    deadline_seconds: float,
-) -> Iterator[Configuration]:
+def _pipelines(spec: RunSpec, task: Task, options: Speed, how: dict[str, Any]) -> Iterator[Configuration]:
     """torch's pipelines of every size and schedule, with every number of micro-batches that they take."""
-    for size, schedule, count in product(processes, torch_engines.SCHEDULES, counts):
+    layers = len(task.recipe.network)
+    for size, schedule, count in product(options.processes, torch_engines.SCHEDULES, options.micro_batches):
         if schedule == "1f1b" and count < size:
             continue  # torch refuses it
         pipeline = Pipeline(layers=layers, processes=size, schedule=schedule, micro_batches=count)
@@ -68,8 +66,6 @@ def pipelines(
         yield Configuration(
             family=f"torch {schedule}, {size} processes",
             micro_batches=count,
-            measure=partial(
-                torch_engines.run_pipeline, spec, pipeline, warmup=warmup, deadline_seconds=deadline_seconds
-            ),
+            measure=partial(torch_engines.run_pipeline, spec, pipeline, **how),
             about={"kind": "pipeline"},
         )

@@ -6,21 +6,20 @@ The oracle is the serial engine: after every recovery the weights, losses, accur
 from __future__ import annotations
 
 import statistics
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distfa.bench.options import Faults, among
 from distfa.bench.outcome import Outcome
-from distfa.bench.pace import paced
+from distfa.bench.pace import Say, paced
+from distfa.core.base.recipe import SCHEDULES
 from distfa.errors import BenchError, DistfaError
-from distfa.intake.subject import subject_for
+from distfa.measuring.scratch_run import train_in_scratch
 from distfa.measuring.task import read
 from distfa.run.result import Result
-from distfa.run.run import run
 from distfa.runtime.faults import Fault, Planned, plan
 from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import counted
@@ -44,41 +43,25 @@ _READ = (
 )
 
 
-def measure(
-    base: RunSpec,
-    *,
-    kinds: Sequence[Fault],
-    schedules: Sequence[str],
-    alone: bool = True,
-    soak: int,
-    every_seconds: float = 0.0,
-    seed: int,
-    say: Callable[[str], None] = lambda line: None,
-) -> Outcome:
+def measure(options: Faults, say: Say) -> Outcome:
     """Make runs with one fault of every kind, schedule, and place (first, middle, last layer); then one with many.
 
-    Args:
-        base: The run; on Ray.
-        kinds: Kinds of faults.
-        schedules: ``sync`` and ``async``.
-        alone: Whether there are runs with one fault each.
-        soak: Number of faults in the last run, of all kinds, in any layer; 0 for no such run.
-        every_seconds: Seconds between these faults; 0 spreads them over the steps.
-        seed: Seed of the plan of that run.
-        say: Called with what is about to run.
-
     Raises:
+        UsageError: A kind of fault or a schedule does not exist.
         BenchError: A run ended with weights or books that differ from those of the serial engine.
         DistfaError: A run failed.
     """
-    rows, raw = [], []
-    for schedule in schedules:
-        spec = parse_spec(
-            {**base.model_dump(mode="json"), "schedule": schedule, "ray": {"max_recoveries": max(3, soak)}}
-        )
+    among("--kinds", options.kinds, [fault.value for fault in Fault])
+    among("--schedules", options.schedules, SCHEDULES)
+    base = options.spec({"micro_batches": 4, "checkpoint.seconds": 0, "ledger.every": 10, "probe.every": 50})
+    kinds, soak, rows, raw = [Fault(name) for name in options.kinds], options.soak, [], []
+    when: dict[str, Any] = {"every_seconds": options.every_seconds, "seed": options.seed}
+    for schedule in options.schedules:
+        own = {"schedule": schedule, "ray": {"max_recoveries": max(3, soak)}}
+        spec = parse_spec({**base.model_dump(mode="json"), **own})
         oracle = _trained(spec.model_copy(update={"engine": "serial"}), ())
         layers, steps = len(oracle[0].layer_sizes) - 1, oracle[0].steps
-        hit = sorted({1, (layers + 1) // 2, layers}) if alone else []
+        hit = sorted({1, (layers + 1) // 2, layers}) if options.alone else []
         told = paced(say, 1 + len(kinds) * len(hit) + (soak > 0), ahead=True)
         told(f"{schedule}: without a fault")
         plain = _trained(spec, ())
@@ -89,7 +72,7 @@ def measure(
             for layer in hit
         ]
         if soak:
-            many = plan(soak, kinds=kinds, layers=layers, steps=steps, seed=seed, every_seconds=every_seconds)
+            many = plan(soak, kinds=kinds, layers=layers, steps=steps, **when)
             cases.append(("any", "any", many))
         for name, layer, faults in cases:
             what = f"{schedule}: {name}, layer {layer}, {counted(len(faults), 'fault')}"
@@ -102,12 +85,7 @@ def measure(
             raw.append({"case": what, "recoveries": found[0].recoveries})
     return Outcome(
         name="faults",
-        settings={
-            "soak": soak,
-            "every_seconds": every_seconds,
-            "seed": seed,
-            **base.model_dump(mode="json", exclude_defaults=True),
-        },
+        settings={"soak": soak, **when, **base.model_dump(mode="json", exclude_defaults=True)},
         columns=COLUMNS,
         rows=rows,
         notes=[_READ],
@@ -116,11 +94,7 @@ def measure(
 
 
 def _trained(spec: RunSpec, faults: Sequence[Planned]) -> tuple[Result, dict[str, Tensor]]:
-    dataset = read(spec)
-    subject = subject_for(spec, dataset)
-    with tempfile.TemporaryDirectory() as scratch:
-        kept = spec.model_copy(update={"run_dir": str(Path(scratch) / "run")})
-        return run(kept, subject.network, dataset, model=subject.model, faults=faults)
+    return train_in_scratch(spec, read(spec), faults=faults)
 
 
 def _require_equal(

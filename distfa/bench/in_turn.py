@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from distfa.bench.options import Checkpoints, Tls, among
 from distfa.bench.outcome import Outcome
-from distfa.bench.pace import paced
-from distfa.intake.subject import subject_for
+from distfa.bench.pace import Say, paced
+from distfa.core.base.recipe import SCHEDULES
+from distfa.measuring.scratch_run import train_in_scratch
 from distfa.measuring.task import read
 from distfa.run.disk.run_dir import CHECKPOINTS
 from distfa.run.observing import Progress
-from distfa.run.run import run
 from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import MB
 
@@ -38,31 +38,29 @@ _READ = (
     "all layers and of the process that drives them, divided by steps. Figures are medians over the rounds. 'more than "
     "the first' compares runs of the same round: the median, the least and the most"
 )
+_FIXED = {"micro_batches": 4, "ledger.every": 0, "probe.every": 0}
 Settings = Mapping[str, Mapping[str, Any]]
 
 
-def measure(
-    base: RunSpec,
-    settings: Settings,
-    *,
-    name: str,
-    schedules: Sequence[str],
-    rounds: int,
-    say: Callable[[str], None] = lambda line: None,
+def measure_in_turn(
+    name: str, options: Checkpoints | Tls, fixed: Mapping[str, Any], settings: Settings, say: Say
 ) -> Outcome:
     """Train under each setting in turn; every second round goes backwards.
 
     Args:
-        base: The run.
-        settings: By name, what each changes in the spec; the others are compared with the first.
         name: Name of the outcome.
-        schedules: ``sync`` and ``async``.
-        rounds: How often each is measured.
+        options: The task, the schedules and the number of rounds.
+        fixed: Keys of the spec that all runs have.
+        settings: By name, what each changes in the spec; the others are compared with the first.
         say: Called with every measurement.
 
     Raises:
+        UsageError: A schedule does not exist.
         DistfaError: A run failed.
     """
+    schedules, rounds = options.schedules, options.rounds
+    among("--schedules", schedules, SCHEDULES)
+    base = options.spec({**_FIXED, "eval_every": options.epochs, **fixed})
     raw: list[dict[str, Any]] = []
     say = paced(say, rounds * len(schedules) * len(settings))
     for number in range(1, rounds + 1):
@@ -86,28 +84,27 @@ def measure(
 
 def _measured(spec: RunSpec) -> dict[str, Any]:
     dataset = read(spec)
-    subject = subject_for(spec, dataset)
     driver: list[float] = []  # processor seconds of this process, before training and after each record
+    kept: dict[str, float] = {}
 
     def observe(progress: Progress) -> None:
         driver[1:] = [time.process_time()]
         if progress.record is None:
             driver[:] = driver[-1:]
 
-    with tempfile.TemporaryDirectory() as scratch:
-        where = Path(scratch) / "run"
-        kept = spec.model_copy(update={"run_dir": str(where)})
-        result, _ = run(kept, subject.network, dataset, model=subject.model, observer=observe)
-        written = list((where / CHECKPOINTS).glob("*/manifest.json"))
-        size = sum(file.stat().st_size for file in (where / CHECKPOINTS).rglob("*") if file.is_file())
+    def look(run_dir: Path) -> None:
+        written = len(list((run_dir / CHECKPOINTS).glob("*/manifest.json")))
+        size = sum(file.stat().st_size for file in (run_dir / CHECKPOINTS).rglob("*") if file.is_file())
+        kept.update(written=written, mb=size / written / MB if written else 0.0)
+
+    result, _ = train_in_scratch(spec, dataset, observer=observe, look=look)
     rows = len(dataset.train_x) * spec.epochs / result.steps
     layers = sum(layer["cpu_seconds"] for layer in result.facts.get("layers", []))
     return {
         "step_ms": 1e3 * rows / result.samples_per_second,
         "layers_cpu_ms": 1e3 * layers / result.steps,
         "cpu_ms": 1e3 * (layers + driver[-1] - driver[0]) / result.steps,
-        "written": len(written),
-        "mb": size / len(written) / MB if written else 0.0,
+        **kept,
     }
 
 

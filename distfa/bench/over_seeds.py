@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from distfa.bench.outcome import Outcome
+from distfa.bench.pace import Say
 from distfa.errors import NonFiniteError
 from distfa.settings import RunSpec
 
@@ -15,7 +16,7 @@ Figures = dict[str, Any]
 
 
 def train(
-    spec: RunSpec, about: dict[str, str], seeds: int, run: Callable[[RunSpec], Figures], say: Callable[[str], None]
+    spec: RunSpec, about: dict[str, str], seeds: int, run: Callable[[RunSpec], Figures], say: Say
 ) -> list[Figures]:
     """The figures of one run per seed, counting up from the spec's seed; for a run that diverged the reason.
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from distfa.bench import over_seeds, plain_torch, variants
+from distfa.bench import over_seeds, torch_training, variants
+from distfa.bench.options import Rules, among
 from distfa.bench.outcome import Outcome
-from distfa.bench.pace import paced
+from distfa.bench.pace import Say, paced
 from distfa.core import rules
 from distfa.core.base.order import batches
 from distfa.core.books.ledger import LedgerRecord
 from distfa.data import Dataset
 from distfa.errors import BenchError
-from distfa.intake.subject import subject_for
+from distfa.intake.subject import network_for
+from distfa.measuring.scratch_run import train_in_scratch
 from distfa.measuring.task import read
 from distfa.run.observing import Progress
-from distfa.run.run import run
 from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import KB
 
@@ -56,35 +54,25 @@ _READ = (
 )
 
 
-def measure(
-    base: RunSpec,
-    names: Sequence[str],
-    *,
-    seeds: int = 1,
-    inits: Sequence[str] = INITS,
-    beside_torch: bool = False,
-    say: Callable[[str], None] = lambda line: None,
-) -> Outcome:
-    """Train with every rule, and with every init that makes a difference for it.
-
-    Args:
-        base: Everything except rule and init; seeds count up from its seed; its codecs are lossless.
-        names: Rules; dkp@50 is dkp renewed every 50 steps.
-        seeds: Runs per row; more than one gives means and the sample deviation of the accuracy.
-        inits: Inits for rules whose feedback depends on it.
-        beside_torch: Whether plain torch also trains the same, in a separate row beside bp.
-        say: Called as each run ends.
+def measure(options: Rules, say: Say) -> Outcome:
+    """Train with every rule, and with every init that makes a difference for it; its codecs are lossless.
 
     Raises:
         SpecError: A rule does not exist, or settings do not fit it.
+        UsageError: An init does not exist.
         BenchError: There is no test set.
         DistfaError: A run failed; a run that diverged is not an error but a row without figures, with a note.
     """
+    base, seeds, inits, beside_torch = options.spec({}), options.seeds, options.inits, options.torch
+    among("--inits", inits, INITS)
     dataset = read(base)
     if not len(dataset.test_x):
         raise BenchError(f"data set {dataset.name!r} has no test samples, which test accuracy needs; name another")
     rows, raw = [], []
-    specs = [parse_spec(base.model_dump(mode="json") | variants.settings(name)) for name in dict.fromkeys(names)]
+    specs = [
+        parse_spec(base.model_dump(mode="json") | variants.settings(name))
+        for name in dict.fromkeys(options.rules or rules.RULES)
+    ]
     rows_to_come = sum(len(inits) if rules.RULES[spec.rule].takes_init else 1 for spec in specs) + beside_torch
     say = paced(say, seeds * rows_to_come)
     used = dict.fromkeys(rules.RULES[spec.rule] for spec in specs)
@@ -114,13 +102,9 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
         if isinstance(record, LedgerRecord) and record.angle_degrees is not None:
             angles[record.boundary] = record.angle_degrees
 
-    subject = subject_for(spec, dataset)
-    network = subject.network
-    with tempfile.TemporaryDirectory() as scratch:
-        kept = spec.model_copy(update={"run_dir": str(Path(scratch) / "run")})
-        result, _ = run(kept, network, dataset, model=subject.model, observer=watch)
-    alignment, counted, recipe = result.alignment or {}, result.bytes["total"], spec.recipe(network)
-    steps = list(batches(recipe, len(dataset.train_x)))
+    result, _ = train_in_scratch(spec, dataset, observer=watch)
+    alignment, counted = result.alignment or {}, result.bytes["total"]
+    steps = batches(spec.recipe(network_for(spec, dataset)), len(dataset.train_x))
     sent = counted["up_payload"] + counted["down_payload"]
     return {
         "test_accuracy": 100 * (result.test_accuracy or 0.0),
@@ -137,7 +121,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
 
 
 def _torch(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
-    found = plain_torch.train(spec, dataset)
+    found = torch_training.trained(spec, dataset)
     return found | {"bits": _bits(found["test_loss"])}
 
 

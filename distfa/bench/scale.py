@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from distfa.bench.options import Scale
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.threads import one_thread
 from distfa.core.books.records import StepRecord
-from distfa.core.serial import SerialTrainer
 from distfa.costs.counted import works
 from distfa.costs.layer_memory import memory_by_layer
 from distfa.measuring import random_data, ray_run, steady_state
 from distfa.measuring.machine import bare_layer_bytes, cores
 from distfa.measuring.task import Task
 from distfa.runtime.ray.cluster import start_ray, stop_ray
-from distfa.settings import RunSpec, parse_spec
+from distfa.settings import RunSpec
 from distfa.text.words import MB, human_bytes
 
 _COLUMNS = {
@@ -42,82 +41,56 @@ _BATCHES = 20
 _LR = 1e-3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What to measure, as the options of ``distfa bench scale`` say it."""
-
-    layers: Sequence[int]
-    micro_batches: Sequence[int]
-    width: int
-    rule: str
-    schedule: str
-    batch_size: int
-    warmup: int
-    steps: int
-    rounds: int
-    startup_seconds: float
-    seed: int
-
-
-def run(settings: Settings, say: Say) -> Outcome:
-    """Measure every depth; ``say`` is called with lines of progress.
+def measure(options: Scale, say: Say) -> Outcome:
+    """Measure every depth.
 
     Raises:
         DistfaError: A run failed, or Ray cannot be started.
     """
     bare, raw = bare_layer_bytes(), []
     with tempfile.TemporaryDirectory() as folder:
-        specs = list(_specs(settings, Path(folder)))
-        say = paced(say, settings.rounds * len(specs))
+        specs = list(_specs(options, Path(folder)))
+        say = paced(say, options.rounds * len(specs))
         start_ray(None)
         try:
-            for number in range(1, settings.rounds + 1):
+            for number in range(1, options.rounds + 1):
                 for depth, count, spec in specs:
-                    shot = _measure(spec, settings, bare)
+                    shot = _shot(spec, options, bare)
                     raw.append({"round": number, "layers": depth, "micro_batches": count, **shot})
                     say(f"round {number}: {depth} layers, M={count}: {shot['step_ms']:.1f} ms per step")
         finally:
             stop_ray()
     return Outcome(
         name="scale",
-        settings=asdict(settings),
+        settings=options.asked(),
         columns=_COLUMNS,
         rows=[
             _median([shot for shot in raw if (shot["layers"], shot["micro_batches"]) == (d, m)]) for d, m, _ in specs
         ],
-        notes=_notes(settings, bare),
+        notes=_notes(options, bare),
         raw=raw,
     )
 
 
-def _specs(settings: Settings, folder: Path) -> Iterator[tuple[int, int, RunSpec]]:
+def _specs(options: Scale, folder: Path) -> Iterator[tuple[int, int, RunSpec]]:
     """(L, M, spec) of every configuration."""
-    rows = _BATCHES * settings.batch_size
-    data = random_data.write(folder, rows=rows, features=settings.width, seed=settings.seed)
-    common = {
-        "data": {"name": "npz", "dir": str(data)},
-        "rule": settings.rule,
-        "schedule": settings.schedule,
-        "batch_size": settings.batch_size,
-        "optimizer": {"name": "sgd", "lr": _LR},
-        "ledger": {"every": 0},
-        "probe": {"every": 0},
-        "ray": {"startup_seconds": settings.startup_seconds},
-        "seed": settings.seed,
-    }
-    for depth in settings.layers:
-        for count in settings.micro_batches:
-            total = settings.steps * max(settings.layers) // depth + 2 * settings.warmup
-            mine = {"model": {"hidden": [settings.width] * (depth - 1)}, "epochs": total, "max_steps": total}
-            yield depth, count, parse_spec({**common, **mine, "micro_batches": count})
+    rows = _BATCHES * options.batch_size
+    data = random_data.write(folder, rows=rows, features=options.width, seed=options.seed)
+    fixed = {"data.name": "npz", "data.dir": str(data), "optimizer.name": "sgd", "optimizer.lr": _LR}
+    fixed |= {"ledger.every": 0, "probe.every": 0}
+    for depth in options.layers:
+        for count in options.micro_batches:
+            total = options.steps * max(options.layers) // depth + 2 * options.warmup
+            mine = {"model.hidden": [options.width] * (depth - 1), "epochs": total, "max_steps": total}
+            yield depth, count, options.spec({**fixed, **mine, "micro_batches": count})
 
 
-def _measure(spec: RunSpec, settings: Settings, bare_bytes: int) -> dict[str, float]:
+def _shot(spec: RunSpec, options: Scale, bare_bytes: int) -> dict[str, float]:
     """One run on Ray and one in this process, side by side."""
     task = Task.of(spec)
-    wired = ray_run.run(spec, task, warmup=settings.warmup)
+    wired = ray_run.run(spec, task, warmup=options.warmup)
     depth = len(task.recipe.network)
-    serial_seconds = _serial_cpu_seconds(spec, task, settings.warmup)
+    serial_seconds = _serial_cpu_seconds(spec, task, options.warmup)
     overhead = wired.cpu_seconds - serial_seconds / depth
     return {
         "step_ms": 1000 * wired.step_seconds,
@@ -137,8 +110,7 @@ def _measure(spec: RunSpec, settings: Settings, bare_bytes: int) -> dict[str, fl
 def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
     """CPU time of a step of the same run in this process on one thread: only the work of the layers themselves."""
     with one_thread():
-        records = SerialTrainer(task.recipe, *task.splits()).run()
-        rows = (record.rows for record in records if isinstance(record, StepRecord))
+        rows = (record.rows for record in task.trainer().run() if isinstance(record, StepRecord))
         return steady_state.watch(rows, warmup=warmup).cpu_seconds * spec.batch_size / 1000
 
 
@@ -155,10 +127,10 @@ def _median(shots: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {key: int(value) if key in _COUNTED else value for key, value in row.items()}
 
 
-def _notes(settings: Settings, bare_bytes: int) -> list[str]:
+def _notes(options: Scale, bare_bytes: int) -> list[str]:
     return [
-        f"rule {settings.rule}, {settings.schedule}, width {settings.width}, batch {settings.batch_size}, SGD; medians "
-        f"of {settings.rounds} rounds of {settings.steps} steps (with fewer layers more) after {settings.warmup} of "
+        f"rule {options.rule}, {options.schedule}, width {options.width}, batch {options.batch_size}, SGD; medians "
+        f"of {options.rounds} rounds of {options.steps} steps (with fewer layers more) after {options.warmup} of "
         f"warm-up; {cores()} cores for all layers",
         "overhead: CPU time of a layer's process per step (mean over the layers) minus its share, 1/L, of the CPU time "
         "of the same step in one process on one thread; 'by the clock' uses instead of CPU time the time in which the "

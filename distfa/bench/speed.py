@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from distfa.bench import engines, matrix_rate
+from distfa.bench.options import Speed
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
-from distfa.bench.rounds import Configuration, Rounds
+from distfa.bench.rounds import Rounds
 from distfa.core.rules import BASELINE
 from distfa.costs import counted
 from distfa.costs.arithmetic import Product
@@ -41,69 +41,46 @@ _RANDOM_BATCHES = 20
 _RATE_SECONDS = 2.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What to measure, as the options of ``distfa bench speed`` say it; ``data`` None for random numbers (mlp only)."""
-
-    rules: Sequence[str]
-    schedules: Sequence[str]
-    processes: Sequence[int]
-    micro_batches: Sequence[int]
-    model: str
-    hidden: Sequence[int]
-    batch_size: int
-    lr: float
-    dtype: str
-    warmup: int
-    steps: int
-    rounds: int
-    books_every: int
-    data: str | None
-    data_dir: str | None
-    seed: int
-    deadline_seconds: float
-
-
-def run(settings: Settings, say: Say) -> Outcome:
-    """Measure everything; ``say`` is called with lines of progress.
+def measure(options: Speed, say: Say) -> Outcome:
+    """Measure everything.
 
     Raises:
-        BenchError: The settings cannot be measured.
+        BenchError: The options cannot be measured.
         DistfaError: The data cannot be read, or Ray cannot be started.
     """
     with tempfile.TemporaryDirectory() as folder:
-        spec = _spec(settings, Path(folder))
+        spec = _spec(options, Path(folder))
         task = Task.of(spec)
-        configurations = _configurations(settings, spec, task)
+        configurations = engines.configurations(spec, task, options)
         seeded = task.recipe.network.seeded
-        named = settings.rules if seeded else ()  # the bound knows only the products of plain layers
+        named = options.rules if seeded else ()  # the bound knows only the products of plain layers
         made = {rule: counted.step(replace(task.recipe, rule=parse_spec({"rule": rule}).rule)) for rule in named}
         products = [product for layers in made.values() for layer in layers for product in layer]
         rate: dict[str, Any] = {
-            "dtype": settings.dtype,
+            "dtype": options.dtype,
             "seconds": _RATE_SECONDS,
-            "deadline_seconds": settings.deadline_seconds,
+            "deadline_seconds": options.deadline_seconds,
         }
         sizes = Counter(configuration.family for configuration in configurations).values()
-        shots = sum(size for size in sizes if size > 1) + settings.rounds * len(sizes)
-        rounds, times = Rounds(seed=settings.seed, say=paced(say, shots)), []
+        shots = sum(size for size in sizes if size > 1) + options.rounds * len(sizes)
+        rounds, times = Rounds(seed=options.seed, say=paced(say, shots)), []
         start_ray(LOCAL)
         try:
             chosen = rounds.search(configurations)
-            for number in range(1, settings.rounds + 1):
+            for number in range(1, options.rounds + 1):
                 rounds.round(number, chosen)
                 if products:
                     times.append(matrix_rate.run(products, **rate))
         finally:
             stop_ray()
     seconds = {product: median(one[product] for one in times) for product in products}
-    bounds = {rule: settings.batch_size / matrix_rate.bound(layers, seconds, cores()) for rule, layers in made.items()}
+    bounds = {rule: options.batch_size / matrix_rate.bound(layers, seconds, cores()) for rule, layers in made.items()}
     return Outcome(
         name="speed",
-        settings=asdict(settings),
+        settings=options.asked(),
         columns=_COLUMNS,
         rows=_compared([row for configuration in chosen if (row := rounds.row(configuration)) is not None], bounds),
-        notes=[*_notes(settings, seconds, bounds), *rounds.failures],
+        notes=[*_notes(options, seconds, bounds), *rounds.failures],
         raw=[
             {
                 "round": shot.round,
@@ -116,53 +93,23 @@ def run(settings: Settings, say: Say) -> Outcome:
     )
 
 
-def _spec(settings: Settings, folder: Path) -> RunSpec:
+def _spec(options: Speed, folder: Path) -> RunSpec:
     """The task as a spec of a run with the baseline rule and batches of equal size."""
-    if not settings.rules:
+    if not options.rules:
         raise BenchError("no rule is named, so nothing of distfa's can be measured; name one, as --rules dfa")
-    data: dict[str, Any] = {"name": settings.data, "dir": settings.data_dir}
-    if settings.data is None and settings.model != MLP:
-        raise BenchError(f"random numbers are for the multi-layer perceptron; name a data set for {settings.model!r}")
-    if settings.data is None:
-        rows = _RANDOM_BATCHES * settings.batch_size
-        data = {"name": "npz", "dir": str(random_data.write(folder, rows=rows, features=784, seed=settings.seed))}
-    raw = {
-        "data": data,
-        "model": {"name": settings.model, "hidden": list(settings.hidden)},
-        "rule": BASELINE,
-        "batch_size": settings.batch_size,
-        "optimizer": {"name": "sgd", "lr": settings.lr},
-        "dtype": settings.dtype,
-        "epochs": settings.warmup + settings.steps,
-        "max_steps": settings.warmup + settings.steps,
-        "ledger": {"every": settings.books_every},
-        "probe": {"every": settings.books_every},
-        "seed": settings.seed,
-        "sync_epochs": 0,
-    }
-    rows = len(Task.of(parse_spec(raw)).inputs.train)
-    if rows < settings.batch_size:
-        raise BenchError(
-            f"the data set has {rows} rows, not even one batch of {settings.batch_size}; take smaller ones"
-        )
-    return parse_spec({**raw, "data": {**data, "limit": rows // settings.batch_size * settings.batch_size}})
-
-
-def _configurations(settings: Settings, spec: RunSpec, task: Task) -> list[Configuration]:
-    warmup, deadline, counts = settings.warmup, settings.deadline_seconds, settings.micro_batches
-    rules, schedules, sizes = settings.rules, settings.schedules, settings.processes
-    return [
-        *engines.distfa(spec, task, rules=rules, schedules=schedules, counts=counts, warmup=warmup),
-        *engines.single(spec, warmup=warmup, deadline_seconds=deadline),
-        *engines.pipelines(
-            spec,
-            layers=len(task.recipe.network),
-            processes=sizes,
-            counts=counts,
-            warmup=warmup,
-            deadline_seconds=deadline,
-        ),
-    ]
+    if options.data is None and options.model != MLP:
+        raise BenchError(f"random numbers are for the multi-layer perceptron; name a data set for {options.model!r}")
+    steps = options.warmup + options.steps
+    fixed: dict[str, Any] = {"rule": BASELINE, "optimizer.name": "sgd", "epochs": steps, "max_steps": steps}
+    fixed |= {"ledger.every": options.books_every, "probe.every": options.books_every, "sync_epochs": 0}
+    if options.data is None:
+        rows = _RANDOM_BATCHES * options.batch_size
+        data = random_data.write(folder, rows=rows, features=784, seed=options.seed)
+        fixed |= {"data.name": "npz", "data.dir": str(data)}
+    rows = len(Task.of(options.spec(fixed)).inputs.train)
+    if rows < options.batch_size:
+        raise BenchError(f"the data set has {rows} rows, not even one batch of {options.batch_size}; take smaller ones")
+    return options.spec({**fixed, "data.limit": rows // options.batch_size * options.batch_size})
 
 
 def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[str, Any]]:
@@ -180,12 +127,12 @@ def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict
     ]
 
 
-def _notes(settings: Settings, seconds: dict[Product, float], bounds: dict[str, float]) -> list[str]:
-    books = f"every {settings.books_every} steps" if settings.books_every else "off"
+def _notes(options: Speed, seconds: dict[Product, float], bounds: dict[str, float]) -> list[str]:
+    books = f"every {options.books_every} steps" if options.books_every else "off"
     return [
-        f"medians of {settings.rounds} rounds of {settings.steps} steps after {settings.warmup} of warm-up, in "
+        f"medians of {options.rounds} rounds of {options.steps} steps after {options.warmup} of warm-up, in "
         "shuffled order; ratios are of medians; M is the best of one search round before them, which does not count",
-        f"{settings.dtype}, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an "
+        f"{options.dtype}, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an "
         f"even share of the {cores()} cores and at least one; processes on one machine, over loopback",
         *(_bound_in_words(seconds, bounds) if bounds else ()),
         "CPU seconds are those of a configuration's own processes, for distfa with Ray's and the coordinator's; 'by "

@@ -7,12 +7,12 @@ namespaces of one machine; gloo then listens on the interface that it is given.
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 from distfa.bench import torch_training
+from distfa.bench.torch_training import Pipeline
 from distfa.errors import BenchError
 from distfa.measuring.machine import cores
 from distfa.measuring.steady_state import Steady
@@ -20,33 +20,6 @@ from distfa.measuring.subprocesses import command, launch
 from distfa.settings import RunSpec
 
 SCHEDULES: tuple[str, ...] = ("gpipe", "1f1b")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pipeline:
-    """How a network is spread over processes, and in which order they work.
-
-    Attributes:
-        layers: How many layers the network has.
-        processes: Number of stages; layers are divided among them in order, as evenly as possible.
-        schedule: ``gpipe`` or ``1f1b``.
-        micro_batches: Equal parts of a batch.
-        interface: Network interface of every process.
-        prefixes: What to put before the command of every process, such as ``("ip", "netns", "exec", "n0")``;
-            empty for nothing.
-    """
-
-    layers: int
-    processes: int
-    schedule: str = "gpipe"
-    micro_batches: int = 1
-    interface: str = "lo"
-    prefixes: Sequence[Sequence[str]] = field(default=())
-
-    @property
-    def name(self) -> str:
-        """Its name in tables and messages."""
-        return f"torch {self.schedule}, {self.processes} processes, M={self.micro_batches}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,20 +71,12 @@ def run_pipeline(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline
         BenchError: It cannot be run so, failed, or did not end in time.
     """
     check(spec, pipeline)
-    processes = pipeline.processes
-    ends = [1 + pipeline.layers * i // processes for i in range(processes + 1)]
-    stages = [list(range(start, end)) for start, end in itertools.pairwise(ends)]
-    common: dict[str, object] = {
-        "schedule": pipeline.schedule,
-        "micro_batches": pipeline.micro_batches,
-        "interface": pipeline.interface,
-    }
-    common |= {"spec": spec.model_dump(mode="json"), "processes": processes, "threads": max(1, cores() // processes)}
+    common = {"spec": spec.model_dump(mode="json"), "pipeline": asdict(pipeline), "warmup": warmup}
     with tempfile.TemporaryDirectory() as folder:
-        common |= {"meeting": f"{folder}/meeting", "warmup": warmup, "deadline_seconds": deadline_seconds}
+        common |= {"meeting": f"{folder}/meeting", "deadline_seconds": deadline_seconds}
         commands = [
-            [*prefix, *command(torch_training.stage, rank=rank, layers=stages[rank], **common)]
-            for rank, prefix in enumerate(pipeline.prefixes or [()] * processes)
+            [*prefix, *command(torch_training.stage, rank=rank, **common)]
+            for rank, prefix in enumerate(pipeline.prefixes or [()] * pipeline.processes)
         ]
         reports = launch(pipeline.name, commands, deadline_seconds=deadline_seconds)
     return TorchRun(

@@ -1,11 +1,11 @@
-"""torch's own training loop in a separate process: for a whole network, or for one stage of torch's pipelining."""
+"""torch's own training loop: for a whole network, or in a separate process for one stage of torch's pipelining."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -18,9 +18,43 @@ from torch.nn import functional as F
 from distfa.core.base import optim, order
 from distfa.core.base.draw import initial_weight
 from distfa.core.base.recipe import Recipe
+from distfa.core.base.threads import one_thread
+from distfa.data import Dataset
 from distfa.measuring import steady_state
+from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
-from distfa.settings import parse_spec
+from distfa.settings import RunSpec, parse_spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """How a network is spread over processes, and in which order they work.
+
+    Attributes:
+        layers: How many layers the network has.
+        processes: Number of stages; layers are divided among them in order, as evenly as possible.
+        schedule: ``gpipe`` or ``1f1b``.
+        micro_batches: Equal parts of a batch.
+        interface: Network interface of every process.
+        prefixes: What to put before the command of every process, such as ``("ip", "netns", "exec", "n0")``;
+            empty for nothing.
+    """
+
+    layers: int
+    processes: int
+    schedule: str = "gpipe"
+    micro_batches: int = 1
+    interface: str = "lo"
+    prefixes: Sequence[Sequence[str]] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """Its name in tables and messages."""
+        return f"torch {self.schedule}, {self.processes} processes, M={self.micro_batches}"
+
+    def stage(self, rank: int) -> tuple[int, int]:
+        """The first and the last layer of a process, counted from 1."""
+        return 1 + self.layers * rank // self.processes, self.layers * (rank + 1) // self.processes
 
 
 def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]:
@@ -29,6 +63,26 @@ def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]
     task, losses = Task.of(parse_spec(spec)), list[float]()
     found = steady_state.watch(by_autograd(task, whole(task), losses), warmup=warmup)
     return {"losses": losses, "steady": asdict(found)}
+
+
+def trained(spec: RunSpec, dataset: Dataset) -> dict[str, float]:
+    """``test_accuracy`` in percent and ``test_loss`` of the spec's model, trained on one thread in this process.
+
+    Batches are not split: what distfa adds up over micro-batches is the same mean, except with batch normalisation.
+    """
+    task = Task.of(spec, dataset)
+    model, (_, test) = whole(task), task.splits()
+    loss, correct, total = 0.0, 0, len(test.inputs) * task.answers
+    with one_thread():
+        for _ in by_autograd(task, model, []):
+            pass
+        model.eval()
+        with torch.no_grad():
+            for rows in order.evaluation(task.recipe, len(test.inputs)):
+                logits, labels = model(test.inputs.read(rows)), test.targets.read(rows)
+                loss += loss_part(logits, labels, total).item()
+                correct += int((logits.argmax(-1) == labels).sum())
+    return {"test_accuracy": 100 * correct / total, "test_loss": loss}
 
 
 def by_autograd(task: Task, model: nn.Module, losses: list[float]) -> Iterator[int]:
@@ -46,13 +100,8 @@ def by_autograd(task: Task, model: nn.Module, losses: list[float]) -> Iterator[i
 def stage(
     *,
     spec: dict[str, Any],
-    layers: list[int],
-    schedule: str,
-    micro_batches: int,
-    interface: str,
-    threads: int,
+    pipeline: dict[str, Any],
     rank: int,
-    processes: int,
     meeting: str,
     warmup: int,
     deadline_seconds: float,
@@ -61,13 +110,8 @@ def stage(
 
     Args:
         spec: The run.
-        layers: The layers of this stage, counted from 1.
-        schedule: As in ``torch_engines.Pipeline``, like micro-batches and interface.
-        micro_batches: Equal parts of a batch.
-        interface: Name of the network interface.
-        threads: How many threads torch uses.
+        pipeline: The fields of a ``Pipeline``.
         rank: Counted from 0 at the inputs.
-        processes: How many stages.
         meeting: A file that does not exist yet, through which the processes find each other.
         warmup: Steps before the measurement begins.
         deadline_seconds: Longest time for the whole run.
@@ -78,29 +122,32 @@ def stage(
     from torch import distributed as dist  # imported here, because a parent process needs neither
     from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
-    torch.set_num_threads(threads)
-    os.environ["GLOO_SOCKET_IFNAME"], timeout = interface, timedelta(seconds=deadline_seconds)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes, timeout=timeout)
+    how = Pipeline(**pipeline)
+    torch.set_num_threads(max(1, cores() // how.processes))
+    os.environ["GLOO_SOCKET_IFNAME"], timeout = how.interface, timedelta(seconds=deadline_seconds)
+    there = f"file://{meeting}"
+    dist.init_process_group("gloo", init_method=there, rank=rank, world_size=how.processes, timeout=timeout)
     task = Task.of(parse_spec(spec))
     recipe, (train, _), losses = task.recipe, task.splits(), list[float]()
-    module, is_last = model_of(task, range(layers[0], layers[-1] + 1)), rank == processes - 1
-    worked = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[schedule](
-        PipelineStage(module, rank, processes, torch.device("cpu")),
-        n_microbatches=micro_batches,
+    first, last = how.stage(rank)
+    module, is_last = model_of(task, range(first, last + 1)), rank == how.processes - 1
+    worked = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[how.schedule](
+        PipelineStage(module, rank, how.processes, torch.device("cpu")),
+        n_microbatches=how.micro_batches,
         loss_fn=lambda output, target: loss_part(output, target, recipe.batch_size * task.answers),
         scale_grads=False,  # loss_part is already a share of the batch's mean
     )
 
     def backward(rows: NDArray[np.int64]) -> float:
         parts: list[Tensor] = []
-        last: dict[str, Any] = {"target": train.targets.read(rows), "losses": parts} if is_last else {}
-        worked.step(*([] if rank else [train.inputs.read(rows)]), **last, return_outputs=False)
+        wanted: dict[str, Any] = {"target": train.targets.read(rows), "losses": parts} if is_last else {}
+        worked.step(*([] if rank else [train.inputs.read(rows)]), **wanted, return_outputs=False)
         return sum(part.item() for part in parts)
 
     found = steady_state.watch(_steps(task, module, backward, losses, whole_batches=True), warmup=warmup)
     dist.barrier()  # no process ends while a neighbour still reads
     dist.destroy_process_group()
-    columns = (recipe.network[layers[0]].inputs if rank else 0) + (0 if is_last else recipe.network[layers[-1]].outputs)
+    columns = (recipe.network[first].inputs if rank else 0) + (0 if is_last else recipe.network[last].outputs)
     sent = len(losses) * recipe.batch_size * columns * recipe.signal_dtype.itemsize
     return {"losses": losses, "payload_bytes": sent, "steady": asdict(found)}
 

@@ -1,4 +1,4 @@
-"""Feedback rules as benchmarks name them: ``dkp@50`` is dkp whose feedback is renewed every 50 steps."""
+"""Rules and codecs as benchmarks name them: ``dkp@50`` is dkp whose feedback is renewed every 50 steps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from distfa.core.base.model import Network
 from distfa.errors import UsageError
 from distfa.settings import RunSpec
 
+Pair = tuple[str, str]
+
 
 def settings(word: str) -> dict[str, Any]:
     """The settings of a spec for it.
@@ -22,6 +24,12 @@ def settings(word: str) -> dict[str, Any]:
     if at and not (every.isdecimal() and int(every) > 0):
         raise UsageError(f"rule {word!r}: the number of steps between renewals comes after the @, as in {rule}@50")
     return {"rule": rule} | ({"feedback": {"renew": {"every": int(every)}}} if at else {})
+
+
+def pair(word: str) -> Pair:
+    """``int8/bf16`` or ``int8`` as the codecs (of activations, of errors)."""
+    up, _, down = word.partition("/")
+    return up, down or up
 
 
 def name(spec: RunSpec) -> str:

@@ -16,14 +16,6 @@ import typer
 
 from distfa.cli import (
     bench,
-    bench_books,
-    bench_codecs,
-    bench_comm,
-    bench_faults,
-    bench_in_turn,
-    bench_rules,
-    bench_scale,
-    bench_speed,
     doctor,
     evaluate,
     experiment,
@@ -67,17 +59,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "plan": plan.plan,
     "experiment": experiment.experiment,
 }
-_BENCH: dict[str, Callable[..., None]] = {
-    "speed": bench_speed.speed,
-    "comm": bench_comm.comm,
-    "scale": bench_scale.scale,
-    "rules": bench_rules.rules,
-    "books": bench_books.books,
-    "codecs": bench_codecs.codecs,
-    "checkpoints": bench_in_turn.checkpoints,
-    "tls": bench_in_turn.tls,
-    "faults": bench_faults.faults,
-}
+_BENCH = {name: bench.command(name) for name in bench.BENCHMARKS}
 
 
 _BY_SIGNAL = 128  # as a shell reports a process ended by a signal

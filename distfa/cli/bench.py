@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import itertools
 import shlex
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from distfa.bench import options
 from distfa.bench.outcome import Outcome
+from distfa.cli.flags import parameter, parameters, read, signed
+from distfa.cli.options import outcome_file
+from distfa.lab.links.options import Comm
 from distfa.text import lines
 from distfa.text.words import cell
 
@@ -28,14 +33,70 @@ app = typer.Typer(
 )
 
 
-def say(prefix: str = "") -> Callable[[str], None]:
-    """Print a line of progress on stderr."""
-    return lambda line: typer.echo(prefix + line, err=True)
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark as a command.
+
+    Attributes:
+        options: What can be set.
+        module: The module whose ``measure(options, say)`` returns an outcome, or yields (file, outcome) of several.
+        several: Whether it gives several outcomes, and so --out is a folder.
+        out: Help text of --out.
+        as_json: Help text of --json.
+        panel: The heading under which the help shows these two.
+    """
+
+    options: type[options.Options]
+    module: str
+    several: bool = False
+    out: str = "File for the figures."
+    as_json: str = "Print the text of the file on stdout instead of a table."
+    panel: str | None = None
 
 
-def quiet() -> redirect_stdout[io.StringIO]:
-    """Keep Ray's own output off stdout, which is for the result."""
-    return redirect_stdout(io.StringIO())
+_TIMED: dict[str, Any] = {
+    "out": "Where to write all measurements.",
+    "as_json": "Print the JSON instead of a table.",
+    "panel": "How it is measured",
+}
+_FILES: dict[str, Any] = {
+    "out": "Directory for the JSON files.",
+    "as_json": "Print the text of the files on stdout instead of tables.",
+    "several": True,
+}
+BENCHMARKS = {
+    "speed": Benchmark(options=options.Speed, module="distfa.bench.speed", **_TIMED),
+    "comm": Benchmark(options=Comm, module="distfa.lab.links.comm"),
+    "scale": Benchmark(options=options.Scale, module="distfa.bench.scale", **_TIMED),
+    "rules": Benchmark(options=options.Rules, module="distfa.bench.rules"),
+    "books": Benchmark(options=options.Books, module="distfa.bench.books", **_FILES),
+    "codecs": Benchmark(options=options.Codecs, module="distfa.bench.codecs"),
+    "checkpoints": Benchmark(options=options.Checkpoints, module="distfa.bench.checkpoints"),
+    "tls": Benchmark(options=options.Tls, module="distfa.bench.tls"),
+    "faults": Benchmark(options=options.Faults, module="distfa.bench.faults"),
+}
+
+
+def command(name: str) -> Callable[..., None]:
+    """The command of a benchmark: its flags are the options, its help is their docstring."""
+    made = BENCHMARKS[name]
+
+    def carry_out(out: Path, as_json: bool, **typed: Any) -> None:
+        measure = importlib.import_module(made.module).measure
+        asked = read(made.options, typed)
+        with redirect_stdout(io.StringIO()):  # Ray's own lines: stdout is for the result
+            found = measure(asked, lambda line: typer.echo(f"{name}: {line}", err=True))
+        for file, outcome in found if made.several else [("", found)]:
+            show(outcome, out / file, as_json=as_json)
+
+    where = outcome_file(folder=made.several, help=made.out, rich_help_panel=made.panel)
+    text = typer.Option("--json", help=made.as_json, rich_help_panel=made.panel)
+    carry_out.__doc__ = made.options.__doc__
+    written = [
+        parameter("out", Path, Path("." if made.several else f"bench-{name}.json"), where),
+        parameter("as_json", bool, False, text),
+    ]
+    return signed(carry_out, [*parameters(made.options), *written])
 
 
 def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:

@@ -20,10 +20,11 @@ def evaluate(
 ) -> None:
     """Print the loss and accuracy of a finished run's weights on the data set it was trained on."""
     from distfa.api.evaluate import evaluate_run
+    from distfa.bench.options import among
     from distfa.run.progress import counting
     from distfa.text import strict_json
 
-    options.among("--split", split, ("test", "train"))
+    among("--split", (split,), ("test", "train"))
     with counting("evaluating", shown=not as_json) as observer:
         found = evaluate_run(run_dir, split=split, data_dir=data_dir, observer=observer)
     if as_json:

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from distfa.cli import options
-from distfa.cli.bench import say
+from distfa.cli.flags import parameter, parameters, read, signed
+from distfa.cli.options import outcome_file
+from distfa.lab.questions.base import Asked
 from distfa.text import lines
 
 
-def experiment(
-    name: Annotated[str, typer.Argument(help="The question: conservation, classes, dominance, label-noise or depth.")],
-    rules: Annotated[
-        str, typer.Option(metavar="RULE,RULE,...", help="Rules to compare; dkp@50 is dkp renewed every 50 steps.")
-    ] = "bp,fa,dfa,dkp",
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds for every configuration.")] = 3,
-    data: Annotated[str, typer.Option(help="As for 'distfa train'; default: the experiment's own data set.")] = "",
-    data_dir: options.DataDir = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Use the smallest size that still gives an answer; needs no data file.")
-    ] = False,
-    out: Annotated[
-        Path, options.outcome_folder(help="Directory for the figures (JSON, SVG) and pages (HTML, Markdown).")
-    ] = Path("experiments"),
-) -> None:
+def _experiment(name: str, out: Path, **typed: Any) -> None:
     """Answer a question about feedback alignment by training: data, figure, page, and whether the runs agree with the
     claim.
 
@@ -40,18 +28,30 @@ def experiment(
 
     depth: does a rule train deep layers at all?
 
-    The runs use the serial engine, one after another. Figures need matplotlib: pip install 'distfa[lab]'.
+    The runs use the serial engine, one after another. Figures need matplotlib: pip install 'distfa\\[lab]'.
     """
     from distfa.lab.questions.asking import ask, save
-    from distfa.lab.questions.base import Asked
 
-    asked = Asked(rules=options.words(rules), seeds=seeds, quick=quick, data=data, data_dir=data_dir)
-    question, answer = ask(name, asked, say=say(f"{name}: "))
-    flags = {"--data": data, "--data-dir": "DIR" if data_dir else "", "--rules": rules, "--seeds": str(seeds)}
+    asked = read(Asked, typed)
+    question, answer = ask(name, asked, say=lambda line: typer.echo(f"{name}: {line}", err=True))
+    flags = {"--data": asked.data, "--data-dir": "DIR" if asked.data_dir else ""}
+    flags |= {"--rules": typed["rules"], "--seeds": str(asked.seeds)}
     command = " ".join([f"distfa experiment {name}", *(f"{flag} {value}" for flag, value in flags.items() if value)])
     lines.say(question.title, style="bold")
     lines.say(question.claim, mark="the abstract: ")
     lines.say(answer.verdict, mark="this run: ")
     lines.say(answer.budget, mark="budget: ")
-    page = save(question, answer, command + (" --quick" if quick else ""), out)
+    page = save(question, answer, command + (" --quick" if asked.quick else ""), out)
     lines.say(f"{page}, and {page.with_suffix('.md').name} next to it", mark="pages: ")
+
+
+_NAME = typer.Argument(help="The question: conservation, classes, dominance, label-noise or depth.")
+_OUT = outcome_file(folder=True, help="Directory for the figures (JSON, SVG) and pages (HTML, Markdown).")
+experiment = signed(
+    _experiment,
+    [
+        parameter("name", str, Parameter.empty, _NAME),
+        *parameters(Asked),
+        parameter("out", Path, Path("experiments"), _OUT),
+    ],
+)

@@ -76,7 +76,9 @@ def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, d
 
 @app.command("render")
 def render_files(
-    out: Annotated[Path, options.outcome_folder("-o", "--out", metavar="DIR", help="Directory for the files.")],
+    out: Annotated[
+        Path, options.outcome_file("-o", "--out", folder=True, metavar="DIR", help="Directory for the files.")
+    ],
     spec_path: SpecPath = None,
     on: Annotated[str, typer.Option("--on", metavar="TARGET", help="docker, kuberay, slurm, ray-up or all.")] = "all",
     changes: Changes = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distfa import codecs
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Split
-from distfa.core.serial import Carry
+from distfa.core.serial import Carry, SerialTrainer, as_it_is
 from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.intake.subject import raw_samples, subject_for
@@ -58,13 +58,13 @@ class Task:
                 "a data set with labels and leave loss out"
             )
         subject = subject_for(spec, dataset)
-        return replace(Task.on(dataset, spec.recipe(subject.network)), modules=subject.starts(spec.init))
+        return Task.on(dataset, spec.recipe(subject.network), subject.starts(spec.init))
 
     @staticmethod
-    def on(dataset: Dataset, recipe: Recipe) -> Task:
-        """The task of a recipe on a given data set, with layers drawn from the seed."""
+    def on(dataset: Dataset, recipe: Recipe, modules: Mapping[int, nn.Module] = MappingProxyType({})) -> Task:
+        """The task of a recipe on a given data set."""
         inputs, targets = raw_samples(recipe.network, dataset)
-        return Task(recipe=recipe, inputs=inputs, targets=targets)
+        return Task(recipe=recipe, inputs=inputs, targets=targets, modules=modules)
 
     def without_test(self) -> Task:
         """The same task without its test set."""
@@ -80,22 +80,25 @@ class Task:
         x, y = self.inputs.readers(self.recipe.dtype, device), self.targets.readers(self.recipe.dtype, device)
         return Split(inputs=x[0], targets=y[0]), Split(inputs=x[1], targets=y[1])
 
+    def trainer(self, up: Carry = as_it_is, down: Carry = as_it_is, exact: Carry = as_it_is) -> SerialTrainer:
+        """The serial engine on this task, with what carries activations, errors, and signals that no codec rounds."""
+        return SerialTrainer(
+            self.recipe,
+            *self.splits(),
+            carry_activation=up,
+            carry_error=down,
+            carry_exact=exact,
+            modules=self.modules,
+        )
+
     @property
     def answers(self) -> int:
         """How many answers the network gives for one sample: several if it answers at every position of a sequence."""
         return math.prod(self.recipe.network.positions)
 
 
-class Wire(TypedDict):
-    """The functions that a ``SerialTrainer`` takes as its wire."""
-
-    carry_activation: Carry
-    carry_error: Carry
-    carry_exact: Carry
-
-
-def metered(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> Wire:
-    """The wire of a ``SerialTrainer`` with the codecs of a spec; ``sent`` gets the bytes of every payload."""
+def metered(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> tuple[Carry, Carry, Carry]:
+    """The wire for ``Task.trainer`` with the codecs of a spec; ``sent`` gets the bytes of every payload."""
 
     def carry(name: str) -> Carry:
         codec = codecs.resolve(name, dtype)
@@ -111,8 +114,4 @@ def metered(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> Wire:
         sent.append(signal.nbytes)
         return signal
 
-    return {
-        "carry_activation": carry(spec.codec.activations),
-        "carry_error": carry(spec.codec.errors),
-        "carry_exact": exact,
-    }
+    return carry(spec.codec.activations), carry(spec.codec.errors), exact

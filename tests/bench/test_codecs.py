@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from distfa.bench.codecs import measure
 from distfa.bench.figures import figures
+from distfa.bench.options import Codecs
 from distfa.bench.outcome import Outcome
 from distfa.bench.page import bench_page
 from distfa.cli import app
@@ -21,14 +22,19 @@ from distfa.settings import parse_spec
 
 TINY = {"model": {"hidden": [12, 9]}, "epochs": 2, "data": {"name": "digits", "limit": 200}, "ledger": {"every": 0}}
 TINY |= {"probe": {"every": 0}, "batch_size": 32}  # the last batch of an epoch has 8 rows
-PAIRS = [("int8", "bf16"), ("int4", "int4sr"), ("packed", "fp32")]
+PAIRS = ("int8/bf16", "int4/int4sr", "packed/fp32")
 CLASSES = 10
+
+
+def tiny_options(**changes):
+    task = {"hidden": (12, 9), "epochs": 2, "batch_size": 32, "changes": {"data.limit": 200}}
+    return Codecs(**{**task, **changes})
 
 
 @pytest.fixture(scope="module")
 def tiny():
     """(outcome, rows by rule and codecs) of two rules and three pairs."""
-    outcome = measure(parse_spec(TINY), ["bp", "dfa"], PAIRS)
+    outcome = measure(tiny_options(rules=("bp", "dfa"), codecs=PAIRS), print)
     return outcome, {(row["rule"], row["codecs"]): row for row in outcome.rows}
 
 
@@ -78,7 +84,7 @@ def test_times_are_of_both_codecs_and_of_the_bytes_they_save(tiny):
 
 
 def test_more_seeds_give_the_mean_and_the_deviation():
-    outcome = measure(parse_spec(TINY), ["dfa"], [("int4", "int4")], seeds=2)
+    outcome = measure(tiny_options(rules=("dfa",), codecs=("int4",), seeds=2), print)
     assert [run["seed"] for run in outcome.raw] == [0, 1, 0, 1]
     exact, lossy = outcome.rows
     a, b = (run["test_accuracy"] for run in outcome.raw[2:])
@@ -89,8 +95,7 @@ def test_more_seeds_give_the_mean_and_the_deviation():
 
 
 def test_a_run_that_diverges_is_a_row_without_accuracy_and_a_note():
-    wild = parse_spec({**TINY, "optimizer": {"name": "sgd", "lr": 1e12}})
-    outcome = measure(wild, ["bp"], [])
+    outcome = measure(tiny_options(optimizer="sgd", lr=1e12, rules=("bp",), codecs=()), print)
     assert set(outcome.rows[0]) == {"rule", "codecs", "codec_ms", "saved_ms"}
     assert any(note.startswith("bp fp32/fp32, seed 0, diverged: layer") for note in outcome.notes)
     assert figures(outcome)[0].traces == []
@@ -113,19 +118,19 @@ def test_the_figure_has_a_line_per_rule_sorted_by_bytes(tiny):
 @pytest.mark.parametrize(
     ("rule", "pair", "message"),
     [
-        ("dfaa", ("fp32", "fp32"), "did you mean 'dfa'"),
-        ("dfa", ("int9", "fp32"), "codec.activations: 'int9' is not one of .*did you mean 'int8'"),
-        ("dfa", ("int8", ""), "codec.errors: '' is not one of lossless, auto, fp32"),
+        ("dfaa", "fp32/fp32", "did you mean 'dfa'"),
+        ("dfa", "int9/fp32", "codec.activations: 'int9' is not one of .*did you mean 'int8'"),
+        ("dfa", "int8/int", "codec.errors: 'int' is not one of lossless, auto, fp32"),
     ],
 )
 def test_unknown_rules_and_codecs_are_refused(rule, pair, message):
     with pytest.raises(SpecError, match=message):
-        measure(parse_spec(TINY), [rule], [pair])
+        measure(tiny_options(rules=(rule,), codecs=(pair,)), print)
 
 
 def test_a_network_that_sends_nothing_is_refused():
     with pytest.raises(BenchError, match="0 hidden layers and 200 test samples"):
-        measure(parse_spec({**TINY, "model": {"hidden": []}}), ["bp"], PAIRS)
+        measure(tiny_options(hidden=(), rules=("bp",), codecs=PAIRS), print)
 
 
 def test_the_command_writes_what_it_prints(tmp_path, monkeypatch):

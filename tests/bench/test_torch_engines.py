@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from distfa.bench import torch_engines
-from distfa.bench.torch_engines import Pipeline
+from distfa.bench.torch_training import Pipeline
 from distfa.core.books.records import StepRecord
-from distfa.core.serial import SerialTrainer
 from distfa.errors import BenchError
 from distfa.measuring.subprocesses import launch
 from distfa.measuring.task import Task
@@ -37,8 +36,7 @@ def spec(tmp_path_factory):
 
 def serial_losses(raw, **changes):
     task = Task.of(parse_spec({**raw, **changes}))
-    trainer = SerialTrainer(task.recipe, *task.splits(), modules=task.modules)
-    return [r.loss for r in trainer.run() if isinstance(r, StepRecord)]
+    return [r.loss for r in task.trainer().run() if isinstance(r, StepRecord)]
 
 
 def test_one_process_has_the_losses_of_serial_bp(spec):

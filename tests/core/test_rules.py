@@ -15,14 +15,9 @@ PACKAGE = Path(rules.__file__).parents[2]
 SIZES = (12, 17, 9, 9, 23, 5)
 DEFAULTS = {  # of specs and options
     ("core/base/recipe.py", "dfa"),
-    ("cli/bench_books.py", "dfa,fa"),
-    ("cli/bench_codecs.py", "bp,fa,dfa"),
-    ("cli/bench_comm.py", "fa,dfa"),
-    ("cli/bench_in_turn.py", "dfa"),
-    ("cli/bench_faults.py", "dfa"),
-    ("cli/bench_scale.py", "dfa"),
-    ("cli/bench_speed.py", "bp,fa,dfa"),
-    ("cli/experiment.py", "bp,fa,dfa,dkp"),
+    *(("bench/options.py", rule) for rule in ("bp", "fa", "dfa")),
+    *(("lab/links/options.py", rule) for rule in ("fa", "dfa")),
+    *(("lab/questions/base.py", rule) for rule in ("bp", "fa", "dfa", "dkp")),
 }
 
 

@@ -10,10 +10,10 @@ from distfa.bench.outcome import Outcome
 from distfa.core.books.records import EvalRecord
 from distfa.errors import BenchError, UsageError
 from distfa.lab.links import link_runs, tuned
-from distfa.lab.links.accuracy_curve import Curve, MeteredRun
-from distfa.lab.links.comm import Plan, measure
+from distfa.lab.links.accuracy_curve import Curve, train_to
+from distfa.lab.links.comm import measure, specs_of
 from distfa.lab.links.link_runs import Passage
-from distfa.lab.links.tuned import Search
+from distfa.lab.links.options import Comm
 from distfa.measuring.task import Task
 from distfa.runtime.coordinator import boundary_bytes
 from distfa.settings import parse_spec
@@ -32,9 +32,10 @@ TINY = {
 }
 
 
-def plan(**changes):
-    settings = {"rules": ["dfa"], "codecs": [], "target": 0.8, "evaluate_every": 5, "warmup": 2, "link_steps": 6}
-    return Plan(**{"base": parse_spec(TINY), "megabits_per_second": None, **settings, **changes})
+def comm(**changes):
+    task = {"hidden": (WIDTH,), "batch_size": BATCH, "micro_batches": 2, "lr": 3e-3, "changes": {"data.limit": 300}}
+    what = {"rules": ("dfa",), "codecs": (), "target": 80, "max_steps": 120, "eval_steps": 5, "mbit": 0}
+    return Comm(**{**task, **what, "warmup": 2, "link_steps": 6, **changes})
 
 
 JUDGED = {"rule": "dfa", "feedback": {"renew": {"below": 0.999}}, "probe": {"every": 8}}
@@ -51,7 +52,7 @@ JUDGED = {"rule": "dfa", "feedback": {"renew": {"below": 0.999}}, "probe": {"eve
 )
 def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec, how):
     spec = parse_spec({**TINY, **how, "epochs": 3, "codec": {"activations": codec, "errors": codec}})
-    found = MeteredRun(spec, every=10, target=1.1).train()  # an epoch has 10 steps
+    found = train_to(spec, every=10, target=1.1)  # an epoch has 10 steps
     task = Task.of(spec)
     with ThreadRun(task.recipe, (task.inputs, task.targets), activations=codec, errors=codec) as run:
         _, records = run.train()
@@ -68,7 +69,7 @@ def test_a_curve_is_the_distributed_runs_accuracy_and_bytes(codec, how):
 )
 def test_any_models_curve_is_the_distributed_runs(name, data, rule):
     spec = parse_spec({**TINY, "data": {"name": data, "limit": 64}, "model": {"name": name}, "rule": rule, "epochs": 1})
-    found = MeteredRun(spec, every=2, target=1.1).train()
+    found = train_to(spec, every=2, target=1.1)
     task = Task.of(spec)
     with ThreadRun(task.recipe, (task.inputs, task.targets), modules=task.modules) as run:
         _, records = run.train()
@@ -79,7 +80,7 @@ def test_any_models_curve_is_the_distributed_runs(name, data, rule):
 
 
 def test_a_curve_ends_where_it_first_meets_the_target():
-    found = MeteredRun(parse_spec(TINY), every=3, target=0.7).train()
+    found = train_to(parse_spec(TINY), every=3, target=0.7)
     assert found.reached
     assert found.accuracy[-1] >= 0.7 > max(found.accuracy[:-1])
 
@@ -108,7 +109,7 @@ def test_equal_codecs_and_equal_accuracy_are_compared_apart(monkeypatch):
 
     monkeypatch.setattr("distfa.lab.links.accuracy_curve.measure", curves)
     monkeypatch.setattr("distfa.lab.links.link_runs.passages", passages)
-    outcome = measure(plan(codecs=[("int8", "int8")], target=0.85))
+    outcome = measure(comm(codecs=("int8",), target=85), print)
     rows = {(row["name"], row["codec"]): row for row in outcome.rows}
     torch, transport = rows["torch", "lossless/lossless"], rows["weight transport, computed", "lossless/lossless"]
     bp, bp8 = rows["bp", "lossless/lossless"], rows["bp", "int8/int8"]
@@ -138,7 +139,7 @@ def test_a_short_batch_counts_as_the_part_of_a_step_that_it_is_for_torch_that_le
     never = Curve(steps=[12], payload_bytes=[1], accuracy=[0.1], reached=False)
     monkeypatch.setattr("distfa.lab.links.accuracy_curve.measure", lambda specs, **_: [never for _ in specs])
     monkeypatch.setattr("distfa.lab.links.link_runs.passages", passages)
-    torch, _, bp, _ = measure(plan()).rows
+    torch, _, bp, _ = measure(comm(), print).rows
     assert torch["payload_kb"] == bp["payload_kb"] == BATCH * row / 1000
     assert torch["same_codec"] == 1
 
@@ -146,7 +147,7 @@ def test_a_short_batch_counts_as_the_part_of_a_step_that_it_is_for_torch_that_le
 @pytest.mark.slow
 @needs_rights
 def test_over_shaped_links_every_byte_is_counted_and_everything_is_timed():
-    outcome = measure(plan(base=parse_spec({**TINY, "micro_batches": 1}), megabits_per_second=20.0))
+    outcome = measure(comm(micro_batches=1, mbit=20.0), print)
     gpipe, transport, bp, dfa = outcome.rows
     assert gpipe["name"] == "torch gpipe, 2 processes, M=1"
     assert [row["name"] for row in (transport, bp, dfa)] == ["weight transport, computed", "distfa bp", "distfa dfa"]
@@ -171,13 +172,13 @@ def test_pipelines_are_those_the_micro_batches_allow():
 
 def test_what_cannot_be_measured_is_refused_before_anything_runs():
     with pytest.raises(BenchError, match="nothing to send or nothing to test: 1 layers"):
-        measure(plan(base=parse_spec({**TINY, "model": {"hidden": []}})))
+        measure(comm(hidden=()), print)
     with pytest.raises(BenchError, match="the link's rate is -1.0 Mbit/s; it must be above 0"):
-        measure(plan(megabits_per_second=-1.0))
+        measure(comm(mbit=-1.0), print)
     with pytest.raises(BenchError, match="messages are to be 5 ms late, and there are no links"):
-        measure(plan(base=parse_spec({**TINY, "wire": {"delay_ms": 5}}), megabits_per_second=None))
+        measure(comm(delay_ms=5), print)
     with pytest.raises(BenchError, match="an evaluation every 121 steps is more than the run has"):
-        measure(plan(evaluate_every=121))
+        measure(comm(eval_steps=121), print)
 
 
 def test_every_rule_gets_with_every_codec_its_own_best_settings_by_the_median_seed(monkeypatch):
@@ -196,10 +197,10 @@ def test_every_rule_gets_with_every_codec_its_own_best_settings_by_the_median_se
         return found
 
     monkeypatch.setattr("distfa.lab.links.accuracy_curve.measure", curves)
-    specs = plan(codecs=[("int8", "int8")]).specs()
+    searched = comm(codecs=("int8",), rates=(0.01, 0.02), decays=(20, 40), seeds=3)
+    specs = specs_of(searched)
     said = []
-    how = {"every": 5, "target": 0.8, "say": said.append}
-    found = tuned.tune(specs, Search(rates=(0.01, 0.02), decays=(20, 40), seeds=3), **how)
+    found = tuned.tune(specs, searched, said.append)
     tried = [(lr, steps, seed) for lr in (0.01, 0.02) for steps in (20, 40) for seed in range(3)]
     assert asked == [[(rule, *one) for one in tried] for rule in ("bp", "bp", "dfa", "dfa")]
     chosen = [(s.optimizer.lr, s.max_steps, s.optimizer.schedule, s.codec.activations) for s, _ in found]
@@ -212,7 +213,7 @@ def test_every_rule_gets_with_every_codec_its_own_best_settings_by_the_median_se
     assert [len(curves) for _, curves in found] == [3] * 4
     assert said[0].startswith("bp with lossless/lossless: rate 0.01, decay over 40 steps, 10 steps, 3.0 MB (1 of 4, ")
     assert said[3] == "dfa with int8/int8: rate 0.02, decay over 20 steps, not there, 72.00% at best (4 of 4)"
-    assert [spec for spec, _ in tuned.tune(specs, Search(), **how)] == specs
+    assert [spec for spec, _ in tuned.tune(specs, comm(), said.append)] == specs
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_the_baseline_too_leaves_out_what_the_receivers_relu_stops(rule, errors,
 
 def test_without_links_bytes_are_counted_without_a_cluster(monkeypatch):
     monkeypatch.setattr("distfa.lab.links.link_runs.train", None)  # what a run on Ray would call
-    outcome = measure(plan(base=parse_spec({**TINY, "micro_batches": 3})))
+    outcome = measure(comm(micro_batches=3), print)
     bp, dfa = outcome.rows[1:]
     step = BATCH * 4 / 1000
     assert bp["payload_kb"] == pytest.approx(2 * WIDTH * step)
@@ -273,9 +274,9 @@ def test_several_seeds_make_one_row_with_its_settings_and_a_conclusion(monkeypat
             yield Passage(name=f"distfa {variants.name(spec)}", steps=8, payload_bytes=8_000)
 
     monkeypatch.setattr("distfa.lab.links.link_runs.passages", passages)
-    base = parse_spec({**TINY, "micro_batches": 3})  # no pipeline of torch's can run these
-    search = Search(rates=(1e-2,), decays=(60,), seeds=2)
-    outcome = measure(plan(base=base, search=search, rules=["dkp@9"], target=0.6))
+    search = {"rates": (1e-2,), "decays": (60,), "seeds": 2}
+    size = {"micro_batches": 3, "target": 60}  # no pipeline of torch's can run three
+    outcome = measure(comm(**size, **search, rules=("dkp@9",)), print)
     bp, dkp = outcome.rows[1:]
     assert (bp["name"], dkp["name"]) == ("distfa bp", "distfa dkp@9")
     for row, run in zip((bp, dkp), outcome.raw, strict=True):

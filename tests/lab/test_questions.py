@@ -125,7 +125,7 @@ def test_an_answer_is_saved_as_figures_and_pages(tmp_path):
 
 def test_a_renewed_rule_is_asked_by_its_word_and_keeps_the_questions_own_settings(monkeypatch):
     kept = []
-    monkeypatch.setattr(training, "_train", lambda spec, *_: kept.append(spec.feedback))
+    monkeypatch.setattr(training, "_train", lambda task: kept.append(task.recipe.feedback))
     training.train({"rule": "dkp@50", "feedback": {"decay": 0.0}}, data.load("digits"))
     assert (kept[0].renew.every, kept[0].decay) == (50, 0.0)
     assert training.rule_of("dkp@50") is RULES["dkp"]

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from distfa.core.books.records import StepRecord
-from distfa.core.serial import SerialTrainer, evaluate
+from distfa.core.serial import evaluate
 from distfa.measuring.subprocesses import command, launch
 from distfa.measuring.task import Task, metered
 from distfa.settings import RunSpec, parse_spec
@@ -65,57 +64,22 @@ def measure(specs: Sequence[RunSpec], *, every: int, target: float, deadline_sec
 
 
 def _one(*, spec: dict[str, Any], every: int, target: float) -> dict[str, Any]:
-    return asdict(MeteredRun(parse_spec(spec), every=every, target=target).train())
+    return asdict(train_to(parse_spec(spec), every=every, target=target))
 
 
-class MeteredRun:
-    """One training run in this process, on one thread as a layer does; its wire is metered.
-
-    Args:
-        spec: As for ``measure``.
-        every: Steps between evaluations.
-        target: Accuracy that ends it.
-    """
-
-    def __init__(self, spec: RunSpec, *, every: int, target: float) -> None:
-        torch.set_num_threads(1)
-        task = Task.of(spec)
-        train, self._test = task.splits()
-        self._sent: list[int] = []
-        wire = metered(spec, task.recipe.signal_dtype, self._sent)
-        self._up = wire["carry_activation"]
-        wire["carry_activation"] = self._carry_up
-        self._trainer = SerialTrainer(task.recipe, train, self._test, modules=task.modules, **wire)
-        self._answers = task.answers
-        self._every, self._target = every, target
-        self._done, self._due = 0, False
-        self._curve = Curve(steps=[], payload_bytes=[], accuracy=[], reached=False)
-
-    def train(self) -> Curve:
-        """Train until the target or the end."""
-        for record in self._trainer.run():
-            if self._reached:
-                break
-            if isinstance(record, StepRecord):
-                self._done = record.step + 1
-                self._due = self._done % self._every == 0
-        if self._due:
-            self._evaluate()
-        return replace(self._curve, reached=self._reached)
-
-    @property
-    def _reached(self) -> bool:
-        return bool(self._curve.accuracy) and self._curve.accuracy[-1] >= self._target
-
-    def _carry_up(self, signal: Tensor) -> Tensor:
-        """Before a step's first activation, every layer has made the update of the last step, and none of this one."""
-        if self._due:
-            self._evaluate()
-        return self._up(signal)
-
-    def _evaluate(self) -> None:
-        _, correct, rows = evaluate(self._trainer.recipe, self._trainer.layers, self._test)
-        self._curve.steps.append(self._done)
-        self._curve.payload_bytes.append(sum(self._sent))
-        self._curve.accuracy.append(correct / (rows * self._answers))
-        self._due = False
+def train_to(spec: RunSpec, *, every: int, target: float) -> Curve:
+    """Train in this process, on one thread as a layer does; the arguments are those of ``measure``."""
+    torch.set_num_threads(1)
+    task, sent = Task.of(spec), list[int]()
+    trainer, (_, test) = task.trainer(*metered(spec, task.recipe.signal_dtype, sent)), task.splits()
+    curve = Curve(steps=[], payload_bytes=[], accuracy=[], reached=False)
+    for record in trainer.run():
+        # a step's record comes when all layers have made its update, and none has begun the next step
+        if isinstance(record, StepRecord) and (record.step + 1) % every == 0:
+            _, correct, rows = evaluate(task.recipe, trainer.layers, test)
+            curve.steps.append(record.step + 1)
+            curve.payload_bytes.append(sum(sent))
+            curve.accuracy.append(correct / (rows * task.answers))
+            if curve.accuracy[-1] >= target:
+                return replace(curve, reached=True)
+    return curve

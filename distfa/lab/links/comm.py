@@ -6,21 +6,22 @@ from a run of some steps over the links. Time to the target is steps to the targ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from distfa.bench import variants
 from distfa.bench.outcome import Outcome
+from distfa.bench.pace import Say
 from distfa.core.base import order
 from distfa.core.rules import BASELINE
-from distfa.errors import BenchError
+from distfa.errors import BenchError, UsageError
 from distfa.lab.links import link_runs, tuned
 from distfa.lab.links.accuracy_curve import Curve
 from distfa.lab.links.conclusion import conclusion
 from distfa.lab.links.link_runs import Passage
 from distfa.lab.links.namespaces import Nodes, obstacle
-from distfa.lab.links.tuned import Search
+from distfa.lab.links.options import Comm
 from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
 from distfa.run.disk.host import processor
@@ -52,103 +53,83 @@ _READ = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to measure.
-
-    Attributes:
-        base: Everything except rule and codecs.
-        rules: Feedback rules; bp is always measured too.
-        codecs: (activations, errors); lossless is always measured too.
-        target: Test accuracy, 0 to 1.
-        evaluate_every: Steps between evaluations.
-        megabits_per_second: Rate of every node's link in each direction; None for no links, and so no times.
-        search: What is tried for every rule before the comparison, and the number of seeds.
-        warmup: Steps before the measurement of speed begins, at least 1.
-        link_steps: Steps of that measurement.
-    """
-
-    base: RunSpec
-    rules: Sequence[str]
-    codecs: Sequence[tuple[str, str]]
-    target: float
-    evaluate_every: int
-    megabits_per_second: float | None
-    warmup: int
-    link_steps: int
-    search: Search = Search()
-
-    def specs(self) -> list[RunSpec]:
-        """One spec per rule and codec, lossless bp first."""
-        common = self.base.model_dump(mode="json")
-        return [
-            parse_spec({**common, **variants.settings(rule), "codec": {"activations": up, "errors": down}})
-            for rule in dict.fromkeys((BASELINE, *self.rules))
-            for up, down in dict.fromkeys((_EXACT, *self.codecs))
-        ]
-
-
-def measure(plan: Plan, *, say: Callable[[str], None] = lambda line: None) -> Outcome:
-    """Make the measurements of a plan.
-
-    Args:
-        plan: What to measure.
-        say: Called with what is about to run.
+def measure(options: Comm, say: Say) -> Outcome:
+    """Measure every rule with every codec, bp and lossless included, and torch's pipelines.
 
     Raises:
         BenchError: It cannot be measured as asked, or a run failed.
         SpecError: A rule or codec does not exist, or settings do not fit it.
+        UsageError: Rates are given without decays, or decays without rates.
     """
-    task = Task.of(plan.base)
-    specs = [variants.sparing(spec, task.recipe.network) for spec in plan.specs()]
-    _check(plan, task)
+    base = _task(options)
+    task = Task.of(base)
+    specs = [variants.sparing(spec, task.recipe.network) for spec in specs_of(options)]
+    _check(options, task)
     layers = len(task.recipe.network)
-    nodes, why = _nodes(plan, layers)
-    how: dict[str, Any] = {"every": plan.evaluate_every, "target": plan.target, "say": say}
-    best = tuned.tune(specs, plan.search, **how)
+    nodes, why = _nodes(options, layers)
+    best = tuned.tune(specs, options, say)
     specs, by_seed = [spec for spec, _ in best], [curves for _, curves in best]
     curves = [tuned.median(curves) for curves in by_seed]
-    steps = plan.warmup + plan.link_steps
+    steps = options.warmup + options.link_steps
     passages = link_runs.passages(
         [spec.model_copy(update={"max_steps": steps, "epochs": steps}) for spec in specs],
-        link_runs.pipelines(plan.base, layers),
+        link_runs.pipelines(base, layers),
         layers=layers,
         nodes=nodes,
-        warmup=plan.warmup,
+        warmup=options.warmup,
         say=say,
     )
     rows, raw = _rows(task, specs, curves, list(passages))
-    if plan.search.seeds > 1 or plan.search.candidates:
+    if options.seeds > 1 or options.candidates:
         _tell_tuned(rows, specs, by_seed)
     for row, curves_of in zip(raw[len(raw) - len(specs) :], by_seed, strict=True):
         row["curves"] = [asdict(curve) for curve in curves_of]
-    notes = _notes(plan, specs, curves, linked=nodes is not None)
+    notes = [_told_task(options, base, task), _READ, *_seeds(options), *([why] if why else [])]
+    notes += _notes(options, specs, curves, linked=nodes is not None)
     own = rows[len(rows) - len(specs) :]
-    said = conclusion(own, [spec.rule for spec in specs], by_seed, plan.target)
+    said = conclusion(own, [spec.rule for spec in specs], by_seed, options.share)
     return Outcome(
         name="comm",
-        settings=_settings(plan, task),
+        settings=_settings(options, base, task),
         columns=COLUMNS,
         rows=rows,
-        notes=[_told_task(plan, task), _READ, *_seeds(plan), *([why] if why else []), *notes, said],
+        notes=[*notes, said],
         raw=raw,
     )
 
 
-def _seeds(plan: Plan) -> list[str]:
+def _task(options: Comm) -> RunSpec:
+    """Everything except rule and codecs."""
+    if bool(options.rates) != bool(options.decays):
+        raise UsageError("--rates and --decays must be given together: every rate is tried with every decay")
+    fixed = {"epochs": options.max_steps, "eval_every": options.max_steps, "ledger.every": 0, "probe.every": 0}
+    return options.spec({**fixed, "wire.security": "insecure" if options.insecure else "auto"})
+
+
+def specs_of(options: Comm) -> list[RunSpec]:
+    """One spec per rule and codec, lossless bp first."""
+    common = _task(options).model_dump(mode="json")
+    return [
+        parse_spec({**common, **variants.settings(rule), "codec": {"activations": up, "errors": down}})
+        for rule in dict.fromkeys((BASELINE, *options.rules))
+        for up, down in dict.fromkeys((_EXACT, *map(variants.pair, options.codecs)))
+    ]
+
+
+def _seeds(options: Comm) -> list[str]:
     """Note what was tuned, and over how many seeds the figures are medians."""
-    search, found = plan.search, []
-    if search.candidates:
-        rates, decays = (", ".join(f"{value:g}" for value in values) for values in (search.rates, search.decays))
+    found = []
+    if options.candidates:
+        rates, decays = (", ".join(f"{value:g}" for value in values) for values in (options.rates, options.decays))
         tried = f"(rates {rates}; cosine over {decays} steps)"
         found.append(
-            f"every rule has with every codec the best of {search.candidates} settings {tried}: the fewest steps to "
-            f"the target for the median seed, evaluated every {plan.evaluate_every} steps"
-            if search.candidates > 1
-            else f"every rule and codec has the same setting {tried}, evaluated every {plan.evaluate_every} steps"
+            f"every rule has with every codec the best of {options.candidates} settings {tried}: the fewest steps to "
+            f"the target for the median seed, evaluated every {options.eval_steps} steps"
+            if options.candidates > 1
+            else f"every rule and codec has the same setting {tried}, evaluated every {options.eval_steps} steps"
         )
-    if search.seeds > 1:
-        found.append(f"steps and MB are those of the median of {search.seeds} seeds; least-most are the steps of all")
+    if options.seeds > 1:
+        found.append(f"steps and MB are those of the median of {options.seeds} seeds; least-most are the steps of all")
     else:
         found.append("one seed: steps to the target may move by an evaluation or two")
     return found
@@ -160,12 +141,11 @@ def _tell_tuned(rows: list[dict[str, Any]], specs: Sequence[RunSpec], by_seed: S
         row |= {"rate": spec.optimizer.lr, "decay": spec.max_steps, "spread": tuned.spread(curves)}
 
 
-def _told_task(plan: Plan, task: Task) -> str:
+def _told_task(options: Comm, base: RunSpec, task: Task) -> str:
     """Note what was trained, so that two reports can be distinguished."""
-    base, network = plan.base, task.recipe.network
-    sizes = "-".join(map(str, network.sizes))
-    rate = "" if plan.search.candidates else f" at {base.optimizer.lr:g}"
-    seeds = f"{counted(plan.search.seeds, 'seed')} from {base.seed}" if plan.search.seeds > 1 else f"seed {base.seed}"
+    sizes = "-".join(map(str, task.recipe.network.sizes))
+    rate = "" if options.candidates else f" at {base.optimizer.lr:g}"
+    seeds = f"{counted(options.seeds, 'seed')} from {base.seed}" if options.seeds > 1 else f"seed {base.seed}"
     return (
         f"the task: {base.data.name}, {len(task.inputs.train):,} training samples; {base.model.name} {sizes}; batch "
         f"{base.batch_size} in {counted(base.micro_batches, 'micro-batch', 'micro-batches')}, "
@@ -173,29 +153,29 @@ def _told_task(plan: Plan, task: Task) -> str:
     )
 
 
-def _check(plan: Plan, task: Task) -> None:
+def _check(options: Comm, task: Task) -> None:
     layers, tests = len(task.recipe.network), len(task.inputs.test)
     if layers < 2 or not tests:
         raise BenchError(
             f"there is nothing to send or nothing to test: {layers} layers and {tests} test samples; take a hidden "
             "layer and a data set with a test set"
         )
-    if plan.base.wire.delay_ms and plan.megabits_per_second is None:
+    if options.delay_ms and not options.mbit:
         raise BenchError(
-            f"messages are to be {plan.base.wire.delay_ms:g} ms late, and there are no links; give their rate, too"
+            f"messages are to be {options.delay_ms:g} ms late, and there are no links; give their rate, too"
         )
-    if plan.evaluate_every > order.count_steps(task.recipe, len(task.inputs.train)):
+    if options.eval_steps > order.count_steps(task.recipe, len(task.inputs.train)):
         raise BenchError(
-            f"an evaluation every {plan.evaluate_every} steps is more than the run has; evaluate more often, or allow "
+            f"an evaluation every {options.eval_steps} steps is more than the run has; evaluate more often, or allow "
             "more steps"
         )
 
 
-def _nodes(plan: Plan, layers: int) -> tuple[Nodes | None, str]:
+def _nodes(options: Comm, layers: int) -> tuple[Nodes | None, str]:
     """The nodes, not yet made; or None, with a note if they are asked for and cannot be made."""
-    if plan.megabits_per_second is None:
+    if not options.mbit:
         return None, ""
-    nodes = Nodes(layers, megabits_per_second=plan.megabits_per_second)
+    nodes = Nodes(layers, megabits_per_second=options.mbit)
     if (why := obstacle()) is None:
         return nodes, ""
     return None, f"no shaped links here, so no times and no bytes of interfaces: {why}"
@@ -279,25 +259,36 @@ def _key(spec: RunSpec) -> tuple[str, str]:
     return variants.name(spec), f"{spec.codec.activations}/{spec.codec.errors}"
 
 
-def _settings(plan: Plan, task: Task) -> dict[str, Any]:
-    told = {"data": plan.base.data.name, "layer_sizes": list(task.recipe.network.sizes), "seed": plan.base.seed}
-    return {**told, **asdict(plan), "base": plan.base.model_dump(mode="json", exclude_defaults=True)}
+def _settings(options: Comm, base: RunSpec, task: Task) -> dict[str, Any]:
+    return {
+        "data": base.data.name,
+        "layer_sizes": list(task.recipe.network.sizes),
+        "seed": base.seed,
+        "base": base.model_dump(mode="json", exclude_defaults=True),
+        "rules": options.rules,
+        "codecs": [variants.pair(word) for word in options.codecs],
+        "target": options.share,
+        "evaluate_every": options.eval_steps,
+        "megabits_per_second": options.mbit or None,
+        "warmup": options.warmup,
+        "link_steps": options.link_steps,
+        "search": {"rates": options.rates, "decays": options.decays, "seeds": options.seeds},
+    }
 
 
-def _notes(plan: Plan, specs: Sequence[RunSpec], curves: Sequence[Curve], *, linked: bool) -> list[str]:
+def _notes(options: Comm, specs: Sequence[RunSpec], curves: Sequence[Curve], *, linked: bool) -> list[str]:
     notes = [
-        f"{variants.name(spec)} with codecs {_key(spec)[1]} did not reach {plan.target:.2%} in {found.steps[-1]:,} "
-        f"steps; its "
-        f"best was {max(found.accuracy):.2%}"
+        f"{variants.name(spec)} with codecs {_key(spec)[1]} did not reach {options.share:.2%} in {found.steps[-1]:,} "
+        f"steps; its best was {max(found.accuracy):.2%}"
         for spec, found in zip(specs, curves, strict=True)
         if not found.reached
     ]
     if linked:
-        delay = plan.base.wire.delay_ms
+        delay = options.delay_ms
         slowed = f"a delay of {delay:g} ms for every message (torch's pipelines have none)" if delay else "no delay"
-        secured = "plain text" if plan.base.wire.security == "insecure" else "mutual TLS"
+        secured = "plain text" if options.insecure else "mutual TLS"
         notes.append(
-            f"links of {plan.megabits_per_second:g} Mbit/s each way per layer, {slowed}; distfa on a Ray cluster "
+            f"links of {options.mbit:g} Mbit/s each way per layer, {slowed}; distfa on a Ray cluster "
             f"of one node per layer with {secured}, gloo in plain text; all nodes share this machine's cores; the "
             "pipelines' steps to target are those of lossless bp"
         )

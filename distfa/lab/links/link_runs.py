@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distfa.bench import torch_engines, variants
-from distfa.bench.pace import paced
-from distfa.bench.torch_engines import Pipeline
+from distfa.bench.pace import Say, paced
+from distfa.bench.torch_training import Pipeline
 from distfa.core.books.records import StepRecord
-from distfa.intake.subject import subject_for
 from distfa.lab.links import accuracy_curve, namespaces
 from distfa.lab.links.namespaces import INTERFACE, Nodes
 from distfa.lab.links.ray_nodes import RayNodes
+from distfa.measuring.scratch_run import train
 from distfa.measuring.subprocesses import command, launch
 from distfa.measuring.task import read
 from distfa.run.observing import Progress
-from distfa.run.run import run as train
 from distfa.settings import RunSpec, parse_spec
 
 _DEADLINE_SECONDS = 900.0  # seconds for one configuration
@@ -64,7 +63,7 @@ def passages(
     layers: int,
     nodes: Nodes | None,
     warmup: int,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Iterator[Passage]:
     """Run every configuration over the links of nodes; without nodes only count what it would send.
 
@@ -194,8 +193,7 @@ def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int]) -> d
             time.sleep(_SETTLE_SECONDS if is_last else 0.0)
             counted.append(namespaces.sent_bytes(*counters))
 
-    subject = subject_for(parsed, dataset)
-    result, _ = train(parsed, subject.network, dataset, model=subject.model, observer=watch)
+    result, _ = train(parsed, dataset, observer=watch)
     measured = steps[warmup:]
     return {
         "steps": result.steps,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 from distfa.bench import variants
-from distfa.bench.pace import paced
+from distfa.bench.pace import Say, paced
 from distfa.lab.links import accuracy_curve
 from distfa.lab.links.accuracy_curve import Curve
+from distfa.lab.links.options import Comm
 from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import human_bytes
 
@@ -16,61 +17,40 @@ _DEADLINE_SECONDS = 3600.0  # seconds for one run
 Tuned = tuple[RunSpec, list[Curve]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """The settings that are tried.
-
-    Attributes:
-        rates: Learning rates.
-        decays: Steps over which a cosine takes the rate to 0; a run has just as many steps.
-        seeds: Number of seeds for every setting, counting up from the spec's seed.
-    """
-
-    rates: tuple[float, ...] = ()
-    decays: tuple[int, ...] = ()
-    seeds: int = 1
-
-    @property
-    def candidates(self) -> int:
-        """How many settings are tried for each rule and codec; 0 if nothing is tuned."""
-        return len(self.rates) * len(self.decays)
-
-
-def tune(
-    specs: Sequence[RunSpec], search: Search, *, every: int, target: float, say: Callable[[str], None]
-) -> list[Tuned]:
+def tune(specs: Sequence[RunSpec], options: Comm, say: Say) -> list[Tuned]:
     """Every spec with its best settings, and its curves with these, one per seed.
 
-    Best is the fewest steps to the target of the median seed or, if that never reaches the target, the best accuracy.
+    Every rate is tried with every decay, the number of steps over which a cosine takes the rate to 0; without rates
+    each spec keeps its own settings. Best is the fewest steps to the target of the median seed or, if that never
+    reaches the target, the best accuracy.
 
     Args:
         specs: One per rule and codec.
-        search: The settings to try; without candidates each spec keeps its own settings.
-        every: Steps between evaluations.
-        target: Test accuracy, 0 to 1.
+        options: The settings to try, the seeds, the target and how often to evaluate.
         say: Called with the results.
 
     Raises:
         BenchError: A run failed.
     """
+    how: dict[str, Any] = {"every": options.eval_steps, "target": options.share, "deadline_seconds": _DEADLINE_SECONDS}
     found, say = [], paced(say, len(specs))
     for spec in specs:
-        tried = [with_rate(spec, rate, steps) for rate in search.rates for steps in search.decays] or [spec]
-        seeds = range(spec.seed, spec.seed + search.seeds)
+        tried = [with_rate(spec, rate, steps) for rate in options.rates for steps in options.decays] or [spec]
+        seeds = range(spec.seed, spec.seed + options.seeds)
         runs = [one.model_copy(update={"seed": seed}) for one in tried for seed in seeds]
-        curves = accuracy_curve.measure(runs, every=every, target=target, deadline_seconds=_DEADLINE_SECONDS)
-        each = [curves[first : first + search.seeds] for first in range(0, len(curves), search.seeds)]
+        curves = accuracy_curve.measure(runs, **how)
+        each = [curves[first : first + options.seeds] for first in range(0, len(curves), options.seeds)]
         chosen, mine = min(zip(tried, each, strict=True), key=lambda pair: _merit(median(pair[1])))
         found.append((chosen, mine))
-        say(_came(chosen, mine, search))
+        say(_came(chosen, mine, options))
     return found
 
 
-def _came(spec: RunSpec, curves: Sequence[Curve], search: Search) -> str:
+def _came(spec: RunSpec, curves: Sequence[Curve], options: Comm) -> str:
     """The outcome of a configuration, in words."""
     middle, words = median(curves), variants.name(spec)
     words += f" with {spec.codec.activations}/{spec.codec.errors}: "
-    if search.candidates:
+    if options.candidates:
         words += f"rate {spec.optimizer.lr:g}, decay over {spec.max_steps} steps, "
     there = f"{middle.steps[-1]} steps, {human_bytes(middle.payload_bytes[-1])}"
     return words + (there if middle.reached else f"not there, {max(middle.accuracy):.2%} at best")

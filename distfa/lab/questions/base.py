@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distfa.bench.options import AS_FOR_TRAIN, Words, option
 from distfa.bench.pace import Say
 from distfa.pages.plots import Figure, colour
 
@@ -14,21 +15,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """How a question is asked.
+    """How a question is asked."""
 
-    Attributes:
-        rules: Names of feedback rules.
-        seeds: Runs of every configuration, seeds counted from 0.
-        quick: Whether to use the smallest size that still answers, for tests.
-        data: Name of a data set; empty for that of the question.
-        data_dir: Where the data set is.
-    """
-
-    rules: tuple[str, ...]
-    seeds: int = 3
-    quick: bool = False
-    data: str = ""
-    data_dir: str | None = None
+    rules: Words = option(
+        ("bp", "fa", "dfa", "dkp"),
+        "Rules to compare; dkp@50 is dkp renewed every 50 steps.",
+        metavar="RULE,RULE,...",
+    )
+    seeds: int = option(3, "Number of seeds for every configuration.", min=1)
+    data: str = option("", "As for 'distfa train'; default: the experiment's own data set.")
+    data_dir: str | None = option(None, AS_FOR_TRAIN)
+    quick: bool = option(False, "Use the smallest size that still gives an answer; needs no data file.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,12 +42,11 @@ def _answer(asked: Asked, say: Say) -> Answer:
     say = paced(say, len(counts))
     for count in counts:
         on = first_classes(whole, count)
-        for rule, init, seed in configurations(asked):
-            settings = {"rule": rule, "init": init, "seed": seed, "max_steps": steps, "batch_size": 64}
+        for about in configurations(asked):
+            settings = {**about, "max_steps": steps, "batch_size": 64, "probe": {"every": max(1, steps // 10)}}
             settings |= {"model": {"hidden": (256, 256, 256)}, "optimizer": {"name": "adam", "lr": 1e-3}}
-            done = train({**settings, "probe": {"every": max(1, steps // 10)}}, on)
-            raw.append({"classes": count, "rule": rule, "init": init, "seed": seed})
-            raw[-1] |= {"accuracy": 100 * done.test, "alignment": done.alignment}
+            done = train(settings, on)
+            raw.append({"classes": count, **about, "accuracy": 100 * done.test, "alignment": done.alignment})
         say(f"{count} classes: {mean([run['accuracy'] for run in raw if run['classes'] == count]):.1f} % in the mean")
     rows = [_row(count, [run for run in raw if run["classes"] == count]) for count in counts]
     return Answer(
@@ -170,8 +169,7 @@ QUESTION = Question(
     name="classes",
     title="Does better alignment go with better accuracy, and more so with more classes?",
     claim="Better alignment can enhance the performance of feedback alignment on complex tasks of many classes, "
-    "where it is "
-    "limited.",
+    "where it is limited.",
     data="cifar100",
     answer=_answer,
 )

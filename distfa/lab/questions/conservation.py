@@ -59,8 +59,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
         columns=COLUMNS,
         verdict=_verdict(rows),
         budget=f"{on.name}; {' and '.join(_NETWORKS)}, float64, SGD {_LR:g} and "
-        f"half "
-        f"of it, {steps} and {2 * steps} steps of 64, ReLU, dkp without decay, one seed",
+        f"half of it, {steps} and {2 * steps} steps of 64, ReLU, dkp without decay, one seed",
         figures=[_figure(raw)],
         raw=raw,
     )
@@ -146,8 +145,7 @@ QUESTION = Question(
     name="conservation",
     title="Do both sides of the conservation law grow by the same amount?",
     claim="A conservation law links changes in the weights to an implicit regularisation that maintains alignment "
-    "with the "
-    "gradient.",
+    "with the gradient.",
     data="digits",
     answer=_answer,
 )

@@ -51,8 +51,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
         columns=COLUMNS,
         verdict=verdict(rows, asked.seeds),
         budget=f"{on.name}; width {_WIDTH}, or {_CHANNELS} channels with BatchNorm; Adam 1e-3, {steps} steps of 64, "
-        f"{asked.seeds} "
-        "seed(s), aligned starts; nothing tuned",
+        f"{asked.seeds} seed(s), aligned starts; nothing tuned",
         figures=[_figure(rows)],
         raw=raw,
     )

@@ -30,27 +30,22 @@ COLUMNS = {
 def _answer(asked: Asked, say: Say) -> Answer:
     on, steps = dataset(asked, QUESTION.data), _QUICK_STEPS if asked.quick else _STEPS
     raw: list[Row] = []
-    failing = tuple(
-        name for name, rule in RULES.items() if rule.reads_labels
-    )  # drtp with ReLU is included because it fails
+    failing = tuple(name for name, rule in RULES.items() if rule.reads_labels)  # drtp with ReLU fails: shown, too
     to_train = list(configurations(replace(asked, rules=tuple(dict.fromkeys((*asked.rules, *failing))))))
     say = paced(say, len(to_train))
-    for rule, init, seed in to_train:
-        settings = {"rule": rule, "init": init, "seed": seed, "max_steps": steps, "batch_size": len(on.train_x)}
+    for about in to_train:
+        settings = {**about, "max_steps": steps, "batch_size": len(on.train_x), "probe": {"every": _EVERY}}
         settings |= {"model": {"hidden": (128, 128, 128)}, "optimizer": {"name": "sgd", "lr": _LR}}
-        done = train({**settings, "probe": {"every": _EVERY}}, on)
-        raw.append(
-            {"rule": rule, "init": init, "seed": seed, **_measured(done.steps, done.probes, diverged=done.diverged)}
-        )
-        say(f"{rule} {init}, seed {seed}: least dominance {raw[-1]['least']:.2f}, loss x {raw[-1]['converged']:.2g}")
+        done = train(settings, on)
+        run = {**about, **_measured(done.steps, done.probes, diverged=done.diverged)}
+        raw.append(run)
+        say("{rule} {init}, seed {seed}: least dominance {least:.2f}, loss x {converged:.2g}".format(**run))
     return Answer(
         rows=[{key: run[key] for key in COLUMNS} for run in raw if run["seed"] == 0],
         columns=COLUMNS,
         verdict=verdict(raw),
         budget=f"{on.name}; hidden 128,128,128, SGD {_LR:g}, {steps} steps of the whole training set, a probe every "
-        f"{_EVERY} steps, "
-        f"{asked.seeds} "
-        "seed(s); the table shows seed 0",
+        f"{_EVERY} steps, {asked.seeds} seed(s); the table shows seed 0",
         figures=[_figure(raw)],
         raw=raw,
     )

@@ -32,14 +32,13 @@ def _answer(asked: Asked, say: Say) -> Answer:
     raw: list[Row] = []
     to_train = list(configurations(asked))
     say = paced(say, len(to_train))
-    for rule, init, seed in to_train:
-        on = mislabelled(whole, seed)
-        settings = {"rule": rule, "init": init, "seed": seed, "epochs": epochs, "batch_size": 64}
+    for about in to_train:
+        settings = {**about, "epochs": epochs, "batch_size": 64, "probe": {"every": 50}}
         settings |= {"model": {"hidden": (256, 256)}, "optimizer": {"name": "adam", "lr": 1e-3}}
-        done = train({**settings, "probe": {"every": 50}}, on)
-        raw.append({"rule": rule, "init": init, "seed": seed, "train": 100 * done.train, "test": 100 * done.test})
-        raw[-1]["alignment"] = done.alignment
-        say(f"{rule} {init}, seed {seed}: train {raw[-1]['train']:.1f} %, test {raw[-1]['test']:.1f} %")
+        done = train(settings, mislabelled(whole, about["seed"]))
+        run = {**about, "train": 100 * done.train, "test": 100 * done.test, "alignment": done.alignment}
+        raw.append(run)
+        say("{rule} {init}, seed {seed}: train {train:.1f} %, test {test:.1f} %".format(**run))
     rows = []
     for rule, init in dict.fromkeys((run["rule"], run["init"]) for run in raw):
         mine = [run for run in raw if (run["rule"], run["init"]) == (rule, init)]
@@ -52,8 +51,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
         columns=COLUMNS,
         verdict=verdict(raw),
         budget=f"{whole.name}, {size:,} training samples, {_WRONG:.0%} of their labels wrong; hidden 256,256, Adam "
-        f"1e-3, "
-        f"{epochs} epochs in batches of 64, {asked.seeds} seed(s); nothing tuned",
+        f"1e-3, {epochs} epochs in batches of 64, {asked.seeds} seed(s); nothing tuned",
         figures=[_figure(rows)],
         raw=raw,
     )

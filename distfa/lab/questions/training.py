@@ -7,24 +7,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from distfa import data
 from distfa.bench import variants
 from distfa.core import rules
-from distfa.core.base.samples import Split
 from distfa.core.base.threads import one_thread
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.books.records import StepRecord
-from distfa.core.serial import SerialTrainer, evaluate
+from distfa.core.serial import evaluate
 from distfa.data import Dataset
 from distfa.errors import NonFiniteError
 from distfa.intake.checks import check
-from distfa.intake.subject import Subject, raw_samples, subject_for, subject_of
+from distfa.intake.subject import subject_for, subject_of
 from distfa.lab.questions.base import Asked
-from distfa.settings import RunSpec, parse_spec
+from distfa.measuring.task import Task
+from distfa.settings import parse_spec
 
 INITS = ("aligned", "random")
 
@@ -71,12 +70,12 @@ def rule_of(word: str) -> type[rules.Rule]:
     return rules.RULES[parse_spec(variants.settings(word)).rule]
 
 
-def configurations(asked: Asked) -> Iterator[tuple[str, str, int]]:
-    """All (rule, init, seed); a rule whose feedback does not depend on init has only ``aligned``."""
+def configurations(asked: Asked) -> Iterator[dict[str, Any]]:
+    """Rule, init and seed of every run; a rule whose feedback does not depend on init has only ``aligned``."""
     for name in asked.rules:
         for init in INITS if rule_of(name).takes_init else INITS[:1]:
             for seed in range(asked.seeds):
-                yield name, init, seed
+                yield {"rule": name, "init": init, "seed": seed}
 
 
 def train(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | None = None) -> Trained:
@@ -97,15 +96,13 @@ def train(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | No
     spec = parse_spec({**common, **settings, **rule, **feedback})
     subject = subject_for(spec, on) if model is None else subject_of(model, spec, on)
     check(spec, subject, on)
+    task = Task.on(on, spec.recipe(subject.network), subject.starts(spec.init))
     with one_thread():
-        return _train(spec, subject, on)
+        return _train(task)
 
 
-def _train(spec: RunSpec, subject: Subject, on: Dataset) -> Trained:
-    recipe, cpu = spec.recipe(subject.network), torch.device("cpu")
-    sides = [raw.readers(recipe.dtype, cpu) for raw in raw_samples(subject.network, on)]
-    halves = [Split(inputs=x, targets=y) for x, y in zip(*sides, strict=True)]
-    trainer, found = SerialTrainer(recipe, *halves, modules=subject.starts(spec.init)), Trained()
+def _train(task: Task) -> Trained:
+    trainer, found = task.trainer(), Trained()
     kept = {StepRecord: found.steps, LedgerRecord: found.ledger, ProbeRecord: found.probes}
     try:
         for record in trainer.run():
@@ -114,6 +111,6 @@ def _train(spec: RunSpec, subject: Subject, on: Dataset) -> Trained:
     except NonFiniteError:
         found.diverged = True
         return found
-    shares = [evaluate(recipe, trainer.layers, half) for half in halves]
-    found.train, found.test = (correct / (rows * on.positions) for _, correct, rows in shares)
+    shares = [evaluate(task.recipe, trainer.layers, half) for half in task.splits()]
+    found.train, found.test = (correct / (rows * task.answers) for _, correct, rows in shares)
     return found

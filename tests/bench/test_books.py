@@ -1,7 +1,7 @@
 """``distfa bench books``: the faults it plants are seen where they are, and drift follows the rate."""
 
 from distfa import data
-from distfa.bench import ledger
+from distfa.bench import books
 from distfa.settings import parse_spec
 
 DIGITS = data.load("digits")
@@ -21,14 +21,14 @@ def spec(rule, *hidden):
 
 
 def test_cost_compares_runs_with_and_without_books():
-    outcome = ledger.cost([spec("fa", 12, 7), spec("bp", 12, 7)], DIGITS, rounds=2)
+    outcome = books.cost([spec("fa", 12, 7), spec("bp", 12, 7)], DIGITS, rounds=2, say=print)
     assert [row["rule"] for row in outcome.rows] == ["fa", "bp"]
     assert len(outcome.raw) == 4
     assert all(row["least"] <= row["ratio"] <= row["most"] for row in outcome.rows)
 
 
 def test_faults_are_seen_at_their_boundary_and_only_where_the_law_ties_two_layers():
-    outcome = ledger.faults(spec("fa", 12, 7), DIGITS)
+    outcome = books.faults(spec("fa", 12, 7), DIGITS, print)
     assert [(row["boundary"], row["direction"]) for row in outcome.rows] == [
         (1, "up"),
         (1, "down"),
@@ -37,13 +37,13 @@ def test_faults_are_seen_at_their_boundary_and_only_where_the_law_ties_two_layer
     ]
     assert any(row["largest"] is not None and row["largest"] < 3 for row in outcome.rows)
     assert outcome.notes[0].endswith("claimed a fault: 0")
-    local = ledger.faults(spec("kp", 12, 7), DIGITS)
+    local = books.faults(spec("kp", 12, 7), DIGITS, print)
     assert all(row["largest"] is row["middling"] is None for row in local.rows)
 
 
 def test_drift_halves_with_the_learning_rate():
     few = data.load("digits", limit=60)
-    outcome = ledger.drift([spec("fa", 12, 7)], few, rates=(0.02, 0.01, 0.005), total_time=1.0)
+    outcome = books.drift([spec("fa", 12, 7)], few, rates=(0.02, 0.01, 0.005), total_time=1.0, say=print)
     assert [row["steps"] for row in outcome.rows] == [50, 100, 200]
     assert outcome.rows[0]["ratio"] is None
     assert all(1.8 < row["ratio"] < 2.2 for row in outcome.rows[1:])

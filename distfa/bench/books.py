@@ -1,4 +1,4 @@
-"""What the books cost, what they catch, and the law they keep: three measurements on the serial engine."""
+"""``distfa bench books``: what the books cost, what they catch, and the law they keep, on the serial engine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distfa import data
+from distfa.bench.options import Books
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.core import rules
@@ -28,10 +30,30 @@ from distfa.settings import RunSpec
 
 _SETTLED = 20  # steps before a fault is planted: the first steps are not typical
 _TOLD = 10  # lines of progress while faults are planted
+_FEW = 500  # rows for drift
+_RATES = (0.05, 0.025, 0.0125)
+_TIME = 2.5
 _SIZES = tuple(d * 10.0**-e for e in range(7, -1, -1) for d in (1, 3))
 
 
-def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say = lambda line: None) -> Outcome:
+def measure(options: Books, say: Say) -> Iterator[tuple[str, Outcome]]:
+    """Make the three measurements; yields (file, outcome) of each.
+
+    Raises:
+        DistfaError: A run failed, or the options do not fit a rule.
+    """
+    fixed = {"optimizer.lr": 3e-4, "epochs": 10**6, "engine": "serial"}
+    wide = [options.spec({**fixed, "rule": rule}) for rule in options.rules]
+    sixteenth = [max(1, width // 16) for width in options.hidden]
+    narrow = [options.spec({**fixed, "rule": rule, "model.hidden": sixteenth}) for rule in options.rules]
+    dataset, few = (data.load(options.data, directory=options.data_dir, limit=limit) for limit in (None, _FEW))
+    yield "bench-books-cost.json", cost(wide, dataset, rounds=options.rounds, say=say)
+    for spec in wide:
+        yield f"bench-books-faults-{spec.rule}.json", faults(spec, dataset, say)
+    yield "bench-books-drift.json", drift(narrow, few, rates=_RATES, total_time=_TIME, say=say)
+
+
+def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say) -> Outcome:
     """Processor time of runs with ledger and probes divided by that of runs without, for every rule.
 
     Args:
@@ -80,7 +102,7 @@ def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say = lamb
     )
 
 
-def faults(spec: RunSpec, dataset: Dataset, *, say: Say = lambda line: None) -> Outcome:
+def faults(spec: RunSpec, dataset: Dataset, say: Say) -> Outcome:
     """The smallest relative error in one number of one message that the law shows, per boundary and direction.
 
     Each planted fault has its own step; one number of the message is multiplied by 1 + the fault's size.
@@ -130,14 +152,7 @@ def faults(spec: RunSpec, dataset: Dataset, *, say: Say = lambda line: None) -> 
     )
 
 
-def drift(
-    specs: list[RunSpec],
-    dataset: Dataset,
-    *,
-    rates: tuple[float, ...],
-    total_time: float,
-    say: Say = lambda line: None,
-) -> Outcome:
+def drift(specs: list[RunSpec], dataset: Dataset, *, rates: tuple[float, ...], total_time: float, say: Say) -> Outcome:
     """How far Q drifts over equal training time T = lr x steps, by learning rate: it is first order in lr.
 
     Full-batch SGD, so that gradient flow is all there is to follow.
@@ -222,8 +237,7 @@ def _smallest(sizes: tuple[float, ...], caught: list[bool]) -> float | None:
 
 def _trainer(recipe: Recipe, dataset: Dataset, up: Carry = as_it_is, down: Carry = as_it_is) -> SerialTrainer:
     torch.set_num_threads(1)
-    train, test = Task.on(dataset, recipe).without_test().splits()
-    return SerialTrainer(recipe, train, test, carry_activation=up, carry_error=down)
+    return Task.on(dataset, recipe).without_test().trainer(up, down)
 
 
 def _cpu_seconds(kept: Recipe, plain: Recipe, dataset: Dataset) -> tuple[float, float]:
