@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any, overload
 
-_ABSENT, _NONE, _FLOAT, _INT, _BOOL = range(5)
-_CODES: dict[type, int] = {type(None): _NONE, float: _FLOAT, int: _INT, bool: _BOOL}
+Row = dict[str, Any]
+_CODES = {NoneType: 1, float: 2, int: 3, bool: 4}  # 0: the record does not have this key
 _AS: tuple[Callable[[float], Any], ...] = (lambda value: None, lambda value: None, float, int, bool)
 
 
-class Lines(Sequence[dict[str, Any]]):
-    """A sequence of records with parts, each kept as its line and read again whenever it is asked for."""
+class _Records(Sequence[Row]):
+    """A sequence of records that are made when they are asked for."""
 
-    def __init__(self, read: Callable[[bytes], dict[str, Any]]) -> None:
+    @abstractmethod
+    def at(self, index: int) -> Row:
+        """One record; the first has index 0."""
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        found = range(len(self))[index]
+        return self.at(found) if isinstance(found, int) else [self.at(k) for k in found]
+
+
+class Lines(_Records):
+    """Records with parts, each kept as its line."""
+
+    def __init__(self, read: Callable[[bytes], Row]) -> None:
         self._read = read
         self._lines: list[bytes] = []
 
@@ -25,19 +45,12 @@ class Lines(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._lines)
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        found = self._lines[index]
-        return self._read(found) if isinstance(found, bytes) else [self._read(line) for line in found]
+    def at(self, index: int) -> Row:
+        return self._read(self._lines[index])
 
 
-class Columns(Sequence[dict[str, Any]]):
-    """A sequence of records with the same or nearly the same keys.
+class Columns(_Records):
+    """Records with the same or nearly the same keys.
 
     Numbers, booleans and null are kept, as they were; text and lists, which no figure draws, are not.
     """
@@ -49,13 +62,11 @@ class Columns(Sequence[dict[str, Any]]):
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record."""
         for key, value in record.items():
-            code = _CODES.get(type(value), _ABSENT)
-            if code == _ABSENT:
-                continue
-            values, codes = self._columns.setdefault(key, (array("d"), bytearray()))
-            self._fill(values, codes)
-            values.append(value or 0.0)
-            codes.append(code)
+            if code := _CODES.get(type(value)):
+                values, codes = self._columns.setdefault(key, (array("d"), bytearray()))
+                self._fill(values, codes)
+                values.append(value or 0.0)
+                codes.append(code)
         self._count += 1
 
     def of(self, key: str) -> Iterator[Any]:
@@ -67,20 +78,11 @@ class Columns(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(self._count))]
-        at = range(self._count)[index]
+    def at(self, index: int) -> Row:
         return {
-            key: _AS[codes[at]](values[at])
+            key: _AS[codes[index]](values[index])
             for key, (values, codes) in self._columns.items()
-            if at < len(codes) and codes[at] != _ABSENT
+            if index < len(codes) and codes[index]
         }
 
     def points(self, *keys: str) -> Iterator[tuple[Any, ...]]:

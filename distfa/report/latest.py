@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from distfa.report.record import Row, record
+from distfa.report.columns import Row
+from distfa.report.record import record
 from distfa.report.records import Described, describe, opened
 from distfa.run.disk.run_dir import METRICS
 
@@ -68,8 +69,8 @@ class Latest:
         Raises:
             RunDirError: It is damaged.
         """
-        line = self._lines.get(kind.encode())
-        return None if line is None else self._record(line, f"the last {kind!r}")
+        lines = self._lines.get(kind.encode())
+        return self._record(lines[-1], f"the last {kind!r}") if lines else None
 
     def traffic(self) -> list[Row]:
         """The last two records of traffic; fewer if there are not so many.
@@ -77,7 +78,7 @@ class Latest:
         Raises:
             RunDirError: One is damaged.
         """
-        return [self._record(line, "one of the last two 'traffic'") for line in self._traffic]
+        return [self._record(line, "one of the last two 'traffic'") for line in self._lines.get(_TRAFFIC, [])]
 
     def findings(self) -> list[Row]:
         """Every finding.
@@ -85,7 +86,7 @@ class Latest:
         Raises:
             RunDirError: One is damaged.
         """
-        return [self._record(line, "a 'finding'") for line in self._findings]
+        return [self._record(line, "a 'finding'") for line in self._lines.get(_FINDING, [])]
 
     def entries(self, boundary: int) -> tuple[Entries, Row] | None:
         """The ledger of a boundary, and its last entry; None if it has none.
@@ -105,20 +106,16 @@ class Latest:
 
     def _begin(self, attempt: int) -> None:
         self._attempt, self._read = attempt, 0
-        self._lines: dict[bytes, bytes] = {}
-        self._traffic: list[bytes] = []
-        self._findings: list[bytes] = []
+        self._lines: dict[bytes, list[bytes]] = {}  # of each kind the last two, and every finding
         self._entries: dict[bytes, Entries] = {}
 
     def _keep(self, line: bytes) -> None:
         kind = line[len(_BEGINS) : line.find(b'"', len(_BEGINS))]
-        self._lines[kind] = line
+        self._lines.setdefault(kind, []).append(line)
+        if kind != _FINDING:
+            del self._lines[kind][:-2]
         if kind == _LEDGER:
             at = line.find(_BOUNDARY) + len(_BOUNDARY)
             entries = self._entries.setdefault(line[at : line.find(b",", at)], Entries())
             entries.count, entries.line = entries.count + 1, line
             entries.broken += _BROKEN in line
-        elif kind == _TRAFFIC:
-            self._traffic = [*self._traffic[-1:], line]
-        elif kind == _FINDING:
-            self._findings.append(line)

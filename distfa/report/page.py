@@ -7,7 +7,7 @@ from pathlib import Path
 from distfa.pages.page import Box, Facts, InShort, Page
 from distfa.pages.plots import MAX_POINTS, Figure
 from distfa.report import facts, findings, law, training
-from distfa.report.record import Row
+from distfa.report.columns import Row
 from distfa.report.records import Run, read_run
 from distfa.report.timeline import timeline
 from distfa.run.collapse import BEFOREHAND

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from distfa.errors import RunDirError
+from distfa.report.columns import Row
 from distfa.text import strict_json
-
-Row = dict[str, Any]
 
 NEEDED = {
     "step": ("step", "loss"),
@@ -26,8 +25,7 @@ NEEDED = {
 }
 _OPTIONAL = ("accuracy", "potential", "transport_tolerance", "angle_degrees", "ratio", "loss_fall")
 _NOT_FINITE = re.compile(rb'"(NaN|-?Infinity)"')
-_OF_A_LAYER = ("layer", "cosine", "a")
-_OF_A_SPAN = ("step", "start", "end", "waited")
+_PARTS = {"probe": ("layers", ("layer", "cosine", "a")), "timeline": ("spans", ("step", "start", "end", "waited"))}
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -69,29 +67,23 @@ def _check(row: Row, where: str) -> None:
     """Refuse what figures cannot draw."""
     if row["kind"] == "ledger":
         row.setdefault("renewal", 0.0)  # runs of earlier versions had no renewal
-    for name in NEEDED[row["kind"]]:
+    for name in (*NEEDED[row["kind"]], *(name for name in _OPTIONAL if row.get(name) is not None)):
         _require_number(row, name, where)
-    for name in _OPTIONAL:
-        if row.get(name) is not None:
-            _require_number(row, name, where)
-    for kind, key, names in (("probe", "layers", _OF_A_LAYER), ("timeline", "spans", _OF_A_SPAN)):
-        if row["kind"] != kind:
-            continue
-        parts = row.get(key)
-        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-            raise RunDirError(f"{where}: {key!r} of a {kind} is a list of objects; fix the line or remove it")
-        for part in parts:
-            for name in names:
-                _require_number(part, name, where)
+    if row["kind"] not in _PARTS:
+        return
+    key, names = _PARTS[row["kind"]]
+    parts = row.get(key)
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise RunDirError(f"{where}: {key!r} of a {row['kind']} is a list of objects; fix the line or remove it")
+    for part in parts:
+        for name in names:
+            _require_number(part, name, where)
 
 
 def _require_number(row: Row, name: str, where: str) -> None:
     value = row.get(name)
-    if isinstance(value, float | int) and math.isfinite(value) and not isinstance(value, bool):
-        return
-    if value != strict_json.restore_number(value):
-        return  # NaN or an infinity, by its name
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not finite and value == strict_json.restore_number(value):  # NaN and the infinities go by their names
         kind = row.get("kind", "layer")
         raise RunDirError(
             f"{where}: {name!r} of the {kind} record is {value!r}, not a number; fix the line or remove it"

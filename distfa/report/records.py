@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,9 +12,14 @@ from typing import Any, BinaryIO
 import yaml
 
 from distfa.errors import RunDirError
-from distfa.report.columns import Columns, Lines
-from distfa.report.record import NEEDED, Row, record
+from distfa.report.columns import Columns, Lines, Row
+from distfa.report.record import NEEDED, record
 from distfa.run.disk.run_dir import METRICS, SPEC, located, read_about
+
+_NOTES = {
+    "running": "The run is still under way: this is what it has written so far.",
+    "lost": "The process that drove the run ended without saying so: this is what it had written by then.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +91,14 @@ class Run(Described):
         notes: What was left out in reading, one sentence each.
     """
 
-    steps: Columns
-    boundaries: Mapping[int, Columns]
-    evals: Columns
-    probes: Lines
-    traffic: list[Row]
-    timelines: list[Row]
-    findings: list[Row]
-    notes: tuple[str, ...]
+    steps: Columns = field(default_factory=Columns)
+    boundaries: dict[int, Columns] = field(default_factory=dict)
+    evals: Columns = field(default_factory=Columns)
+    probes: Lines = field(default_factory=lambda: Lines(lambda line: record(line, "a probe")))
+    traffic: list[Row] = field(default_factory=list)
+    timelines: list[Row] = field(default_factory=list)
+    findings: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def layers(self) -> list[Row]:
@@ -117,48 +122,12 @@ def read_run(path: Path) -> Run:
         RunDirError: It is not a run directory, or a file in it is damaged; a damaged line of metrics is named by its
             number.
     """
-    run = describe(path)
-    about = run.about
-    kept = _Kept()
-    notes = _read_metrics(run, kept)
-    if about.get("status") == "running":
-        notes = [*notes, "The run is still under way: this is what it has written so far."]
-    if about.get("status") == "lost":
-        notes = [*notes, "The process that drove the run ended without saying so: this is what it had written by then."]
-    return Run(
-        **vars(run),
-        steps=kept.steps,
-        boundaries=dict(sorted(kept.boundaries.items())),
-        evals=kept.evals,
-        probes=kept.probes,
-        traffic=kept.of["traffic"],
-        timelines=sorted(kept.of["timeline"], key=lambda row: int(row["layer"])),
-        findings=kept.of["finding"],
-        notes=tuple(notes),
-    )
-
-
-class _Kept:
-    """The records of a run: those that may be millions in a small form, and of traffic the last."""
-
-    def __init__(self) -> None:
-        self.steps, self.evals = Columns(), Columns()
-        self.boundaries: dict[int, Columns] = {}
-        self.probes = Lines(lambda line: record(line, "a probe"))
-        self.of: dict[str, list[Row]] = {kind: [] for kind in NEEDED}
-
-    def add(self, row: Row, line: bytes) -> None:
-        kind = row["kind"]
-        if kind in ("step", "eval"):
-            (self.steps if kind == "step" else self.evals).append(row)
-        elif kind == "ledger":
-            self.boundaries.setdefault(row["boundary"], Columns()).append(row)
-        elif kind == "probe":
-            self.probes.append(line)
-        elif kind == "traffic":
-            self.of[kind] = [row]
-        else:
-            self.of[kind].append(row)
+    run = Run(**vars(describe(path)))
+    _read_metrics(run)
+    if note := _NOTES.get(str(run.about.get("status"))):
+        run.notes.append(note)
+    timelines = sorted(run.timelines, key=lambda row: int(row["layer"]))
+    return replace(run, boundaries=dict(sorted(run.boundaries.items())), timelines=timelines)
 
 
 def describe(path: Path) -> Described:
@@ -195,22 +164,36 @@ def opened(run: Described) -> BinaryIO:
         raise RunDirError(f"cannot read {run.path / METRICS}: {said}; a run writes it from its start") from exc
 
 
-def _read_metrics(run: Described, kept: _Kept) -> list[str]:
-    """Keep all records, and return notes. A last line without newline is incomplete: it is left out, with a note."""
-    notes, unknown, file_name = list[str](), 0, str(run.path / METRICS)
+def _read_metrics(run: Run) -> None:
+    """Keep all records. A last line without newline is incomplete: it is left out, with a note."""
+    unknown = 0
     with opened(run) as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
-                notes.append(
+                run.notes.append(
                     f"The last line of {METRICS} (line {number}) is cut short: the run was stopped while it wrote, or "
                     "is still writing. It is left out."
                 )
                 break
-            row = record(line, f"{file_name}, line {number}")
+            row = record(line, f"{run.path / METRICS}, line {number}")
             if row["kind"] in NEEDED:
-                kept.add(row, line)
+                _keep(run, row, line)
             else:
                 unknown += 1
     if unknown:
-        notes.append(f"{unknown:,} records of a kind this version does not know are left out.")
-    return notes
+        run.notes.append(f"{unknown:,} records of a kind this version does not know are left out.")
+
+
+def _keep(run: Run, row: Row, line: bytes) -> None:
+    """Those that may be millions in a small form, and of traffic the last."""
+    kind = row["kind"]
+    if kind == "ledger":
+        run.boundaries.setdefault(row["boundary"], Columns()).append(row)
+    elif kind == "probe":
+        run.probes.append(line)
+    elif kind == "traffic":
+        run.traffic[:] = [row]
+    elif kind in ("step", "eval"):
+        (run.steps if kind == "step" else run.evals).append(row)
+    else:
+        (run.timelines if kind == "timeline" else run.findings).append(row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distfa.pages.plots import BLUE, MUTED, ORANGE, Figure
-from distfa.report.record import Row
+from distfa.report.columns import Row
 from distfa.report.records import Run
 
 _KINDS = {

@@ -7,8 +7,7 @@ from typing import Any
 
 from distfa.core.rules import BASELINE
 from distfa.pages.plots import BLUE, INK, MUTED, ORANGE, Figure, colour, thin
-from distfa.report.columns import Columns
-from distfa.report.record import Row
+from distfa.report.columns import Columns, Row
 from distfa.report.records import Run
 
 _PALE, _GREY = "#D5DBE1", "#B8C1CC"

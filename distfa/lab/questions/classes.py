@@ -126,10 +126,8 @@ def verdict(raw: list[Row]) -> str:
         return said + f"So the answer is yes, and {grows} with more classes: this agrees with the claim."
     against = [init for init, (r, _, _) in found[most].items() if not r > 0]
     if against:
-        where = " and ".join(against)
-        return (
-            said + f"So the answer is no: it is not so within {where} starts, and this does not agree with the claim."
-        )
+        where = f"within {' and '.join(against)} starts"
+        return said + f"So the answer is no: it is not so {where}, and this does not agree with the claim."
     return said + f"So there is no answer: within a start, {seeds} seeds cannot tell it from chance."
 
 
@@ -154,10 +152,7 @@ def _behind(raw: list[Row]) -> str:
 
 def _figure(raw: list[Row], counts: list[int]) -> Figure:
     figure = Figure("classes", "Accuracy against alignment")
-    see = (
-        "Each dot is a run; the further right, the nearer its updates were to the true gradient, on average over "
-        "training."
-    )
+    see = "Each dot is a run; the further right, the nearer its updates were to the true gradient, on average."
     titles = [f"{count} classes: test accuracy, %" for count in counts]
     figure.panels(titles, see, columns=3, x_title="alignment")
     for panel, mine in enumerate(split_by(_without_baseline(raw), "classes").values()):

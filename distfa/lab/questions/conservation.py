@@ -109,17 +109,16 @@ def _drift(sides: list[tuple[int, float, float]]) -> float:
 
 def _verdict(rows: list[Row]) -> str:
     first_order = [row for row in rows if row["half"] < _FIRST_ORDER * row["drift"] or row["drift"] < _ROUNDING]
-    exact, least, most = (
-        pick(row[key] for row in rows) for pick, key in ((max, "residual"), (min, "drift"), (max, "drift"))
-    )
+    drifts, exact = [row["drift"] for row in rows], max(row["residual"] for row in rows)
+    agrees = len(first_order) == len(rows) and exact < _ROUNDING
     return (
-        f"The two sides differ by {least:.2f} to {most:.2f} % of their growth. Under gradient flow they would "
+        f"The two sides differ by {min(drifts):.2f} to {max(drifts):.2f} % of their growth. Under gradient flow they would "
         f"not differ, and at half the rate, over the same training time, they differ by clearly less in "
         f"{len(first_order)} of {len(rows)} runs; the ledger leaves {exact:.1g} of any step unexplained. "
         + (
             "This agrees with the claim that a conservation law governs the weights; it does not show that the "
             "law is what maintains alignment."
-            if len(first_order) == len(rows) and exact < _ROUNDING
+            if agrees
             else "Not all of the runs agree with the claim."
         )
     )
@@ -128,11 +127,11 @@ def _verdict(rows: list[Row]) -> str:
 def _figure(raw: list[dict[str, Any]]) -> Figure:
     figure = Figure("sides", "Both sides of the law")
     networks, names = ([*dict.fromkeys(run[key] for run in raw)] for key in ("network", "rule"))
-    see = (
-        "Solid: growth of the incoming weights; dashed: growth of the potential. Where the law holds they lie on each "
-        "other."
+    figure.panels(
+        [f"{network}: growth since the start" for network in networks],
+        "Solid: growth of the incoming weights; dashed: of the potential. Where the law holds they lie on each other.",
+        columns=2,
     )
-    figure.panels([f"{network}: growth since the start" for network in networks], see, columns=2)
     for run in raw:
         hue, panel = colour(names.index(run["rule"]) + 1, len(names)), networks.index(run["network"])
         for side, name, style in ((1, "weights", {"width": 4, "opacity": 0.5}), (2, "potential", {"dash": "8px,5px"})):

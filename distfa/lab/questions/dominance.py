@@ -121,9 +121,9 @@ def _sufficient(missed: list[Row]) -> str:
     names = ", ".join(dict.fromkeys(f"{run['rule']} {run['init']}" for run in missed))
     return (
         f"But {len(missed)} runs in which it held did not halve their loss ({names}; least dominance "
-        f"{min(r['least'] for r in missed):.1g}): the "
-        "condition is one on gradient flow with a constant that stays away from 0, and says nothing about finite steps "
-        "along updates that grow. Elsewhere the runs agree with the claim."
+        f"{min(r['least'] for r in missed):.1g}): the condition is one on gradient flow with a constant that stays "
+        "away from 0, and says nothing about finite steps along updates that grow. Elsewhere the runs agree with the "
+        "claim."
     )
 
 
@@ -134,10 +134,7 @@ def _reads_labels(run: Row) -> bool:
 def _figure(raw: list[Row]) -> Figure:
     figure = Figure("dominance", "Decay of the loss")
     titles = ["fall of log loss per step, by lr x sum of a / loss", "the same, by the dominance constant"]
-    see = (
-        "Each dot is a range of steps of a run. Left: what the alignment of all layers predicts; right: the constant "
-        "alone."
-    )
+    see = "Each dot is a range of steps. Left: what the alignment of all layers predicts; right: the constant alone."
     figure.panels(titles, see, columns=2, x_title="")
     figure.x(1).pop("matches")
     runs = split_by((run for run in raw if not _reads_labels(run)), "rule", "init")
