@@ -152,7 +152,7 @@ def _behind(raw: list[Row]) -> str:
 
 def _figure(raw: list[Row], counts: list[int]) -> Figure:
     figure = Figure("classes", "Accuracy against alignment")
-    see = "Each dot is a run; the further right, the nearer its updates were to the true gradient, on average."
+    see = "Each dot is a run; the further right, the nearer its updates were to the true gradient in training."
     titles = [f"{count} classes: test accuracy, %" for count in counts]
     figure.panels(titles, see, columns=3, x_title="alignment")
     for panel, mine in enumerate(split_by(_without_baseline(raw), "classes").values()):
