@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distfa import codecs
 from distfa.core.base.activations import Activation
-from distfa.core.base.model import mlp
+from distfa.core.base.model import plain_network
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import CutConfig, FeedbackConfig, LedgerConfig, ProbeConfig, Recipe
 from distfa.core.base.samples import Split
@@ -51,7 +51,7 @@ def recipe(sizes=SIZES, *, activation="relu", **changes) -> Recipe:
         **grouped({"epochs": 2, **changes}),
     }
     slope = 0.1 if activation == "leaky_relu" else 0.0
-    return Recipe(network=mlp(sizes, activation=Activation(name=activation, slope=slope)), **settings)
+    return Recipe(network=plain_network(sizes, activation=Activation(name=activation, slope=slope)), **settings)
 
 
 def blobs(features: int, classes: int, rows: int = 75, seed: int = 0):

@@ -43,7 +43,7 @@ WRITERS = {
     "page": lambda file: Page(title="x" * 5000, subtitle="", parts=[]).write(file),
     "outcome": lambda file: Outcome(name="x" * 5000, settings={}, columns={}, rows=[], machine={}).save(file),
     "calibration": lambda file: Calibration(machine={"name": "x" * 5000}).save(file),
-    "launch": lambda file: render.write({file.name: "x" * 5000}, file.parent),
+    "launch": lambda file: render.write_files({file.name: "x" * 5000}, file.parent),
 }
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from distfa.core.base.samples import Split
-from distfa.core.serial import evaluate
+from distfa.core.serial import evaluate_layers
 from distfa.errors import DataError
-from distfa.intake.checks import check
+from distfa.intake.checks import check_run
 from distfa.intake.subject import raw_samples
 from distfa.run.saved import saved
 
@@ -68,7 +68,7 @@ def evaluate_run(
     given = run.own_data(data_dir) if arrays is None else arrays
     dataset = run.read(given, model, target=target, normalised=normalised)
     subject = run.subject(dataset, model)
-    check(run.spec.model_copy(update={"init": "random"}), subject, dataset)
+    check_run(run.spec.model_copy(update={"init": "random"}), subject, dataset)
     wanted = split if arrays is None else "test" if len(dataset.test_x) else "train"
     recipe, layers = run.recipe, run.layers(subject)
     inputs, targets = raw_samples(run.network, dataset)
@@ -80,7 +80,7 @@ def evaluate_run(
     if not len(samples.inputs):
         raise DataError(f"data set {dataset.name!r} has no {wanted} samples; evaluate the other split")
     of = len(samples.inputs)
-    loss, correct, rows = evaluate(recipe, layers, samples, tick=lambda done: observer(done, of))
+    loss, correct, rows = evaluate_layers(recipe, layers, samples, tick=lambda done: observer(done, of))
     several = run.spec.loss == "bce" and not dataset.classification  # several labels per sample, each right or wrong
     answers = rows * (dataset.outputs if several else dataset.positions)
     accuracy = correct / answers if dataset.classification or several else None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distfa import models
 from distfa.core.base.model import Network
 from distfa.core.modules.admit import require_sequential
-from distfa.core.modules.attributes import copied, load_model
+from distfa.core.modules.attributes import copied, load_model_state
 from distfa.data.reading import Reading
 from distfa.errors import ModelError, RunDirError, SpecError, UsageError
 from distfa.files import write_whole
@@ -136,7 +136,7 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, str
     made = _model(path, network, reading) if model is None else copied(model, "the model")
     own = in_dtype(require_sequential(made), dtype)
     try:
-        load_model(own, weights)
+        load_model_state(own, weights)
     except RuntimeError as exc:
         raise RunDirError(f"the weights in {path} are another model's: {_short(exc)}") from exc
     mean, std = (torch.tensor(scale, dtype=dtype) for scale in (reading.mean, reading.std))

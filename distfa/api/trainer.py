@@ -24,7 +24,7 @@ from distfa.core.base.model import Network
 from distfa.core.base.samples import Inputs
 from distfa.core.base.seeding import Seeding
 from distfa.core.modules.admit import admit, require_sequential
-from distfa.core.modules.attributes import Attributes, load_model, unchanged
+from distfa.core.modules.attributes import Attributes, load_model_state, unchanged
 from distfa.core.modules.split import group, split
 from distfa.data.reading import Reading
 from distfa.errors import DataError, Interrupted, RunDirError
@@ -273,7 +273,7 @@ class Trainer:
         weights = load_weights(Path(path))
         self._attributes.restore()
         try:
-            load_model(self.model, weights)
+            load_model_state(self.model, weights)
         except RuntimeError as exc:
             raise RunDirError(f"{path} has weights of another model: {' '.join(str(exc).split())}") from exc
         self.reading = load_reading(Path(path)) or self.reading
@@ -292,7 +292,7 @@ class Trainer:
     # -- parts ----------------------------------------------------------------------------------
 
     def _take(self, weights: dict[str, Tensor], dataset: data.Dataset, fits: int) -> None:
-        load_model(self.model, weights)
+        load_model_state(self.model, weights)
         self.reading = dataset.reading
         self._fits = fits
 

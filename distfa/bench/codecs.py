@@ -116,7 +116,7 @@ def _figures(
 def _times(pair: Pair, rows: int, columns: int) -> dict[str, float]:
     """Time of both codecs on a message each way, and time on the wire of the bytes they save, in ms."""
     up, down = (resolve(name, torch.float32) for name in pair)
-    sent = [timing.measure(up, rows, columns), timing.measure(down, rows, columns, zeros=0.0)]
+    sent = [timing.time_codec(up, rows, columns), timing.time_codec(down, rows, columns, zeros=0.0)]
     saved_bytes = 2 * FP32.max_payload_bytes(rows, columns, torch.float32) - sum(one.payload_bytes for one in sent)
     return {
         "codec_ms": 1e3 * sum(one.encode_seconds + one.decode_seconds for one in sent),

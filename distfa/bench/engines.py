@@ -39,7 +39,7 @@ def _distfa(spec: RunSpec, task: Task, options: Speed) -> Iterator[Configuration
             yield Configuration(
                 family=f"distfa {rule} {schedule}",
                 micro_batches=count,
-                measure=partial(ray_run.run, mine, own, warmup=options.warmup),
+                measure=partial(ray_run.run_on_ray, mine, own, warmup=options.warmup),
                 about={"kind": "distfa", "rule": rule},
             )
 

@@ -20,7 +20,7 @@ from distfa.errors import BenchError, DistfaError
 from distfa.measuring.scratch_run import train_in_scratch
 from distfa.measuring.task import read
 from distfa.run.result import Result
-from distfa.runtime.faults import Fault, Planned, plan
+from distfa.runtime.faults import Fault, PlannedFault, plan_faults
 from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import counted
 
@@ -66,13 +66,13 @@ def measure(options: Faults, say: Say) -> Outcome:
         told(f"{schedule}: without a fault")
         plain = _trained(spec, ())
         _require_equal(plain, oracle, "without a fault")
-        cases: list[tuple[str, Any, list[Planned]]] = [
-            (kind.value, layer, [Planned(fault=kind, layer=layer, step=max(1, steps // 2))])
+        cases: list[tuple[str, Any, list[PlannedFault]]] = [
+            (kind.value, layer, [PlannedFault(fault=kind, layer=layer, step=max(1, steps // 2))])
             for kind in kinds
             for layer in hit
         ]
         if soak:
-            many = plan(soak, kinds=kinds, layers=layers, steps=steps, **when)
+            many = plan_faults(soak, kinds=kinds, layers=layers, steps=steps, **when)
             cases.append(("any", "any", many))
         for name, layer, faults in cases:
             what = f"{schedule}: {name}, layer {layer}, {counted(len(faults), 'fault')}"
@@ -93,7 +93,7 @@ def measure(options: Faults, say: Say) -> Outcome:
     )
 
 
-def _trained(spec: RunSpec, faults: Sequence[Planned]) -> tuple[Result, dict[str, Tensor]]:
+def _trained(spec: RunSpec, faults: Sequence[PlannedFault]) -> tuple[Result, dict[str, Tensor]]:
     return train_in_scratch(spec, read(spec), faults=faults)
 
 
@@ -111,7 +111,7 @@ def _require_equal(
             )
 
 
-def _figures(result: Result, plain: Result, faults: Sequence[Planned]) -> dict[str, Any]:
+def _figures(result: Result, plain: Result, faults: Sequence[PlannedFault]) -> dict[str, Any]:
     done = [entry for entry in result.recoveries if "fault" in entry]
     if not done:
         raise DistfaError("no fault was noticed: the run ended before it; take more epochs")

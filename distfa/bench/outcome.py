@@ -70,6 +70,6 @@ class Outcome:
 
 
 def _described() -> dict[str, Any]:
-    from distfa.measuring.machine import describe  # this loads torch, which a page of help does not need
+    from distfa.measuring.machine import describe_machine  # this loads torch, which a page of help does not need
 
-    return describe()
+    return describe_machine()

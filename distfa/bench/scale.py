@@ -75,7 +75,7 @@ def measure(options: Scale, say: Say) -> Outcome:
 def _specs(options: Scale, folder: Path) -> Iterator[tuple[int, int, RunSpec]]:
     """(L, M, spec) of every configuration."""
     rows = _BATCHES * options.batch_size
-    data = random_data.write(folder, rows=rows, features=options.width, seed=options.seed)
+    data = random_data.write_samples(folder, rows=rows, features=options.width, seed=options.seed)
     fixed = {"data.name": "npz", "data.dir": str(data), "optimizer.name": "sgd", "optimizer.lr": _LR}
     fixed |= {"ledger.every": 0, "probe.every": 0}
     for depth in options.layers:
@@ -88,7 +88,7 @@ def _specs(options: Scale, folder: Path) -> Iterator[tuple[int, int, RunSpec]]:
 def _shot(spec: RunSpec, options: Scale, bare_bytes: int) -> dict[str, float]:
     """One run on Ray and one in this process, side by side."""
     task = Task.of(spec)
-    wired = ray_run.run(spec, task, warmup=options.warmup)
+    wired = ray_run.run_on_ray(spec, task, warmup=options.warmup)
     depth = len(task.recipe.network)
     serial_seconds = _serial_cpu_seconds(spec, task, options.warmup)
     overhead = wired.cpu_seconds - serial_seconds / depth

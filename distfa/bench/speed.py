@@ -104,7 +104,7 @@ def _spec(options: Speed, folder: Path) -> RunSpec:
     fixed |= {"ledger.every": options.books_every, "probe.every": options.books_every, "sync_epochs": 0}
     if options.data is None:
         rows = _RANDOM_BATCHES * options.batch_size
-        data = random_data.write(folder, rows=rows, features=784, seed=options.seed)
+        data = random_data.write_samples(folder, rows=rows, features=784, seed=options.seed)
         fixed |= {"data.name": "npz", "data.dir": str(data)}
     rows = len(Task.of(options.spec(fixed)).inputs.train)
     if rows < options.batch_size:

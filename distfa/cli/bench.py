@@ -106,7 +106,7 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
     """
     from distfa.run.disk import host
 
-    outcome = replace(outcome, settings={"command": shlex.join(host.command()), **outcome.settings})
+    outcome = replace(outcome, settings={"command": shlex.join(host.command_line()), **outcome.settings})
     if as_json:
         typer.echo(outcome.text(), nl=False)
         outcome.save(out)

@@ -88,7 +88,7 @@ def render_files(
     from distfa.launch import render
 
     spec = specs.load_spec(spec_path, [specs.parse_change(change) for change in changes or []])
-    for path in render.write(render.rendered(spec, on, out), out):
+    for path in render.write_files(render.render_target(spec, on, out), out):
         typer.echo(path)
 
 
@@ -96,7 +96,7 @@ def _by_tools(spec: RunSpec, target: str, *, dry_run: bool) -> None:
     from distfa.launch import render, slurm, targets
 
     folder = Path(render.in_cluster(spec).run_dir or "").parent / "launch"
-    files = render.rendered(spec, target, folder)
+    files = render.render_target(spec, target, folder)
     if dry_run:
         for path in files:
             typer.echo(f"write {folder / path}")
@@ -105,19 +105,19 @@ def _by_tools(spec: RunSpec, target: str, *, dry_run: bool) -> None:
         return
     if target == "ray-up":
         targets.require_machines(spec.launch)
-    render.write(files, folder)
+    render.write_files(files, folder)
     if target == "slurm":
-        slurm.launch(folder, wait_seconds=spec.launch.wait_seconds, say=_say, show=_show)
+        slurm.submit_and_follow(folder, wait_seconds=spec.launch.wait_seconds, say=_say, show=_show)
     else:
-        targets.carry_out(targets.steps(target, folder, spec.launch), _say)
+        targets.carry_out(targets.list_commands(target, folder, spec.launch), _say)
 
 
 def _commands(target: str, folder: Path, spec: RunSpec) -> list[str]:
     from distfa.launch import slurm, targets
 
     if target == "slurm":
-        return [shlex.join(slurm.command(folder))]
-    found = targets.steps(target, folder, spec.launch)
+        return [shlex.join(slurm.submit_command(folder))]
+    found = targets.list_commands(target, folder, spec.launch)
     return [shlex.join(command) for command in (*found.start, found.follow, *found.stop)]
 
 
@@ -133,7 +133,7 @@ def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.runtime.ray.submit import submit
 
     with tempfile.TemporaryDirectory() as folder:
-        render.write({render.SPEC: render.as_yaml(spec)}, Path(folder))
+        render.write_files({render.SPEC: render.as_yaml(spec)}, Path(folder))
         submit(address, command, Path(folder), say=_say, show=_show)
 
 
@@ -160,7 +160,7 @@ def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
         train(resume=resume, address=address, changes=changes)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        path = render.write({render.SPEC: render.as_yaml(spec)}, Path(scratch))[0]
+        path = render.write_files({render.SPEC: render.as_yaml(spec)}, Path(scratch))[0]
         train(path, address=address)
 
 

@@ -109,10 +109,10 @@ def plan(
 
 def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
     """Measure this machine and write a file."""
-    from distfa.measuring.machine import describe
+    from distfa.measuring.machine import describe_machine
     from distfa.plan import calibrate
 
-    found = calibrate.calibrate(planned, layers, describe(), say=_tell)
+    found = calibrate.calibrate(planned, layers, describe_machine(), say=_tell)
     found.save(path)
     say(
         f"{path}: a run takes {found.run_factor:.2f} times the processor time of its parts; a message waits "

@@ -21,7 +21,7 @@ _REPEATS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class CodecChoice:
     """What was chosen, and why.
 
     Attributes:
@@ -33,7 +33,7 @@ class Choice:
     seconds: dict[str, float]
 
 
-def timings(rows: int, columns: int, dtype: torch.dtype, *, zeros: float) -> dict[str, Timing]:
+def time_candidates(rows: int, columns: int, dtype: torch.dtype, *, zeros: float) -> dict[str, Timing]:
     """What every candidate costs on this processor for a message of this shape.
 
     Args:
@@ -43,12 +43,14 @@ def timings(rows: int, columns: int, dtype: torch.dtype, *, zeros: float) -> dic
         zeros: Share of the numbers that are zero.
     """
     return {
-        name: timing.measure(resolve(name, dtype), rows, columns, zeros, dtype=dtype, repeats=_REPEATS)
+        name: timing.time_codec(resolve(name, dtype), rows, columns, zeros, dtype=dtype, repeats=_REPEATS)
         for name in CANDIDATES
     }
 
 
-def choose(measured: Mapping[str, Timing], seconds_per_byte: float, lossless: Callable[[str], bool]) -> Choice:
+def choose_codec(
+    measured: Mapping[str, Timing], seconds_per_byte: float, lossless: Callable[[str], bool]
+) -> CodecChoice:
     """The codec that takes least time; a lossless one, unless a lossy one saves a tenth of its time.
 
     Args:
@@ -61,4 +63,4 @@ def choose(measured: Mapping[str, Timing], seconds_per_byte: float, lossless: Ca
         for name, one in measured.items()
     }
     best, exact_best = min(seconds, key=seconds.__getitem__), min(filter(lossless, seconds), key=seconds.__getitem__)
-    return Choice(name=best if seconds[best] < _WORTH * seconds[exact_best] else exact_best, seconds=seconds)
+    return CodecChoice(name=best if seconds[best] < _WORTH * seconds[exact_best] else exact_best, seconds=seconds)

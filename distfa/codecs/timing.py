@@ -29,7 +29,7 @@ class Timing(NamedTuple):
     payload_bytes: int
 
 
-def measure(
+def time_codec(
     codec: Codec,
     rows: int,
     columns: int,

@@ -110,7 +110,7 @@ def _most_delay(recipe: Recipe) -> int:
     return min(recipe.micro_batches, recipe.batch_size) - 1
 
 
-def ahead(recipe: Recipe, layer: int) -> int:
+def forwards_ahead(recipe: Recipe, layer: int) -> int:
     """How many forwards ``layer`` may go ahead of its backwards: what fills the pipe, or its delay."""
     return len(recipe.network) - layer if recipe.schedule == "sync" else delay(recipe, layer)
 

@@ -226,7 +226,7 @@ class SerialTrainer:
         yield from sorted(records, key=lambda r: (r.step, r.boundary) if isinstance(r, LedgerRecord) else (-1, 0))
 
 
-def evaluate(
+def evaluate_layers(
     recipe: Recipe, layers: list[Layer], test: Split, *, tick: Callable[[int], None] = lambda rows: None
 ) -> tuple[float, int, int]:
     """(mean loss, rows classified correctly, rows) over a whole split; signals between layers are exact.

@@ -86,7 +86,7 @@ def _memory(recipe: Recipe, work: LayerWork, *, kept: int, window: int, base: in
 
 def in_flight(recipe: Recipe, layer: int) -> int:
     """The most micro-batches that a layer keeps at once, from forward to backward."""
-    return min(schedule.ahead(recipe, layer) + 1, recipe.micro_batches, recipe.batch_size)
+    return min(schedule.forwards_ahead(recipe, layer) + 1, recipe.micro_batches, recipe.batch_size)
 
 
 def training_links(recipe: Recipe) -> tuple[Link, ...]:

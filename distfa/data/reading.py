@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ROWS, _KEPT = 1000, 8  # samples that are looked at, spread evenly; those that are kept of samples that are made
 
 
-class Seen(NamedTuple):
+class InputSummary(NamedTuple):
     """What the training inputs looked like.
 
     Attributes:
@@ -34,7 +34,7 @@ class Seen(NamedTuple):
     largest: float
 
 
-class Looked:
+class InputSummarizer:
     """Adds up what inputs look like, sample by sample."""
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ class Looked:
         """The first of them, (n, d)."""
         return np.stack(self._few)
 
-    def seen(self) -> Seen:
+    def seen(self) -> InputSummary:
         """What they look like."""
         mean = self._sum / max(self._count, 1)
-        return Seen(mean, math.sqrt(max(self._squares / max(self._count, 1) - mean**2, 0.0)), self._largest)
+        return InputSummary(mean, math.sqrt(max(self._squares / max(self._count, 1) - mean**2, 0.0)), self._largest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Reading:
     target: str | None = None
     class_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
-    seen: Seen | None = None
+    seen: InputSummary | None = None
 
     @classmethod
     def of(cls, dataset: Dataset) -> Reading:
@@ -127,7 +127,7 @@ class Reading:
             raise DataError(f"how data were read is not said in full ({', '.join(lacking)} missing)")
         lists = {key: tuple(value) for key, value in kept.items() if isinstance(value, list)}
         seen = kept.get("seen")
-        return cls(**{**kept, **lists, "seen": None if seen is None else Seen(**seen)})
+        return cls(**{**kept, **lists, "seen": None if seen is None else InputSummary(**seen)})
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -143,10 +143,10 @@ def some_rows(x: Array) -> Array:
     return x[np.linspace(0, max(len(x) - 1, 0), min(len(x), _ROWS)).astype(np.int64)]
 
 
-def _seen(dataset: Dataset) -> Seen | None:
-    kept: Seen | None = getattr(dataset.train_x, "seen", None)  # of samples that are made when they are read
+def _seen(dataset: Dataset) -> InputSummary | None:
+    kept: InputSummary | None = getattr(dataset.train_x, "seen", None)  # of samples that are made when they are read
     if kept is not None or not isinstance(dataset.train_x, np.ndarray):
         return kept
     rows = some_rows(dataset.train_x).astype(np.float64)
     read = (rows - dataset.mean) / dataset.std
-    return Seen(float(read.mean()), float(read.std()), float(np.abs(rows).max(initial=0.0)))
+    return InputSummary(float(read.mean()), float(read.std()), float(np.abs(rows).max(initial=0.0)))

@@ -23,7 +23,7 @@ from distfa.data.conform import aligned
 from distfa.data.dataset import Array, Dataset
 from distfa.data.drawing import drawing_from, generators_in
 from distfa.data.given_order import GivenOrder
-from distfa.data.reading import Looked, Seen
+from distfa.data.reading import InputSummarizer, InputSummary
 from distfa.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Rows:
         seed: int,
         like: Array,
         digest: str,
-        seen: Seen | None,
+        seen: InputSummary | None,
     ) -> None:
         self.samples, self.digest, self.seen = samples, digest, seen
         self.few: Array = like[None]  # some of them, so that what they look like can be told without making them again
@@ -166,7 +166,7 @@ def streamed(
     Raises:
         DataError: Samples are not pairs, have several shapes, or break a rule of ``validate``.
     """
-    found, looked, own = hashlib.blake2b(digest_size=16), Looked(), generators_in(samples)
+    found, looked, own = hashlib.blake2b(digest_size=16), InputSummarizer(), generators_in(samples)
     targets: list[Array] = []
     first, made_before = set(order.epochs[0][:KEPT].tolist()), dict[int, Array]()
     shape: tuple[int, ...] = ()

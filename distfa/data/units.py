@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distfa.data.dataset import Array
-from distfa.data.reading import Reading, Seen, some_rows
+from distfa.data.reading import InputSummary, Reading, some_rows
 from distfa.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _are_bytes(values: Array) -> bool:
     return bool((np.abs(values - whole) < _ROUND_OFF).all()) and whole.min() >= 0 and whole.max() <= _MOST_OF_A_BYTE
 
 
-def _likelier(values: Array, own: Scale, fixed: Scale, reading: Reading, seen: Seen) -> Scale | None:
+def _likelier(values: Array, own: Scale, fixed: Scale, reading: Reading, seen: InputSummary) -> Scale | None:
     """The scale under which mean and spread are those of the training inputs; None if that is doubtful."""
     raw, other = (_distance(values, scale, seen) for scale in (fixed, own))
     if max(raw, other) < math.inf and _differ(values, own, fixed, seen) < _SAME:
@@ -108,7 +108,7 @@ def _likelier(values: Array, own: Scale, fixed: Scale, reading: Reading, seen: S
     return fixed if raw < other else own
 
 
-def _distance(values: Array, scale: Scale, seen: Seen) -> float:
+def _distance(values: Array, scale: Scale, seen: InputSummary) -> float:
     read = (values - scale[0]) / scale[1]
     spread = float(read.std())
     if not spread or not seen.std:
@@ -116,7 +116,7 @@ def _distance(values: Array, scale: Scale, seen: Seen) -> float:
     return abs(float(read.mean()) - seen.mean) / seen.std + abs(math.log(spread / seen.std))
 
 
-def _differ(values: Array, one: Scale, other: Scale, seen: Seen) -> float:
+def _differ(values: Array, one: Scale, other: Scale, seen: InputSummary) -> float:
     """How far apart two scales put the same samples."""
     apart = (values - one[0]) / one[1] - (values - other[0]) / other[1]
     return float(np.abs(apart).max()) / seen.std if seen.std else math.inf
@@ -126,7 +126,7 @@ def _require_unit(x: Array, reading: Reading, where: str) -> None:
     """Refuse bytes for floats 0 .. 1, and floats 0 .. 1 for bytes."""
     if reading.seen is None or not len(x) or (x.dtype == np.uint8) == (reading.dtype == "uint8"):
         return
-    made: Seen | None = getattr(x, "seen", None)
+    made: InputSummary | None = getattr(x, "seen", None)
     largest = float(np.abs(some_rows(x).astype(np.float64)).max()) if made is None else made.largest
     ratio = largest / reading.seen.largest if largest and reading.seen.largest else 1.0
     if (x.dtype == np.uint8 and ratio > _OTHER_UNIT) or (reading.dtype == "uint8" and ratio < 1 / _OTHER_UNIT):

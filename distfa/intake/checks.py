@@ -14,7 +14,7 @@ from distfa.settings import RunSpec
 from distfa.text.words import human_bytes
 
 
-def check(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
+def check_run(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
     """Refuse what cannot work, before anything starts.
 
     Raises:

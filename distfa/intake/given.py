@@ -21,7 +21,7 @@ from distfa.data.reading import Reading
 from distfa.data.stream import streamed, to_parts
 from distfa.errors import DataError, SpecError
 from distfa.intake.layout import Layout, channels_first
-from distfa.intake.loaders import Asked, one_pass, taken
+from distfa.intake.loaders import RowSettings, one_pass, take_rows
 from distfa.intake.sampling import MOST_ROWS, is_map, samples_one_by_one, tensors_of
 from distfa.intake.table import Given, as_table, beside_each_other, categories, of_table
 
@@ -61,9 +61,9 @@ class Wish:
     sampled: GivenOrder | None = None
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> RowSettings:
         """What decides which rows are read."""
-        return Asked(
+        return RowSettings(
             epochs=self.epochs,
             max_steps=self.max_steps,
             batch_size=self.batch_size,
@@ -102,7 +102,7 @@ def dataset_of(train: Any, test: Any, wish: Wish) -> data.Dataset:
 
 
 def _read(train: Any, test: Any, wish: Wish) -> data.Dataset:
-    source = taken(train, wish.asked) if wish.epochs else None
+    source = take_rows(train, wish.asked) if wish.epochs else None
     streams = source is not None and source.pair is None
     parts = [] if streams else [train if source is None else source.pair]
     parts += [] if test is None else [test]

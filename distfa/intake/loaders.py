@@ -36,7 +36,7 @@ _SHARE = 0.5  # of the memory that is free when reading begins: more is not read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RowSettings:
     """What of a run decides which rows are read.
 
     Attributes:
@@ -55,7 +55,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class LoaderRows:
     """What a run takes of its training data.
 
     Attributes:
@@ -73,7 +73,7 @@ class Taken:
     recorded: GivenOrder | None = None
 
 
-def taken(train: Any, asked: Asked) -> Taken | None:
+def take_rows(train: Any, asked: RowSettings) -> LoaderRows | None:
     """What a run takes of a torch data set or loader; None for data in another form.
 
     Raises:
@@ -84,20 +84,20 @@ def taken(train: Any, asked: Asked) -> Taken | None:
     if not isinstance(train, torch_data.DataLoader):
         if not is_map(train) or tensors_of(train) is not None:
             return None
-        return Taken(samples=train, keys=range(len(train)), order=order_from_seed(len(train), asked))
+        return LoaderRows(samples=train, keys=range(len(train)), order=order_from_seed(len(train), asked))
     if not samples_one_by_one(train):
         return read_ahead(train, asked)
     tensors = tensors_of(train.dataset)
     if tensors is not None and shuffles_freely(train) and not train.drop_last:
-        return Taken(pair=tensors)
+        return LoaderRows(pair=tensors)
     keys, order, own = order_of(train, asked)
     recorded = with_keys(keys, order) if own else None
     if tensors is None:
-        return Taken(samples=train.dataset, keys=keys, order=order, recorded=recorded)
-    return Taken(pair=(tensors[0][list(keys)], tensors[1][list(keys)]), order=order, recorded=recorded)
+        return LoaderRows(samples=train.dataset, keys=keys, order=order, recorded=recorded)
+    return LoaderRows(pair=(tensors[0][list(keys)], tensors[1][list(keys)]), order=order, recorded=recorded)
 
 
-def order_from_seed(count: int, asked: Asked, *, drop_last: bool = False) -> GivenOrder:
+def order_from_seed(count: int, asked: RowSettings, *, drop_last: bool = False) -> GivenOrder:
     """Permutations of all samples, drawn from the seed, in batches of ``batch_size``."""
     size = asked.batch_size
     per_epoch = count // size if drop_last else -(-count // size)
@@ -110,7 +110,7 @@ def order_from_seed(count: int, asked: Asked, *, drop_last: bool = False) -> Giv
     return GivenOrder.of(map(batches, range(epochs)))
 
 
-def order_of(loader: torch_data.DataLoader[Any], asked: Asked) -> tuple[Sequence[Any], GivenOrder, bool]:
+def order_of(loader: torch_data.DataLoader[Any], asked: RowSettings) -> tuple[Sequence[Any], GivenOrder, bool]:
     """The keys of samples, which of them is in every row, and whether only the loader could say that.
 
     Raises:
@@ -184,7 +184,7 @@ def one_pass(loader: torch_data.DataLoader[Any], seed: int) -> list[Any] | None:
 # -- read ahead -----------------------------------------------------------------------------------
 
 
-def read_ahead(loader: torch_data.DataLoader[Any], asked: Asked) -> Taken:
+def read_ahead(loader: torch_data.DataLoader[Any], asked: RowSettings) -> LoaderRows:
     """All different rows of the run.
 
     Raises:
@@ -198,7 +198,7 @@ def read_ahead(loader: torch_data.DataLoader[Any], asked: Asked) -> Taken:
     else:
         epochs = _iterated(loader, asked)
     order = GivenOrder.of([rows.numbers(batch) for batch in epoch] for epoch in epochs)
-    return Taken(pair=rows.pair(), order=order, recorded=recorded)
+    return LoaderRows(pair=rows.pair(), order=order, recorded=recorded)
 
 
 def _collated(
@@ -217,7 +217,7 @@ def _collated(
     return map(batches, range(len(order.epochs)))
 
 
-def _iterated(loader: torch_data.DataLoader[Any], asked: Asked) -> Iterator[Iterator[Any]]:
+def _iterated(loader: torch_data.DataLoader[Any], asked: RowSettings) -> Iterator[Iterator[Any]]:
     """What the loader itself gives, with its workers, up to the end of the run."""
     done = 0
 

@@ -15,12 +15,12 @@ from distfa import models
 from distfa.core.base.activations import Activation
 from distfa.core.base.draw import evaluation_seed
 from distfa.core.base.dtypes import to_dtype
-from distfa.core.base.model import Network, mlp
+from distfa.core.base.model import Network, plain_network
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.seeding import Seeding
 from distfa.core.books.records import AuditRecord
 from distfa.core.modules.admit import require_dtype, require_sequential
-from distfa.core.modules.attributes import copied, load_model
+from distfa.core.modules.attributes import copied, load_model_state
 from distfa.core.modules.split import group, layer_module, split
 from distfa.core.steps import AUDIT
 from distfa.data import Dataset
@@ -93,7 +93,7 @@ class Subject:
         if self.model is None:
             return
         own = in_dtype(copied(self.model, "the model"), recipe.dtype)
-        load_model(own, weights, strict=self.network.seeded is False)
+        load_model_state(own, weights, strict=self.network.seeded is False)
         outputs = inputs
         for number, part in enumerate(self._parts(own.eval()), start=1):
             seed = evaluation_seed(recipe.seed, number, AUDIT)
@@ -135,7 +135,7 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
         slope = {"slope": spec.model.slope} if spec.model.activation == "leaky_relu" else {}
         activation = Activation(name=spec.model.activation, **slope)
         sizes = (dataset.features, *spec.model.hidden, dataset.outputs)
-        return Subject(network=mlp(sizes, activation=activation, bias=spec.model.bias))
+        return Subject(network=plain_network(sizes, activation=activation, bias=spec.model.bias))
     require_from_spec(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)

@@ -27,7 +27,7 @@ FILES = {
 _RUNS = "runs/launched"
 
 
-def rendered(spec: RunSpec, target: str, folder: Path = Path("deploy")) -> dict[str, str]:
+def render_target(spec: RunSpec, target: str, folder: Path = Path("deploy")) -> dict[str, str]:
     """Path in the output folder, and text, of every file for a target.
 
     Args:
@@ -63,7 +63,7 @@ def rendered(spec: RunSpec, target: str, folder: Path = Path("deploy")) -> dict[
     return {SPEC: as_yaml(spec), **{name: templates.get_template(name).render(facts) for name in names}}
 
 
-def write(files: dict[str, str], folder: Path) -> list[Path]:
+def write_files(files: dict[str, str], folder: Path) -> list[Path]:
     """Write rendered files; returns where they are.
 
     Raises:

@@ -20,12 +20,14 @@ _NEVER = (
 _SLURM = "run this where jobs are submitted (sbatch, squeue and scancel belong to SLURM)"
 
 
-def command(folder: Path) -> list[str]:
+def submit_command(folder: Path) -> list[str]:
     """The command that submits the job."""
     return ["sbatch", "--parsable", str(folder / "slurm/distfa.sbatch"), str(folder / "spec.yaml")]
 
 
-def launch(folder: Path, *, wait_seconds: float, say: Callable[[str], None], show: Callable[[str], None]) -> None:
+def submit_and_follow(
+    folder: Path, *, wait_seconds: float, say: Callable[[str], None], show: Callable[[str], None]
+) -> None:
     """Submit the job and follow it to its end.
 
     Args:
@@ -38,7 +40,7 @@ def launch(folder: Path, *, wait_seconds: float, say: Callable[[str], None], sho
         ClusterError: SLURM cannot start the job, or does not start it in time, or the job fails.
     """
     tools.require("sbatch", _SLURM)
-    job = tools.asked(command(folder)).strip().partition(";")[0]
+    job = tools.asked(submit_command(folder)).strip().partition(";")[0]
     say(f"job {job} is submitted")
     ended = False
     try:

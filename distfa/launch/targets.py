@@ -19,7 +19,7 @@ NAMES = ("local", "docker", "kuberay", "slurm", "ray-up")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
+class Commands:
     """The commands of a target.
 
     Attributes:
@@ -41,12 +41,12 @@ class Steps:
     kept_token: bool = False
 
 
-def steps(target: str, folder: Path, launch: LaunchConfig) -> Steps:
+def list_commands(target: str, folder: Path, launch: LaunchConfig) -> Commands:
     """The commands of a target for the files rendered into ``folder``."""
     return {"docker": _docker, "kuberay": _kuberay, "ray-up": _ray_up}[target](folder, launch)
 
 
-def carry_out(found: Steps, say: Callable[[str], None]) -> None:
+def carry_out(found: Commands, say: Callable[[str], None]) -> None:
     """Start, follow, and stop in any case.
 
     Raises:
@@ -75,9 +75,9 @@ def carry_out(found: Steps, say: Callable[[str], None]) -> None:
                 tools.followed(command, environment)
 
 
-def _docker(folder: Path, launch: LaunchConfig) -> Steps:
+def _docker(folder: Path, launch: LaunchConfig) -> Commands:
     compose = ("docker", "compose", "--file", str(folder / "docker/compose.yaml"))
-    return Steps(
+    return Commands(
         tool="docker",
         source="install Docker with its compose plugin",
         token=True,
@@ -86,11 +86,11 @@ def _docker(folder: Path, launch: LaunchConfig) -> Steps:
     )
 
 
-def _kuberay(folder: Path, launch: LaunchConfig) -> Steps:
+def _kuberay(folder: Path, launch: LaunchConfig) -> Commands:
     job = f"rayjob{'-gpu' if launch.gpus else ''}"
     name = f"distfa{'-gpu' if launch.gpus else ''}"
     deadline = f"--timeout={launch.wait_seconds:.0f}s"
-    return Steps(
+    return Commands(
         tool="kubectl",
         source="install it, and point it at a cluster with the KubeRay operator",
         start=(
@@ -107,9 +107,9 @@ def _kuberay(folder: Path, launch: LaunchConfig) -> Steps:
     )
 
 
-def _ray_up(folder: Path, launch: LaunchConfig) -> Steps:
+def _ray_up(folder: Path, launch: LaunchConfig) -> Commands:
     cluster = str(folder / "ray-up/local.yaml")
-    return Steps(
+    return Commands(
         tool="ray",
         source="pip install 'ray[default]'",
         kept_token=True,

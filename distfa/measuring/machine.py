@@ -27,7 +27,7 @@ def cores() -> int:
     return psutil.cpu_count() or 1
 
 
-def describe() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """The processor, the memory and the versions."""
     return {
         "processor": processor(),

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 CLASSES = 10
 
 
-def samples(*, rows: int, features: int, classes: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def make_samples(*, rows: int, features: int, classes: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Uniform bytes, shape (rows, features), and labels, shape (rows,)."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (rows, features), dtype=np.uint8), rng.integers(0, classes, rows)
 
 
-def write(folder: Path, *, rows: int, features: int, seed: int) -> Path:
+def write_samples(folder: Path, *, rows: int, features: int, seed: int) -> Path:
     """Write an .npz of such samples, without a test split; returns its path."""
-    inputs, labels = samples(rows=rows, features=features, classes=CLASSES, seed=seed)
+    inputs, labels = make_samples(rows=rows, features=features, classes=CLASSES, seed=seed)
     path = folder / "random.npz"
     np.savez(
         path,

@@ -19,7 +19,7 @@ from distfa.measuring.machine import Load, cpu_between, snapshot
 from distfa.measuring.steady_state import Steady
 from distfa.measuring.task import Task
 from distfa.run.engines import RayEngine
-from distfa.runtime.job import Begin
+from distfa.runtime.job import ResumeState
 from distfa.runtime.worker import Status
 from distfa.settings import RunSpec
 
@@ -51,7 +51,7 @@ class LayersRun:
     rss_bytes: int
 
 
-def run(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
+def run_on_ray(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
     """Train a spec on Ray; the test set is left out.
 
     Args:
@@ -65,7 +65,7 @@ def run(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
     task = task.without_test()
     rows, total = len(task.inputs.train), count_steps(task.recipe, len(task.inputs.train))
     job = spec.job(task.recipe.network, run_id=uuid.uuid4().hex, train_rows=rows, test_rows=0)
-    with RayEngine(spec, job, task.inputs, task.targets, task.modules, Begin()) as engine:
+    with RayEngine(spec, job, task.inputs, task.targets, task.modules, ResumeState()) as engine:
         records = _steps(engine.records(lambda: None))
         first = next(islice(records, warmup - 1, None))
         with Load() as load:

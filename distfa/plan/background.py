@@ -13,7 +13,7 @@ from typing import NoReturn
 import torch
 
 from distfa.core.base.activations import Activation
-from distfa.core.base.model import mlp
+from distfa.core.base.model import plain_network
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import Recipe
 from distfa.core.layer import Layer
@@ -60,7 +60,7 @@ def _work(*, rows: int, width: int, dtype: str) -> NoReturn:
     threading.Thread(target=_end_with_input, daemon=True).start()
     torch.set_num_threads(1)
     recipe = Recipe(
-        network=mlp((width, width, width), activation=Activation(name="relu")),
+        network=plain_network((width, width, width), activation=Activation(name="relu")),
         distribution="normal",
         optimizer=OptimizerConfig(name="sgd", lr=0.0),
         dtype=torch.float64 if dtype == "float64" else torch.float32,

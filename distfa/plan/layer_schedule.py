@@ -23,7 +23,9 @@ def rows(recipe: Recipe) -> tuple[int, ...]:
 
 def operations(recipe: Recipe, layer: int, *, gpipe: bool = False) -> Iterator[schedule.Operation]:
     """Every operation of ``layer``."""
-    return schedule.operations(_batches(recipe), recipe.micro_batches if gpipe else schedule.ahead(recipe, layer))
+    return schedule.operations(
+        _batches(recipe), recipe.micro_batches if gpipe else schedule.forwards_ahead(recipe, layer)
+    )
 
 
 def _batches(recipe: Recipe) -> Iterator[Batch]:

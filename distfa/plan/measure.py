@@ -21,7 +21,7 @@ from distfa.core import rules
 from distfa.core.base import optim
 from distfa.core.base.activations import Activation
 from distfa.core.base.draw import Purpose, matrix
-from distfa.core.base.model import mlp
+from distfa.core.base.model import plain_network
 from distfa.core.base.recipe import FeedbackConfig, Recipe
 from distfa.core.base.threads import one_thread
 from distfa.core.layer import Layer
@@ -172,7 +172,7 @@ def _update(job: Job) -> float:
 
 def _fixed(job: Job) -> tuple[float, float]:
     """Seconds of one tensor operation and of one optimizer step: a layer of one neuron costs nothing else."""
-    network = mlp((1, 1, 1), activation=Activation(name="relu"))
+    network = plain_network((1, 1, 1), activation=Activation(name="relu"))
     recipe = Recipe(network=network, batch_size=1, optimizer=job.recipe.optimizer)
     layer, one = Layer(recipe, 1), torch.ones(1, 1)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from distfa.codecs.choice import AUTO
 from distfa.core.base.activations import Activation
-from distfa.core.base.model import Network, mlp
+from distfa.core.base.model import Network, plain_network
 from distfa.errors import PlanError
 from distfa.intake.subject import subject_for
 from distfa.measuring import random_data
@@ -79,7 +79,7 @@ class Planned:
                 modules=self.modules,
             )
         outputs = network.outputs
-        inputs, labels = random_data.samples(rows=rows, features=network.sizes[0], classes=outputs, seed=0)
+        inputs, labels = random_data.make_samples(rows=rows, features=network.sizes[0], classes=outputs, seed=0)
         targets = labels if recipe.loss == "cross_entropy" else np.eye(outputs, dtype=np.float32)[labels]
         return Task(
             recipe=recipe,
@@ -105,7 +105,7 @@ class Planned:
             hidden = (*hidden, *[hidden[-1]] * layers)[: layers - 1]
         slope = {"slope": model.slope} if model.activation == "leaky_relu" else {}
         activation = Activation(name=model.activation, **slope)
-        return mlp((self._ends[0], *hidden, self._ends[1]), activation=activation, bias=model.bias)
+        return plain_network((self._ends[0], *hidden, self._ends[1]), activation=activation, bias=model.bias)
 
 
 def setting(planned: Planned, cluster: Cluster, layers: int | None) -> Setting:

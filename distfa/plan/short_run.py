@@ -48,5 +48,5 @@ def run(spec: RunSpec, planned: Planned, network: Network, *, steps: int, expect
     raw |= {"max_steps": total, "epochs": total, "sync_epochs": 0}
     raw |= {"ledger": {"every": 0}, "probe": {"every": 0}, "optimizer": raw["optimizer"] | {"lr": _RATE}}
     bare = parse_spec(raw)
-    found = ray_run.run(bare, planned.task(bare, network, _BATCHES), warmup=warmup)
+    found = ray_run.run_on_ray(bare, planned.task(bare, network, _BATCHES), warmup=warmup)
     return ShortRun(found.step_seconds, found.cpu_seconds * len(network))

@@ -35,8 +35,8 @@ from distfa.run.nothing_to_learn import nothing_to_learn
 from distfa.run.observing import Observer, Progress, StatefulObserver
 from distfa.run.recorder import Recorder
 from distfa.run.result import Result, Tally, bp_payload, with_total
-from distfa.runtime.faults import Planned
-from distfa.runtime.job import Begin, Job
+from distfa.runtime.faults import PlannedFault
+from distfa.runtime.job import Job, ResumeState
 from distfa.runtime.worker import Snapshot
 from distfa.settings import RunSpec
 from distfa.transport.message import Direction
@@ -55,7 +55,7 @@ class Attempt:
         dataset: Dataset,
         run_dir: run_dirs.RunDir,
         observer: Observer,
-        faults: Sequence[Planned],
+        faults: Sequence[PlannedFault],
     ) -> None:
         self._faults, self._harmed = deque(faults), 0.0
         several = spec.loss == "bce" and not dataset.classification  # several labels per sample, each right or wrong
@@ -73,9 +73,9 @@ class Attempt:
         run_dir.events.describe(self._rule, spec)
         plain = not spec.label_smoothing and spec.class_weights is None
         loss = spec.loss if plain else "another"  # for which the loss of a constant answer is not known
-        self._watcher = collapse.watch(loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
+        self._watcher = collapse.build_watcher(loss, dataset, steps=self._steps, lr=spec.optimizer.lr, rule=self._rule)
         self._going_on = GoingOn(spec, run_dir, self._identity, observer, tell=self._tell, note=self.log)
-        self._job, self._begin = self._numbered(job), Begin()
+        self._job, self._begin = self._numbered(job), ResumeState()
         self._recoveries: list[dict[str, Any]] = run_dir.about.setdefault("recoveries", [])
         self._engine: engines.Engine | None = None
         self._recorder = Recorder(run_dir, spec, steps=self._steps, boundaries=self._boundaries, layers=self._layers)
@@ -216,14 +216,16 @@ class Attempt:
         """What a checkpoint that is made now must hold beside the state of the layers."""
         books, log_bytes = entered(self._engine).books(), self._run_dir.metrics_bytes
         codecs = {"codecs": {"activations": self._job.activations, "errors": self._job.errors}}
-        return self._identity | codecs | notes.progress(self.tally, self._watcher.seen, books, log_bytes, self._stop)
+        return (
+            self._identity | codecs | notes.note_progress(self.tally, self._watcher.seen, books, log_bytes, self._stop)
+        )
 
     def _go_back(self, noted: Mapping[str, Any], found: Checkpoint | None) -> None:
         """Go on where the notes were made, with the layers of a checkpoint or with those of the start."""
         step = found.step if found else 0
-        self.tally, self._watcher.seen = notes.tally_of(noted), notes.seen_of(noted)
+        self.tally, self._watcher.seen = notes.read_tally(noted), notes.read_watcher_state(noted)
         self._stop = noted.get("stop")
-        self._begin = Begin(
+        self._begin = ResumeState(
             layers=found.layers if found else {}, books=noted["books"], traffic=found.traffic if found else {}
         )
         self._recorder.go_back(step, self.tally.last_seconds)

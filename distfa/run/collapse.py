@@ -84,7 +84,7 @@ def of_settings(rule: Rule) -> list[Finding]:
     return [] if said is None else [Finding(finding=CONDITION, step=0, text=said[0], advice=said[1])]
 
 
-def watch(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> Watcher:
+def build_watcher(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: Rule) -> Watcher:
     """A watcher for a run on a data set."""
     targets = dataset.train_y
     return Watcher(
@@ -115,7 +115,7 @@ def _renewal(rule: Rule) -> str:
 
 
 @dataclass(kw_only=True)
-class Seen:
+class WatcherState:
     """What a watcher keeps from the records so far; plain figures, so that a checkpoint can hold it.
 
     Attributes:
@@ -172,7 +172,7 @@ class Watcher:
         self._rate = (
             f"try a lower rate (optimizer.lr {lower_rate(lr, optimizer):.1g} or less) or optimizer.warmup_steps"
         )
-        self.seen = Seen()
+        self.seen = WatcherState()
 
     def add(self, record: Record) -> list[Finding]:
         """The new findings with this record; every finding is reported once."""

@@ -22,7 +22,7 @@ from distfa.core.serial import SerialTrainer
 from distfa.errors import LayerError, SpecError
 from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart
 from distfa.runtime.faults import Fault
-from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
+from distfa.runtime.job import Job, RawInputs, RawTargets, ResumeState, lossy
 from distfa.runtime.worker import Snapshot
 from distfa.settings import RunSpec
 from distfa.transport.message import Direction
@@ -73,7 +73,7 @@ class Engine(Protocol):
         """The ``state_dict`` of the books, at a cut."""
         ...
 
-    def again(self, job: Job, begin: Begin) -> None:
+    def again(self, job: Job, begin: ResumeState) -> None:
         """Go on from another step, after layers, nodes or links were lost."""
         ...
 
@@ -85,7 +85,7 @@ class Engine(Protocol):
 class SerialEngine:
     """The oracle: in this process, on one thread; nothing goes over a wire."""
 
-    def __init__(self, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: Begin) -> None:
+    def __init__(self, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: ResumeState) -> None:
         names = [LOSSLESS if name == AUTO else name for name in (job.activations, job.errors)]
         job = replace(job, activations=names[0], errors=names[1])
         recipe = job.recipe
@@ -161,7 +161,7 @@ class SerialEngine:
         """The books of the trainer."""
         return entered(self._trainer).books.state_dict()
 
-    def again(self, job: Job, begin: Begin) -> None:
+    def again(self, job: Job, begin: ResumeState) -> None:
         """Not called: nothing can be lost while this process lives."""
         raise NotImplementedError
 
@@ -178,7 +178,7 @@ class RayEngine:
     """Layer actors on a Ray cluster."""
 
     def __init__(
-        self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: Begin
+        self, spec: RunSpec, job: Job, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: ResumeState
     ) -> None:
         from distfa.runtime.ray.actors import RayRun  # here, so that serial runs need no Ray
 
@@ -235,7 +235,7 @@ class RayEngine:
         """The books of the coordinator."""
         return self.coordinator.books.state_dict()
 
-    def again(self, job: Job, begin: Begin) -> None:
+    def again(self, job: Job, begin: ResumeState) -> None:
         """Replace what died; what lives starts again where it is."""
         self._coordinator = self._run.again(job, begin)
 
@@ -280,7 +280,9 @@ def entered(value: T | None) -> T:
     return value
 
 
-def build(spec: RunSpec, job: Job, *, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: Begin) -> Engine:
+def build(
+    spec: RunSpec, job: Job, *, inputs: RawInputs, targets: RawTargets, modules: Modules, begin: ResumeState
+) -> Engine:
     """The engine the spec names, at the step where it begins."""
     if spec.engine == "serial":
         return SerialEngine(job, inputs, targets, modules, begin)

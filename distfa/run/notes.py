@@ -12,13 +12,13 @@ from pydantic import TypeAdapter
 from distfa.core.base.model import Network
 from distfa.data import Dataset
 from distfa.errors import CheckpointError
-from distfa.run.collapse import Seen
+from distfa.run.collapse import WatcherState
 from distfa.run.disk.run_dir import RunDir, read_network
 from distfa.run.result import Tally
 from distfa.settings import RunSpec, flat
 from distfa.version import __version__
 
-_TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(Seen)
+_TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(WatcherState)
 _WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
 
 
@@ -60,8 +60,8 @@ def require_same_start(start: str | None, run_dir: RunDir) -> None:
         )
 
 
-def progress(
-    tally: Tally, seen: Seen, books: Mapping[str, float], metrics_bytes: int, stop: str | None
+def note_progress(
+    tally: Tally, seen: WatcherState, books: Mapping[str, float], metrics_bytes: int, stop: str | None
 ) -> dict[str, Any]:
     """How far the run has come, and why it ends here, if a callback has said so."""
     return {
@@ -73,12 +73,12 @@ def progress(
     }
 
 
-def tally_of(notes: Mapping[str, Any]) -> Tally:
+def read_tally(notes: Mapping[str, Any]) -> Tally:
     """A copy of the figures so far."""
     return _TALLY.validate_python(notes["tally"])
 
 
-def seen_of(notes: Mapping[str, Any]) -> Seen:
+def read_watcher_state(notes: Mapping[str, Any]) -> WatcherState:
     """A copy of what was kept to find a collapse."""
     return _SEEN.validate_python(notes["seen"])
 

@@ -21,7 +21,7 @@ from distfa.errors import (
     Interrupted,
     NonFiniteError,
 )
-from distfa.intake.checks import check
+from distfa.intake.checks import check_run
 from distfa.intake.from_python import how_to_go_on
 from distfa.intake.rehearsal import rehearse
 from distfa.intake.subject import Subject
@@ -32,7 +32,7 @@ from distfa.run.disk import run_log
 from distfa.run.disk.kept_order import save_order
 from distfa.run.observing import Observer
 from distfa.run.result import Result
-from distfa.runtime.faults import Planned
+from distfa.runtime.faults import PlannedFault
 from distfa.settings import RunSpec, dump_spec
 
 
@@ -45,7 +45,7 @@ def run(
     observer: Observer = lambda progress: None,
     resume: Path | None = None,
     about: Mapping[str, Any] = MappingProxyType({}),
-    faults: Sequence[Planned] = (),
+    faults: Sequence[PlannedFault] = (),
 ) -> tuple[Result, dict[str, Tensor]]:
     """Carry out a run.
 
@@ -67,7 +67,7 @@ def run(
         DistfaError: Nothing was started (exit code 2), or the run failed, and the metrics so far are kept.
     """
     subject = Subject(network=network, model=model)
-    check(spec, subject, dataset)
+    check_run(spec, subject, dataset)
     job = spec.job(
         network,
         run_id=uuid.uuid4().hex,

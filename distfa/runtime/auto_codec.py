@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from distfa.codecs import resolve
-from distfa.codecs.choice import AUTO, choose
+from distfa.codecs.choice import AUTO, choose_codec
 from distfa.codecs.timing import Timing
 from distfa.runtime.job import Job
 
@@ -20,7 +20,7 @@ _QUICK_SECONDS = 0.25  # seconds; a transfer that is faster than this says littl
 _ZEROS = {"activations": 0.5, "errors": 0.0}
 
 
-class Measured(Protocol):
+class MeasuredLayer(Protocol):
     """What is needed of a layer to measure it."""
 
     def time_codecs(self, rows: int, columns: int, zeros: float) -> dict[str, Timing]:
@@ -32,7 +32,7 @@ class Measured(Protocol):
         ...
 
 
-def settle(job: Job, layers: Sequence[Measured], nodes: Sequence[str]) -> tuple[Job, dict[str, Any]]:
+def choose_codecs(job: Job, layers: Sequence[MeasuredLayer], nodes: Sequence[str]) -> tuple[Job, dict[str, Any]]:
     """The job with its codecs named, and the measurements they were chosen by.
 
     Args:
@@ -61,13 +61,13 @@ def settle(job: Job, layers: Sequence[Measured], nodes: Sequence[str]) -> tuple[
             )
             for name in found[0]
         }
-        choice = choose(slowest, per_byte, lambda name: resolve(name, dtype).lossless(dtype))
+        choice = choose_codec(slowest, per_byte, lambda name: resolve(name, dtype).lossless(dtype))
         named[way] = choice.name
         about[way] = {"codec": choice.name, "message_ms": {k: round(1e3 * v, 3) for k, v in choice.seconds.items()}}
     return dataclasses.replace(job, activations=named["activations"], errors=named["errors"]), about
 
 
-def _link(one: Measured, other: Measured) -> float:
+def _link(one: MeasuredLayer, other: MeasuredLayer) -> float:
     """Seconds per byte between two layers, in the slower direction."""
     rates = []
     for sender, receiver in ((one, other), (other, one)):

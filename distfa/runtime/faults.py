@@ -27,7 +27,7 @@ class Fault(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
+class PlannedFault:
     """One fault.
 
     Attributes:
@@ -44,9 +44,9 @@ class Planned:
     seconds: float = 0.0
 
 
-def plan(
+def plan_faults(
     count: int, *, kinds: Sequence[Fault], layers: int, steps: int, seed: int, every_seconds: float = 0.0
-) -> list[Planned]:
+) -> list[PlannedFault]:
     """Plan faults: drawn from a seed and spread evenly over the run.
 
     Args:
@@ -65,6 +65,6 @@ def plan(
         return {"step": max(1, round(share * (number + draw.uniform(-0.3, 0.3))))}
 
     return [
-        Planned(fault=draw.choice(kinds), layer=draw.randint(1, layers), **when(number))
+        PlannedFault(fault=draw.choice(kinds), layer=draw.randint(1, layers), **when(number))
         for number in range(1, count + 1)
     ]

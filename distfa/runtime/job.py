@@ -62,7 +62,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Begin:
+class ResumeState:
     """Where a run goes on, if not at its start.
 
     Attributes:

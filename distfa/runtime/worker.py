@@ -253,7 +253,7 @@ class LayerWorker:
         )
         try:
             timeline = Timeline(layer.index, self._job.steps, self._waiting)
-            ahead = schedule.ahead(recipe, layer.index)
+            ahead = schedule.forwards_ahead(recipe, layer.index)
             batches = order.batches(recipe, samples, first=self._job.first, stop=self._job.stop)
             with the_same_every_time(layer.device):
                 for operation in schedule.operations(batches, ahead):

@@ -6,12 +6,12 @@ import pytest
 from commands import here
 
 from distfa.bench.outcome import Outcome
-from distfa.runtime.faults import Fault, plan
+from distfa.runtime.faults import Fault, plan_faults
 
 
 def test_a_plan_is_its_seeds_and_spreads_over_the_run():
     def planned(seed):
-        return plan(20, kinds=list(Fault), layers=3, steps=1000, seed=seed)
+        return plan_faults(20, kinds=list(Fault), layers=3, steps=1000, seed=seed)
 
     faults = planned(7)
     assert faults == planned(7) != planned(8)
@@ -21,7 +21,7 @@ def test_a_plan_is_its_seeds_and_spreads_over_the_run():
     assert 900 < steps[-1] < 1000
     assert {fault.fault for fault in faults} == set(Fault)
     assert {fault.layer for fault in faults} == {1, 2, 3}
-    timed = plan(3, kinds=list(Fault), layers=3, steps=1000, seed=7, every_seconds=60)
+    timed = plan_faults(3, kinds=list(Fault), layers=3, steps=1000, seed=7, every_seconds=60)
     assert [(fault.step, fault.seconds) for fault in timed] == [(1, 60), (1, 120), (1, 180)]
 
 

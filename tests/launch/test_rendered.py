@@ -40,12 +40,12 @@ def spec(shape="committed"):
 def manifests(shape):
     """(file, document) of every document in every manifest of KubeRay's."""
     for name in render.FILES["kuberay"]:
-        for document in yaml.safe_load_all(render.rendered(spec(shape), "kuberay")[name]):
+        for document in yaml.safe_load_all(render.render_target(spec(shape), "kuberay")[name]):
             yield name, document
 
 
 def test_committed_files_are_fresh():
-    files = render.rendered(spec(), "all")
+    files = render.render_target(spec(), "all")
     assert {path.relative_to(DEPLOY).as_posix() for path in DEPLOY.rglob("*") if path.is_file()} == set(files)
     for name, text in files.items():
         assert (DEPLOY / name).read_text() == text, f"{name}: distfa launch render deploy/spec.yaml -o deploy"
@@ -111,7 +111,7 @@ def test_workers_come_all_or_none_and_a_retry_finds_the_run(shape):
 def test_cluster_files_hold_to_rays_own_schema(shape):
     schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
     for name in render.FILES["ray-up"]:
-        document = yaml.safe_load(render.rendered(spec(shape), "ray-up")[name])
+        document = yaml.safe_load(render.render_target(spec(shape), "ray-up")[name])
         jsonschema.validate(document, schema)
         if name.endswith("local.yaml"):
             assert len(document["provider"]["worker_ips"]) == spec(shape).launch.nodes - 1
@@ -128,7 +128,7 @@ def tool(name):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_linters_find_nothing(shape, tmp_path):
-    paths = render.write(render.rendered(spec(shape), "all"), tmp_path)
+    paths = render.write_files(render.render_target(spec(shape), "all"), tmp_path)
     scripts = [str(path) for path in paths if path.suffix == ".sbatch"]
     for command in ([tool("shellcheck"), *scripts], [tool("hadolint"), str(tmp_path / "docker/Dockerfile")]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -137,7 +137,7 @@ def test_linters_find_nothing(shape, tmp_path):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_compose_starts_as_many_containers_as_nodes_behind_a_token(shape):
-    document = yaml.safe_load(render.rendered(spec(shape), "docker")["docker/compose.yaml"])
+    document = yaml.safe_load(render.render_target(spec(shape), "docker")["docker/compose.yaml"])
     services = document["services"]
     assert 1 + services.get("node", {}).get("deploy", {}).get("replicas", 0) == spec(shape).launch.nodes
     assert all(service["environment"]["RAY_AUTH_MODE"] == "token" for service in services.values())
@@ -147,4 +147,4 @@ def test_a_target_without_files_is_refused():
     with pytest.raises(
         UsageError, match="nothing is rendered for target 'moon', which is not one of docker, kuberay, slurm"
     ):
-        render.rendered(spec(), "moon")
+        render.render_target(spec(), "moon")

@@ -40,7 +40,7 @@ def submitted(slurm, file, **changes):
     """(job, run directory) of a spec sent by one of the files."""
     usual = {"run_dir": f"runs/{file}", "launch.cpus": 1, "ray.placement": "spread", "launch.memory_gib": 3}
     spec = specs.load_spec(None, list({**usual, **changes}.items()))
-    render.write(render.rendered(spec, "slurm"), slurm.folder / file)
+    render.write_files(render.render_target(spec, "slurm"), slurm.folder / file)
     job = slurm.run("sbatch", "--parsable", f"{file}/slurm/{file}.sbatch", f"{file}/spec.yaml").stdout.strip()
     return job, slurm.folder / spec.run_dir
 

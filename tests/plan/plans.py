@@ -7,7 +7,7 @@ from dataclasses import replace
 from runs import grouped
 
 from distfa.core.base.activations import Activation
-from distfa.core.base.model import mlp
+from distfa.core.base.model import plain_network
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import Recipe
 from distfa.plan import cluster as clusters
@@ -49,7 +49,7 @@ def setting(
     **recipe,
 ) -> Setting:
     """A plan with one layer on each node."""
-    network = mlp(sizes, activation=Activation(name=recipe.pop("activation", "relu")))
+    network = plain_network(sizes, activation=Activation(name=recipe.pop("activation", "relu")))
     layers = len(network)
     job = Job(
         run_id="plan",

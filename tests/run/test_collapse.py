@@ -19,7 +19,7 @@ from distfa.core.books.records import EvalRecord, StepRecord
 from distfa.errors import NonFiniteError
 from distfa.intake.subject import network_for
 from distfa.report import write_report
-from distfa.run.collapse import Watcher, lower_rate, watch
+from distfa.run.collapse import Watcher, build_watcher, lower_rate
 from distfa.run.constant_answer import constant_loss
 from distfa.run.run import run
 from distfa.settings import parse_spec
@@ -240,7 +240,7 @@ def findings_of(rule, *records, every=None):
     """Those of a run by the rule, on five classes, at a rate of 0.01."""
     built = rules.build_rule(recipe(rule=rule, feedback=FeedbackConfig(renew=RenewConfig(every=every))))
     dataset = data.from_arrays((np.eye(12), np.arange(12) % 5), (np.eye(12), np.arange(12) % 5))
-    watcher = watch("cross_entropy", dataset, steps=100, lr=0.01, rule=built)
+    watcher = build_watcher("cross_entropy", dataset, steps=100, lr=0.01, rule=built)
     return [finding for record in records for finding in watcher.add(record)]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from distfa.api.evaluate import evaluate_run
 from distfa.core.base.activations import Activation
-from distfa.core.base.model import mlp
+from distfa.core.base.model import plain_network
 from distfa.errors import RunDirError
 from distfa.report.records import read_run
 from distfa.run.disk.driver import driver, is_driven
@@ -24,7 +24,7 @@ from distfa.run.disk.run_dir import RunDir, read_about
 from distfa.run.disk.weights import read_weights
 from distfa.text import strict_json
 
-NETWORK = mlp((4, 3, 2), activation=Activation(name="relu"))
+NETWORK = plain_network((4, 3, 2), activation=Activation(name="relu"))
 
 
 def create(path, **about):

@@ -6,11 +6,11 @@ from runs import assert_same_bits, recipe
 
 from distfa import data
 from distfa.codecs import CODECS, LOSSLESS, resolve
-from distfa.codecs.choice import AUTO, CANDIDATES, choose, timings
+from distfa.codecs.choice import AUTO, CANDIDATES, choose_codec, time_candidates
 from distfa.codecs.timing import Timing
 from distfa.intake.subject import subject_for
 from distfa.run.run import run
-from distfa.runtime.auto_codec import settle
+from distfa.runtime.auto_codec import choose_codecs
 from distfa.runtime.job import Job
 from distfa.settings import load_spec, parse_change, parse_spec
 
@@ -24,7 +24,9 @@ class Simulated:
         self.rate, self.asked = bytes_per_second, 0
 
     def time_codecs(self, rows, columns, zeros):
-        found = timings(rows, columns, torch.float32, zeros=zeros)  # its lengths; its times depend on the machine
+        found = time_candidates(
+            rows, columns, torch.float32, zeros=zeros
+        )  # its lengths; its times depend on the machine
         return {n: Timing(SECONDS[n], SECONDS[n] / 2, size) for n, (_, _, size) in found.items()}
 
     def seconds_from(self, other, size_bytes):
@@ -35,7 +37,7 @@ class Simulated:
 def settled(*layers, nodes, activations=AUTO, errors=AUTO):
     r = recipe((64, 512, 512, 10), batch_size=128)
     job = Job(run_id="r", recipe=r, activations=activations, errors=errors, train_rows=75)
-    return settle(job, layers, nodes)
+    return choose_codecs(job, layers, nodes)
 
 
 def test_a_fast_link_spares_the_processor_and_a_slow_one_takes_few_bytes():
@@ -71,7 +73,7 @@ def test_no_candidate_is_further_off_than_int8():
 @pytest.mark.parametrize(("saving", "chosen"), [(0.95, "fp32"), (0.85, "int8")])
 def test_a_loss_must_save_a_tenth(saving, chosen):
     measured = {"fp32": Timing(0.0, 0.0, 1000), "int8": Timing(0.0, 0.0, round(1000 * saving))}
-    assert choose(measured, 1e-3, lambda name: CODECS[name].lossless(torch.float32)).name == chosen
+    assert choose_codec(measured, 1e-3, lambda name: CODECS[name].lossless(torch.float32)).name == chosen
 
 
 def test_one_word_names_the_codec_of_both_ways():

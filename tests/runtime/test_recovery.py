@@ -16,7 +16,7 @@ from distfa.errors import LayerLost
 from distfa.intake.subject import subject_for
 from distfa.run.disk.run_dir import read_about
 from distfa.run.run import run
-from distfa.runtime.faults import Fault, Planned
+from distfa.runtime.faults import Fault, PlannedFault
 from distfa.runtime.ray.actors import RayRun
 from distfa.settings import parse_spec
 
@@ -62,7 +62,7 @@ def knows(observer):
 
 
 def planned(*faults):
-    return [Planned(fault=fault, layer=layer, step=step) for fault, layer, step in faults]
+    return [PlannedFault(fault=fault, layer=layer, step=step) for fault, layer, step in faults]
 
 
 @pytest.mark.parametrize(

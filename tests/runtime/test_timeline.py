@@ -17,7 +17,7 @@ def test_a_timeline_has_every_operation_of_its_steps_in_order(name, epochs, step
     for timeline in run.timelines:
         expected = [
             (type(op).__name__.lower(), op.batch.step, getattr(op, "micro_batch", None))
-            for op in schedule.operations(order.batches(r, 75), schedule.ahead(r, timeline.layer))
+            for op in schedule.operations(order.batches(r, 75), schedule.forwards_ahead(r, timeline.layer))
             if op.batch.step in steps
         ]
         assert [(span.operation, span.step, span.micro_batch) for span in timeline.spans] == expected

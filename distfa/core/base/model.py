@@ -174,7 +174,7 @@ class Network:
     def module(self) -> nn.Sequential:
         """A torch model with these layers, its state_dict keys as ``key`` names them.
 
-        Only for networks made by ``mlp``, whose keys number a flat Sequential.
+        Only for networks made by ``plain_network``, whose keys number a flat Sequential.
         """
         modules: list[nn.Module] = []
         for layer in self.layers:
@@ -245,7 +245,7 @@ def plain_layer(
     )
 
 
-def mlp(sizes: Sequence[int], *, activation: Activation, bias: bool = True) -> Network:
+def plain_network(sizes: Sequence[int], *, activation: Activation, bias: bool = True) -> Network:
     """A multi-layer perceptron: Linear and ``activation`` alternate, the last layer gives the logits.
 
     Args:

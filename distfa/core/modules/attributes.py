@@ -229,7 +229,7 @@ def _set(module: nn.Module, values: Mapping[str, Frozen]) -> None:
         table[attribute] = thaw(frozen, table.get(attribute))
 
 
-def load_model(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
+def load_model_state(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:
     """``load_state_dict``, and the attributes that have changed in training.
 
     Raises:

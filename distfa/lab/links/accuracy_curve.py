@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from distfa.core.books.records import StepRecord
-from distfa.core.serial import evaluate
+from distfa.core.serial import evaluate_layers
 from distfa.measuring.subprocesses import command, launch
 from distfa.measuring.task import Task, metered
 from distfa.settings import RunSpec, parse_spec
@@ -76,7 +76,7 @@ def train_to(spec: RunSpec, *, every: int, target: float) -> Curve:
     for record in trainer.run():
         # a step's record comes when all layers have made its update, and none has begun the next step
         if isinstance(record, StepRecord) and (record.step + 1) % every == 0:
-            _, correct, rows = evaluate(task.recipe, trainer.layers, test)
+            _, correct, rows = evaluate_layers(task.recipe, trainer.layers, test)
             curve.steps.append(record.step + 1)
             curve.payload_bytes.append(sum(sent))
             curve.accuracy.append(correct / (rows * task.answers))

@@ -12,7 +12,7 @@ from distfa.files import write_whole
 from distfa.lab.questions import classes, conservation, depth, dominance, label_noise
 from distfa.lab.questions.base import Answer, Asked, Question
 from distfa.lab.questions.drawing import require_matplotlib, svg
-from distfa.measuring.machine import describe
+from distfa.measuring.machine import describe_machine
 from distfa.pages.page import Box, Facts, Page, Table
 from distfa.text import strict_json
 from distfa.text.words import cell, not_among
@@ -55,7 +55,7 @@ def save(question: Question, answer: Answer, command: str, directory: Path) -> P
     """
     stem = directory / question.name
     drawings = {f"{question.name}-{figure.name}.svg": svg(figure) for figure in answer.figures}
-    content: dict[str, Any] = {"question": question.name, "command": command, "machine": describe()}
+    content: dict[str, Any] = {"question": question.name, "command": command, "machine": describe_machine()}
     content |= {key: value for key, value in asdict(answer).items() if key != "figures"}
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,10 @@ from distfa.core.base.threads import one_thread
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.books.records import StepRecord
-from distfa.core.serial import evaluate
+from distfa.core.serial import evaluate_layers
 from distfa.data import Dataset
 from distfa.errors import NonFiniteError
-from distfa.intake.checks import check
+from distfa.intake.checks import check_run
 from distfa.intake.subject import subject_for, subject_of
 from distfa.lab.questions.base import Asked
 from distfa.measuring.task import Task
@@ -95,7 +95,7 @@ def train(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | No
     feedback = {"feedback": {**rule.get("feedback", {}), **settings.get("feedback", {})}}
     spec = parse_spec({**common, **settings, **rule, **feedback})
     subject = subject_for(spec, on) if model is None else subject_of(model, spec, on)
-    check(spec, subject, on)
+    check_run(spec, subject, on)
     task = Task.on(on, spec.recipe(subject.network), subject.starts(spec.init))
     with one_thread():
         return _train(task)
@@ -111,6 +111,6 @@ def _train(task: Task) -> Trained:
     except NonFiniteError:
         found.diverged = True
         return found
-    shares = [evaluate(task.recipe, trainer.layers, half) for half in task.splits()]
+    shares = [evaluate_layers(task.recipe, trainer.layers, half) for half in task.splits()]
     found.train, found.test = (correct / (rows * task.answers) for _, correct, rows in shares)
     return found

@@ -16,7 +16,7 @@ from distfa.text.redact import redacted
 from distfa.version import __version__
 
 
-def host_facts() -> dict[str, Any]:
+def describe_host() -> dict[str, Any]:
     """What a reader of the figures needs to know about the machine and the software."""
     return {
         "distfa": __version__,
@@ -28,12 +28,12 @@ def host_facts() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "load_average": os.getloadavg(),
-        "command": command(),
+        "command": command_line(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
-def command() -> list[str]:
+def command_line() -> list[str]:
     """The command line of this process, as it was typed, without passwords."""
     name = Path(sys.argv[0]).name
     return ["distfa" if name == "__main__.py" else name, *map(redacted, sys.argv[1:])]

@@ -39,7 +39,7 @@ from distfa.files import in_folder, write_whole
 from distfa.run.disk.claim import cannot, claim, claim_new, require_room
 from distfa.run.disk.driver import driver, has_ended, is_driven, locked
 from distfa.run.disk.events import Events
-from distfa.run.disk.host import host_facts
+from distfa.run.disk.host import describe_host
 from distfa.run.disk.tensor_files import tensors_to_bytes
 from distfa.settings import RunSpec, load_spec
 from distfa.text import strict_json
@@ -100,7 +100,7 @@ class RunDir:
                 "network": _describe(network),
                 **about,
                 **driver(),
-                "host": host_facts(),
+                "host": describe_host(),
             }
             run_dir._write_about()
         except OSError as exc:
@@ -132,7 +132,7 @@ class RunDir:
             )
         run_dir._as_found = (run_dir._place / RUN).read_bytes()
         attempt = run_dir.about.get("attempt", 1) + 1
-        run_dir.about |= {"status": "running", "error": None, "attempt": attempt, **driver(), "host": host_facts()}
+        run_dir.about |= {"status": "running", "error": None, "attempt": attempt, **driver(), "host": describe_host()}
         run_dir._write_about()
         return run_dir
 

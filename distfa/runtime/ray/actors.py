@@ -22,10 +22,10 @@ from distfa.codecs.choice import AUTO
 from distfa.core.base.memory import alone
 from distfa.core.routes import reads_labels
 from distfa.runtime import placement
-from distfa.runtime.auto_codec import settle
+from distfa.runtime.auto_codec import choose_codecs
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.faults import Fault
-from distfa.runtime.job import Begin, Job, RawInputs, RawTargets, lossy
+from distfa.runtime.job import Job, RawInputs, RawTargets, ResumeState, lossy
 from distfa.runtime.phases import begins
 from distfa.runtime.placement import Bundle, ClusterConfig
 from distfa.runtime.ray import cluster, whereabouts
@@ -67,10 +67,10 @@ class RayRun:
         inputs: RawInputs,
         targets: RawTargets,
         modules: Mapping[int, nn.Module] | None = None,
-        begin: Begin | None = None,
+        begin: ResumeState | None = None,
     ) -> None:
         self._job, self._cluster = job, cluster
-        self._begin = begin or Begin()
+        self._begin = begin or ResumeState()
         self._resources = cluster.per_layer(len(job.recipe.network))
         self._inputs, self._targets, self._modules = inputs, targets, modules or {}
         self._process = 0  # the process that has a share in the Ray session; a forked child has none
@@ -97,7 +97,7 @@ class RayRun:
             self.__exit__()
             raise
 
-    def again(self, job: Job, begin: Begin) -> Coordinator:
+    def again(self, job: Job, begin: ResumeState) -> Coordinator:
         """Start again from another step: layers that answer are built again where they are, the others are replaced.
 
         Args:
@@ -188,7 +188,7 @@ class RayRun:
         limit = self._cluster.startup_seconds
         if AUTO in (self._job.activations, self._job.errors):
             measured = [MeasuredActor(handle, self._job.recipe.signal_dtype, limit) for handle in self._handles]
-            self._job, self.codec = settle(self._job, measured, [node for node, _ in self.places])
+            self._job, self.codec = choose_codecs(self._job, measured, [node for node, _ in self.places])
         job = self._job
         begins("layers")
         self._build(job, limit)

@@ -18,7 +18,7 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from distfa.codecs.choice import timings
+from distfa.codecs.choice import time_candidates
 from distfa.codecs.timing import Timing
 from distfa.core.blame import no_memory
 from distfa.errors import ClusterError, LayerError, LayerLost
@@ -104,7 +104,7 @@ class LayerActor:
 
     def time_codecs(self, rows: int, columns: int, dtype: torch.dtype, zeros: float) -> dict[str, Timing]:
         """What codecs cost on this processor."""
-        return timings(rows, columns, dtype, zeros=zeros)
+        return time_candidates(rows, columns, dtype, zeros=zeros)
 
     def blob(self, size_bytes: int) -> Any:
         """Bytes that no network can compress."""

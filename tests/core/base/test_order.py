@@ -11,7 +11,7 @@ from runs import recipe
 from distfa.core.base import order
 from distfa.core.base.optim import OptimizerConfig, rate
 from distfa.core.rules import RULES
-from distfa.core.schedule import ahead, delay, flows, operations
+from distfa.core.schedule import delay, flows, forwards_ahead, operations
 
 
 @given(
@@ -56,7 +56,7 @@ def written(r, layer, samples):
     first, count, words = {}, 0, []
     for batch in order.batches(r, samples):
         first[batch.step], count = count, count + len(batch.parts)
-    for op in operations(order.batches(r, samples), ahead(r, layer)):
+    for op in operations(order.batches(r, samples), forwards_ahead(r, layer)):
         name = type(op).__name__[0] if type(op).__name__ != "Begin" else "|"
         words.append(f"{name}{first[op.batch.step] + op.micro_batch}" if name in "FB" and name != "|" else name)
     return " ".join(words)

@@ -10,7 +10,7 @@ from torch import nn
 import distfa
 from distfa import models
 from distfa.core.base.activations import Activation
-from distfa.core.base.model import mlp
+from distfa.core.base.model import plain_network
 from distfa.core.modules.split import split
 from distfa.errors import ModelError
 
@@ -44,7 +44,7 @@ def test_names_and_groups_keep_the_models_own_keys():
 
 
 def test_an_mlp_splits_back_into_itself():
-    network = mlp((6, 5, 4, 3), activation=Activation(name="relu"))
+    network = plain_network((6, 5, 4, 3), activation=Activation(name="relu"))
     assert split(network.module()) == network
     assert network.module()(torch.zeros(2, 6)).shape == (2, 3)
 
