@@ -59,7 +59,9 @@ def require_writable(path: Path, named: str, *, folder: bool = False) -> None:
         with tempfile.TemporaryFile(dir=place) as trial:
             trial.write(bytes(_TRIAL_BYTES))
     except OSError as exc:
-        raise UsageError(f"{named} is {path}, which cannot be written: {exc.strerror}; name another place") from exc
+        raise UsageError(
+            f"{named} is {path}, which cannot be written: {exc.strerror}; choose another location"
+        ) from exc
 
 
 def in_folder(path: str, folder: str) -> str:

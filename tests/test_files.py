@@ -67,7 +67,7 @@ def test_every_writer_of_whole_files_says_that_the_disk_is_full_and_leaves_nothi
 def test_what_cannot_be_written_is_refused_before_the_work(path, folder, why, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=f"--out is .*, which cannot be written: {why}; name another place"):
+    with pytest.raises(UsageError, match=f"--out is .*, which cannot be written: {why}; choose another location"):
         require_writable(Path(path), "--out", folder=folder)
 
 

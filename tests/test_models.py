@@ -196,7 +196,7 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: models.lenet((784,), 10), r"lenet reads images .* of at least 4x4, and samples have shape \(784,\)"),
+        (lambda: models.lenet((784,), 10), r"lenet reads images .* of at least 4x4, but samples have shape \(784,\)"),
         (lambda: models.lenet((1, 3, 28), 10), "at least 4x4"),
         (lambda: models.convnet((3, 7, 32), 10), "convnet reads images .* at least 8x8"),
         (lambda: models.lenet((32, 32, 4), 10), r"shape \(32, 32, 4\); save them as x.transpose\(0, 3, 1, 2\)"),
@@ -295,7 +295,7 @@ def test_a_class_is_called_like_a_function(nets):
         ("mine.nets:make", "sys.exit(3)", ModelError, "importing mine.nets raised SystemExit: 3"),
         ("mine.nets:make", "def maker(): pass", SpecError, r"nets\.py has no function 'make'; did you mean 'maker'"),
         ("mine.nets:make", "make = nn.Linear(2, 2)", ModelError, "raised TypeError"),
-        ("mine.nets:make", "make = 3", SpecError, "make is a int; name a function"),
+        ("mine.nets:make", "make = 3", SpecError, "make is a int; give the name of a function"),
         (
             "mine.nets:make",
             "def make(width): pass",

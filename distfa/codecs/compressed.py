@@ -54,8 +54,8 @@ class Compressed:
         try:
             said = zstandard.frame_content_size(payload.data)
             if not 0 <= said <= longest:
-                raise ValueError(f"it says it holds {said} bytes, expected at most {longest}")
+                raise ValueError(f"it claims to hold {said} bytes, expected at most {longest}")
             inside = zstandard.ZstdDecompressor().decompress(payload.data, allow_extra_data=False)
         except zstandard.ZstdError as exc:
-            raise ValueError(f"its {payload.nbytes} bytes are not one zstd frame: {exc}") from exc
+            raise ValueError(f"its {payload.nbytes} bytes are not a single zstd frame: {exc}") from exc
         return self.inner.decode(np.frombuffer(inside, np.uint8), rows, columns, dtype)

@@ -40,11 +40,11 @@ class Packed:
         head = rows * _bitmap_bytes(columns)
         if payload.nbytes < head:
             raise ValueError(
-                f"got {payload.nbytes} bytes, expected at least the {head} that say where numbers are kept"
+                f"got {payload.nbytes} bytes, expected at least the {head} that mark which numbers are stored"
             )
         bits = np.unpackbits(payload[:head].reshape(rows, _bitmap_bytes(columns)), axis=1).view(np.bool_)
         if bits[:, columns:].any():
-            raise ValueError(f"it says that numbers beyond column {columns} are kept")
+            raise ValueError(f"it marks numbers beyond column {columns} as stored")
         places = np.flatnonzero(bits[:, :columns])
         require_bytes(payload, head + len(places) * dtype.itemsize)
         signal = torch.zeros((rows, columns), dtype=dtype)

@@ -24,8 +24,8 @@ def no_memory(error: BaseException) -> str | None:
     first = (text.splitlines() or [""])[0][:_TEXT_CHARACTERS].rstrip(". ")
     said = f"{type(error).__name__}: {first}".rstrip(": ")
     return (
-        f"there is not enough memory ({said}); make batch_size smaller, cut each batch into more micro_batches, or use "
-        "a machine or GPU with more"
+        f"there is not enough memory ({said}); make batch_size smaller, split each batch into more micro_batches, "
+        "or use a machine or GPU with more memory"
     )
 
 

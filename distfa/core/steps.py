@@ -343,5 +343,5 @@ class Score:
 def _given(value: T | None) -> T:
     """The value, which a layer at this place in the network must have."""
     if value is None:
-        raise LayerError("a layer was started without the data it reads")
+        raise LayerError("a layer was started without the data that it reads")
     return value

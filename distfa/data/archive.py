@@ -61,13 +61,13 @@ def read_npz(path: Path) -> tuple[Split, Split]:
     try:
         content = np.load(path, allow_pickle=False)
         if not isinstance(content, np.lib.npyio.NpzFile):
-            raise DataError(f"{path}: holds one bare array; save {EXPECTED} with numpy.savez")
+            raise DataError(f"{path}: holds a single bare array; save {EXPECTED} with numpy.savez")
         with content as archive:
             arrays = _read_keys(path, archive)
     except _DAMAGE as exc:
         if "allow_pickle" in str(exc):
             raise DataError(
-                f"{path}: holds pickled objects (or is no .npz at all), and nothing is unpickled here; "
+                f"{path}: holds pickled objects (or is not an .npz file at all), and distfa unpickles nothing; "
                 "save plain numeric arrays with numpy.savez"
             ) from exc
         raise DataError(f"{path}: truncated or corrupt .npz file ({exc}); write or download it again") from exc

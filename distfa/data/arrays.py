@@ -67,7 +67,7 @@ def read_pair(data: Any, where: str) -> Split:
         raise DataError(f"{where}: a {type(data).__name__} alone has no targets; give a pair (x, y)")
     pairs = [read_batch(batch, f"{where} batch {number}") for number, batch in enumerate(batches)]
     if not pairs:
-        raise DataError(f"{where}: the iterable has no batches; a generator that was read before is empty")
+        raise DataError(f"{where}: the iterable has no batches; a generator that has already been read is empty")
     return _join([x for x, _ in pairs], f"{where}_x"), _join([y for _, y in pairs], f"{where}_y")
 
 
@@ -92,7 +92,7 @@ def _join(parts: list[Array], where: str) -> Array:
     for number, part in enumerate(parts):
         if part.shape[1:] != parts[0].shape[1:]:
             raise DataError(
-                f"{where}: batch {number} has samples of shape {part.shape[1:]} and batch 0 of "
+                f"{where}: batch {number} has samples of shape {part.shape[1:]} but batch 0 has "
                 f"{parts[0].shape[1:]}; all samples must have the same shape"
             )
     return np.concatenate(parts)

@@ -67,8 +67,8 @@ def build_dataset(
     test_y = _targets(test[1], shape, tokens, outputs, f"{name} test_y")
     if (test[0].shape[1:] or (1,)) != sample:
         raise DataError(
-            f"{name}: train_x has samples of shape {sample} and test_x of {test[0].shape[1:]}; "
-            "both splits must have the same"
+            f"{name}: train_x has samples of shape {sample} but test_x of {test[0].shape[1:]}; both splits must "
+            "have the same shape"
         )
     if tokens is not None:
         scale = (0.0, 1.0)
@@ -188,9 +188,9 @@ def _count_outputs(name: str, train_y: Array, test_y: Array) -> int:
     largest = max((int(y.max()) for y in (train_y, test_y) if y.dtype.kind != "f" and y.size), default=0)
     if largest >= _MOST_INFERRED_CLASSES:
         raise DataError(
-            f"{name}: the largest label is {largest}, which would make {largest + 1} classes; "
-            "renumber the labels from 0, or say the number of classes"
+            f"{name}: the largest label is {largest}, which would make {largest + 1} classes; renumber the labels "
+            "from 0, or give the number of classes"
         )
     if train_y.ndim == 1 and train_y.size and train_y.min() == 1:
-        log.warning("%s: labels begin at 1, so that class 0 has no samples; subtract 1 from them", name)
+        log.warning("%s: labels start at 1, so class 0 has no samples; subtract 1 from them", name)
     return max(largest, 0) + 1

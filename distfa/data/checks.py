@@ -92,9 +92,10 @@ def check_positions(y: NDArray[Any], shape: tuple[int, ...], tokens: int | None,
     if is_sequence and y.ndim == 2 and y.shape[1] == shape[0] > 1:
         return
     raise DataError(
-        f"{where} is {y.dtype} of shape {y.shape} and samples have shape {shape}; class labels must have shape (n,), "
-        "or (n, T) where samples are sequences of T > 1 positions: tokens (n, T), or features (n, T, f). Use "
-        "reshape(-1) for one label per row, argmax(1) for one-hot rows, or astype(float) for regression targets"
+        f"{where} is {y.dtype} of shape {y.shape}, but samples have shape {shape}; class labels must have shape "
+        "(n,), or (n, T) where samples are sequences of T > 1 positions: tokens (n, T), or features (n, T, f). "
+        "Use reshape(-1) for one label per row, argmax(1) for one-hot rows, or astype(float) for regression "
+        "targets"
     )
 
 

@@ -45,11 +45,9 @@ def conform(
     name = dataset.name
     if (dataset.tokens is None) != (reading.tokens is None):
         has, had = ("numbers", "tokens") if dataset.tokens is None else ("tokens", "numbers")
-        raise DataError(
-            f"{name}: samples are {has}, and the model was trained on {had}; give them as the first fit did"
-        )
+        raise DataError(f"{name}: samples are {has}, but the model was trained on {had}; pass them as in the first fit")
     if reading.vocabulary and dataset.vocabulary not in ((), reading.vocabulary):
-        raise DataError(f"{name}: its tokens stand for other symbols than those that the model was trained on")
+        raise DataError(f"{name}: its tokens stand for different symbols than those the model was trained on")
     dataset = in_shape(in_columns(dataset, reading.columns), reading.shape, convolves=convolves)
     own, splits = (dataset.mean, dataset.std), _splits(dataset)
     (mean, std), other = (
@@ -131,8 +129,8 @@ def in_shape(dataset: Dataset, wanted: Shape, *, convolves: bool = False) -> Dat
     if axes is None:
         alone = len(dataset.train_x) * math.prod(shape) == math.prod(wanted)
         raise DataError(
-            f"samples have shape {shape}, and the model was trained on {wanted}; give them in the same shape"
-            + (" (one sample alone is x[None])" if alone else "")
+            f"samples have shape {shape}, but the model was trained on {wanted}; pass them in the same shape"
+            + ("  (for a single sample, x[None])" if alone else "")
         )
     turned = dataset if list(axes) == list(range(len(shape))) else moved(dataset, axes)
     return dataclasses.replace(turned, shape=wanted)
@@ -176,8 +174,9 @@ def moved(dataset: Dataset, axes: tuple[int, ...]) -> Dataset:
     shape = dataset.shape
     if not isinstance(dataset.train_x, np.ndarray):
         raise DataError(
-            f"samples of the data set have shape {shape}, and the model reads {tuple(shape[axis] for axis in axes)}: "
-            f"let __getitem__ return x.permute({', '.join(map(str, axes))})"
+            f"samples of the data set have shape {shape}, but the model reads "
+            f"{tuple(shape[axis] for axis in axes)}: have __getitem__ return "
+            f"x.permute({', '.join(map(str, axes))})"
         )
 
     def turned(rows: Array) -> Array:
@@ -223,14 +222,14 @@ def _targets(y: Array, names: tuple[str, ...], reading: Reading, where: str) -> 
             y = y.astype(np.float32).reshape(len(y), -1)
         if y.dtype.kind != "f" or y.shape[1:] != (reading.outputs,):
             raise DataError(
-                f"{where} is {y.dtype} of shape {y.shape}, and the model was trained on float targets (n, "
-                f"{reading.outputs}); give such targets"
+                f"{where} is {y.dtype} of shape {y.shape}, but the model was trained on float targets (n, "
+                f"{reading.outputs}); pass such targets"
             )
         return y
     y = as_labels(y, reading)
     if y.dtype.kind == "f":
         raise DataError(
-            f"{where} is {y.dtype} of shape {y.shape}, and the model was trained on labels; give labels, integers "
+            f"{where} is {y.dtype} of shape {y.shape}, but the model was trained on labels; pass labels, integers "
             f"(n,), or one-hot rows (n, {reading.outputs})"
         )
     if names and names != reading.class_names:
@@ -248,8 +247,8 @@ def _targets(y: Array, names: tuple[str, ...], reading: Reading, where: str) -> 
         )
     if y.shape[1:] != (() if reading.positions == 1 else (reading.positions,)):
         raise DataError(
-            f"{where} has shape {y.shape}, and the model was trained on {reading.positions} labels per "
-            "sample; give as many"
+            f"{where} has shape {y.shape}, but the model was trained on {reading.positions} labels per sample; "
+            "pass that many"
         )
     check_labels(y, reading.outputs, where)
     return y

@@ -126,7 +126,7 @@ def validate(dataset: Dataset) -> Dataset:
         _check_inputs(x, dataset.tokens, f"{name} {split}_x")
         if len(x) != len(y):
             raise DataError(
-                f"{name}: {split}_x has {len(x)} samples and {split}_y has {len(y)}; every sample needs one target"
+                f"{name}: {split}_x has {len(x)} samples but {split}_y has {len(y)}; every sample needs one target"
             )
     _check_widths(dataset)
     for split, x, y in _splits(dataset):
@@ -147,25 +147,25 @@ def _check_inputs(x: Array, tokens: int | None, where: str) -> None:
         raise DataError(f"{where} is {x.dtype}; tokens must be uint8, int32 or int64: convert with astype")
     if tokens is None and x.dtype not in INPUT_DTYPES:
         raise DataError(
-            f"{where} is {x.dtype}; inputs must be uint8, float32 or float64: convert with astype, "
-            "or give tokens= where integers stand for symbols"
+            f"{where} is {x.dtype}; inputs must be uint8, float32 or float64: convert with astype, or give "
+            "tokens= if the integers stand for symbols"
         )
     if x.ndim != 2 or x.shape[1] == 0:
         raise DataError(f"{where} has shape {x.shape}; it must be (samples, features) with at least one feature")
     if not x.flags.c_contiguous:
-        raise DataError(f"{where} is not C-contiguous; pass it through numpy.ascontiguousarray")
+        raise DataError(f"{where} is not C-contiguous; convert it with numpy.ascontiguousarray")
 
 
 def _check_widths(dataset: Dataset) -> None:
     train, test = dataset.features, int(dataset.test_x.shape[1])
     if train != test:
         raise DataError(
-            f"{dataset.name}: train_x has {train} features and test_x has {test}; both splits must have the same"
+            f"{dataset.name}: train_x has {train} features but test_x has {test}; both splits must have the same number"
         )
     if math.prod(dataset.shape) != train:
         raise DataError(
-            f"{dataset.name}: sample shape {dataset.shape} holds {math.prod(dataset.shape)} values "
-            f"and train_x has {train} features; they must agree"
+            f"{dataset.name}: sample shape {dataset.shape} holds {math.prod(dataset.shape)} values but train_x "
+            f"has {train} features; they must agree"
         )
 
 
@@ -173,7 +173,7 @@ def _check_targets(y: Array, dataset: Dataset, where: str) -> None:
     train_y = dataset.train_y
     if y.ndim != train_y.ndim or (y.ndim > 1 and (y.dtype.kind == "f") != (train_y.dtype.kind == "f")):
         raise DataError(
-            f"{where} is {y.dtype} of shape {y.shape} and train_y {train_y.dtype} of shape {train_y.shape}; "
+            f"{where} is {y.dtype} of shape {y.shape} but train_y is {train_y.dtype} of shape {train_y.shape}; "
             "both must be labels, or both float targets (n, outputs)"
         )
     if y.ndim > 2:
@@ -208,7 +208,8 @@ def _check_scale(dataset: Dataset) -> None:
             raise DataError(f"{dataset.name}: {label} holds NaN or infinity; rescale the inputs and compute it again")
     if dataset.mean.shape != dataset.std.shape:
         raise DataError(
-            f"{dataset.name}: mean has shape {dataset.mean.shape} and std {dataset.std.shape}; they must be the same"
+            f"{dataset.name}: mean has shape {dataset.mean.shape} but std has {dataset.std.shape}; they must be "
+            "the same"
         )
     if (dataset.std <= 0).any():
         column = int(np.argmax(dataset.std <= 0))

@@ -46,9 +46,10 @@ class GivenOrder:
             parts = [np.asarray(batch, np.int64) for batch in epoch]
             if not parts or not all(len(part) for part in parts):
                 raise DataError(
-                    f"epoch {len(samples) + 1} of the training data has {'an empty batch' if parts else 'no batch'}; "
-                    "every epoch needs a batch, and every batch a sample (is drop_last on with fewer samples than a "
-                    "batch, or can it be read only once?)"
+                    f"epoch {len(samples) + 1} of the training data has "
+                    f"{'an empty batch' if parts else 'no batch'}; every epoch needs at least one batch, and "
+                    "every batch at least one sample (is drop_last on with fewer samples than a batch, or can "
+                    "the data be read only once?)"
                 )
             joined = np.concatenate(parts)
             rows = tuple(map(len, parts))

@@ -115,8 +115,8 @@ def _read(split: Any, x_column: str, y_column: str, where: str) -> Split:
     for number, row in enumerate(rows):
         if row.shape != rows[0].shape:
             raise DataError(
-                f"{where} column {x_column!r} has shape {row.shape} at row {number} "
-                f"and {rows[0].shape} at row 0; all samples must have one shape: resize them first"
+                f"{where} column {x_column!r} has shape {row.shape} at row {number} but {rows[0].shape} at row 0; "
+                "all samples must have the same shape: resize them first"
             )
     x = np.stack(rows) if rows else np.empty((0, 1))
     return x, to_array(list(split[y_column]), f"{where} column {y_column!r}")

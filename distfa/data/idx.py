@@ -54,7 +54,7 @@ def read_idx(path: Path) -> Array:
     try:
         values = np.frombuffer(content, dtype, offset=start).reshape(shape)
     except ValueError as exc:
-        raise DataError(f"{path}: shape {shape} is not one numpy can hold ({exc}); download it again") from exc
+        raise DataError(f"{path}: numpy cannot hold an array of shape {shape} ({exc}); download it again") from exc
     return values.astype(dtype.newbyteorder("="), copy=False)
 
 

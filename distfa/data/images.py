@@ -52,8 +52,8 @@ def build_images(request: Request, spec: ImageSpec, train: Split, test: Split) -
     whites = [_white(x, f"{request.name} {split}_x") for split, x in (("train", train_x), ("test", test_x))]
     if len(train_x) and len(test_x) and (train_x.dtype.kind == "f") != (test_x.dtype.kind == "f"):
         raise DataError(
-            f"{request.name}: train_x is {train_x.dtype} and test_x {test_x.dtype}; "
-            "both must be floats or both integers, or their units are unknown"
+            f"{request.name}: train_x is {train_x.dtype} but test_x is {test_x.dtype}; both must be floats or "
+            "both integers, otherwise their units are unknown"
         )
     white = max(whites)
     pixels = spec.shape[1] * spec.shape[2]
@@ -82,8 +82,8 @@ def channel_first(value: Array, spec: ImageSpec, where: str) -> Array:
         accepted.append((height, width))
     if x.shape[1:] not in accepted:
         raise DataError(
-            f"{where} has samples of shape {x.shape[1:]}; expected {features} features as one of "
-            f"{', '.join(map(str, accepted))}: check that these are the files of that data set"
+            f"{where} has samples of shape {x.shape[1:]}; expected {features} features, in one of the shapes "
+            f"{', '.join(map(str, accepted))}: check that these files belong to that data set"
         )
     if x.ndim == 4 and x.shape[1:] != spec.shape:
         x = x.transpose(0, 3, 1, 2)

@@ -23,7 +23,7 @@ def plain(values: Array, where: str) -> Array:
     missing = next((place for place, value in enumerate(values.flat) if _is_missing(value)), None)
     if missing is not None:
         row = missing // max(math.prod(values.shape[1:]), 1)
-        raise DataError(f"{where} has no value at row {row}; drop such rows, or fill them")
+        raise DataError(f"{where} has no value at row {row}; drop such rows, or fill in a value")
     found = np.asarray(values.tolist())
     return found if found.dtype.kind in "buif" else values
 
@@ -52,16 +52,16 @@ def number_labels(labels: Array, names: Sequence[str], where: str) -> Array:
     if (wrong := in_order[places] != text).any():
         row = int(np.argmax(wrong.reshape(len(wrong), -1).any(1)))
         raise DataError(
-            f"{where} has the label {str(text[wrong][0])!r} at row {row}, which is not among the classes of the first "
-            f"fit: {list_names(names)}; leave such rows out, or train a new model (reset, or a new Trainer) on all "
-            "classes"
+            f"{where} has the label {str(text[wrong][0])!r} at row {row}, which is not among the classes of the "
+            f"first fit: {list_names(names)}; remove such rows, or train a new model (reset, or a new Trainer) on "
+            "all classes"
         )
     return np.asarray(order[places], dtype=np.int64)
 
 
 def list_names(names: Sequence[str], most: int = 12) -> str:
     """Names in a message, not all if there are many."""
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in total)" if len(names) > most else "")
 
 
 def _is_missing(value: Any) -> bool:

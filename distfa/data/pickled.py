@@ -59,8 +59,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise DataError(
-                f"pickle asks for {module}.{name}, and only plain arrays and containers are read; "
-                "this is no official CIFAR file: download it again, or convert it to .npz"
+                f"pickle asks for {module}.{name}, but only plain arrays and containers are read; this is not an "
+                "official CIFAR file: download it again, or convert it to .npz"
             )
         return _ALLOWED[module, name]
 

@@ -124,7 +124,7 @@ class Reading:
         known = {field.name for field in fields(cls)}
         kept = {key: value for key, value in kept.items() if key in known}
         if lacking := [name for name in ("shape", "dtype", "mean", "std", "outputs") if name not in kept]:
-            raise DataError(f"how data were read is not said in full ({', '.join(lacking)} missing)")
+            raise DataError(f"the record of how data were read is incomplete ({', '.join(lacking)} missing)")
         lists = {key: tuple(value) for key, value in kept.items() if isinstance(value, list)}
         seen = kept.get("seen")
         return cls(**{**kept, **lists, "seen": None if seen is None else InputSummary(**seen)})

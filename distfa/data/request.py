@@ -35,8 +35,8 @@ class Request:
         """
         if self.directory is None:
             raise DataError(
-                f"data set {self.name!r} is read from files and no directory was given; "
-                f"give --data-dir (directory= in Python) with {expected}"
+                f"data set {self.name!r} is read from files, but no directory was given; give --data-dir "
+                f"(directory= in Python) with {expected}"
             )
         if not self.directory.exists():
             raise DataError(

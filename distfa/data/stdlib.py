@@ -118,8 +118,8 @@ def _read(module: str) -> str:
         return path.read_text("utf-8", errors="replace")  # reads any line end as a newline
     except OSError as exc:
         raise DataError(
-            f"data set 'stdlib' is the text of Python's own modules, and {path} cannot be read ({exc}); "
-            "use a Python that has its standard library as source files"
+            f"data set 'stdlib' is the text of Python's own modules, and {path} cannot be read ({exc}); use a "
+            "Python that ships its standard library as source files"
         ) from exc
 
 

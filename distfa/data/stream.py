@@ -92,8 +92,8 @@ class Rows:
             made = to_parts(self.samples[key], key, tokens=self.dtype == np.int64)[0]
         if made.shape != self.shape[1:]:
             raise DataError(
-                f"sample {key} has shape {made.shape} in epoch {epoch + 1}, and the first had {self.shape[1:]}; all "
-                "samples must have the same shape"
+                f"sample {key} has shape {made.shape} in epoch {epoch + 1}, but the first had {self.shape[1:]}; "
+                "all samples must have the same shape"
             )
         return made
 
@@ -127,8 +127,9 @@ def to_parts(sample: Any, index: int, *, tokens: bool = False, targets: bool = T
         x, y = (to_numpy(part, "it") for part in sample)
     except DataError as exc:
         raise DataError(
-            f"sample {index} of the data set has x and y of {' and '.join(type(part).__name__ for part in sample)} "
-            f"({exc}); its transform must end in a tensor or an array of numbers, as torchvision's ToTensor does"
+            f"sample {index} of the data set has x and y of type "
+            f"{' and '.join(type(part).__name__ for part in sample)} ({exc}); its transform must return a tensor "
+            "or an array of numbers, as torchvision's ToTensor does"
         ) from exc
     wide = np.float64 if y.dtype == np.float64 else np.float32
     y = y.astype(wide if y.dtype.kind == "f" else np.int64)
@@ -177,8 +178,12 @@ def streamed(
         if not number:
             like, shape = x, np.shape(sample[0])
         if x.shape != like.shape or not np.isfinite(x).all():
-            wrong = f"shape {x.shape}, and the first {like.shape}" if x.shape != like.shape else "NaN or infinity in it"
-            raise DataError(f"{name}: training sample {key} has {wrong}; fix it, or leave it out")
+            wrong = (
+                (f"shape {x.shape}, but the first has {like.shape}")
+                if x.shape != like.shape
+                else "NaN or infinite values"
+            )
+            raise DataError(f"{name}: training sample {key} has {wrong}; fix it, or remove it")
         if tokens is not None and x.dtype.kind == "i":
             check_tokens(x[None], tokens, f"{name}: training sample {key}")
         found.update(x.tobytes() + y.tobytes())
@@ -219,7 +224,7 @@ def _outputs(y: Array, test: Split | None) -> int | None:
     if y.dtype.kind == "f":
         return None
     if y.min() < 0:
-        raise DataError(f"a label is {y.min()}; labels are 0, 1, 2, ...: renumber them from 0")
+        raise DataError(f"a label is {y.min()}, but labels are 0, 1, 2, ...: renumber them from 0")
     return int(max(y.max(), -1 if test is None or not len(test[1]) else np.max(test[1]))) + 1
 
 

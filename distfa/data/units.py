@@ -57,9 +57,9 @@ def _raw(rows: Array, fixed: Scale, reading: Reading, where: str) -> Scale:
     values = rows.astype(np.float64)
     if reading.seen is not None and _distance(values, fixed, reading.seen) > _OTHER_SET:
         raise DataError(
-            f"{where}: they ({_range(values)}) are in other units than the samples of the first fit, whose values were "
-            f"up to {reading.seen.largest:.4g}; give them in the same units, or train a new model (reset, or a new "
-            "Trainer)"
+            f"{where}: they ({_range(values)}) are not in the units of the first fit's samples, whose values went "
+            f"up to {reading.seen.largest:.4g}; pass them in the same units, or train a new model (reset, or a "
+            "new Trainer)"
         )
     return fixed
 
@@ -76,9 +76,9 @@ def _nearer(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str)
     if found is None:
         raise DataError(_doubt(values, own, reading, where))
     if found is own:
-        how = "are normalised already" if arrays else "need their own mean and std"
+        how = "are already normalised" if arrays else "need their own mean and std"
         log.warning(
-            "%s: by their numbers (%s) they %s; the first fit's mean and std are not applied to them",
+            "%s: judging by their values (%s), they %s; the first fit's mean and std are not applied to them",
             *(where, _range(values), how),
         )
     return found
@@ -131,8 +131,8 @@ def _require_unit(x: Array, reading: Reading, where: str) -> None:
     ratio = largest / reading.seen.largest if largest and reading.seen.largest else 1.0
     if (x.dtype == np.uint8 and ratio > _OTHER_UNIT) or (reading.dtype == "uint8" and ratio < 1 / _OTHER_UNIT):
         raise DataError(
-            f"{where}: {x.dtype} values up to {largest:.4g}, and the training samples were {reading.dtype} values up "
-            f"to {reading.seen.largest:.4g}; give them in the same units, such as pixels 0 .. 255 in both, or "
+            f"{where}: {x.dtype} values up to {largest:.4g}, but the training samples were {reading.dtype} values "
+            f"up to {reading.seen.largest:.4g}; pass them in the same units, such as pixels 0 .. 255 in both, or "
             "0 .. 1 in both"
         )
 
@@ -148,9 +148,9 @@ def _range(values: Array) -> str:
 
 def _doubt(values: Array, own: Scale, reading: Reading, where: str) -> str:
     mean, std = np.mean(reading.mean), np.mean(reading.std)
-    other = "normalised already" if equal(own, AS_THEY_ARE) else "to be normalised by their own mean and std"
+    other = "already normalised" if equal(own, AS_THEY_ARE) else "to be normalised by their own mean and std"
     return (
-        f"{where}: they ({_range(values)}) could be raw, to be normalised as the first fit did (mean {mean:.3g}, "
-        f"std {std:.3g} of {reading.dtype} values), or {other}, and their numbers do not say which; say "
+        f"{where}: they ({_range(values)}) could be raw, to be normalised as in the first fit (mean {mean:.3g}, "
+        f"std {std:.3g} of {reading.dtype} values), or {other}, and their values do not show which; pass "
         "normalised=False or normalised=True"
     )

@@ -87,10 +87,10 @@ def _of_quantities(name: str, samples: Samples) -> tuple[tuple[int, ...], int]:
         SpecError: They are tokens, or have a label at every position.
     """
     if samples.tokens is not None or samples.positions > 1:
-        what = f"tokens of {samples.tokens} kinds" if samples.tokens is not None else "sequences"
+        what = f"tokens from a vocabulary of {samples.tokens}" if samples.tokens is not None else "sequences"
         raise SpecError(
-            f"model {name} reads samples of numbers with one label each, and {samples.name} has {what} with "
-            f"{samples.positions} labels each; choose transformer for tokens, or give your own model"
+            f"model {name} reads numeric samples with one label each, but {samples.name} has {what} with "
+            f"{samples.positions} labels each; choose transformer for tokens, or use your own model"
         )
     return samples.shape, samples.outputs
 
@@ -107,9 +107,9 @@ def _transformer(samples: Samples) -> nn.Sequential:
     if samples.tokens is None or len(samples.shape) != 1 or samples.positions != length:
         kind = "quantities" if samples.tokens is None else "tokens"
         raise SpecError(
-            f"model transformer reads tokens (T,) with a label at each of the T positions, such as data set stdlib, "
-            f"and {samples.name} has {kind} of shape {samples.shape} with {samples.positions} labels each; "
-            "choose another model or data set"
+            "model transformer reads tokens (T,) with a label at each of the T positions, as in data set stdlib, "
+            f"but {samples.name} has {kind} of shape {samples.shape} with {samples.positions} labels each; choose "
+            "another model or data set"
         )
     return transformer(samples.tokens, length, outputs=samples.outputs)
 

@@ -133,7 +133,7 @@ def _image(model: str, shape: Shape, *, least: int) -> tuple[int, int, int]:
     if len(shape) != 3 or min(shape[1:]) < least or last:
         way = "save them as x.transpose(0, 3, 1, 2)" if last else "reshape them"
         raise ModelError(
-            f"{model} reads images (channels, height, width) of at least {least}x{least}, and samples have shape "
+            f"{model} reads images (channels, height, width) of at least {least}x{least}, but samples have shape "
             f"{tuple(shape)}; {way}, or choose mlp, which reads any shape"
         )
     channels, height, width = shape

@@ -70,7 +70,8 @@ def _find(module: ModuleType, function: str, path: str) -> Any:
         return found
     if found is not None:
         raise SpecError(
-            f"model {path!r}: {function} is a {type(found).__name__}; name a function that returns the model"
+            f"model {path!r}: {function} is a {type(found).__name__}; give the name of a function that returns "
+            "the model"
         )
     own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     raise SpecError(f"model {path!r}: {module.__file__} has no function {function!r}{hint(function, own)}")

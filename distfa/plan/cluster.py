@@ -14,17 +14,17 @@ from distfa.errors import PlanError
 from distfa.runtime.placement import share as even_share
 
 EXAMPLE = """\
-nodes:                              # a number, or groups of equal nodes
+nodes:                              # a number, or groups of identical nodes
   - count: 4
     cores: 8                        # shared by the node's layers and their wire threads
-    flops_per_second: calibrated    # of one core (of one device, if there are any), or 50e9
+    flops_per_second: calibrated    # of one core (or one device, if there are any), or 50e9
     memory_bytes_per_second: calibrated  # of one core, or 10e9
     memory_gib: 32
-    nic_bits_per_second: 10e9       # of the network card, each way, shared by all it carries
+    nic_bits_per_second: 10e9       # of the network card, each way, shared by all its traffic
 network:
   latency_seconds: 50e-6            # between two nodes of a site
   # between_sites: {latency_seconds: 0.05, bits_per_second: 1e9}   # with 'site: NAME' in groups of nodes
-# calibration: calibration.json     # by 'distfa plan --calibrate calibration.json'; else typical figures
+# calibration: calibration.json     # from 'distfa plan --calibrate calibration.json'; without it, typical figures
 """
 
 Positive = Annotated[float, Field(gt=0)]

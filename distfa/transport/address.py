@@ -30,7 +30,7 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or not host.strip("[]") or not port.isdigit() or int(port) > _LAST_PORT:
         raise ValueError(f"{address!r} is not host:port")
     if ":" in host and not bracketed:
-        raise ValueError(f"{address!r} is an IPv6 address; write it in brackets, as [{host}]:{port}")
+        raise ValueError(f"{address!r} is an IPv6 address; write it in brackets, like [{host}]:{port}")
     return host.strip("[]"), int(port)
 
 
@@ -81,7 +81,11 @@ def holders(ports: range) -> str:
                 held[connection.laddr.port] = _process(connection.pid)
     shown = [f"{port} by {who}" for port, who in sorted(held.items())[:_HOLDERS_SHOWN]]
     more = len(held) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "") if shown else "the system does not say by whom"
+    return (
+        ", ".join(shown) + (f" and {more} more" if more else "")
+        if shown
+        else ("the system does not say by which process")
+    )
 
 
 def _process(pid: int | None) -> str:

@@ -123,7 +123,7 @@ class GrpcTransport:
             ready.cancel()
             raise DeadlineExceeded(
                 f"layer {link.sender} could not reach layer {link.receiver} at {address} within "
-                f"{deadline_seconds:.0f} s; is that address open between the two nodes?"
+                f"{deadline_seconds:.0f} s; can the two nodes reach each other there?"
             ) from exc
         sender = GrpcSender(channel, link, self._run_id, self._wire, address)
         self._senders.append(sender)
@@ -170,14 +170,15 @@ class GrpcTransport:
         if not is_here(host):
             raise TransportError(
                 f"layer {self._layer} cannot listen on {host}: that is not an address of this machine "
-                f"({socket.gethostname()}); leave wire.host empty, and each layer listens on its own node's address"
+                f"({socket.gethostname()}); leave wire.host empty, so that each layer listens on its own node's "
+                "address"
             )
         if ports is None:
             raise TransportError(f"layer {self._layer} cannot listen on {host}: this machine has no free port left")
         raise TransportError(
             f"layer {self._layer} found no free port in wire.ports {self._wire.ports} on {host} "
-            f"({socket.gethostname()}): in use: {holders(ports)}; end those, or give a wider range: every "
-            "layer on a node takes one port"
+            f"({socket.gethostname()}): in use: {holders(ports)}; end those processes, or give a wider range: "
+            "every layer on a node takes one port"
         )
 
     def _listen_on(self, server: grpc.Server, place: str) -> int:
@@ -222,17 +223,17 @@ class GrpcTransport:
         if inbox is None or told.get(_RUN_KEY) != self._run_id:
             _refuse(
                 context,
-                f"layer {self._layer} takes no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}",
+                f"layer {self._layer} accepts no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}",
             )
         if not self._is_sender(inbox, context):
             _refuse(
-                context, f"layer {self._layer} takes stream {told.get(_LINK_KEY)} from layer {inbox.link.sender} only"
+                context, f"layer {self._layer} accepts stream {told.get(_LINK_KEY)} only from layer {inbox.link.sender}"
             )
         if not self._claim(inbox):
             _refuse(
                 context,
-                f"layer {self._layer} already has its stream {told.get(_LINK_KEY)} from layer {inbox.link.sender}; a "
-                "second one is not that layer's",
+                f"layer {self._layer} already has its stream {told.get(_LINK_KEY)} from layer "
+                f"{inbox.link.sender}; a second one cannot be that layer's",
             )
         messages = 0
         try:
@@ -257,7 +258,7 @@ class _Health(health.HealthServicer):  # type: ignore[misc]
 
     def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *_: object) -> None:
         """Refuse, which the protocol allows."""
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "a layer's health can be asked for (Check), not watched")
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "a layer's health can be checked (Check), but not watched (Watch)")
 
 
 class GrpcSender:
@@ -286,7 +287,7 @@ class GrpcSender:
                 if time.monotonic() > give_up:
                     raise DeadlineExceeded(
                         f"layer {self._link.sender} could not send {self._link}: layer {self._link.receiver} at "
-                        f"{self._address} took nothing for {deadline_seconds:.0f} s; look at layer "
+                        f"{self._address} accepted nothing for {deadline_seconds:.0f} s; check layer "
                         f"{self._link.receiver}, or raise wire.deadline_seconds"
                     ) from None
 
@@ -331,8 +332,8 @@ class GrpcSender:
             return MessageRefused(str(details))
         name = code.name if code is not None else "UNKNOWN"
         return PeerLost(
-            f"layer {self._link.receiver} at {self._address} went away while layer {self._link.sender} was sending "
-            f"{self._link}: {name}, {details}"
+            f"layer {self._link.receiver} at {self._address} disconnected while layer {self._link.sender} was "
+            f"sending {self._link}: {name}, {details}"
         )
 
 
@@ -348,7 +349,7 @@ def _key(link: Link) -> str:
 
 def _gone(link: Link, messages: int) -> PeerLost:
     return PeerLost(
-        f"layer {link.sender} went away: layer {link.receiver} lost its stream {link} after {messages} messages"
+        f"layer {link.sender} disconnected: layer {link.receiver} lost its stream {link} after {messages} messages"
     )
 
 

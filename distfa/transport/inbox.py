@@ -47,8 +47,8 @@ class Inbox:
             raise refusal from exc
         if message.identity.run_id != self._run_id:
             raise MessageRefused(
-                f"layer {self.link.receiver} refused a message of run {message.identity.run_id!r}: it works for run "
-                f"{self._run_id!r}; a process of an earlier run may still be alive, end it"
+                f"layer {self.link.receiver} refused a message of run {message.identity.run_id!r}: it belongs to "
+                f"run {self._run_id!r}; a process of an earlier run may still be alive: end it"
             )
         if message.payload.nbytes > self._max_payload_bytes:
             refusal = MessageRefused(
@@ -60,7 +60,7 @@ class Inbox:
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < self._window or self._closed or self._failure)
             if self._closed or self._failure:
-                raise TransportError(f"layer {self.link.receiver} no longer takes messages {self.link}")
+                raise TransportError(f"layer {self.link.receiver} no longer accepts messages {self.link}")
             self._waiting.append(message)
             self._changed.notify_all()
 
@@ -90,10 +90,10 @@ class Inbox:
             if self._failure is not None:
                 raise self._failure
             if self._closed:
-                raise TransportError(f"layer {self.link.receiver} stopped listening while it waited for the {what}")
+                raise TransportError(f"layer {self.link.receiver} stopped listening while waiting for the {what}")
         raise DeadlineExceeded(
-            f"layer {self.link.receiver} waited {time.monotonic() - started:.1f} s for the {what}, which did not come; "
-            f"look at layer {self.link.sender}, or raise wire.deadline_seconds"
+            f"layer {self.link.receiver} waited {time.monotonic() - started:.1f} s for the {what}, which did not "
+            f"arrive; check layer {self.link.sender}, or raise wire.deadline_seconds"
         )
 
     def fail(self, reason: DistfaError) -> None:

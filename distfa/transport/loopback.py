@@ -22,7 +22,7 @@ class Switchboard:
     def find(self, address: str, link: Link) -> Inbox:
         """The inbox of ``link`` at ``address``."""
         if address not in self._inboxes or link not in self._inboxes[address]:
-            raise DeadlineExceeded(f"layer {link.sender} found nobody at {address!r} for {link}")
+            raise DeadlineExceeded(f"layer {link.sender} found no receiver at {address!r} for {link}")
         return self._inboxes[address][link]
 
 

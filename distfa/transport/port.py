@@ -175,14 +175,14 @@ class InPort:
         checks = (
             (got.identity, expected, "a message was lost, repeated or reordered"),
             (got.shape, shape, "the two ends disagree about the network or the batch"),
-            (got.dtype, self.dtype, "the two ends disagree about dtype"),
+            (got.dtype, self.dtype, "the two ends disagree about the dtype"),
             (got.codec, codec.name, "the two ends disagree about the codec"),
         )
         for found, wanted, meaning in checks:
             if found != wanted:
                 raise MessageRefused(f"{self._refused(got, expected)}: got {found}, expected {wanted}; {meaning}")
         if self.wire.checksum and got.checksum is None:
-            raise MessageRefused(f"{self._refused(got, expected)}: it has no checksum, and the run asks for one")
+            raise MessageRefused(f"{self._refused(got, expected)}: it has no checksum, but the run requires one")
 
     def _refused(self, got: Message, expected: Identity) -> str:
         return f"layer {self.link.receiver}, step {expected.step}, refused the {got.identity}"

@@ -117,9 +117,10 @@ def message_from_bytes(data: bytes) -> Message:
             codec += "+" + _COMPRESSION_OF[tensor.compression]
     except KeyError as exc:
         raise MessageRefused(
-            f"a message from layer {identity.sender} across boundary {identity.boundary}, step {identity.step}, has "
-            f"kind {identity.kind}, dtype {tensor.dtype}, codec {tensor.codec}, compression {tensor.compression}; this "
-            "version of distfa does not know one of them: run the same version on every node"
+            f"a message from layer {identity.sender} across boundary {identity.boundary}, step {identity.step}, "
+            f"has kind {identity.kind}, dtype {tensor.dtype}, codec {tensor.codec}, compression "
+            f"{tensor.compression}; one of these is unknown to this version of distfa: run the same version on "
+            "every node"
         ) from exc
     if not 2 <= len(tensor.shape) <= _MOST_AXES:
         raise MessageRefused(
@@ -128,7 +129,7 @@ def message_from_bytes(data: bytes) -> Message:
     given = tensor.crc32c if tensor.HasField("crc32c") else None
     if given is not None and (found := checksum(payload)) != given:
         raise MessageRefused(
-            f"{who}: the payload's CRC-32C is {found:08x} but the sender wrote {given:08x}; it was altered on the way"
+            f"{who}: the payload's CRC-32C is {found:08x} but the sender wrote {given:08x}; it was altered in transit"
         )
     return Message(identity=who, dtype=dtype, shape=tuple(tensor.shape), codec=codec, checksum=given, payload=payload)
 

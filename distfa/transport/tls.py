@@ -107,8 +107,8 @@ def _requested_key(request: bytes, layer: int) -> ec.EllipticCurvePublicKey:
         raise TransportError(f"layer {layer} sent no certificate signing request ({exc}); start the run again") from exc
     if not held or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise TransportError(
-            f"layer {layer} asks for a certificate for a key that is not its own, or not of P-256; it was altered on "
-            "its way: look at that node"
+            f"layer {layer} asks for a certificate for a key that is not its own, or not of P-256; it was altered "
+            "in transit: check that node"
         )
     return key
 

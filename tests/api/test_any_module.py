@@ -269,7 +269,11 @@ def hooked():
 
 REFUSED = {
     "tied": (tied, {}, r"'2.weight' of layer 2 is '0.weight' of layer 1: tied, .*put both into one module"),
-    "used twice": (used_twice, {}, r"'2.weight' of layer 2 is '0.weight' of layer 1: tied, or one module used twice"),
+    "used twice": (
+        used_twice,
+        {},
+        r"'2.weight' of layer 2 is '0.weight' of layer 1: tied, or one module is used twice",
+    ),
     "weight_norm": (
         lambda: three(nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))),
         {},
@@ -280,20 +284,20 @@ REFUSED = {
     "half": (lambda: three().half(), {}, r"parameter '0.weight' is float16, .*float32; call model.float\(\)"),
     "bfloat16": (lambda: three().bfloat16(), {}, r"parameter '0.weight' is bfloat16, .*call model.float\(\)"),
     "double": (lambda: three().double(), {}, r"parameter '0.weight' is float64, .*or set dtype: float64"),
-    "eval": (lambda: three(batch_normed()).eval(), {}, r"in eval mode, in which module '2.1' .*model.train\(\)"),
+    "eval": (lambda: three(batch_normed()).eval(), {}, r"in eval mode, where module '2.1' .*model.train\(\)"),
     "lstm": (
         lambda: three(nn.Sequential(nn.Unflatten(1, (3, 2)), nn.LSTM(2, 2, batch_first=True))),
         {},
         r"layer 2 \(2 Sequential, 3 ReLU\) cannot take samples of shape \(6,\): .* must be Tensor, not tuple",
     ),
     "frozen": (lambda: three().requires_grad_(False), {}, r"every parameter of the model is frozen"),
-    "own forward": (lambda: Doubled(*three()), {}, r"the model is a Doubled with a forward of its own"),
+    "own forward": (lambda: Doubled(*three()), {}, r"the model is a Doubled with its own forward"),
     "changed weight": (
         lambda: three(Scaled()),
         {},
         r"'2.lin.weight' of layer 2 is not used as it is .*use bp or a dir",
     ),
-    "own call": (lambda: Called(*three()), {}, r"the model is a Called with a __call__ of its own"),
+    "own call": (lambda: Called(*three()), {}, r"the model is a Called with its own __call__"),
     "recurrent": (
         lambda: three(Recurrent()),
         {},

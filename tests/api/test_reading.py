@@ -166,7 +166,7 @@ def test_the_outputs_of_a_run_are_those_of_its_model_for_samples_in_every_form(r
 def test_a_run_whose_model_was_an_object_asks_for_it(home):
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
     trainer = trained(home, net, "digits", epochs=1)
-    with pytest.raises(SpecError, match=r"or give it: distfa.evaluate\(run_dir, model=model\)"):
+    with pytest.raises(SpecError, match=r"or pass it: distfa.evaluate\(run_dir, model=model\)"):
         distfa.predict(trainer.result.run_dir, distfa.data.load("digits"))
     found = distfa.predict(trainer.result.run_dir, distfa.data.load("digits"), model=net)
     assert torch.allclose(found.outputs, trainer.predict("digits"), atol=1e-4)
@@ -217,7 +217,7 @@ def test_samples_that_were_normalised_by_hand_are_not_normalised_again_and_that_
 @pytest.mark.parametrize("make", [lambda x: x / 16.0, lambda x: np.full((3, 64), 0.7), lambda x: x / 8 - 1])
 def test_numbers_that_could_be_raw_or_normalised_are_refused_until_it_is_said(make, read, digits):
     x = make(digits.test_x)
-    with pytest.raises(DataError, match=r"do not say which; say normalised=False or normalised=True"):
+    with pytest.raises(DataError, match=r"do not show which; pass normalised=False or normalised=True"):
         read.predict(x)
     assert torch.allclose(
         read.predict(x, normalised=False), read.predict((x - digits.mean) / digits.std, normalised=True), atol=1e-4
@@ -237,12 +237,12 @@ def test_one_sample_at_a_time_is_read_as_all(read, digits):
 def test_bytes_for_floats_and_floats_for_bytes_are_refused(home, digits):
     raw, share = digits.train_x, (digits.train_x / 16).astype(np.float32)
     on_bytes = trained(home, perceptron(), (raw, digits.train_y), epochs=1)
-    with pytest.raises(DataError, match=r"float64 values up to 1, and the training samples were uint8 values up to 16"):
+    with pytest.raises(DataError, match=r"float64 values up to 1, but the training samples were uint8 values up to 16"):
         on_bytes.predict(raw / 16.0)
     on_floats = trained(home, perceptron(), (share, digits.train_y), epochs=1)
-    with pytest.raises(DataError, match="uint8 values up to 16, and the training samples were float32 values up to"):
+    with pytest.raises(DataError, match="uint8 values up to 16, but the training samples were float32 values up to"):
         on_floats.evaluate((raw, digits.train_y))
-    with pytest.raises(DataError, match="give them in the same units"):
+    with pytest.raises(DataError, match="pass them in the same units"):
         trained(home, perceptron(), (raw, digits.train_y), (share, digits.train_y))
 
 
@@ -301,7 +301,7 @@ def test_text_labels_keep_their_numbers(home, animals):
 def test_numbers_for_labels_that_were_numbers_in_text_are_doubtful(home, animals):
     x, _, y = animals
     trainer = trained(home, perceptron(12, 5), (x, (y + 1).astype(str)), epochs=1)
-    with pytest.raises(DataError, match="labels are numbers, and those of the first fit were the text 1, 2, 3, 4, 5"):
+    with pytest.raises(DataError, match="labels are numbers, but those of the first fit were the text 1, 2, 3, 4, 5"):
         trainer.evaluate((x, y + 1 - 1))
     other = trained(home, perceptron(12, 5), (x, y), epochs=1)
     with pytest.raises(DataError, match=r"labels are text .* were numbers 0 \.\. 4"):
@@ -383,7 +383,7 @@ def test_a_column_too_many_or_too_few_is_refused_by_name(on_table, table):
         on_table.evaluate(table.assign(id=1))
     with pytest.raises(DataError, match="more than one column a"):
         on_table.predict(pandas.concat([table, table[["a"]]], axis=1))
-    with pytest.raises(DataError, match=r"samples have shape \(11,\), and the model was trained on \(12,\)"):
+    with pytest.raises(DataError, match=r"samples have shape \(11,\), but the model was trained on \(12,\)"):
         on_table.predict(table.drop(columns=["animal", "b"]).to_numpy())
 
 
@@ -411,7 +411,7 @@ def test_tokens_from_a_torch_data_set_are_tokens(home):
     assert a.evaluate((x, y)) == c.evaluate((x, y)) == c.evaluate(table)
     with pytest.raises(DataError, match=r"has token 20 at row .*; tokens must be 0 \.\. 19"):
         trained(home, words(), Samples(x + 1, y), epochs=1)
-    with pytest.raises(DataError, match=r"samples have shape \(5,\), and the model was trained on \(6,\)"):
+    with pytest.raises(DataError, match=r"samples have shape \(5,\), but the model was trained on \(6,\)"):
         b.predict(x[:, :5])
 
 
@@ -462,12 +462,12 @@ def test_images_are_turned_to_where_the_first_fit_had_their_channels(home):
         assert trainer.result.test_loss == pytest.approx(by_hand(trainer, x, y)[1], rel=1e-4)
     with pytest.raises(DataError, match=r"samples have shape \(6, 3, 5\), and the model"):
         trainer.predict(np.zeros((2, 6, 3, 5), np.float32))  # no channels at its end: another size
-    with pytest.raises(DataError, match=r"samples have shape \(3, 7, 6\), and the model was trained on \(3, 5, 6\)"):
+    with pytest.raises(DataError, match=r"samples have shape \(3, 7, 6\), but the model was trained on \(3, 5, 6\)"):
         trainer.predict(np.zeros((2, 3, 7, 6), np.float32))
 
 
 def test_labels_for_quantities_and_quantities_for_labels_are_refused(read, digits):
-    with pytest.raises(DataError, match=r"trained on labels; give labels, integers \(n,\), or one-hot rows"):
+    with pytest.raises(DataError, match=r"trained on labels; pass labels, integers \(n,\), or one-hot rows"):
         read.evaluate((digits.test_x, np.full((360, 10), 0.1)))
     with pytest.raises(DataError, match=r"label 10 at row 0; labels must be 0 \.\. 9"):
         read.evaluate((digits.test_x, np.where(digits.test_y == digits.test_y[0], 10, digits.test_y)))
@@ -512,7 +512,7 @@ def test_samples_that_are_made_fix_a_reading_and_are_read_by_one(home, digits, w
     trainer = trained(home, perceptron(), made, epochs=1)
     assert trainer.reading.dtype == "uint8"
     assert trainer.reading.seen.largest == 16
-    with pytest.raises(DataError, match="give them in the same units"):
+    with pytest.raises(DataError, match="pass them in the same units"):
         trainer.predict(digits.test_x / 16.0)
     first = trained(home, perceptron(), "digits", epochs=1)
     hand = Samples(torch.from_numpy((few - digits.mean) / digits.std).float(), y)
@@ -574,7 +574,7 @@ def test_several_labels_of_a_sample_from_a_loader(home, animals):
 def test_nothing_is_refused_by_name(read):
     with pytest.raises(DataError, match="there are no samples; give at least one"):
         read.predict(np.zeros((0, 64)))
-    with pytest.raises(DataError, match=r"one sample alone is x\[None\]"):
+    with pytest.raises(DataError, match=r"for a single sample, x\[None\]"):
         read.predict(np.zeros(64))
     with pytest.raises(DataError, match="samples are a int; give an array, a tensor, a table"):
         read.predict(3)

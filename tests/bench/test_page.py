@@ -109,5 +109,5 @@ def test_files_that_are_none_and_places_that_are_not_there_are_refused(tmp_path)
     with pytest.raises(BenchError, match="not a result of this version of distfa bench speed: KeyError"):
         write_bench_report(tmp_path / "old.json")
     saved(tmp_path / "bench.json", "rules")
-    with pytest.raises(RunDirError, match="name another place with --out"):
+    with pytest.raises(RunDirError, match="choose another location with --out"):
         write_bench_report(tmp_path / "bench.json", tmp_path / "nowhere" / "page.html")

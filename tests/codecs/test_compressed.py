@@ -43,7 +43,7 @@ def test_no_zstd_makes_it_longer_than_its_bound():
 def test_a_frame_that_says_too_much_is_refused_before_memory_is_taken(size):
     head = b"\x28\xb5\x2f\xfd" + bytes([0b11100000]) + size.to_bytes(8, "little")  # 8 bytes of length, one segment
     payload = np.frombuffer(head + b"\x01\x00\x00", np.uint8)
-    with pytest.raises(ValueError, match=f"it says it holds {size} bytes, expected at most 100"):
+    with pytest.raises(ValueError, match=f"it claims to hold {size} bytes, expected at most 100"):
         CODECS["fp32+zstd"].decode(payload, 5, 5, torch.float32)
 
 
@@ -64,7 +64,7 @@ def test_an_altered_frame_is_a_signal_or_a_value_error(data, name):
 
 def test_bytes_after_the_frame_are_refused():
     payload = np.frombuffer(zstandard.ZstdCompressor().compress(bytes(100)) + b"more", np.uint8)
-    with pytest.raises(ValueError, match="its .* bytes are not one zstd frame"):
+    with pytest.raises(ValueError, match="its .* bytes are not a single zstd frame"):
         CODECS["fp32+zstd"].decode(payload, 5, 5, torch.float32)
 
 

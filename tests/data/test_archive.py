@@ -69,7 +69,7 @@ def test_one_archive_must_be_meant(tmp_path):
 
 def test_a_bare_array_or_text_is_no_archive(tmp_path):
     np.save(tmp_path / "bare.npy", np.zeros(3))
-    with pytest.raises(DataError, match=r"bare\.npy: holds one bare array"):
+    with pytest.raises(DataError, match=r"bare\.npy: holds a single bare array"):
         load("npz", directory=tmp_path / "bare.npy")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(DataError, match=r"text\.npz: "):

@@ -97,7 +97,7 @@ def test_one_number_per_sample_is_one_feature():
         ([(X, Y, Y)] * 3, "batch 0 is a tuple of 3"),
         ([{"x": X}] * 3, "batch 0 is a dict of 1"),
         ([(X, Y), (X, Y), (X, Y[:1])], "batch 2 has 4 samples in x and 1 in y"),
-        ([(X, Y), (X[:, :1], Y), (X, Y)], r"batch 1 has samples of shape \(1, 3\) and batch 0 of \(2, 3\)"),
+        ([(X, Y), (X[:, :1], Y), (X, Y)], r"batch 1 has samples of shape \(1, 3\) but batch 0 has \(2, 3\)"),
         (([[1, 2], [3]], [0, 1]), "train_x cannot become one array"),
         ((5, [1]), "train_x is the single value 5"),
         ((X, ["a", "b", "c", "d"]), "train_y is <U1"),
@@ -115,5 +115,5 @@ def test_what_cannot_be_used_is_named(train, message):
 def test_a_generator_read_twice_is_explained():
     batches = ((X, Y) for _ in range(1))
     from_arrays(batches)
-    with pytest.raises(DataError, match="generator that was read before is empty"):
+    with pytest.raises(DataError, match="generator that has already been read is empty"):
         from_arrays(batches)

@@ -59,7 +59,7 @@ def test_float_targets_make_it_a_regression():
         ({"train_y": np.array([0, 1, 2, -1])}, r"label -1 at row 3"),
         ({"test_y": np.array([7, 0])}, r"test_y has label 7 at row 0"),
         ({"train_y": np.array([0, 1, 2, 1], np.int32)}, "train_y is int32; class labels must be int64"),
-        ({"test_x": np.zeros((2, 4), np.float32)}, "train_x has 3 features and test_x has 4"),
+        ({"test_x": np.zeros((2, 4), np.float32)}, "train_x has 3 features but test_x has 4"),
         ({"train_x": np.zeros((4, 3), np.int16)}, "train_x is int16; inputs must be uint8"),
         ({"train_x": np.zeros((4, 3), np.complex64)}, "train_x is complex64"),
         ({"train_x": np.zeros((4, 3, 1), np.float32)}, r"shape \(4, 3, 1\)"),
@@ -69,13 +69,13 @@ def test_float_targets_make_it_a_regression():
         ({"std": np.array([np.nan])}, "std holds NaN"),
         ({"mean": np.zeros(2), "std": np.ones(2)}, r"mean is float64 of shape \(2,\)"),
         ({"mean": np.zeros(3)}, r"mean has shape \(3,\) and std \(1,\)"),
-        ({"shape": (2, 2)}, r"sample shape \(2, 2\) holds 4 values and train_x has 3"),
+        ({"shape": (2, 2)}, r"sample shape \(2, 2\) holds 4 values but train_x has 3"),
         ({"test_y": np.zeros((2, 2))}, r"test_y is float64 of shape \(2, 2\) and train_y int64 of shape \(4,\)"),
         ({"train_y": np.zeros((4, 2)), "test_y": np.zeros((2, 2))}, "targets for 3 outputs"),
         ({"train_y": with_value(np.nan), "test_y": np.zeros((2, 3))}, "train_y holds NaN"),
         (
             {"train_y": np.zeros((4, 3), np.int64), "test_y": np.zeros((2, 3))},
-            r"train_y is int64 of shape \(4, 3\) and samples have shape \(3,\); class labels must",
+            r"train_y is int64 of shape \(4, 3\), but samples have shape \(3,\); class labels must",
         ),
         ({"train_y": np.zeros((4, 3, 1)), "test_y": np.zeros((2, 3, 1))}, r"shape \(4, 3, 1\)"),
     ],
@@ -167,4 +167,4 @@ def test_measure_equals_numpy_in_float64(dtype):
 def test_labels_that_begin_at_one_are_told_of(caplog):
     x = np.zeros((4, 2), np.float32)
     assert from_arrays((x, np.array([1, 2, 3, 2]))).outputs == 4
-    assert "labels begin at 1, so that class 0 has no samples; subtract 1 from them" in caplog.text
+    assert "labels start at 1, so class 0 has no samples; subtract 1 from them" in caplog.text

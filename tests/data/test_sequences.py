@@ -103,7 +103,7 @@ def test_one_hot_rows_are_seen_even_where_labels_per_position_would_fit():
         ({"test": (X + 4, Y)}, "test_x has token 7 at row 0, column 3"),
         ({"tokens": 0}, "tokens is 0; it is the size of the vocabulary"),
         ({"tokens": 6.5}, r"tokens is 6\.5; it is the size of the vocabulary and must be an integer"),
-        ({"y": Y[:, :3]}, r"train_y is int64 of shape \(3, 3\) and samples have shape \(4,\)"),
+        ({"y": Y[:, :3]}, r"train_y is int64 of shape \(3, 3\), but samples have shape \(4,\)"),
         ({"y": Y[:, :1]}, r"reshape\(-1\) for one label per row"),
         ({"y": Y[..., None]}, r"of shape \(3, 4, 1\) and samples"),
         ({"y": Y - 1}, "train_y has label -1 at row 1, column 2"),
@@ -111,7 +111,7 @@ def test_one_hot_rows_are_seen_even_where_labels_per_position_would_fit():
         ({"y": np.where(Y == 6, 2**64 - 1, Y.astype(np.uint64))}, "label 18446744073709551615 at row 1"),
         ({"test": (X, [0, 1, 2])}, r"test_y is int64 of shape \(3,\) and train_y int64 of shape \(3, 4\)"),
         ({"test": (X, Y.astype(float))}, "test_y is float64 .* both must be labels, or both"),
-        ({"test": (X.reshape(3, 2, 2), Y)}, r"train_x has samples of shape \(4,\) and test_x of \(2, 2\)"),
+        ({"test": (X.reshape(3, 2, 2), Y)}, r"train_x has samples of shape \(4,\) but test_x of \(2, 2\)"),
     ],
 )
 def test_what_breaks_a_rule_is_named_with_its_place(changes, message):
@@ -137,7 +137,7 @@ def test_a_dataset_made_by_hand_meets_the_same_rules(changes, message):
 
 
 def test_samples_of_equal_size_and_another_shape_are_refused():
-    with pytest.raises(DataError, match=r"train_x has samples of shape \(2, 3\) and test_x of \(3, 2\)"):
+    with pytest.raises(DataError, match=r"train_x has samples of shape \(2, 3\) but test_x of \(3, 2\)"):
         from_arrays((np.zeros((4, 2, 3)), [0, 1, 0, 1]), (np.zeros((4, 3, 2)), [0, 1, 0, 1]))
 
 

@@ -81,11 +81,11 @@ class Last(Dataset):
 
 
 def test_samples_that_are_made_as_they_are_read_must_be_made_right(images, trained):
-    with pytest.raises(DataError, match=r"let __getitem__ return x.permute\(2, 0, 1\)"):
+    with pytest.raises(DataError, match=r"have __getitem__ return x.permute\(2, 0, 1\)"):
         trained(net(), Last(*images))
 
 
 def test_predict_refuses_another_shape_than_that_of_training(images, trained):
     trainer = trained(net(), images)
-    with pytest.raises(DataError, match=r"samples have shape \(3, 6, 5\), and the model was trained on \(3, 5, 6\)"):
+    with pytest.raises(DataError, match=r"samples have shape \(3, 6, 5\), but the model was trained on \(3, 5, 6\)"):
         trainer.predict(images[0].transpose(0, 1, 3, 2))

@@ -285,7 +285,7 @@ def test_the_page_goes_where_it_is_told_and_a_place_that_does_not_exist_is_refus
     path = kept(tmp_path / "run")
     assert write_report(path, tmp_path / "page.html") == tmp_path / "page.html"
     assert not (path / "report.html").exists()
-    with pytest.raises(RunDirError, match="cannot write .*name another place with --out"):
+    with pytest.raises(RunDirError, match="cannot write .*choose another location with --out"):
         write_report(path, tmp_path / "nowhere" / "page.html")
 
 

@@ -199,14 +199,14 @@ def test_drtp_says_before_it_begins_which_activations_it_needs(tmp_path):
 def test_one_layer_is_said_to_be_plain_backpropagation_wherever_the_run_is_read(tmp_path, capsys):
     """``Sequential(Net())``, which a message of ours invites, was called "dfa (aligned)" without a finding."""
     result = trained(tmp_path, model={"hidden": []}, epochs=1)
-    (first,) = (found for found in result.findings if found["text"].startswith("one layer: no rule is at work"))
+    (first,) = (found for found in result.findings if found["text"].startswith("one layer: no rule applies"))
     assert "put its parts into the nn.Sequential" in first["advice"]
-    assert str(result).startswith("dfa (one layer: no rule is at work), 64-10, engine serial\n")
+    assert str(result).startswith("dfa (one layer: no rule applies), 64-10, engine serial\n")
     result_table(result, stderr=True)
     said = " ".join(capsys.readouterr().err.split())
-    assert "one layer: no rule is at work" in said
+    assert "one layer: no rule applies" in said
     assert "put its parts into" in said
-    assert "One layer: no rule is at work" in write_report(tmp_path / "run").read_text()
+    assert "One layer: no rule applies" in write_report(tmp_path / "run").read_text()
 
 
 def test_a_layer_that_a_step_did_not_use_has_not_stopped():

@@ -70,7 +70,7 @@ def test_a_start_of_ours_that_failed_before_does_not_make_it_ours(tmp_path, expe
 def test_another_cluster_than_the_one_in_use_is_refused(tmp_path, monkeypatch):
     used = ray.get_runtime_context().gcs_address
     with pytest.raises(
-        ClusterError, match=rf"already uses the Ray cluster at {used}, and the run asks for 127\.0\.0\.1:9;"
+        ClusterError, match=rf"already uses the Ray cluster at {used}, but the run asks for 127\.0\.0\.1:9;"
     ):
         train(tmp_path / "run", ray__address="127.0.0.1:9")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")  # says where to go, to a process that is nowhere yet

@@ -108,7 +108,7 @@ def test_an_infinite_signal_names_the_layer_that_sent_it():
 
     error = fails(poison)
     assert isinstance(error, NonFiniteError)
-    assert "layer 3, step 1: the activation from layer 2 holds 144 NaN or infinite values of 144" in str(error)
+    assert "layer 3, step 1: 144 of 144 values of the activation from layer 2 are NaN or infinite" in str(error)
 
 
 def test_a_layer_that_raises_is_named_and_the_others_do_not_hide_it(monkeypatch):
@@ -151,7 +151,7 @@ def test_a_module_that_asks_for_more_memory_than_there_is_ends_the_run_with_laye
     with pytest.raises(LayerError, match=r"^layer 2, step \d: there is not enough memory") as caught:
         engine(r, data, modules=modules)
     assert said in str(caught.value)
-    assert "; make batch_size smaller, cut each batch into more micro_batches, or use a machine" in str(caught.value)
+    assert "; make batch_size smaller, split each batch into more micro_batches, or use a machine" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert type(caught.value) is LayerError  # which no recovery is tried after
 
@@ -243,5 +243,5 @@ def test_a_stream_that_breaks_names_both_layers_and_the_step():
             pass
         for channel in run.handles[1].worker._transport._channels:
             channel.close()
-        with pytest.raises(PeerLost, match=r"^layer \d, step \d+: layer \d .*went away"):
+        with pytest.raises(PeerLost, match=r"^layer \d, step \d+: layer \d .*disconnected"):
             list(records)

@@ -172,8 +172,8 @@ def test_the_last_bit_of_one_number_shows_with_its_direction(rule):
 
     (broken,) = (record for record in compared(last_bit, rule=rule) if not record.holds)
     assert digest.verdict(broken).startswith(
-        "boundary 2 (layers 2 and 3), step 2, on the way up: the activation of micro-batch 1 that layer 3 used is not "
-        "the one layer 2 sent"
+        "boundary 2 (layers 2 and 3), step 2, going up: the activation of micro-batch 1 that layer 3 used is not "
+        "the one that layer 2 sent"
     )
 
 

@@ -109,5 +109,5 @@ def test_a_run_goes_on_in_another_process_from_files(network, tmp_path):
 
 def test_an_asynchronous_run_does_not_stop_with_micro_batches_under_way():
     r = replace(recipe(), schedule="async", micro_batches=4)
-    with pytest.raises(ValueError, match="stop at the end of an epoch, as after step 5"):
+    with pytest.raises(ValueError, match="stop at the end of an epoch, such as after step 5"):
         list(serial(r, None, raw(r)).run(stop=3))

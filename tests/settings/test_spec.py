@@ -97,7 +97,7 @@ def test_a_short_form_keeps_what_was_said_before():
             {"rule": "fa", "feedback": {"renew": {"every": 5}}},
             "feedback.renew works only with rule dfa, dkp.*'fa'; leave it out",
         ),
-        ({"feedback": {"renew": {"every": 5, "below": 0.5}}}, "by every or by below, not by both"),
+        ({"feedback": {"renew": {"every": 5, "below": 0.5}}}, "renew.every and renew.below cannot be combined"),
         ({"feedback": {"rank": 2, "renew": {"every": 5}}}, "feedback.rank is 2; leave one out"),
         ({"feedback": {"renew": {"below": 0.5}}, "probe": {"every": 0}}, "probe.every is 0; set it to 1 or more"),
         (

@@ -24,7 +24,7 @@ def test_what_is_no_host_and_port_is_refused(address):
 
 
 def test_a_bare_ipv6_address_is_told_from_host_and_port():
-    with pytest.raises(ValueError, match=r"write it in brackets, as \[fe80::1\]:7"):
+    with pytest.raises(ValueError, match=r"write it in brackets, like \[fe80::1\]:7"):
         split_address("fe80::1:7")
 
 
@@ -55,4 +55,4 @@ def test_the_holder_of_a_port_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert holders(range(port, port + 1)).endswith(f"(pid {os.getpid()})")
-    assert holders(range(port, port + 1)) == "the system does not say by whom"
+    assert holders(range(port, port + 1)) == "the system does not say by which process"

@@ -130,9 +130,9 @@ def test_any_signal_but_the_expected_one_is_refused(pair, sent, expected, messag
 
 def test_another_dtype_codec_or_a_missing_checksum_is_refused(pair):
     for change, message in (
-        ("dtype", "disagree about dtype"),
+        ("dtype", "disagree about the dtype"),
         ("codec", "got bf16, expected fp32; the two ends disagree about the codec"),
-        ("checksum", "it has no checksum, and the run asks for one"),
+        ("checksum", "it has no checksum, but the run requires one"),
     ):
         p = pair()
         if change == "codec":
@@ -148,7 +148,7 @@ def test_a_message_of_another_run_is_refused_and_this_run_goes_on(pair):
     p = pair()
     stranger = pair(sender_run="another", connect=False)
     stream = stranger.sender.connect(p.link, p.address, 2.0)
-    with pytest.raises(MessageRefused, match=r"layer 2 takes no stream up-1 of run another"):
+    with pytest.raises(MessageRefused, match=r"layer 2 accepts no stream up-1 of run another"):
         for _ in range(50):
             stream.send(b"x", 2.0)
             time.sleep(0.05)
@@ -165,7 +165,7 @@ def test_a_receiver_that_takes_nothing_ends_in_a_deadline_at_the_sender(pair):
     """The window bounds what is under way: a slow receiver slows its sender, memory does not grow."""
     p = pair(wire=WireConfig(window=1, deadline_seconds=1.0), columns=65536)
     sent = 0
-    with pytest.raises(DeadlineExceeded, match="layer 2 at .* took nothing for 1 s"):
+    with pytest.raises(DeadlineExceeded, match="layer 2 at .* accepted nothing for 1 s"):
         for step in range(1000):
             p.send(torch.zeros(16, 65536), step=step)
             sent += 1
@@ -176,7 +176,7 @@ def test_a_receiver_that_goes_away_is_a_lost_peer(pair):
     p = pair()
     p.send(torch.zeros(3, 6))
     p.receiver.close()
-    with pytest.raises(PeerLost, match="layer 2 at .* went away while layer 1 was sending"):
+    with pytest.raises(PeerLost, match="layer 2 at .* disconnected while layer 1 was sending"):
         for step in range(1, 100):
             p.send(torch.zeros(3, 6), step=step)
             time.sleep(0.05)
@@ -187,7 +187,7 @@ def test_a_sender_that_goes_away_is_a_lost_peer(pair):
     p.send(torch.zeros(3, 6))
     p.receive(3)
     p.sender.close()
-    with pytest.raises(PeerLost, match="layer 1 went away: layer 2 lost its stream .* after 1 messages"):
+    with pytest.raises(PeerLost, match="layer 1 disconnected: layer 2 lost its stream .* after 1 messages"):
         p.receive(3, step=1)
 
 

@@ -32,7 +32,7 @@ def test_a_full_window_holds_its_sender_until_something_is_taken(window):
 
 def test_a_message_of_another_run_is_refused_and_the_run_goes_on():
     box = wires.inbox()
-    with pytest.raises(MessageRefused, match="layer 3 refused a message of run 'older': it works for run 'run-1'"):
+    with pytest.raises(MessageRefused, match="layer 3 refused a message of run 'older': it belongs to run 'run-1'"):
         box.deliver(data(run_id="older"))
     box.deliver(data(step=4))
     assert steps(box, 1) == [4]
@@ -45,7 +45,7 @@ def test_a_payload_beyond_the_limit_is_refused_and_ends_the_link():
         box.deliver(data(step=7))
     with pytest.raises(MessageRefused, match=refusal):
         box.take(5.0, "signal")
-    with pytest.raises(TransportError, match="layer 3 no longer takes messages up across boundary 2"):
+    with pytest.raises(TransportError, match="layer 3 no longer accepts messages up across boundary 2"):
         box.deliver(data(step=8, codec="int8"))
 
 
@@ -67,7 +67,7 @@ def test_a_wait_ends_at_its_deadline_and_names_whom_it_waited_for():
     started = time.monotonic()
     with pytest.raises(
         DeadlineExceeded,
-        match=r"layer 3 waited 0\.\d s for the activation of step 9, which did not come; look at layer 2",
+        match=r"layer 3 waited 0\.\d s for the activation of step 9, which did not arrive; check layer 2",
     ):
         wires.inbox().take(0.2, "activation of step 9")
     assert 0.2 <= time.monotonic() - started < 5  # two busy cores; the point is that it ends
@@ -99,7 +99,7 @@ def test_a_failure_wakes_who_waits_at_either_end():
     assert sending.still_runs_after(0.05)
     for box in (full, empty):
         box.fail(LayerLost("layer 2 died"))
-    with pytest.raises(TransportError, match="layer 3 no longer takes messages"):
+    with pytest.raises(TransportError, match="layer 3 no longer accepts messages"):
         sending.result()
     with pytest.raises(LayerLost, match="layer 2 died"):
         taking.result()
@@ -119,5 +119,5 @@ def test_closing_frees_a_sender_that_waits_for_room():
     late = Background(box.deliver, data(1))
     assert late.still_runs_after(0.05)
     box.close()
-    with pytest.raises(TransportError, match="layer 3 no longer takes messages up across boundary 2, layer 2 to 3"):
+    with pytest.raises(TransportError, match="layer 3 no longer accepts messages up across boundary 2, layer 2 to 3"):
         late.result()

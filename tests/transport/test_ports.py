@@ -91,9 +91,9 @@ def test_a_last_message_lost_is_missed_by_name_and_the_wait_is_told():
     [
         ({}, X[:2], r"got \(2, 5\), expected \(3, 5\); the two ends disagree about the network or the batch"),
         ({}, X[:, :4], r"got \(3, 4\), expected \(3, 5\)"),
-        ({}, X.double(), "got torch.float64, expected torch.float32; the two ends disagree about dtype"),
+        ({}, X.double(), "got torch.float64, expected torch.float32; the two ends disagree about the dtype"),
         ({"codec": "bf16"}, X, "got bf16, expected fp32; the two ends disagree about the codec"),
-        ({"wire": WireConfig(checksum=False)}, X, "it has no checksum, and the run asks for one"),
+        ({"wire": WireConfig(checksum=False)}, X, "it has no checksum, but the run requires one"),
     ],
     ids=["rows", "columns", "dtype", "codec", "checksum"],
 )
@@ -123,11 +123,11 @@ def flipped(payload, byte, bits):
 @pytest.mark.parametrize(
     ("alter", "told"),
     [
-        (lambda payload: payload[:2], "got 2 bytes, expected at least the 3 that say where numbers are kept"),
+        (lambda payload: payload[:2], "got 2 bytes, expected at least the 3 that mark which numbers are stored"),
         (lambda payload: payload[:-4], "got 23 bytes, expected 27"),
         (lambda payload: np.append(payload, payload[:4]), "got 31 bytes, expected 27"),
         (lambda payload: flipped(payload, 1, 0x10), "got 27 bytes, expected 31"),
-        (lambda payload: flipped(payload, 2, 0x04), "it says that numbers beyond column 5 are kept"),
+        (lambda payload: flipped(payload, 2, 0x04), "it marks numbers beyond column 5 as stored"),
     ],
     ids=["half its bits", "a number too few", "a number too many", "a bit too many", "a bit in the padding"],
 )

@@ -235,7 +235,7 @@ def sound():
     ("change", "message"),
     [
         ({"kind": layer_pb2.KIND_UNSPECIFIED}, "layer 3 across boundary 2, step 17, has kind 0"),
-        ({"codec": tensor_pb2.CODEC_UNSPECIFIED}, "codec 0, compression 0; this version of distfa does not know"),
+        ({"codec": tensor_pb2.CODEC_UNSPECIFIED}, "codec 0, compression 0; one of these is unknown to this version"),
         ({"codec": 77}, "codec 77"),
         ({"dtype": tensor_pb2.DTYPE_UNSPECIFIED}, "dtype 0"),
         ({"shape": [1]}, r"shape \(1,\) is not \(rows, columns, \.\.\.\) of 2 to 8 axes"),

@@ -49,7 +49,7 @@ def test_ending_a_stream_that_nobody_reads_ends_at_its_deadline(transport):
     """With the sender's queue full, close once waited for room in it without an end."""
     wire = WireConfig(window=1)
     sender = transport(2, wire=wire).connect(UP, transport(3, wire=wire).listen([wires.inbox(window=1)]), 10.0)
-    with pytest.raises(DeadlineExceeded, match="layer 3 at .* took nothing for"):
+    with pytest.raises(DeadlineExceeded, match="layer 3 at .* accepted nothing for"):
         for step in range(200):
             sender.send(wires.big(4, step=step), 0.5)
     with pytest.raises(DeadlineExceeded, match="layer 2 could not end its stream up across boundary 2, layer 2 to 3"):
@@ -69,7 +69,7 @@ def test_a_sender_that_goes_away_is_missed_at_once_every_time(transport):
         box.take(10.0, "signal")
         started = time.monotonic()
         away.close()
-        with pytest.raises(PeerLost, match="layer 2 went away: layer 3 lost its stream .* after 1 messages"):
+        with pytest.raises(PeerLost, match="layer 2 disconnected: layer 3 lost its stream .* after 1 messages"):
             box.take(10.0, "signal")
         assert time.monotonic() - started < 5  # far below the deadline, far above any scheduling delay
 
@@ -115,7 +115,7 @@ def test_a_message_beyond_the_receivers_limit_ends_the_stream_at_both_ends(trans
 def test_a_stream_that_nobody_here_expects_is_refused(transport):
     address = transport(3).listen([wires.inbox()])
     sender = transport(4).connect(wires.DOWN, address, 10.0)
-    with pytest.raises(MessageRefused, match="layer 3 takes no stream down-2 of run run-1"):
+    with pytest.raises(MessageRefused, match="layer 3 accepts no stream down-2 of run run-1"):
         sender.close(10.0)
 
 
@@ -123,7 +123,10 @@ def test_a_stream_that_nobody_here_expects_is_refused(transport):
 def test_a_caller_that_does_not_say_who_it_is_is_refused_and_the_run_goes_on(transport, metadata):
     box = wires.inbox()
     address = transport(3).listen([box])
-    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError, match="layer 3 takes no stream") as no:
+    with (
+        grpc.insecure_channel(address) as channel,
+        pytest.raises(grpc.RpcError, match="layer 3 accepts no stream") as no,
+    ):
         channel.stream_unary(PUSH)(iter([data()]), metadata=metadata, timeout=10)
     assert no.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     transport(2).connect(UP, address, 10.0).send(data(step=1), 10.0)

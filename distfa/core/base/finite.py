@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distfa.errors import NonFiniteError
 
-_FIX = "lower the learning rate, or look at the data and the loss"
+_FIX = "lower the learning rate, or check the data and the loss"
 
 
 def require_finite(signal: Tensor, what: str, *, layer: int, step: int) -> None:
@@ -31,7 +31,7 @@ def require_finite(signal: Tensor, what: str, *, layer: int, step: int) -> None:
     bad = signal.numel() - int(torch.isfinite(signal).sum())
     if bad:
         raise NonFiniteError(
-            f"layer {layer}, step {step}: {what} holds {bad} NaN or infinite values of {signal.numel()}; {_FIX}"
+            f"layer {layer}, step {step}: {bad} of {signal.numel()} values of {what} are NaN or infinite; {_FIX}"
         )
 
 

@@ -150,8 +150,8 @@ def _check_shape(output: Tensor, target: Tensor, wanted: torch.Size) -> None:
     """Refuse targets that torch would broadcast or of which it would read only a part."""
     if target.shape != wanted:
         raise DataError(
-            f"the network gives an output of shape {tuple(output.shape)}, whose targets have shape {tuple(wanted)}, "
-            f"and the data set's have {tuple(target.shape)}; classes are the output's last axis"
+            f"the network's output has shape {tuple(output.shape)}, which needs targets of shape {tuple(wanted)}, "
+            f"but the data set's have {tuple(target.shape)}; classes are the output's last axis"
         )
 
 
@@ -164,7 +164,9 @@ def find_loss(name: str, *, label_smoothing: float = 0.0, class_weights: Sequenc
     if not label_smoothing and class_weights is None:
         return LOSSES[name]
     if name != "cross_entropy":
-        raise ValueError(f"label_smoothing and class_weights go with loss cross_entropy, not {name!r}; leave them out")
+        raise ValueError(
+            f"label_smoothing and class_weights work only with loss cross_entropy, not {name!r}; leave them out"
+        )
     return partial(weighted_cross_entropy, label_smoothing=label_smoothing, class_weights=class_weights)
 
 

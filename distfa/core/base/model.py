@@ -15,10 +15,10 @@ from torch import nn
 
 from distfa.core.base.activations import Activation
 
-NO_RULE = "one layer: no rule is at work"
-ONE_LAYER = f"{NO_RULE}, and training it is plain backpropagation"
+NO_RULE = "one layer: no rule applies"
+ONE_LAYER = f"{NO_RULE}; training it is plain backpropagation"
 SEVERAL_LAYERS = (
-    "put its parts into the nn.Sequential as modules of their own: every module with parameters there becomes a layer"
+    "put its parts into the nn.Sequential as separate modules: each module with parameters there becomes a layer"
 )
 Shape = tuple[int, ...]
 """Of one sample, without the axis of samples."""
@@ -135,7 +135,7 @@ class Network:
 
     def __getitem__(self, layer: int) -> LayerSpec:
         if not 1 <= layer <= len(self.layers):
-            raise IndexError(f"layer {layer} is not one of 1..{len(self.layers)}")
+            raise IndexError(f"there is no layer {layer}; layers are numbered 1..{len(self.layers)}")
         return self.layers[layer - 1]
 
     @cached_property
@@ -185,7 +185,7 @@ class Network:
 
     def __str__(self) -> str:
         """The table of layers."""
-        header = ("layer", "modules", "parameters", "in", "out", "bytes up a sample")
+        header = ("layer", "modules", "parameters", "in", "out", "bytes up per sample")
         last = len(self.layers)
         rows = [
             (

@@ -106,13 +106,13 @@ class OptimizerConfig:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum above 0")
         if self.clip_norm is not None and self.clip_value is not None:
-            raise ValueError("a gradient is clipped by clip_norm or by clip_value, not by both; leave one out")
+            raise ValueError("clip_norm and clip_value cannot be combined; leave one out")
         if self.rates is not None:
             starts = [step for step, _ in self.rates]
             if not starts or starts[0] != 0 or starts != sorted(set(starts)):
-                raise ValueError("rates are (step, rate) pairs whose steps begin at 0 and rise")
+                raise ValueError("rates are (step, rate) pairs whose steps start at 0 and increase")
             if self.schedule != "constant" or self.warmup_steps:
-                raise ValueError("rates stand in place of schedule and warmup_steps; leave those out")
+                raise ValueError("rates replace schedule and warmup_steps; leave those out")
         keys = [key for group in self.groups or () for key in group.parameters]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise ValueError(f"parameter {twice!r} is in two groups; leave it in one")

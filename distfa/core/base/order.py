@@ -107,9 +107,9 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
         drains = last or ends_epoch or cut or small or recipe.schedule == "sync" or epoch < recipe.sync_epochs
         if stop is not None and step == stop - 1 and not drains:
             raise ValueError(
-                f"step {stop} is within an epoch that runs asynchronously, where micro-batches of the step before are "
-                f"still under way; stop at the end of an epoch, as after step {ends[epoch]}, or at "
-                "a cut (checkpoint.every)"
+                f"step {stop} is within an epoch that runs asynchronously, where micro-batches of the previous "
+                f"step are still in transit; stop at the end of an epoch, such as after step {ends[epoch]}, or at "
+                "a snapshot (checkpoint.every)"
             )
         yield Batch(
             step=step,

@@ -39,7 +39,7 @@ class RenewConfig:
 
     def __post_init__(self) -> None:
         if self.every is not None and self.below is not None:
-            raise ValueError("renew goes by every or by below, not by both; leave one of them out")
+            raise ValueError("renew.every and renew.below cannot be combined; leave one out")
 
     @property
     def on(self) -> bool:

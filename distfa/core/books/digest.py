@@ -103,7 +103,8 @@ def verdict(record: DigestRecord) -> str | None:
         return None
     what = "activation" if record.direction == "up" else "error signal"
     return (
-        f"boundary {record.boundary} (layers {record.boundary} and {record.boundary + 1}), step {record.step}, on the "
-        f"way {record.direction}: the {what} of micro-batch {record.micro_batch} that layer {record.receiver} used "
-        f"is not the one layer {record.sender} sent: it was altered, lost, repeated or rounded on the way"
+        f"boundary {record.boundary} (layers {record.boundary} and {record.boundary + 1}), step {record.step}, "
+        f"going {record.direction}: the {what} of micro-batch {record.micro_batch} that layer {record.receiver} "
+        f"used is not the one that layer {record.sender} sent: it was altered, lost, repeated or rounded in "
+        "transit"
     )

@@ -66,12 +66,12 @@ class Books:
         """What has no other end, in words."""
         halves = [f"the {h.end} half of boundary {h.boundary}, step {h.step}" for h in self._halves.values()]
         probes = [
-            f"the probe of step {step}, which {self._layers - len(found)} of {self._layers} layers did not report"
+            f"the probe of step {step}, missing from {self._layers - len(found)} of {self._layers} layers,"
             for step, found in self._probes.items()
         ]
         digests = [
             f"the digest of what layer {d.sender if d.end == 'sent' else d.receiver} {d.end} across boundary "
-            f"{d.boundary} on the way {d.direction}, step {d.step}, micro-batch {d.micro_batch}"
+            f"{d.boundary} going {d.direction}, step {d.step}, micro-batch {d.micro_batch}"
             for d in self._digests.values()
         ]
         return halves + probes + digests

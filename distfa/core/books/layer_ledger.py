@@ -372,7 +372,7 @@ class LayerLedger:
     def _potential(self) -> Tensor:
         """<B_l[:,i], V_l[:,i]> of every neuron, shape (d_l,)."""
         if self._feedback is None or self._shadow is None:
-            raise ValueError("the shadow readout is asked for before its first step")
+            raise ValueError("the shadow readout was requested before its first step")
         return (self._feedback.double() * self._shadow).sum(0)
 
     def _alignment(self, weight: Tensor) -> tuple[float | None, float | None]:

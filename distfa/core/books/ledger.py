@@ -155,22 +155,23 @@ def verdict(record: LedgerRecord) -> str | None:
     where = f"boundary {record.boundary} (layers {record.boundary} and {record.boundary + 1}), step {record.step}"
     if not math.isfinite(record.change + record.residual + record.transport):
         return (
-            f"{where}: the conservation law cannot be judged: weights or signals are no longer finite, or too large "
-            "for a sum; lower the learning rate"
+            f"{where}: the conservation law cannot be checked: weights or signals are no longer finite, or are "
+            "too large to sum; lower the learning rate"
         )
     if abs(record.transport) > record.transport_tolerance:
         return (
             f"{where}: the conservation law is broken by {record.transport:.3g} in transport, tolerance "
-            f"{record.transport_tolerance:.1g}: the two layers did not use the same signals; an activation or an error "
-            "was altered, lost, repeated or rounded on the way, or the two ends hold different feedback matrices"
+            f"{record.transport_tolerance:.1g}: the two layers did not use the same signals; an activation or an "
+            "error was altered, lost, repeated or rounded in transit, or the two ends hold different feedback "
+            "matrices"
         )
     if abs(record.residual) > record.tolerance:
         upper = abs(record.residual_upper) > abs(record.residual_lower)
         layer = record.boundary + 1 if upper else record.boundary
         return (
             f"{where}: the conservation law is broken by {record.residual:.3g} within layer {layer}, tolerance "
-            f"{record.tolerance:.1g}: its update is not what its gradient and optimizer make; it was applied twice or "
-            "not at all, or weights or optimizer state were altered in memory"
+            f"{record.tolerance:.1g}: its update is not what its gradient and optimizer should produce; it was "
+            "applied twice or not at all, or weights or optimizer state were altered in memory"
         )
     return None
 

@@ -30,18 +30,18 @@ def require_sequential(model: nn.Module) -> nn.Sequential:
     """
     if not isinstance(model, nn.Sequential):
         raise ModelError(
-            f"the model is a {type(model).__name__}; distfa splits an nn.Sequential into layers: "
-            "write it as nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with modules of your own in it as you like"
+            f"the model is a {type(model).__name__}; distfa splits an nn.Sequential into layers: write it as "
+            "nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with modules of your own as needed"
         )
     if type(model).forward is not nn.Sequential.forward or "forward" in vars(model):
         raise ModelError(
-            f"the model is a {type(model).__name__} with a forward of its own, which splitting it into layers would "
-            "leave out; put what it does into modules of an nn.Sequential"
+            f"the model is a {type(model).__name__} with its own forward, which would be lost when it is split "
+            "into layers; move its computation into the modules of an nn.Sequential"
         )
     if type(model).__call__ is not nn.Module.__call__:
         raise ModelError(
-            f"the model is a {type(model).__name__} with a __call__ of its own, which splitting it into layers would "
-            "leave out; put what it does into modules of an nn.Sequential"
+            f"the model is a {type(model).__name__} with its own __call__, which would be lost when it is split "
+            "into layers; move its computation into the modules of an nn.Sequential"
         )
     return model
 
@@ -63,8 +63,8 @@ def admit(model: nn.Sequential, groups: Sequence[Group]) -> None:
     moded = [name for name, module in model.named_modules() if isinstance(module, _MODES)]
     if moded and not any(module.training for module in model.modules()):
         raise ModelError(
-            f"the model is in eval mode, in which module {moded[0]!r} does not do what it does in training; call "
-            "model.train() before training (single modules may stay in eval mode: they are kept so)"
+            f"the model is in eval mode, where module {moded[0]!r} behaves differently than in training; call "
+            "model.train() before training (individual modules may stay in eval mode)"
         )
 
 
@@ -78,8 +78,8 @@ def require_dtype(model: nn.Module, dtype: torch.dtype) -> None:
         if parameter.dtype not in (dtype, torch.float32):
             run = {torch.float64: " or set dtype: float64", torch.bfloat16: " and set dtype: bfloat16"}
             raise ModelError(
-                f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}, the run trains weights in "
-                f"{str(dtype).removeprefix('torch.')}; call model.float(){run.get(parameter.dtype, '')}"
+                f"parameter {name!r} is {str(parameter.dtype).removeprefix('torch.')}, but the run trains weights "
+                f"in {str(dtype).removeprefix('torch.')}; call model.float(){run.get(parameter.dtype, '')}"
             )
 
 
@@ -89,8 +89,9 @@ def _admit_module(name: str, module: nn.Module) -> None:
         raise ModelError(f"{name} is a {kind}, whose sizes are not known yet; run one batch through the model first")
     if parametrize.is_parametrized(module):
         raise ModelError(
-            f"{name} is parametrised (weight_norm, spectral_norm or the like): its weight is computed again at every "
-            "use, and distfa trains weights; call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"
+            f"{name} is parametrised (weight_norm, spectral_norm or the like): its weight is recomputed at every "
+            "use, but distfa trains the weight itself; call "
+            "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"
         )
     for attribute in _HOOKS:
         if getattr(module, attribute, None):
@@ -99,22 +100,22 @@ def _admit_module(name: str, module: nn.Module) -> None:
                 "layer's process; remove it before training (torch.nn.utils.remove_weight_norm for an old weight_norm)"
             )
     if isinstance(module, torch.jit.ScriptModule) or kind == "OptimizedModule":
-        raise ModelError(f"{name} is compiled ({kind}), and layers run plain modules; give the module it was made from")
+        raise ModelError(f"{name} is compiled ({kind}), but layers run plain modules; pass the module it was made from")
     if "forward" in vars(module):
         raise ModelError(
-            f"{name} ({kind}) has had its forward replaced on the object; make it a class with its own forward"
+            f"{name} ({kind}) has had its forward replaced on the instance; make it a class with its own forward"
         )
     if type(module).get_extra_state is not nn.Module.get_extra_state:
         raise ModelError(
-            f"{name} ({kind}) has extra state beside its tensors, which a run does not keep; make it a buffer"
+            f"{name} ({kind}) has extra state besides its tensors, which a run does not keep; make it a buffer"
         )
     for p in module.parameters(recurse=False):
         if p.is_meta:
-            raise ModelError(f"{name} ({kind}) is on the meta device, without numbers; make it on the CPU")
+            raise ModelError(f"{name} ({kind}) is on the meta device, without values; create it on the CPU")
         if not p.is_floating_point() or p.layout is not torch.strided:
             raise ModelError(
                 f"{name} ({kind}) has a parameter of {p.dtype}, {p.layout}; distfa trains dense floating-point "
-                "numbers: keep complex or integer ones as pairs of those, or as buffers"
+                "numbers: store complex or integer ones as pairs of those, or as buffers"
             )
 
 
@@ -165,15 +166,15 @@ def _require_one_owner(first: _Held, second: _Held) -> None:
     """Refuse two names of the same memory, unless a copy of the one layer that has both keeps them together."""
     if first.layer != second.layer:
         raise ModelError(
-            f"{second.name!r} of layer {second.layer} is {first.name!r} of layer {first.layer}: tied, or one module "
-            "used twice. Each layer trains its own numbers; give each its own, or put both into one module, which is "
-            "one layer"
+            f"{second.name!r} of layer {second.layer} is {first.name!r} of layer {first.layer}: they are tied, or "
+            "one module is used twice. Each layer trains its own weights; give each its own, or put both into "
+            "one module, which makes one layer"
         )
     trained = isinstance(first.tensor, nn.Parameter) or isinstance(second.tensor, nn.Parameter)
     if trained and first.tensor is not second.tensor:
         raise ModelError(
-            f"{second.name!r} and {first.name!r} are two objects in the same memory, and a copy of the layer would "
-            "have two separate sets of numbers. Use one object in both places, or give each its own"
+            f"{second.name!r} and {first.name!r} are two objects in the same memory, but a copy of the layer "
+            "would have two separate sets of numbers. Use one object in both places, or give each its own memory"
         )
 
 
@@ -197,9 +198,9 @@ def require_tensor(output: object, where: str) -> torch.Tensor:
     if not isinstance(output, torch.Tensor):
         kind = "packed sequence" if isinstance(output, PackedSequence) else type(output).__name__
         raise ModelError(
-            f"{where} gives a {kind}, and only one tensor can go to the next layer; wrap it in a module that returns "
-            "one"
+            f"{where} returns a {kind}, but only one tensor can go to the next layer; wrap it in a module that "
+            "returns one"
         )
     if not output.is_floating_point():
-        raise ModelError(f"{where} gives {output.dtype}, and signals between layers are floating-point numbers")
+        raise ModelError(f"{where} returns {output.dtype}, but signals between layers must be floating-point numbers")
     return output

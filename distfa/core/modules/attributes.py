@@ -47,9 +47,9 @@ def copied(module: M, where: str) -> M:
                 copy.deepcopy(value, dict(memo))
             except Exception:
                 raise ModelError(
-                    f"{where}: attribute {name!r} ({type(value).__name__}) cannot be copied, and a layer is trained "
-                    "as a copy in a process of its own; make it in the forward that needs it, or leave it out of "
-                    f"copies by a __getstate__ ({type(exc).__name__}: {exc})"
+                    f"{where}: attribute {name!r} ({type(value).__name__}) cannot be copied, but a layer is "
+                    "trained as a copy in its own process; create it in the forward pass that needs it, or leave "
+                    f"it out of copies with __getstate__ ({type(exc).__name__}: {exc})"
                 ) from exc
         raise ModelError(f"{where} cannot be copied: {type(exc).__name__}: {exc}") from exc
 
@@ -166,9 +166,9 @@ class Attributes:
                 found[name] = portable(now, was, name)
             except TypeError as exc:
                 raise ModelError(
-                    f"attribute {name!r} changes in the forward, and {exc}, which can be kept neither in a checkpoint "
-                    "nor for another process; make it a buffer, a number, a tensor, a collection of those, or a "
-                    "generator of torch, numpy or random"
+                    f"attribute {name!r} changes in the forward pass, and {exc}, which can neither be saved in a "
+                    "checkpoint nor sent to another process; make it a buffer, a number, a tensor, a collection "
+                    "of those, or a generator of torch, numpy or random"
                 ) from exc
         return found
 
@@ -209,8 +209,9 @@ def require_own_state(layers: Mapping[int, nn.Module], changed: Mapping[int, fro
                 theirs = [*layers[other].modules(), *filter(is_mutable, attributes_of(layers[other]).values())]
                 if any(one is owner or one is mine[name] for one in theirs):
                     raise ModelError(
-                        f"attribute {name!r} of layer {layer} changes in its forward and belongs to layer {other}, "
-                        "too: each layer would change a copy of its own; put both into one module, which is one layer"
+                        f"attribute {name!r} of layer {layer} changes in its forward pass but also belongs to "
+                        f"layer {other}: each layer would change its own copy; put both into one module, which "
+                        "makes one layer"
                     )
 
 

@@ -12,8 +12,11 @@ from torch import nn
 
 from distfa.errors import ModelError
 
-_LATE = "makes, removes or exchanges it in a forward, and what is trained must be known before; run one batch first"
-_MOVED = "gives it other memory in its forward (p.data = ...); change it in place: p.data.copy_(...)"
+_LATE = (
+    "creates, removes or replaces it in a forward pass, but what is trained must be known beforehand; run "
+    "one batch first"
+)
+_MOVED = "gives it new memory in its forward pass (p.data = ...); change it in place: p.data.copy_(...)"
 
 
 def structure_of(module: nn.Module) -> dict[str, Any]:
@@ -44,10 +47,12 @@ def require_constant(before: dict[str, Any], module: nn.Module) -> None:
     name = next(name for name in before if before[name] != now[name])
     if name.startswith("buffer"):
         raise ModelError(
-            f"{name} changes its shape from {before[name]} to {now[name]} in a forward, and then weights could not be "
-            "loaded; register it with persistent=False"
+            f"{name} changes its shape from {before[name]} to {now[name]} in a forward pass, so that saved "
+            "weights could not be loaded; register it with persistent=False"
         )
     if before[name][0] != now[name][0]:
         raise ModelError(f"{name}: the module {_LATE if name.startswith('module') else _MOVED}")
     what = "mode (training or evaluation)" if name.startswith("module") else "requires_grad"
-    raise ModelError(f"{name} has another {what} after a forward; set it before training, and leave it as it is")
+    raise ModelError(
+        f"{name} has a different {what} after a forward pass; set it before training, and do not change it"
+    )

@@ -236,8 +236,8 @@ class ModuleBlock:
     def _refuse_mixing(self) -> None:
         name = min(self._mixing & self._swap.used)
         raise ModelError(
-            f"the error has gone back through {name!r} itself, for which no feedback stands in, and no trial forward "
-            "had used it; use rule bp or a direct rule, or let the module use Linears and Convs"
+            f"the error went back through {name!r} itself, which no feedback replaces and no trial had used; use "
+            "rule bp or a direct rule, or have the module use Linears and Convs"
         )
 
 

@@ -123,8 +123,8 @@ def _of_another(value: Any) -> PutBack:
     def put_back() -> Any:
         if was and fingerprint(value) != was:
             raise ModelError(
-                f"a {type(value).__name__} that it holds has changed in a forward beside training and cannot be put "
-                "back; hold numbers, tensors, collections, generators or plain objects of your own"
+                f"a {type(value).__name__} that it holds changed in a forward pass outside training and cannot be "
+                "restored; use numbers, tensors, collections, generators or plain objects of your own"
             )
         return value
 

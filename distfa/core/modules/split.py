@@ -65,7 +65,7 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
     along = first is not None and sample is not None and len(sample) > 1 and sample[-1] == first.inputs
     if sample is None:
         raise ModelError(
-            f"the first module, {groups[0][0][0]!r}, does not say the shape of a sample; give it: "
+            f"the first module, {groups[0][0][0]!r}, does not determine the shape of a sample; pass it: "
             "distfa.split(model, (3, 32, 32))"
         )
     layers: list[LayerSpec] = []
@@ -79,8 +79,8 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
         if not spec.outputs:
             kinds = ", ".join(f"{name} {kind}" for name, kind in spec.modules)
             raise ModelError(
-                f"layer {len(layers) + 1} ({kinds}) gives samples of shape {spec.output_shape}, without a number, so "
-                "that nothing goes on to the next layer; give it at least one output, or leave it out"
+                f"layer {len(layers) + 1} ({kinds}) returns empty samples, of shape {spec.output_shape}, so that "
+                "nothing reaches the next layer; give it at least one output, or remove it"
             )
         layers.append(spec)
         shape, key_before = spec.output_shape, spec.key
@@ -93,7 +93,7 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
         last = copied(layer_module(groups[-1]), "the last layer")
         layers[-1] = replace(layers[-1], z_of=z_of(last, leaves([*last.named_children()]), layers[-1].input_shape))
     if not shape:
-        raise ModelError("the last layer gives one number a sample without an axis; let it give (1,) or more")
+        raise ModelError("the last layer returns one number per sample without an axis; return shape (1,) or more")
     return Network(tuple(layers), tokens=tokens)
 
 
@@ -160,8 +160,8 @@ def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | N
         return None
     if shape is not None and shape[0] != linear.in_features:
         raise ModelError(
-            f"module {key!r} takes {linear.in_features} features but module {before!r} before it gives {shape[0]}; "
-            "make them equal"
+            f"module {key!r} takes {linear.in_features} features, but module {before!r} before it returns "
+            f"{shape[0]}; make them equal"
         )
     return plain_layer(
         key,

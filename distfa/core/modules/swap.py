@@ -144,8 +144,8 @@ def _unchanged(kept: _Saved) -> Tensor:
     """
     if kept.tensor._version != kept.version:
         raise ModelError(
-            f"its forward changes a tensor of shape {tuple(kept.tensor.shape)} in place (x.mul_(2), x += 1) "
-            "that the way back needs as it was, which torch refuses, too; make a new tensor instead"
+            f"its forward pass changes in place (x.mul_(2), x += 1) a tensor of shape {tuple(kept.tensor.shape)} "
+            "that the backward pass needs unchanged, which torch refuses, too; make a new tensor instead"
         )
     return kept.tensor
 

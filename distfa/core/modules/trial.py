@@ -74,7 +74,7 @@ def tried(module: nn.Module, where: str, shape: Shape, *, tokens: bool) -> Trial
         evaluated = trials.make(_EVALUATED)
     if trained.output_shape != evaluated.output_shape:
         raise ModelError(
-            f"{where} gives samples of shape {trained.output_shape} in training and {evaluated.output_shape} in "
+            f"{where} returns samples of shape {trained.output_shape} in training but {evaluated.output_shape} in "
             "evaluation; a layer's output must have one shape"
         )
     return Trial(
@@ -115,9 +115,9 @@ class _Trials:
             trial, gradients = self._taken_back(x, output, swap)
             if not self._holds(after):
                 raise ModelError(
-                    f"{self._where} changes what it holds on the way back (a counter or a running average in a "
-                    "checkpointed part or in a backward of its own), and a run makes ways back that torch's loop does "
-                    "not make; change it in the forward"
+                    f"{self._where} changes its state in the backward pass (a counter or a running average in a "
+                    "checkpointed part or in its own backward), but a run makes backward passes that torch's "
+                    "loop does not make; change it in the forward pass"
                 )
             self._require_apart(x, output)
         with unchanged(self._module):
@@ -126,10 +126,11 @@ class _Trials:
             _, others = self._taken_back(x, again, None)
         if not (equal and all(map(_agree, gradients, others))):
             raise ModelError(
-                f"{self._where} gives another output, or keeps other values, for the same input from the same state: "
-                "it reads something that a run can neither seed nor keep (numpy.random.default_rng() in a forward, the "
-                "time, a global variable). Draw from torch's, numpy's or Python's global generator, or from a "
-                "generator that the module holds as an attribute, and hold counters as attributes or buffers"
+                f"{self._where} returns a different output, or stores different values, for the same input from "
+                "the same state: it reads something that a run can neither seed nor save "
+                "(numpy.random.default_rng() in a forward pass, the time, a global variable). Draw from torch's, "
+                "numpy's or Python's global generator, or from a generator stored as an attribute of the module, "
+                "and store counters as attributes or buffers"
             )
         return trial
 
@@ -149,8 +150,9 @@ class _Trials:
         ones = torch.ones_like(following)
         if following.requires_grad and torch.autograd.grad(following, [x], ones, allow_unused=True)[0] is not None:
             raise ModelError(
-                f"{self._where} keeps a tensor with its graph and reads it in its next forward: the way back of one "
-                "batch would go through another one, which torch refuses, too; keep it with detach()"
+                f"{self._where} keeps a tensor with its graph and reads it in its next forward pass: the backward "
+                "pass of one batch would go through another batch, which torch refuses, too; store it with "
+                "detach()"
             )
 
     def _samples(self, rows: int) -> Tensor:
@@ -188,19 +190,19 @@ class _Trials:
         visibly = {name for name, version in versions.items() if now.get(name, version) != version}
         if changed := min(visibly | (rewritten & self._trained), default=None):
             raise ModelError(
-                f"{self._where} changes its parameter {changed!r} in its forward (as max_norm of an Embedding does), "
-                "and only the optimizer may change parameters; leave that out"
+                f"{self._where} changes its parameter {changed!r} in its forward pass (as max_norm of an "
+                "Embedding does), but only the optimizer may change parameters; leave that out"
             )
         names = dict(self._module.named_parameters()).keys() | self._module.state_dict().keys()
         if made := sorted(names - self._parameters.keys() - self._names):
             raise ModelError(
-                f"{self._where} makes {made[0]!r} in its first forward, and what is trained must be known before; run "
-                "one batch through the model first"
+                f"{self._where} creates {made[0]!r} in its first forward pass, but what is trained must be known "
+                "beforehand; run one batch through the model first"
             )
         if output.dim() < 1 or len(output) != len(x):
             raise ModelError(
-                f"{self._where} turns {len(x)} samples into a tensor of shape {tuple(output.shape)}; the first axis "
-                "must stay that of samples"
+                f"{self._where} turns {len(x)} samples into a tensor of shape {tuple(output.shape)}; the first "
+                "axis must remain the samples"
             )
 
     def _taken_back(self, x: Tensor, output: Tensor, swap: TracedSwap | None) -> tuple[Trial, list[Tensor]]:
@@ -219,7 +221,8 @@ class _Trials:
             raise ModelError(f"{self._where}: {exc}") from exc
         except Exception as exc:
             raise ModelError(
-                f"{self._where} cannot take its error back: {type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
+                f"{self._where} cannot propagate its error back: {type(exc).__name__}: "
+                f"{' '.join(str(exc).split())[:300]}"
             ) from exc
         used = frozenset(name for name, g in zip(self._parameters, found, strict=True) if g is not None)
         trial = Trial(output_shape=tuple(output.shape[1:]), used=used, met=met, remade=remade)

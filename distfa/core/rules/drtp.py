@@ -33,8 +33,8 @@ class DirectRandomTargetProjection(DirectRule):
     source = "Frenkel et al. 2021"
     reads_labels = True
     caution = (
-        "drtp: where its hidden layers saturate their gradients vanish, and what alignment is left is the output "
-        "layer's"
+        "drtp: where its hidden layers saturate, their gradients vanish, and the remaining alignment is the "
+        "output layer's"
     )
 
     def condition(self) -> tuple[str, str] | None:
@@ -46,8 +46,8 @@ class DirectRandomTargetProjection(DirectRule):
             return None
         return (
             "rule drtp pushes every hidden neuron one way until its activation saturates, and "
-            f"{', '.join(sorted(set(endless.values())))} of layer {', '.join(map(str, endless))} never does, so that "
-            "weights and loss grow without end",
+            f"{', '.join(sorted(set(endless.values())))} of layer {', '.join(map(str, endless))} never does, so "
+            "that weights and loss grow without bound",
             "use tanh (model.activation=tanh), or rule dfa",
         )
 

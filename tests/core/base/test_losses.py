@@ -83,7 +83,7 @@ def test_one_position_has_the_bits_of_a_plain_row(dtype):
     ],
 )
 def test_targets_of_another_shape_are_refused(loss, target):
-    with pytest.raises(DataError, match=r"output of shape \(4, 3, 5\), whose targets have shape \(4, 3"):
+    with pytest.raises(DataError, match=r"output has shape \(4, 3, 5\), which needs targets of shape \(4, 3"):
         loss(torch.zeros(4, 3, 5), target, 4)
 
 

@@ -82,7 +82,7 @@ def test_clipping_is_torchs_and_leaves_the_gradient_as_the_signals_made_it(setti
 def test_rates_hold_from_their_steps_on():
     config = OptimizerConfig(rates=((0, 0.1), (3, 0.01)))
     assert [rate(config, step, 5) for step in range(5)] == [0.1, 0.1, 0.1, 0.01, 0.01]
-    with pytest.raises(ValueError, match="begin at 0 and rise"):
+    with pytest.raises(ValueError, match="start at 0 and increase"):
         OptimizerConfig(rates=((1, 0.1),))
 
 

@@ -228,11 +228,11 @@ def replaced(model, at):
 
 def test_a_model_whose_forward_is_not_its_modules_in_order_is_refused():
     for model in (Doubled(nn.Linear(6, 3)), replaced(three(), None)):
-        with pytest.raises(
-            ModelError, match="with a forward of its own, which splitting it into layers would leave out"
-        ):
+        with pytest.raises(ModelError, match="with its own forward, which would be lost when it is split into layers"):
             split(model, (6,))
-    with pytest.raises(ModelError, match=r"module '1' \(ReLU\) has had its forward replaced on the object; make it a"):
+    with pytest.raises(
+        ModelError, match=r"module '1' \(ReLU\) has had its forward replaced on the instance; make it a"
+    ):
         admitted(replaced(three(), 1))
 
 
@@ -309,7 +309,7 @@ def test_a_complex_parameter_is_refused():
 def test_a_model_in_eval_mode_is_refused_where_that_tells(moded):
     model = chain(nn.Linear(6, 6), moded, nn.ReLU(), nn.Linear(6, 3))
     assert len(admitted(model)) == 2
-    with pytest.raises(ModelError, match=r"the model is in eval mode, in which module '1' .*call model.train\(\)"):
+    with pytest.raises(ModelError, match=r"the model is in eval mode, where module '1' .*call model.train\(\)"):
         admitted(model.eval())
     model.train()[1].eval()
     assert len(admitted(model)) == 2
@@ -368,7 +368,7 @@ def test_the_first_module_too_may_not_change_its_input_and_others_may_their_own(
     ("module", "message"),
     [
         (nn.LSTM(6, 6, batch_first=True), r"layer 2 \(2 LSTM, 3 ReLU\) (gives|cannot take)"),
-        (nn.Linear(5, 6), r"module '2' takes 5 features but module '0' before it gives 6"),
+        (nn.Linear(5, 6), r"module '2' takes 5 features, but module '0' before it returns 6"),
         (chain(nn.Linear(6, 5), nn.LayerNorm(6)), r"layer 2 .* cannot take samples of shape \(6,\)"),
         (nn.Embedding(9, 6), r"layer 2 \(2 Embedding, 3 ReLU\) cannot take samples"),
         (nn.Embedding(9, 6, max_norm=1.0), r"layer 2"),
@@ -382,7 +382,7 @@ def test_a_module_that_cannot_be_a_layer_is_refused(module, message):
 
 def test_a_tuple_is_refused_by_its_name():
     with pytest.raises(
-        ModelError, match=r"layer 1 \(0 LSTM\) gives a tuple, and only one tensor .*wrap it in a module"
+        ModelError, match=r"layer 1 \(0 LSTM\) returns a tuple, but only one tensor .*wrap it in a module"
     ):
         split(chain(nn.LSTM(6, 6, batch_first=True), nn.Linear(6, 3)), (4, 6))
 
@@ -398,14 +398,16 @@ class Summed(nn.Linear):
 
 
 def test_integers_and_lost_samples_are_refused():
-    with pytest.raises(ModelError, match=r"layer 2 .*gives torch.int64, and signals between layers are floating-point"):
+    with pytest.raises(
+        ModelError, match=r"layer 2 .*returns torch.int64, but signals between layers must be floating-point"
+    ):
         admitted(three(chain(Rounded(6, 6))))
-    with pytest.raises(ModelError, match=r"layer 2 .*the first axis must stay that of samples"):
+    with pytest.raises(ModelError, match=r"layer 2 .*the first axis must remain the samples"):
         admitted(three(Summed(6, 6)))
 
 
 def test_an_embedding_that_shortens_its_own_rows_is_refused():
-    with pytest.raises(ModelError, match=r"changes its parameter '0.weight' in its forward \(as max_norm"):
+    with pytest.raises(ModelError, match=r"changes its parameter '0.weight' in its forward pass \(as max_norm"):
         split(chain(nn.Embedding(9, 6, max_norm=0.1), nn.Flatten(), nn.Linear(18, 3)), (3,), tokens=True)
 
 

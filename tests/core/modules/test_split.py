@@ -53,7 +53,7 @@ def test_an_mlp_splits_back_into_itself():
     ("model", "message"),
     [
         (nn.Linear(3, 2), r"the model is a Linear; .*nn\.Sequential"),
-        (nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), r"module '1' takes 3 features but module '0' .* gives 2"),
+        (nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2)), r"module '1' takes 3 features, but module '0' .* returns 2"),
         (nn.Sequential(nn.Identity()), r"has no module with parameters"),
     ],
 )
@@ -65,7 +65,7 @@ def test_what_cannot_be_split_is_refused_by_name(model, message):
 def cells(network):
     """The table's rows, cell by cell; columns are two blanks apart."""
     header, *rows = [re.split(r" {2,}", line) for line in str(network).splitlines()]
-    assert header == ["layer", "modules", "parameters", "in", "out", "bytes up a sample"]
+    assert header == ["layer", "modules", "parameters", "in", "out", "bytes up per sample"]
     return rows
 
 
@@ -99,7 +99,7 @@ def test_the_table_of_a_transformer():
 
 def test_a_layer_without_a_number_is_refused_by_name():
     for last in (nn.Linear(0, 3), nn.Sequential(nn.Linear(0, 3), nn.Sigmoid())):
-        with pytest.raises(ModelError, match=r"layer 1 \(0 Linear, 1 ReLU\) gives samples of shape \(0,\)"):
+        with pytest.raises(ModelError, match=r"layer 1 \(0 Linear, 1 ReLU\) returns empty samples, of shape \(0,\)"):
             split(nn.Sequential(nn.Linear(6, 0), nn.ReLU(), last), (6,))
 
 
@@ -111,6 +111,6 @@ def test_a_first_linear_says_the_shape_of_a_sample_even_if_it_is_not_plain():
 
 def test_the_table_of_one_layer_says_that_no_rule_is_at_work():
     table = str(split(nn.Sequential(nn.Linear(6, 3))))
-    assert "one layer: no rule is at work" in table
-    assert "put its parts into the nn.Sequential as modules of their own" in table
+    assert "one layer: no rule applies" in table
+    assert "put its parts into the nn.Sequential as separate modules" in table
     assert "no rule" not in str(split(nn.Sequential(nn.Linear(6, 3), nn.Linear(3, 3))))

@@ -39,7 +39,9 @@ class OnlyInEvaluation(nn.Linear):
 
 @pytest.mark.parametrize("kind", [Unseeded, Elsewhere, OnlyInEvaluation])
 def test_what_a_run_can_neither_seed_nor_keep_is_refused_with_the_way_out(kind):
-    with pytest.raises(ModelError, match=rf"layer 2 \(2 {kind.__name__}, 3 ReLU\) gives another output.*as an attrib"):
+    with pytest.raises(
+        ModelError, match=rf"layer 2 \(2 {kind.__name__}, 3 ReLU\) returns a different output.*as an attrib"
+    ):
         split(around(kind(WIDTH, WIDTH)))
 
 
@@ -157,17 +159,17 @@ class Opaque(nn.Linear):
 
 REFUSED = {
     Replacing: r"layer 2 .*changes its parameter '2.weight' in its forward",
-    Thawing: r"parameter '2.bias' has another requires_grad after a forward; set it before training",
-    Keeping: r"layer 2 .*keeps a tensor with its graph .*keep it with detach\(\)",
-    CountingBackward: r"layer 2 .*changes what it holds on the way back.*change it in the forward",
+    Thawing: r"parameter '2.bias' has a different requires_grad after a forward pass; set it before training",
+    Keeping: r"layer 2 .*keeps a tensor with its graph .*store it with detach\(\)",
+    CountingBackward: r"layer 2 .*changes its state in the backward pass.*change it in the forward",
     Growing: r"buffer '2.cache' changes its shape from \(0, 6\) to \(2, 6\).*persistent=False",
-    Opaque: r"attribute '2.slots' changes in the forward, and '2.slots' is a Slotted",
-    ChangedInPlace: r"layer 2 .*its forward changes a tensor of shape \(2, 6\) in place.*torch refuses, too",
-    Handing: r"attribute '2.then' changes in the forward, and '2.then' is a function.*make it a buffer",
-    Locked: r"layer 2 .*attribute '2.lock' \(lock\) cannot be copied.*make it in the forward",
+    Opaque: r"attribute '2.slots' changes in the forward pass, and '2.slots' is a Slotted",
+    ChangedInPlace: r"layer 2 .*its forward pass changes in place .* a tensor of shape \(2, 6\).*torch refuses, too",
+    Handing: r"attribute '2.then' changes in the forward pass, and '2.then' is a function.*make it a buffer",
+    Locked: r"layer 2 .*attribute '2.lock' \(lock\) cannot be copied.*create it in the forward",
     LateParameter: r"layer 2 .*makes '2.scale' in its first forward.*run one batch through the model first",
     LateBuffer: r"layer 2 .*makes '2.scale' in its first forward.*run one batch through the model first",
-    ShapedByMode: r"layer 2 .*\(6,\) in training and \(2,\) in evaluation",
+    ShapedByMode: r"layer 2 .*\(6,\) in training but \(2,\) in evaluation",
 }
 
 
@@ -246,7 +248,7 @@ def test_a_part_that_changes_late_ends_the_run_by_name():
             return super().forward(x)
 
     r, modules, data = prepared(around(Late()), (WIDTH,), 3, rule="bp", epochs=4)
-    with pytest.raises(LayerError, match=r"layer 2, step 3: module '2.first': the module makes, removes or exchanges"):
+    with pytest.raises(LayerError, match=r"layer 2, step 3: module '2.first': the module creates, removes or replaces"):
         run_serial(r, data, modules=modules)
 
 
@@ -263,7 +265,7 @@ class Neighbours(nn.Linear):
 
 def test_a_sparse_buffer_is_a_constant_and_a_compiled_module_is_refused_as_that():
     assert len(split(around(Neighbours(WIDTH, WIDTH)))) == 3
-    with pytest.raises(ModelError, match=r"module '2' is compiled .*give the module it was made from"):
+    with pytest.raises(ModelError, match=r"module '2' is compiled .*pass the module it was made from"):
         split(around(torch.jit.trace(nn.Linear(WIDTH, WIDTH), torch.zeros(2, WIDTH))))
 
 
@@ -303,7 +305,7 @@ class Waiting(nn.Module):
 
 def test_feedback_that_a_parameter_bypasses_later_ends_the_run_by_name():
     r, modules, data = prepared(around(Waiting()), (WIDTH,), 3, rule="fa", epochs=4)
-    with pytest.raises(LayerError, match=r"layer 2, step 3: the error has gone back through '2.matrix' itself"):
+    with pytest.raises(LayerError, match=r"layer 2, step 3: the error went back through '2.matrix' itself"):
         run_serial(r, data, modules=modules)
     run_serial(replace(r, rule="bp"), data, modules=modules)
     run_serial(replace(r, rule="dfa"), data, modules=modules)
