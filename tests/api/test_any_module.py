@@ -268,11 +268,11 @@ def hooked():
 
 
 REFUSED = {
-    "tied": (tied, {}, r"'2.weight' of layer 2 is '0.weight' of layer 1: tied, .*put both into one module"),
+    "tied": (tied, {}, r"'2.weight' of layer 2 is '0.weight' of layer 1: they are tied, .*put both into one module"),
     "used twice": (
         used_twice,
         {},
-        r"'2.weight' of layer 2 is '0.weight' of layer 1: tied, or one module is used twice",
+        r"'2.weight' of layer 2 is '0.weight' of layer 1: they are tied, or one module is used twice",
     ),
     "weight_norm": (
         lambda: three(nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))),

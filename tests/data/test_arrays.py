@@ -87,7 +87,7 @@ def test_one_number_per_sample_is_one_feature():
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ((X, Y[:3]), "train_x has 4 samples and train_y has 3"),
+        ((X, Y[:3]), "train_x has 4 samples but train_y has 3"),
         (7, "a int is neither a pair"),
         (X, "a ndarray alone has no targets"),
         (torch.tensor(X), "a Tensor alone has no targets"),

@@ -49,7 +49,7 @@ def test_a_hub_path_belongs_to_hub_alone():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("digits", "stdlib", "hub")])
 def test_every_data_set_of_files_asks_for_its_directory(name):
-    with pytest.raises(DataError, match=f"data set '{name}' is read from files .*--data-dir"):
+    with pytest.raises(DataError, match=f"data set '{name}' is read from files, .*--data-dir"):
         load(name)
 
 

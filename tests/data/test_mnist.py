@@ -89,10 +89,10 @@ def test_wide_integer_pixels_become_bytes(tmp_path, images, labels):
         ({"train_x": np.full((7, 784), np.nan)}, "train_x holds NaN"),
         ({"train_x": np.zeros((7, 14, 56), np.uint8)}, r"shape \(14, 56\); expected 784 features"),
         ({"test_x": np.zeros((2, 3, 32, 32), np.uint8)}, r"test_x has samples of shape \(3, 32, 32\)"),
-        ({"test_x": np.zeros((2, 784))}, "train_x is uint8 and test_x float64"),
+        ({"test_x": np.zeros((2, 784))}, "train_x is uint8 but test_x is float64"),
         ({"train_y": np.full(7, 10)}, r"label 10 at row 0; labels must be 0 \.\. 9"),
         ({"train_y": np.zeros((7, 10))}, r"train_y has shape \(7, 10\); image labels must be"),
-        ({"train_y": np.zeros(6, np.int64)}, "train_x has 7 samples and train_y has 6"),
+        ({"train_y": np.zeros(6, np.int64)}, "train_x has 7 samples but train_y has 6"),
     ],
 )
 def test_arrays_that_are_no_mnist_are_refused(tmp_path, images, labels, changes, message):

@@ -83,7 +83,7 @@ def test_signals_that_came_before_their_sender_went_away_are_still_taken(transpo
     sender.close(10.0)  # so that all five have come
     away.close()
     assert [box.take(10.0, "signal").identity.step for _ in range(4)] == [1, 2, 3, 4]
-    with pytest.raises(PeerLost, match="layer 2 went away: .* after 5 messages"):
+    with pytest.raises(PeerLost, match="layer 2 disconnected: .* after 5 messages"):
         box.take(10.0, "signal")
 
 

@@ -162,7 +162,7 @@ def test_a_layer_cannot_pass_for_another_layer_of_its_run(transport):
     box = wires.inbox()
     address = transport(3, wires.issue(OURS, 3)).listen([box])
     stream = transport(4, wires.issue(OURS, 4)).connect(UP, address, 10.0)
-    with pytest.raises(MessageRefused, match="layer 3 takes stream up-2 from layer 2 only"):
+    with pytest.raises(MessageRefused, match="layer 3 accepts stream up-2 only from layer 2"):
         for _ in range(100):
             stream.send(serde.message_to_bytes(wires.message(step=1)), 10.0)
             time.sleep(0.05)

@@ -72,7 +72,7 @@ def one_norm_twice():
     "make", [tied, tied_by_memory, tied_transposed, tied_into_a_block, used_twice, buffer_of_two, one_norm_twice]
 )
 def test_numbers_of_two_layers_are_refused_with_both_names(make):
-    with pytest.raises(ModelError, match=r"'\d.*' of layer \d is '\d.*' of layer \d: tied, or one .*put both into one"):
+    with pytest.raises(ModelError, match=r"'\d.*' of layer \d is '\d.*' of layer \d: they are tied, or one .*put both into one"):
         admitted(make())
 
 
@@ -143,7 +143,7 @@ def columns_that_overlap():
 
 
 def test_columns_that_overlap_are_tied():
-    with pytest.raises(ModelError, match=r"'2.weight' of layer 2 is '0.weight' of layer 1: tied"):
+    with pytest.raises(ModelError, match=r"'2.weight' of layer 2 is '0.weight' of layer 1: they are tied"):
         admitted(columns_that_overlap())
 
 

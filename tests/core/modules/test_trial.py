@@ -167,8 +167,8 @@ REFUSED = {
     ChangedInPlace: r"layer 2 .*its forward pass changes in place .* a tensor of shape \(2, 6\).*torch refuses, too",
     Handing: r"attribute '2.then' changes in the forward pass, and '2.then' is a function.*make it a buffer",
     Locked: r"layer 2 .*attribute '2.lock' \(lock\) cannot be copied.*create it in the forward",
-    LateParameter: r"layer 2 .*makes '2.scale' in its first forward.*run one batch through the model first",
-    LateBuffer: r"layer 2 .*makes '2.scale' in its first forward.*run one batch through the model first",
+    LateParameter: r"layer 2 .*creates '2.scale' in its first forward pass.*run one batch through the model first",
+    LateBuffer: r"layer 2 .*creates '2.scale' in its first forward pass.*run one batch through the model first",
     ShapedByMode: r"layer 2 .*\(6,\) in training but \(2,\) in evaluation",
 }
 
@@ -236,7 +236,7 @@ def test_an_object_of_two_layers_may_be_read_but_not_changed():
     shared = {"width": WIDTH}
     assert len(split(nn.Sequential(Sharing(shared), nn.ReLU(), Sharing(shared), nn.Linear(WIDTH, 3)), (WIDTH,))) == 3
     shared["n"] = 0
-    with pytest.raises(ModelError, match=r"'0.shared' of layer 1 changes .*belongs to layer 2, too.*into one module"):
+    with pytest.raises(ModelError, match=r"'0.shared' of layer 1 changes .*belongs to layer 2: .*into one module"):
         split(nn.Sequential(Sharing(shared), nn.ReLU(), Sharing(shared), nn.Linear(WIDTH, 3)), (WIDTH,))
 
 
