@@ -241,7 +241,11 @@ def test_the_transformer_fits_stdlib_and_other_labels():
     ("name", "given", "message"),
     [
         ("resnet", samples(CIFAR), "model 'resnet' is not one of mlp, .*; did you mean 'resnet20'"),
-        ("lenet", samples((64,), tokens=97, positions=64), "toy has tokens from a vocabulary of 97 with 64 labels each; choose"),
+        (
+            "lenet",
+            samples((64,), tokens=97, positions=64),
+            "toy has tokens from a vocabulary of 97 with 64 labels each; choose",
+        ),
         ("mlp", samples((64, 3), positions=64), "toy has sequences with 64 labels each"),
         ("transformer", samples(MNIST), r"toy has quantities of shape \(1, 28, 28\) with 1 labels each"),
         ("transformer", samples((64,), tokens=97), "toy has tokens of shape .* with 1 labels each"),

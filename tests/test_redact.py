@@ -85,7 +85,7 @@ def test_a_password_is_in_no_file_and_a_resume_takes_it_from_fsspecs_configurati
     refused = here("train", "--resume", "run", cwd=tmp_path, check=False)
     assert refused.returncode == 2
     assert f"checkpoint.dir is 'vault://me:{MARK}@box/kept'" in refused.stderr
-    assert "its password is not kept: give it again with --set checkpoint.dir=URL, or where fsspec" in refused.stderr
+    assert "its password is not stored: give it again with --set checkpoint.dir=URL, or where fsspec" in refused.stderr
     assert "no checkpoint" in here("status", "run", cwd=tmp_path).stdout
 
     given = here("train", "--resume", "run", "--set", f"checkpoint.dir={vault}", cwd=tmp_path)

@@ -147,13 +147,13 @@ class BestWeights(Callback):
         why = (
             "it has no test data"
             if self.monitor.startswith("test") and "test_loss" not in columns
-            else "what it learns are quantities, which have no accuracy"
+            else "it learns quantities, which have no accuracy"
         )
         other = self.monitor.replace("test", "train") if "test_loss" not in columns else "test_loss"
         other = other if other in columns else "train_loss"
         raise SpecError(
-            f"{type(self).__name__} watches {self.monitor}, and the run does not have it: {why}; "
-            f"watch another: monitor={other!r}"
+            f"{type(self).__name__} monitors {self.monitor}, which the run does not have: {why}; monitor another: "
+            f"monitor={other!r}"
         )
 
     def _take(self, at: At) -> None:

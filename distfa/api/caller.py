@@ -124,7 +124,7 @@ class Caller:
                 known.remove(mine)
                 callback.load_state_dict(mine[1])
         if left := [name for name, kept in known if kept]:
-            log.warning("the checkpoint knows of %s, which this fit does not have", ", ".join(left))
+            log.warning("the checkpoint includes %s, which this fit does not have", ", ".join(left))
 
     # -- parts ----------------------------------------------------------------------------------
 
@@ -166,6 +166,6 @@ def _require_keepable(known: Sequence[tuple[str, Any]]) -> None:
     for name, state in known:
         if (why := callback_state.refused(state)) is not None:
             raise SpecError(
-                f"the state_dict of callback {name} cannot be kept in a checkpoint: {why}; give numbers, text, "
+                f"the state_dict of callback {name} cannot be saved in a checkpoint: {why}; use numbers, text, "
                 "tensors, numpy arrays, and lists, tuples, sets and dictionaries of these"
             )

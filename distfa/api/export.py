@@ -99,7 +99,9 @@ def export_run(
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, content)
     except OSError as exc:
-        raise RunDirError(f"cannot write {target}: {exc.strerror or exc}; free the disk, or name another file") from exc
+        raise RunDirError(
+            f"cannot write {target}: {exc.strerror or exc}; free up disk space, or name another file"
+        ) from exc
     return target
 
 
@@ -115,13 +117,13 @@ def format_of(asked: str | None, out: str | Path | None) -> str:
     meant = next((name for name, ending in FORMATS.items() if ending == suffix), None)
     if None not in (asked, meant) and asked != meant:
         raise UsageError(
-            f"the format is {asked!r}, and {str(out)!r} has the ending of {meant!r}; leave the format out, or let the "
-            f"file end in {FORMATS[str(asked)]}"
+            f"the format is {asked!r}, but {str(out)!r} has the extension of {meant!r}; leave the format out, or "
+            f"use the extension {FORMATS[str(asked)]}"
         )
     if suffix and asked is None and meant is None:
         raise UsageError(
-            f"{str(out)!r} does not say a format; let it end in {' or '.join(FORMATS.values())}, or say format (torch, "
-            "onnx)"
+            f"{str(out)!r} does not determine a format; use the extension {' or '.join(FORMATS.values())}, or "
+            "give a format (torch, onnx)"
         )
     return asked or meant or "torch"
 
@@ -138,7 +140,7 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, str
     try:
         load_model_state(own, weights)
     except RuntimeError as exc:
-        raise RunDirError(f"the weights in {path} are another model's: {_short(exc)}") from exc
+        raise RunDirError(f"the weights in {path} belong to another model: {_short(exc)}") from exc
     mean, std = (torch.tensor(scale, dtype=dtype) for scale in (reading.mean, reading.std))
     whole = FromRaw(own.eval(), mean, std, network.shapes[0], tokens=network.tokens).eval()
     if network.tokens:
@@ -186,8 +188,8 @@ def _model(path: Path, network: Network, reading: Reading) -> nn.Module:
         return _plain(network)
     if spec.model.name == GIVEN:
         raise SpecError(
-            "the run is from Python, whose model was an object there: export it there with "
-            "distfa.export(run_dir, model=model)"
+            "the run was started from Python with a model object: export it there with distfa.export(run_dir, "
+            "model=model)"
         )
     positions = network.positions[0] if network.positions else 1
     samples = _Samples(path.name, reading.shape, reading.outputs, reading.tokens, positions)

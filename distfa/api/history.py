@@ -33,7 +33,8 @@ class History:
     def __getitem__(self, column: str) -> list[Any]:
         if column not in COLUMNS:
             raise KeyError(
-                f"{column!r} is not a column of the history; there are {', '.join(COLUMNS)}{hint(column, COLUMNS)}"
+                f"{column!r} is not a column of the history; the columns are "
+                f"{', '.join(COLUMNS)}{hint(column, COLUMNS)}"
             )
         return [row.get(column) for row in self.rows]
 

@@ -126,13 +126,15 @@ def read_samples(file: Path) -> Any:
     except (OSError, ValueError, EOFError) as exc:
         raise DataError(f"{file}: cannot be read ({exc}); give a .npy, .npz or .csv file of samples") from exc
     if content is None:
-        raise DataError(f"{file}: samples are read from .npy, .npz or .csv files, not from {file.suffix or 'others'}")
+        raise DataError(
+            f"{file}: samples are read from .npy, .npz or .csv files, not from {file.suffix or 'other files'}"
+        )
     return content
 
 
 def _only(names: list[str]) -> str:
     if len(names) != 1:
-        raise ValueError(f"it holds {', '.join(names) or 'nothing'}, and none is called x or test_x")
+        raise ValueError(f"it holds {', '.join(names) or 'nothing'}, but none is named x or test_x")
     return names[0]
 
 

@@ -249,7 +249,7 @@ class Trainer:
         if not len(x):
             x, y = dataset.train_x, dataset.train_y
             if isinstance(test, str | data.Dataset):
-                log.warning("data set %r has no test samples: its training samples are scored", dataset.name)
+                log.warning("data set %r has no test samples: scoring its training samples instead", dataset.name)
         loss = losses.find_loss(
             self.spec.loss, label_smoothing=self.spec.label_smoothing, class_weights=self.spec.class_weights
         )
@@ -275,7 +275,7 @@ class Trainer:
         try:
             load_model_state(self.model, weights)
         except RuntimeError as exc:
-            raise RunDirError(f"{path} has weights of another model: {' '.join(str(exc).split())}") from exc
+            raise RunDirError(f"{path} holds weights of another model: {' '.join(str(exc).split())}") from exc
         self.reading = load_reading(Path(path)) or self.reading
         if self.reading is not None:
             self.network = split(self.model, self.reading.shape, tokens=self.reading.tokens is not None)
@@ -324,7 +324,7 @@ class Trainer:
     def _dataset(self, train: Any, test: Any, target: str | None, **wish: Any) -> data.Dataset:
         """The data that were given, under the reading of the first fit, if there was one."""
         if train is None:
-            raise DataError("no data were given; give (x, y), a DataLoader, a table, or a name as 'digits'")
+            raise DataError("no data were given; pass (x, y), a DataLoader, a table, or a name such as 'digits'")
         asked: dict[str, Any] = {
             "epochs": self.spec.epochs,
             "max_steps": self.spec.max_steps,

@@ -112,8 +112,8 @@ def find_columns(found: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
         )
     if more:
         raise DataError(
-            f"the table has the column {list_names(list(map(repr, more)))}, which the model was not trained on; leave "
-            "it out"
+            f"the table has the column {list_names(list(map(repr, more)))}, which the model was not trained on; remove "
+            "it"
         )
     return [found.index(column) for column in wanted]
 
@@ -235,15 +235,15 @@ def _targets(y: Array, names: tuple[str, ...], reading: Reading, where: str) -> 
     if names and names != reading.class_names:
         if not reading.class_names:
             raise DataError(
-                f"{where}: labels are text ({list_names(names)}), and those of the first fit were numbers 0 .. "
-                f"{reading.outputs - 1}; give numbers"
+                f"{where}: labels are text ({list_names(names)}), but those of the first fit were numbers 0 .. "
+                f"{reading.outputs - 1}; pass numbers"
             )
         y = number_labels(np.asarray(names)[y], reading.class_names, where)
     numbers = [name for name in reading.class_names if name.lstrip("-").isdigit()]
     if not names and numbers and len(numbers) == reading.outputs and numbers != list(map(str, range(len(numbers)))):
         raise DataError(
-            f"{where}: labels are numbers, and those of the first fit were the text {list_names(numbers)}, which stand "
-            f"for classes 0 .. {reading.outputs - 1}; give text, so that it is clear which is meant"
+            f"{where}: labels are numbers, but those of the first fit were the text {list_names(numbers)}, which stand "
+            f"for classes 0 .. {reading.outputs - 1}; pass text, so that it is clear which is meant"
         )
     if y.shape[1:] != (() if reading.positions == 1 else (reading.positions,)):
         raise DataError(

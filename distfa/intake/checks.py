@@ -34,8 +34,8 @@ def check_run(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
         )
     if spec.init == "given" and subject.model is None:
         raise SpecError(
-            "init is 'given' but there is no model to take weights from; it is for distfa.Trainer(model, ...), the "
-            "command line knows 'aligned' and 'random'"
+            "init is 'given' but there is no model to take weights from; it is for distfa.Trainer(model, ...); "
+            "the command line takes 'aligned' and 'random'"
         )
 
 
@@ -54,28 +54,30 @@ def check_data(spec: RunSpec, network: Network, dataset: Dataset) -> None:
         )
     if (dataset.tokens is not None) != network.tokens:
         takes, has = ("tokens", "numbers") if network.tokens else ("numbers", "tokens")
-        raise DataError(f"the first layer takes {takes}, and data set {dataset.name!r} has {has}; make them the same")
+        raise DataError(f"the first layer takes {takes}, but data set {dataset.name!r} has {has}; make them the same")
     if dataset.classification and math.prod(positions) != dataset.positions:
         raise DataError(
-            f"the network gives an answer at {math.prod(positions)} positions of a sample, and data set "
-            f"{dataset.name!r} has {dataset.positions} labels for one; make them equal (classes are the last axis)"
+            f"the network gives an answer at {math.prod(positions)} positions of a sample, but data set "
+            f"{dataset.name!r} has {dataset.positions} labels per sample; make them equal (classes are the last "
+            "axis)"
         )
     if dataset.classification and dataset.outputs > outputs:
         raise DataError(
             f"data set {dataset.name!r} has labels up to {dataset.outputs - 1}, but the last layer has {outputs} "
-            f"outputs, for labels 0..{outputs - 1}; {_from_one(dataset, outputs)}give it at least {dataset.outputs}"
+            f"outputs, for labels 0..{outputs - 1}; {_from_one(dataset, outputs)}give it at least "
+            f"{dataset.outputs} outputs"
         )
     if not dataset.classification and spec.loss == "cross_entropy":
         raise SpecError(
-            "loss is 'cross_entropy' but the targets are floats, not class labels; use loss: mse for quantities, bce "
-            "for several labels of 0 or 1, or for one-hot rows y.argmax(1)"
+            "loss is 'cross_entropy' but the targets are floats, not class labels; use loss: mse for quantities, "
+            "bce for several labels of 0 or 1, or, for one-hot rows, y.argmax(1)"
         )
     if spec.loss == "bce" and not dataset.classification:
         _check_shares(dataset)
     if spec.class_weights is not None and len(spec.class_weights) != outputs:
         raise SpecError(
-            f"class_weights has {len(spec.class_weights)} numbers, and the last layer has {outputs} outputs; give one "
-            "number per class, in the order of the labels"
+            f"class_weights has {len(spec.class_weights)} numbers, but the last layer has {outputs} outputs; give "
+            "one number per class, in the order of the labels"
         )
     if not dataset.classification and (positions or dataset.outputs != outputs):
         raise DataError(
@@ -89,15 +91,15 @@ def _check_shares(dataset: Dataset) -> None:
         if targets.size and not (targets.min() >= 0 and targets.max() <= 1):
             wrong = targets[(targets < 0) | (targets > 1)][0]
             raise DataError(
-                f"loss is 'bce' and the {name} targets hold {wrong:g}; they must be between 0 and 1. Use loss: mse for "
-                "quantities"
+                f"loss is 'bce' but the {name} targets include {wrong:g}; they must be between 0 and 1. Use loss: "
+                "mse for quantities"
             )
 
 
 def _from_one(dataset: Dataset, outputs: int) -> str:
     """The likely cause if labels are 1..C."""
     counts_from_one = dataset.outputs == outputs + 1 and int(dataset.train_y.min()) == 1
-    return "they begin at 1: subtract 1 from them, or " if counts_from_one else ""
+    return "they start at 1: subtract 1 from them, or " if counts_from_one else ""
 
 
 def check_rule(spec: RunSpec, network: Network) -> None:
@@ -110,44 +112,45 @@ def check_rule(spec: RunSpec, network: Network) -> None:
     if spec.feedback.rank is not None and not network.seeded:
         number = next(n for n in range(1, len(network) + 1) if not network[n].plain)
         raise SpecError(
-            f"feedback.rank is {spec.feedback.rank}, for networks whose layers are one Linear each, and layer {number} "
-            "is not; leave it out"
+            f"feedback.rank is {spec.feedback.rank}, which is for networks whose layers are one Linear each, but "
+            f"layer {number} is not; leave it out"
         )
     if spec.feedback.active_only and not any(
         network[boundary].rectified and rules.build_rule(spec.recipe(network)).carries_teaching(boundary)
         for boundary in network.boundaries
     ):
         raise SpecError(
-            "feedback.active_only is for layers that end in a ReLU, under a rule that sends their teaching signal "
-            f"(bp, usf, ...); rule {spec.rule!r} on this network has none; leave it out"
+            "feedback.active_only is for layers that end in a ReLU, under a rule that sends their teaching "
+            f"signal (bp, usf, ...); with rule {spec.rule!r} this network has none; leave it out"
         )
     if spec.feedback.renew.on and network.outputs > MOST_RENEWED:
         size = human_bytes(4 * network.outputs * max(network.sizes[1:-1], default=0))
         raise SpecError(
-            f"feedback.renew sends a row for each of the {network.outputs:,} outputs down the layers, up to {size} "
-            f"across a boundary, and takes each back separately; it is for at most {MOST_RENEWED:,} "
-            "outputs. Leave it out; a rule whose direct feedback learns (distfa rules) sends nothing more for that"
+            f"feedback.renew sends a row for each of the {network.outputs:,} outputs down the layers, up to "
+            f"{size} across a boundary, and propagates each separately; it is for at most {MOST_RENEWED:,} "
+            "outputs. Leave it out; a rule whose direct feedback learns (see distfa rules) sends nothing extra "
+            "for that"
         )
     if rule.is_direct:
         places = network.positions
         for boundary in network.boundaries:
             if network.shapes[boundary][: len(places)] != places:
                 raise SpecError(
-                    f"rule {spec.rule!r} sends the error of each of {math.prod(places)} positions to the same position "
-                    f"of every layer, and layer {boundary} gives {network.shapes[boundary]}; use a rule that goes hop "
-                    "by hop"
+                    f"rule {spec.rule!r} sends the error of each of {math.prod(places)} positions to the same "
+                    f"position of every layer, but layer {boundary} returns {network.shapes[boundary]}; use a "
+                    "hop-by-hop rule"
                 )
         return
     for number in range(2, len(network) + 1):
         if (unreached := network[number].unreached) and rule.stands_in:
             raise SpecError(
-                f"rule {spec.rule!r} puts feedback in the place of every weight on the way back, and {unreached[0]!r} "
-                f"of layer {number} is not used as it is (its module makes another tensor of it); use bp or a direct "
-                "rule, or let the module use the weight itself"
+                f"rule {spec.rule!r} replaces every weight with feedback in the backward pass, but "
+                f"{unreached[0]!r} of layer {number} is not used directly (its module derives another tensor from "
+                "it); use bp or a direct rule, or have the module use the weight itself"
             )
         if (others := network[number].transported) and rule.stands_in:
             raise SpecError(
-                f"rule {spec.rule!r} puts feedback in the place of the weights of Linears, Convs and attentions on the "
-                f"way back, and {others[0]!r} of layer {number} is not one of those: its error would go back by the "
-                "parameter itself, as in bp; use bp or a direct rule"
+                f"rule {spec.rule!r} replaces the weights of Linears, Convs and attentions with feedback in the "
+                f"backward pass, but {others[0]!r} of layer {number} is not one of those: its error would go back "
+                "through the parameter itself, as in bp; use bp or a direct rule"
             )

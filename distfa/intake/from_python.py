@@ -21,16 +21,17 @@ def require_from_spec(spec: RunSpec, *, resume: Path | None = None) -> None:
     if not is_from_python(spec.model.name, spec.data.name):
         return
     what, where = ("model", "an object") if spec.model.name == GIVEN else ("data", "arrays, which are not saved")
-    said = f"the spec is of a run from Python, whose {what} were {where} there"
+    said = f"the spec is from a run started in Python, whose {what} were {where} there"
     if resume is not None:
-        raise SpecError(f"{said}: go on with it there, by {how_to_go_on(resume, spec.model.name, spec.data.name)}")
+        raise SpecError(f"{said}: resume it there, with {how_to_go_on(resume, spec.model.name, spec.data.name)}")
     if spec.model.name == GIVEN:
         raise SpecError(
-            "the spec is of a run from Python, whose model was an object there: train it there with "
-            "distfa.Trainer(model, spec), or write a function that makes it and set model.name=package.module:function"
+            "the spec is from a run started in Python with a model object: train it there with "
+            "distfa.Trainer(model, spec), or write a function that creates the model and set "
+            "model.name=package.module:function"
         )
     raise SpecError(
-        "the spec is of a run from Python, whose data were arrays there and are not saved: train it there with "
+        "the spec is from a run started in Python with arrays, which are not saved: train it there with "
         "distfa.Trainer(model, spec).fit((x, y)), or save them as an .npz file and set data.name=npz and data.dir"
     )
 

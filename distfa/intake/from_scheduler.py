@@ -50,8 +50,8 @@ def with_scheduler(
     scheduler = _scheduler(given, own)
     if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) or _plateau_within(scheduler):
         raise SpecError(
-            "ReduceLROnPlateau follows figures of the run, which the layers do not have; use a scheduler of steps or "
-            "epochs, or EarlyStopping and a second fit at a lower rate"
+            "ReduceLROnPlateau follows metrics of the run, which the layers do not have; use a scheduler based "
+            "on steps or epochs, or EarlyStopping and a second fit at a lower rate"
         )
     if not isinstance(scheduler, lr_scheduler.LRScheduler):
         raise SpecError(f"scheduler is a {type(given).__name__}; it must be one of torch.optim.lr_scheduler")
@@ -70,13 +70,13 @@ def _alike(given: Any, optimizer: torch.optim.Optimizer | None, settings: dict[s
     of_scheduler = given.optimizer if has_optimizer(given) else None
     if optimizer is not None and of_scheduler not in (None, optimizer):
         raise SpecError(
-            "the scheduler is of another optimizer than the one that was given to Trainer; make it from that one"
+            "the scheduler belongs to a different optimizer than the one given to Trainer; make it from that one"
         )
     if (source := optimizer or of_scheduler) is not None:
         if optimizer is None and (len(source.param_groups) > 1 or kind_of(source) != settings["name"]):
             raise SpecError(
-                f"the scheduler is of a {type(source).__name__} with {len(source.param_groups)} groups, and the run's "
-                f"optimizer is {settings['name']!r}; give that optimizer to Trainer too (optimizer=...)"
+                f"the scheduler belongs to a {type(source).__name__} with {len(source.param_groups)} groups, but "
+                f"the run's optimizer is {settings['name']!r}; pass that optimizer to Trainer too (optimizer=...)"
             )
         return copy.deepcopy(source, {id(p): p for group in source.param_groups for p in group["params"]})
     keys = ("momentum", "dampening") if settings["name"] == "sgd" else ("betas", "eps")
@@ -96,8 +96,8 @@ def _scheduler(given: Any, own: torch.optim.Optimizer) -> Any:
         return given(own)
     except Exception as exc:
         raise SpecError(
-            f"scheduler cannot be made ({type(exc).__name__}: {exc}); give a torch scheduler, or a function of an "
-            "optimizer that makes one: lambda optimizer: StepLR(optimizer, 10)"
+            f"the scheduler cannot be created ({type(exc).__name__}: {exc}); pass a torch scheduler, or a "
+            "function that makes one from an optimizer: lambda optimizer: StepLR(optimizer, 10)"
         ) from exc
 
 

@@ -34,8 +34,9 @@ def optimizer_of(given: Any, model: nn.Module) -> torch.optim.Optimizer | None:
             given = given(model.parameters())
         except Exception as exc:
             raise SpecError(
-                f"optimizer cannot be made ({type(exc).__name__}: {exc}); give settings, a torch optimizer, or a "
-                "function of parameters that makes one: lambda parameters: SGD(parameters, lr=0.1)"
+                f"the optimizer cannot be created ({type(exc).__name__}: {exc}); pass settings, a torch "
+                "optimizer, or a function that makes one from parameters: lambda parameters: SGD(parameters, "
+                "lr=0.1)"
             ) from exc
     if not isinstance(given, torch.optim.Optimizer):
         return None
@@ -62,8 +63,8 @@ def optimizer_settings(given: torch.optim.Optimizer, model: nn.Module) -> dict[s
         strange = [i for i, parameter in enumerate(group["params"]) if parameter not in keys]
         if strange:
             raise SpecError(
-                f"parameter {strange[0]} in group {number} of the optimizer is not one of the model; make the "
-                "optimizer from the parameters of the model that is given to Trainer"
+                f"parameter {strange[0]} in group {number} of the optimizer does not belong to the model; make "
+                "the optimizer from the parameters of the model given to Trainer"
             )
         groups.append({"parameters": [keys[p] for p in group["params"] if p.requires_grad], **_settings(name, group)})
     main = dict(groups[main_group(groups)])
@@ -94,8 +95,8 @@ def kind_of(given: torch.optim.Optimizer) -> str:
     name = _KINDS.get(type(given))
     if name is None:
         raise SpecError(
-            f"the optimizer is a {type(given).__name__}; distfa has {', '.join(NAMES)}, which every layer can run for "
-            "itself and the books can follow"
+            f"the optimizer is a {type(given).__name__}; distfa supports {', '.join(NAMES)}, which every layer "
+            "can run on its own and the books can follow"
         )
     return "adamw" if name == "adam" and given.param_groups[0].get("decoupled_weight_decay") else name
 
@@ -118,8 +119,9 @@ def _require_fresh(given: torch.optim.Optimizer) -> None:
     """
     if kept := next((sorted(state) for state in given.state.values() if state), None):
         raise SpecError(
-            f"the optimizer has made steps before, and its state ({', '.join(kept)}) would be lost: every run starts "
-            "with a new state; give a new optimizer, or go on with an earlier run by fit(..., resume=RUN_DIR)"
+            f"the optimizer has already taken steps, and its state ({', '.join(kept)}) would be lost, since every "
+            "run starts with a new state; pass a new optimizer, or resume an earlier run with fit(..., "
+            "resume=RUN_DIR)"
         )
     hooks = (
         given._optimizer_step_pre_hooks,
@@ -129,6 +131,6 @@ def _require_fresh(given: torch.optim.Optimizer) -> None:
     )
     if any(hooks):
         raise SpecError(
-            "the optimizer has hooks around its steps, and every layer steps in its own process, where they are not; "
+            "the optimizer has hooks around its steps, but every layer steps in its own process, without them; "
             "remove them, or use a distfa.Callback"
         )

@@ -26,8 +26,8 @@ def put_back(loaders: Sequence[Any], kept: Sequence[str]) -> None:
     generators = list(_of(loaders))
     if len(generators) != len(kept):
         raise DataError(
-            f"the loaders have {len(generators)} generators of their own, and those of the run that is resumed had "
-            f"{len(kept)}; give loaders as they were"
+            f"the loaders have {len(generators)} generators of their own, but those of the run being resumed had "
+            f"{len(kept)}; pass the loaders as they were"
         )
     for generator, state in zip(generators, kept, strict=True):
         generator.set_state(torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8))

@@ -121,7 +121,7 @@ def _read(train: Any, test: Any, wish: Wish) -> data.Dataset:
     else:
         first, *others = read
         if not len(first.x) and not wish.epochs:
-            raise DataError("there are no samples; give at least one")
+            raise DataError("there are no samples; pass at least one")
         made = data.from_arrays(
             (first.x, _targets(first, wish)),
             *((_aligned(other, first, wish), _targets(other, wish)) for other in others),
@@ -198,10 +198,10 @@ def _inputs(given: Any) -> Array:
         batches = [batch[0] if isinstance(batch, tuple | list) else batch for batch in given]
     except TypeError as exc:
         raise DataError(
-            f"samples are a {type(given).__name__}; give an array, a tensor, a table, a data set or a loader"
+            f"samples are a {type(given).__name__}; pass an array, a tensor, a table, a data set or a loader"
         ) from exc
     if not batches:
-        raise DataError("the iterable has no batches; a generator that was read before is empty")
+        raise DataError("the iterable has no batches; a generator that has already been read is empty")
     return np.concatenate([to_numpy(batch, f"batch {number}") for number, batch in enumerate(batches)])
 
 
@@ -227,8 +227,8 @@ def _ending(batches: Any, wish: Wish) -> Any:
                     return
                 if rows > MOST_ROWS:
                     raise DataError(
-                        f"the data have given {rows:,} samples and go on; set max_steps if they have no end, or give "
-                        "an end"
+                        f"the data have yielded {rows:,} samples and have not ended; set max_steps if they are "
+                        "endless, or make them end"
                     )
 
     return sized()
@@ -253,7 +253,7 @@ def _made(samples: Any, keys: Sequence[Any], wish: Wish) -> tuple[Array, Array]:
         xs.append(x.reshape(np.shape(sample[0] if isinstance(sample, tuple | list) else sample)))
         ys.append(y)
     if not xs:
-        raise DataError("the data set has no samples; leave it out, or give one that has")
+        raise DataError("the data set has no samples; leave it out, or pass one that has")
     return np.stack(xs), np.stack(ys)
 
 
@@ -264,7 +264,7 @@ def _numbered(parts: list[Given]) -> tuple[list[Given], tuple[str, ...]]:
         return parts, ()
     if len(text) < len(parts):
         raise DataError(
-            "labels of train are text and those of test are numbers, or the other way round; give both alike"
+            "the labels of one of train and test are text, those of the other numbers; use one form for both"
         )
     names = names_of(text, next((part.names for part in parts if part.names), ()))
     found = [

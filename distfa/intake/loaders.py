@@ -138,8 +138,8 @@ def _compact(order: GivenOrder) -> tuple[Sequence[int], GivenOrder]:
 def _require_there(samples: Any, order: GivenOrder) -> None:
     if len(samples) <= order.used[-1]:
         raise DataError(
-            f"the data set has {len(samples)} samples, and the run that goes on read sample {order.used[-1]}; give the "
-            "data that it began with"
+            f"the data set has {len(samples)} samples, but the run being resumed read sample {order.used[-1]}; "
+            "pass the data that it started with"
         )
 
 
@@ -165,7 +165,7 @@ def batch_size_of(train: Any, order: GivenOrder | None, *, said: int | None) -> 
     sizes = {train.batch_size or 0, 0 if order is None else order.largest} - {0}
     if said is not None and said not in sizes:
         raise SpecError(
-            f"batch_size is {said}, and the loader makes batches of {max(sizes)}; a batch is what the loader makes: "
+            f"batch_size is {said}, but the loader makes batches of {max(sizes)}; the loader decides the batches: "
             "leave batch_size out, or make them equal"
         )
     return max(sizes)
@@ -256,9 +256,10 @@ class _Different:
         self._rows += len(x)
         if (self._most_rows is not None and self._rows > self._most_rows) or self._size_bytes > self._most_bytes:
             raise DataError(
-                f"the loader has given {self._rows:,} samples ({self._size_bytes / 1e6:,.0f} MB that differ) and goes "
-                "on; a loader that makes its batches itself is read before the start: set max_steps if it has no end, "
-                "or let a data set's __getitem__ make the samples, which then are made when they are needed"
+                f"the loader has yielded {self._rows:,} samples ({self._size_bytes / 1e6:,.0f} MB of distinct "
+                "data) and has not ended; a loader that makes its own batches is read before training starts: "
+                "set max_steps if it is endless, or have a data set's __getitem__ make the samples, so that they "
+                "are made only when needed"
             )
         return [self._numbered(*row) for row in zip(x, y, strict=True)]
 
@@ -266,8 +267,8 @@ class _Different:
         """(x, y) of all of them."""
         if shape := next((x.shape for x in self._x if x.shape != self._x[0].shape), None):
             raise DataError(
-                f"the loader gives samples of shape {self._x[0].shape} and of shape {shape}; all samples must have the "
-                "same shape: pad them to one"
+                f"the loader yields samples of shape {self._x[0].shape} and of shape {shape}; all samples must "
+                "have the same shape: pad them"
             )
         return np.stack(self._x), np.stack(self._y)
 

@@ -39,8 +39,8 @@ def rehearse(recipe: Recipe, subject: Subject, *, train_rows: int, test_rows: in
             raise ModelError(f"{layer.name} cannot train on one row ({why}), and {where}")
         if (why := layer.failure(1, training=False)) and 1 in _evaluated(recipe, train_rows, test_rows):
             raise ModelError(
-                f"{layer.name} cannot evaluate one row ({why}), and the last part of an evaluation has only one; give "
-                "one sample more or less, or let the module use running statistics"
+                f"{layer.name} cannot evaluate one row ({why}), and the last part of an evaluation has only one; "
+                "use one sample more or less, or have the module use running statistics"
             )
 
 
@@ -53,12 +53,12 @@ def _one_row_trained(recipe: Recipe, rows: int) -> str:
     if 1 not in order.part_rows(recipe, rows):
         return ""
     if batch // min(parts, batch) > 1:
-        where = f"the last batch of an epoch leaves one: {rows} samples in batches of {batch}"
+        where = f"the last batch of an epoch has one: {rows} samples in batches of {batch}"
     else:
         where = f"a batch of {batch} in {parts} micro-batches has parts of one"
     found = next((b for b in range(batch + 1, 2 * batch + 8 * parts + 8) if _least(rows, b, parts) > 1), None)
     other = f"set batch_size to {found}" if found else "use another batch_size"
-    return f"{where}; {other}, take fewer micro_batches, or give a DataLoader with drop_last=True"
+    return f"{where}; {other}, use fewer micro_batches, or pass a DataLoader with drop_last=True"
 
 
 def _least(rows: int, batch: int, parts: int) -> int:
@@ -90,8 +90,9 @@ class _Rehearsed:
         if why is not None:
             run = str(self._recipe.signal_dtype).removeprefix("torch.")
             raise ModelError(
-                f"{self.name} cannot run with dtype: {run}, in which signals and products are {run}: {why}. Let its "
-                "forward make new tensors in the type of its input (dtype=x.dtype), or use dtype: float32"
+                f"{self.name} cannot run with dtype: {run}, in which signals and products are {run}: {why}. Have "
+                "its forward pass create new tensors with the dtype of its input (dtype=x.dtype), or use dtype: "
+                "float32"
             )
 
     def failure(self, rows: int, *, training: bool) -> str | None:

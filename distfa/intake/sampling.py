@@ -98,8 +98,8 @@ def bounded(batches: Iterator[Sequence[Any]], most: int | None, what: str) -> li
         rows += len(batch)
         if most is None and rows > MOST_ROWS:
             raise DataError(
-                f"{what} has given {rows:,} samples and goes on; set max_steps if it has no end, and it is read up to "
-                "there"
+                f"{what} has yielded {rows:,} samples and has not ended; if it is endless, set max_steps, and it "
+                "is read up to there"
             )
     return found
 

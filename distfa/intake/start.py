@@ -52,9 +52,9 @@ def _check_rows(network: Network) -> None:
         number = _rows(network, layer)
         if network.outputs > MOST_RENEWED and number > MOST_RENEWED:
             raise SpecError(
-                f"init is 'aligned': {number:,} rows of feedback would go back through layer {layer} one by one, and "
-                f"more than {MOST_RENEWED:,} take too long; set init: random, put a narrower layer below the "
-                "outputs, or make the last module one Linear"
+                f"init is 'aligned': {number:,} rows of feedback would go back through layer {layer} one by one, "
+                f"and more than {MOST_RENEWED:,} take too long; set init: random, put a narrower layer below the "
+                "outputs, or make the last module a single Linear"
             )
 
 
@@ -74,8 +74,9 @@ def _check_messages(spec: RunSpec, recipe: Recipe) -> None:
         if needed > most:
             mib = -(-needed // 2**20)
             raise SpecError(
-                f"init is 'aligned': a row for each of the {network.outputs:,} outputs goes down the layers at the "
-                f"start, {human_bytes(needed)} across boundary {boundary}, and a message may have {human_bytes(most)}; "
+                f"init is 'aligned': a row for each of the {network.outputs:,} outputs goes down the layers at "
+                f"the start, {human_bytes(needed)} across boundary {boundary}, but a message may have at most "
+                f"{human_bytes(most)}; "
                 + (f"set wire.max_message_mib: {mib}, or " if mib < 2048 else "set ")
                 + "init: random"
             )
@@ -90,7 +91,7 @@ def _check_memory(spec: RunSpec, network: Network) -> None:
     needed, there = _KEPT * sum(held) + _MAKING * at_once, psutil.virtual_memory().total
     if needed > there:
         raise SpecError(
-            f"rule {spec.rule!r} keeps a matrix from each of the {network.outputs:,} outputs to every layer, and would "
-            f"take about {human_bytes(needed)} to start; this machine has {human_bytes(there)}: use a rule that goes "
-            "hop by hop (fa, kp), or narrower layers"
+            f"rule {spec.rule!r} keeps a matrix from each of the {network.outputs:,} outputs to every layer, and "
+            f"would need about {human_bytes(needed)} to start, but this machine has {human_bytes(there)}: use a "
+            "hop-by-hop rule (fa, kp), or narrower layers"
         )

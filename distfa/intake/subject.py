@@ -108,9 +108,10 @@ class Subject:
         if outputs.shape != layers.shape or not bool(((outputs - layers).abs() <= tolerance * scale).all()):
             apart = (outputs - layers).abs().max().item() if outputs.shape == layers.shape else float("nan")
             raise LayerError(
-                f"the model with the trained weights does not give what the layers of the run give: {apart:.3g} apart "
-                f"on {found.rows} samples, where round-off is below {tolerance * float(scale):.1g}. Its forward does "
-                "something that its modules, one after the other, do not do; the weights are not to be trusted for it"
+                "the model with the trained weights does not compute what the layers of the run compute: they "
+                f"differ by {apart:.3g} on {found.rows} samples, where round-off is below "
+                f"{tolerance * float(scale):.1g}. Its forward pass does something that its modules in sequence do "
+                "not do; do not trust the weights for this model"
             )
 
 
@@ -129,8 +130,8 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
     if spec.model.name == MLP:
         if spec.optimizer.groups is not None:
             raise SpecError(
-                f"optimizer.groups names parameters of a model, and all of {MLP}'s are trained alike; leave it out, or "
-                "give a model of your own (model.name=package.module:function)"
+                f"optimizer.groups names parameters of a model, but all of {MLP}'s are trained alike; leave it "
+                "out, or use your own model (model.name=package.module:function)"
             )
         slope = {"slope": spec.model.slope} if spec.model.activation == "leaky_relu" else {}
         activation = Activation(name=spec.model.activation, **slope)
@@ -152,7 +153,7 @@ def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:
     with _only_the_optimizers(model, spec):
         network = split(model, dataset.shape, tokens=dataset.tokens is not None)
     if not isinstance(model, nn.Sequential):
-        raise ModelError("a model that was split is an nn.Sequential")
+        raise ModelError("a split model must be an nn.Sequential")
     require_dtype(model, _dtype(spec))
     return Subject(network=network, model=model)
 
@@ -174,7 +175,7 @@ def _only_the_optimizers(model: nn.Module, spec: RunSpec) -> Iterator[None]:
     keys = {key for group in spec.optimizer.groups or () for key in group.parameters}
     named = dict(model.named_parameters())
     if strange := sorted(keys - named.keys()):
-        raise SpecError(f"optimizer.groups has the parameter {strange[0]!r}, which the model does not have")
+        raise SpecError(f"optimizer.groups names the parameter {strange[0]!r}, which the model does not have")
     left_out = [p for key, p in named.items() if p.requires_grad and key not in keys] if spec.optimizer.groups else []
     for parameter in left_out:
         parameter.requires_grad_(False)

@@ -48,7 +48,7 @@ def as_table(given: Any) -> dict[str, Any] | None:
     if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # pandas
         names = [str(name) for name in given.columns]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise DataError(f"the table has more than one column {list_names(twice)}; give each its own name")
+            raise DataError(f"the table has several columns named {list_names(twice)}; give each its own name")
         return {str(name): given[name] for name in given.columns}
     return {str(name): values for name, values in given.items()} if isinstance(given, Mapping) else None
 
@@ -74,7 +74,7 @@ def of_table(
     if targets and (name is None or name not in columns):
         raise DataError(
             f"the table has columns {', '.join(columns)}"
-            + (f", and none is called {target!r}" if target else "; say which is learned: fit(table, target=NAME)")
+            + (f", but none is named {target!r}" if target else "; say which one to learn: fit(table, target=NAME)")
         )
     rest = tuple(key for key in columns if key != name)
     learned = columns[name] if targets and name is not None else None
@@ -95,11 +95,11 @@ def beside_each_other(columns: Mapping[str, Any], *, tokens: bool) -> Array:
     """
     found = {key: to_numpy(value, f"column {key!r}", text=True) for key, value in columns.items()}
     if not found:
-        raise DataError("the table has no column of inputs; give at least one beside the column that is learned")
+        raise DataError("the table has no input columns; give at least one besides the column to learn")
     if text := next((key for key, value in found.items() if is_text(value)), None):
         raise DataError(
-            f"column {text!r} holds {found[text].dtype}; inputs must be numbers: encode it, as pandas.get_dummies "
-            "does, or leave it out"
+            f"column {text!r} holds {found[text].dtype}; inputs must be numbers: encode it, for example with "
+            "pandas.get_dummies, or remove it"
         )
     if len(found) == 1:
         return next(iter(found.values()))

@@ -108,7 +108,7 @@ class Attempt:
             self._job = dataclasses.replace(self._job, activations=engine.job.activations, errors=engine.job.errors)
             if not self._job.first:
                 self._note([*collapse.of_settings(self._rule), *nothing_to_learn(self._dataset)])
-            self.log(f"training begins, engine {self._spec.engine}")
+            self.log(f"training starts, engine {self._spec.engine}")
             self._show(None)
             self._going_on.begin()
             start = self._notes()
@@ -252,7 +252,7 @@ class Attempt:
         self._run_dir.note()
         self._job = self._numbered(self._job)
         step = self._job.first
-        self._tell(f"{failure}; going on from step {step}, attempt {self._run_dir.about['attempt']}")
+        self._tell(f"{failure}; resuming from step {step}, attempt {self._run_dir.about['attempt']}")
         engine.again(self._job, self._begin)
         told = {"cause": str(failure), "failed_at": lost, "step": step, "attempt": self._run_dir.about["attempt"]}
         told["seconds"] = round(time.monotonic() - began, 3)
@@ -292,7 +292,7 @@ class Attempt:
         if not recipe.audit_rows or self._stop is not None:  # the layers make it after the last step only
             return
         if found is None:
-            raise LayerError("the run ended without its audit: what the trained layers give was not reported")
+            raise LayerError("the run ended without its audit: the outputs of the trained layers were not reported")
         inputs, _ = raw_samples(recipe.network, self._dataset)
         samples, _ = inputs.readers(recipe.dtype, torch.device("cpu"))
         rows = audit(recipe, self._job.train_rows)

@@ -40,7 +40,7 @@ _LATE_STEPS, _LATE_SHARE = 200, 1 / 3  # before both no run is judged for not ha
 _LOST = 0.8  # of the lead that accuracy had over chance
 _CLEARLY, _SIGMAS = 0.02, 5.0  # above chance, and by this many standard errors
 _HIGH = 0.5  # times the loss of a constant answer: below it, small gradients are a success
-_DISTRUST = "do not trust what came after the probe before; look for code that writes to it, and test the memory"
+_DISTRUST = "do not trust anything after the previous probe; look for code that writes to it, and test the memory"
 _WAS_ALIGNED, _ALIGNED = 0.1, 0.02  # cosines
 _ACTIVE = 0.01  # share of a layer's outputs
 _AGED = frozenset(
@@ -48,7 +48,7 @@ _AGED = frozenset(
 )  # the findings that feedback that has aged can cause
 _USUAL = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3}  # rates that most networks bear
 _FAR_ABOVE = 10.0  # times a usual rate: from there on a third of it would be no better
-_REVIVE = "put a normalisation (BatchNorm, LayerNorm) before its activation or make that a LeakyReLU"
+_REVIVE = "put a normalisation (BatchNorm, LayerNorm) before its activation, or use LeakyReLU"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +210,7 @@ class Watcher:
         loss = self._loss
         if self.exploded:
             yield self._finding(
-                "exploded", record.step, f"the loss is {record.loss:.3g}, at the start {self.seen.first:.3g}"
+                "exploded", record.step, f"the loss is {record.loss:.3g}; at the start it was {self.seen.first:.3g}"
             )
         if len(self.seen.window) < _WINDOW:
             return
@@ -224,8 +224,8 @@ class Watcher:
             yield self._finding(
                 "fell back",
                 record.step,
-                f"the training loss is back at {loss:.3g}, that of a constant answer being {self._constant:.3g}; it "
-                f"had been {self.seen.least:.3g}",
+                f"the training loss is back at {loss:.3g}, after it had been {self.seen.least:.3g}; a constant "
+                f"guess has {self._constant:.3g}",
             )
         late = record.step >= max(_LATE_STEPS, _LATE_SHARE * self._steps)
         if late and self.seen.least >= _LEARNED * self._constant and loss > _WORSE * self._constant:
@@ -255,8 +255,8 @@ class Watcher:
             yield self._finding(
                 "chance",
                 step,
-                f"{which} accuracy is {accuracy:.1%}, near the {self._chance:.1%} of always the same answer; at step "
-                f"{at} it was {best:.1%}",
+                f"{which} accuracy is {accuracy:.1%}, near the {self._chance:.1%} of always giving the same "
+                f"answer; at step {at} it was {best:.1%}",
             )
 
     def _together(self, record: ProbeRecord) -> Iterator[Finding]:
@@ -268,10 +268,10 @@ class Watcher:
     def _layer(self, record: ProbeRecord, layer: LayerAlignment) -> Iterator[Finding]:
         index, hidden = layer.layer, layer.layer < len(record.layers)
         if layer.altered:
-            text = f"its feedback ({', '.join(layer.altered)}) was altered in memory, which nothing in a run does"
+            text = f"its feedback ({', '.join(layer.altered)}) was altered in memory, which no part of a run does"
             yield replace(self._finding("altered", record.step, text, index), advice=_DISTRUST)
         if hidden and layer.active is not None and layer.active < _ACTIVE:
-            text = f"{layer.active:.1%} of its outputs are other than zero for any row of the batch: the layer is dead"
+            text = f"only {layer.active:.1%} of its outputs are nonzero for any row of the batch: the layer is dead"
             yield self._finding("dead", record.step, text, index)
         if not self._loss_is_high:
             self.seen.low[index] = 0
@@ -280,15 +280,13 @@ class Watcher:
             return
         learns = index not in self._frozen
         if hidden and learns and not layer.update_norm and record.layers[-1].update_norm:
-            yield self._finding("stopped", record.step, "its update is zero, so that it no longer learns", index)
+            yield self._finding("stopped", record.step, "its update is zero, so it no longer learns", index)
             return
         peak = self.seen.peak[index] = max(self.seen.peak.get(index, 0.0), layer.cosine)
         low = self._follows_gradient and peak >= _WAS_ALIGNED and layer.cosine < min(_ALIGNED, 0.1 * peak)
         self.seen.low[index] = self.seen.low.get(index, 0) + 1 if low else 0
         if self.seen.low[index] == 2:
-            way = (
-                "points against the gradient" if layer.cosine < -_ALIGNED else "has nothing of the gradient's direction"
-            )
+            way = "points against the gradient" if layer.cosine < -_ALIGNED else "is unrelated to the gradient"
             text = f"its update {way}: cosine {layer.cosine:.3f}, at best {peak:.2f}"
             yield self._finding("misaligned", record.step, text, index)
 

@@ -171,7 +171,7 @@ class SerialEngine:
         Raises:
             SpecError: Always.
         """
-        raise SpecError("faults can only be caused in layers on Ray; use engine: ray")
+        raise SpecError("faults can be injected only into layers on Ray; use engine: ray")
 
 
 class RayEngine:
@@ -228,7 +228,7 @@ class RayEngine:
         for layer in range(1, len(self._job.recipe.network) + 1):
             found = coordinator.snapshot(layer, step)
             if found is None:
-                raise LayerError(f"the state of layer {layer} before step {step} is gone, a later one took its place")
+                raise LayerError(f"the state of layer {layer} before step {step} is gone; a later one has replaced it")
             yield found
 
     def books(self) -> dict[str, float]:
@@ -276,7 +276,7 @@ class RayEngine:
 def entered(value: T | None) -> T:
     """Something that an engine has only inside its ``with`` block."""
     if value is None:
-        raise RuntimeError("an engine is used inside its 'with' block")
+        raise RuntimeError("an engine can be used only inside its 'with' block")
     return value
 
 

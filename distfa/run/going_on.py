@@ -73,7 +73,7 @@ class GoingOn:
         if found.memory is not None:
             self._remembered = found.memory
         elif self._stateful is not None:
-            self._tell(f"the checkpoint of step {found.step} says nothing of callbacks and history: they begin there")
+            self._tell(f"the checkpoint of step {found.step} has no callbacks or history: they start anew there")
         return found
 
     def offer(self, step: int, snapshots: Iterable[Snapshot], noted: dict[str, Any]) -> None:
@@ -116,8 +116,9 @@ class GoingOn:
             return
         written = "may have written checkpoints" if unknown else f"wrote checkpoints up to step {about['checkpoint']}"
         raise CheckpointError(
-            f"the run in {self._run_dir.path} {written}, and there is none that is whole in {self._shelf.places}. It "
-            "was not begun anew, and nothing was removed: set checkpoint.dir to where they are now, or start a new run"
+            f"the run in {self._run_dir.path} {written}, but there is no complete one in {self._shelf.places}. It "
+            "was not restarted, and nothing was removed: set checkpoint.dir to where they are now, or start a "
+            "new run"
         )
 
     # -- callbacks ------------------------------------------------------------------------------

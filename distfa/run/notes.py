@@ -55,8 +55,8 @@ def require_same_start(start: str | None, run_dir: RunDir) -> None:
     then = run_dir.about.get("start")
     if then is not None and start != then:
         raise CheckpointError(
-            f"the run in {run_dir.path} has no checkpoint yet, and it began from other weights than the model has now; "
-            "give the model these weights again (after an interrupted fit: trainer.reset()), or start a new run"
+            f"the run in {run_dir.path} has no checkpoint yet, and it started from different weights than the "
+            "model has now; restore those weights (after an interrupted fit: trainer.reset()), or start a new run"
         )
 
 
@@ -98,15 +98,15 @@ def require_same_run(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: 
     if other := sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key)):
         key = other[0]
         raise CheckpointError(
-            f"{key} is {now.get(key)!r} now and was {then.get(key)!r} when {where} was trained; it decides the "
-            "weights, so the run cannot go on with it: leave it as it was, or start a new run"
+            f"{key} is {now.get(key)!r} now but was {then.get(key)!r} when {where} was trained; it affects the "
+            "weights, so the run cannot be resumed with it: leave it as it was, or start a new run"
         )
     if theirs["network"] != mine["network"]:
-        raise CheckpointError(f"the model is not the one that {where} trained; give the same, or start a new run")
+        raise CheckpointError(f"the model is not the one that {where} trained; use the same one, or start a new run")
     if theirs["data"] != mine["data"]:
         raise CheckpointError(
-            f"the data are not those of the run in {where} (their digests differ); give the same (a loader's "
-            "generator must begin as it did then), or start a new run"
+            f"the data are not those of the run in {where} (their digests differ); use the same data (a loader's "
+            "generator must start as it did then), or start a new run"
         )
 
 

@@ -18,6 +18,6 @@ def nothing_to_learn(dataset: Dataset) -> list[Finding]:
         )
     else:
         same = f"all {len(targets):,} training targets are the same"
-    text = f"{same}, so that always the same answer is right, and the figures say nothing"
-    advice = "look at how they are made, or give data with two answers or more"
+    text = f"{same}, so a constant answer is always right, and the figures mean nothing"
+    advice = "check how they are made, or use data with at least two different answers"
     return [Finding(finding=NOTHING, step=0, text=text, advice=advice)]

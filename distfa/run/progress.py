@@ -146,7 +146,7 @@ class ProgressBar:
             say(str(finding), mark=f"{finding.finding}: ", mark_style="yellow", console=self._console)
         self._found = len(progress.tally.findings)
         if record is None:
-            goes_on = f"; going on from step {progress.tally.steps:,}" if progress.tally.steps else ""
+            goes_on = f"; resuming from step {progress.tally.steps:,}" if progress.tally.steps else ""
             self._shown = 0.0
             if self._task is not None:
                 self._bar.reset(self._task, total=progress.steps, figures="")

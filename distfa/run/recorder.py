@@ -76,7 +76,7 @@ class Recorder:
         elif isinstance(record, EvalRecord) or (isinstance(record, StepRecord) and self._due(record)):
             self._figures(record, tally)
         elif not isinstance(record, StepRecord | AuditRecord | Cut):
-            raise TypeError(f"no such record is known: {type(record).__name__}")
+            raise TypeError(f"unknown kind of record: {type(record).__name__}")
 
     def finding(self, finding: Finding) -> None:
         """Write a finding down."""

@@ -115,7 +115,7 @@ def _to_its_end(
         keep = done > 0 or kept is not None or resume is not None
         run_dir.fail(status, str(failure), keep=keep, weights=attempt.rescued)
         if isinstance(failure, DistfaError) and done:
-            where = f"\n  the metrics of {done} steps are kept in {run_dir.path}"
+            where = f"\n  the metrics of {done} steps are in {run_dir.path}"
             failure = type(failure)(f"{failure}{where}{_advice(kept, run_dir, spec)}")
         if isinstance(failure, Interrupted):
             failure.weights = attempt.rescued
@@ -144,4 +144,4 @@ def _advice(kept: int | None, run_dir: run_dirs.RunDir, spec: RunSpec) -> str:
     if kept is None:
         return ""
     how = how_to_go_on(run_dir.path, spec.model.name, spec.data.name)
-    return f"\n  its last checkpoint is of step {kept}; to go on from there: {how}"
+    return f"\n  its last checkpoint is from step {kept}; to resume from there: {how}"

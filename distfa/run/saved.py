@@ -90,8 +90,8 @@ class Saved:
             return Subject(network=self.network)
         if model is None and self.spec.model.name == GIVEN:
             raise SpecError(
-                "the run is from Python, whose model was an object there: use Trainer(model).load(run_dir) there, "
-                "or give it: distfa.evaluate(run_dir, model=model), distfa.predict(run_dir, samples, model=model)"
+                "the run was started from Python with a model object: use Trainer(model).load(run_dir) there, or "
+                "pass it: distfa.evaluate(run_dir, model=model), distfa.predict(run_dir, samples, model=model)"
             )
         return subject_for(self.spec, dataset) if model is None else subject_of(model, self.spec, dataset)
 
@@ -108,8 +108,8 @@ class Saved:
                 layer.block.load(weights)
         except (KeyError, RuntimeError) as exc:
             raise RunDirError(
-                f"{self.path / run_dirs.WEIGHTS} does not fit the layers ({exc}); it is not the file this run saved, "
-                "or not of this model"
+                f"{self.path / run_dirs.WEIGHTS} does not fit the layers ({exc}); it is not the file that this "
+                "run saved, or not for this model"
             ) from exc
         return layers
 

@@ -164,7 +164,7 @@ class Coordinator:
             found: Snapshot | None = self._handles[layer - 1].call("snapshot", step).result(self._deadline_seconds)
         except TimeoutError as exc:
             self.errors[layer] = (
-                f"layer {layer} did not give its state within {self._deadline_seconds:.0f} s (wire.deadline_seconds)"
+                f"layer {layer} did not return its state within {self._deadline_seconds:.0f} s (wire.deadline_seconds)"
             )
             raise LayerError(self.errors[layer]) from exc
         except DistfaError as exc:
@@ -208,14 +208,14 @@ class Coordinator:
             yield from self._hear(status)
         if missing := self._books.unmatched():
             raise LayerError(
-                f"the run ended, but {missing[0]} has no other end"
+                f"the run ended, but the other end of {missing[0]} is missing"
                 + (f" (and {len(missing) - 1} more like it)" if len(missing) > 1 else "")
-                + ": a report was lost between a layer and the coordinator, so that the books cannot be trusted"
+                + ": a report was lost between a layer and the coordinator, so the books cannot be trusted"
             )
         if self._steps is not None and self._steps_seen != self._steps:
             raise LayerError(
-                f"the run ended, but {self._steps_seen} of its {self._steps} steps were reported: a report was lost "
-                "between a layer and the coordinator, so that losses and accuracies cannot be trusted"
+                f"the run ended, but only {self._steps_seen} of its {self._steps} steps were reported: a report "
+                "was lost between a layer and the coordinator, so losses and accuracies cannot be trusted"
             )
 
     def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
@@ -276,8 +276,8 @@ class Coordinator:
         for layer, heard in self._heard.items():
             if now - heard > limit_seconds and not self._polls[layer].done():
                 self.errors[layer] = (
-                    f"{self._at(layer, process=True)}: its process gave no answer for {now - heard:.0f} s; "
-                    "it is stopped or starved: look at that process and its node, or raise wire.deadline_seconds"
+                    f"{self._at(layer, process=True)}: its process has not answered for {now - heard:.0f} s; it "
+                    "is stopped or starved: check that process and its node, or raise wire.deadline_seconds"
                 )
                 return LayerLost(self.errors[layer])
         return None
@@ -287,8 +287,8 @@ class Coordinator:
         for layer, status in self._status.items():
             if not status.finished and not status.waiting_for and status.since_seconds > limit_seconds:
                 self.errors[layer] = (
-                    f"layer {layer}, step {status.step}: it has computed for {status.since_seconds:.0f} s without an "
-                    "end; it hangs, or its node is too slow: raise wire.deadline_seconds if such steps are expected"
+                    f"layer {layer}, step {status.step}: it has been computing for {status.since_seconds:.0f} s; "
+                    "it hangs, or its node is too slow: raise wire.deadline_seconds if such steps are expected"
                 )
                 return LayerLost(self.errors[layer])
         return None

@@ -114,8 +114,8 @@ def bundles(resources: Sequence[Resources], nodes: Sequence[Node], device: str) 
     gpus = [node.total.get("GPU", 0.0) for node in nodes]
     if device == "cuda" and not any(gpus):
         raise ClusterError(
-            f"device is 'cuda', but no node of the cluster has a GPU ({_described(nodes)}); use device: auto or cpu, "
-            "or attach to a cluster that has GPUs ('ray start --num-gpus' where Ray does not find them by itself)"
+            f"device is 'cuda', but no node of the cluster has a GPU ({_described(nodes)}); use device: auto or "
+            "cpu, or attach to a cluster with GPUs ('ray start --num-gpus' where Ray does not detect them)"
         )
     cpu_share = share([node.total.get("CPU", 0.0) for node in nodes], layers)
     gpu_share = share(gpus, layers) if device != "cpu" else 0.0
@@ -128,7 +128,7 @@ def bundles(resources: Sequence[Resources], nodes: Sequence[Node], device: str) 
     without = [layer for layer, bundle in enumerate(found, start=1) if not bundle.get("GPU", 0.0)]
     if device == "cuda" and without:
         raise ClusterError(
-            f"device is 'cuda', but layer {without[0]} is to have 0 GPUs; leave ray.resources.gpus out for an "
+            f"device is 'cuda', but layer {without[0]} would have 0 GPUs; leave ray.resources.gpus out for an "
             "even share"
         )
     if device == "auto":
@@ -156,17 +156,17 @@ def shortfall(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) 
             lacking = min((_lacking(node.total, bundle) for node in nodes), key=len, default=dict(bundle))
             missing = list_resources(lacking)
             asked = list_resources(bundle)
-            return f"layer {layer} asks for {asked}, and no node has that ({missing} more is missing); {has}"
+            return f"layer {layer} asks for {asked}, but no node has that ({missing} more is needed); {has}"
     together = Counter[str]()
     for bundle in bundles:
         together.update(bundle)
     if placement == "strict_spread" and len(bundles) > len(nodes):
-        return f"strict_spread needs {len(bundles)} nodes for {len(bundles)} layers, {has}"
+        return f"strict_spread needs {len(bundles)} nodes for {len(bundles)} layers, but {has}"
     if placement == "strict_pack":
-        return f"strict_pack needs all {len(bundles)} layers, {list_resources(together)}, on one node, {has}"
+        return f"strict_pack needs all {len(bundles)} layers, {list_resources(together)}, on one node, but {has}"
     return (
         f"{len(bundles)} layers ask for {list_resources(together)} together, at most "
-        f"{list_resources(_greatest(bundles))} each, and do not fit side by side; {has}"
+        f"{list_resources(_greatest(bundles))} each, and do not fit together; {has}"
     )
 
 

@@ -60,12 +60,12 @@ def require_same_software(mine: Facts, theirs: Mapping[int, tuple[str, Mapping[s
         if apart == ["distfa"]:
             raise ClusterError(
                 f"layer {layer} on node {address} imports distfa from {facts.get('path') or 'nowhere'} "
-                f"({facts.get('distfa')}), this process from {mine['path']} ({mine['distfa']}); install the same "
-                "distfa on every node, and start runs in a directory without a folder named distfa: weights would "
-                "not be reproducible"
+                f"({facts.get('distfa')}), this process from {mine['path']} ({mine['distfa']}), so weights would "
+                "not be reproducible; install the same distfa on every node, and start runs in a directory "
+                "without a folder named distfa"
             )
         here, there = (", ".join(f"{key} {side.get(key)}" for key in apart) for side in (mine, facts))
         raise ClusterError(
-            f"layer {layer} on node {address} runs {there}, this process {here}; install the same versions on every "
-            "node: weights would not be reproducible"
+            f"layer {layer} on node {address} runs {there}, this process {here}, so weights would not be "
+            "reproducible; install the same versions on every node"
         )

@@ -42,8 +42,9 @@ def wire_up(host: str, security: str, places: Sequence[tuple[str, str]]) -> Wiri
     everywhere = bool(host) and is_wildcard(host)
     if len(nodes) > 1 and host and not everywhere:
         raise ClusterError(
-            f"wire.host is {host!r}, but the layers are on {len(nodes)} nodes ({', '.join(sorted(set(addresses)))}); "
-            "leave it empty, and each layer listens on its own node's address"
+            f"wire.host is {host!r}, but the layers are on {len(nodes)} nodes "
+            f"({', '.join(sorted(set(addresses)))}); leave it empty, so that each layer listens on its own node's "
+            "address"
         )
     if everywhere:
         hosts, advertised = (host,) * len(places), addresses

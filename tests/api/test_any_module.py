@@ -295,7 +295,7 @@ REFUSED = {
     "changed weight": (
         lambda: three(Scaled()),
         {},
-        r"'2.lin.weight' of layer 2 is not used as it is .*use bp or a dir",
+        r"'2.lin.weight' of layer 2 is not used directly .*use bp or a dir",
     ),
     "own call": (lambda: Called(*three()), {}, r"the model is a Called with its own __call__"),
     "recurrent": (
@@ -306,12 +306,12 @@ REFUSED = {
     "own matrix": (
         lambda: three(Mixing(6, 6)),
         {"rule": "kp"},
-        r"rule 'kp' .* and '2.m' of layer 2 is not one of those",
+        r"rule 'kp' .* but '2.m' of layer 2 is not one of those",
     ),
     "beside a Linear": (
         lambda: three(nn.Sequential(nn.Linear(6, 6), Mixing(6, 6))),
         {"rule": "usf"},
-        r"and '2.1.m' of layer 2 is not one of those",
+        r"but '2.1.m' of layer 2 is not one of those",
     ),
     "float32 in a mixed run": (
         lambda: three(Floating(6, 6)),
@@ -432,7 +432,7 @@ def test_the_audit_catches_a_forward_that_depends_on_more_than_its_module(fit, m
 
     monkeypatch.setattr(Subject, "audit", later)
     monkeypatch.setitem(CALLS, "scale", 1.0)
-    with pytest.raises(LayerError, match="does not give what the layers of the run give"):
+    with pytest.raises(LayerError, match="does not compute what the layers of the run compute"):
         fit(model)
 
 

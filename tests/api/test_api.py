@@ -183,9 +183,9 @@ def test_torchs_optimizer_objects(kind, keys):
 
 def test_torchs_optimizers_that_distfa_does_not_have_are_refused():
     net = model()
-    with pytest.raises(SpecError, match=r"the optimizer is a Adagrad; distfa has sgd, adam, adamw"):
+    with pytest.raises(SpecError, match=r"the optimizer is a Adagrad; distfa supports sgd, adam, adamw"):
         distfa.Trainer(net, optimizer=torch.optim.Adagrad(net.parameters()))
-    with pytest.raises(SpecError, match="follows figures of the run"):
+    with pytest.raises(SpecError, match="follows metrics of the run"):
         distfa.Trainer(net, engine="serial", scheduler=lr_scheduler.ReduceLROnPlateau).fit(
             (np.zeros((4, 12), np.float32), np.zeros(4, np.int64))
         )
@@ -305,7 +305,7 @@ def test_what_is_no_key_is_told_by_what_there_is(typed, says):
 
 def test_labels_from_one_are_told_to_begin_at_zero(data, settings):
     (x, y), _ = data
-    with pytest.raises(DataError, match="they begin at 1: subtract 1 from them, or give it at least 6"):
+    with pytest.raises(DataError, match="they start at 1: subtract 1 from them, or give it at least 6"):
         distfa.Trainer(model(), **settings).fit((x, y + 1))
 
 

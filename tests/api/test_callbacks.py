@@ -209,9 +209,9 @@ def test_what_is_no_number_is_never_the_best_and_always_beaten():
 @pytest.mark.parametrize(
     ("monitor", "y", "tests", "says"),
     [
-        ("test_loss", "labels", False, "it has no test data; watch another: monitor='train_loss'"),
-        ("val_acc", "labels", False, "it has no test data; watch another: monitor='train_accuracy'"),
-        ("val_acc", "numbers", True, "quantities, which have no accuracy; watch another: monitor='test_loss'"),
+        ("test_loss", "labels", False, "it has no test data; monitor another: monitor='train_loss'"),
+        ("val_acc", "labels", False, "it has no test data; monitor another: monitor='train_accuracy'"),
+        ("val_acc", "numbers", True, "quantities, which have no accuracy; monitor another: monitor='test_loss'"),
     ],
 )
 def test_a_figure_that_the_run_will_not_have_is_refused_before_the_start(monitor, y, tests, says, samples, tmp_path):
@@ -306,7 +306,7 @@ def test_a_fit_without_a_checkpoint_yet_begins_anew_only_from_the_weights_it_beg
         distfa.Trainer(model(), callbacks=Seen(3), **how).fit(*samples)
     torch.manual_seed(1)
     other = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.BatchNorm1d(20), nn.Linear(20, 5))
-    with pytest.raises(CheckpointError, match="no checkpoint yet, and it began from other weights"):
+    with pytest.raises(CheckpointError, match="no checkpoint yet, and it started from different weights"):
         distfa.Trainer(other, **how).fit(*samples, resume=tmp_path / "run")
     distfa.Trainer(model(), **how).fit(*samples, resume=tmp_path / "run")
 
@@ -316,7 +316,7 @@ def test_what_is_known_of_a_callback_that_is_not_there_any_more_is_told_of(sampl
     with pytest.raises(KeyboardInterrupt):
         distfa.Trainer(model(), callbacks=callbacks(11), **how).fit(*samples)
     distfa.Trainer(model(), callbacks=distfa.BestWeights(), **how).fit(*samples, resume=tmp_path / "run")
-    assert "the checkpoint knows of EarlyStopping, Seen, which this fit does not have" in caplog.text
+    assert "the checkpoint includes EarlyStopping, Seen, which this fit does not have" in caplog.text
 
 
 def test_a_loaders_generator_begins_again_where_the_interrupted_fit_began(samples, tmp_path):
@@ -347,5 +347,5 @@ def test_a_loaders_generator_begins_again_where_the_interrupted_fit_began(sample
         assert trainer._callbacks[0].steps == whole._callbacks[0].steps
         assert torch.equal(ours.generator.get_state(), mine.generator.get_state())
     plain = DataLoader(ours.dataset, batch_size=16, shuffle=True)
-    with pytest.raises(DataError, match="have 0 generators of their own, .* had 1; give loaders as they were"):
+    with pytest.raises(DataError, match="have 0 generators of their own, .* had 1; pass the loaders as they were"):
         whole.fit(plain, test, resume=tmp_path / "cut-2")

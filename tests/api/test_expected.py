@@ -104,7 +104,7 @@ def test_ctrl_c_on_ray_keeps_the_weights_and_is_no_exception_that_a_sweep_would_
 def test_one_hot_rows_of_floats_are_told_what_they_may_be(data, fitted):
     x, y = data
     with pytest.raises(
-        SpecError, match=r"use loss: mse for quantities, bce for several.*for one-hot rows y.argmax\(1\)"
+        SpecError, match=r"use loss: mse for quantities, bce for several.*for one-hot rows, y.argmax\(1\)"
     ):
         fitted((x, np.eye(5, dtype=np.float32)[y]))
     with pytest.raises(DataError, match=r"argmax\(1\) for one-hot rows"):

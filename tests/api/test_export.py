@@ -90,9 +90,13 @@ def test_a_model_from_python_is_given_again(tmp_path):
         ("m.pt2", None, "torch"),
         ("m", None, "torch"),
         ("m.bin", "onnx", "onnx"),
-        ("m.onnx", "torch", "has the ending of 'onnx'; leave the format out, or let the file end in .pt2"),
-        ("m.pt2", "onnx", "has the ending of 'torch'; leave the format out, or let the file end in .onnx"),
-        ("m.tflite", None, r"'m.tflite' does not say a format; let it end in .pt2 or .onnx, or say format"),
+        ("m.onnx", "torch", "has the extension of 'onnx'; leave the format out, or use the extension .pt2"),
+        ("m.pt2", "onnx", "has the extension of 'torch'; leave the format out, or use the extension .onnx"),
+        (
+            "m.tflite",
+            None,
+            r"'m.tflite' does not determine a format; use the extension .pt2 or .onnx, or give a format",
+        ),
     ],
 )
 def test_the_name_of_the_file_says_the_format_too(file, format, made):
@@ -106,8 +110,8 @@ def test_the_name_of_the_file_says_the_format_too(file, format, made):
 def test_the_command_and_python_have_one_word_for_the_format(run, tmp_path):
     done = here("export", run, "--out", "m.onnx", "--format", "torch", cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert "'m.onnx' has the ending of 'onnx'" in done.stderr
-    with pytest.raises(UsageError, match="has the ending of 'onnx'"):
+    assert "'m.onnx' has the extension of 'onnx'" in done.stderr
+    with pytest.raises(UsageError, match="has the extension of 'onnx'"):
         distfa.export(run, "m.onnx", format="torch")
 
 

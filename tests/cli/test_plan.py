@@ -99,7 +99,7 @@ def test_the_example_is_printed_as_yaml(tmp_path):
         (("--cluster", "cluster.yaml", "--set", "rule=ba"), "; layers are numbered"),
         (
             ("--cluster", "measured.yaml", "--set", "dtype=bfloat16"),
-            "is of float32 products, and the run's are bfloat16; calibrate with the run's own spec",
+            "is for float32 products, but the run's are bfloat16; calibrate with the run's own spec",
         ),
     ],
 )

@@ -19,7 +19,7 @@ BAD = [
     (["--data", "mnst"], 2, r"data.name: 'mnst' is not one of .*did you mean 'mnist'"),
     (["--data", "mnist"], 2, r"mnist.*--data-dir"),
     (["--data", "mnist", "--data-dir", "nowhere"], 2, r"nowhere"),
-    (["--set", "data.name=arrays"], 2, r"whose data were arrays there and are not saved: .*data.name=npz"),
+    (["--set", "data.name=arrays"], 2, r"in Python with arrays, which are not saved: .*data.name=npz"),
     (["missing.yaml"], 2, r"cannot read the spec missing.yaml: No such file"),
     (["broken.yaml"], 2, r"the spec broken.yaml is not valid YAML"),
     (["--set", "ray.layers={7: {cpus: 1}}"], 2, r"ray.layers names layer 7, but the network has layers 1..3"),
@@ -58,7 +58,7 @@ def test_bad_input_is_one_line_an_exit_code_and_nothing_left_behind(tmp_path, ru
 def test_a_disk_with_too_little_room_is_refused_before_anything_starts(tmp_path, small_disk):
     done = here("train", "--engine", "serial", "--run-dir", small_disk / "run", cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert re.search(r"the disk of the run directory .* has \d+\.\d kB free and the run may need", done.stderr)
+    assert re.search(r"the disk of the run directory .* has \d+\.\d kB free, but the run may need", done.stderr)
     assert list(small_disk.iterdir()) == []
 
 

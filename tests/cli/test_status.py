@@ -44,7 +44,7 @@ def test_a_run_from_python_goes_on_there_and_both_commands_say_how(tmp_path):
     assert f"to resume: Trainer(model, ...).fit(train, test, resume={str(where)!r})" in said
     done = here("train", "--resume", where, cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert f"go on with it there, by Trainer(model, ...).fit(train, test, resume={str(where)!r})" in done.stderr
+    assert f"resume it there, with Trainer(model, ...).fit(train, test, resume={str(where)!r})" in done.stderr
 
 
 def test_a_run_goes_on_and_is_used_from_another_folder_whatever_relative_paths_it_has(tmp_path):

@@ -204,9 +204,11 @@ def test_an_ended_driver_leaves_no_process_behind_and_keeps_how_far_it_came(tmp_
     assert "SIGTERM" not in stderr  # Ray's stack frames
     assert "@ 0x" not in stderr
     if code > 0:
-        assert re.search(r"error: interrupted after \d+ steps\n.*the metrics of \d+ steps are kept in kept", stderr)
+        assert re.search(r"error: interrupted after \d+ steps\n.*the metrics of \d+ steps are in kept", stderr)
         assert json.loads((tmp_path / "kept" / "run.json").read_text())["status"] == "interrupted"
-        assert re.search(r"its last checkpoint is of step \d+; to go on from there: distfa train --resume kept", stderr)
+        assert re.search(
+            r"its last checkpoint is from step \d+; to resume from there: distfa train --resume kept", stderr
+        )
         assert list((tmp_path / "kept" / "checkpoints").glob("*/manifest.json"))
     assert remaining(session, "LayerActor", within_seconds=15) == []
     # Ray's own agents look for themselves, every so often, whether their raylet still lives
@@ -232,7 +234,7 @@ def test_the_spec_of_a_run_from_python_says_what_it_needs(tmp_path):
     Trainer(model, engine="serial", epochs=1, run_dir=str(tmp_path / "run")).fit((x, y))
     done = here("train", str(tmp_path / "run" / "spec.yaml"), cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert "the spec is of a run from Python, whose model was an object there" in done.stderr
+    assert "the spec is from a run started in Python with a model object" in done.stderr
     assert "model.name=package.module:function" in done.stderr
 
 

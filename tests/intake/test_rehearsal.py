@@ -41,7 +41,7 @@ ONE_ROW = (
     [
         (33, {}, "33 samples in batches of 16; set batch_size to 17.*drop_last=True"),
         (32, {"batch_size": 4, "micro_batches": 4}, "a batch of 4 in 4 micro-batches has parts of one; set batch_size"),
-        (38, {"micro_batches": 6}, r"the last batch of an epoch leaves one: 38 samples in batches of 16"),
+        (38, {"micro_batches": 6}, r"the last batch of an epoch has one: 38 samples in batches of 16"),
         (32, {"batch_size": 1}, "a batch of 1 in 1 micro-batches has parts of one; set batch_size to 2"),
         (32, {"rule": "dfa", "feedback": {"renew": {"every": 2, "rows": 1}}}, "set feedback.renew.rows to 2"),
     ],
@@ -63,7 +63,7 @@ def test_what_it_says_to_do_works(fit):
 
 def test_one_row_to_evaluate_is_taken_where_torch_takes_it(fit):
     assert fit(normed(), 32, test=1).test_loss is not None
-    with pytest.raises(ModelError, match=r"cannot evaluate one row \(ValueError.*give one sample more or less"):
+    with pytest.raises(ModelError, match=r"cannot evaluate one row \(ValueError.*use one sample more or less"):
         fit(normed(track_running_stats=False), 32, test=1)
     assert fit(normed(track_running_stats=False), 32, test=2).test_loss is not None
 

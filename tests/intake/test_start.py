@@ -29,7 +29,9 @@ def test_the_start_that_was_used_is_named():
 
 def test_rows_that_can_only_go_back_one_by_one_are_refused_where_they_are_many():
     check_start(parse_spec({"rule": "dfa", "engine": "serial"}), conv(5000))
-    with pytest.raises(SpecError, match=r"5,000 rows of feedback would go back through layer 3 one by one.*one Linear"):
+    with pytest.raises(
+        SpecError, match=r"5,000 rows of feedback would go back through layer 3 one by one.*single Linear"
+    ):
         check_start(parse_spec({"rule": "dfa", "engine": "serial"}), conv(5000, nn.Softplus(beta=2)))
     check_start(parse_spec({"rule": "fa", "engine": "serial"}), conv(5000, nn.Softplus(beta=2)))
 
@@ -45,7 +47,7 @@ def test_a_message_that_would_be_too_long_is_known_before_the_start():
 
 
 def test_matrices_that_no_memory_holds_are_refused_with_their_size():
-    with pytest.raises(SpecError, match=r"each of the 2,000,000 outputs .* would take about [\d,.]+ GB to start; this"):
+    with pytest.raises(SpecError, match=r"each of the 2,000,000 outputs .* would need about [\d,.]+ GB to start, but"):
         check_start(parse_spec({"rule": "dfa", "init": "random", "engine": "serial"}), conv(2_000_000))
     check_start(parse_spec({"rule": "fa", "engine": "serial"}), conv(2_000_000))
 

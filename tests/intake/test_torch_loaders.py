@@ -210,7 +210,7 @@ def test_a_shuffle_without_a_generator_is_drawn_from_the_runs_seed(tmp_path, dro
 
 
 def test_another_batch_size_beside_a_loader_is_refused(tmp_path):
-    with pytest.raises(SpecError, match="batch_size is 32, and the loader makes batches of 7; a batch is what"):
+    with pytest.raises(SpecError, match="batch_size is 32, but the loader makes batches of 7;"):
         ours(model(), LOADERS["seeded"](), tmp_path / "run", batch_size=32)
     assert not (tmp_path / "run").exists()
     ours(model(), LOADERS["seeded"](), tmp_path / "run", batch_size=7)
@@ -241,9 +241,9 @@ def test_a_sampler_without_samples_and_one_without_an_end_are_refused(tmp_path, 
     monkeypatch.setattr("distfa.intake.sampling.MOST_ROWS", 1000)
     monkeypatch.setattr("distfa.intake.loaders.MOST_ROWS", 1000)
     monkeypatch.setattr("distfa.intake.given.MOST_ROWS", 1000)
-    with pytest.raises(DataError, match="the loader has given 1,0.. samples .*set max_steps if it has no end"):
+    with pytest.raises(DataError, match="the loader has yielded 1,0.. samples .*set max_steps if it is endless"):
         ours(model(), DataLoader(Endless(), batch_size=7), tmp_path / "run")
-    with pytest.raises(DataError, match="go on; set max_steps if they have no end"):
+    with pytest.raises(DataError, match="have not ended; set max_steps if they are endless"):
         ours(model(), ((X, Y) for _ in iter(int, 1)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -217,17 +217,17 @@ def used(net):
     ("made", "says"),
     [
         (hooked, "the optimizer has hooks around its steps"),
-        (used, "has made steps before, and its state .exp_avg, exp_avg_sq, step. would be lost"),
+        (used, "has already taken steps, and its state .exp_avg, exp_avg_sq, step. would be lost"),
         (
             lambda net: SGD(model().parameters(), lr=1),
-            "parameter 0 in group 0 of the optimizer is not",
+            "parameter 0 in group 0 of the optimizer does not belong",
         ),
         (lambda net: torch.optim.LBFGS(net.parameters()), "is a LBFGS; distfa has sgd, adam, adamw"),
         (lambda net: torch.optim.RMSprop(net.parameters()), "is a RMSprop; distfa has sgd, adam, adamw"),
         (lambda net: SGD(net.parameters(), lr=1, differentiable=True), "has differentiable=True"),
         (
             lambda net: lambda parameters: SGD(parameters, lr=-1),
-            "optimizer cannot be made .ValueError",
+            "optimizer cannot be created .ValueError",
         ),
     ],
 )
@@ -241,7 +241,7 @@ def test_what_a_run_cannot_honour_is_refused_by_name(made, says):
     ("model_name", "says"),
     [
         ("mlp", "all of mlp's are trained alike; leave it out"),
-        ("lenet", "has the parameter 'no.weight', which the model"),
+        ("lenet", "names the parameter 'no.weight', which the model"),
     ],
 )
 def test_groups_in_a_spec_name_parameters_of_the_model(model_name, says):
@@ -253,8 +253,11 @@ def test_groups_in_a_spec_name_parameters_of_the_model(model_name, says):
 @pytest.mark.parametrize(
     ("scheduler", "says"),
     [
-        (lambda o: of_torch.ReduceLROnPlateau(o), "follows figures of the run"),
-        (lambda o: of_torch.StepLR(SGD(model().parameters(), lr=1), 3), "is of another optimizer than the one"),
+        (lambda o: of_torch.ReduceLROnPlateau(o), "follows metrics of the run"),
+        (
+            lambda o: of_torch.StepLR(SGD(model().parameters(), lr=1), 3),
+            "belongs to a different optimizer than the one",
+        ),
         (lambda o: of_torch.OneCycleLR(o, 0.1, total_steps=EPOCHS - 2), "the scheduler ends before the run: .*10"),
         (lambda o: 3, "scheduler is a int; it must be one of torch.optim.lr_scheduler"),
     ],

@@ -66,7 +66,7 @@ def test_the_three_commands_start_two_nodes_and_train_on_both(tmp_path):
             for shell, command in zip((*shells, shells[1]), commands, strict=True):
                 said, code = shell.run(command)
                 assert code == 0, said
-            assert "2 nodes are there" in said
+            assert "2 nodes are up" in said
             assert "test accuracy" in said
             said, _ = shells[1].run("cat runs/*/run.json")
             assert nodes.address(1) in said

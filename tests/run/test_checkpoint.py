@@ -158,7 +158,7 @@ def test_another_spec_model_or_data_is_refused_and_what_decides_nothing_is_not(d
         trained(cut, digits, observer=stopping_at(9))
     before = {path: path.read_bytes() for path in (tmp_path / "cut").rglob("*.safetensors")}
     for changes, message in (
-        ({"optimizer": {"lr": 0.5}}, r"optimizer.lr is 0.5 now and was 0.001 when .*cut was trained; it decides"),
+        ({"optimizer": {"lr": 0.5}}, r"optimizer.lr is 0.5 now but was 0.001 when .*cut was trained; it affects"),
         ({"checkpoint": {"every": 3}}, "checkpoint.every is 3 now and was 4"),
     ):
         with pytest.raises(CheckpointError, match=message):
@@ -167,7 +167,7 @@ def test_another_spec_model_or_data_is_refused_and_what_decides_nothing_is_not(d
         trained(cut, data.load("digits", limit=299), resume=tmp_path / "cut")
     assert {path: path.read_bytes() for path in (tmp_path / "cut").rglob("*.safetensors")} == before
     trained(spec(tmp_path / "cut", log_every=3, device="cpu"), digits, resume=tmp_path / "cut")
-    with pytest.raises(RunDirError, match="has finished, so that nothing is left"):
+    with pytest.raises(RunDirError, match="has finished, so there is nothing"):
         trained(cut, digits, resume=tmp_path / "cut")
 
 
@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_error_that_names_the_place_and_the_run_goes_on(digit
     s = spec(tmp_path / "run", checkpoint={"every": 4, "seconds": 0, "dir": str(tmp_path / "full")})
     _, found = trained(s, digits)
     assert "cannot write the checkpoint of step 4" in caplog.text
-    assert "training goes on, and the next checkpoint is tried" in caplog.text
+    assert "training continues, and the next checkpoint will be tried" in caplog.text
     assert_same_bits(found, weights)
 
 
@@ -252,7 +252,7 @@ def test_a_disk_that_fills_up_keeps_the_checkpoints_it_has_and_the_run_goes_on(d
     _, weights = trained(spec(tmp_path / "whole"), digits)
     s = spec(tmp_path / "run", checkpoint={"every": 4, "seconds": 0, "keep": 20, "dir": str(small_disk / "kept")})
     _, found = trained(s, digits)
-    assert "No space left on device; check that there is room" in caplog.text
+    assert "No space left on device; check that there is free space" in caplog.text
     assert_same_bits(found, weights)
     store = Store(str(small_disk / "kept"), keep=20, run=read_about(tmp_path / "run")["run_id"])
     assert 4 in store.steps()

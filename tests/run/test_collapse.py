@@ -277,7 +277,7 @@ def test_a_run_that_came_back_has_not_ended_exploded():
 @pytest.mark.parametrize(
     ("targets", "said"),
     [
-        (np.full(40, 3), "all 40 training labels are 3, so that always the same answer is right"),
+        (np.full(40, 3), "all 40 training labels are 3, so a constant answer is always right"),
         (np.full((40, 2), 0.5), "all 40 training targets are the same"),
     ],
     ids=["labels", "floats"],
@@ -306,5 +306,5 @@ def test_the_advice_is_for_what_is_wrong(rule):
     renewed = "feedback has aged: renew it (feedback.renew.every 50), or " if rule in ("dfa", "dkp") else ""
     assert aged.advice == f"{renewed}try a lower rate (optimizer.lr 0.003 or less) or optimizer.warmup_steps"
     assert dead.advice.startswith(
-        "put a normalisation (BatchNorm, LayerNorm) before its activation or make that a LeakyReLU, or try a lower "
+        "put a normalisation (BatchNorm, LayerNorm) before its activation, or use LeakyReLU, or try a lower "
     )

@@ -16,7 +16,7 @@ def snapshots(step):
 
 def late(step):
     yield from snapshots(step)
-    raise LayerError("layer 2 did not give its state within 5 s (wire.deadline_seconds)")
+    raise LayerError("layer 2 did not return its state within 5 s (wire.deadline_seconds)")
 
 
 def test_of_many_that_cannot_be_written_the_first_and_the_tenth_are_told_and_the_next_that_is(tmp_path):
@@ -30,7 +30,7 @@ def test_of_many_that_cannot_be_written_the_first_and_the_tenth_are_told_and_the
     assert ["(10 in a row)" in said for said in told] == [False, True]
     assert "cannot write the checkpoint of step 1 to" in told[0]
     assert "cannot write the checkpoint of step 10 to" in told[1]
-    assert all(said.endswith("; training goes on, and the next checkpoint is tried") for said in told + noted)
+    assert all(said.endswith("; training continues, and the next checkpoint will be tried") for said in told + noted)
     assert ["(12 in a row)" in said for said in noted] == [False] * 9 + [True]
     place.unlink()
     for step in (13, 14):
@@ -42,7 +42,7 @@ def test_of_many_that_cannot_be_written_the_first_and_the_tenth_are_told_and_the
         keeper.offer(step, late(step), {})
     keeper.settle()
     assert [said.partition(";")[0] for said in told[3:]] == [
-        "the checkpoint of step 15 was not written: layer 2 did not give its state within 5 s (wire.deadline_seconds)"
+        "the checkpoint of step 15 was not written: layer 2 did not return its state within 5 s (wire.deadline_seconds)"
     ]
 
 
@@ -57,7 +57,7 @@ def test_the_last_of_a_run_that_has_to_end_is_told_of_in_any_case(tmp_path):
     keeper.offer(3, snapshots(3), {})
     keeper.last()
     assert [said.partition(" to ")[0] for said in told] == [f"cannot write the checkpoint of step {n}" for n in (1, 3)]
-    assert told[1].endswith("set checkpoint.dir to another place (3 in a row)")
+    assert told[1].endswith("set checkpoint.dir to another location (3 in a row)")
 
 
 def test_there_is_one_writer_and_a_late_one_loses_nothing(tmp_path):
@@ -75,7 +75,7 @@ def test_there_is_one_writer_and_a_late_one_loses_nothing(tmp_path):
     keeper._least_seconds = 60.0
     keeper.offer(2, snapshots(2), {})
     keeper.last()
-    assert told == ["the checkpoint of step 2 is not written: the one before it is still being written after 0 s"]
+    assert told == ["the checkpoint of step 2 is skipped: the previous one is still being written after 0 s"]
     goes_on.set()
     keeper.last()
     keeper.settle()

@@ -164,7 +164,7 @@ def test_a_name_that_the_locale_cannot_write_is_refused_with_the_way_out(tmp_pat
     (tmp_path / "spec.yaml").write_text("run_dir: Läufe\nengine: serial\n", encoding="utf-8")
     done = distfa("train", "spec.yaml", cwd=tmp_path, **ASCII)
     assert done.returncode == 2
-    assert b"has letters that this process cannot write" in done.stderr
+    assert b"has characters that this process cannot write" in done.stderr
     assert b"set PYTHONUTF8=1" in done.stderr
     assert not (tmp_path / "Läufe").exists()
 
@@ -214,7 +214,7 @@ def test_a_lock_that_outlived_its_driver_is_told_as_that(tmp_path):
     (tmp_path / "run" / "run.json").write_text(json.dumps(about | {"pid": gone.pid}))
     with (
         (tmp_path / "run" / "metrics.jsonl").open("rb") as file,
-        pytest.raises(RunDirError, match=rf"its driver left behind \(pid {gone.pid}, which has ended\).*fuser"),
+        pytest.raises(RunDirError, match=rf"left behind by its driver \(pid {gone.pid}, which has ended\).*fuser"),
     ):
         fcntl.flock(file, fcntl.LOCK_EX)
         RunDir.reopen(tmp_path / "run")

@@ -61,7 +61,7 @@ def test_a_run_whose_checkpoints_are_not_found_is_refused_and_loses_nothing(digi
     cut_short(s, digits)
     shutil.move(tmp_path / "kept", tmp_path / "elsewhere")
     before = {name: (tmp_path / "run" / name).read_bytes() for name in ("metrics.jsonl", "run.json", "spec.yaml")}
-    with pytest.raises(CheckpointError, match=r"wrote checkpoints up to step 8, .* was not begun anew, and nothing"):
+    with pytest.raises(CheckpointError, match=r"wrote checkpoints up to step 8, .* was not restarted, and nothing"):
         trained(s, digits, resume=tmp_path / "run")
     assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
     _, weights = trained(spec(tmp_path / "whole"), digits)
@@ -75,7 +75,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(digits, tmp_p
     for shard in (tmp_path / "run" / "checkpoints").rglob("layer-001*"):
         shard.write_bytes(b"torn")
     size = (tmp_path / "run" / "metrics.jsonl").stat().st_size
-    with pytest.raises(CheckpointError, match="there is none that is whole in .*checkpoints. It was not begun anew"):
+    with pytest.raises(CheckpointError, match="there is no complete one in .*checkpoints. It was not restarted"):
         trained(spec(tmp_path / "run"), digits, resume=tmp_path / "run")
     assert (tmp_path / "run" / "metrics.jsonl").stat().st_size == size
 
@@ -136,7 +136,7 @@ def test_a_run_of_an_earlier_version_goes_on_from_its_own_in_a_shared_place(digi
     _, found = trained(placed(tmp_path / "a", place, seed=5), digits, resume=tmp_path / "a")
     assert_same_bits(found, weights)
     shutil.rmtree(place)
-    with pytest.raises(CheckpointError, match="may have written checkpoints, and there is none"):
+    with pytest.raises(CheckpointError, match="may have written checkpoints, but there is no complete one"):
         trained(placed(tmp_path / "b", place, seed=6), digits, resume=tmp_path / "b")
 
 

@@ -43,7 +43,7 @@ def broken(tmp_path, monkeypatch):
 
 
 def test_stop_ends_the_run_with_the_verdict_and_keeps_the_entry(broken, tmp_path):
-    with pytest.raises(LedgerViolation, match=r"boundary 1 .*, step 3: .* within layer 2.*\n.*are kept"):
+    with pytest.raises(LedgerViolation, match=r"boundary 1 .*, step 3: .* within layer 2.*\n.*the metrics of"):
         broken("stop")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert (lines[-1]["kind"], lines[-1]["step"], lines[-1]["holds"]) == ("ledger", 3, False)

@@ -261,7 +261,7 @@ def test_a_layer_that_would_import_another_distfa_is_refused_with_both_paths(tmp
     [
         ("127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
         ("http://127.0.0.1:8265", "RAY_ADDRESS .* that is the address of its dashboard"),
-        ("ray://127.0.0.1:10001", "RAY_ADDRESS .* Ray Client carries no layers"),
+        ("ray://127.0.0.1:10001", "RAY_ADDRESS .* Ray Client cannot run layers"),
     ],
 )
 def test_ray_address_counts(monkeypatch, tmp_path, address, message):

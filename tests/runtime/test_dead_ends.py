@@ -63,7 +63,7 @@ def noted(tmp_path, monkeypatch):
 def test_auto_leads_to_no_cluster_that_is_gone(noted):
     """It hung, and so did 'distfa launch --on auto'."""
     with pytest.raises(
-        ClusterError, match=f"address 'auto' is the cluster at .*:{noted}, as Ray noted .*nobody listens"
+        ClusterError, match=f"address 'auto' is the cluster at .*:{noted}, according to Ray's .*nothing listens"
     ):
         start_ray("auto")
 

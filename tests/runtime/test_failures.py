@@ -168,7 +168,7 @@ def test_a_layer_that_hangs_is_named_soon_after_the_deadline(monkeypatch, sizes)
     monkeypatch.setattr(Layer, "update", update)
     began = time.monotonic()
     try:
-        with pytest.raises(LayerLost, match=rf"layer {hung}, step 0: it has computed for \d+ s without an end"):
+        with pytest.raises(LayerLost, match=rf"layer {hung}, step 0: it has been computing for \d+ s"):
             run_threads(recipe(sizes), wire=WireConfig(deadline_seconds=1.5))
     finally:
         over.set()
@@ -196,7 +196,7 @@ def test_while_nothing_moves_somebody_is_told_again_and_again_and_then_every_lay
         finally:
             over.set()
     assert any(waits.get(2) == 0 and waits.get(3) == 2 for waits in seen)  # who waits for whom, as it stood
-    assert run.coordinator.errors[2].startswith("layer 2, step 0: it has computed for ")
+    assert run.coordinator.errors[2].startswith("layer 2, step 0: it has been computing for ")
 
 
 def test_a_loss_that_explodes_ends_serial_and_wired_runs_alike():

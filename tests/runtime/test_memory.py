@@ -77,7 +77,7 @@ LAYERS = (1, 2, 3)  # where that seed sends them; the last in time for the secon
 @pytest.mark.parametrize(
     ("by", "threshold", "said"),
     [
-        ("ray", "0.8", "Ray ended its process, because its node ran out of memory"),
+        ("ray", "0.8", "Ray killed its process, because its node ran out of memory"),
         ("system", "1", "look for the system's out-of-memory killer (dmesg)"),
     ],
 )

@@ -41,7 +41,7 @@ def test_a_layer_slow_to_answer_loses_nothing(monkeypatch):
     ("lost", "message"),
     [
         (StepRecord, r"5 of its 6 steps were reported"),
-        (Half, r"the \w+ half of boundary 2, step 3 has no other end"),
+        (Half, r"the other end of the \w+ half of boundary 2, step 3 is missing"),
     ],
 )
 def test_a_run_that_lost_a_report_has_not_ended_well(monkeypatch, lost, message):

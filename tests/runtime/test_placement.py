@@ -84,7 +84,7 @@ def test_a_question_too_long_to_answer_is_left_to_ray():
             [{"CPU": 1.0}, {"CPU": 4.0, "big": 1.0}],
             [{"CPU": 2.0}, {"CPU": 8.0}],
             "pack",
-            "layer 2 asks for CPU 4, big 1, and no node has that (big 1 more is missing); the cluster has node "
+            "layer 2 asks for CPU 4, big 1, but no node has that (big 1 more is needed); the cluster has node "
             "10.0.0.1: CPU 2; node 10.0.0.2: CPU 8",
         ),
         ([{"CPU": 1.0}] * 3, [{"CPU": 2.0}], "pack", "3 layers ask for CPU 3 together, at most CPU 1 each, and do not"),
@@ -104,7 +104,7 @@ def test_a_question_too_long_to_answer_is_left_to_ray():
             [{"CPU": 1.0}],
             [],
             "pack",
-            "layer 1 asks for CPU 1, and no node has that (CPU 1 more is missing); the cluster has no node",
+            "layer 1 asks for CPU 1, but no node has that (CPU 1 more is needed); the cluster has no node",
         ),
     ],
 )
@@ -126,7 +126,7 @@ def test_shares_and_the_device_follow_from_what_the_cluster_has():
 def test_cuda_without_gpus_is_refused():
     with pytest.raises(ClusterError, match=r"device is 'cuda', but no node .* has a GPU \(node 10\.0\.0\.1: CPU 2\)"):
         bundles((Resources(),), nodes({"CPU": 2.0}), "cuda")
-    with pytest.raises(ClusterError, match="layer 2 is to have 0 GPUs"):
+    with pytest.raises(ClusterError, match="layer 2 would have 0 GPUs"):
         bundles((Resources(), Resources(gpus=0.0)), nodes({"CPU": 2.0, "GPU": 2.0}), "cuda")
     # Where GPUs do not go round, auto takes none for any layer.
     assert bundles((Resources(), Resources(gpus=0.0)), nodes({"CPU": 2.0, "GPU": 2.0}), "auto")[1] == "cpu"

@@ -55,7 +55,7 @@ LONG = "The actor is dead because its worker process has died. Worker exit type:
         ("The actor is dead because its node has died. Node Id: 00ff", "its node died"),
         (
             "The actor was killed due to the node running low on memory.",
-            "Ray ended it, because its node ran out of memory",
+            "Ray killed it, because its node ran out of memory",
         ),
         (
             f"{LONG}Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: "

@@ -70,7 +70,9 @@ def test_a_place_that_cannot_be_written_or_is_full_is_named(monkeypatch, small_d
         require_place()
     monkeypatch.setenv("RAY_TMPDIR", small_disk.name)  # short, for sockets
     monkeypatch.chdir(small_disk.parent)
-    with pytest.raises(ClusterError, match="where 262.1 kB are free; it needs 67.1 MB: free some, or set RAY_TMPDIR"):
+    with pytest.raises(
+        ClusterError, match="where 262.1 kB are free, but it needs 67.1 MB: free up space, or set RAY_TMPDIR"
+    ):
         require_place()
 
 
@@ -144,7 +146,7 @@ def said_without(part, starter, tmp_path, *options):
 @pytest.mark.parametrize(("part", "named"), PARTS)
 def test_when_ray_itself_ends_the_run_says_so_in_one_line_of_its_own(part, named, tmp_path):
     said = said_without(part, None, tmp_path)
-    assert f"error: Ray's {named} ({part}) on this machine ended (exit code -9)" in said
+    assert f"error: Ray's {named} ({part}) on this machine died (exit code -9)" in said
 
 
 @pytest.fixture
@@ -187,4 +189,4 @@ def test_when_a_ray_it_attached_to_ends_the_run_says_so_in_one_line_of_its_own(p
     address, starter = cluster
     said = said_without(part, starter, tmp_path, "--address", address)
     named = "|".join(re.escape(f"{name} ({part})") for part, name in PARTS)
-    assert re.search(rf"error: Ray's ({named}) at \S+:\d+ is gone, and all layers end with it", said)
+    assert re.search(rf"error: Ray's ({named}) at \S+:\d+ is gone, and all layers with it", said)

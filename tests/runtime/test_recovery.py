@@ -105,7 +105,7 @@ def test_after_faults_a_run_goes_on_and_nothing_is_lost(changes, faults, digits,
     assert result.steps == whole.steps
     said = [json.loads(line) for line in (tmp_path / "ray" / "log.jsonl").read_text().splitlines()]
     assert {line["run"] for line in said} == {read_about(tmp_path / "ray")["run_id"]}
-    assert [line["attempt"] for line in said if "; going on from step" in line["message"]] == [2, 3, 4]
+    assert [line["attempt"] for line in said if "; resuming from step" in line["message"]] == [2, 3, 4]
     died = [line for line in said if line["level"] == "error" and "its process died" in line["message"]]
     assert (died[0]["attempt"], died[0]["layer"]) == (1, faults[0].layer)
     last = read_about(tmp_path / "ray")["last_errors"]

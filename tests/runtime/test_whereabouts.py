@@ -58,12 +58,14 @@ def test_an_answer_from_a_node_that_was_given_up_meanwhile_does_not_count():
 
 
 def test_a_node_that_never_answers_is_named_at_the_deadline():
-    with pytest.raises(LayerLost, match=r"layer 2 did not start .* within 0 s: node 10\.0\.0\.2 does not answer, and"):
+    with pytest.raises(LayerLost, match=r"layer 2 did not start .* within 0 s: node 10\.0\.0\.2 does not answer, but"):
         found(Places({1: ONE, 2: TWO}), 0.05)
 
 
 def test_a_place_that_ray_finds_no_node_for_is_told_at_the_deadline():
-    with pytest.raises(LayerLost, match=r"layer 2 did not .*: Ray has given its node up and finds no other with room"):
+    with pytest.raises(
+        LayerLost, match=r"layer 2 did not .*: Ray has given up on its node and finds no other with room"
+    ):
         found(Places({1: ONE, 2: TWO}, {1: ONE}), 0.05)
 
 

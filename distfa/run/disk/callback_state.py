@@ -29,7 +29,7 @@ def pack_state(state: Any) -> bytes:
     try:
         torch.save(state, file)
     except Exception as exc:
-        raise CheckpointError(f"what callbacks know cannot be written: {type(exc).__name__}: {exc}") from exc
+        raise CheckpointError(f"the state of callbacks cannot be written: {type(exc).__name__}: {exc}") from exc
     unpack_state(file.getvalue())
     return file.getvalue()
 
@@ -46,7 +46,7 @@ def unpack_state(content: bytes) -> Any:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as exc:
         why = " ".join(str(exc).split())
-        raise CheckpointError(f"what callbacks know cannot be read back: {why}") from exc
+        raise CheckpointError(f"the state of callbacks cannot be read back: {why}") from exc
 
 
 def refused(state: Any) -> str | None:

@@ -83,13 +83,14 @@ class Store:
         try:
             self._files, root = fsspec.core.url_to_fs(without_marks(place))
         except Exception as exc:  # each kind of place has its own errors
-            how = 'give a directory, or install the package it names (pip install "distfa[s3]" for s3://)'
+            how = 'use a directory, or install the package it names (pip install "distfa[s3]" for s3://)'
             if MARK in place:
-                how = "its password is not kept: give it again with --set checkpoint.dir=URL, or where fsspec reads it"
+                how = (
+                    "its password is not stored: give it again with --set checkpoint.dir=URL, or where fsspec "
+                    "looks for it"
+                )
                 how += " (docs/how-to/survive.md)"
-            raise CheckpointError(
-                f"checkpoint.dir is {place!r}, and fsspec cannot open such a place: {exc}; {how}"
-            ) from exc
+            raise CheckpointError(f"checkpoint.dir is {place!r}, which fsspec cannot open: {exc}; {how}") from exc
         self._local = "file" in (self._files.protocol if isinstance(self._files.protocol, tuple) else ())
         self.root = f"{root}/{run}" if run else str(root)
 
@@ -154,8 +155,8 @@ class Store:
         manifest: dict[str, Any] = strict_json.restore_numbers(json.loads(text))
         if manifest["format"] not in _READ:
             raise CheckpointError(
-                f"the checkpoint of step {step} has format {manifest['format']}, and this version of distfa reads "
-                f"formats up to {FORMAT}; go on with the version that wrote it"
+                f"the checkpoint of step {step} has format {manifest['format']}, but this version of distfa reads "
+                f"formats up to {FORMAT}; resume with the version that wrote it"
             )
         return manifest
 
@@ -211,7 +212,7 @@ class Store:
         if _sha256(content) != said["sha256"]:
             raise CheckpointError(
                 f"the checkpoint of step {step} is damaged: {path} is not what was written ({len(content)} bytes, "
-                f"{said['bytes']} were written)"
+                f"but {said['bytes']} were written)"
             )
         return content
 
@@ -247,9 +248,10 @@ class Store:
             yield
         except Exception as exc:
             said = (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
-            look = "" if self._local else ", that it can be reached and that its keys are right"
+            look = "" if self._local else ", that it can be reached and that the credentials are correct"
             raise CheckpointError(
-                f"cannot {what}: {said}; check that there is room{look}, or set checkpoint.dir to another place"
+                f"cannot {what}: {said}; check that there is free space{look}, or set checkpoint.dir to another "
+                "location"
             ) from exc
 
 

@@ -32,8 +32,8 @@ def claim(path: Path, first: str) -> tuple[Path, bool]:
     made = _claimed(path, first)
     if made is None:
         raise RunDirError(
-            f"the run directory {path} exists and is not empty, or another run has just taken it; name another, or "
-            "remove it"
+            f"the run directory {path} exists and is not empty, or another run has just claimed it; name another, "
+            "or remove it"
         )
     return path, made
 
@@ -85,8 +85,8 @@ def _claimed(path: Path, first: str, *, fresh: bool = False) -> bool | None:
         raise cannot("write", path, exc) from exc
     except UnicodeError as exc:
         raise RunDirError(
-            f"the run directory {str(path)!a} has letters that this process cannot write, its encoding for file "
-            f"names is {sys.getfilesystemencoding()}; set PYTHONUTF8=1, or name another"
+            f"the run directory {str(path)!a} has characters that this process cannot write, since its encoding "
+            f"for file names is {sys.getfilesystemencoding()}; set PYTHONUTF8=1, or choose another directory"
         ) from exc
     return made
 
@@ -101,11 +101,13 @@ def require_room(path: Path, network: Network) -> None:
     free, needed = shutil.disk_usage(path).free, weights + _MARGIN_BYTES
     if free < needed:
         raise RunDirError(
-            f"the disk of the run directory {path} has {human_bytes(free)} free and the run may need "
-            f"{human_bytes(needed)}; free some, or set run_dir to another disk"
+            f"the disk of the run directory {path} has {human_bytes(free)} free, but the run may need "
+            f"{human_bytes(needed)}; free up space, or set run_dir to another disk"
         )
 
 
 def cannot(do: str, path: Path, error: OSError) -> RunDirError:
     """The error for a file that cannot be read or written."""
-    return RunDirError(f"cannot {do} {path}: {error.strerror or error}; free the disk or set run_dir to another place")
+    return RunDirError(
+        f"cannot {do} {path}: {error.strerror or error}; free up disk space, or set run_dir to another location"
+    )

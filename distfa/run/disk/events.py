@@ -62,7 +62,7 @@ class Events:
             self._add(step, values, cosines)
         except OSError as exc:
             self._lost = True
-            log.warning("nothing more is written for TensorBoard: %s; the figures are in metrics.jsonl", exc.strerror)
+            log.warning("writing no more events for TensorBoard: %s; the figures are in metrics.jsonl", exc.strerror)
 
     def _add(self, step: int, values: Mapping[str, float], cosines: Mapping[str, Sequence[int]]) -> None:
         writer = self._open()

@@ -97,7 +97,7 @@ class Keeper:
             return
         if self._writing():
             self._tell(
-                f"the checkpoint of step {self._passed_over.step} is not written: the one before it is still being "
+                f"the checkpoint of step {self._passed_over.step} is skipped: the previous one is still being "
                 f"written after {self.last_seconds:.0f} s"
             )
             return
@@ -120,7 +120,7 @@ class Keeper:
         for found in self._shelf.latest():
             if isinstance(found, Checkpoint):
                 return found
-            self._tell(f"{found}; one before it is used, if there is one")
+            self._tell(f"{found}; trying an earlier one, if there is one")
         return None
 
     def _due(self) -> bool:
@@ -150,9 +150,9 @@ class Keeper:
             self._miss(f"the checkpoint of step {step} was not written: {type(exc).__name__}: {exc}")
         else:
             self.written, self.last_step = self.written + 1, step
-            said = f"the checkpoint of step {step} is written, {size:,} bytes"
+            said = f"wrote the checkpoint of step {step}, {size:,} bytes"
             if self._missed:
-                self._tell(f"{said}; {self._missed} before it could not be")
+                self._tell(f"{said}; {self._missed} before it could not be written")
             else:
                 self._note(said)
             self._missed = 0
@@ -163,7 +163,7 @@ class Keeper:
         if self._ending:
             self._tell(f"{why}{row}")
             return
-        said = f"{why}{row}; training goes on, and the next checkpoint is tried"
+        said = f"{why}{row}; training continues, and the next checkpoint will be tried"
         if str(self._missed).rstrip("0") == "1":  # 1, 10, 100 ...
             self._tell(said)
         else:

@@ -121,12 +121,12 @@ class RunDir:
         run_dir = RunDir(located(path), made=False)
         run_dir.about = read_about(run_dir.path)
         if run_dir.about["status"] == "finished":
-            raise RunDirError(f"the run in {path} has finished, so that nothing is left to go on with; start a new one")
+            raise RunDirError(f"the run in {path} has finished, so there is nothing to resume; start a new one")
         if not run_dir._take_lock():
             pid, node = run_dir.about.get("pid"), run_dir.about.get("node")
             raise RunDirError(
-                f"the run in {path} is held by a process that its driver left behind (pid {pid}, which has ended); "
-                f"find that with 'fuser {run_dir.metrics}' and end it"
+                f"the run in {path} is locked by a process left behind by its driver (pid {pid}, which has "
+                f"ended); find that process with 'fuser {run_dir.metrics}' and end it"
                 if has_ended(run_dir.about)
                 else f"the run in {path} is driven by another process (pid {pid} on {node}); end that first"
             )
@@ -177,7 +177,7 @@ class RunDir:
         try:
             if self.metrics.stat().st_size < metrics_bytes:
                 metrics_bytes = self.metrics.read_bytes().rfind(b"\n") + 1
-                log.warning("%s lacks records before step %d, which it goes on from", self.path / METRICS, step)
+                log.warning("%s lacks records before step %d, from which it resumes", self.path / METRICS, step)
             os.truncate(self.metrics, metrics_bytes)
         except OSError as exc:
             raise cannot("write", self.path / METRICS, exc) from exc
@@ -259,8 +259,8 @@ class RunDir:
             self._lock = locked(self.metrics)
         except OSError as exc:
             raise RunDirError(
-                f"cannot open {self.path / METRICS}, which a run cannot go on without: {exc.strerror}; put it back (if "
-                "the records so far are lost, an empty file will do)"
+                f"cannot open {self.path / METRICS}, which is needed to resume a run: {exc.strerror}; restore it "
+                "(if its records are lost, an empty file will do)"
             ) from exc
         return self._lock is not None
 
@@ -314,7 +314,7 @@ def read_about(path: Path) -> dict[str, Any]:
         about = dict(json.loads((path / RUN).read_text(encoding="utf-8")))
     except FileNotFoundError as exc:
         raise RunDirError(
-            f"{path} is not a run directory: it has no {RUN}; 'distfa train' prints where it keeps a run"
+            f"{path} is not a run directory: it has no {RUN}; 'distfa train' prints the directory of a run"
         ) from exc
     except (OSError, ValueError) as exc:
         raise RunDirError(f"cannot read {path / RUN}: {exc}") from exc

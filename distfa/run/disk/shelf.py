@@ -98,7 +98,7 @@ class Shelf:
             return "run" not in notes and self._same(notes)
         if notes.get("run", self._run) != self._run:
             raise CheckpointError(
-                f"the checkpoint of step {step} in {store.root} is of run {notes['run']}, not of run {self._run}"
+                f"the checkpoint of step {step} in {store.root} belongs to run {notes['run']}, not to run {self._run}"
             )
         return True
 

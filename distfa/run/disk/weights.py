@@ -63,7 +63,7 @@ def load_reading(path: Path) -> Reading | None:
     try:
         said = metadata(path.read_bytes()).get(METADATA)
     except (OSError, ValueError) as exc:
-        raise RunDirError(f"cannot read what {path} says of its data: {exc}") from exc
+        raise RunDirError(f"cannot read what {path} says about its data: {exc}") from exc
     return reading_of({"inputs": json.loads(said)}) if said else None
 
 
@@ -78,7 +78,7 @@ def reading_of(about: Mapping[str, Any]) -> Reading | None:
         return Reading.of_dict(said) if said else None
     except (AttributeError, TypeError, ValueError, DataError) as exc:
         raise RunDirError(
-            f"what the run says of its data is damaged ({exc}); give the file that the run wrote"
+            f"what the run says about its data is damaged ({exc}); use the file that the run wrote"
         ) from exc
 
 
@@ -90,7 +90,7 @@ def required_reading(path: Path, about: Mapping[str, Any]) -> Reading:
     """
     found = reading_of(about)
     if found is None:
-        raise RunDirError(f"{path} does not say how inputs are normalised; it is of an earlier version of distfa")
+        raise RunDirError(f"{path} does not say how inputs are normalised; it is from an earlier version of distfa")
     return found
 
 

@@ -229,7 +229,7 @@ class RayRun:
         if wiring.security == "tls":
             authority = Authority(self._job.run_id)
             asked = [handle.call("request") for handle in self._handles]
-            requests = all_of(by_layer(asked), "make a key", limit_seconds)
+            requests = all_of(by_layer(asked), "create a key", limit_seconds)
             signed = [authority.sign(request, layer) for layer, request in requests.items()]
         asked = [
             handle.call("listen", host, advertised, certificate)

@@ -29,19 +29,17 @@ def await_nodes(address: str, count: int, *, limit_seconds: float, say: Callable
         began, word = time.monotonic(), 0.0
         while len(there := cluster_facts()) < count:
             waited = time.monotonic() - began
-            state = (
-                f"{count} nodes are asked for, {len(there)} are there ({_shown(there)}), {count - len(there)} missing"
-            )
+            state = f"{count} nodes are requested, {len(there)} are up ({_shown(there)}), {count - len(there)} missing"
             if waited >= limit_seconds:
                 raise ClusterError(
-                    f"waited {waited:.0f} s for nodes: {state}; start the others, or ask for fewer (launch.nodes), or "
-                    "wait longer (launch.wait_seconds)"
+                    f"waited {waited:.0f} s for nodes: {state}; start the others, request fewer (launch.nodes), "
+                    "or wait longer (launch.wait_seconds)"
                 )
             if waited >= word:
                 say(f"waiting for nodes, {waited:.0f} of at most {limit_seconds:.0f} s: {state}")
                 word = waited + _WORD_SECONDS
             time.sleep(min(_LOOK_SECONDS, limit_seconds - waited))
-        say(f"{len(there)} nodes are there: {_shown(there)}")
+        say(f"{len(there)} nodes are up: {_shown(there)}")
     finally:
         stop_ray()
 

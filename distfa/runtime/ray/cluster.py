@@ -115,7 +115,7 @@ def ended() -> str | None:
     node = private.own_node()
     for part, process in node.dead_processes() if node is not None else ():
         if part in _VITAL:
-            return f"Ray's {_VITAL[part]} on this machine ended (exit code {process.returncode})"
+            return f"Ray's {_VITAL[part]} on this machine died (exit code {process.returncode})"
     for part, address in _SESSION.needed.items():
         if refuses(address):
             return f"Ray's {_VITAL[part]} at {address} is gone"
@@ -130,7 +130,7 @@ def require_alive() -> None:
     """
     if (found := ended()) is not None:
         raise ClusterError(
-            f"{found}, and all layers end with it; look for the system's out-of-memory killer (dmesg) or a 'ray stop'"
+            f"{found}, and all layers with it; look for the system's out-of-memory killer (dmesg) or a 'ray stop'"
         )
 
 
@@ -211,8 +211,8 @@ def _require_same_cluster(address: str) -> None:
     if same_place(address, used):
         return
     raise ClusterError(
-        f"this process already uses the Ray cluster at {used}, and the run asks for {address}; call ray.shutdown() "
-        "first, or leave the address out to use the cluster it has"
+        f"this process already uses the Ray cluster at {used}, but the run asks for {address}; call "
+        "ray.shutdown() first, or leave the address out to use the current cluster"
     )
 
 
@@ -244,7 +244,7 @@ def _initialise(address: str, store_bytes: int) -> None:
             f"cannot {where}: {told(exc)}; is a cluster of the same Ray version ({ray.__version__}) running there? "
             "--address local starts one here"
             if address != LOCAL
-            else f"cannot {where}: {told(exc)}; look at /tmp/ray/session_latest/logs, and run 'distfa doctor'"
+            else f"cannot {where}: {told(exc)}; check /tmp/ray/session_latest/logs, and run 'distfa doctor'"
         ) from exc
 
 
@@ -285,8 +285,9 @@ def _started(store_bytes: int, store: str | None, *, last: bool) -> bool:
         ray.shutdown()
         if last:
             raise ClusterError(
-                f"Ray did not start on this machine in {_STARTS} tries of 30 s, the time it gives itself; the load is "
-                f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores: wait until other work has ended, and start again"
+                f"Ray did not start on this machine in {_STARTS} attempts of 30 s, its own limit; the load is "
+                f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores: wait until other work has ended, and start "
+                "again"
             ) from exc
         return False
     return True

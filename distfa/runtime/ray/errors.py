@@ -50,26 +50,26 @@ class Row:
 
 
 _MEMORY = "give that node more memory, put fewer layers on it (ray.placement: spread), or make batch_size smaller"
-_NODE_LOG = "look at that node: 'ray status', and the logs in its /tmp/ray/session_latest/logs"
-_NODE = f"it was switched off, cut off from the network, or its Ray was stopped; {_NODE_LOG}"
+_NODE_LOG = "check that node: 'ray status', and the logs in its /tmp/ray/session_latest/logs"
+_NODE = f"it was shut down, disconnected from the network, or its Ray was stopped; {_NODE_LOG}"
 _CRASH = f"look for the system's out-of-memory killer (dmesg) or a crash; {_NODE_LOG}"
 _ENVIRONMENT = (
     "make sure that the packages and folders it names are available on every node; under 'uv run', "
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 uses each node's own environment as it is"
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 uses each node's own environment as is"
 )
-_ROOM = "run 'ray status' to see what is there, and ask for less under ray.resources"
+_ROOM = "run 'ray status' to see what is available, and ask for less under ray.resources"
 _STORE = "free memory on that node, or start its Ray with a larger --object-store-memory"
 _REMOVED = "somebody removed the run's placement group or ended its cluster; start the run again"
 _AGAIN = f"start the run again; if it happens again, {_NODE_LOG}"
-_OURS = "this is a fault of distfa's own: please report it, with this message"
+_OURS = "this is a bug in distfa: please report it, with this message"
 
 TABLE = (
     Row(name="NodeDiedError", cause="its node died", fix=_NODE),
     Row(name="LocalRayletDiedError", cause="Ray's agent on its node died", fix=_CRASH),
-    Row(name="OutOfMemoryError", cause="Ray ended its process, because its node ran out of memory", fix=_MEMORY),
+    Row(name="OutOfMemoryError", cause="Ray killed its process, because its node ran out of memory", fix=_MEMORY),
     Row(name="OutOfDiskError", cause="a disk of its node is full", fix="free space where Ray's temp-dir is (/tmp/ray)"),
     Row(name="ObjectStoreFullError", cause="Ray's object store cannot take the data set", fix=_STORE, lost=False),
-    Row(name="RuntimeEnvSetupError", cause="Ray could not make its environment", fix=_ENVIRONMENT, lost=False),
+    Row(name="RuntimeEnvSetupError", cause="Ray could not create its environment", fix=_ENVIRONMENT, lost=False),
     Row(
         name="AuthenticationError",
         cause="Ray refused this process's token, or it has none",
@@ -92,21 +92,21 @@ TABLE = (
     Row(
         name="ActorDiedError",
         says="low on memory",  # Ray's text on any death names memory as one cause of many
-        cause="its process died (Ray ended it, because its node ran out of memory)",
+        cause="its process died (Ray killed it, because its node ran out of memory)",
         fix=_MEMORY,
     ),
-    Row(name="ActorDiedError", says="creation task", cause="its process could not be made", fix=_AGAIN),
-    Row(name="ActorDiedError", says="ray.kill", cause="its process was ended by ray.kill", fix="start the run again"),
+    Row(name="ActorDiedError", says="creation task", cause="its process could not be created", fix=_AGAIN),
+    Row(name="ActorDiedError", says="ray.kill", cause="its process was killed by ray.kill", fix="start the run again"),
     Row(name="ActorDiedError", cause="its process died", fix=_CRASH),
     Row(name="ActorUnavailableError", cause="its process cannot be reached", fix=_NODE),
     Row(name="RayActorError", cause="its process died", fix=_CRASH),
     Row(name="WorkerCrashedError", cause="its process died", fix=_CRASH),
     Row(name="TaskCancelledError", cause="its work was cancelled through Ray", fix="start the run again"),
     Row(name="GetTimeoutError", cause="Ray gave no answer in time", fix=_NODE_LOG),
-    Row(name="PendingCallsLimitExceeded", cause="too many questions wait for an answer", fix=_OURS),
+    Row(name="PendingCallsLimitExceeded", cause="too many requests are waiting for an answer", fix=_OURS),
     Row(name="ActorAlreadyExistsError", cause="another actor has its name", fix=_OURS, lost=False),
     Row(name="ActorHandleNotFoundError", cause="its actor belongs to another Ray session", fix=_OURS, lost=False),
-    Row(name="AsyncioActorExit", cause="its process ended by itself", fix=_OURS),
+    Row(name="AsyncioActorExit", cause="its process exited on its own", fix=_OURS),
     Row(name="ObjectRefStreamEndOfStreamError", cause="a stream of results ended", fix=_OURS),
     Row(name="OufOfBandObjectRefSerializationException", cause="a reference was sent as data", fix=_OURS),
     Row(name="PlasmaObjectNotAvailable", cause="its data is not in Ray's object store", fix=_AGAIN),
@@ -114,14 +114,14 @@ TABLE = (
     Row(
         name="UnserializableException",
         cause="it raised an error that cannot be sent",
-        fix="look at that node's log for the error itself",
+        fix="check that node's log for the error itself",
     ),
-    Row(name="UserCodeException", cause="the code it was given failed", fix="look at that node's log"),
+    Row(name="UserCodeException", cause="the code it was given failed", fix="check that node's log"),
     Row(
         name="RayTaskError",
         says="modulenotfounderror",
         cause="a module the run needs is not installed on its node",
-        fix="install it on every node, or send it along: 'ray job submit --working-dir'",
+        fix="install it on every node, or ship it with 'ray job submit --working-dir'",
         lost=False,
     ),
     Row(name="RayTaskError", cause="it failed", fix=_OURS),
@@ -130,7 +130,9 @@ TABLE = (
     Row(name="RayChannelError", cause="a channel within Ray failed", fix=_AGAIN),
     Row(name="RayCgraphCapacityExceeded", cause="a queue within Ray is full", fix=_AGAIN),
     Row(name="RayDirectTransportError", cause="a transfer within Ray failed", fix=_AGAIN),
-    Row(name="StreamingGeneratorReplayInconsistentError", cause="Ray repeated work with another outcome", fix=_AGAIN),
+    Row(
+        name="StreamingGeneratorReplayInconsistentError", cause="Ray repeated work with a different outcome", fix=_AGAIN
+    ),
     Row(name="RaySystemError", cause="Ray itself failed", fix=_AGAIN, lost=False),
     Row(
         name="RayError", cause="Ray reports an error that this version of distfa does not know", fix=_AGAIN, lost=False

@@ -31,10 +31,10 @@ class LayerGauges:
             made.set_default_tags(tags)
             return made
 
-        self._step = gauge("step", "The step the layer works on, counted from 0.")
+        self._step = gauge("step", "The step the layer is working on, counted from 0.")
         self._busy = gauge("busy_seconds", "Time the layer has spent on anything but waiting, in this attempt.")
         self._wait = gauge("wait_seconds", "Time the layer has waited for others, in this attempt.")
-        self._queue = gauge("queue", "Signals that have come to the layer and wait to be taken.")
+        self._queue = gauge("queue", "Signals that have arrived at the layer and are waiting.")
         self._sent = gauge("sent_bytes", "Bytes of all messages the layer has sent, in this attempt.")
 
     def show(self, status: Status) -> None:

@@ -130,7 +130,7 @@ class LayerActor:
 
     def _built(self) -> tuple[Job, LayerWorker]:
         if self._job is None or self._worker is None:
-            raise LayerError(f"layer {self._layer} was asked before it was built; call build first")
+            raise LayerError(f"layer {self._layer} was called before it was built; call build first")
         return self._job, self._worker
 
 
@@ -203,7 +203,7 @@ def all_of(asked: Mapping[int, Future[Any]], what: str, limit_seconds: float) ->
     for layer, future in asked.items():
         if future in late:
             raise LayerLost(
-                f"layer {layer} did not {what} within {limit_seconds:.0f} s; look at its node and Ray's logs there, "
+                f"layer {layer} did not {what} within {limit_seconds:.0f} s; check its node and Ray's logs there, "
                 "or raise ray.startup_seconds"
             )
     return {layer: future.result() for layer, future in asked.items()}

@@ -39,8 +39,8 @@ def require_place() -> Path:
     room = _LONGEST_SOCKET - len(_WITHIN)
     if len(os.fsencode(place)) > room:
         raise ClusterError(
-            f"Ray would keep its sockets in {named}, whose name has {len(os.fsencode(place))} bytes; a socket's path "
-            f"leaves room for {room}: {_WAY_OUT} with a shorter name, as RAY_TMPDIR=/tmp"
+            f"Ray would keep its sockets in {named}, whose name has {len(os.fsencode(place))} bytes; a socket's "
+            f"path leaves room for {room}: {_WAY_OUT} with a shorter name, such as RAY_TMPDIR=/tmp"
         )
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -48,12 +48,12 @@ def require_place() -> Path:
             pass
     except OSError as exc:
         raise ClusterError(
-            f"Ray keeps its files in {named}, which cannot be written: {exc.strerror}; {_WAY_OUT} that can be"
+            f"Ray keeps its files in {named}, which cannot be written: {exc.strerror}; {_WAY_OUT} that is writable"
         ) from exc
     if (free := shutil.disk_usage(place).free) < _LEAST_BYTES:
         raise ClusterError(
-            f"Ray keeps its files in {named}, where {human_bytes(free)} are free; it needs "
-            f"{human_bytes(_LEAST_BYTES)}: free some, or {_WAY_OUT} on another disk"
+            f"Ray keeps its files in {named}, where {human_bytes(free)} are free, but it needs "
+            f"{human_bytes(_LEAST_BYTES)}: free up space, or {_WAY_OUT} on another disk"
         )
     return place
 
@@ -69,9 +69,9 @@ def require_loopback() -> None:
             socket.create_connection(server.getsockname(), timeout=_LOOPBACK_SECONDS).close()
     except OSError as exc:
         raise ClusterError(
-            f"processes of this machine cannot reach each other at {_LOOPBACK} ({exc.strerror or exc}), where Ray and "
-            f"the layers listen; bring it back with 'ip link set lo up' and 'ip address add {_LOOPBACK}/8 dev lo' (as "
-            "root), or train in one process: --engine serial"
+            f"processes of this machine cannot reach each other at {_LOOPBACK} ({exc.strerror or exc}), where Ray "
+            f"and the layers listen; bring it up with 'ip link set lo up' and 'ip address add {_LOOPBACK}/8 dev "
+            "lo' (as root), or train in one process: --engine serial"
         ) from exc
 
 

@@ -30,9 +30,9 @@ def automatic() -> str:
     found = private.found_address(AUTO)
     if refuses(found):
         raise ClusterError(
-            f"address 'auto' is the cluster at {found}, as Ray noted in its file ray_current_cluster, and nobody "
-            "listens there any more; remove that file ('ray stop' does), start a cluster with 'ray start --head', or "
-            "take --address local to start one on this machine"
+            f"address 'auto' is the cluster at {found}, according to Ray's file ray_current_cluster, but nothing "
+            "listens there any more; remove that file ('ray stop' does), start a cluster with 'ray start "
+            "--head', or use --address local to start one on this machine"
         )
     return found
 
@@ -49,9 +49,11 @@ def host_port(address: str) -> tuple[str, int]:
         source = "RAY_ADDRESS" if address == os.environ.get("RAY_ADDRESS") else "address"
         hint = ""
         if address.startswith(("http://", "https://")):
-            hint = "; that is the address of its dashboard: send the run there with 'ray job submit', or leave it out"
+            hint = "; that is the address of its dashboard: submit the run there with 'ray job submit', or leave it out"
         elif address.startswith("ray://"):
-            hint = "; Ray Client carries no layers: run on a node of the cluster, or send the run by 'ray job submit'"
+            hint = (
+                "; Ray Client cannot run layers: run on a node of the cluster, or submit the run with 'ray job submit'"
+            )
         raise ClusterError(f"{source} {exc} (Ray's port is 6379 by default), nor 'auto', nor 'local'{hint}") from exc
 
 
@@ -59,16 +61,16 @@ def require_cluster(address: str) -> None:
     """Make sure that a healthy Ray cluster is there and lets this process in.
 
     Raises:
-        ClusterError: Nobody listens there, it is not a Ray cluster, or it asks for a token.
+        ClusterError: Nothing listens there, it is not a Ray cluster, or it requires a token.
     """
     host, port = host_port(address)
-    fix = f"start one there with 'ray start --head --port={port}', or take --address local to start one on this machine"
+    fix = f"start one there with 'ray start --head --port={port}', or use --address local to start one on this machine"
     try:
         socket.create_connection((host, port), timeout=_REACH_SECONDS).close()
     except socket.gaierror as exc:
         raise ClusterError(
-            f"the Ray cluster's address is {address}, and nobody knows a machine {host!r} ({exc.strerror}); check the "
-            "name, or give its number"
+            f"the Ray cluster's address is {address}, but the host {host!r} cannot be resolved ({exc.strerror}); "
+            "check the name, or give its IP address"
         ) from exc
     except OSError as exc:
         raise ClusterError(f"no Ray cluster answers at {address}: {exc.strerror or exc}; {fix}") from exc
@@ -79,7 +81,7 @@ def require_cluster(address: str) -> None:
             f"something listens at {address}, but no Ray cluster answers there within {_HEALTH_SECONDS:.0f} s; {fix}"
         ) from exc
     if "AuthenticationError" in answer.stderr or "InvalidAuthToken" in answer.stderr:
-        said = "refuses this process's token" if os.environ.get("RAY_AUTH_MODE") == "token" else "asks for a token"
+        said = "rejects this process's token" if os.environ.get("RAY_AUTH_MODE") == "token" else "requires a token"
         raise ClusterError(
             f"the Ray cluster at {address} {said}; set RAY_AUTH_MODE=token, with the cluster's token in "
             "~/.ray/auth_token or RAY_AUTH_TOKEN ('ray get-auth-token' prints it on the head node)"

@@ -53,8 +53,8 @@ def reserve(bundles: Sequence[Bundle], placement: str, *, run_id: str, limit_sec
                 if now - began >= limit_seconds:
                     raise ClusterError(
                         f"Ray could not place {len(bundles)} layers ({placement}) within {limit_seconds:.0f} s: "
-                        f"{_state(bundles, group)}; wait until it is free, ask for less under ray.resources, or raise "
-                        "ray.startup_seconds"
+                        f"{_state(bundles, group)}; wait until there is room, ask for less under ray.resources, "
+                        "or raise ray.startup_seconds"
                     )
                 if word == began or now - word > _WORD_SECONDS:
                     word = now

@@ -40,12 +40,14 @@ def submit(
     except (ConnectionError, RuntimeError) as exc:
         if "ray[default]" in str(exc):
             raise UsageError(f"sending jobs needs more of Ray: pip install 'ray[default]=={ray.__version__}'") from exc
-        raise ClusterError(f"no dashboard of Ray answers at {address}: {exc}; is 'ray[default]' on its head?") from exc
+        raise ClusterError(
+            f"no Ray dashboard answers at {address}: {exc}; is 'ray[default]' installed on its head node?"
+        ) from exc
     try:
         job = client.submit_job(entrypoint=command, runtime_env={"working_dir": str(folder)})
     except RuntimeError as exc:
-        raise ClusterError(f"the cluster at {address} did not take the job: {str(exc).splitlines()[0]}") from exc
-    say(f"job {job} is submitted")
+        raise ClusterError(f"the cluster at {address} did not accept the job: {str(exc).splitlines()[0]}") from exc
+    say(f"submitted job {job}")
     try:
         state = _follow(client, job, show)
     except KeyboardInterrupt as exc:
@@ -53,9 +55,9 @@ def submit(
         give_up = time.monotonic() + _STOP_SECONDS
         while not client.get_job_status(job).is_terminal() and time.monotonic() < give_up:
             time.sleep(_LOOK_SECONDS)
-        raise Interrupted(f"interrupted; job {job} is stopped") from exc
+        raise Interrupted(f"interrupted; stopped job {job}") from exc
     if state != "SUCCEEDED":
-        raise ClusterError(f"job {job} ended as {state.lower()}; see what it said above")
+        raise ClusterError(f"job {job} ended as {state.lower()}; see its output above")
 
 
 def _follow(client: object, job: str, show: Callable[[str], None]) -> str:

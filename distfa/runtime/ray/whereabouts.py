@@ -87,10 +87,10 @@ def found(
 def _why(spot: Spot | None) -> str:
     if spot is not None:
         return (
-            f"node {spot[1]} does not answer, and Ray has not given it up; look at that node and Ray's logs there, or "
-            "raise ray.startup_seconds"
+            f"node {spot[1]} does not answer, but Ray has not given up on it; check that node and Ray's logs "
+            "there, or raise ray.startup_seconds"
         )
     return (
-        "Ray has given its node up and finds no other with room for it; see 'ray status', bring a node back, or raise "
-        "ray.startup_seconds"
+        "Ray has given up on its node and finds no other with room for it; see 'ray status', bring a node back, "
+        "or raise ray.startup_seconds"
     )

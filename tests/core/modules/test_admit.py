@@ -72,7 +72,9 @@ def one_norm_twice():
     "make", [tied, tied_by_memory, tied_transposed, tied_into_a_block, used_twice, buffer_of_two, one_norm_twice]
 )
 def test_numbers_of_two_layers_are_refused_with_both_names(make):
-    with pytest.raises(ModelError, match=r"'\d.*' of layer \d is '\d.*' of layer \d: they are tied, or one .*put both into one"):
+    with pytest.raises(
+        ModelError, match=r"'\d.*' of layer \d is '\d.*' of layer \d: they are tied, or one .*put both into one"
+    ):
         admitted(make())
 
 
