@@ -23,7 +23,7 @@ def why_not() -> str | None:
     """Why there can be no clean root here; None if there can."""
     if missing := [name for name in _TOOLS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]:
         return f"{', '.join(missing)} not installed (Debian: apt install debootstrap)"
-    return None if os.geteuid() == 0 else "it takes root"
+    return None if os.geteuid() == 0 else "this needs root"
 
 
 def instructions(dockerfile: str) -> list[tuple[str, str]]:

@@ -100,6 +100,6 @@ def test_a_password_is_in_no_file_and_a_resume_takes_it_from_fsspecs_configurati
 def test_no_password_goes_into_the_files_for_a_cluster(typed, vault, tmp_path):
     done = here("launch", *typed, "--set", f"checkpoint.dir={vault}", cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert "whose password would stand in the files for the cluster; leave it out" in done.stderr
+    assert "whose password would appear in the files for the cluster; leave it out" in done.stderr
     assert SECRET not in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -146,8 +146,8 @@ def faults(spec: RunSpec, dataset: Dataset, say: Say) -> Outcome:
         rows=rows,
         notes=[
             f"entries at other boundaries or steps that claimed a fault: {strays}",
-            "-: no error of up to 300 % in that number shows: the potential is kept beside the layer, or the number "
-            "does not matter; ledger.exact sees every altered bit of every signal",
+            "-: no error of up to 300 % in that number shows: the potential is stored with the layer, or the "
+            "number does not matter; ledger.exact sees every altered bit of every signal",
         ],
     )
 
@@ -194,7 +194,7 @@ def drift(specs: list[RunSpec], dataset: Dataset, *, rates: tuple[float, ...], t
             "ratio": "drift at the rate above / at this one",
         },
         rows=rows,
-        notes=["full batches, so that gradient flow is all there is to follow; under gradient flow Q does not drift"],
+        notes=["full batches, so that training follows gradient flow alone, under which Q does not drift"],
     )
 
 

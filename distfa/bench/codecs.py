@@ -56,8 +56,8 @@ def measure(options: Codecs, say: Say) -> Outcome:
     hidden = task.recipe.network.sizes[1:-1]
     if not hidden or not len(task.inputs.test):
         raise BenchError(
-            f"there is nothing to send or nothing to test: {len(hidden)} hidden layers and {len(task.inputs.test)} "
-            "test samples; take a hidden layer and a data set with a test set"
+            f"there is nothing to send or nothing to test: {len(hidden)} hidden layers and "
+            f"{len(task.inputs.test)} test samples; use at least one hidden layer and a data set with a test set"
         )
     about = [{"rule": spec.rule, "codecs": "/".join(_pair(spec))} for spec in specs]
     say = paced(say, seeds * len(specs))
@@ -75,9 +75,9 @@ def measure(options: Codecs, say: Say) -> Outcome:
     ]
     notes = [
         _READ,
-        f"times are for two messages of {base.batch_size} x {max(hidden)}, with half of the activations zero and no "
-        "error zero: 'codec' is the time to encode and decode both on one thread, 'saved' the time on the wire of the "
-        "bytes that are saved",
+        f"times are for two messages of {base.batch_size} x {max(hidden)}, with half of the activations zero and "
+        "no zero errors: 'codec' is the time to encode and decode both on one thread, 'saved' the wire time of "
+        "the bytes saved",
     ]
     return over_seeds.outcome("codecs", base, seeds, columns=COLUMNS, notes=notes, rows=rows, raw=raw)
 

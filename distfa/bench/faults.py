@@ -102,19 +102,21 @@ def _require_equal(
 ) -> None:
     (result, weights), (expected, expected_weights) = found, oracle
     if not all(torch.equal(weights[key], expected_weights[key]) for key in expected_weights):
-        raise BenchError(f"{what}: the weights differ from the serial engine's; this is a fault of distfa: report it")
+        raise BenchError(
+            f"{what}: the weights differ from the serial engine's; this is a bug in distfa: please report it"
+        )
     for name in ("steps", "train_loss", "test_loss", "test_accuracy", "ledger", "alignment"):
         if getattr(result, name) != getattr(expected, name):
             raise BenchError(
-                f"{what}: {name} is {getattr(result, name)}, the serial engine's is {getattr(expected, name)}; this is "
-                "a fault of distfa: report it"
+                f"{what}: {name} is {getattr(result, name)}, the serial engine's is {getattr(expected, name)}; "
+                "this is a bug in distfa: please report it"
             )
 
 
 def _figures(result: Result, plain: Result, faults: Sequence[PlannedFault]) -> dict[str, Any]:
     done = [entry for entry in result.recoveries if "fault" in entry]
     if not done:
-        raise DistfaError("no fault was noticed: the run ended before it; take more epochs")
+        raise DistfaError("no fault was detected: the run ended before it; use more epochs")
     training, undisturbed = (one.wall_seconds - one.startup_seconds for one in (result, plain))
     return {
         "faults": len(done) if faults[-1].seconds else len(faults),

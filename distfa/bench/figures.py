@@ -29,14 +29,16 @@ def _speed(outcome: Outcome) -> Figure:
         "color": MUTED,
     }
     names = [row["configuration"] + (f", M={m}" if (m := row["micro_batches"]) else "") for row in rows]
-    see = "Bars are medians over the rounds, whiskers the least and the most."
+    see = "Bars are medians over the rounds, whiskers the minimum and maximum."
     figure = Figure("speed", "Samples per second")
     return _draw_bars(figure, see, names, [row["samples_per_second"] for row in rows], "samples/s", error_x=whiskers)
 
 
 def _scale(outcome: Outcome) -> Figure:
     figure = Figure("scale", "Overhead per layer")
-    see = "What a layer's step costs beside its own arithmetic; a flat line means that it does not grow with the depth."
+    see = (
+        "What a layer's step costs beyond its own arithmetic; a flat line means that the cost does not grow with depth."
+    )
     figure.panels(["overhead per layer and step, CPU ms"], see, x_title="layers")
     figure.y()["rangemode"] = "tozero"
     rows = sorted(_with(outcome.rows, "overhead_ms"), key=lambda row: row["micro_batches"])
@@ -50,8 +52,8 @@ def _bytes(outcome: Outcome) -> Figure:
             rules.setdefault(row["name"], []).append(row)
     figure = Figure("bytes", "Accuracy against bytes")
     see = (
-        "One line a rule, with the codecs it needs the fewest bytes with; it ends where it first meets the target, "
-        "dotted; the further left, the fewer bytes. The scale is a log."
+        "One line per rule, with the codecs that need the fewest bytes; it ends where it first reaches the "
+        "target (dotted). Further left means fewer bytes, on a log scale."
     )
     figure.panels(["test accuracy"], see, x_title="payload sent, MB")
     figure.x()["type"] = "log"
@@ -75,7 +77,7 @@ def _bytes_to_target(row: Row) -> tuple[bool, float]:
 def _time(outcome: Outcome) -> Figure:
     figure, rows = Figure("reach", "Time to the target over the links"), _with(outcome.rows, "seconds")
     if not rows:
-        return figure.without("Nothing was timed over links to the target; the notes say why.")
+        return figure.without("No run to the target was timed over links; the notes say why.")
     see = f"Training only, over links of {outcome.settings['megabits_per_second']:g} Mbit/s."
     names = [f"{row['name']}, {row['codec']}" for row in rows]
     return _draw_bars(figure, see, names, [row["seconds"] for row in rows], "seconds")
@@ -83,7 +85,7 @@ def _time(outcome: Outcome) -> Figure:
 
 def _rules(outcome: Outcome) -> Figure:
     figure, rows = Figure("rules", "Accuracy and alignment"), _with(outcome.rows, "test_accuracy")
-    see = "Alignment 1 is the direction of backpropagation; whiskers, if any, are deviations over seeds."
+    see = "Alignment 1 is the direction of backpropagation; whiskers, if any, are standard deviations over seeds."
     if not rows:
         return figure.without(see)
     figure.panels(["test accuracy, %", "alignment with the true gradient"], see, x_title="")
@@ -98,7 +100,7 @@ def _rules(outcome: Outcome) -> Figure:
 
 def _codecs(outcome: Outcome) -> Figure:
     figure = Figure("codecs", "Accuracy against bytes per sample")
-    see = "Each marker is a pair of codecs, named where it is pointed at; further left are fewer bytes, on a log scale."
+    see = "Each marker is a pair of codecs (hover for its name); further left means fewer bytes, on a log scale."
     figure.panels(["test accuracy, %"], see, x_title="payload bytes per sample")
     figure.x()["type"] = "log"
     rows = sorted(_with(outcome.rows, "test_accuracy"), key=lambda row: row["bytes_per_sample"])
@@ -113,8 +115,8 @@ def _codecs(outcome: Outcome) -> Figure:
 def _drift(outcome: Outcome) -> Figure:
     figure = Figure("drift", "Drift against the learning rate")
     see = (
-        "Drift of the conserved quantity over equal training time: on these logarithmic scales a line of slope 1 is "
-        "drift in proportion to the learning rate, and so none in the limit of gradient flow."
+        "Drift of the conserved quantity over equal training time: on these logarithmic scales a line of slope 1 "
+        "means that drift is proportional to the learning rate, and so vanishes in the limit of gradient flow."
     )
     figure.panels(["sum over boundaries of |Q(T) - Q(0)|"], see, x_title="learning rate")
     figure.x()["type"] = figure.y()["type"] = "log"

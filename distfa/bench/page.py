@@ -45,7 +45,7 @@ def bench_page(outcome: Outcome, path: Path) -> Page:
         title=f"distfa bench {outcome.name}",
         subtitle=f"{machine.get('processor', 'unknown processor')}, {machine.get('cores', '?')} cores · {path}",
         parts=[
-            *([Box("To be read with it", "\n".join(outcome.notes))] if outcome.notes else []),
+            *([Box("Notes", "\n".join(outcome.notes))] if outcome.notes else []),
             *figures(outcome),
             Table(columns=outcome.shown, rows=outcome.rows),
             Facts([_words(outcome.settings), _words(machine)]),

@@ -49,8 +49,8 @@ _MEANS = (
 )
 _TORCH = "torch"
 _READ = (
-    "alignment with the true gradient and dominance are those of the last probe, 'least' is the least dominance of all "
-    "probes; degrees are the mean over boundaries at the last ledger entry"
+    "alignment with the true gradient and dominance are from the last probe, 'least' is the lowest dominance of "
+    "all probes; degrees are the mean over boundaries at the last ledger entry"
 )
 
 
@@ -67,7 +67,7 @@ def measure(options: Rules, say: Say) -> Outcome:
     among("--inits", inits, INITS)
     dataset = read(base)
     if not len(dataset.test_x):
-        raise BenchError(f"data set {dataset.name!r} has no test samples, which test accuracy needs; name another")
+        raise BenchError(f"data set {dataset.name!r} has no test samples, so there is no test accuracy; choose another")
     rows, raw = [], []
     specs = [
         parse_spec(base.model_dump(mode="json") | variants.settings(name))
@@ -138,7 +138,7 @@ def _beside(raw: list[over_seeds.Figures]) -> list[str]:
         for (rule, seed), loss in losses.items()
         if rule == _TORCH and (rules.BASELINE, seed) in losses
     ]
-    return [f"plain torch and {rules.BASELINE} end at most {max(apart):.2g} apart in test loss"] if apart else []
+    return [f"plain torch and {rules.BASELINE} end within {max(apart):.2g} of each other in test loss"] if apart else []
 
 
 def _row(runs: list[over_seeds.Figures]) -> over_seeds.Figures:

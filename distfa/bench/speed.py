@@ -96,9 +96,11 @@ def measure(options: Speed, say: Say) -> Outcome:
 def _spec(options: Speed, folder: Path) -> RunSpec:
     """The task as a spec of a run with the baseline rule and batches of equal size."""
     if not options.rules:
-        raise BenchError("no rule is named, so nothing of distfa's can be measured; name one, as --rules dfa")
+        raise BenchError("no rule is named, so there is nothing of distfa to measure; name one, such as --rules dfa")
     if options.data is None and options.model != MLP:
-        raise BenchError(f"random numbers are for the multi-layer perceptron; name a data set for {options.model!r}")
+        raise BenchError(
+            f"random numbers work only for the multi-layer perceptron; name a data set for {options.model!r}"
+        )
     steps = options.warmup + options.steps
     fixed: dict[str, Any] = {"rule": BASELINE, "optimizer.name": "sgd", "epochs": steps, "max_steps": steps}
     fixed |= {"ledger.every": options.books_every, "probe.every": options.books_every, "sync_epochs": 0}
@@ -108,7 +110,9 @@ def _spec(options: Speed, folder: Path) -> RunSpec:
         fixed |= {"data.name": "npz", "data.dir": str(data)}
     rows = len(Task.of(options.spec(fixed)).inputs.train)
     if rows < options.batch_size:
-        raise BenchError(f"the data set has {rows} rows, not even one batch of {options.batch_size}; take smaller ones")
+        raise BenchError(
+            f"the data set has {rows} rows, not even one batch of {options.batch_size}; use smaller batches"
+        )
     return options.spec({**fixed, "data.limit": rows // options.batch_size * options.batch_size})
 
 
@@ -131,7 +135,7 @@ def _notes(options: Speed, seconds: dict[Product, float], bounds: dict[str, floa
     books = f"every {options.books_every} steps" if options.books_every else "off"
     return [
         f"medians of {options.rounds} rounds of {options.steps} steps after {options.warmup} of warm-up, in "
-        "shuffled order; ratios are of medians; M is the best of one search round before them, which does not count",
+        "shuffled order; ratios are of medians; M is the best of a search round beforehand, which does not count",
         f"{options.dtype}, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an "
         f"even share of the {cores()} cores and at least one; processes on one machine, over loopback",
         *(_bound_in_words(seconds, bounds) if bounds else ()),

@@ -97,17 +97,17 @@ def check(spec: RunSpec, pipeline: Pipeline) -> None:
         raise BenchError(f"schedule {pipeline.schedule!r} is not one of {', '.join(SCHEDULES)}")
     if not 2 <= processes <= layers:
         raise BenchError(
-            f"a pipeline of {processes} processes cannot be made of {layers} layers; take 2 to {layers} processes"
+            f"a pipeline of {processes} processes cannot be made of {layers} layers; use 2 to {layers} processes"
         )
     if pipeline.schedule == "1f1b" and pipeline.micro_batches < processes:
         raise BenchError(
             f"torch's 1f1b needs at least as many micro-batches as processes, not {pipeline.micro_batches} for "
-            f"{processes}; take more micro-batches or gpipe"
+            f"{processes}; use more micro-batches or gpipe"
         )
     if spec.batch_size % pipeline.micro_batches:
         raise BenchError(
-            f"a batch of {spec.batch_size} rows has no {pipeline.micro_batches} equal parts, which a pipeline needs; "
-            "choose micro-batches that divide the batch size"
+            f"a batch of {spec.batch_size} rows cannot be split into {pipeline.micro_batches} equal parts, as a "
+            "pipeline needs; choose a number of micro-batches that divides the batch size"
         )
     if pipeline.prefixes and len(pipeline.prefixes) != processes:
         raise BenchError(f"{len(pipeline.prefixes)} command prefixes for {processes} processes; give one for each")

@@ -25,14 +25,14 @@ def changes(folder: Path, spec: RunSpec) -> list[str]:
     Raises:
         UsageError: The run has finished, or it is another one.
     """
-    another = "name another directory, --set run_dir=..., or remove this one"
+    another = "choose another directory with --set run_dir=..., or remove this one"
     if run_dirs.read_about(folder)["status"] == "finished":
         raise UsageError(f"the run in {folder} has finished; {another}")
     before = load_spec(folder / run_dirs.SPEC)
     if differ := _apart(before.deciding(), spec.deciding()):
         key, (was, now) = next(iter(differ.items()))
         more = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
-        raise UsageError(f"{folder} holds a run with {key} {was!r}, and {now!r} is asked for{more}; {another}")
+        raise UsageError(f"{folder} holds a run with {key} {was!r}, but {now!r} is requested{more}; {another}")
     found = _apart(before.model_dump(mode="json"), spec.model_dump(mode="json"))
     return [f"{key}={_inline(now)}" for key, (_, now) in found.items() if not key.startswith(_HERE)]
 

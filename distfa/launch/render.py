@@ -93,8 +93,9 @@ def require_no_password(spec: RunSpec) -> None:
     place = spec.checkpoint.dir or ""
     if redacted(place) != place:
         raise UsageError(
-            f"checkpoint.dir is {redacted(place)!r}, whose password would stand in the files for the cluster; leave it "
-            "out, and give it where fsspec reads it there, as FSSPEC_FTP_PASSWORD (docs/how-to/survive.md)"
+            f"checkpoint.dir is {redacted(place)!r}, whose password would appear in the files for the cluster; "
+            "leave it out, and set it there where fsspec looks for it, such as in FSSPEC_FTP_PASSWORD "
+            "(docs/how-to/survive.md)"
         )
 
 

@@ -17,7 +17,7 @@ _NEVER = (
     "PartitionConfig",
     "BadConstraints",
 )  # reasons that do not go away
-_SLURM = "run this where jobs are submitted (sbatch, squeue and scancel belong to SLURM)"
+_SLURM = "run this on a machine from which jobs can be submitted (sbatch, squeue and scancel are part of SLURM)"
 
 
 def submit_command(folder: Path) -> list[str]:
@@ -41,13 +41,13 @@ def submit_and_follow(
     """
     tools.require("sbatch", _SLURM)
     job = tools.asked(submit_command(folder)).strip().partition(";")[0]
-    say(f"job {job} is submitted")
+    say(f"submitted job {job}")
     ended = False
     try:
         _follow(job, wait_seconds=wait_seconds, say=say, show=show)
         ended = True
     except KeyboardInterrupt as exc:
-        raise Interrupted(f"interrupted; job {job} is cancelled") from exc
+        raise Interrupted(f"interrupted; cancelled job {job}") from exc
     finally:
         if not ended:
             with tools.undisturbed():
@@ -67,8 +67,8 @@ def _follow(job: str, *, wait_seconds: float, say: Callable[[str], None], show: 
             if reason in _NEVER or waited > wait_seconds:
                 late = "and never will" if reason in _NEVER else f"within {wait_seconds:.0f} s"
                 raise ClusterError(
-                    f"{why} {late}, and it is cancelled; it asks for {facts.get('NumNodes', '?')} nodes of "
-                    f"{facts.get('NumCPUs', '?')} processors together: ask for less (launch.nodes, launch.cpus, "
+                    f"{why} {late}, so it was cancelled; it asks for {facts.get('NumNodes', '?')} nodes with "
+                    f"{facts.get('NumCPUs', '?')} processors in total: ask for less (launch.nodes, launch.cpus, "
                     "launch.minutes), or wait longer (launch.wait_seconds)"
                 )
             if waited >= word:
@@ -86,7 +86,7 @@ def _follow(job: str, *, wait_seconds: float, say: Callable[[str], None], show: 
         if state not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"):
             raise ClusterError(
                 f"job {job} ended as {state.lower()}, exit code {facts.get('ExitCode', '?')}; its output is in "
-                f"{output.absolute()}; submitted again it goes on from its last checkpoint"
+                f"{output.absolute()}; submit it again to resume from its last checkpoint"
             )
         time.sleep(_LOOK_SECONDS)
 

@@ -62,12 +62,12 @@ def carry_out(found: Commands, say: Callable[[str], None]) -> None:
         for command in found.start:
             say(" ".join(command))
             if code := tools.followed(command, environment):
-                raise ClusterError(f"'{' '.join(command)}' failed with exit code {code}; see what it said above")
+                raise ClusterError(f"'{' '.join(command)}' failed with exit code {code}; see its output above")
         say(" ".join(found.follow))
         if code := tools.followed(found.follow, environment):
-            raise ClusterError(f"the run ended with exit code {code}; see what it said above")
+            raise ClusterError(f"the run ended with exit code {code}; see its output above")
     except KeyboardInterrupt as exc:
-        raise Interrupted("interrupted; what was started is stopped") from exc
+        raise Interrupted("interrupted; stopped everything that was started") from exc
     finally:
         with tools.undisturbed():
             for command in found.stop:
@@ -128,14 +128,16 @@ def require_machines(launch: LaunchConfig) -> None:
     missing = [f"launch.{key}" for key in ("hosts", "ssh_user") if not getattr(launch, key)]
     if missing:
         raise UsageError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, and 'ray up' would be given "
-            "HEAD, NODE1, ... and USER as they stand in ray-up/local.yaml; name the machines, the head first: --set "
-            "launch.hosts=[10.0.0.1,10.0.0.2] --set launch.ssh_user=NAME"
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, so 'ray up' would get the "
+            "placeholders HEAD, NODE1, ... and USER from ray-up/local.yaml; name the machines, the head first: "
+            "--set launch.hosts=[10.0.0.1,10.0.0.2] --set launch.ssh_user=NAME"
         )
     if len(launch.hosts) != launch.nodes:
         raise UsageError(
-            f"launch.hosts names {len(launch.hosts)} machines ({', '.join(launch.hosts)}), and launch.nodes is "
-            f"{launch.nodes}; name as many"
+            f"launch.hosts names {len(launch.hosts)} machines ({', '.join(launch.hosts)}), but launch.nodes is "
+            f"{launch.nodes}; make them agree"
         )
     if not Path("constraints.txt").is_file() or not Path("distfa").is_dir():
-        raise UsageError("'ray up' copies distfa's source to the machines, and it is not here; run this in its folder")
+        raise UsageError(
+            "'ray up' copies distfa's source to the machines, but it is not here; run this in the source folder"
+        )

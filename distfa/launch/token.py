@@ -31,12 +31,12 @@ def require_token(say: Callable[[str], None]) -> Path:
         except FileExistsError:
             if stat.S_IMODE(path.stat().st_mode) & ~_OWNER_ONLY:
                 path.chmod(_OWNER_ONLY)
-                say(f"{path} could be read by others; it is now for its owner only")
+                say(f"{path} could be read by others; now only its owner can read it")
             return path
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(descriptor, _OWNER_ONLY)  # whatever the process's mask
             file.write(secrets.token_hex(32))
     except OSError as exc:
-        raise UsageError(f"cannot keep Ray's token in {path}: {exc.strerror}; make that a file you can write") from exc
+        raise UsageError(f"cannot store Ray's token in {path}: {exc.strerror}; make that file writable") from exc
     say(f"a new token for Ray is in {path}, which only its owner can read")
     return path

@@ -23,7 +23,7 @@ def require(tool: str, source: str) -> None:
         UsageError: It is not on the path.
     """
     if shutil.which(tool) is None:
-        raise UsageError(f"{tool!r} is not on this machine's path; {source}")
+        raise UsageError(f"{tool!r} is not on this machine's PATH; {source}")
 
 
 def asked(command: Command, environment: Mapping[str, str] | None = None, *, seconds: float = 120.0) -> str:

@@ -79,8 +79,8 @@ def _wait(
         if time.monotonic() > give_up:
             late = ", ".join(str(rank) for rank, code in enumerate(codes) if code is None)
             raise BenchError(
-                f"{name} did not end within {deadline_seconds:.0f} s (process {late}); give it fewer steps or a later "
-                "deadline"
+                f"{name} did not end within {deadline_seconds:.0f} s (process {late}); use fewer steps or a "
+                "longer deadline"
             )
         time.sleep(_POLL_SECONDS)
 
@@ -89,7 +89,7 @@ def _report(name: str, out: IO[bytes], err: IO[bytes]) -> dict[str, Any]:
     try:
         return dict(json.loads(_last_line(out)))
     except ValueError as exc:
-        raise BenchError(f"{name} reported nothing that can be read; it said {_last_line(err)!r}") from exc
+        raise BenchError(f"{name} reported nothing readable; its last output was {_last_line(err)!r}") from exc
 
 
 def _last_line(stream: IO[bytes]) -> str:

@@ -54,8 +54,8 @@ class Task:
         dataset = read(spec) if dataset is None else dataset
         if not dataset.classification or spec.loss != "cross_entropy":
             raise BenchError(
-                f"a benchmark trains by cross_entropy on class labels, not by {spec.loss} on {dataset.name!r}; choose "
-                "a data set with labels and leave loss out"
+                f"a benchmark trains with cross_entropy on class labels, not with {spec.loss} on "
+                f"{dataset.name!r}; choose a data set with labels and leave loss out"
             )
         subject = subject_for(spec, dataset)
         return Task.on(dataset, spec.recipe(subject.network), subject.starts(spec.init))

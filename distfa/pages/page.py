@@ -120,7 +120,7 @@ class Page:
                 write_whole(beside, get_plotlyjs())
             write_whole(out, self.html(beside.name if shared else ""))
         except OSError as exc:
-            raise RunDirError(f"cannot write {out}: {exc.strerror or exc}; name another place with --out") from exc
+            raise RunDirError(f"cannot write {out}: {exc.strerror or exc}; choose another location with --out") from exc
 
 
 def _templates() -> jinja2.Environment:

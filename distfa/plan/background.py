@@ -51,7 +51,9 @@ def layers_at_work(count: int, *, rows: int, width: int, dtype: torch.dtype) -> 
             processes.append(process)
         for process in processes:
             if process.stdout is None or not process.stdout.readline():
-                raise PlanError(f"a layer to calibrate beside did not start: {' '.join(line)}; run that to see why")
+                raise PlanError(
+                    f"a background layer for the calibration did not start: {' '.join(line)}; run that to see why"
+                )
         yield
 
 

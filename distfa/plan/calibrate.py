@@ -46,14 +46,14 @@ def calibrate(
     """
     spec = planned.spec.model_copy(update={"ray": ClusterConfig(), "device": "cpu"})
     job = planned.job(layers)
-    say("1 of 2: each part by itself, about half a minute")
+    say("1 of 2: each part on its own, about half a minute")
     parts = measure.parts(job, planned.modules, machine)
     some = job if planned.modules else planned.job(layers_at_once(len(job.recipe.network)))
     network, here = some.recipe.network, clusters.parse({"nodes": {"cores": cores()}})
     setting = Setting(job=some, cluster=here, nodes=(0,) * len(network), calibration=parts, modules=planned.modules)
     expected = predict(setting).step_seconds
     steps = max(_LEAST_STEPS, math.ceil(_SECONDS / expected))
-    say(f"2 of 2: a run of {steps:,} steps on Ray, about {steps * expected:.0f} s and the time to start and warm up")
+    say(f"2 of 2: a run of {steps:,} steps on Ray, about {steps * expected:.0f} s plus the time to start and warm up")
     return agree(setting, short_run.run(spec, planned, network, steps=steps, expected_seconds=expected))
 
 
@@ -71,7 +71,9 @@ def agree(setting: Setting, found: ShortRun) -> Calibration:
         PlanError: The run's processor time is not known.
     """
     if not found.core_seconds:
-        raise PlanError("the processor time of the layers' processes cannot be seen on this system: no calibration")
+        raise PlanError(
+            "the processor time of the layers' processes cannot be read on this system, so calibration is not possible"
+        )
     parts = setting.calibration
     factor = found.core_seconds / _steady(setting, parts).core_seconds
     slowed = parts.slowed(factor)

@@ -156,7 +156,7 @@ def place(cluster: Cluster, layers: int, placement: str, cpus: float | None) -> 
         room = [slots if slots == max(room) and room.index(slots) == i else 0 for i, slots in enumerate(room)]
     if sum(room) < layers:
         raise PlanError(
-            f"{layers} layers do not fit by placement {placement!r} on {len(nodes)} nodes, which have room for "
+            f"{layers} layers do not fit on {len(nodes)} nodes with placement {placement!r}: there is room for "
             f"{sum(room)} at {share:g} cores each; describe more nodes or cores, or lower ray.resources.cpus"
         )
     if placement in ("pack", "strict_pack"):

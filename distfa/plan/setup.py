@@ -41,12 +41,12 @@ class Planned:
 
     def __init__(self, spec: RunSpec, sizes: Sequence[int] | None = None) -> None:
         if AUTO in (spec.codec.activations, spec.codec.errors):
-            raise PlanError("codec is 'auto', which is decided when a run starts; name the codec to plan for")
+            raise PlanError("codec is 'auto', which is chosen when a run starts; name the codec to plan for")
         plain = spec.model.name == MLP
         if sizes is not None and not plain:
             raise PlanError(
-                f"--sizes are of the multi-layer perceptron; the layers of {spec.model.name!r} follow from the data "
-                "set: leave them out"
+                f"--sizes is only for the multi-layer perceptron; the layers of {spec.model.name!r} follow from "
+                "the data set: leave it out"
             )
         self.spec = spec
         self._dataset = read(spec) if sizes is None else None
@@ -91,8 +91,8 @@ class Planned:
         if self._subject is not None:
             if layers not in (None, len(self._subject.network)):
                 raise PlanError(
-                    f"{layers} layers are asked for, and {self.spec.model.name!r} has {len(self._subject.network)} of "
-                    "its own; --layers is for the multi-layer perceptron"
+                    f"{layers} layers are requested, but {self.spec.model.name!r} has "
+                    f"{len(self._subject.network)} of its own; --layers is only for the multi-layer perceptron"
                 )
             return self._subject.network
         model = self.spec.model
@@ -100,7 +100,7 @@ class Planned:
         if layers is not None and layers - 1 != len(hidden):
             if not hidden:
                 raise PlanError(
-                    f"{layers} layers are asked for, but model.hidden is empty: there is no width to repeat"
+                    f"{layers} layers are requested, but model.hidden is empty: there is no width to repeat"
                 )
             hidden = (*hidden, *[hidden[-1]] * layers)[: layers - 1]
         slope = {"slope": model.slope} if model.activation == "leaky_relu" else {}
@@ -118,7 +118,7 @@ def setting(planned: Planned, cluster: Cluster, layers: int | None) -> Setting:
     calibration = Calibration() if cluster.calibration is None else Calibration.load(Path(cluster.calibration))
     if cluster.calibration is not None and calibration.dtype != spec.dtype:
         raise PlanError(
-            f"the calibration {cluster.calibration} is of {calibration.dtype} products, and the run's are "
+            f"the calibration {cluster.calibration} is for {calibration.dtype} products, but the run's are "
             f"{spec.dtype}; calibrate with the run's own spec: 'distfa plan SPEC --calibrate FILE'"
         )
     nodes = place(cluster, len(job.recipe.network), spec.ray.placement, spec.ray.resources.cpus)

@@ -122,7 +122,7 @@ class Simulation:
         try:
             self._env.run(until=self._ended[step])
         except RuntimeError as exc:  # SimPy raises this when no event is left
-            raise PlanError(f"at step {step} every layer waits for another: the schedule cannot work") from exc
+            raise PlanError(f"at step {step} every layer is waiting for another: the schedule deadlocks") from exc
 
     def _begin_count(self) -> None:
         self._ended.append(self._env.event())

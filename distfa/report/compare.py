@@ -34,7 +34,7 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, share
         RunDirError: One is not a run directory, or the page cannot be written.
     """
     if len(run_dirs) < 2:
-        raise RunDirError("a comparison needs two runs or more")
+        raise RunDirError("a comparison needs at least two runs")
     runs = [read_run(path) for path in run_dirs]
     names, out = _names(runs), Path("comparison.html") if out is None else out
     page = Page(
@@ -74,7 +74,7 @@ def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     if len(sent) > 1:
         least, most = min(sent), max(sent)
         found.append(
-            f"The fewest bytes between layers were sent by {least[1]}: {least[0] / most[0]:.2f} of those of {most[1]}."
+            f"{least[1]} sent the fewest bytes between layers: {least[0] / most[0]:.2f} times those of {most[1]}."
         )
     return found
 
@@ -87,8 +87,8 @@ def _best(done: Sequence[tuple[Run, str]]) -> str:
     names = [name for run, name in done if run.result[key] == figure]
     said = f"{figure:.2%}" if by_accuracy else f"a loss of {figure:.4f}"
     if len(names) > 1:
-        return f"Best on the test set, and equally good: {'; '.join(names)}: {said}."
-    return f"Best on its test set is {names[0]}: {said}."
+        return f"Best on the test set, and equal: {'; '.join(names)}: {said}."
+    return f"{names[0]} is best on its test set: {said}."
 
 
 def _by_chance(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
@@ -96,7 +96,9 @@ def _by_chance(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     settings = Counter(tuple(repr(flat(run.spec).get(key)) for key in keys if key != "seed") for run in runs)
     if min(settings.values()) > 1:
         return []
-    return ["A setting with one seed: small differences mean nothing, since another seed makes some, too."]
+    return [
+        "Some setting has only one seed: small differences mean nothing, since another seed alone would cause some."
+    ]
 
 
 def _sent(run: Run) -> int:
@@ -140,8 +142,8 @@ def _curves(runs: Sequence[Run], names: Sequence[str]) -> Figure:
 def _alignment(runs: Sequence[Run], names: Sequence[str]) -> Figure:
     figure = Figure("alignment", "Alignment with the true gradient")
     if not any(run.probes for run in runs):
-        return figure.without("No run left probes (probe.every).")
-    figure.panels(["cosine"], "1 is the direction of backpropagation itself, 0 has nothing of it.")
+        return figure.without("No run has probes (probe.every).")
+    figure.panels(["cosine"], "1 is the direction of backpropagation itself, 0 is unrelated to it.")
     for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
         if points := [(row["step"], row["cosine"]) for row in thin(run.probes)]:
             figure.line(points, name, colour(number, len(runs)))

@@ -37,8 +37,8 @@ def _aligned(run: Run) -> str:
     how = "lowers the loss" if last["dominance"] > 0 else "does not lower the loss"
     weakest = min(last["layers"], key=lambda layer: float(layer["cosine"]))
     return (
-        f"At step {last['step']:,} its updates have a cosine of {last['cosine']:.2f} with the true gradient (layer "
-        f"{weakest['layer']} has the least, {weakest['cosine']:.2f}), and a small step along them {how}."
+        f"At step {last['step']:,} its updates have a cosine of {last['cosine']:.2f} with the true gradient "
+        f"(layer {weakest['layer']} is lowest, at {weakest['cosine']:.2f}), and a small step along them {how}."
     )
 
 
@@ -77,6 +77,6 @@ def _time(run: Run) -> str:
         return said + "."
     slowest = max(layers, key=lambda row: float(row["busy_seconds"]))
     return (
-        f"{said}. Layers computed and sent for {busy / (busy + wait):.0%} of their time and waited for the rest; layer "
-        f"{slowest['layer']} was the busiest."
+        f"{said}. Layers spent {busy / (busy + wait):.0%} of their time computing and sending, and the rest "
+        f"waiting; layer {slowest['layer']} was the busiest."
     )

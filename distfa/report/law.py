@@ -36,10 +36,10 @@ def law_figures(run: Run) -> list[Figure]:
 
 def _no_entries(run: Run) -> str:
     if run.rule in RULES and not RULES[run.rule].potential:
-        return f"Rule {run.rule} has no potential, so it has no conservation law, and no ledger is kept."
+        return f"Rule {run.rule} has no potential, so it has no conservation law and no ledger."
     if not (run.spec.get("ledger") or {}).get("every", 1):
         return "The ledger was off (ledger.every: 0), so there are no entries."
-    return "The run left no ledger entries: it kept no ledger, or ended before the first entry."
+    return "The run has no ledger entries: it kept no ledger, or ended before the first entry."
 
 
 def _hue(run: Run, boundary: int) -> str:
@@ -66,13 +66,13 @@ def _law(run: Run) -> Figure:
     figure = Figure("law", "Both sides of the law")
     parts = "the gap between them is the drift of the next figure"
     if _moves(run, "optimizer"):
-        parts = "here the optimizer is not plain SGD and moves them apart within the law, as the drift by cause shows"
+        parts = "here the optimizer is not plain SGD and legitimately moves them apart, as the drift by cause shows"
     figure.panels(
         ["growth since the first entry", "change of Q in one step"],
         "First panel: growth since the first entry, solid for ½(‖W‖² + ‖b‖²) of layer l, dashed for its feedback "
-        f"potential Φ. Under gradient flow the two lines are the same; {parts}. Second panel: change of Q, the first "
-        "minus the second, in the step of each entry, solid as measured, dashed as its lawful causes explain it. "
-        "These two are the same under every optimizer, as long as layers and wire do what they should."
+        f"potential Φ. Under gradient flow the two lines coincide; {parts}. Second panel: change of Q (the first "
+        "minus the second) in the step of each entry, solid as measured, dashed as explained by its legitimate "
+        "causes. These two coincide under every optimizer, as long as layers and wire work correctly."
         + _one_sided([str(boundary) for boundary, rows in run.boundaries.items() if "potential" not in rows[0]]),
         columns=2,
     )
@@ -94,8 +94,9 @@ def _one_sided(boundaries: list[str]) -> str:
     if not boundaries:
         return ""
     return (
-        f" No dashed line at boundary {', '.join(boundaries)}: the layer above is not a single Linear or convolution, "
-        "so the law has no other side there; the ledger has the pairing <s, h>, on which both ends must agree."
+        f" No dashed line at boundary {', '.join(boundaries)}: the layer above is not a single Linear or "
+        "convolution, so the law has no second side there; the ledger checks the pairing <s, h>, on which both "
+        "ends must agree."
     )
 
 
@@ -107,7 +108,7 @@ def _drift(run: Run) -> Figure:
         list(moved.values()),
         "What moved Q = ½(‖W‖² + ‖b‖²) - Φ, summed over entries. Each panel has its own scale; the last is the sum. "
         + _sampling(run)
-        + (f" Always zero, except for rounding: {', '.join(still)}." if still else ""),
+        + (f" Always zero, up to rounding: {', '.join(still)}." if still else ""),
         columns=2 if len(moved) in (2, 4) else 3,
     )
     for panel, key in enumerate(moved):
@@ -123,8 +124,8 @@ def _sampling(run: Run) -> str:
     steps = sorted(set(run.of_entries("step")))
     stride = max((b - a for a, b in pairwise(steps)), default=1)
     if stride == 1:
-        return "There is an entry for every step, so these are the whole drift."
-    return f"There is an entry every {stride} steps only, so these are sums over {len(steps):,} sampled steps."
+        return "There is an entry for every step, so this is the whole drift."
+    return f"There is an entry only every {stride} steps, so these are sums over {len(steps):,} sampled steps."
 
 
 def _checks(run: Run) -> Figure:
@@ -141,7 +142,7 @@ def _checks(run: Run) -> Figure:
                 _draw_violations(figure, bad, boundary, panel)
         figure.y(panel).update(type="log", exponentformat="power", dtick=_decades(figure, panel))
     see = [
-        "Each dot is one entry. Each dotted line is the most that rounding may leave: below it the law held.",
+        "Each dot is one entry. Each dotted line is the largest error that rounding can cause: below it the law held.",
         f"Values that broke it, marked red: {broken:,}." if broken else "No entry broke it.",
     ]
     if all(limit is None for limit in run.of_entries("transport_tolerance")):
@@ -191,12 +192,12 @@ def _angle(run: Run) -> Figure:
     figure = Figure("angle", "Weight alignment")
     known = {boundary: thin(list(rows.points("angle_degrees"))) for boundary, rows in run.boundaries.items()}
     if not any(known.values()):
-        why = f"Rule {run.rule} has no fixed feedback matrix in the shape of a weight matrix, so there is no angle."
+        why = f"Rule {run.rule} has no fixed feedback matrix shaped like a weight matrix, so there is no angle."
         return figure.without(why)
     figure.panels(
         ["angle between W and B, degrees"],
         "The angle between the weights above a boundary and its feedback matrix: 0° is the feedback of "
-        "backpropagation, 90° has nothing of it. An aligned start begins near 0°, a random one near 90°.",
+        "backpropagation, 90° is unrelated to it. An aligned start begins near 0°, a random one near 90°.",
     )
     figure.y()["rangemode"] = "tozero"
     for boundary, points in known.items():

@@ -68,21 +68,21 @@ def _boxes(run: Run) -> list[Box]:
     if broken := run.result.get("ledger", {}).get("first_violation"):
         found.append(Box("The conservation law was broken", str(broken), error=True))
     found += [Box(_heading(row), _sentence(row)) for row in run.findings]
-    return [*found, Box("Left out or unfinished", "\n".join(run.notes))] if run.notes else found
+    return [*found, Box("Omitted or unfinished", "\n".join(run.notes))] if run.notes else found
 
 
 _HEADINGS = {
     "exploded": "The loss exploded",
-    "not finite": "The loss is no longer a number",
+    "not finite": "The loss is NaN or infinite",
     "fell back": "The run unlearned what it had learned",
     "constant answer": "The run is no better than a constant answer",
     "chance": "Accuracy fell back to chance",
     "dead": "Layer {layer} is dead",
     "stopped": "Layer {layer} stopped learning",
-    "misaligned": "Layer {layer} lost the gradient's direction",
+    "misaligned": "Layer {layer} lost its alignment with the gradient",
     "altered": "Feedback of layer {layer} was altered",
-    "condition": "A setting that cannot go well",
-    "nothing to learn": "The data have nothing to tell apart",
+    "condition": "A setting that cannot work well",
+    "nothing to learn": "The data have nothing to learn",
 }
 
 
@@ -100,4 +100,4 @@ def _sentence(row: Row) -> str:
 def _footer(run: Run) -> list[str]:
     if max(len(run.steps), len(run.evals), len(run.probes), *map(len, run.boundaries.values()), 0) <= MAX_POINTS:
         return []
-    return [f"Lines are drawn from at most {MAX_POINTS:,} points; sums and marks of a broken law leave nothing out."]
+    return [f"Lines are drawn from at most {MAX_POINTS:,} points; sums, and marks of a broken law, use all of them."]

@@ -17,8 +17,8 @@ from distfa.report.record import NEEDED, record
 from distfa.run.disk.run_dir import METRICS, SPEC, located, read_about
 
 _NOTES = {
-    "running": "The run is still under way: this is what it has written so far.",
-    "lost": "The process that drove the run ended without saying so: this is what it had written by then.",
+    "running": "The run is still going: this is what it has written so far.",
+    "lost": "The process that drove the run ended without recording it: this is what it had written by then.",
 }
 
 
@@ -171,8 +171,8 @@ def _read_metrics(run: Run) -> None:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 run.notes.append(
-                    f"The last line of {METRICS} (line {number}) is cut short: the run was stopped while it wrote, or "
-                    "is still writing. It is left out."
+                    f"The last line of {METRICS} (line {number}) is truncated: the run was stopped while writing, "
+                    "or is still writing. It is omitted."
                 )
                 break
             row = record(line, f"{run.path / METRICS}, line {number}")
@@ -181,7 +181,7 @@ def _read_metrics(run: Run) -> None:
             else:
                 unknown += 1
     if unknown:
-        run.notes.append(f"{unknown:,} records of a kind this version does not know are left out.")
+        run.notes.append(f"{unknown:,} records of a kind unknown to this version are omitted.")
 
 
 def _keep(run: Run, row: Row, line: bytes) -> None:

@@ -21,12 +21,12 @@ def timeline(run: Run) -> Figure:
     figure = Figure("timeline", "Timeline of a few steps")
     spans = [(f"layer {row['layer']}", span) for row in run.timelines for span in row["spans"]]
     if not spans:
-        return figure.without("Layers hand in their timelines at the end of a run on Ray; this one left none.")
+        return figure.without("Layers report their timelines at the end of a run on Ray; this run has none.")
     zero = min(span["start"] for _, span in spans)
     steps = [span["step"] for _, span in spans]
     see = (
-        f"Steps {min(steps)} to {max(steps)}, by the clocks of the layers' machines; point at a bar for its step and "
-        "micro-batch. An operation waits before it works: gaps are waiting for signals."
+        f"Steps {min(steps)} to {max(steps)}, by the clocks of the layers' machines; hover over a bar for its "
+        "step and micro-batch. Gaps are time spent waiting for signals."
     )
     names = list(dict.fromkeys(layer for layer, _ in spans))
     figure.names_down(names, see, x_title="milliseconds", barmode="overlay", bargap=0.3)

@@ -18,7 +18,7 @@ def curves(run: Run) -> Figure:
     figure = Figure("curves", "Loss and accuracy")
     if not run.steps and not run.evals:
         return figure.without("The run ended before its first logged step.")
-    see = "Train is one batch, before its update, so it varies; test is the whole test set after an epoch."
+    see = "Train is a single batch, before its update, so it varies; test is the whole test set after an epoch."
     draw_curves(figure, see, [("train", run.steps, BLUE), ("test", run.evals, ORANGE)])
     return figure
 
@@ -48,12 +48,12 @@ def alignment(run: Run) -> Figure:
     """Probes: gradient alignment, dominance, and each layer's share of the fall of the loss."""
     figure = Figure("alignment", "Gradient alignment")
     if not run.probes:
-        why = "The run has no probes (probe.every), so it is not known how near its updates were to the true gradient."
+        why = "The run has no probes (probe.every), so it is not known how close its updates were to the true gradient."
         return figure.without(why)
     figure.panels(
         ["cosine to the true gradient", "dominance constant", "a<sub>l</sub>: fall of the loss by layer"],
-        "Cosine 1 is the direction of backpropagation; while dominance is above 0, small enough steps lower "
-        "the loss; a layer whose bar is below 0 works against the others.",
+        "Cosine 1 is the direction of backpropagation. While dominance is above 0, sufficiently small steps "
+        "lower the loss. A layer whose bar is below 0 works against the others.",
         columns=3,
         barmode="relative",
     )
@@ -109,7 +109,7 @@ def time(run: Run) -> Figure:
     if not layers:
         return figure.without(f"Engine {run.engine} does not time its layers separately.")
     names = [f"layer {row['layer']}" for row in layers]
-    see = "A layer waits while others work: layers with long blue bars set the pace."
+    see = "Layers with long blue bars set the pace: the others wait for them."
     figure.names_down(names, see, x_title="seconds", barmode="stack", bargap=0.4)
     for key, name, hue in (("busy_seconds", "busy", BLUE), ("wait_seconds", "waiting", _PALE)):
         figure.bars([row[key] for row in layers], names, name, hue, orientation="h")

@@ -21,7 +21,7 @@ def test_comm_without_links_counts_bytes_and_its_file_is_drawn(tmp_path):
     assert bp["steps"] % 20 == dfa["steps"] % 20 == 0
     drawn = distfa("report", "bench-comm.json", cwd=tmp_path)
     assert drawn.stdout.strip() == "bench-comm.html"
-    assert "Nothing was timed over links" in (tmp_path / "bench-comm.html").read_text()
+    assert "No run to the target was timed over links" in (tmp_path / "bench-comm.html").read_text()
 
 
 def test_rules_prints_a_row_per_rule_and_init(tmp_path):
@@ -36,7 +36,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(tmp_path):
     for options, message in (
         (("rules", "--rules", "bpp"), "did you mean 'bp'"),
         (("comm", "--codecs", "int9"), "did you mean 'int8'"),
-        (("comm", "--max-steps", 40), "an evaluation every 50 steps is more than the run has"),
+        (("comm", "--max-steps", 40), "the run is shorter than the 50 steps between evaluations"),
     ):
         done = distfa("bench", *options, cwd=tmp_path)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr

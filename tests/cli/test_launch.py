@@ -58,7 +58,7 @@ def test_a_missing_tool_is_named(folder, monkeypatch):
     monkeypatch.setenv("PATH", str(folder))
     done = here("launch", "spec.yaml", "--on", "kuberay", cwd=folder, check=False)
     assert done.returncode == 2
-    assert "'kubectl' is not on this machine's path; install it" in done.stderr
+    assert "'kubectl' is not on this machine's PATH; install it" in done.stderr
 
 
 def test_what_was_started_is_stopped_when_the_run_fails(folder, monkeypatch):
@@ -88,7 +88,7 @@ def test_a_local_launch_trains_and_a_second_one_finds_it_finished(folder):
     assert json.loads((folder / "runs/one/run.json").read_text())["status"] == "finished"
     again = here("launch", "spec.yaml", "--on", "local", cwd=folder, check=False)
     assert again.returncode == 2
-    assert "the run in runs/one has finished; name another directory" in again.stderr
+    assert "the run in runs/one has finished; choose another directory" in again.stderr
 
 
 SERIAL = ("--set", "engine=serial", "--set", "checkpoint.every=2", "--set", "checkpoint.seconds=0")
@@ -109,7 +109,7 @@ def test_a_launch_that_was_killed_goes_on_when_the_same_command_is_typed_again(f
     assert "run   resume runs/launched on local" in here(*typed, "--dry-run", cwd=folder).stdout
     other = here(*typed, "--set", "rule=fa", cwd=folder, check=False)
     assert other.returncode == 2
-    assert "runs/launched holds a run with rule 'dfa', and 'fa' is asked for; name another directory" in other.stderr
+    assert "runs/launched holds a run with rule 'dfa', but 'fa' is requested; choose another directory" in other.stderr
     again = here(*typed, "--set", "wire.window=3", cwd=folder)
     assert "runs/launched holds a run that ended early; resuming it" in again.stderr
     about = json.loads((folder / "runs/launched/run.json").read_text())
@@ -117,7 +117,7 @@ def test_a_launch_that_was_killed_goes_on_when_the_same_command_is_typed_again(f
     assert [path.name for path in (folder / "runs").iterdir()] == ["launched"]
     third = here(*typed, cwd=folder, check=False)
     assert third.returncode == 2
-    assert "the run in runs/launched has finished; name another directory, --set run_dir=..." in third.stderr
+    assert "the run in runs/launched has finished; choose another directory with --set run_dir=..." in third.stderr
 
 
 def test_a_job_has_its_run_where_the_next_job_finds_it(folder):
@@ -151,11 +151,14 @@ NAMED = ("--set", "launch.hosts=[10.0.0.1,10.0.0.2]", "--set", "launch.ssh_user=
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ((), "launch.hosts and launch.ssh_user are not set, and 'ray up' would be given HEAD, NODE1, ... and USER"),
+        (
+            (),
+            "launch.hosts and launch.ssh_user are not set, so 'ray up' would get the placeholders HEAD, NODE1,",
+        ),
         (NAMED[:2], "launch.ssh_user is not set"),
         (
             (*NAMED, "--set", "launch.nodes=3"),
-            "launch.hosts names 2 machines (10.0.0.1, 10.0.0.2), and launch.nodes is 3",
+            "launch.hosts names 2 machines (10.0.0.1, 10.0.0.2), but launch.nodes is 3",
         ),
     ],
 )
@@ -186,7 +189,7 @@ def test_ray_up_keeps_its_token_in_a_file_of_its_owner_and_prints_it_nowhere(ray
     said = []
     assert require_token(said.append).read_text() == token
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert said == [f"{file} could be read by others; it is now for its owner only"]
+    assert said == [f"{file} could be read by others; now only its owner can read it"]
 
 
 def test_render_writes_the_files_and_names_them(folder):

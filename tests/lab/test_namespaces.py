@@ -93,7 +93,7 @@ def test_a_machine_without_the_tools_says_so(monkeypatch):
 
 
 def test_numbers_out_of_range_are_refused():
-    with pytest.raises(BenchError, match="251 nodes are asked for; 1 to 250"):
+    with pytest.raises(BenchError, match="251 nodes are requested; 1 to 250"):
         Nodes(251)
     with pytest.raises(BenchError, match=r"rate is 0\.0 Mbit/s; it must be above 0"):
         Nodes(2, megabits_per_second=0.0)

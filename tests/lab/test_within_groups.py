@@ -41,8 +41,8 @@ def test_a_gap_between_two_starts_is_no_correlation_within_them():
     said = classes.verdict(raw)
     assert "beyond chance, with no number of classes" in said
     assert "aligned starts: r = -0.9" in said or "aligned starts: r = -1.0" in said
-    assert "which is the gap between the starts" in said
-    assert "the answer is no: it is not so within aligned and random starts" in said
+    assert "which merely reflects the gap between the starts" in said
+    assert "the answer is no: it does not hold within aligned and random starts" in said
     assert "agrees with the claim" not in said
 
 
@@ -58,18 +58,18 @@ def test_one_start_alone_does_not_earn_it():
     for run in raw:
         if run["init"] == "random" and run["rule"] != "bp":
             run["accuracy"] = 40 - run["accuracy"]
-    assert "the answer is no: it is not so within random starts" in classes.verdict(raw)
+    assert "the answer is no: it does not hold within random starts" in classes.verdict(raw)
 
 
 def test_what_seeds_cannot_tell_from_chance_has_no_answer():
     noisy = runs_of_classes(lambda count: 0.02)
     for run in noisy:
         run["accuracy"] += (run["seed"] == 2) * 9 * (run["rule"] == "fa")
-    assert "there is no answer: within a start, 3 seeds cannot tell" in classes.verdict(noisy)
+    assert "there is no answer: within one kind of start, 3 seeds cannot distinguish" in classes.verdict(noisy)
 
 
 def test_classes_without_a_rule_beside_bp_are_refused():
-    with pytest.raises(SpecError, match="compares rules beside bp; name three or more, as bp,fa,dfa,dkp"):
+    with pytest.raises(SpecError, match="compares rules other than bp; name three or more, such as bp,fa,dfa,dkp"):
         ask("classes", Asked(rules=("bp",), quick=True))
 
 
@@ -81,7 +81,7 @@ def test_more_so_with_more_classes_is_answered_too():
 
 
 def test_one_seed_earns_nothing():
-    assert "With one seed nothing can be told" in classes.verdict(runs_of_classes(lambda count: 1.0, seeds=1))
+    assert "With one seed nothing can be distinguished" in classes.verdict(runs_of_classes(lambda count: 1.0, seeds=1))
     assert "With one seed" in dominance.verdict(runs_of_dominance(1.0, seeds=1))
     assert "With one seed" in label_noise.verdict(runs_of_noise({"dfa": (80.0, 90.0)}, seeds=1))
 
@@ -126,7 +126,7 @@ def runs_of_noise(figures, *, seeds=3):
 def test_wrong_labels_are_judged_seed_by_seed_and_by_the_labels_that_were_learnt():
     """Seeds differ by more than rules do; and a rule that is ahead but learns as many labels keeps none away."""
     said = label_noise.verdict(runs_of_noise({"dfa": (85.0, 84.5), "fa": (96.0, 85.0), "kp": (80.0, 83.2)}))
-    assert "with fewer of the labels it was trained on: dfa aligned (+1.5)" in said
+    assert "while reproducing fewer of the labels they were trained on: dfa aligned (+1.5)" in said
     assert " fa aligned" not in said.partition("seed by seed")[2]
     assert "the answer is yes" in said
     assert "the answer is no" in label_noise.verdict(runs_of_noise({"fa": (96.0, 85.0)}))
@@ -139,7 +139,7 @@ def test_being_ahead_of_the_frozen_baseline_by_one_lucky_seed_is_not_being_ahead
         return {"network": "mlp", "layers": 4, "rule": rule, "over": over, "low": low}
 
     said = depth.verdict([row("fa", (52.0, 52.1, 51.9)), row("dfa", (70.0, 50.0, 49.0))], 3)
-    assert "more than a point: fa (+2.0); ahead, but by 3 seeds not told from chance: dfa (+6.3)" in said
+    assert "more than a point: fa (+2.0); ahead, but 3 seeds cannot distinguish it from chance: dfa (+6.3)" in said
 
 
 def test_the_interval_over_units_is_students():

@@ -112,12 +112,12 @@ def test_ctrl_c_cancels_the_job_and_the_same_command_goes_on(slurm):
     assert late.returncode == 1
     job = re.search(r"job (\d+) is submitted", late.stderr)[1]
     assert f"SLURM has not started job {job} (reason: " in late.stderr
-    assert "within 4 s, and it is cancelled; it asks for 2" in late.stderr
+    assert "within 4 s, so it was cancelled; it asks for 2" in late.stderr
     assert ended(slurm, job)[0] == "CANCELLED"
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=120)
     assert first.returncode == 130, said
-    job = re.search(r"interrupted; job (\d+) is cancelled", said)[1]
+    job = re.search(r"interrupted; cancelled job (\d+)", said)[1]
     assert f"job {job}: running on n[1-2]" in said
     assert "epoch 1: train loss" in said
     assert ended(slurm, job)[0] == "CANCELLED"
@@ -135,7 +135,7 @@ def test_launch_follows_a_job_and_says_what_slurm_refuses(slurm):
         assert refused.returncode == 1
         assert (  # versions differ in when they say so
             "failed: sbatch: error: " in refused.stderr
-            or re.search(r"\(reason: Partition\w+\) and never will, and it is cancelled; it asks for ", refused.stderr)
+            or re.search(r"\(reason: Partition\w+\) and never will, so it was cancelled; it asks for ", refused.stderr)
         )
     said = slurm.run(*launch).stderr
     assert "running on n[1-2]" in said

@@ -46,7 +46,7 @@ def test_a_fit_finds_the_factor_and_the_wait_of_the_run(factor, wait):
 
 
 def test_without_processor_time_there_is_no_fit():
-    with pytest.raises(PlanError, match="processor time of the layers' processes cannot be seen"):
+    with pytest.raises(PlanError, match="processor time of the layers' processes cannot be read"):
         agree(crowded(), ShortRun(step_seconds=1.0, core_seconds=0.0))
 
 

@@ -63,7 +63,7 @@ def test_layers_land_where_ray_puts_them(placement, cpus, expected):
 
 @pytest.mark.parametrize(("placement", "cpus"), [("strict_spread", None), ("strict_pack", 1), ("pack", 2)])
 def test_layers_that_do_not_fit_are_refused(placement, cpus):
-    with pytest.raises(PlanError, match="5 layers do not fit by placement"):
+    with pytest.raises(PlanError, match="5 layers do not fit on"):
         place(parse({"nodes": {"count": 3, "cores": 2}}), 5, placement, cpus)
 
 

@@ -148,18 +148,18 @@ def test_both_sides_of_the_law_grow_from_zero_and_causes_add_up_to_the_drift(tmp
     first, *_ = found["drift"].traces
     assert first["y"][-1] == pytest.approx(STEPS * 1e-3)  # float sums of thirty terms
     assert "whole drift" in found["drift"].see
-    assert "Always zero, except for rounding: non-homogeneous activation" in found["drift"].see
+    assert "Always zero, up to rounding: non-homogeneous activation" in found["drift"].see
 
 
 def test_rounding_in_the_update_of_plain_sgd_is_not_called_another_optimizer(tmp_path):
     _, found = report(kept(tmp_path / "run", records(optimizer=1e-15)))
     assert "the gap between them is the drift" in found["law"].see
-    assert "except for rounding: optimizer, non-homogeneous activation" in found["drift"].see
+    assert "up to rounding: optimizer, non-homogeneous activation" in found["drift"].see
 
 
 def test_sums_over_sampled_steps_are_called_so(tmp_path):
     _, found = report(kept(tmp_path / "run", records(every=5)))
-    assert "every 5 steps only, so these are sums over 6 sampled steps" in found["drift"].see
+    assert "only every 5 steps, so these are sums over 6 sampled steps" in found["drift"].see
 
 
 def test_a_boundary_has_one_colour_in_every_figure(tmp_path):
@@ -268,7 +268,7 @@ def test_a_damaged_metrics_line_is_refused_by_file_and_line_and_leaves_the_old_p
 def test_a_last_line_cut_short_is_left_out_and_said(tmp_path):
     path = kept(tmp_path / "run", of(records(), ("step",)), tail='{"kind": "step", "st')
     page, found = report(path)
-    assert f"line {STEPS + 1}) is cut short" in page
+    assert f"line {STEPS + 1}) is truncated" in page
     assert len(found["curves"].traces[0]["x"]) == STEPS
 
 

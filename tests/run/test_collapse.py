@@ -293,7 +293,7 @@ def test_data_of_one_answer_are_found_in_the_terminal_and_the_report(tmp_path, c
     result_table(result, stderr=True)
     assert f"nothing to learn: {said}" in capsys.readouterr().err
     page = write_report(tmp_path / "run").read_text()
-    assert "The data have nothing to tell apart" in page
+    assert "The data have nothing to learn" in page
     assert f"<p>A{said[1:]}" in page
 
 

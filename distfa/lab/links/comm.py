@@ -123,10 +123,10 @@ def _seeds(options: Comm) -> list[str]:
         rates, decays = (", ".join(f"{value:g}" for value in values) for values in (options.rates, options.decays))
         tried = f"(rates {rates}; cosine over {decays} steps)"
         found.append(
-            f"every rule has with every codec the best of {options.candidates} settings {tried}: the fewest steps to "
+            f"every rule uses, with every codec, the best of {options.candidates} settings {tried}: the fewest steps to "
             f"the target for the median seed, evaluated every {options.eval_steps} steps"
             if options.candidates > 1
-            else f"every rule and codec has the same setting {tried}, evaluated every {options.eval_steps} steps"
+            else f"every rule and codec uses the same setting {tried}, evaluated every {options.eval_steps} steps"
         )
     if options.seeds > 1:
         found.append(f"steps and MB are those of the median of {options.seeds} seeds; least-most are the steps of all")
@@ -157,17 +157,17 @@ def _check(options: Comm, task: Task) -> None:
     layers, tests = len(task.recipe.network), len(task.inputs.test)
     if layers < 2 or not tests:
         raise BenchError(
-            f"there is nothing to send or nothing to test: {layers} layers and {tests} test samples; take a hidden "
-            "layer and a data set with a test set"
+            f"there is nothing to send or nothing to test: {layers} layers and {tests} test samples; use at least "
+            "one hidden layer and a data set with a test set"
         )
     if options.delay_ms and not options.mbit:
         raise BenchError(
-            f"messages are to be {options.delay_ms:g} ms late, and there are no links; give their rate, too"
+            f"messages should be delayed by {options.delay_ms:g} ms, but there are no links; give their rate, too"
         )
     if options.eval_steps > order.count_steps(task.recipe, len(task.inputs.train)):
         raise BenchError(
-            f"an evaluation every {options.eval_steps} steps is more than the run has; evaluate more often, or allow "
-            "more steps"
+            f"the run is shorter than the {options.eval_steps} steps between evaluations; evaluate more often, or "
+            "allow more steps"
         )
 
 

@@ -28,11 +28,11 @@ def conclusion(rows: Sequence[Row], rules: Sequence[str], by_seed: Sequence[Sequ
     if best is None:
         if bp is None:
             return f"conclusion: none reached {goal}"
-        return f"conclusion: no rule but {BASELINE} was measured to {goal}"
+        return f"conclusion: only {BASELINE} was measured to {goal}"
     ours = rows[best]
     sent = f"{cell(ours['payload_mb'])} MB"
     if bp is None:
-        return f"conclusion: to {goal} {_named(ours)} sends the fewest bytes, {sent}; {BASELINE} did not get there"
+        return f"conclusion: to {goal} {_named(ours)} sends the fewest bytes, {sent}; {BASELINE} did not reach it"
     base = rows[bp]
     if ours["payload_mb"] < base["payload_mb"]:
         said = f"conclusion: to {goal} {_named(ours)} sends the fewest bytes, {sent}"
@@ -67,8 +67,8 @@ def _soonest(rows: Sequence[Row], mine: Sequence[int], others: Sequence[int]) ->
     if soonest is None or bp is None:
         return ""
     return (
-        f"; over the links {_named(rows[soonest])} gets there in {cell(rows[soonest]['seconds'])} s, "
-        f"{BASELINE} with {rows[bp]['codec']} in {cell(rows[bp]['seconds'])} s"
+        f"; over the links {_named(rows[soonest])} reaches it in {cell(rows[soonest]['seconds'])} s, {BASELINE} "
+        f"with {rows[bp]['codec']} in {cell(rows[bp]['seconds'])} s"
     )
 
 

@@ -44,7 +44,7 @@ class Nodes:
 
     def __init__(self, count: int, *, megabits_per_second: float | None = None) -> None:
         if not 1 <= count <= MAX_NODES:
-            raise BenchError(f"{count} nodes are asked for; 1 to {MAX_NODES} fit on one bridge")
+            raise BenchError(f"{count} nodes are requested; 1 to {MAX_NODES} fit on one bridge")
         if megabits_per_second is not None and megabits_per_second <= 0:
             raise BenchError(f"the link's rate is {megabits_per_second} Mbit/s; it must be above 0")
         self._nodes = range(1, count + 1)
@@ -162,8 +162,8 @@ def _run(*command: str, check: bool = True) -> str:
         raise BenchError(f"cannot run {command[0]!r}: {exc}; network namespaces need Linux with iproute2") from exc
     if check and done.returncode:
         raise BenchError(
-            f"cannot make a network namespace: '{' '.join(command)}' says {done.stderr.strip()!r}; it takes root "
-            "(CAP_NET_ADMIN and CAP_SYS_ADMIN)"
+            f"cannot make a network namespace: '{' '.join(command)}' says {done.stderr.strip()!r}; this needs "
+            "root (CAP_NET_ADMIN and CAP_SYS_ADMIN)"
         )
     return done.stdout
 

@@ -105,5 +105,5 @@ class RayNodes:
                 if ended or time.monotonic() > give_up:
                     why = "ended" if ended else f"was not up within {_START_SECONDS:.0f} s"
                     last = (said.strip().splitlines() or ["nothing"])[-1]
-                    raise BenchError(f"the Ray node {node} of {self._count} {why}; its last words: {last}")
+                    raise BenchError(f"the Ray node {node} of {self._count} {why}; its last output: {last}")
                 time.sleep(0.1)

@@ -53,7 +53,7 @@ def _came(spec: RunSpec, curves: Sequence[Curve], options: Comm) -> str:
     if options.candidates:
         words += f"rate {spec.optimizer.lr:g}, decay over {spec.max_steps} steps, "
     there = f"{middle.steps[-1]} steps, {human_bytes(middle.payload_bytes[-1])}"
-    return words + (there if middle.reached else f"not there, {max(middle.accuracy):.2%} at best")
+    return words + (there if middle.reached else f"target not reached, {max(middle.accuracy):.2%} at best")
 
 
 def with_rate(spec: RunSpec, rate: float, steps: int) -> RunSpec:

@@ -97,6 +97,7 @@ def _markdown(question: Question, answer: Answer, command: str, drawings: list[s
         f"Budget: {answer.budget}.",
         *(f"![{figure.title}]({name})\n\n{figure.see}" for figure, name in zip(answer.figures, drawings, strict=True)),
         "\n".join(table),
-        "The abstract is that of Robertson & Koyejo, ICML 2024, in our words; we did not have the paper's text.",
+        "The abstract is that of Robertson & Koyejo, ICML 2024, in our words; we did not have access to the full "
+        "paper.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -35,7 +35,9 @@ COLUMNS = {
 
 def _answer(asked: Asked, say: Say) -> Answer:
     if not set(asked.rules) - {BASELINE}:
-        raise SpecError(f"experiment 'classes' compares rules beside {BASELINE}; name three or more, as bp,fa,dfa,dkp")
+        raise SpecError(
+            f"experiment 'classes' compares rules other than {BASELINE}; name three or more, such as bp,fa,dfa,dkp"
+        )
     whole, steps = dataset(asked, QUESTION.data), _QUICK_STEPS if asked.quick else _STEPS
     counts = [n for n in (_QUICK_COUNTS if asked.quick else _COUNTS) if n <= whole.outputs]
     raw: list[Row] = []
@@ -115,11 +117,11 @@ def verdict(raw: list[Row]) -> str:
         f"{', '.join(map(str, found))}. With {most}, "
         + " and ".join(f"{init} starts: r = {interval(group)}" for init, group in found[most].items())
         + f". Over both starts together r = {together(by_count[most], 'alignment', 'accuracy'):.2f}"
-        + (". " if most in good else ", which is the gap between the starts. ")
+        + (". " if most in good else ", which merely reflects the gap between the starts. ")
         + _behind(raw)
     )
     if seeds < 2:
-        return said + "With one seed nothing can be told from chance, so there is no answer."
+        return said + "With one seed nothing can be distinguished from chance, so there is no answer."
     _, low, high = _growth(by_count)
     grows = "more so" if low > 0 else "less so" if high < 0 else "not shown to be more so"
     if most in good:
@@ -128,7 +130,7 @@ def verdict(raw: list[Row]) -> str:
     if against:
         where = f"within {' and '.join(against)} starts"
         return said + f"So the answer is no: it is not so {where}, and this does not agree with the claim."
-    return said + f"So there is no answer: within a start, {seeds} seeds cannot tell it from chance."
+    return said + f"So there is no answer: within one kind of start, {seeds} seeds cannot distinguish it from chance."
 
 
 def _growth(by_count: Mapping[Any, list[Row]]) -> tuple[float, float, float]:
@@ -152,7 +154,7 @@ def _behind(raw: list[Row]) -> str:
 
 def _figure(raw: list[Row], counts: list[int]) -> Figure:
     figure = Figure("classes", "Accuracy against alignment")
-    see = "Each dot is a run; the further right, the nearer its updates were to the true gradient in training."
+    see = "Each dot is a run; the further right, the closer its updates were to the true gradient in training."
     titles = [f"{count} classes: test accuracy, %" for count in counts]
     figure.panels(titles, see, columns=3, x_title="alignment")
     for panel, mine in enumerate(split_by(_without_baseline(raw), "classes").values()):

@@ -128,7 +128,7 @@ def _figure(raw: list[dict[str, Any]]) -> Figure:
     networks, names = ([*dict.fromkeys(run[key] for run in raw)] for key in ("network", "rule"))
     figure.panels(
         [f"{network}: growth since the start" for network in networks],
-        "Solid: growth of the incoming weights; dashed: of the potential. Where the law holds they lie on each other.",
+        "Solid: growth of the incoming weights; dashed: of the potential. Where the law holds, the two lines coincide.",
         columns=2,
     )
     for run in raw:

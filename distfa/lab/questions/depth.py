@@ -132,7 +132,7 @@ def verdict(rows: list[Row], seeds: int) -> str:
         kinds = {
             "ahead of its frozen-below baseline by more than a point": sure,
             "not ahead": [row for row in deep if row not in over],
-            f"ahead, but by {seeds} seeds not told from chance": [row for row in over if row not in sure],
+            f"ahead, but {seeds} seeds cannot distinguish it from chance": [row for row in over if row not in sure],
         }
         told = [f"{kind}: {_told(some)}" for kind, some in kinds.items() if some or some is sure]
         said.append(f"In the {network} of {deepest} layers, {'; '.join(told)}.")
@@ -151,7 +151,7 @@ def _figure(rows: list[Row]) -> Figure:
     figure = Figure("depth", "Depth")
     networks, names = ([*dict.fromkeys(row[key] for row in rows)] for key in ("network", "rule"))
     titles = [f"{network}: {what}" for what in ("test accuracy, %", "cosine of hidden layers") for network in networks]
-    see = "A rule that is not above 'frozen below' trains only the output layer, whatever its cosine."
+    see = "A rule that does no better than 'frozen below' trains only the output layer, whatever its cosine."
     figure.panels(titles, see, columns=2, x_title="layers")
     shown = [(key, network) for key in ("accuracy", "hidden") for network in networks]
     for panel, (key, network) in enumerate(shown):

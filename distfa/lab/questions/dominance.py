@@ -100,12 +100,12 @@ def _how_fast(raw: list[Row]) -> str:
     }
     seeds = len(split_by(raw, "seed"))
     if seeds < 2:
-        return "With one seed it cannot be told from chance how fast the loss falls."
+        return "With one seed, how fast the loss falls cannot be distinguished from chance."
     good = [key for key, (_, low, _) in found.items() if low > 0]
     said = (
-        f"Within a configuration (rule and start), over the ranges of steps of a run and with {seeds} seeds as the "
-        "independent units, the rate at which the loss falls goes with lr x sum of a / loss, beyond chance, in "
-        f"{len(good)} of {len(found)}"
+        f"Within a configuration (rule and start), over the ranges of steps of a run and with {seeds} seeds as "
+        "the independent units, the rate at which the loss falls correlates with lr x sum of a / loss, beyond "
+        f"chance, in {len(good)} of {len(found)}"
     )
     known = {key: value for key, value in found.items() if not math.isnan(value[0])}
     if known:
@@ -121,9 +121,9 @@ def _sufficient(missed: list[Row]) -> str:
     names = ", ".join(dict.fromkeys(f"{run['rule']} {run['init']}" for run in missed))
     return (
         f"But {len(missed)} runs in which it held did not halve their loss ({names}; least dominance "
-        f"{min(r['least'] for r in missed):.1g}): the condition is one on gradient flow with a constant that stays "
-        "away from 0, and says nothing about finite steps along updates that grow. Elsewhere the runs agree with the "
-        "claim."
+        f"{min(r['least'] for r in missed):.1g}): the condition is about gradient flow with a constant bounded "
+        "away from 0, and says nothing about finite steps along growing updates. Elsewhere the runs agree with "
+        "the claim."
     )
 
 

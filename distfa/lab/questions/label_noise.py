@@ -74,12 +74,12 @@ def verdict(raw: list[Row]) -> str:
     }
     best, seeds = max(figures, key=lambda key: figures[key]["test"]), len(split_by(raw, "seed"))
     said = (
-        f"{first[0]} gives {figures[first]['train']:.1f} % of the training labels, of which {_WRONG:.0%} are wrong, "
-        f"and {figures[first]['test']:.1f} % of the test set; the best on the test set is {' '.join(best)} with "
-        f"{figures[best]['test']:.1f} %. "
+        f"{first[0]} reproduces {figures[first]['train']:.1f} % of the training labels, of which {_WRONG:.0%} are "
+        f"wrong, and gets {figures[first]['test']:.1f} % of the test set right; the best on the test set is "
+        f"{' '.join(best)} with {figures[best]['test']:.1f} %. "
     )
     if seeds < 2:
-        return said + "With one seed nothing can be told from chance, so there is no answer."
+        return said + "With one seed nothing can be distinguished from chance, so there is no answer."
     others = {key: runs for key, runs in groups.items() if key != first}
     test, train = (
         {key: ahead(runs, groups[first], side) for key, runs in others.items()} for side in ("test", "train")
@@ -88,14 +88,14 @@ def verdict(raw: list[Row]) -> str:
     kept = [key for key in better if train[key][2] < 0]
     if not kept:
         return said + (
-            f"No rule is ahead of {first[0]} by more than a point, seed by seed and beyond chance over {seeds} seeds, "
-            "and gives fewer of the labels it was trained on: the answer is no, at this budget."
+            f"No rule beats {first[0]} by more than a point (seed by seed, beyond chance over {seeds} seeds) "
+            "while reproducing fewer of the labels it was trained on: the answer is no, at this budget."
         )
     names = ", ".join(f"{' '.join(key)} ({test[key][0]:+.1f})" for key in kept)
     return said + (
-        f"Ahead of it by more than a point, seed by seed and beyond chance over {seeds} seeds, and with fewer of the "
-        f"labels it was trained on: {names}. So the answer is yes for these, at this budget; whether that is "
-        "regularisation or slower learning, equal epochs cannot tell."
+        f"These beat it by more than a point (seed by seed, beyond chance over {seeds} seeds) while reproducing "
+        f"fewer of the labels they were trained on: {names}. So the answer is yes for these, at this budget; "
+        "whether that is regularisation or slower learning, equal epochs cannot show."
     )
 
 
