@@ -123,8 +123,8 @@ def _seeds(options: Comm) -> list[str]:
         rates, decays = (", ".join(f"{value:g}" for value in values) for values in (options.rates, options.decays))
         tried = f"(rates {rates}; cosine over {decays} steps)"
         found.append(
-            f"every rule uses, with every codec, the best of {options.candidates} settings {tried}: the fewest steps to "
-            f"the target for the median seed, evaluated every {options.eval_steps} steps"
+            f"every rule uses, with every codec, the best of {options.candidates} settings {tried}: the fewest steps "
+            f"to the target for the median seed, evaluated every {options.eval_steps} steps"
             if options.candidates > 1
             else f"every rule and codec uses the same setting {tried}, evaluated every {options.eval_steps} steps"
         )
