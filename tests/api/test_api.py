@@ -258,7 +258,7 @@ def test_pandas_tables_and_labels_that_are_text(data, settings):
     plain = model()
     distfa.Trainer(plain, **{**settings, "run_dir": f"{settings['run_dir']}-plain"}).fit((x, y))
     assert all(torch.equal(p, q) for p, q in zip(trainer.model.parameters(), plain.parameters(), strict=True))
-    with pytest.raises(DataError, match="none is called 'animals'"):
+    with pytest.raises(DataError, match="none is named 'animals'"):
         trainer.fit(table, target="animals")
 
 

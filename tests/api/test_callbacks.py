@@ -236,7 +236,7 @@ class Opens(distfa.Callback):
 
 def test_a_state_that_no_checkpoint_can_hold_is_refused_before_the_first_step(samples, tmp_path):
     how = settings(tmp_path / "run")
-    with pytest.raises(SpecError, match="callback Opens cannot be kept .*: it holds a TextIOWrapper; give"):
+    with pytest.raises(SpecError, match="callback Opens cannot be saved .*: it holds a TextIOWrapper; use"):
         distfa.Trainer(model(), callbacks=Opens(tmp_path / "log"), **how).fit(*samples)
     assert not (tmp_path / "run").exists()
 

@@ -119,7 +119,7 @@ def test_a_full_disk_is_one_error_and_leaves_no_file(run, tmp_path):
     """torch ended the process: terminate called after throwing an instance of c10::Error."""
     file = tmp_path / "model.pt2"
     file.write_bytes(b"before")
-    with full_at(8192), pytest.raises(RunDirError, match=f"cannot write {file}: File too large; free the disk"):
+    with full_at(8192), pytest.raises(RunDirError, match=f"cannot write {file}: File too large; free up disk space"):
         distfa.export(run, file)
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("model.pt2", b"before")]
 

@@ -208,7 +208,7 @@ def test_a_reset_forgets_the_reading(home, digits):
 def test_samples_that_were_normalised_by_hand_are_not_normalised_again_and_that_is_said(read, digits, caplog):
     with caplog.at_level(logging.WARNING):
         read.predict((digits.test_x - digits.mean) / digits.std)
-    assert "they are normalised already" in caplog.text
+    assert "they are already normalised" in caplog.text
     caplog.clear()
     read.predict(digits.test_x.astype(np.float32))
     assert not caplog.text
@@ -460,7 +460,7 @@ def test_images_are_turned_to_where_the_first_fit_had_their_channels(home):
     for train, test in ((x, last), (last, x)):
         trainer = trained(home, conv, (train, y), (test, y), epochs=1)
         assert trainer.result.test_loss == pytest.approx(by_hand(trainer, x, y)[1], rel=1e-4)
-    with pytest.raises(DataError, match=r"samples have shape \(6, 3, 5\), and the model"):
+    with pytest.raises(DataError, match=r"samples have shape \(6, 3, 5\), but the model"):
         trainer.predict(np.zeros((2, 6, 3, 5), np.float32))  # no channels at its end: another size
     with pytest.raises(DataError, match=r"samples have shape \(3, 7, 6\), but the model was trained on \(3, 5, 6\)"):
         trainer.predict(np.zeros((2, 3, 7, 6), np.float32))

@@ -70,7 +70,7 @@ def test_plain_torch_beside_bp_is_equal_on_any_model(model):
     assert [run["seed"] for run in by_torch] == [0, 1]
     assert [run["test_accuracy"] for run in by_torch] == pytest.approx([run["test_accuracy"] for run in by_bp])
     assert [run["test_loss"] for run in by_torch] == pytest.approx([run["test_loss"] for run in by_bp], rel=1e-5)
-    assert any(note.startswith("plain torch and bp end at most") for note in outcome.notes)
+    assert any(note.startswith("plain torch and bp end within") for note in outcome.notes)
     assert [(row["rule"], row["init"]) for row in outcome.rows] == [("torch", "any"), ("bp", "any"), ("dfa", "aligned")]
 
 

@@ -113,7 +113,7 @@ def test_a_peer_that_fails_is_named_with_what_it_said():
     ("pipeline", "message"),
     [
         (Pipeline(layers=4, processes=5), "5 processes cannot be made of 4 layers; use 2 to 4"),
-        (Pipeline(layers=4, processes=2, micro_batches=3), "32 rows has no 3 equal parts"),
+        (Pipeline(layers=4, processes=2, micro_batches=3), "32 rows cannot be split into 3 equal parts"),
         (Pipeline(layers=4, processes=2, schedule="zb"), "'zb' is not one of gpipe, 1f1b"),
         (
             Pipeline(layers=4, processes=3, schedule="1f1b", micro_batches=2),

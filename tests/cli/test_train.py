@@ -127,7 +127,7 @@ def test_a_full_disk_ends_the_run_and_keeps_whole_records(tmp_path):
         [sys.executable, "-c", script, *args], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 2, done.stderr
-    assert re.search(r"error: cannot write .*kept/metrics.jsonl: File too large; free the disk", done.stderr)
+    assert re.search(r"error: cannot write .*kept/metrics.jsonl: File too large; free up disk space", done.stderr)
     assert "Traceback" not in done.stderr
     lines = (tmp_path / "kept" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) > 10
@@ -269,7 +269,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_the_whole(tmp_path):
     assert "lost" in here("watch", "cut", "--once", cwd=tmp_path).stdout
     changed = here("train", "--resume", "cut", "--epochs", 2, cwd=tmp_path, check=False)
     assert changed.returncode == 2
-    assert "epochs is 2 now and was 200" in changed.stderr
+    assert "epochs is 2 now but was 200" in changed.stderr
     both = here("train", "spec.yaml", "--resume", "cut", cwd=tmp_path, check=False)
     assert "continues that run with its own spec in its own directory; leave out the spec spec.yaml" in both.stderr
     nowhere = here("train", "--resume", "nowhere", cwd=tmp_path, check=False)

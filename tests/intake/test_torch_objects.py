@@ -222,8 +222,8 @@ def used(net):
             lambda net: SGD(model().parameters(), lr=1),
             "parameter 0 in group 0 of the optimizer does not belong",
         ),
-        (lambda net: torch.optim.LBFGS(net.parameters()), "is a LBFGS; distfa has sgd, adam, adamw"),
-        (lambda net: torch.optim.RMSprop(net.parameters()), "is a RMSprop; distfa has sgd, adam, adamw"),
+        (lambda net: torch.optim.LBFGS(net.parameters()), "is a LBFGS; distfa supports sgd, adam, adamw"),
+        (lambda net: torch.optim.RMSprop(net.parameters()), "is a RMSprop; distfa supports sgd, adam, adamw"),
         (lambda net: SGD(net.parameters(), lr=1, differentiable=True), "has differentiable=True"),
         (
             lambda net: lambda parameters: SGD(parameters, lr=-1),

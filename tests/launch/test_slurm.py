@@ -110,7 +110,7 @@ def test_ctrl_c_cancels_the_job_and_the_same_command_goes_on(slurm):
         time.sleep(0.5)
     late = slurm.run(*launch, "--set", "launch.wait_seconds=4", "--set", "run_dir=late/run", check=False)
     assert late.returncode == 1
-    job = re.search(r"job (\d+) is submitted", late.stderr)[1]
+    job = re.search(r"submitted job (\d+)", late.stderr)[1]
     assert f"SLURM has not started job {job} (reason: " in late.stderr
     assert "within 4 s, so it was cancelled; it asks for 2" in late.stderr
     assert ended(slurm, job)[0] == "CANCELLED"

@@ -159,7 +159,7 @@ def test_another_spec_model_or_data_is_refused_and_what_decides_nothing_is_not(d
     before = {path: path.read_bytes() for path in (tmp_path / "cut").rglob("*.safetensors")}
     for changes, message in (
         ({"optimizer": {"lr": 0.5}}, r"optimizer.lr is 0.5 now but was 0.001 when .*cut was trained; it affects"),
-        ({"checkpoint": {"every": 3}}, "checkpoint.every is 3 now and was 4"),
+        ({"checkpoint": {"every": 3}}, "checkpoint.every is 3 now but was 4"),
     ):
         with pytest.raises(CheckpointError, match=message):
             trained(spec(tmp_path / "cut", **changes), digits, resume=tmp_path / "cut")

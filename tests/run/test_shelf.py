@@ -144,7 +144,7 @@ def test_what_is_anothers_is_refused_by_name(tmp_path):
     Shelf("theirs", Store(str(tmp_path), keep=2)).write(8, snapshots(1), {})
     (error,) = Shelf("mine", Store(str(tmp_path), keep=2)).latest()
     assert "the checkpoint of step 8 in " in str(error)
-    assert str(error).endswith("is of run theirs, not of run mine")
+    assert str(error).endswith("belongs to run theirs, not to run mine")
 
 
 def test_an_earlier_one_that_is_late_removes_no_later_one(tmp_path):
@@ -159,7 +159,7 @@ def test_an_earlier_one_that_is_late_removes_no_later_one(tmp_path):
 def test_a_run_without_a_checkpoint_yet_begins_anew_only_as_it_began(digits, tmp_path):
     cut_short(spec(tmp_path / "run"), digits, 2)
     size = (tmp_path / "run" / "metrics.jsonl").stat().st_size
-    with pytest.raises(CheckpointError, match=r"optimizer.lr is 0.5 now and was 0.001"):
+    with pytest.raises(CheckpointError, match=r"optimizer.lr is 0.5 now but was 0.001"):
         trained(spec(tmp_path / "run", optimizer={"lr": 0.5}), digits, resume=tmp_path / "run")
     with pytest.raises(CheckpointError, match="the data are not those of the run"):
         trained(spec(tmp_path / "run"), data.load("digits", limit=299), resume=tmp_path / "run")

@@ -191,7 +191,7 @@ def test_while_nothing_moves_somebody_is_told_again_and_again_and_then_every_lay
             seen.append({layer: status.waiting_for_layer for layer, status in run.coordinator.status.items()})
 
         try:
-            with pytest.raises(LayerLost, match=r"layer 2, step 0: it has computed"):
+            with pytest.raises(LayerLost, match=r"layer 2, step 0: it has been computing"):
                 list(run.coordinator.train(tick))
         finally:
             over.set()

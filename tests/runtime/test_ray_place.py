@@ -114,7 +114,7 @@ def test_a_run_without_a_home_and_without_shared_memory_is_as_any_other(tmp_path
 def test_rays_memory_monitor_is_named_as_what_ended_a_layer(tmp_path):
     done = distfa("train", cwd=tmp_path, check=False, env={"RAY_memory_usage_threshold": "0.01"})
     assert done.returncode == 1
-    assert re.search(r"error: layer \d.*: .*Ray ended (its|it).* because its node ran out of memory", done.stderr)
+    assert re.search(r"error: layer \d.*: .*Ray killed (its|it).* because its node ran out of memory", done.stderr)
     assert "make batch_size smaller" in done.stderr
     assert "report it" not in done.stderr
 

@@ -28,7 +28,7 @@ def test_a_machine_too_busy_for_ray_is_named_with_its_load(monkeypatch):
         raise LATE
 
     monkeypatch.setattr(cluster.ray, "init", init)
-    with pytest.raises(ClusterError, match=r"did not start on this machine in 3 tries of 30 s.* the load is \d+ on"):
+    with pytest.raises(ClusterError, match=r"did not start on this machine in 3 attempts of 30 s.* the load is \d+ on"):
         cluster._start_here(1)
 
 

@@ -65,7 +65,7 @@ def test_layers_on_three_nodes_equal_serial_under_mutual_tls_within_a_range_of_p
     assert "strict_spread needs 4 nodes for 4 layers, the cluster has node 198.18.0." in stderr
     for stranger, said in (
         ({"RAY_AUTH_TOKEN": "0" * 64}, "rejects this process's token"),
-        ({"RAY_AUTH_MODE": "disabled"}, "asks for a token"),
+        ({"RAY_AUTH_MODE": "disabled"}, "requires a token"),
     ):
         outside = {"prefix": nodes.command(1), "environment": {**rays.environment, **stranger}}
         _, _, stderr = train(tmp_path / "no", "--address", rays.address, **outside)
