@@ -36,8 +36,8 @@ def test_of_many_that_cannot_be_written_the_first_and_the_tenth_are_told_and_the
     for step in (13, 14):
         keeper.offer(step, snapshots(step), {})
     keeper.settle()
-    assert told[2:] == ["the checkpoint of step 13 is written, 72 bytes; 12 before it could not be"]
-    assert noted[-1] == "the checkpoint of step 14 is written, 72 bytes"
+    assert told[2:] == ["wrote the checkpoint of step 13, 72 bytes; 12 before it could not be written"]
+    assert noted[-1] == "wrote the checkpoint of step 14, 72 bytes"
     for step in (15, 16):
         keeper.offer(step, late(step), {})
     keeper.settle()

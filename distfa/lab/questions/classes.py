@@ -129,7 +129,7 @@ def verdict(raw: list[Row]) -> str:
     against = [init for init, (r, _, _) in found[most].items() if not r > 0]
     if against:
         where = f"within {' and '.join(against)} starts"
-        return said + f"So the answer is no: it is not so {where}, and this does not agree with the claim."
+        return said + f"So the answer is no: it does not hold {where}, which does not agree with the claim."
     return said + f"So there is no answer: within one kind of start, {seeds} seeds cannot distinguish it from chance."
 
 
