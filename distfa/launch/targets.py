@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from distfa.errors import ClusterError, Interrupted, UsageError
 from distfa.launch import tools
-from distfa.launch.token import require_token
 from distfa.launch.tools import Command
 from distfa.settings.launch import LaunchConfig
 
 NAMES = ("local", "docker", "kuberay", "slurm", "ray-up")
 """Beside them: a Ray cluster's address, and its dashboard's."""
+
+TOKEN_PLACE = Path("~/.ray/auth_token")
+_OWNER_ONLY = stat.S_IRUSR | stat.S_IWUSR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,36 @@ def carry_out(found: Commands, say: Callable[[str], None]) -> None:
             for command in found.stop:
                 say(" ".join(command))
                 tools.followed(command, environment)
+
+
+def require_token(say: Callable[[str], None]) -> Path:
+    """The file of the token that Ray's processes on several machines share: for its owner only, and never printed.
+
+    It is made if there is none, and closed to others if it is open.
+
+    Args:
+        say: Called with what was done, in words, without the token.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    path = TOKEN_PLACE.expanduser()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _OWNER_ONLY)
+        except FileExistsError:
+            if stat.S_IMODE(path.stat().st_mode) & ~_OWNER_ONLY:
+                path.chmod(_OWNER_ONLY)
+                say(f"{path} could be read by others; now only its owner can read it")
+            return path
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, _OWNER_ONLY)  # whatever the process's mask
+            file.write(secrets.token_hex(32))
+    except OSError as exc:
+        raise UsageError(f"cannot store Ray's token in {path}: {exc.strerror}; make that file writable") from exc
+    say(f"a new token for Ray is in {path}, which only its owner can read")
+    return path
 
 
 def _docker(folder: Path, launch: LaunchConfig) -> Commands:

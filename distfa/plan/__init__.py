@@ -2,7 +2,6 @@
 
 cluster.py         the description: nodes, network, sites; which layer is on which node
 calibration.py     what products, passes and messages cost on a machine, and the file that keeps it
-layer_schedule.py  the order of a layer's operations
 queues.py          processors, network cards and links as queues
 stages.py          what is simulated: stages and channels
 build.py           a run on a cluster as stages and channels

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import count
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from distfa.core import rules
+from distfa.core import schedule
+from distfa.core.base.order import Batch
 from distfa.core.base.recipe import Recipe
-from distfa.core.rules.base import Rule
 from distfa.costs import arithmetic, counted
 from distfa.costs.arithmetic import Effort
 from distfa.costs.counted import LayerWork
 from distfa.costs.layer_memory import training_links
-from distfa.plan import layer_schedule
 from distfa.plan.calibration import Calibration, MessageCost, Speed
 from distfa.plan.cluster import Cluster
 from distfa.plan.queues import Line, Wires
@@ -47,19 +49,14 @@ class Setting:
     modules: Mapping[int, nn.Module] = field(default_factory=dict)
 
     @cached_property
-    def rule(self) -> Rule:
-        """The rule of the run."""
-        return rules.build_rule(self.job.recipe)
-
-    @cached_property
     def works(self) -> tuple[LayerWork, ...]:
         """What every layer does, layer 1 first."""
         return counted.works(self.job.recipe, self.modules)
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
-        """Rows of every micro-batch of a step, as ``core.order`` splits it."""
-        return layer_schedule.rows(self.job.recipe)
+        """Rows of every micro-batch of a step."""
+        return tuple(map(len, _parts(self.job.recipe)))
 
     def speed(self, layer: int) -> Speed:
         """The speed of a layer's node."""
@@ -100,12 +97,44 @@ def stage(
     """A layer: what it does from the error message to what it sends on, and after that."""
     return Stage(
         node=setting.nodes[layer - 1],
-        operations=partial(layer_schedule.operations, recipe, layer, gpipe=gpipe),
+        operations=partial(_operations, recipe, layer, gpipe=gpipe),
         forward=setting.timed(layer, work.forward),
         learn=setting.timed(layer, learn),
         after=setting.timed(layer, after) if after else (0.0,) * len(setting.rows),
         update=setting.speed(layer).seconds(work.update()),
     )
+
+
+def _operations(recipe: Recipe, layer: int, *, gpipe: bool = False) -> Iterator[schedule.Operation]:
+    """Every operation of ``layer`` in a run without end.
+
+    GPipe, the simplest order of a pipeline, makes all forwards of a step, then all backwards (Huang et al. 2019).
+    """
+    return schedule.operations(
+        _batches(recipe), recipe.micro_batches if gpipe else schedule.forwards_ahead(recipe, layer)
+    )
+
+
+def _batches(recipe: Recipe) -> Iterator[Batch]:
+    """Whole batches, with neither epochs nor evaluations between them."""
+    parts, drains = _parts(recipe), recipe.schedule == "sync"
+    for step in count():
+        yield Batch(
+            step=step,
+            epoch=0,
+            parts=parts,
+            evaluate=False,
+            probe=False,
+            cut=False,
+            drains=drains,
+            lr=recipe.optimizer.lr,
+        )
+
+
+def _parts(recipe: Recipe) -> tuple[NDArray[np.int64], ...]:
+    """The micro-batches of a step, as ``core.base.order`` splits it."""
+    rows = np.zeros(recipe.batch_size, dtype=np.int64)
+    return tuple(np.array_split(rows, min(recipe.micro_batches, recipe.batch_size)))
 
 
 def _channel(setting: Setting, wires: Wires, link: Link) -> Channel:

@@ -12,7 +12,6 @@ from distfa.core.routes import Direction, links
 from distfa.core.rules import BASELINE
 from distfa.costs.layer_memory import LayerMemory, memory_by_layer, training_links
 from distfa.plan import build as ours
-from distfa.plan import layer_schedule
 from distfa.plan import pipeline as torch_pipeline
 from distfa.plan.bottleneck import bottleneck
 from distfa.plan.build import Setting
@@ -86,7 +85,7 @@ def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) 
         with_peer: Whether to include the pipelines.
     """
     recipe = setting.job.recipe
-    able = [name for name in ("sync", "async") if name == "sync" or len(layer_schedule.rows(recipe)) > 1]
+    able = [name for name in ("sync", "async") if name == "sync" or len(setting.rows) > 1]
     rows = [found if name == recipe.schedule else predict(_changed(setting, schedule=name)) for name in able]
     baseline = _changed(setting, rule=BASELINE, feedback=FeedbackConfig(), schedule="sync")
     if recipe.rule != BASELINE:

@@ -11,7 +11,7 @@ import yaml
 from commands import command, distfa, here
 
 from distfa.launch import render
-from distfa.launch.token import require_token
+from distfa.launch.targets import require_token
 from distfa.settings import parse_spec
 
 

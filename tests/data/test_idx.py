@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from distfa.data.idx import read_idx
+from distfa.data.mnist import read_idx
 from distfa.errors import DataError
 
 ARRAYS = st.sampled_from(sorted(IDX_CODES)).flatmap(

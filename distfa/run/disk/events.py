@@ -15,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from distfa.core.base.model import Shape
 from distfa.core.rules.base import Rule
 from distfa.settings import RunSpec, flat
 
@@ -121,42 +120,32 @@ def _histogram(writer: Any, name: str, counts: Sequence[int], step: int) -> None
 def layer_graph(rule: Rule) -> Any:
     """A GraphDef: samples go up through the forwards, errors go down to the updates as the rule sends them."""
     from tensorboard.compat.proto.graph_pb2 import GraphDef
+    from torch.utils.tensorboard._proto_graph import node_proto
 
     network, top = rule.network, len(rule.network)
-    graph = GraphDef()
-    _node(graph.node, "samples", "samples", [], network[1].input_shape)
-    _node(graph.node, "labels", "labels", [])
+    nodes = [node_proto("samples", "samples", outputsize=(-1, *network[1].input_shape)), node_proto("labels", "labels")]
     for l in range(1, top + 1):
-        layer = network[l]
-        below = "samples" if l == 1 else f"layer_{l - 1}/forward"
+        layer, below = network[l], "samples" if l == 1 else f"layer_{l - 1}/forward"
         modules = ", ".join(kind for _, kind in layer.modules)
-        _node(graph.node, f"layer_{l}/forward", modules, [below], layer.output_shape, parameters=layer.parameters)
-    _node(graph.node, "loss", rule.recipe.loss, [f"layer_{top}/forward", "labels"])
+        about = f"parameters: {layer.parameters:,}"
+        shape = (-1, *layer.output_shape)  # -1: as many samples as there are
+        nodes.append(node_proto(f"layer_{l}/forward", modules, [below], outputsize=shape, attributes=about))
+    nodes.append(node_proto("loss", rule.recipe.loss, [f"layer_{top}/forward", "labels"]))
     for l in range(top, 0, -1):
-        inputs = [*_teachers(rule, l), f"layer_{l}/forward"]
-        shape = rule.shape(l - 1) if l > 1 and rule.origin(l - 1) == l and not rule.is_direct else None
-        _node(graph.node, f"layer_{l}/update", rule.name, inputs, shape, trainable=network[l].trainable)
-    return graph
+        sends = l > 1 and rule.origin(l - 1) == l and not rule.is_direct
+        sent = (-1, *rule.shape(l - 1)) if sends else None
+        inputs, about = [_teacher(rule, l), f"layer_{l}/forward"], f"trained: {network[l].trainable:,}"
+        nodes.append(node_proto(f"layer_{l}/update", rule.name, inputs, outputsize=sent, attributes=about))
+    return GraphDef(node=nodes)
 
 
-def _teachers(rule: Rule, layer: int) -> Iterator[str]:
+def _teacher(rule: Rule, layer: int) -> str:
     """Where a layer's error comes from."""
     if layer == len(rule.network):
-        yield "loss"
-    elif rule.reads_labels:
-        yield "labels"
-    elif (origin := rule.origin(layer)) is not None:
-        yield "loss" if rule.is_direct else f"layer_{origin}/update"
-
-
-def _node(nodes: Any, name: str, op: str, inputs: Sequence[str], shape: Shape | None = None, **numbers: int) -> None:
-    node = nodes.add(name=name, op=op, input=inputs)
-    for key, number in numbers.items():
-        node.attr[key].i = number
-    if shape is not None:
-        sizes = node.attr["_output_shapes"].list.shape.add()
-        for size in (-1, *shape):  # -1: as many samples as there are
-            sizes.dim.add(size=size)
+        return "loss"
+    if rule.reads_labels:
+        return "labels"
+    return "loss" if rule.is_direct else f"layer_{rule.origin(layer)}/update"
 
 
 def _settings(spec: RunSpec) -> Iterator[Any]:
