@@ -5,7 +5,6 @@ page.html.j2 escapes all that it is given; style.css and draw.js are its style a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version  # type: ignore[im
 from distfa.errors import RunDirError
 from distfa.files import write_whole
 from distfa.pages.plots import INK, Figure
+from distfa.text.strict_json import is_finite, replace_each
 from distfa.text.words import cell
 
 
@@ -98,7 +98,10 @@ class Page:
         return template.render(
             page=self,
             parts=[(type(part).__name__, part) for part in self.parts],
-            figures={part.name: _finite({"traces": part.traces, "layout": part.layout}) for part in drawn},
+            figures=replace_each(
+                {part.name: {"traces": part.traces, "layout": part.layout} for part in drawn},
+                lambda value: value if is_finite(value) else None,  # a gap: sums of large terms can be infinite
+            ),
             ink=INK,
             beside=plotly,
             plotly="" if plotly else get_plotlyjs(),
@@ -133,12 +136,3 @@ def _templates() -> jinja2.Environment:
     )
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     return templates
-
-
-def _finite(value: Any) -> Any:
-    """The numbers with gaps for NaN and infinity, which sums of large terms can be."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

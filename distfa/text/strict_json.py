@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -13,16 +14,12 @@ _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """``value`` as JSON; what JSON does not know, such as a path, becomes text."""
-    return json.dumps(_named(value), allow_nan=False, default=str, indent=indent)
+    return json.dumps(replace_each(value, _name), allow_nan=False, default=str, indent=indent)
 
 
 def restore_numbers(value: Any) -> Any:
     """What was read, with the names of NaN and infinities turned into floats again."""
-    if isinstance(value, dict):
-        return {key: restore_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [restore_numbers(inner) for inner in value]
-    return restore_number(value)
+    return replace_each(value, restore_number)
 
 
 def restore_number(value: Any) -> Any:
@@ -30,11 +27,20 @@ def restore_number(value: Any) -> Any:
     return _NUMBERS.get(value, value) if isinstance(value, str) else value
 
 
-def _named(value: Any) -> Any:
+def replace_each(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """``value`` with every figure, text and null in it replaced; dictionaries and lists stay what they are."""
     if isinstance(value, dict):
-        return {key: _named(inner) for key, inner in value.items()}
+        return {key: replace_each(inner, replace) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_named(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return next(name for name, number in _NUMBERS.items() if repr(number) == repr(float(value)))
-    return value
+        return [replace_each(inner, replace) for inner in value]
+    return replace(value)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a figure is one that JSON has; so is everything that is not a float."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _name(value: Any) -> Any:
+    names = (name for name, number in _NUMBERS.items() if repr(number) == repr(float(value)))
+    return value if is_finite(value) else next(names)

@@ -15,7 +15,7 @@ from distfa.core.rules import RULES
 from distfa.errors import SpecError, UsageError
 from distfa.lab.questions import conservation, depth, training
 from distfa.lab.questions.asking import QUESTIONS, ask, save
-from distfa.lab.questions.base import Asked
+from distfa.lab.questions.base import Answer, Asked
 from distfa.lab.questions.classes import first_classes
 from distfa.lab.questions.dominance import _measured
 from distfa.lab.questions.drawing import svg
@@ -121,6 +121,17 @@ def test_an_answer_is_saved_as_figures_and_pages(tmp_path):
     assert kept["verdict"] == answer.verdict
     assert len(kept["raw"][0]["sides"]) == 40
     assert answer.verdict in (tmp_path / "new" / "conservation.md").read_text()
+
+
+def test_no_part_of_an_answer_is_taken_as_markup(tmp_path):
+    """A question's page escaped nothing of its table and headings, where rules and data sets are named by the user."""
+    figure = Figure("f", "<b>1</b>").without("<b>2</b>")
+    texts = {"columns": {"a": "<b>4</b>"}, "verdict": "<b>5</b>", "budget": "<b>6</b>"}
+    answer = Answer(rows=[{"a": "<b>3</b>"}], figures=[figure], raw=[], **texts)
+    page = save(replace(QUESTIONS["depth"], title="<b>7</b>", claim="<b>8</b>"), answer, "<b>9</b>", tmp_path)
+    shown = page.read_text("utf-8").partition("<body>")[2].partition("</main>")[0]
+    assert "<b>" not in shown
+    assert {n for n in range(1, 10) if f"&lt;b&gt;{n}&lt;/b&gt;" in shown} == {*range(1, 10)}
 
 
 def test_a_renewed_rule_is_asked_by_its_word_and_keeps_the_questions_own_settings(monkeypatch):

@@ -42,14 +42,14 @@ def require_matplotlib() -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG document; equal figures give equal text."""
+    """The figure as an SVG document, of a missing one the title; equal figures give equal text."""
     import matplotlib
     from matplotlib.figure import Figure as Sheet  # without pyplot, which keeps every figure
 
-    titles = [note["text"].removeprefix("<b>").removesuffix("</b>") for note in figure.layout["annotations"]]
+    titles = [note["text"].removeprefix("<b>").removesuffix("</b>") for note in figure.layout.get("annotations", [])]
     columns = len({figure.x(k)["domain"][0] for k in range(len(titles))})
     with matplotlib.rc_context(_STYLE):
-        sheet = Sheet((_WIDTH_INCHES, figure.layout["height"] / _PIXELS_PER_INCH), layout="constrained")
+        sheet = Sheet((_WIDTH_INCHES, figure.layout.get("height", 120) / _PIXELS_PER_INCH), layout="constrained")
         sheet.suptitle(figure.title, x=0.01, horizontalalignment="left", weight="bold", size=11)
         for k, title in enumerate(titles):
             panel = sheet.add_subplot(-(-len(titles) // columns), columns, k + 1, title=title)
