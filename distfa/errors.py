@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distfa.text.redact import redacted
+from distfa.text.redact import redact
 
 
 class DistfaError(Exception):
@@ -37,7 +37,7 @@ class DistfaError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return redacted(super().__str__())  # a message may name a URL with a password
+        return redact(super().__str__())  # a message may name a URL with a password
 
 
 class UsageError(DistfaError):

@@ -16,7 +16,7 @@ from torch import nn
 import distfa
 from distfa.cli import main
 from distfa.run.disk.run_dir import read_about
-from distfa.text.streams import Unbroken
+from distfa.text.streams import UnbrokenStream
 
 TINY = ("train", "--engine", "serial", "--epochs", "3", "--set", "data.limit=96", "--set", "ledger.every=0")
 
@@ -103,7 +103,7 @@ def test_descriptors_that_are_closed_at_the_start_go_to_no_file_of_the_run(tmp_p
 
 def test_letters_that_a_stream_cannot_write_are_escaped(tmp_path):
     with (tmp_path / "out").open("w", encoding="ascii") as file:
-        stream = Unbroken(file)
+        stream = UnbrokenStream(file)
         stream.write("größer\n")
         assert stream.lost is None
     assert (tmp_path / "out").read_text() == "gr\\xf6\\xdfer\n"

@@ -7,7 +7,7 @@ from fsspec.config import conf
 from fsspec.implementations.memory import MemoryFileSystem
 
 from distfa.errors import CheckpointError
-from distfa.text.redact import MARK, redacted, redacted_in, without_marks
+from distfa.text.redact import MARK, redact, redact_all, remove_marks
 
 SECRET = "hunter2+x"
 
@@ -26,15 +26,15 @@ SECRET = "hunter2+x"
     ],
 )
 def test_what_is_secret_in_a_url_is_not_shown_and_nothing_else_is_changed(text, shown):
-    assert redacted(text) == shown
-    assert redacted(shown) == shown
-    assert redacted_in({"a": [text, 1, None]}) == {"a": [shown, 1, None]}
+    assert redact(text) == shown
+    assert redact(shown) == shown
+    assert redact_all({"a": [text, 1, None]}) == {"a": [shown, 1, None]}
     assert str(CheckpointError(text)) == shown
 
 
 def test_marks_are_left_out_where_a_place_is_opened():
-    assert without_marks("ftp://me:***@host/run") == "ftp://me@host/run"
-    assert without_marks("abfs://box/run?sig=***") == "abfs://box/run"
+    assert remove_marks("ftp://me:***@host/run") == "ftp://me@host/run"
+    assert remove_marks("abfs://box/run?sig=***") == "abfs://box/run"
 
 
 class Vault(MemoryFileSystem):

@@ -24,7 +24,7 @@ from torch import Tensor
 from distfa.api.history import COLUMNS, History
 from distfa.errors import SpecError
 from distfa.run.observing import Choice
-from distfa.text.words import counted, hint
+from distfa.text.words import hint, pluralize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class BestWeights(Callback):
     def on_epoch(self, at: At) -> None:
         """Note whether this epoch was the best, if it has the figure: not every epoch ends with an evaluation."""
         row = at.history.rows[-1]
-        if row[self.monitor] is not None and better(row[self.monitor], self.best, self.monitor):
+        if row[self.monitor] is not None and is_better(row[self.monitor], self.best, self.monitor):
             self.best, self._row, self._wanted = row[self.monitor], dict(row), at.step
 
     def on_checkpoint(self, at: At) -> None:
@@ -193,12 +193,12 @@ class EarlyStopping(BestWeights):
         figure = at.history.rows[-1][self.monitor]
         if figure is None:
             return
-        if better(figure, self._mark, self.monitor, by=self.min_delta):
+        if is_better(figure, self._mark, self.monitor, by=self.min_delta):
             self._mark, self._since = figure, 0
             return
         self._since += 1
         if self._since >= self.patience:
-            what = counted(self._since, "epoch" if self.monitor.startswith("train") else "evaluation")
+            what = pluralize(self._since, "epoch" if self.monitor.startswith("train") else "evaluation")
             than = "a number" if self._mark is None else f"better than {self._mark:.4g}"
             at.stop(f"{self.monitor} has not been {than} for {what}")
 
@@ -225,7 +225,7 @@ def column(monitor: str) -> str:
     return name
 
 
-def better(a: float, b: float | None, name: str, *, by: float = 0.0) -> bool:
+def is_better(a: float, b: float | None, name: str, *, by: float = 0.0) -> bool:
     """Whether a is better than b: greater for accuracies, smaller for losses; a number is better than none."""
     if math.isnan(a):
         return False

@@ -14,7 +14,7 @@ from distfa.core.serial import evaluate_layers
 from distfa.errors import DataError
 from distfa.intake.checks import check_run
 from distfa.intake.subject import raw_samples
-from distfa.run.saved import saved
+from distfa.run.saved import load_saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def evaluate_run(
         DataError: The data set cannot be read, or the run was trained on arrays and none are given.
         SpecError: The run was trained on a model from Python and none is given.
     """
-    run = saved(run_dir)
+    run = load_saved(run_dir)
     given = run.own_data(data_dir) if arrays is None else arrays
     dataset = run.read(given, model, target=target, normalised=normalised)
     subject = run.subject(dataset, model)

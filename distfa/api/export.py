@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distfa import models
 from distfa.core.base.model import Network
 from distfa.core.modules.admit import require_sequential
-from distfa.core.modules.attributes import copied, load_model_state
+from distfa.core.modules.attributes import copy_module, load_model_state
 from distfa.data.reading import Reading
 from distfa.errors import ModelError, RunDirError, SpecError, UsageError
 from distfa.files import write_whole
@@ -91,9 +91,9 @@ def export_run(
         ModelError: The model cannot be exported.
     """
     made = format_of(format, out)
-    path = run_dirs.located(run_dir)
+    path = run_dirs.expand_path(run_dir)
     whole, example, said = _from_raw(path, model)
-    target = path / f"model{FORMATS[made]}" if out is None else run_dirs.located(out)
+    target = path / f"model{FORMATS[made]}" if out is None else run_dirs.expand_path(out)
     content = _onnx(whole, example, said) if made == "onnx" else _torch(whole, example, said)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, str
     user.also_look_in(about.get("folder") or "")
     reading = required_reading(path, about)
     dtype = load_spec(path / run_dirs.SPEC).recipe(network).dtype
-    made = _model(path, network, reading) if model is None else copied(model, "the model")
+    made = _model(path, network, reading) if model is None else copy_module(model, "the model")
     own = in_dtype(require_sequential(made), dtype)
     try:
         load_model_state(own, weights)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from distfa.errors import DataError
-from distfa.run.disk.run_dir import located, read_about
+from distfa.run.disk.run_dir import expand_path, read_about
 
 
 class Fit(NamedTuple):
@@ -34,12 +34,12 @@ class Fit(NamedTuple):
         return (first + self.earlier) % 2**63
 
 
-def begun(earlier: int, loaders: Sequence[Any]) -> Fit:
+def begin_fit(earlier: int, loaders: Sequence[Any]) -> Fit:
     """A fit that begins now."""
     return Fit(earlier, _states(loaders))
 
 
-def resumed(run_dir: str | Path, loaders: Sequence[Any], *, seed: int) -> Fit:
+def resume_fit(run_dir: str | Path, loaders: Sequence[Any], *, seed: int) -> Fit:
     """The fit that made a run; generators of its loaders begin again where they began then.
 
     Args:
@@ -51,7 +51,7 @@ def resumed(run_dir: str | Path, loaders: Sequence[Any], *, seed: int) -> Fit:
         RunDirError: There is no run.
         DataError: The loaders have other generators than they had.
     """
-    about = read_about(located(run_dir))
+    about = read_about(expand_path(run_dir))
     if (kept := about.get("generators")) is not None:
         _put_back(loaders, kept)
     continued = (about.get("network") or {}).get("continued", False)  # earlier versions say only this

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from distfa.data import Dataset
-from distfa.text.words import counted, hint
+from distfa.text.words import hint, pluralize
 
 COLUMNS = ("epoch", "step", "seconds", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 Row = dict[str, Any]
@@ -55,7 +55,7 @@ class History:
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
 
     def __repr__(self) -> str:
-        return f"History of {counted(len(self), 'epoch')}\n{self}" if self.rows else "History, empty"
+        return f"History of {pluralize(len(self), 'epoch')}\n{self}" if self.rows else "History, empty"
 
     def _repr_html_(self) -> str:
         from distfa.pages.page import Table  # with a browser only, as pandas

@@ -19,9 +19,9 @@ from distfa.errors import DataError
 from distfa.files import write_whole
 from distfa.intake.subject import raw_samples
 from distfa.run.disk import run_dir as run_dirs
-from distfa.run.disk.claim import cannot
+from distfa.run.disk.claim import disk_error
 from distfa.run.disk.weights import required_reading
-from distfa.run.saved import saved
+from distfa.run.saved import load_saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Prediction:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, content.getvalue())
         except OSError as exc:
-            raise cannot("write", file, exc) from exc
+            raise disk_error("write", file, exc) from exc
 
 
 def predict_run(
@@ -86,7 +86,7 @@ def predict_run(
         DataError: The samples do not fit.
         SpecError: The run was trained on a model from Python and none is given.
     """
-    run = saved(run_dir)
+    run = load_saved(run_dir)
     reading = required_reading(run.path, run_dirs.read_about(run.path))
     dataset = run.read(samples, model, targets=False, normalised=normalised)
     recipe, layers = run.recipe, run.layers(run.subject(dataset, model))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from distfa import data
 from distfa.api.callbacks import Callback, require_callbacks
 from distfa.api.caller import Caller
-from distfa.api.fits import Fit, begun, resumed
+from distfa.api.fits import Fit, begin_fit, resume_fit
 from distfa.api.history import History, columns_of
 from distfa.api.metrics import Scores, scores
 from distfa.core.base import losses, order
@@ -24,12 +24,12 @@ from distfa.core.base.model import Network
 from distfa.core.base.samples import Inputs
 from distfa.core.base.seeding import Seeding
 from distfa.core.modules.admit import admit, require_sequential
-from distfa.core.modules.attributes import Attributes, load_model_state, unchanged
+from distfa.core.modules.attributes import Attributes, load_model_state, restore_afterwards
 from distfa.core.modules.split import group, split
 from distfa.data.reading import Reading
 from distfa.errors import DataError, Interrupted, RunDirError
 from distfa.intake.from_scheduler import has_optimizer, with_scheduler
-from distfa.intake.from_torch import is_of, optimizer_of, optimizer_settings
+from distfa.intake.from_torch import is_optimizer_of, optimizer_of, optimizer_settings
 from distfa.intake.given import Wish, dataset_of
 from distfa.intake.layout import layout_of
 from distfa.intake.loaders import batch_size_of
@@ -105,7 +105,7 @@ class Trainer:
         self._scheduler, self._scheduler_by = scheduler, scheduler_by
         says = any(key.partition("__")[0] == "optimizer" for key in settings)
         theirs = scheduler.optimizer if has_optimizer(scheduler) and spec is None and not says else None
-        if theirs is not None and not is_of(theirs, self.model):
+        if theirs is not None and not is_optimizer_of(theirs, self.model):
             theirs = None  # made only so that there is a scheduler
         self._optimizer = optimizer_of(settings.get("optimizer", theirs), self.model)
         if self._optimizer is not None:
@@ -161,7 +161,7 @@ class Trainer:
             KeyboardInterrupt: The user ended it; the model and the run directory then have the weights so far.
         """
         given = (train, test)
-        this = begun(self._fits, given) if resume is None else resumed(resume, given, seed=self.spec.seed)
+        this = begin_fit(self._fits, given) if resume is None else resume_fit(resume, given, seed=self.spec.seed)
         reading = self.reading if resume is None else load_reading(Path(resume))
         sampled = None if resume is None else load_order(Path(resume))
         dataset = self._dataset(
@@ -357,7 +357,7 @@ class Trainer:
             tokens=dataset.tokens is not None,
         )
         rows = np.arange(len(x))
-        with unchanged(self.model, parameters=Seeding(self.model).foreign), torch.no_grad():
+        with restore_afterwards(self.model, parameters=Seeding(self.model).foreign), torch.no_grad():
             self.model.eval()
             return torch.cat([self.model(inputs.read(rows[at : at + _ROWS])) for at in range(0, len(x), _ROWS)])
 

@@ -17,7 +17,7 @@ from distfa.codecs.floats import FP32
 from distfa.core.base.threads import one_thread
 from distfa.data import Dataset
 from distfa.errors import BenchError
-from distfa.measuring.task import Task, metered, read
+from distfa.measuring.task import Task, meter, read
 from distfa.run.result import Tally
 from distfa.settings import RunSpec, parse_spec
 
@@ -95,7 +95,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, float]:
     task = Task.of(spec, dataset)
     tally = Tally(classification=True, positions=task.answers)
     with one_thread():
-        for record in task.trainer(*metered(spec, task.recipe.signal_dtype, sent)).run():
+        for record in task.trainer(*meter(spec, task.recipe.signal_dtype, sent)).run():
             tally.add(record)
     return {"test_accuracy": 100 * (tally.test_accuracy or 0.0), "bytes_per_sample": sum(sent) / tally.train_rows}
 

@@ -17,7 +17,7 @@ from distfa.measuring import ray_run
 from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
 from distfa.settings import RunSpec, parse_spec
-from distfa.text.words import counted
+from distfa.text.words import pluralize
 
 
 def configurations(spec: RunSpec, task: Task, options: Speed) -> list[Configuration]:
@@ -48,7 +48,7 @@ def _single(spec: RunSpec, how: dict[str, Any]) -> Iterator[Configuration]:
     """torch in one process, with one thread and with as many threads as cores."""
     for threads in sorted({1, cores()}):
         yield Configuration(
-            family=f"torch one process, {counted(threads, 'thread')}",
+            family=f"torch one process, {pluralize(threads, 'thread')}",
             micro_batches=None,
             measure=partial(torch_engines.run_single, spec, threads=threads, **how),
             about={"kind": "single", "threads": threads},

@@ -22,7 +22,7 @@ from distfa.measuring.task import read
 from distfa.run.result import Result
 from distfa.runtime.faults import Fault, PlannedFault, plan_faults
 from distfa.settings import RunSpec, parse_spec
-from distfa.text.words import counted
+from distfa.text.words import pluralize
 
 COLUMNS = {
     "fault": "fault",
@@ -75,7 +75,7 @@ def measure(options: Faults, say: Say) -> Outcome:
             many = plan_faults(soak, kinds=kinds, layers=layers, steps=steps, **when)
             cases.append(("any", "any", many))
         for name, layer, faults in cases:
-            what = f"{schedule}: {name}, layer {layer}, {counted(len(faults), 'fault')}"
+            what = f"{schedule}: {name}, layer {layer}, {pluralize(len(faults), 'fault')}"
             told(what)
             found = _trained(spec, faults)
             _require_equal(found, oracle, what)

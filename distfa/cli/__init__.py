@@ -32,7 +32,7 @@ from distfa.cli import (
 )
 from distfa.cli.output import error
 from distfa.errors import DistfaError
-from distfa.text.streams import unbroken
+from distfa.text.streams import ignore_write_errors
 from distfa.version import __version__
 
 app = typer.Typer(
@@ -105,7 +105,7 @@ def main() -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup
             signal.signal(ending, end)
-    with unbroken() as out:
+    with ignore_write_errors() as out:
         try:
             code = _carried_out()
             if ended and code:

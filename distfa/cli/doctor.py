@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from distfa.text.lines import say
-from distfa.text.words import counted, human_bytes
+from distfa.text.words import human_bytes, pluralize
 
 _PACKAGES = ("torch", "ray", "grpcio", "protobuf", "numpy", "pydantic", "safetensors", "tensorboard")
 _INDENT = " " * 6
@@ -155,12 +155,12 @@ def _cluster(address: str | None) -> list[_Finding]:
     began = time.monotonic()
     cluster.start_ray(address)
     nodes = cluster.cluster_facts()
-    where = cluster.chosen(address)
+    where = cluster.choose_address(address)
     what = "started Ray here" if where == cluster.LOCAL else f"attached to Ray at {where}"
     return [
-        _Finding(good=True, text=f"{what} in {time.monotonic() - began:.1f} s: {counted(len(nodes), 'node')}"),
+        _Finding(good=True, text=f"{what} in {time.monotonic() - began:.1f} s: {pluralize(len(nodes), 'node')}"),
         *(_Finding(good=True, text=f"node {ip}: {resources}") for ip, resources in nodes),
-        *_doors(cluster.open_to_others()),
+        *_doors(cluster.list_open_addresses()),
     ]
 
 

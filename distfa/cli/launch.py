@@ -95,7 +95,7 @@ def render_files(
 def _by_tools(spec: RunSpec, target: str, *, dry_run: bool) -> None:
     from distfa.launch import render, slurm, targets
 
-    folder = Path(render.in_cluster(spec).run_dir or "").parent / "launch"
+    folder = Path(render.fix_run_dir(spec).run_dir or "").parent / "launch"
     files = render.render_target(spec, target, folder)
     if dry_run:
         for path in files:
@@ -125,7 +125,7 @@ def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.launch import render
 
     render.require_no_password(spec)
-    spec = render.in_home(render.in_cluster(spec))
+    spec = render.put_run_dir_home(render.fix_run_dir(spec))
     command = f"distfa launch {render.SPEC} --on auto"
     if dry_run:
         typer.echo(f"run   ray job submit --address {address} --working-dir FOLDER_WITH_SPEC -- {command}")
@@ -142,8 +142,8 @@ def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.launch import going_on, render
     from distfa.run.disk import run_dir as run_dirs
 
-    spec = render.in_cluster(spec)
-    folder = run_dirs.located(spec.run_dir or "")
+    spec = render.fix_run_dir(spec)
+    folder = run_dirs.expand_path(spec.run_dir or "")
     resume = folder if (folder / run_dirs.RUN).exists() else None
     changes = [] if resume is None else going_on.changes(resume, spec)
     if dry_run:

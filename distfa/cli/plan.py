@@ -14,7 +14,7 @@ from rich.table import Table
 from distfa.cli import options
 from distfa.cli.output import table
 from distfa.text.lines import say
-from distfa.text.words import counted, human_bytes
+from distfa.text.words import human_bytes, pluralize
 
 if TYPE_CHECKING:
     from distfa.plan.build import Setting
@@ -132,8 +132,8 @@ def _print_plan(planned: Planned, setting: Setting, *, peer: bool, as_json: bool
     widths = setting.job.recipe.network.sizes
     shown = "-".join(map(str, widths if len(widths) <= _SHOWN else [*widths[:2], "...", *widths[-2:]]))
     say(
-        f"{found.name}: {shown}, {counted(len(widths) - 1, 'layer')} on {counted(len(found.nodes), 'node')}, batch "
-        f"{setting.job.recipe.batch_size} in {counted(len(setting.rows), 'micro-batch', 'micro-batches')}"
+        f"{found.name}: {shown}, {pluralize(len(widths) - 1, 'layer')} on {pluralize(len(found.nodes), 'node')}, batch "
+        f"{setting.job.recipe.batch_size} in {pluralize(len(setting.rows), 'micro-batch', 'micro-batches')}"
     )
     say(f"step {_seconds(found.step_seconds)}, {found.samples_per_second:,.0f} samples/s")
     say(f"bottleneck: {found.bottleneck}")

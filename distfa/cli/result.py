@@ -12,9 +12,9 @@ from rich.table import Table
 from distfa.cli.output import table
 from distfa.core.rules import BASELINE
 from distfa.run.collapse import Finding
-from distfa.run.result import Result, started
+from distfa.run.result import Result, start_line
 from distfa.text.lines import say
-from distfa.text.words import counted, human_bytes
+from distfa.text.words import human_bytes, pluralize
 
 
 def result_table(result: Result, *, stderr: bool) -> None:
@@ -22,7 +22,7 @@ def result_table(result: Result, *, stderr: bool) -> None:
     console = Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
     told = partial(say, console=console)
     accuracy = f"test accuracy {_percent(result.test_accuracy)}, " if result.test_accuracy is not None else ""
-    how = started(result)
+    how = start_line(result)
     loss = f", test loss {result.test_loss:.4f}" if result.test_loss is not None else ""
     told(
         f" ({how}), {result.model}, engine {result.engine}: {accuracy}train loss {result.train_loss:.4f}{loss}",
@@ -30,7 +30,7 @@ def result_table(result: Result, *, stderr: bool) -> None:
         mark_style="bold",
     )
     told(
-        f"{result.steps:,} steps, {counted(result.epochs, 'epoch')}, {result.samples_per_second:,.0f} samples/s, "
+        f"{result.steps:,} steps, {pluralize(result.epochs, 'epoch')}, {result.samples_per_second:,.0f} samples/s, "
         f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start"
     )
     if result.engine != "serial" and result.bytes["boundaries"]:
@@ -42,10 +42,10 @@ def result_table(result: Result, *, stderr: bool) -> None:
     if result.stopped:
         told(f"stopped early: {result.stopped}")
     if result.renewals:
-        told(f"feedback renewed {counted(result.renewals, 'time')}; products of weights travelled, but no weights")
+        told(f"feedback renewed {pluralize(result.renewals, 'time')}; products of weights travelled, but no weights")
     if result.recoveries:
         last = result.recoveries[-1]
-        times = counted(len(result.recoveries), "time")
+        times = pluralize(len(result.recoveries), "time")
         told(
             f"went back to a checkpoint {times}, the last time from step {last['failed_at']:,} to {last['step']:,}: "
             f"{last['cause']}"

@@ -11,7 +11,7 @@ import typer
 
 from distfa.cli import options
 from distfa.errors import DistfaError, SpecError
-from distfa.text.words import counted
+from distfa.text.words import pluralize
 
 if TYPE_CHECKING:
     from distfa.settings import RunSpec
@@ -157,7 +157,7 @@ def _began_with(resume: Path, spec_path: Path | None, run_dir: str | None) -> tu
             f"--resume {resume} continues that run with its own spec in its own directory; leave out "
             + (f"the spec {spec_path}" if spec_path else f"--run-dir {run_dir}")
         )
-    where = run_dirs.located(resume)
+    where = run_dirs.expand_path(resume)
     about = run_dirs.read_about(where)
     user.also_look_in(about.get("folder") or "")
     directory = run_dirs.read_spec(where, about).data.dir
@@ -191,7 +191,7 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
 
 
 def _starting(engine: str, layers: int) -> str:
-    what = counted(layers, "layer")
+    what = pluralize(layers, "layer")
     return f"training {what} in this process" if engine == "serial" else f"starting {what} on Ray"
 
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from distfa.text.lines import folded
+from distfa.text.lines import fold
 from distfa.text.words import human_bytes
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _picture(latest: Latest) -> Group:
 
 def _line(text: str, style: str) -> Text:
     console = Console()
-    return Text(folded(text, console.width) if console.is_terminal else text, style=style)
+    return Text(fold(text, console.width) if console.is_terminal else text, style=style)
 
 
 def _stack(rows: Sequence[Sequence[str | Text]]) -> Table:

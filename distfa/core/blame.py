@@ -14,7 +14,7 @@ _SHORT = ("out of memory", "allocate memory", "not enough memory")  # torch says
 _TEXT_CHARACTERS = 300
 
 
-def no_memory(error: BaseException) -> str | None:
+def explain_memory_error(error: BaseException) -> str | None:
     """The text for an error that says that memory is missing; None for any other error."""
     text = str(error)
     if not isinstance(error, MemoryError) and not (
@@ -29,12 +29,14 @@ def no_memory(error: BaseException) -> str | None:
     )
 
 
-def of_layer(layer: int, step: int, error: Exception) -> LayerError:
+def blame_layer(layer: int, step: int, error: Exception) -> LayerError:
     """The error of a layer that another error is turned into."""
-    return LayerError(f"layer {layer}, step {step}: {no_memory(error) or f'{type(error).__name__}: {error}'}")
+    return LayerError(
+        f"layer {layer}, step {step}: {explain_memory_error(error) or f'{type(error).__name__}: {error}'}"
+    )
 
 
-def of_its_layer(method: M) -> M:
+def blame_own_layer(method: M) -> M:
     """Decorates methods on a batch, of objects with a ``layer``: errors in them become errors of that layer."""
 
     @functools.wraps(method)
@@ -46,6 +48,6 @@ def of_its_layer(method: M) -> M:
         except DistfaError:
             raise
         except Exception as exc:
-            raise of_layer(self.layer.index, batch.step, exc) from exc
+            raise blame_layer(self.layer.index, batch.step, exc) from exc
 
     return cast(M, guarded)

@@ -11,7 +11,7 @@ from distfa.core.base.recipe import Recipe
 from distfa.core.modules.block import Block
 from distfa.core.modules.linear_block import LinearBlock
 from distfa.core.modules.module_block import ModuleBlock
-from distfa.core.modules.parameters import keeping_apart
+from distfa.core.modules.parameters import scaling_parameters
 from distfa.errors import ModelError
 
 
@@ -38,7 +38,7 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
             signals=recipe.signal_dtype,
             weights=tuple(weight.name for weight in spec.weights),
             moving=spec.moving,
-            mixing=frozenset(dict(module.named_parameters()).keys() - weights - keeping_apart(module)),
+            mixing=frozenset(dict(module.named_parameters()).keys() - weights - scaling_parameters(module)),
             positions=len(recipe.network.positions),
             z_of=spec.z_of if rules.RULES[recipe.rule].is_direct else "",
             device=device,

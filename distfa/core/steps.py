@@ -22,7 +22,7 @@ from distfa.core.base.losses import Scored
 from distfa.core.base.order import Batch
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Inputs, Targets
-from distfa.core.blame import of_its_layer
+from distfa.core.blame import blame_own_layer
 from distfa.core.books.digest import Digest, digest
 from distfa.core.books.joining import Entry
 from distfa.core.books.probe import LayerProbe, Sums
@@ -100,7 +100,7 @@ class Steps:
 
     # -- training -------------------------------------------------------------------------------
 
-    @of_its_layer
+    @blame_own_layer
     def forward(self, batch: Batch, micro_batch: int) -> None:
         """Take one micro-batch up through the layer; at the output up to its loss."""
         h_in = self._below(Direction.UP, Kind.ACTIVATION, batch, micro_batch)
@@ -111,7 +111,7 @@ class Steps:
         else:
             self._give(Direction.UP, self.layer.index, Kind.ACTIVATION, batch, micro_batch, h)
 
-    @of_its_layer
+    @blame_own_layer
     def begin(self, batch: Batch) -> None:
         """Before the step's first backward: new feedback, where the rule renews it, and what the step draws."""
         cosine = self._called_for(batch)
@@ -119,7 +119,7 @@ class Steps:
             self._renew(batch, cosine)
         self.layer.begin_step(batch.step, probed=batch.probe)
 
-    @of_its_layer
+    @blame_own_layer
     def backward(self, batch: Batch, micro_batch: int) -> None:
         """Form delta, send errors on, and only then add to the gradient, since others wait for the errors."""
         layer, part = self.layer, (batch.step, micro_batch)
@@ -137,7 +137,7 @@ class Steps:
             self._give(Direction.PROBE_DOWN, layer.index - 1, Kind.STRAIGHT, batch, micro_batch, straight)
         layer.accumulate(delta, part)
 
-    @of_its_layer
+    @blame_own_layer
     def update(self, batch: Batch) -> None:
         """Make the optimizer's step and report on it."""
         if batch.probe:
@@ -161,7 +161,7 @@ class Steps:
 
     # -- beside training ------------------------------------------------------------------------
 
-    @of_its_layer
+    @blame_own_layer
     def probe_up(self, batch: Batch, micro_batch: int) -> None:
         """A probe's forward of one micro-batch, at the weights before the step."""
         h_in = self._below(Direction.PROBE_UP, Kind.PROBE, batch, micro_batch)
@@ -171,7 +171,7 @@ class Steps:
         else:
             self._give(Direction.PROBE_UP, self.layer.index, Kind.PROBE, batch, micro_batch, h)
 
-    @of_its_layer
+    @blame_own_layer
     def probe_down(self, batch: Batch, micro_batch: int) -> None:
         """Take the true gradient of one micro-batch down through the layer."""
         if self.layer.is_output:
@@ -182,14 +182,14 @@ class Steps:
         if down is not None:
             self._give(Direction.PROBE_DOWN, self.layer.index - 1, Kind.PROBE, batch, micro_batch, down)
 
-    @of_its_layer
+    @blame_own_layer
     def evaluate_part(self, batch: Batch, number: int, rows: NDArray[np.int64], score: Score) -> None:
         """Take one part of the test set up through the layer."""
         h = self._inferred(self._test, batch.step, number, rows)
         if h is not None:
             score.add(self.layer.score(h, _given(self._test.targets).read(rows), score.rows))
 
-    @of_its_layer
+    @blame_own_layer
     def evaluated(self, batch: Batch, score: Score) -> None:
         """The whole test set has passed."""
         if not self.layer.is_output:
@@ -207,7 +207,7 @@ class Steps:
             )
         )
 
-    @of_its_layer
+    @blame_own_layer
     def audit(self, batch: Batch, rows: NDArray[np.int64]) -> None:
         """Take a few training samples up through the trained layer, in a message after those of the test set."""
         h = self._inferred(self._train, batch.step, AUDIT, rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 from distfa.data.build import Split, build_dataset, to_array
 from distfa.data.dataset import Array, Dataset
-from distfa.data.labels import is_text, plain
+from distfa.data.labels import is_text, to_numbers
 from distfa.errors import DataError
 
 _FIX = "each item must be one batch (x, y): wrap a data set of single samples in torch.utils.data.DataLoader"
@@ -144,7 +144,7 @@ def to_numpy(value: Any, where: str, *, text: bool = False) -> Array:
     elif hasattr(value, "to_numpy"):
         value = value.to_numpy()
     try:
-        found = plain(np.asarray(value), where)
+        found = to_numbers(np.asarray(value), where)
     except (ValueError, TypeError) as exc:
         raise DataError(f"{where} cannot become one array ({exc}); all samples must have the same shape") from exc
     if text and (is_text(found) or found.dtype.kind == "O"):

@@ -15,7 +15,7 @@ from distfa.data.checks import check_labels
 from distfa.data.dataset import Array, Dataset
 from distfa.data.labels import list_names, number_labels
 from distfa.data.reading import Reading
-from distfa.data.units import equal, scale_for
+from distfa.data.units import is_same_scale, scale_for
 from distfa.errors import DataError
 
 Shape = tuple[int, ...]
@@ -48,13 +48,13 @@ def conform(
         raise DataError(f"{name}: samples are {has}, but the model was trained on {had}; pass them as in the first fit")
     if reading.vocabulary and dataset.vocabulary not in ((), reading.vocabulary):
         raise DataError(f"{name}: its tokens stand for different symbols than those the model was trained on")
-    dataset = in_shape(in_columns(dataset, reading.columns), reading.shape, convolves=convolves)
+    dataset = reshape_samples(reorder_columns(dataset, reading.columns), reading.shape, convolves=convolves)
     own, splits = (dataset.mean, dataset.std), _splits(dataset)
     (mean, std), other = (
         scale_for(x, own, reading, normalised=normalised, where=f"{where}x") if len(x) else own
         for where, x, _ in splits
     )
-    if len(dataset.test_x) and not equal((mean, std), other):  # one of the splits is normalised already
+    if len(dataset.test_x) and not is_same_scale((mean, std), other):  # one of the splits is normalised already
         test_x = (dataset.test_x - other[0]) / other[1] * std + mean
         dataset = dataclasses.replace(dataset, test_x=test_x.astype(np.float32))
     return dataclasses.replace(
@@ -70,7 +70,7 @@ def conform(
     )
 
 
-def in_columns(dataset: Dataset, wanted: tuple[str, ...]) -> Dataset:
+def reorder_columns(dataset: Dataset, wanted: tuple[str, ...]) -> Dataset:
     """The data set with the columns of its table in the order of ``wanted``; without names they are as they must be.
 
     Raises:
@@ -118,31 +118,31 @@ def find_columns(found: tuple[str, ...], wanted: tuple[str, ...]) -> list[int]:
     return [found.index(column) for column in wanted]
 
 
-def in_shape(dataset: Dataset, wanted: Shape, *, convolves: bool = False) -> Dataset:
+def reshape_samples(dataset: Dataset, wanted: Shape, *, convolves: bool = False) -> Dataset:
     """The data set with samples of another shape, where only one way leads there.
 
     Raises:
         DataError: No way leads there.
     """
     shape = dataset.shape
-    axes = way(shape, wanted, convolves=convolves, to_back=not convolves)
+    axes = find_axes(shape, wanted, convolves=convolves, to_back=not convolves)
     if axes is None:
         alone = len(dataset.train_x) * math.prod(shape) == math.prod(wanted)
         raise DataError(
             f"samples have shape {shape}, but the model was trained on {wanted}; pass them in the same shape"
             + ("  (for a single sample, x[None])" if alone else "")
         )
-    turned = dataset if list(axes) == list(range(len(shape))) else moved(dataset, axes)
+    turned = dataset if list(axes) == list(range(len(shape))) else move_axes(dataset, axes)
     return dataclasses.replace(turned, shape=wanted)
 
 
-def aligned(x: Array, wanted: Shape, *, convolves: bool = False) -> Array:
+def align(x: Array, wanted: Shape, *, convolves: bool = False) -> Array:
     """Samples (n, ...) in the shape of others, where only one way leads there; else as they are."""
-    axes = way(x.shape[1:], wanted, convolves=convolves, to_back=True)
+    axes = find_axes(x.shape[1:], wanted, convolves=convolves, to_back=True)
     return x if axes is None else x.transpose(0, *(axis + 1 for axis in axes)).reshape(len(x), *wanted)
 
 
-def way(shape: Shape, wanted: Shape, *, convolves: bool, to_back: bool) -> tuple[int, ...] | None:
+def find_axes(shape: Shape, wanted: Shape, *, convolves: bool, to_back: bool) -> tuple[int, ...] | None:
     """The order of axes in which samples of one shape, once reshaped, have another; None if there is no one way.
 
     Samples may be flat, lack an axis of one channel or have it in another place, and have their channels first or last.
@@ -165,7 +165,7 @@ def way(shape: Shape, wanted: Shape, *, convolves: bool, to_back: bool) -> tuple
     return next((axes for axes in orders if tuple(shape[axis] for axis in axes) == wanted), None)
 
 
-def moved(dataset: Dataset, axes: tuple[int, ...]) -> Dataset:
+def move_axes(dataset: Dataset, axes: tuple[int, ...]) -> Dataset:
     """The data set with the axes of every sample in another order.
 
     Raises:

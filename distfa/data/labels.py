@@ -12,7 +12,7 @@ from distfa.data.dataset import Array
 from distfa.errors import DataError
 
 
-def plain(values: Array, where: str) -> Array:
+def to_numbers(values: Array, where: str) -> Array:
     """Objects that are numbers as numbers of one type; anything else as it is.
 
     Raises:

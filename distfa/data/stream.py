@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from distfa.data.arrays import to_numpy
 from distfa.data.build import Split, build_dataset
 from distfa.data.checks import check_tokens
-from distfa.data.conform import aligned
+from distfa.data.conform import align
 from distfa.data.dataset import Array, Dataset
 from distfa.data.drawing import drawing_from, generators_in
 from distfa.data.given_order import GivenOrder
@@ -88,7 +88,7 @@ class Rows:
         if self._own is None:
             self._own = generators_in(self.samples)
         key = self._keys[self._order.epochs[epoch][place]]
-        with drawing_from(self._seed, epoch, drawn_as(self._order, key, epoch, place), self._own):
+        with drawing_from(self._seed, epoch, name_draw(self._order, key, epoch, place), self._own):
             made = to_parts(self.samples[key], key, tokens=self.dtype == np.int64)[0]
         if made.shape != self.shape[1:]:
             raise DataError(
@@ -98,7 +98,7 @@ class Rows:
         return made
 
 
-def drawn_as(order: GivenOrder, key: Any, epoch: int, place: int) -> object:
+def name_draw(order: GivenOrder, key: Any, epoch: int, place: int) -> object:
     """What names the draw of a sample: its key; where a sampler gives a sample again, also how often before."""
     if not order.repeats(epoch):
         return key
@@ -139,7 +139,7 @@ def to_parts(sample: Any, index: int, *, tokens: bool = False, targets: bool = T
     return x.reshape(-1), y
 
 
-def streamed(
+def stream_samples(
     samples: Any,
     keys: Sequence[Any],
     test: Split | None,
@@ -193,7 +193,7 @@ def streamed(
         targets.append(_quantities(y) if floats else y)
     y = np.stack(targets)
     sample_shape = tuple(map(int, shape)) or (1,)
-    test = None if test is None else (aligned(test[0], sample_shape), test[1])
+    test = None if test is None else (align(test[0], sample_shape), test[1])
     stands_in = like.reshape(1, *sample_shape), y[:1]  # for all samples; has their shape and type
     made = build_dataset(
         name=name, train=stands_in, test=test, outputs=_outputs(y, test), scale=(0.0, 1.0), tokens=tokens

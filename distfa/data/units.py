@@ -44,10 +44,12 @@ def scale_for(x: Array, own: Scale, reading: Reading, *, normalised: bool | None
         return fixed
     if normalised:
         return AS_THEY_ARE
-    if equal(own, fixed):
+    if is_same_scale(own, fixed):
         _require_unit(x, reading, where)
         return fixed
-    if not equal(own, AS_THEY_ARE) and not equal(fixed, AS_THEY_ARE):  # both say that the samples are raw
+    if not is_same_scale(own, AS_THEY_ARE) and not is_same_scale(
+        fixed, AS_THEY_ARE
+    ):  # both say that the samples are raw
         return _raw(some_rows(x), fixed, reading, where)
     return _nearer(some_rows(x), own, fixed, reading, where)
 
@@ -69,7 +71,7 @@ def _nearer(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str)
     if not rows.size or reading.seen is None:
         return fixed
     values = rows.astype(np.float64)
-    arrays = equal(own, AS_THEY_ARE)
+    arrays = is_same_scale(own, AS_THEY_ARE)
     found = _of_bytes(rows, values, own, fixed) if arrays and reading.dtype == "uint8" else None
     if found is None:
         found = _likelier(values, own, fixed, reading, reading.seen)
@@ -137,7 +139,7 @@ def _require_unit(x: Array, reading: Reading, where: str) -> None:
         )
 
 
-def equal(one: Scale, other: Scale) -> bool:
+def is_same_scale(one: Scale, other: Scale) -> bool:
     """Whether two scales are one."""
     return all(bool((a == b).all()) for a, b in zip(one, other, strict=True))
 
@@ -148,7 +150,7 @@ def _range(values: Array) -> str:
 
 def _doubt(values: Array, own: Scale, reading: Reading, where: str) -> str:
     mean, std = np.mean(reading.mean), np.mean(reading.std)
-    other = "already normalised" if equal(own, AS_THEY_ARE) else "to be normalised by their own mean and std"
+    other = "already normalised" if is_same_scale(own, AS_THEY_ARE) else "to be normalised by their own mean and std"
     return (
         f"{where}: they ({_range(values)}) could be raw, to be normalised as in the first fit (mean {mean:.3g}, "
         f"std {std:.3g} of {reading.dtype} values), or {other}, and their values do not show which; pass "

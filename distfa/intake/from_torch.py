@@ -80,7 +80,7 @@ def main_group(groups: Sequence[Mapping[str, Any]]) -> int:
     return next((i for i, group in enumerate(groups) if group["lr"] > 0 and group["parameters"]), 0)
 
 
-def is_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> bool:
+def is_optimizer_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> bool:
     """Whether all its parameters are the model's."""
     keys = set(model.parameters())
     return all(parameter in keys for group in optimizer.param_groups for parameter in group["params"])

@@ -12,18 +12,18 @@ from torch.utils import data as torch_data
 
 from distfa import data
 from distfa.data.arrays import is_pair, read_pair, to_numpy
-from distfa.data.conform import aligned, as_labels, conform, find_columns
+from distfa.data.conform import align, as_labels, conform, find_columns
 from distfa.data.dataset import Array
 from distfa.data.drawing import drawing_from, generators_in
 from distfa.data.given_order import GivenOrder
 from distfa.data.labels import is_text, names_of, number_labels
 from distfa.data.reading import Reading
-from distfa.data.stream import streamed, to_parts
+from distfa.data.stream import stream_samples, to_parts
 from distfa.errors import DataError, SpecError
 from distfa.intake.layout import Layout, channels_first
-from distfa.intake.loaders import RowSettings, one_pass, take_rows
+from distfa.intake.loaders import RowSettings, list_keys, take_rows
 from distfa.intake.sampling import MOST_ROWS, is_map, samples_one_by_one, tensors_of
-from distfa.intake.table import Given, as_table, beside_each_other, categories, of_table
+from distfa.intake.table import Given, categories, read_table, split_table, stack_columns
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def _read(train: Any, test: Any, wish: Wish) -> data.Dataset:
     read, names = _numbered([_given(part, wish) for part in parts])
     if source is not None and streams and source.order is not None:
         tests = None if test is None else (read[0].x, _targets(read[0], wish))
-        made = streamed(
+        made = stream_samples(
             source.samples,
             source.keys,
             tests,
@@ -145,15 +145,15 @@ def _given(given: Any, wish: Wish) -> Given:
         return _split_of(given, wish)
     keys = None
     if isinstance(given, torch_data.DataLoader) and samples_one_by_one(given):
-        given, keys = given.dataset, one_pass(given, wish.seed)
+        given, keys = given.dataset, list_keys(given, wish.seed)
     if is_map(given):
         x, y = _samples(given, keys, wish)
         return Given(x=to_numpy(x, "x"), y=to_numpy(y, "y") if wish.targets else None)
     if not hasattr(given, "__len__") or isinstance(given, torch_data.DataLoader):
         given = _ending(given, wish)
-    table = as_table(given)
+    table = read_table(given)
     if table is not None:
-        return of_table(table, wish.learned, wish.reading, targets=wish.targets, tokens=wish.tokens is not None)
+        return split_table(table, wish.learned, wish.reading, targets=wish.targets, tokens=wish.tokens is not None)
     if is_pair(given) and (wish.targets or isinstance(given, tuple)):
         return _of_pair(given[0], given[1] if wish.targets else None, tokens=wish.tokens is not None)
     if not wish.targets:
@@ -163,11 +163,11 @@ def _given(given: Any, wish: Wish) -> Given:
 
 
 def _of_pair(x: Any, y: Any, *, tokens: bool) -> Given:
-    table = as_table(x)
+    table = read_table(x)
     by_column = table is not None and (isinstance(x, Mapping) or x.to_numpy().dtype.kind == "O")
     named = hasattr(y, "to_numpy") and getattr(y, "name", None) is not None
     return Given(
-        x=beside_each_other(table, tokens=tokens) if by_column and table is not None else to_numpy(x, "arrays train_x"),
+        x=stack_columns(table, tokens=tokens) if by_column and table is not None else to_numpy(x, "arrays train_x"),
         y=None if y is None else to_numpy(y, "arrays train_y", text=True),
         columns=() if table is None else tuple(table),
         target=str(y.name) if named else None,
@@ -211,7 +211,7 @@ def _ending(batches: Any, wish: Wish) -> Any:
     Raises:
         DataError: They go on and on.
     """
-    if not isinstance(batches, Iterable) or hasattr(batches, "__array__") or as_table(batches) is not None:
+    if not isinstance(batches, Iterable) or hasattr(batches, "__array__") or read_table(batches) is not None:
         return batches
     asked = wish.asked
     steps = None if asked.max_steps is None or not wish.epochs else asked.max_steps
@@ -278,7 +278,7 @@ def _aligned(part: Given, first: Given, wish: Wish) -> Array:
     x = part.x
     if first.columns and part.columns and part.columns != first.columns:
         x = x[..., find_columns(part.columns, first.columns)]
-    return aligned(x, first.x.shape[1:], convolves=wish.layout is not None)
+    return align(x, first.x.shape[1:], convolves=wish.layout is not None)
 
 
 def _targets(part: Given, wish: Wish) -> Array:

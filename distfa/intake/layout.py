@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from distfa.data.conform import Shape, moved
+from distfa.data.conform import Shape, move_axes
 from distfa.data.dataset import Dataset
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,6 @@ def channels_first(dataset: Dataset, layout: Layout | None) -> Dataset:
         return dataclasses.replace(dataset, shape=(1, *shape))
     if not layout.last(shape):
         return dataset
-    turned = moved(dataset, (len(shape) - 1, *range(len(shape) - 1)))
+    turned = move_axes(dataset, (len(shape) - 1, *range(len(shape) - 1)))
     log.warning("samples have shape %s: their channels are moved to the front, for %s", shape, layout.where)
     return turned

@@ -26,7 +26,7 @@ from distfa.errors import DataError, SpecError
 from distfa.intake.sampling import (
     MOST_ROWS,
     is_map,
-    sampled,
+    list_epochs,
     samples_one_by_one,
     shuffles_freely,
     tensors_of,
@@ -91,7 +91,7 @@ def take_rows(train: Any, asked: RowSettings) -> LoaderRows | None:
     if tensors is not None and shuffles_freely(train) and not train.drop_last:
         return LoaderRows(pair=tensors)
     keys, order, own = order_of(train, asked)
-    recorded = with_keys(keys, order) if own else None
+    recorded = order_keys(keys, order) if own else None
     if tensors is None:
         return LoaderRows(samples=train.dataset, keys=keys, order=order, recorded=recorded)
     return LoaderRows(pair=(tensors[0][list(keys)], tensors[1][list(keys)]), order=order, recorded=recorded)
@@ -120,7 +120,7 @@ def order_of(loader: torch_data.DataLoader[Any], asked: RowSettings) -> tuple[Se
         whole: Any = loader.dataset
         count, size = len(whole), loader.batch_size or asked.batch_size
         return range(count), order_from_seed(count, replace(asked, batch_size=size), drop_last=loader.drop_last), False
-    epochs = sampled(loader, epochs=asked.epochs, max_steps=asked.max_steps, seed=asked.seed)
+    epochs = list_epochs(loader, epochs=asked.epochs, max_steps=asked.max_steps, seed=asked.seed)
     if asked.sampled is not None:  # drawn all the same, so that generators are where they would have been
         _require_there(loader.dataset, asked.sampled)
         return (*_compact(asked.sampled), True)
@@ -143,7 +143,7 @@ def _require_there(samples: Any, order: GivenOrder) -> None:
         )
 
 
-def with_keys(keys: Sequence[Any], order: GivenOrder) -> GivenOrder:
+def order_keys(keys: Sequence[Any], order: GivenOrder) -> GivenOrder:
     """The order of the keys themselves."""
     of = np.asarray(keys, np.int64)
     return GivenOrder(tuple(of[epoch] for epoch in order.epochs), order.batches)
@@ -171,13 +171,13 @@ def batch_size_of(train: Any, order: GivenOrder | None, *, said: int | None) -> 
     return max(sizes)
 
 
-def one_pass(loader: torch_data.DataLoader[Any], seed: int) -> list[Any] | None:
+def list_keys(loader: torch_data.DataLoader[Any], seed: int) -> list[Any] | None:
     """The keys of all samples of one pass, as for a validation; None for all samples of the data set."""
     sampler = loader.sampler
     usual = type(loader.batch_sampler) is torch_data.BatchSampler and not loader.drop_last
     if usual and (type(sampler) is torch_data.SequentialSampler or shuffles_freely(loader)):
         return None
-    batches = sampled(loader, epochs=1, max_steps=None, seed=seed)[0]
+    batches = list_epochs(loader, epochs=1, max_steps=None, seed=seed)[0]
     return [key for batch in batches for key in batch]
 
 
@@ -194,7 +194,7 @@ def read_ahead(loader: torch_data.DataLoader[Any], asked: RowSettings) -> Loader
     if loader.batch_sampler is not None and is_map(loader.dataset):
         keys, order, own = order_of(loader, asked)
         epochs = _collated(loader, keys, order, asked.seed)
-        recorded = with_keys(keys, order) if own else None
+        recorded = order_keys(keys, order) if own else None
     else:
         epochs = _iterated(loader, asked)
     order = GivenOrder.of([rows.numbers(batch) for batch in epoch] for epoch in epochs)

@@ -57,7 +57,7 @@ def shuffles_freely(loader: torch_data.DataLoader[Any]) -> bool:
     return not sampler.replacement and sampler.generator is None and sampler.num_samples == len(sampler.data_source)
 
 
-def sampled(loader: torch_data.DataLoader[Any], *, epochs: int, max_steps: int | None, seed: int) -> list[Batches]:
+def list_epochs(loader: torch_data.DataLoader[Any], *, epochs: int, max_steps: int | None, seed: int) -> list[Batches]:
     """The keys of every batch of every epoch, as torch's own loop would take them.
 
     A sampler's own generator goes on, as it does in torch; where it draws from the generators of the process, these
@@ -79,14 +79,14 @@ def sampled(loader: torch_data.DataLoader[Any], *, epochs: int, max_steps: int |
             loader.sampler.set_epoch(epoch)
         with drawing_from(seed, epoch, "order"):
             keys = _keys(loader, first=epoch == 0)
-            found.append(bounded(keys, left, "the sampler of the loader"))
+            found.append(read_bounded(keys, left, "the sampler of the loader"))
         left = None if left is None else left - len(found[-1])
         if left == 0:
             break
     return found
 
 
-def bounded(batches: Iterator[Sequence[Any]], most: int | None, what: str) -> list[Any]:
+def read_bounded(batches: Iterator[Sequence[Any]], most: int | None, what: str) -> list[Any]:
     """The batches of an epoch, at most ``most``.
 
     Raises:

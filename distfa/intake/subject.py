@@ -20,7 +20,7 @@ from distfa.core.base.recipe import Recipe
 from distfa.core.base.seeding import Seeding
 from distfa.core.books.records import AuditRecord
 from distfa.core.modules.admit import require_dtype, require_sequential
-from distfa.core.modules.attributes import copied, load_model_state
+from distfa.core.modules.attributes import copy_module, load_model_state
 from distfa.core.modules.split import group, layer_module, split
 from distfa.core.steps import AUDIT
 from distfa.data import Dataset
@@ -30,7 +30,7 @@ from distfa.errors import LayerError, ModelError, SpecError
 from distfa.intake.from_python import require_from_spec
 from distfa.runtime.job import RawInputs, RawTargets
 from distfa.settings import GIVEN, MLP, RunSpec
-from distfa.text.words import counted
+from distfa.text.words import pluralize
 
 _AUDIT_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # room for round-off between one thread and several
 _MIXED_TOLERANCE = 0.1
@@ -92,7 +92,7 @@ class Subject:
         """
         if self.model is None:
             return
-        own = in_dtype(copied(self.model, "the model"), recipe.dtype)
+        own = in_dtype(copy_module(self.model, "the model"), recipe.dtype)
         load_model_state(own, weights, strict=self.network.seeded is False)
         outputs = inputs
         for number, part in enumerate(self._parts(own.eval()), start=1):
@@ -213,4 +213,4 @@ def model_in_words(spec: RunSpec, network: Network) -> str:
     if network.seeded:
         return "-".join(map(str, network.sizes))
     name = "your model" if spec.model.name == GIVEN else spec.model.name
-    return f"{name} in {counted(len(network), 'layer')}"
+    return f"{name} in {pluralize(len(network), 'layer')}"

@@ -36,7 +36,7 @@ class Given:
     names: tuple[str, ...] = ()
 
 
-def as_table(given: Any) -> dict[str, Any] | None:
+def read_table(given: Any) -> dict[str, Any] | None:
     """The columns by name; None if it is no table.
 
     Raises:
@@ -53,7 +53,7 @@ def as_table(given: Any) -> dict[str, Any] | None:
     return {str(name): values for name, values in given.items()} if isinstance(given, Mapping) else None
 
 
-def of_table(
+def split_table(
     columns: Mapping[str, Any], target: str | None, reading: Reading | None, *, targets: bool, tokens: bool
 ) -> Given:
     """One column is learned from all the others, side by side, or from the only other one.
@@ -79,7 +79,7 @@ def of_table(
     rest = tuple(key for key in columns if key != name)
     learned = columns[name] if targets and name is not None else None
     return Given(
-        x=beside_each_other({key: columns[key] for key in rest}, tokens=tokens),
+        x=stack_columns({key: columns[key] for key in rest}, tokens=tokens),
         y=None if learned is None else to_numpy(learned, f"column {name!r}", text=True),
         columns=rest,
         target=name,
@@ -87,7 +87,7 @@ def of_table(
     )
 
 
-def beside_each_other(columns: Mapping[str, Any], *, tokens: bool) -> Array:
+def stack_columns(columns: Mapping[str, Any], *, tokens: bool) -> Array:
     """Columns of numbers as (n, columns), in float32, tokens as they are; a single column as it is.
 
     Raises:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import data as torch_data
 
-from distfa.core.modules.attributes import copied
+from distfa.core.modules.attributes import copy_module
 from distfa.core.modules.split import group, layer_module
 from distfa.data.arrays import is_pair
 from distfa.data.drawing import drawing_from, generators_in
@@ -35,7 +35,7 @@ def vocabulary(model: nn.Sequential, given: Any, *, seed: int) -> int | None:
     if not embeddings:
         return None
     sample = _first_sample(given, seed)
-    reading = embeddings[0] if sample is None else _reading(copied(first, "the first layer"), sample)
+    reading = embeddings[0] if sample is None else _reading(copy_module(first, "the first layer"), sample)
     return None if reading is None else reading.num_embeddings
 
 

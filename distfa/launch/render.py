@@ -11,7 +11,7 @@ import yaml
 from distfa.errors import UsageError
 from distfa.files import write_whole
 from distfa.settings import RunSpec
-from distfa.text.redact import redacted
+from distfa.text.redact import redact
 from distfa.text.words import not_among
 from distfa.version import __version__
 
@@ -42,7 +42,7 @@ def render_target(spec: RunSpec, target: str, folder: Path = Path("deploy")) -> 
         raise UsageError(f"nothing is rendered for target {target!r}, which {not_among(target, (*FILES, 'all'))}")
     require_no_password(spec)
     names = [name for key, names in FILES.items() if target in ("all", key) for name in names]
-    spec = in_cluster(spec)
+    spec = fix_run_dir(spec)
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("distfa.launch"),
         undefined=jinja2.StrictUndefined,
@@ -79,7 +79,7 @@ def write_files(files: dict[str, str], folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def in_cluster(spec: RunSpec) -> RunSpec:
+def fix_run_dir(spec: RunSpec) -> RunSpec:
     """The spec for the driver on the cluster: its run directory has a fixed name, so that a retry finds it."""
     return spec.model_copy(update={"run_dir": spec.run_dir or _RUNS})
 
@@ -91,15 +91,15 @@ def require_no_password(spec: RunSpec) -> None:
         UsageError: ``checkpoint.dir`` has one.
     """
     place = spec.checkpoint.dir or ""
-    if redacted(place) != place:
+    if redact(place) != place:
         raise UsageError(
-            f"checkpoint.dir is {redacted(place)!r}, whose password would appear in the files for the cluster; "
+            f"checkpoint.dir is {redact(place)!r}, whose password would appear in the files for the cluster; "
             "leave it out, and set it there where fsspec looks for it, such as in FSSPEC_FTP_PASSWORD "
             "(docs/how-to/survive.md)"
         )
 
 
-def in_home(spec: RunSpec) -> RunSpec:
+def put_run_dir_home(spec: RunSpec) -> RunSpec:
     """The spec for a job, which has a working directory of its own each time: a relative run directory is at home."""
     run_dir = spec.run_dir or ""
     inside = run_dir and not run_dir.startswith(("/", "~"))

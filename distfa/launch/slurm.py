@@ -39,8 +39,8 @@ def submit_and_follow(
     Raises:
         ClusterError: SLURM cannot start the job, or does not start it in time, or the job fails.
     """
-    tools.require("sbatch", _SLURM)
-    job = tools.asked(submit_command(folder)).strip().partition(";")[0]
+    tools.require_tool("sbatch", _SLURM)
+    job = tools.ask(submit_command(folder)).strip().partition(";")[0]
     say(f"submitted job {job}")
     ended = False
     try:
@@ -50,8 +50,8 @@ def submit_and_follow(
         raise Interrupted(f"interrupted; cancelled job {job}") from exc
     finally:
         if not ended:
-            with tools.undisturbed():
-                tools.asked(["scancel", "--quiet", job])
+            with tools.delay_interrupts():
+                tools.ask(["scancel", "--quiet", job])
 
 
 def _follow(job: str, *, wait_seconds: float, say: Callable[[str], None], show: Callable[[str], None]) -> None:
@@ -93,5 +93,5 @@ def _follow(job: str, *, wait_seconds: float, say: Callable[[str], None], show: 
 
 def _facts(job: str) -> dict[str, str]:
     """What SLURM says about a job."""
-    words = tools.asked(["scontrol", "--oneliner", "show", "job", job]).split()
+    words = tools.ask(["scontrol", "--oneliner", "show", "job", job]).split()
     return {key: value for key, equals, value in (word.partition("=") for word in words) if equals}

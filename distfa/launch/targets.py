@@ -57,25 +57,25 @@ def carry_out(found: Commands, say: Callable[[str], None]) -> None:
         ClusterError: A command failed.
         Interrupted: Ctrl-C was pressed; everything has been stopped.
     """
-    tools.require(found.tool, found.source)
+    tools.require_tool(found.tool, found.source)
     if found.kept_token:
         require_token(say)
     environment = {**({"RAY_AUTH_TOKEN": secrets.token_hex(32)} if found.token else {}), **os.environ}
     try:
         for command in found.start:
             say(" ".join(command))
-            if code := tools.followed(command, environment):
+            if code := tools.follow(command, environment):
                 raise ClusterError(f"'{' '.join(command)}' failed with exit code {code}; see its output above")
         say(" ".join(found.follow))
-        if code := tools.followed(found.follow, environment):
+        if code := tools.follow(found.follow, environment):
             raise ClusterError(f"the run ended with exit code {code}; see its output above")
     except KeyboardInterrupt as exc:
         raise Interrupted("interrupted; stopped everything that was started") from exc
     finally:
-        with tools.undisturbed():
+        with tools.delay_interrupts():
             for command in found.stop:
                 say(" ".join(command))
-                tools.followed(command, environment)
+                tools.follow(command, environment)
 
 
 def require_token(say: Callable[[str], None]) -> Path:

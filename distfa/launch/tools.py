@@ -16,7 +16,7 @@ _STOP_SECONDS = 30.0
 Command = Sequence[str]
 
 
-def require(tool: str, source: str) -> None:
+def require_tool(tool: str, source: str) -> None:
     """Make sure that a tool is installed.
 
     Raises:
@@ -26,7 +26,7 @@ def require(tool: str, source: str) -> None:
         raise UsageError(f"{tool!r} is not on this machine's PATH; {source}")
 
 
-def asked(command: Command, environment: Mapping[str, str] | None = None, *, seconds: float = 120.0) -> str:
+def ask(command: Command, environment: Mapping[str, str] | None = None, *, seconds: float = 120.0) -> str:
     """What a command prints.
 
     Raises:
@@ -44,7 +44,7 @@ def asked(command: Command, environment: Mapping[str, str] | None = None, *, sec
     return done.stdout
 
 
-def followed(command: Command, environment: Mapping[str, str] | None = None) -> int:
+def follow(command: Command, environment: Mapping[str, str] | None = None) -> int:
     """Run a command with its output on stderr; returns its exit code. An interrupt ends the command, too."""
     process = subprocess.Popen(
         list(command), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=environment, start_new_session=True
@@ -52,7 +52,7 @@ def followed(command: Command, environment: Mapping[str, str] | None = None) -> 
     try:
         return process.wait()
     except BaseException:
-        with undisturbed():
+        with delay_interrupts():
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(_STOP_SECONDS)
@@ -63,7 +63,7 @@ def followed(command: Command, environment: Mapping[str, str] | None = None) -> 
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
+def delay_interrupts() -> Iterator[None]:
     """Let a second Ctrl-C wait until everything is removed."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:

@@ -97,7 +97,7 @@ class Task:
         return math.prod(self.recipe.network.positions)
 
 
-def metered(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> tuple[Carry, Carry, Carry]:
+def meter(spec: RunSpec, dtype: torch.dtype, sent: list[int]) -> tuple[Carry, Carry, Carry]:
     """The wire for ``Task.trainer`` with the codecs of a spec; ``sent`` gets the bytes of every payload."""
 
     def carry(name: str) -> Carry:

@@ -14,7 +14,7 @@ import yaml
 from distfa.errors import RunDirError
 from distfa.report.columns import Columns, Lines, Row
 from distfa.report.record import NEEDED, record
-from distfa.run.disk.run_dir import METRICS, SPEC, located, read_about
+from distfa.run.disk.run_dir import METRICS, SPEC, expand_path, read_about
 
 _NOTES = {
     "running": "The run is still going: this is what it has written so far.",
@@ -136,7 +136,7 @@ def describe(path: Path) -> Described:
     Raises:
         RunDirError: It is not a run directory, or a file in it is damaged.
     """
-    path = located(path)
+    path = expand_path(path)
     return Described(path=path, about=read_about(path), spec=_read_spec(path / SPEC))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distfa import codecs
 from distfa.codecs import LOSSLESS
 from distfa.codecs.choice import AUTO
-from distfa.core.base.kernels import the_same_every_time
+from distfa.core.base.kernels import deterministic_kernels
 from distfa.core.base.samples import Split
 from distfa.core.base.threads import one_thread
 from distfa.core.books.records import Record
@@ -111,7 +111,7 @@ class SerialEngine:
 
     def __enter__(self) -> SerialEngine:
         self._computing.enter_context(one_thread())  # one thread, as in a layer actor, also for the initial weights
-        self._computing.enter_context(the_same_every_time(self._device))
+        self._computing.enter_context(deterministic_kernels(self._device))
         self._trainer = self._make()
         if self._job.first:
             begin = self._begin

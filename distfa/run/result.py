@@ -16,7 +16,7 @@ from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.books.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, TimelineRecord
 from distfa.run.collapse import Finding
-from distfa.text.words import counted
+from distfa.text.words import pluralize
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -96,7 +96,7 @@ class Result:
 
 def summary(result: Result) -> str:
     """The result of a run in a few lines."""
-    how = started(result)
+    how = start_line(result)
     lines = [f"{result.rule} ({how}), {result.model}, engine {result.engine}"]
     for name, loss, accuracy in (
         ("test", result.test_loss, result.test_accuracy),
@@ -104,7 +104,7 @@ def summary(result: Result) -> str:
     ):
         if loss is not None:
             lines.append(f"{name} loss {loss:.4f}" + ("" if accuracy is None else f", accuracy {accuracy:.2%}"))
-    epochs = counted(result.epochs, "epoch")
+    epochs = pluralize(result.epochs, "epoch")
     lines.append(
         f"{result.steps:,} steps, {epochs}, {result.samples_per_second:,.0f} samples/s, "
         f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start"
@@ -122,7 +122,7 @@ def best_in_words(best: Mapping[str, Any]) -> str:
     return f"the best by {best['monitor']} ({best['figure']:.4f}), of step {best['step']:,}"
 
 
-def started(result: Result) -> str:
+def start_line(result: Result) -> str:
     """How it started and in which order it was trained, as the first line of a result says it."""
     if len(result.layer_sizes) == 2:  # one layer, which no feedback reaches
         return NO_RULE

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from distfa.core.base.model import Network
-from distfa.core.blame import no_memory
+from distfa.core.blame import explain_memory_error
 from distfa.data import Dataset
 from distfa.data.stream import KEPT
 from distfa.errors import (
@@ -80,7 +80,7 @@ def run(
     said = {**about, "run_id": job.run_id, "start": subject.start_digest(spec)}
     run_dir = _created(spec, network, dataset, said) if resume is None else run_dirs.RunDir.reopen(resume)
     job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
-    with run_log.kept(run_dir.path.absolute() / run_dirs.LOG, job.run_id):
+    with run_log.write_run_log(run_dir.path.absolute() / run_dirs.LOG, job.run_id):
         try:
             if resume is None and dataset.sampled is not None:
                 save_order(run_dir.path, dataset.sampled)
@@ -102,7 +102,7 @@ def _to_its_end(
     except (Exception, KeyboardInterrupt, SystemExit) as exc:  # Ray turns SIGTERM into SystemExit
         done = attempt.tally.steps
         failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
-        if (said := no_memory(exc)) is not None:
+        if (said := explain_memory_error(exc)) is not None:
             failure = DistfaError(said)
         if isinstance(failure, NonFiniteError):
             rate = spec.optimizer.lr

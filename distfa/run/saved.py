@@ -114,13 +114,13 @@ class Saved:
         return layers
 
 
-def saved(run_dir: str | Path) -> Saved:
+def load_saved(run_dir: str | Path) -> Saved:
     """A run from its directory.
 
     Raises:
         RunDirError: There is none.
     """
-    path = run_dirs.located(run_dir)
+    path = run_dirs.expand_path(run_dir)
     about = run_dirs.read_about(path)
     spec = run_dirs.read_spec(path, about)
     user.also_look_in(about.get("folder") or "")

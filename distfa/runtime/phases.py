@@ -37,21 +37,21 @@ class Up:
         return f"{self.done} of {self.of} are up after {self.seconds:.0f} s, {left}at most {most:.0f}"
 
 
-def begins(what: str) -> None:
+def say_phase(what: str) -> None:
     """Say that a part of the start begins; the one before it has ended."""
     LOG.info(what)
 
 
-def goes_on(done: int, of: int, seconds: float, limit_seconds: float) -> None:
+def say_progress(done: int, of: int, seconds: float, limit_seconds: float) -> None:
     """Say how many layers are done with the part that began last."""
     up = Up(done=done, of=of, seconds=seconds, limit_seconds=limit_seconds)
     LOG.info("%s", up, extra={"up": up})
 
 
-def awaited(answers: Collection[Future[Any]], limit_seconds: float) -> set[Future[Any]]:
+def wait_for(answers: Collection[Future[Any]], limit_seconds: float) -> set[Future[Any]]:
     """Wait for the answers of layers, and say how many are there; returns those that are late."""
     began, late = time.monotonic(), set(answers)
     while late and (seconds := time.monotonic() - began) < limit_seconds:
         _, late = wait(late, timeout=min(_TELL_SECONDS, limit_seconds - seconds))
-        goes_on(len(answers) - len(late), len(answers), time.monotonic() - began, limit_seconds)
+        say_progress(len(answers) - len(late), len(answers), time.monotonic() - began, limit_seconds)
     return {answer for answer in late if not answer.done()}

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from distfa.codecs import LOSSLESS, carry, resolve
 from distfa.core import schedule
 from distfa.core.base import order
-from distfa.core.base.kernels import the_same_every_time
-from distfa.core.blame import of_layer
+from distfa.core.base.kernels import deterministic_kernels
+from distfa.core.blame import blame_layer
 from distfa.core.books.joining import Entry
 from distfa.core.layer import Layer
 from distfa.core.routes import Direction, Kind, Link, links
@@ -255,7 +255,7 @@ class LayerWorker:
             timeline = Timeline(layer.index, self._job.steps, self._waiting)
             ahead = schedule.forwards_ahead(recipe, layer.index)
             batches = order.batches(recipe, samples, first=self._job.first, stop=self._job.stop)
-            with the_same_every_time(layer.device):
+            with deterministic_kernels(layer.device):
                 for operation in schedule.operations(batches, ahead):
                     self._step = operation.batch.step
                     with timeline.span(operation):
@@ -266,7 +266,7 @@ class LayerWorker:
         except DistfaError:
             raise
         except Exception as exc:
-            raise of_layer(layer.index, self._step, exc) from exc
+            raise blame_layer(layer.index, self._step, exc) from exc
         finally:
             self._finished = time.monotonic()
 

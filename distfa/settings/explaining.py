@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from distfa.settings.meanings import meanings
 from distfa.settings.schema import RunSpec
-from distfa.text.redact import redacted_in
-from distfa.text.words import nearest, not_among
+from distfa.text.redact import redact_all
+from distfa.text.words import find_nearest, not_among
 
 
 def dump_spec(spec: RunSpec, *, explain: bool = False, kept: bool = False) -> str:
@@ -26,7 +26,7 @@ def dump_spec(spec: RunSpec, *, explain: bool = False, kept: bool = False) -> st
         kept: Whether it is for a file that stays, which is to have no passwords.
     """
     raw = spec.model_dump(mode="json")
-    text = yaml.safe_dump(redacted_in(raw) if kept else raw, sort_keys=False)
+    text = yaml.safe_dump(redact_all(raw) if kept else raw, sort_keys=False)
     return _explained(text) if explain else text
 
 
@@ -112,7 +112,7 @@ def _hint(unknown: str) -> str:
         key = meant.format(last.lower())
         python = f" (in Python {key.replace('.', '__')}=...)" if "." in key else ""
         return f"; did you mean {key!r}{python}?"
-    near = nearest(unknown, _keys(), cutoff=0.75) or _near_end(last, _keys(), cutoff=0.8)
+    near = find_nearest(unknown, _keys(), cutoff=0.75) or _near_end(last, _keys(), cutoff=0.8)
     return f"; did you mean {near!r}?" if near else "; 'distfa spec' lists all keys"
 
 
@@ -128,7 +128,7 @@ def _hint_within(part: str, last: str, within: list[str]) -> str:
 def _near_end(last: str, keys: list[str], *, cutoff: float) -> str | None:
     """The key whose last word is nearly this one."""
     ends = {key.rpartition(".")[2]: key for key in reversed(keys)}
-    end = nearest(last, ends, cutoff=cutoff)
+    end = find_nearest(last, ends, cutoff=cutoff)
     return None if end is None else ends[end]
 
 

@@ -8,14 +8,14 @@ from typing import IO, cast
 from rich.console import Console
 from rich.text import Text
 
-from distfa.text.streams import Unbroken
+from distfa.text.streams import UnbrokenStream
 
 _FULL = 0.6  # a line is broken after a comma if this share of it is used by then, else between two words
 
 
 def stderr() -> Console:
     """A console on stderr that raises no error where that cannot be written."""
-    return Console(file=cast(IO[str], Unbroken(sys.stderr)))
+    return Console(file=cast(IO[str], UnbrokenStream(sys.stderr)))
 
 
 def say(
@@ -39,15 +39,15 @@ def say(
     """
     console = console or Console()
     whole = mark + text
-    shown = Text(folded(whole, console.width, indent) if console.is_terminal else whole, style=style)
+    shown = Text(fold(whole, console.width, indent) if console.is_terminal else whole, style=style)
     shown.stylize(mark_style, 0, len(mark))
     console.print(shown, soft_wrap=True, highlight=False)
 
 
-def folded(text: str, width: int, indent: str = "  ") -> str:
+def fold(text: str, width: int, indent: str = "  ") -> str:
     """The text in lines that fit: broken after a comma if that fills most of the line, else between words."""
     if "\n" in text:
-        return "\n".join(folded(line, width, indent) for line in text.split("\n"))
+        return "\n".join(fold(line, width, indent) for line in text.split("\n"))
     lines, rest = list[str](), text
     while len(rest) > (room := width - len(indent) * bool(lines)):
         cut = max(rest.rfind(f"{sign} ", 0, room + 1) for sign in ",;:") + 1

@@ -12,23 +12,23 @@ _PARAMETER = re.compile(
 )
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """The text, where ``ftp://me:secret@host/`` and ``?token=secret`` have ``***`` in place of the secret."""
     for form in (_PASSWORD, _PARAMETER):
         text = form.sub(rf"\g<before>{MARK}", text)
     return text
 
 
-def redacted_in(value: Any) -> Any:
+def redact_all(value: Any) -> Any:
     """The same for every text in dictionaries and lists."""
     if isinstance(value, dict):
-        return {key: redacted_in(inner) for key, inner in value.items()}
+        return {key: redact_all(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [redacted_in(inner) for inner in value]
-    return redacted(value) if isinstance(value, str) else value
+        return [redact_all(inner) for inner in value]
+    return redact(value) if isinstance(value, str) else value
 
 
-def without_marks(url: str) -> str:
+def remove_marks(url: str) -> str:
     """A URL that was redacted, without what stands for its secrets; the library that opens it finds them elsewhere."""
     url = url.replace(f":{MARK}@", "@")
     return re.sub(r"[?&][^=&\s]*=" + re.escape(MARK), "", url)

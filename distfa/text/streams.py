@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 
-class Unbroken:
+class UnbrokenStream:
     """A stream whose writing raises no error; in all else it is the stream that it stands for.
 
     Args:
@@ -60,7 +60,7 @@ class Unbroken:
 
 
 @contextlib.contextmanager
-def unbroken() -> Iterator[Unbroken]:
+def ignore_write_errors() -> Iterator[UnbrokenStream]:
     """While it is open, nothing that is printed raises an error; yields stdout.
 
     Descriptors 0 to 2 are opened where the process began without them, so that no other file gets their numbers.
@@ -71,7 +71,7 @@ def unbroken() -> Iterator[Unbroken]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     before = sys.stdout, sys.stderr
-    out, err = Unbroken(sys.stdout), Unbroken(sys.stderr)
+    out, err = UnbrokenStream(sys.stdout), UnbrokenStream(sys.stderr)
     sys.stdout, sys.stderr = out, err
     try:
         yield out

@@ -28,12 +28,12 @@ def cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def counted(count: int, one: str, many: str = "") -> str:
+def pluralize(count: int, one: str, many: str = "") -> str:
     """1 and ``layer`` as ``1 layer``, 2 as ``2 layers``."""
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def nearest(value: object, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+def find_nearest(value: object, names: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """The name that was most likely meant, whatever its capitals, and whether it is written with ``-`` or ``_``."""
     plain = {_plain(name): name for name in reversed(list(names))}
     found = difflib.get_close_matches(_plain(value), plain, n=1, cutoff=cutoff)
@@ -42,7 +42,7 @@ def nearest(value: object, names: Iterable[str], *, cutoff: float = 0.6) -> str 
 
 def hint(value: object, names: Iterable[str]) -> str:
     """The end of a message about a value that is not one of ``names``; empty if none of them is near."""
-    near = nearest(value, names)
+    near = find_nearest(value, names)
     return f"; did you mean {near!r}?" if near else ""
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import distfa
 from distfa.data.given_order import GivenOrder, Ordered
-from distfa.data.stream import streamed
+from distfa.data.stream import stream_samples
 from distfa.errors import DataError, SpecError
 
 
@@ -223,10 +223,9 @@ def test_augmentation_is_drawn_anew_in_every_epoch_and_is_the_same_in_every_run(
         distfa.Trainer(net, **{**settings, "run_dir": str(tmp_path / str(number))}).fit(loader, test)
         weights.append(net.state_dict())
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    from distfa.data.stream import streamed
 
     twice = GivenOrder.of([[range(100)], [range(100)]])
-    rows = streamed(Noisy(x, y), range(100), None, twice, seed=0).train_x
+    rows = stream_samples(Noisy(x, y), range(100), None, twice, seed=0).train_x
     once, again, later = rows[np.arange(3)], rows[np.arange(3)], rows[np.arange(100, 103)]
     assert np.array_equal(once, again)
     assert not np.array_equal(once, later)
@@ -239,7 +238,7 @@ def test_samples_that_are_drawn_have_the_same_bits_over_the_wire(data):
 
     (x, y), (test_x, test_y) = data
     order = GivenOrder.of([np.split(np.arange(100), 5), np.split(np.arange(100)[::-1], [3, 20, 50])])
-    made = streamed(Noisy(x, y), range(100), (test_x, test_y), order, seed=3)
+    made = stream_samples(Noisy(x, y), range(100), (test_x, test_y), order, seed=3)
     of = recipe((12, 17, 5), order="given", epochs=2, batches=order.batches, batch_size=order.largest)
     raw = (
         RawInputs(train=made.train_x, test=made.test_x, mean=made.mean, std=made.std),

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import distfa
-from distfa.api.callbacks import better
+from distfa.api.callbacks import is_better
 from distfa.errors import CheckpointError, DataError, SpecError
 from distfa.report.facts import result_facts
 from distfa.report.findings import sentences
@@ -199,11 +199,11 @@ def test_the_best_training_loss_has_its_weights_in_whatever_epoch_it_comes(tests
 
 def test_what_is_no_number_is_never_the_best_and_always_beaten():
     """A first NaN was once never beaten."""
-    assert better(1.0, math.nan, "test_loss")
-    assert better(1.0, None, "test_loss")
-    assert not better(math.nan, None, "test_loss")
-    assert not better(math.nan, 1.0, "test_accuracy")
-    assert not better(math.nan, math.nan, "test_loss")
+    assert is_better(1.0, math.nan, "test_loss")
+    assert is_better(1.0, None, "test_loss")
+    assert not is_better(math.nan, None, "test_loss")
+    assert not is_better(math.nan, 1.0, "test_accuracy")
+    assert not is_better(math.nan, math.nan, "test_loss")
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_a_launch_that_was_killed_goes_on_when_the_same_command_is_typed_again(f
 def test_a_job_has_its_run_where_the_next_job_finds_it(folder):
     """Ray gives every job a working directory of its own."""
     for given, kept in ((None, "~/runs/launched"), ("mine", "~/mine"), ("/data/run", "/data/run"), ("~/a", "~/a")):
-        assert render.in_home(render.in_cluster(parse_spec({"run_dir": given}))).run_dir == kept
+        assert render.put_run_dir_home(render.fix_run_dir(parse_spec({"run_dir": given}))).run_dir == kept
 
 
 def tool(folder, name, script):

@@ -9,7 +9,7 @@ from runs import blobs
 from torch import nn
 
 import distfa
-from distfa.run.disk.driver import locked
+from distfa.run.disk.driver import lock
 
 TINY = ("--engine", "serial", "--set", "data.limit=200", "--set", "checkpoint.every=4", "--set", "checkpoint.seconds=0")
 
@@ -97,12 +97,12 @@ def test_a_stall_is_told_as_who_waits_for_whom_with_the_last_error_of_each_layer
         file.write(
             json.dumps({"kind": "traffic", "step": 50, "seconds": 9.0, "boundaries": [], "layers": layers}) + "\n"
         )
-    lock = locked(tmp_path / "run" / "metrics.jsonl")
+    held = lock(tmp_path / "run" / "metrics.jsonl")
     try:
         said = here("status", "run", cwd=tmp_path).stdout
         told = json.loads(here("status", "run", "--json", cwd=tmp_path).stdout)
     finally:
-        lock.close()
+        held.close()
     assert said.startswith("running, attempt 3, ")
     assert "no step finishes: layer 1 has waited 9 s for error from layer 2, layer 2 has been computing for 9 s" in said
     assert "layer 1, last error, in attempt 2: layer 1, step 40: its process died" in said

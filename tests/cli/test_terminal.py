@@ -21,9 +21,9 @@ from distfa.intake.subject import subject_for
 from distfa.run.progress import Phases, ProgressBar, counting
 from distfa.run.result import Result
 from distfa.run.run import run
-from distfa.runtime.phases import LOG, awaited, begins, goes_on
+from distfa.runtime.phases import LOG, say_phase, say_progress, wait_for
 from distfa.settings import parse_change, parse_spec
-from distfa.text.lines import folded
+from distfa.text.lines import fold
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -64,10 +64,10 @@ def test_a_start_says_what_it_waits_for():
     phases = Phases(lambda what, up: said.append((what, up and str(up))))
     LOG.addHandler(phases)
     LOG.setLevel("INFO")
-    begins("Ray")
-    begins("layer processes")
-    goes_on(0, 8, 10.0, 120.0)
-    goes_on(2, 8, 20.0, 120.0)
+    say_phase("Ray")
+    say_phase("layer processes")
+    say_progress(0, 8, 10.0, 120.0)
+    say_progress(2, 8, 20.0, 120.0)
     LOG.removeHandler(phases)
     assert said == [
         ("Ray", None),
@@ -84,9 +84,9 @@ def test_a_long_start_shows_how_many_layers_are_up_and_how_long_the_others_take(
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=terminal, force_jupyter=False)
     with ProgressBar("starting 32 layers on Ray", console=console) as bar:
-        begins("layers")
+        say_phase("layers")
         for done, seconds in ((0, 1.0), (3, 12.0), (4, 13.0), (32, 90.0)):
-            goes_on(done, 32, seconds, 120.0)
+            say_progress(done, 32, seconds, 120.0)
             bar._bar.refresh()
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]", out.getvalue())]
     assert max(map(len, lines)) <= 80
@@ -100,8 +100,8 @@ def test_a_long_start_shows_how_many_layers_are_up_and_how_long_the_others_take(
 def test_answers_are_awaited_until_the_limit_and_those_that_are_late_are_named():
     there, missing = Future(), Future()
     there.set_result(1)
-    assert awaited([there, missing], 0.05) == {missing}
-    assert awaited([there], 60.0) == set()
+    assert wait_for([there, missing], 0.05) == {missing}
+    assert wait_for([there], 60.0) == set()
 
 
 @pytest.mark.parametrize(("rule", "compared"), [("bp", False), ("dfa", True)])
@@ -140,14 +140,14 @@ def test_widths_that_are_only_half_read_are_refused(typed):
 )
 @pytest.mark.parametrize("width", [40, 80])
 def test_a_long_line_is_broken_where_nothing_is_torn(text, width):
-    lines = folded(text, width).split("\n  ")
+    lines = fold(text, width).split("\n  ")
     assert " ".join(lines) == text
     assert all(len(line) <= width - 2 * (number > 0) for number, line in enumerate(lines))
     assert len(lines) > 1
 
 
 def test_a_path_longer_than_a_line_stays_whole():
-    assert folded("run directory: " + "/long" * 30 + " it is", 80) == "run directory:\n  " + "/long" * 30 + "\n  it is"
+    assert fold("run directory: " + "/long" * 30 + " it is", 80) == "run directory:\n  " + "/long" * 30 + "\n  it is"
 
 
 def test_in_a_terminal_of_80_columns_no_line_of_a_command_is_longer(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from distfa.data.build import build_dataset
 from distfa.data.reading import Reading
-from distfa.data.units import AS_THEY_ARE, equal, scale_for
+from distfa.data.units import AS_THEY_ARE, is_same_scale, scale_for
 from distfa.errors import DataError
 
 
@@ -39,7 +39,7 @@ def told(x, reading):
         scale = scale_for(np.ascontiguousarray(x), AS_THEY_ARE, reading, normalised=None, where="x")
     except DataError:
         return "refused"
-    return "normalised" if equal(scale, AS_THEY_ARE) else "raw"
+    return "normalised" if is_same_scale(scale, AS_THEY_ARE) else "raw"
 
 
 def trained(make, rng):

@@ -286,7 +286,7 @@ def test_samples_with_a_generator_of_their_own_are_drawn_and_audited(tmp_path, o
 
 def test_a_sample_that_a_sampler_gives_again_is_drawn_anew():
     order = GivenOrder.of([[[3, 3, 1]], [[1, 1, 3]]])
-    rows = distfa.data.stream.streamed(Drawing("numpy"), range(4), None, order, seed=0).train_x
+    rows = distfa.data.stream.stream_samples(Drawing("numpy"), range(4), None, order, seed=0).train_x
     found = rows[np.arange(6)]
     assert np.array_equal(found, rows[np.arange(6)])
     assert len(np.unique(found, axis=0)) == 6

@@ -9,7 +9,7 @@ from zoo import NETWORKS, made
 
 from distfa import codecs
 from distfa.api.trainer import Trainer
-from distfa.core.base.kernels import the_same_every_time
+from distfa.core.base.kernels import deterministic_kernels
 from distfa.core.base.recipe import RenewConfig
 from distfa.core.books.ledger import LedgerRecord, verdict
 from distfa.core.rules import RULES
@@ -25,7 +25,7 @@ CASES = [(network, rule, *HOW[(i + j) % 3]) for i, network in enumerate(NAMES) f
 @pytest.fixture(autouse=True)
 def _repeatable():
     """Workers are threads here, and each puts torch's switches back at its end; in Ray each has a process."""
-    with the_same_every_time(CUDA):
+    with deterministic_kernels(CUDA):
         yield
 
 

@@ -7,7 +7,7 @@ from ray import exceptions
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 
 from distfa.errors import ClusterError, LayerLost, NonFiniteError
-from distfa.runtime.ray.errors import TABLE, in_our_terms, told, translate
+from distfa.runtime.ray.errors import TABLE, describe_error, translate, translate_errors
 
 KINDS = {
     name: kind
@@ -98,11 +98,11 @@ def test_a_fault_of_distfas_own_is_to_be_reported_and_only_that():
 def test_what_is_not_rays_is_left_alone():
     error = ValueError("other")
     assert translate(error) is error
-    with pytest.raises(ValueError, match="other"), in_our_terms():
+    with pytest.raises(ValueError, match="other"), translate_errors():
         raise error
 
 
 def test_long_texts_and_empty_ones_are_told_in_a_line():
-    assert told(exceptions.RaySystemError("x" * 1000)).startswith("System error: xxx")
-    assert len(told(exceptions.RaySystemError("x" * 1000))) <= 300
-    assert told(ValueError()) == "ValueError"
+    assert describe_error(exceptions.RaySystemError("x" * 1000)).startswith("System error: xxx")
+    assert len(describe_error(exceptions.RaySystemError("x" * 1000))) <= 300
+    assert describe_error(ValueError()) == "ValueError"

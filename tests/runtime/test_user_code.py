@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from distfa.runtime.ray.user_code import sent_with_code
+from distfa.runtime.ray.user_code import send_code
 
 
 def module_from(name, file, monkeypatch):
@@ -30,7 +30,7 @@ def test_a_file_travels_unless_some_environment_has_it_installed(file, travels, 
     from ray import cloudpickle
 
     part = module_from("nets_of_a_test", file, monkeypatch)
-    with sent_with_code([part, nn.ReLU()]):
+    with send_code([part, nn.ReLU()]):
         by_value = cloudpickle.list_registry_pickle_by_value()
         assert ("nets_of_a_test" in by_value) == travels
         assert torch.__name__ not in by_value

@@ -25,7 +25,7 @@ _ATTENTION = tuple(
 
 
 @contextmanager
-def the_same_every_time(device: torch.device) -> Iterator[None]:
+def deterministic_kernels(device: torch.device) -> Iterator[None]:
     """Compute with kernels that give the same bits every time, and in full float32; then restore the settings.
 
     A module without such a kernel still runs, and torch warns and names it: then runs may differ in their last bits.

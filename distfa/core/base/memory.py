@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def laid_like(tensor: Tensor, other: Tensor) -> Tensor:
+def lay_out_like(tensor: Tensor, other: Tensor) -> Tensor:
     """The same numbers in the other's order in memory: a convolution in channels_last has its own.
 
     torch's fused optimizers, and views that are made by strides, take it for granted that orders are equal.
@@ -22,7 +22,7 @@ def laid_like(tensor: Tensor, other: Tensor) -> Tensor:
     return torch.empty_like(other, dtype=tensor.dtype).copy_(tensor)
 
 
-def alone(module: nn.Module | None) -> nn.Module | None:
+def own_memory(module: nn.Module | None) -> nn.Module | None:
     """The module, with its parameters in memory of their own: pickle sends all the memory in which a part lies."""
     if module is None or all(p.untyped_storage().nbytes() == p.nbytes for p in module.parameters()):
         return module

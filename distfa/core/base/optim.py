@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from distfa.core.base.memory import laid_like
+from distfa.core.base.memory import lay_out_like
 
 Name = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -244,7 +244,7 @@ class Optimizer:
         """
         moved = [parameter for parameter in self._own if parameter.grad is not None]
         clipped = zip(moved, self._clipped([p.grad for p in moved if p.grad is not None]), strict=True)
-        gradients = {parameter: laid_like(gradient, parameter) for parameter, gradient in clipped}
+        gradients = {parameter: lay_out_like(gradient, parameter) for parameter, gradient in clipped}
         update = self._sgd if self._config.name == "sgd" else self._adam
         for own, members in self._groups:
             if here := [parameter for parameter in members if parameter in gradients]:
@@ -259,7 +259,7 @@ class Optimizer:
 
     def take(self, parameter: Tensor, kept: Mapping[str, Tensor]) -> None:
         """Set what is kept for a parameter, as ``state`` gave it."""
-        self.state[parameter] = {name: v if name == "step" else laid_like(v, parameter) for name, v in kept.items()}
+        self.state[parameter] = {name: v if name == "step" else lay_out_like(v, parameter) for name, v in kept.items()}
 
     def clipped(self, gradient: Tensor) -> Tensor:
         """A part of a gradient as the last step used it: scaled by the layer's factor, or clamped number by number."""

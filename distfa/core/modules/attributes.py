@@ -26,7 +26,7 @@ KEY = "distfa.attributes."
 _OF_TORCH = frozenset(vars(nn.Module()))  # what torch keeps on every module: its tables, its hooks, its mode
 
 
-def copied(module: M, where: str) -> M:
+def copy_module(module: M, where: str) -> M:
     """A deep copy; an output that the module has kept from an earlier forward is copied without its graph.
 
     Args:
@@ -65,7 +65,7 @@ def attributes_of(module: nn.Module) -> dict[str, Any]:
     return found
 
 
-def held(module: nn.Module) -> Iterator[Tensor]:
+def tensors_beside_parameters(module: nn.Module) -> Iterator[Tensor]:
     """The tensors among its buffers and attributes, which a forward may change in place, those in collections too."""
     known = frozenset(map(id, [*module.parameters(), *module.modules()]))
     for table in _tables(module):
@@ -127,7 +127,7 @@ def _refill(table: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def unchanged(module: nn.Module, *, parameters: bool = True) -> Iterator[None]:
+def restore_afterwards(module: nn.Module, *, parameters: bool = True) -> Iterator[None]:
     """To be open around a forward beside training: afterwards all is as it was (``Memory``)."""
     before = Memory(module, parameters=parameters)
     try:

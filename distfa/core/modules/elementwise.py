@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distfa.core.base.model import Shape
 from distfa.core.base.seeding import Seeding
-from distfa.core.modules.attributes import unchanged
+from distfa.core.modules.attributes import restore_afterwards
 
 _ROWS, _TRIALS = 2, 4
 _SCALES = (1.0, 30.0)  # of the numbers that are changed: a limit or a norm may matter only far out
@@ -37,7 +37,7 @@ def z_of(module: nn.Module, leaves: Sequence[tuple[str, nn.Module]], shape: Shap
     given: list[Tensor] = []
     hook = product.register_forward_hook(lambda _module, _args, out: given.append(out.detach()))
     x = torch.randn(_ROWS, *shape, generator=torch.Generator().manual_seed(0)).to(next(module.parameters()).dtype)
-    with unchanged(module), torch.no_grad(), Seeding(module).drawing_from(0):
+    with restore_afterwards(module), torch.no_grad(), Seeding(module).drawing_from(0):
         module(x)
     hook.remove()
     return name if is_elementwise(tail, given[-1]) else ""
@@ -67,6 +67,6 @@ def is_elementwise(tail: nn.Module, z: Tensor) -> bool:
 
 
 def _of(tail: nn.Module, z: Tensor) -> Tensor:
-    with unchanged(tail), torch.no_grad(), Seeding(tail).drawing_from(0):
+    with restore_afterwards(tail), torch.no_grad(), Seeding(tail).drawing_from(0):
         found: Tensor = tail(z.clone())
     return found

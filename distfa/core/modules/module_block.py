@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from distfa.core.base.dtypes import to_dtype
 from distfa.core.base.seeding import Seeding
 from distfa.core.modules import rows
-from distfa.core.modules.attributes import KEY, Attributes, Memory, copied, held, load_attributes, unchanged
+from distfa.core.modules.attributes import (
+    KEY,
+    Attributes,
+    Memory,
+    copy_module,
+    load_attributes,
+    restore_afterwards,
+    tensors_beside_parameters,
+)
 from distfa.core.modules.block import Stand
 from distfa.core.modules.constancy import require_constant, structure_of
 from distfa.core.modules.swap import Swap
@@ -72,7 +80,7 @@ class ModuleBlock:
         device: torch.device | str = "cpu",
     ) -> None:
         self._key = next(iter(module._modules))
-        self._module = to_dtype(copied(module, f"module {self._key!r}"), dtype, device)
+        self._module = to_dtype(copy_module(module, f"module {self._key!r}"), dtype, device)
         self._signals, self._positions, self._mixing = signals, positions, mixing
         kept = {name: p.detach().clone() for name, p in self._module.named_parameters()}
         self._given = {name: b.clone() for name, b in self._module.named_buffers()} if signals != dtype else {}
@@ -117,7 +125,7 @@ class ModuleBlock:
         with self._unchanged() if aside else nullcontext():
             if since is not None:
                 since.restore()
-            with self._swap.recording(held(self._module)), self._seeding.drawing_from(seed):
+            with self._swap.recording(tensors_beside_parameters(self._module)), self._seeding.drawing_from(seed):
                 out = self._module(x)
             after = None if since is None else self.memory()
             if before:
@@ -220,7 +228,7 @@ class ModuleBlock:
         return self._seeding.drawing_from(tape.seed) if self._seeding.foreign else nullcontext()
 
     def _unchanged(self) -> AbstractContextManager[None]:
-        return unchanged(self._module, parameters=self._seeding.foreign)
+        return restore_afterwards(self._module, parameters=self._seeding.foreign)
 
     def _trained_now(self) -> list[Tensor]:
         return [self._parameters[name] for name in self.trained]

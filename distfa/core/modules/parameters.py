@@ -34,7 +34,7 @@ def weights_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{prefix}.{name}", weight
 
 
-def keeping_apart(module: nn.Module) -> set[str]:
+def scaling_parameters(module: nn.Module) -> set[str]:
     """Parameters that only scale numbers: those of a normalisation, and any with at most one axis longer than 1."""
     found = {name for name, p in module.named_parameters() if sum(size > 1 for size in p.shape) <= 1}
     for prefix, part in module.named_modules():

@@ -17,10 +17,10 @@ from torch import nn
 from distfa.core.base.activations import Activation, from_module
 from distfa.core.base.model import LayerSpec, Network, Shape, Weight, plain_layer
 from distfa.core.modules.admit import Group, admit, require_sequential
-from distfa.core.modules.attributes import copied, require_own_state
+from distfa.core.modules.attributes import copy_module, require_own_state
 from distfa.core.modules.elementwise import z_of
-from distfa.core.modules.parameters import JOINING, keeping_apart, weights_of
-from distfa.core.modules.trial import tried
+from distfa.core.modules.parameters import JOINING, scaling_parameters, weights_of
+from distfa.core.modules.trial import try_module
 from distfa.errors import ModelError
 
 _RESHAPING = (
@@ -90,7 +90,7 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
             "every parameter of the model is frozen, so there is nothing to train; set requires_grad on some"
         )
     if len(layers) > 1 and not layers[-1].plain:
-        last = copied(layer_module(groups[-1]), "the last layer")
+        last = copy_module(layer_module(groups[-1]), "the last layer")
         layers[-1] = replace(layers[-1], z_of=z_of(last, leaves([*last.named_children()]), layers[-1].input_shape))
     if not shape:
         raise ModelError("the last layer returns one number per sample without an axis; return shape (1,) or more")
@@ -187,11 +187,11 @@ def _kinds(group: Group) -> tuple[tuple[str, str], ...]:
 def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> tuple[LayerSpec, frozenset[str]]:
     """The description of the layer and the attributes that change, from a trial on samples of this shape."""
     where = f"layer {number} ({', '.join(f'{name} {kind}' for name, kind in _kinds(group))})"
-    module = copied(layer_module(group), where)
+    module = copy_module(layer_module(group), where)
     parameters = dict(module.named_parameters())
     trained = tuple(name for name, p in parameters.items() if p.requires_grad)
     weights = {name: Weight(name=name, shape=tuple(p.shape)) for name, p in weights_of(module)}
-    trial = tried(module, where, shape, tokens=tokens)
+    trial = try_module(module, where, shape, tokens=tokens)
     unreached, read = trial.remade | (trial.used - trial.met), trial.met | trial.remade
     parts = leaves(group)
     last = next((a for _, m in reversed(parts) if (a := from_module(m)) is not None and a.name != "identity"), None)
@@ -206,7 +206,7 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> tuple[La
         activation=last or Activation(),
         weights=tuple(weights.values()),
         unreached=() if tokens else tuple(name for name in weights if name in unreached),
-        transported=tuple(name for name in parameters if name in read - weights.keys() - keeping_apart(module)),
+        transported=tuple(name for name in parameters if name in read - weights.keys() - scaling_parameters(module)),
         moving=tuple(sorted(trial.moving)),
         rectified=_rectified([module for _, module in parts]),
     )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distfa.core.base.memory import laid_like
+from distfa.core.base.memory import lay_out_like
 from distfa.errors import ModelError
 
 
@@ -67,7 +67,7 @@ class Swap:
     @contextmanager
     def standing_in(self, stand_in: Mapping[str, Tensor]) -> Iterator[None]:
         """To be open around a differentiation: these tensors take the place of the weights of the same names."""
-        self._stand_in = {name: laid_like(instead, self._parameters[name]) for name, instead in stand_in.items()}
+        self._stand_in = {name: lay_out_like(instead, self._parameters[name]) for name, instead in stand_in.items()}
         self.used = set()
         try:
             yield

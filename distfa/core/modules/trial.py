@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from distfa.core.base.model import Shape
 from distfa.core.base.seeding import Seeding
 from distfa.core.modules.admit import require_tensor
-from distfa.core.modules.attributes import Attributes, held, unchanged
+from distfa.core.modules.attributes import Attributes, restore_afterwards, tensors_beside_parameters
 from distfa.core.modules.constancy import require_constant, structure_of
 from distfa.core.modules.frozen import Frozen, bits_of, same
 from distfa.core.modules.parameters import weights_of
@@ -48,7 +48,7 @@ class Trial:
     moving: frozenset[str] = frozenset()
 
 
-def tried(module: nn.Module, where: str, shape: Shape, *, tokens: bool) -> Trial:
+def try_module(module: nn.Module, where: str, shape: Shape, *, tokens: bool) -> Trial:
     """Try a layer.
 
     Args:
@@ -69,7 +69,7 @@ def tried(module: nn.Module, where: str, shape: Shape, *, tokens: bool) -> Trial
         tensor.requires_grad_()
     trials = _Trials(module, where, shape, tokens=tokens, frozen=frozen)
     trained = trials.make(_ROWS)
-    with unchanged(module):
+    with restore_afterwards(module):
         module.eval()
         evaluated = trials.make(_EVALUATED)
     if trained.output_shape != evaluated.output_shape:
@@ -105,9 +105,9 @@ class _Trials:
         x = self._samples(rows)
         swap = TracedSwap(self._parameters)
         structure, versions = structure_of(self._module), self._versions()
-        with unchanged(self._module):
+        with restore_afterwards(self._module):
             given = x.clone()
-            with swap.recording(held(self._module)):
+            with swap.recording(tensors_beside_parameters(self._module)):
                 output = self._forward(given)
             self._require_whole(x, given, output, versions)
             require_constant(structure, self._module)
@@ -120,7 +120,7 @@ class _Trials:
                     "loop does not make; change it in the forward pass"
                 )
             self._require_apart(x, output)
-        with unchanged(self._module):
+        with restore_afterwards(self._module):
             again = self._forward(x.clone())
             equal = _agree(output, again) and self._holds(after)
             _, others = self._taken_back(x, again, None)
@@ -144,7 +144,9 @@ class _Trials:
 
     def _require_apart(self, x: Tensor, output: Tensor) -> None:
         """Refuse a layer whose next output depends on this input through the graph, as torch does in its backward."""
-        if self._tokens or not (output.requires_grad and any(t.grad_fn is not None for t in held(self._module))):
+        if self._tokens or not (
+            output.requires_grad and any(t.grad_fn is not None for t in tensors_beside_parameters(self._module))
+        ):
             return
         following = self._forward(self._samples(len(x)))
         ones = torch.ones_like(following)

@@ -16,7 +16,7 @@ import torch
 from distfa.core.books.records import StepRecord
 from distfa.core.serial import evaluate_layers
 from distfa.measuring.subprocesses import command, launch
-from distfa.measuring.task import Task, metered
+from distfa.measuring.task import Task, meter
 from distfa.settings import RunSpec, parse_spec
 
 
@@ -71,7 +71,7 @@ def train_to(spec: RunSpec, *, every: int, target: float) -> Curve:
     """Train in this process, on one thread as a layer does; the arguments are those of ``measure``."""
     torch.set_num_threads(1)
     task, sent = Task.of(spec), list[int]()
-    trainer, (_, test) = task.trainer(*metered(spec, task.recipe.signal_dtype, sent)), task.splits()
+    trainer, (_, test) = task.trainer(*meter(spec, task.recipe.signal_dtype, sent)), task.splits()
     curve = Curve(steps=[], payload_bytes=[], accuracy=[], reached=False)
     for record in trainer.run():
         # a step's record comes when all layers have made its update, and none has begun the next step

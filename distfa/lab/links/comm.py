@@ -26,7 +26,7 @@ from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
 from distfa.run.disk.host import processor
 from distfa.settings import RunSpec, parse_spec
-from distfa.text.words import KB, MB, counted
+from distfa.text.words import KB, MB, pluralize
 
 COLUMNS = {
     "name": "configuration",
@@ -145,11 +145,11 @@ def _told_task(options: Comm, base: RunSpec, task: Task) -> str:
     """Note what was trained, so that two reports can be distinguished."""
     sizes = "-".join(map(str, task.recipe.network.sizes))
     rate = "" if options.candidates else f" at {base.optimizer.lr:g}"
-    seeds = f"{counted(options.seeds, 'seed')} from {base.seed}" if options.seeds > 1 else f"seed {base.seed}"
+    seeds = f"{pluralize(options.seeds, 'seed')} from {base.seed}" if options.seeds > 1 else f"seed {base.seed}"
     return (
         f"the task: {base.data.name}, {len(task.inputs.train):,} training samples; {base.model.name} {sizes}; batch "
-        f"{base.batch_size} in {counted(base.micro_batches, 'micro-batch', 'micro-batches')}, "
-        f"{base.optimizer.name}{rate}, {seeds}; on {processor()}, {counted(cores(), 'core')}"
+        f"{base.batch_size} in {pluralize(base.micro_batches, 'micro-batch', 'micro-batches')}, "
+        f"{base.optimizer.name}{rate}, {seeds}; on {processor()}, {pluralize(cores(), 'core')}"
     )
 
 

@@ -15,7 +15,7 @@ from distfa.lab.questions.base import Answer, Asked, Question, Row, draw_dots, s
 from distfa.lab.questions.intervals import interval, mean, mean_correlation, together
 from distfa.lab.questions.training import configurations, dataset, train
 from distfa.pages.plots import Figure
-from distfa.text.words import counted
+from distfa.text.words import pluralize
 
 _COUNTS, _QUICK_COUNTS = (2, 5, 10, 20, 50, 100), (2, 5, 10)
 _STEPS, _QUICK_STEPS = 200, 30
@@ -112,8 +112,8 @@ def verdict(raw: list[Row]) -> str:
     most, seeds = max(found), len(split_by(raw, "seed"))
     good = [n for n, groups in found.items() if all(low > 0 for _, low, _ in groups.values())]
     said = (
-        f"Among rules with the same start, with {counted(seeds, 'seed')} as the independent units, better aligned runs "
-        f"are more accurate, beyond chance, with {', '.join(map(str, good)) or 'no number of'} classes, of "
+        f"Among rules with the same start, with {pluralize(seeds, 'seed')} as the independent units, better aligned "
+        f"runs are more accurate, beyond chance, with {', '.join(map(str, good)) or 'no number of'} classes, of "
         f"{', '.join(map(str, found))}. With {most}, "
         + " and ".join(f"{init} starts: r = {interval(group)}" for init, group in found[most].items())
         + f". Over both starts together r = {together(by_count[most], 'alignment', 'accuracy'):.2f}"

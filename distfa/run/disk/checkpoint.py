@@ -33,7 +33,7 @@ from distfa.run.disk import callback_state
 from distfa.run.disk.tensor_files import tensors_from_bytes, tensors_to_bytes
 from distfa.runtime.worker import Snapshot
 from distfa.text import strict_json
-from distfa.text.redact import MARK, without_marks
+from distfa.text.redact import MARK, remove_marks
 from distfa.transport.message import Kind, Link
 from distfa.transport.port import Traffic
 
@@ -81,7 +81,7 @@ class Store:
     def __init__(self, place: str, *, keep: int, run: str = "") -> None:
         self._keep = keep
         try:
-            self._files, root = fsspec.core.url_to_fs(without_marks(place))
+            self._files, root = fsspec.core.url_to_fs(remove_marks(place))
         except Exception as exc:  # each kind of place has its own errors
             how = 'use a directory, or install the package it names (pip install "distfa[s3]" for s3://)'
             if MARK in place:

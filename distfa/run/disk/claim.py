@@ -82,7 +82,7 @@ def _claimed(path: Path, first: str, *, fresh: bool = False) -> bool | None:
         if made:
             with contextlib.suppress(OSError):
                 path.rmdir()
-        raise cannot("write", path, exc) from exc
+        raise disk_error("write", path, exc) from exc
     except UnicodeError as exc:
         raise RunDirError(
             f"the run directory {str(path)!a} has characters that this process cannot write, since its encoding "
@@ -106,7 +106,7 @@ def require_room(path: Path, network: Network) -> None:
         )
 
 
-def cannot(do: str, path: Path, error: OSError) -> RunDirError:
+def disk_error(do: str, path: Path, error: OSError) -> RunDirError:
     """The error for a file that cannot be read or written."""
     return RunDirError(
         f"cannot {do} {path}: {error.strerror or error}; free up disk space, or set run_dir to another location"

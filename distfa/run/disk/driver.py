@@ -16,7 +16,7 @@ def driver() -> dict[str, Any]:
     return {"pid": os.getpid(), "node": platform.node()}
 
 
-def locked(path: Path) -> IO[bytes] | None:
+def lock(path: Path) -> IO[bytes] | None:
     """The lock on a file, for the process that drives the run; None while another process has it.
 
     Processes that are forked from this one do not keep it.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from distfa.runtime.survey import surveyor
-from distfa.text.redact import redacted
+from distfa.text.redact import redact
 from distfa.version import __version__
 
 
@@ -36,7 +36,7 @@ def describe_host() -> dict[str, Any]:
 def command_line() -> list[str]:
     """The command line of this process, as it was typed, without passwords."""
     name = Path(sys.argv[0]).name
-    return ["distfa" if name == "__main__.py" else name, *map(redacted, sys.argv[1:])]
+    return ["distfa" if name == "__main__.py" else name, *map(redact, sys.argv[1:])]
 
 
 def processor() -> str:

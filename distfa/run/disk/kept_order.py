@@ -7,8 +7,8 @@ from pathlib import Path
 from distfa.data.given_order import GivenOrder
 from distfa.errors import RunDirError
 from distfa.files import write_whole
-from distfa.run.disk.claim import cannot
-from distfa.run.disk.run_dir import ORDER, located
+from distfa.run.disk.claim import disk_error
+from distfa.run.disk.run_dir import ORDER, expand_path
 
 
 def save_order(run_dir: Path, order: GivenOrder) -> None:
@@ -20,7 +20,7 @@ def save_order(run_dir: Path, order: GivenOrder) -> None:
     try:
         write_whole(run_dir / ORDER, order.to_bytes())
     except OSError as exc:
-        raise cannot("write", run_dir / ORDER, exc) from exc
+        raise disk_error("write", run_dir / ORDER, exc) from exc
 
 
 def load_order(run_dir: Path) -> GivenOrder | None:
@@ -29,7 +29,7 @@ def load_order(run_dir: Path) -> GivenOrder | None:
     Raises:
         RunDirError: It cannot be read.
     """
-    file = located(run_dir) / ORDER
+    file = expand_path(run_dir) / ORDER
     try:
         return GivenOrder.from_bytes(file.read_bytes())
     except FileNotFoundError:

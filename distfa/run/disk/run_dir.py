@@ -36,14 +36,14 @@ from torch import Tensor
 from distfa.core.base.model import Network
 from distfa.errors import RunDirError
 from distfa.files import in_folder, write_whole
-from distfa.run.disk.claim import cannot, claim, claim_new, require_room
-from distfa.run.disk.driver import driver, has_ended, is_driven, locked
+from distfa.run.disk.claim import claim, claim_new, disk_error, require_room
+from distfa.run.disk.driver import driver, has_ended, is_driven, lock
 from distfa.run.disk.events import Events
 from distfa.run.disk.host import describe_host
 from distfa.run.disk.tensor_files import tensors_to_bytes
 from distfa.settings import RunSpec, load_spec
 from distfa.text import strict_json
-from distfa.text.redact import redacted_in
+from distfa.text.redact import redact_all
 
 SPEC, RUN, METRICS, LOG = "spec.yaml", "run.json", "metrics.jsonl", "log.jsonl"
 WEIGHTS, LAST, CHECKPOINTS = "weights.safetensors", "last.safetensors", "checkpoints"
@@ -86,7 +86,7 @@ class RunDir:
         Raises:
             RunDirError: The directory is not empty, another run has it, it cannot be written, or the disk has no room.
         """
-        where, made = claim_new(name, METRICS) if path is None else claim(located(path), METRICS)
+        where, made = claim_new(name, METRICS) if path is None else claim(expand_path(path), METRICS)
         run_dir = RunDir(where, made=made)
         try:
             run_dir._take_lock()
@@ -105,7 +105,7 @@ class RunDir:
             run_dir._write_about()
         except OSError as exc:
             run_dir._remove()
-            raise cannot("write", run_dir.path, exc) from exc
+            raise disk_error("write", run_dir.path, exc) from exc
         except BaseException:
             run_dir._remove()
             raise
@@ -118,7 +118,7 @@ class RunDir:
         Raises:
             RunDirError: There is no run, it has finished, or somebody drives it.
         """
-        run_dir = RunDir(located(path), made=False)
+        run_dir = RunDir(expand_path(path), made=False)
         run_dir.about = read_about(run_dir.path)
         if run_dir.about["status"] == "finished":
             raise RunDirError(f"the run in {path} has finished, so there is nothing to resume; start a new one")
@@ -180,7 +180,7 @@ class RunDir:
                 log.warning("%s lacks records before step %d, from which it resumes", self.path / METRICS, step)
             os.truncate(self.metrics, metrics_bytes)
         except OSError as exc:
-            raise cannot("write", self.path / METRICS, exc) from exc
+            raise disk_error("write", self.path / METRICS, exc) from exc
         self.metrics_bytes = metrics_bytes
         self.events.go_back(step)
 
@@ -210,7 +210,7 @@ class RunDir:
                     os.truncate(path, self.metrics_bytes)
                     raise
         except OSError as exc:
-            raise cannot("write", path, exc) from exc
+            raise disk_error("write", path, exc) from exc
         self.metrics_bytes += len(line)
 
     def finish(
@@ -256,7 +256,7 @@ class RunDir:
     def _take_lock(self) -> bool:
         """Take the lock; False if another process drives the run."""
         try:
-            self._lock = locked(self.metrics)
+            self._lock = lock(self.metrics)
         except OSError as exc:
             raise RunDirError(
                 f"cannot open {self.path / METRICS}, which is needed to resume a run: {exc.strerror}; restore it "
@@ -270,13 +270,13 @@ class RunDir:
             self._lock = None
 
     def _write_about(self) -> None:
-        self._write(RUN, f"{strict_json.dumps(redacted_in(self.about), indent=2)}\n".encode())
+        self._write(RUN, f"{strict_json.dumps(redact_all(self.about), indent=2)}\n".encode())
 
     def _write(self, name: str, content: bytes) -> None:
         try:
             write_whole(self._place / name, content)
         except OSError as exc:
-            raise cannot("write", self.path / name, exc) from exc
+            raise disk_error("write", self.path / name, exc) from exc
 
     def _remove(self) -> None:
         """Remove the files of this run; also the directory, if this run made it and nobody put more into it."""
@@ -292,7 +292,7 @@ class RunDir:
                 self._place.rmdir()
 
 
-def located(path: str | Path) -> Path:
+def expand_path(path: str | Path) -> Path:
     """The path with ``~`` replaced by the home directory.
 
     Raises:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distfa.text import strict_json
-from distfa.text.redact import redacted
+from distfa.text.redact import redact
 
 LOG = logging.getLogger("distfa.run_log")
 LOG.propagate = False
@@ -43,7 +43,7 @@ class RunLog(logging.Handler):
         if said.setdefault("run", self._run if record.thread == self._thread else None) != self._run:
             return
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
-        line = {"time": at, "level": record.levelname.lower(), **said, "message": redacted(record.getMessage())}
+        line = {"time": at, "level": record.levelname.lower(), **said, "message": redact(record.getMessage())}
         with (  # a full disk must not end the run
             contextlib.suppress(OSError),
             self._path.open("a", encoding="utf-8", errors="backslashreplace") as file,
@@ -61,7 +61,7 @@ def _others() -> bool:
 
 
 @contextlib.contextmanager
-def kept(path: Path, run: str) -> Iterator[None]:
+def write_run_log(path: Path, run: str) -> Iterator[None]:
     """To be open during a run: keeps the run's log in a file.
 
     Args:

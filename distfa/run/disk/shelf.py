@@ -17,7 +17,7 @@ from distfa.files import in_folder
 from distfa.run.disk.checkpoint import Checkpoint, Store
 from distfa.run.disk.run_dir import CHECKPOINTS
 from distfa.runtime.worker import Snapshot
-from distfa.text.redact import redacted
+from distfa.text.redact import redact
 
 Notes = Mapping[str, Any]
 
@@ -129,7 +129,7 @@ def shelf_of(
     began_in = about.get("folder") or ""
     named: dict[str, str] = {}
     for place in filter(None, (asked, began_with)):
-        named.setdefault(redacted(place), place)  # what the run began with has no password in its spec
+        named.setdefault(redact(place), place)  # what the run began with has no password in its spec
     places = list(named.values())
     rooted = [in_folder(place, began_in) if place == began_with else place for place in places]
     beside = Store(str(path.absolute() / CHECKPOINTS), keep=keep)

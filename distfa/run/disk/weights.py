@@ -13,8 +13,8 @@ from torch import Tensor
 from distfa.data.reading import Reading
 from distfa.errors import DataError, RunDirError
 from distfa.files import write_whole
-from distfa.run.disk.claim import cannot
-from distfa.run.disk.run_dir import METADATA, WEIGHTS, located, read_about
+from distfa.run.disk.claim import disk_error
+from distfa.run.disk.run_dir import METADATA, WEIGHTS, expand_path, read_about
 from distfa.run.disk.tensor_files import metadata, tensors_from_bytes, tensors_to_bytes
 from distfa.text import strict_json
 
@@ -41,13 +41,13 @@ def save_weights(file: Path, weights: Mapping[str, Tensor], reading: Reading | N
     Raises:
         RunDirError: They cannot be written.
     """
-    file = located(file)
+    file = expand_path(file)
     said = None if reading is None else {METADATA: strict_json.dumps(reading.as_dict())}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, tensors_to_bytes(weights, said))
     except OSError as exc:
-        raise cannot("write", file, exc) from exc
+        raise disk_error("write", file, exc) from exc
     return file
 
 
@@ -57,7 +57,7 @@ def load_reading(path: Path) -> Reading | None:
     Raises:
         RunDirError: There is no such run or file.
     """
-    path = located(path)
+    path = expand_path(path)
     if path.is_dir():
         return reading_of(read_about(path))
     try:
@@ -100,7 +100,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         RunDirError: There are none, or the file is damaged.
     """
-    path = located(path)
+    path = expand_path(path)
     if path.is_dir():
         return read_weights(path)
     try:

@@ -19,20 +19,20 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import nn
 
 from distfa.codecs.choice import AUTO
-from distfa.core.base.memory import alone
+from distfa.core.base.memory import own_memory
 from distfa.core.routes import reads_labels
 from distfa.runtime import placement
 from distfa.runtime.auto_codec import choose_codecs
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.faults import Fault
 from distfa.runtime.job import Job, RawInputs, RawTargets, ResumeState, lossy
-from distfa.runtime.phases import begins
+from distfa.runtime.phases import say_phase
 from distfa.runtime.placement import Bundle, ClusterConfig
 from distfa.runtime.ray import cluster, whereabouts
-from distfa.runtime.ray.errors import in_our_terms
+from distfa.runtime.ray.errors import translate_errors
 from distfa.runtime.ray.layer_actor import ActorHandle, LayerActor, MeasuredActor, all_of, answer_of, by_layer
 from distfa.runtime.ray.reserve import reserve
-from distfa.runtime.ray.user_code import sent_with_code
+from distfa.runtime.ray.user_code import send_code
 from distfa.runtime.survey import require_same_software, surveyor
 from distfa.runtime.wiring import Wiring, wire_up
 from distfa.transport.tls import Authority, Signed
@@ -90,7 +90,7 @@ class RayRun:
             DistfaError: A layer could not start or connect.
         """
         try:
-            with in_our_terms():
+            with translate_errors():
                 self._reserve()
                 return self._connected()
         except BaseException:
@@ -111,7 +111,7 @@ class RayRun:
         """
         cluster.require_alive()
         self._job, self._begin = dataclasses.replace(job, device=self._job.device), begin
-        with in_our_terms():
+        with translate_errors():
             closed = [handle.call("close") for handle in self._handles]
             wait(closed, timeout=_ANSWER_SECONDS)
             lost = [
@@ -129,7 +129,7 @@ class RayRun:
             return
         self._process = 0
         try:
-            if cluster.ended() is None:  # if Ray has ended, nobody would answer, and there is nothing to free
+            if cluster.why_ended() is None:  # if Ray has ended, nobody would answer, and there is nothing to free
                 self._free()
         finally:
             cluster.stop_ray()
@@ -153,24 +153,24 @@ class RayRun:
     def _reserve(self) -> None:
         """Reserve what the layers need, and start a process for each."""
         room = sum(a.nbytes for a in (self._inputs.train, self._inputs.test, self._targets.train))
-        begins("Ray")
+        say_phase("Ray")
         cluster.start_ray(self._cluster.address, store_bytes=_STORE_FLOOR_BYTES + 2 * room)
         self._process = os.getpid()
         limit = self._cluster.startup_seconds
         self._bundles, device = placement.bundles(self._resources, cluster.nodes(), self._job.device)
         self._job = dataclasses.replace(self._job, device=device)
-        begins("room for the layers")
+        say_phase("room for the layers")
         self._group = reserve(self._bundles, self._cluster.placement, run_id=self._job.run_id, limit_seconds=limit)
-        with sent_with_code(others=[self._inputs.train]):
+        with send_code(others=[self._inputs.train]):
             self._data = ray.put(self._inputs), ray.put(self._targets)
         self._place(range(1, len(self._bundles) + 1))
 
     def _place(self, layers: Sequence[int]) -> None:
         """A process for each of these layers in its reservation; their nodes must run the same code as this process."""
-        begins("layer processes")
+        say_phase("layer processes")
         places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
         lie = partial(whereabouts.spots, self._group)
-        found = whereabouts.found(layers, self._ask_where, lie, self._cluster.startup_seconds)
+        found = whereabouts.locate_layers(layers, self._ask_where, lie, self._cluster.startup_seconds)
         require_same_software(surveyor()(), {layer: (address, facts) for layer, (_, address, facts) in found.items()})
         remote = ray.remote(LayerActor)
         for layer, (node, address, _) in found.items():
@@ -190,9 +190,9 @@ class RayRun:
             measured = [MeasuredActor(handle, self._job.recipe.signal_dtype, limit) for handle in self._handles]
             self._job, self.codec = choose_codecs(self._job, measured, [node for node, _ in self.places])
         job = self._job
-        begins("layers")
+        say_phase("layers")
         self._build(job, limit)
-        begins("connections")
+        say_phase("connections")
         addresses = self._listen(wire_up(job.wire.host, job.wire.security, self.places), limit)
         coordinator = Coordinator(
             self._handles,
@@ -208,14 +208,14 @@ class RayRun:
     def _build(self, job: Job, limit_seconds: float) -> None:
         """Give every layer its part of the run."""
         inputs, targets = self._data
-        with sent_with_code(self._modules.values()):
+        with send_code(self._modules.values()):
             asked = [
                 handle.call(
                     "build",
                     job,
                     inputs if handle.layer == 1 else None,
                     targets if reads_labels(job.recipe, handle.layer) else None,
-                    alone(self._modules.get(handle.layer)),
+                    own_memory(self._modules.get(handle.layer)),
                     self._begin.layers.get(handle.layer),
                 )
                 for handle in self._handles

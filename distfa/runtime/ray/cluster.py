@@ -19,9 +19,9 @@ import ray
 from distfa.errors import ClusterError
 from distfa.runtime.placement import Node, list_resources
 from distfa.runtime.ray import private
-from distfa.runtime.ray.errors import in_our_terms, told
+from distfa.runtime.ray.errors import describe_error, translate_errors
 from distfa.runtime.ray.place import require_loopback, require_place, store_directory
-from distfa.runtime.ray.reach import AUTO, automatic, lets_strangers_in, refuses, require_cluster, same_place
+from distfa.runtime.ray.reach import AUTO, answers_without_token, find_cluster, is_same_place, refuses, require_cluster
 from distfa.runtime.ray.token import PrivateToken
 from distfa.transport.address import is_loopback, join_address
 
@@ -85,7 +85,7 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
                 _SESSION.ours = False  # someone else initialised it
         else:
             _SESSION.users, _SESSION.ours = 0, False
-            _initialise(chosen(address), store_bytes)
+            _initialise(choose_address(address), store_bytes)
             _SESSION.ours = True
         if not _SESSION.users:
             _SESSION.needed = _needed()
@@ -107,7 +107,7 @@ def stop_ray() -> None:
                 _SESSION.token = None
 
 
-def ended() -> str | None:
+def why_ended() -> str | None:
     """Which part that this process's Ray needs has ended, in words; None while all is well.
 
     Ray does not report this: after seconds or a minute it ends this process, too, with its own message.
@@ -128,20 +128,20 @@ def require_alive() -> None:
     Raises:
         ClusterError: It does not.
     """
-    if (found := ended()) is not None:
+    if (found := why_ended()) is not None:
         raise ClusterError(
             f"{found}, and all layers with it; look for the system's out-of-memory killer (dmesg) or a 'ray stop'"
         )
 
 
-def chosen(address: str | None) -> str:
+def choose_address(address: str | None) -> str:
     """The address to use: as given, or RAY_ADDRESS, or ``local``."""
     return address or os.environ.get(private.ADDRESS_VARIABLE) or LOCAL
 
 
 def nodes() -> list[Node]:
     """Every live node with what layers may use of it: all but what the Ray task holds in which this code may run."""
-    with in_our_terms():
+    with translate_errors():
         alive = [node for node in ray.nodes() if node["Alive"]]
     here, held = _held_by_this_task()
     return [
@@ -161,10 +161,10 @@ def cluster_facts() -> list[tuple[str, str]]:
     return [(node.address, list_resources(node.total)) for node in nodes()]
 
 
-def open_to_others() -> list[str]:
+def list_open_addresses() -> list[str]:
     """Addresses at which others on the network may use this cluster without a token; asks Ray without a token."""
     exposed = [node.address for node in nodes() if not is_loopback(node.address)]
-    return exposed if exposed and lets_strangers_in(ray.get_runtime_context().gcs_address) else []
+    return exposed if exposed and answers_without_token(ray.get_runtime_context().gcs_address) else []
 
 
 def _needed() -> dict[str, str]:
@@ -208,7 +208,7 @@ _STARTS, _TOO_LATE = 3, "timed out during startup"
 def _require_same_cluster(address: str) -> None:
     """Refuse to run on another cluster than the one asked for."""
     used = ray.get_runtime_context().gcs_address
-    if same_place(address, used):
+    if is_same_place(address, used):
         return
     raise ClusterError(
         f"this process already uses the Ray cluster at {used}, but the run asks for {address}; call "
@@ -233,18 +233,19 @@ def _initialise(address: str, store_bytes: int) -> None:
             if address == LOCAL:
                 _start_here(store_bytes)
             else:
-                address = automatic() if address == AUTO else address
+                address = find_cluster() if address == AUTO else address
                 require_cluster(address)
                 ray.init(address=address, **_QUIET)
     except ClusterError:
         raise
     except (ray.exceptions.RayError, AssertionError, ConnectionError, RuntimeError, ValueError, OSError) as exc:
+        said = describe_error(exc)
         where = "start Ray on this machine" if address == LOCAL else f"attach to Ray at {address!r}"
         raise ClusterError(
-            f"cannot {where}: {told(exc)}; is a cluster of the same Ray version ({ray.__version__}) running there? "
+            f"cannot {where}: {said}; is a cluster of the same Ray version ({ray.__version__}) running there? "
             "--address local starts one here"
             if address != LOCAL
-            else f"cannot {where}: {told(exc)}; check /tmp/ray/session_latest/logs, and run 'distfa doctor'"
+            else f"cannot {where}: {said}; check /tmp/ray/session_latest/logs, and run 'distfa doctor'"
         ) from exc
 
 

@@ -150,13 +150,13 @@ def translate(error: BaseException) -> BaseException:
     row = next((row for row in TABLE if row.means(error)), None)
     if row is None:
         return error
-    made = (LayerLost if row.lost else ClusterError)(f"{row.cause} ({told(error)}); {row.fix}")
+    made = (LayerLost if row.lost else ClusterError)(f"{row.cause} ({describe_error(error)}); {row.fix}")
     made.__cause__ = error
     return made
 
 
 @contextlib.contextmanager
-def in_our_terms() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Raise Ray's errors as distfa's."""
     try:
         yield
@@ -164,11 +164,11 @@ def in_our_terms() -> Iterator[None]:
         raise translate(exc) from exc
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an error says, in one line, without Ray's lists of ids and without a traceback."""
     cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
     if isinstance(cause, Exception):
-        return f"{type(cause).__name__}: {told(cause)}"
+        return f"{type(cause).__name__}: {describe_error(cause)}"
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(_SKIPPED)]
     if not lines:
         return type(error).__name__

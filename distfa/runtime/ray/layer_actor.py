@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from distfa.codecs.choice import time_candidates
 from distfa.codecs.timing import Timing
-from distfa.core.blame import no_memory
+from distfa.core.blame import explain_memory_error
 from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime.faults import Fault
 from distfa.runtime.job import Job, RawInputs, RawTargets
-from distfa.runtime.phases import awaited
+from distfa.runtime.phases import wait_for
 from distfa.runtime.ray.errors import translate
 from distfa.runtime.ray.gauges import LayerGauges
 from distfa.runtime.worker import LayerWorker, Snapshot, Status
@@ -59,7 +59,7 @@ class LayerActor:
         try:
             self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module, resume=resume)
         except Exception as exc:
-            if (said := no_memory(exc)) is not None:
+            if (said := explain_memory_error(exc)) is not None:
                 raise LayerError(f"layer {self._layer}, before its first step: {said}") from exc
             raise
 
@@ -194,7 +194,7 @@ def all_of(asked: Mapping[int, Future[Any]], what: str, limit_seconds: float) ->
         DistfaError: A layer raised it; the message has the layer's number.
         LayerLost: A layer did not answer in time.
     """
-    late = awaited(asked.values(), limit_seconds)
+    late = wait_for(asked.values(), limit_seconds)
     for layer, future in asked.items():
         if future not in late and (error := future.exception()) is not None:
             if isinstance(error, LayerLost | ClusterError):

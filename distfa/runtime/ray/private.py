@@ -20,7 +20,7 @@ def own_node() -> Any | None:
     return ray._private.worker._global_node
 
 
-def found_address(address: str) -> str:
+def find_address(address: str) -> str:
     """The address of the cluster that Ray finds on this machine, by its processes or its file.
 
     Raises:

@@ -20,14 +20,14 @@ _HEALTH_SECONDS = 20.0
 _GLANCE_SECONDS = 1.0
 
 
-def automatic() -> str:
+def find_cluster() -> str:
     """The address that ``auto`` means: what Ray finds on this machine, by its processes or its file.
 
     Raises:
         ConnectionError: Ray finds no cluster.
         ClusterError: What Ray noted is not there any more; else Ray would look for it for minutes.
     """
-    found = private.found_address(AUTO)
+    found = private.find_address(AUTO)
     if refuses(found):
         raise ClusterError(
             f"address 'auto' is the cluster at {found}, according to Ray's file ray_current_cluster, but nothing "
@@ -101,7 +101,7 @@ def refuses(address: str) -> bool:
     return False
 
 
-def lets_strangers_in(address: str) -> bool:
+def answers_without_token(address: str) -> bool:
     """Whether the cluster answers without a token."""
     stranger = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
     try:
@@ -110,7 +110,7 @@ def lets_strangers_in(address: str) -> bool:
         return False
 
 
-def same_place(one: str, other: str) -> bool:
+def is_same_place(one: str, other: str) -> bool:
     """Whether two addresses mean the same: equal, or names of one host, or both of this machine."""
     (host, port), (other_host, other_port) = host_port(one), host_port(other)
     if port != other_port:

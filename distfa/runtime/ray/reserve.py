@@ -16,7 +16,7 @@ from distfa.errors import ClusterError
 from distfa.runtime.placement import Bundle, fits, list_resources, shortfall
 from distfa.runtime.ray import private
 from distfa.runtime.ray.cluster import nodes
-from distfa.runtime.ray.errors import in_our_terms
+from distfa.runtime.ray.errors import translate_errors
 
 _JOIN_SECONDS = 5.0  # seconds; a cluster that is just starting may not have all its nodes yet
 _WORD_SECONDS = 10.0  # seconds between lines of progress
@@ -41,7 +41,7 @@ def reserve(bundles: Sequence[Bundle], placement: str, *, run_id: str, limit_sec
     """
     _require_room(bundles, placement, limit_seconds)
     began = word = time.monotonic()
-    with in_our_terms():
+    with translate_errors():
         group = placement_group(
             [dict(bundle) for bundle in bundles],
             strategy=placement.upper(),

@@ -20,7 +20,7 @@ _OURS = "distfa"  # nodes must have the same code of distfa, and ``survey`` chec
 
 
 @contextmanager
-def sent_with_code(modules: Iterable[nn.Module] = (), *, others: Iterable[object] = ()) -> Iterator[None]:
+def send_code(modules: Iterable[nn.Module] = (), *, others: Iterable[object] = ()) -> Iterator[None]:
     """To be open while modules are sent: modules from files that are not installed take their code with them.
 
     Args:

@@ -15,7 +15,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from distfa.errors import LayerLost
-from distfa.runtime.phases import goes_on
+from distfa.runtime.phases import say_progress
 from distfa.runtime.ray.layer_actor import all_of
 from distfa.runtime.survey import Facts, surveyor
 
@@ -45,7 +45,7 @@ def spots(group: PlacementGroup) -> dict[int, Spot]:
     return {index + 1: (node, alive[node]) for index, node in bundles.items() if node in alive}
 
 
-def found(
+def locate_layers(
     layers: Iterable[int],
     ask: Callable[[int], Future[Found]],
     lie: Callable[[], Mapping[int, Spot]],
@@ -73,7 +73,7 @@ def found(
                 where[layer], asked[layer] = now.get(layer), ask(layer)
         seconds = time.monotonic() - began
         left = limit_seconds - seconds
-        goes_on(sum(answer.done() for answer in asked.values()), len(asked), seconds, limit_seconds)
+        say_progress(sum(answer.done() for answer in asked.values()), len(asked), seconds, limit_seconds)
         done, late = wait(asked.values(), timeout=max(0.0, min(_LOOK_SECONDS, left)), return_when=FIRST_EXCEPTION)
         if not late or any(answer.exception() for answer in done):
             return all_of({layer: answer for layer, answer in asked.items() if answer in done}, "answer", 0.0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils import deterministic
 
-from distfa.core.base.kernels import the_same_every_time
+from distfa.core.base.kernels import deterministic_kernels
 
 
 def switches():
@@ -28,7 +28,7 @@ def test_they_are_set_and_put_back(ends_well, monkeypatch):
     before = switches()
     assert before[-2] == "tf32"  # torch's own choice for convolutions
     try:
-        with the_same_every_time(torch.device("cuda")):
+        with deterministic_kernels(torch.device("cuda")):
             assert switches() == (True, True, False, False, False, False, False, "ieee", "ieee", "ieee")
             assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
             if not ends_well:
@@ -40,5 +40,5 @@ def test_they_are_set_and_put_back(ends_well, monkeypatch):
 
 def test_a_processor_needs_none_of_them():
     before = switches()
-    with the_same_every_time(torch.device("cpu")):
+    with deterministic_kernels(torch.device("cpu")):
         assert switches() == before
