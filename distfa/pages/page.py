@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from plotly.offline import get_plotlyjs, get_plotlyjs_version  # type: ignore[import-untyped]
@@ -22,18 +22,17 @@ from distfa.text.words import cell
 
 @dataclass(frozen=True)
 class Box:
-    """What must be read first; ``error`` says that it is about a failure."""
+    """A heading, and below it a text, or sentences as a list.
+
+    Attributes:
+        head: The heading.
+        said: What is below it.
+        kind: ``box`` for what must be read first, ``box error`` if that is a failure, ``says`` for a summary.
+    """
 
     head: str
-    text: str
-    error: bool = False
-
-
-@dataclass(frozen=True)
-class InShort:
-    """The findings, one sentence each."""
-
-    sentences: Sequence[str]
+    said: str | Sequence[str]
+    kind: Literal["box", "box error", "says"] = "box"
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Page:
 
     title: str
     subtitle: str
-    parts: Sequence[Box | InShort | Facts | Table | Figure | str]
+    parts: Sequence[Box | Facts | Table | Figure | str]
 
     def html(self, plotly: str = "") -> str:
         """The page as HTML.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distfa.errors import RunDirError
-from distfa.pages.page import InShort, Page, Table
+from distfa.pages.page import Box, Page, Table
 from distfa.pages.plots import Figure, colour, thin
 from distfa.report.records import Run, read_run
 from distfa.report.training import draw_curves
@@ -40,7 +40,10 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, share
     page = Page(
         title=f"{len(runs)} runs compared",
         subtitle=", ".join(str(run.path) for run in runs),
-        parts=[InShort(_sentences(runs, names)), _table(runs, names), _curves(runs, names), _alignment(runs, names)],
+        parts=[
+            Box("In short", _sentences(runs, names), "says"),
+            *(part(runs, names) for part in (_table, _curves, _alignment)),
+        ],
     )
     page.write(out, shared=shared)
     return out

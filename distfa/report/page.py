@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distfa.pages.page import Box, Facts, InShort, Page
+from distfa.pages.page import Box, Facts, Page
 from distfa.pages.plots import MAX_POINTS, Figure
 from distfa.report import facts, findings, law, training
 from distfa.report.columns import Row
@@ -51,7 +51,7 @@ def page(run: Run) -> Page:
         title=facts.title(run),
         subtitle=facts.subtitle(run),
         parts=[
-            InShort(findings.sentences(run)),
+            Box("In short", findings.sentences(run), "says"),
             *_boxes(run),
             Facts([facts.result_facts(run), facts.host_facts(run), facts.layer_facts(run)]),
             *figures(run),
@@ -64,9 +64,9 @@ def _boxes(run: Run) -> list[Box]:
     """What a reader must know first: how the run failed, a broken law, what was left out."""
     found = []
     if error := run.about.get("error"):
-        found.append(Box(f"The run {run.about.get('status', 'ended')}", str(error), error=True))
+        found.append(Box(f"The run {run.about.get('status', 'ended')}", str(error), "box error"))
     if broken := run.result.get("ledger", {}).get("first_violation"):
-        found.append(Box("The conservation law was broken", str(broken), error=True))
+        found.append(Box("The conservation law was broken", str(broken), "box error"))
     found += [Box(_heading(row), _sentence(row)) for row in run.findings]
     return [*found, Box("Omitted or unfinished", "\n".join(run.notes))] if run.notes else found
 

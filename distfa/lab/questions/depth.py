@@ -108,16 +108,15 @@ def _of(runs: list[Row], rule: str) -> float:
 
 def _rows(raw: list[Row]) -> list[Row]:
     rows = []
-    for network, layers, rule in dict.fromkeys((run["network"], run["layers"], run["rule"]) for run in raw):
-        here = [run for run in raw if (run["network"], run["layers"]) == (network, layers)]
-        mine = [run for run in here if run["rule"] == rule]
-        row = {"network": network, "layers": layers, "rule": rule, "accuracy": _of(here, rule)}
-        frozen = [run for run in here if run["rule"] == FROZEN]
-        row["over"], row["low"], _ = (None, None, None) if rule == FROZEN else ahead(mine, frozen, "accuracy")
-        for key in ("lowest", "hidden", "scale"):
-            known = [run[key] for run in mine if run.get(key) is not None]
-            row[key] = mean(known) if known else None
-        rows.append(row)
+    for (network, layers), here in split_by(raw, "network", "layers").items():
+        frozen = split_by(here, "rule")[FROZEN]
+        for rule, mine in split_by(here, "rule").items():
+            row = {"network": network, "layers": layers, "rule": rule, "accuracy": _of(here, rule)}
+            row["over"], row["low"], _ = (None, None, None) if rule == FROZEN else ahead(mine, frozen, "accuracy")
+            for key in ("lowest", "hidden", "scale"):
+                known = [run[key] for run in mine if run.get(key) is not None]
+                row[key] = mean(known) if known else None
+            rows.append(row)
     return rows
 
 

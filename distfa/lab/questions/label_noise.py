@@ -40,8 +40,7 @@ def _answer(asked: Asked, say: Say) -> Answer:
         raw.append(run)
         say("{rule} {init}, seed {seed}: train {train:.1f} %, test {test:.1f} %".format(**run))
     rows = []
-    for rule, init in dict.fromkeys((run["rule"], run["init"]) for run in raw):
-        mine = [run for run in raw if (run["rule"], run["init"]) == (rule, init)]
+    for (rule, init), mine in split_by(raw, "rule", "init").items():
         spread = float(np.std([run["test"] for run in mine], ddof=1)) if len(mine) > 1 else None
         means = {key: mean([run[key] for run in mine]) for key in ("train", "test", "alignment")}
         rows.append({"rule": rule, "init": init, **means, "spread": spread})
