@@ -14,7 +14,7 @@ _BAR_PIXELS = 28
 Row = dict[str, Any]
 
 
-def figures(outcome: Outcome) -> list[Figure]:
+def outcome_figures(outcome: Outcome) -> list[Figure]:
     """The benchmark's figures; missing ones say why. A benchmark that is not in the table has none."""
     return [draw(outcome) for draw in _DRAWN.get(outcome.name, ())]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distfa.bench.figures import figures
+from distfa.bench.figures import outcome_figures
 from distfa.bench.outcome import Outcome
 from distfa.errors import BenchError
 from distfa.pages.page import Box, Facts, Page, Table
@@ -46,7 +46,7 @@ def bench_page(outcome: Outcome, path: Path) -> Page:
         subtitle=f"{machine.get('processor', 'unknown processor')}, {machine.get('cores', '?')} cores · {path}",
         parts=[
             *([Box("Notes", "\n".join(outcome.notes))] if outcome.notes else []),
-            *figures(outcome),
+            *outcome_figures(outcome),
             Table(columns=outcome.shown, rows=outcome.rows),
             Facts([_words(outcome.settings), _words(machine)]),
         ],

@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 from distfa.bench.pace import Say
 from distfa.errors import DistfaError
-from distfa.measuring.steady_state import Steady
+from distfa.measuring.steady_state import SteadyState
 
 
 class Measured(Protocol):
     """The measurements of a run, which include its steady state."""
 
     @property
-    def steady(self) -> Steady: ...
+    def steady(self) -> SteadyState: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Shot:
 
     round: int
     configuration: Configuration
-    steady: Steady
+    steady: SteadyState
 
 
 class Rounds:

@@ -111,7 +111,7 @@ def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
     """CPU time of a step of the same run in this process on one thread: only the work of the layers themselves."""
     with one_thread():
         rows = (record.rows for record in task.trainer().run() if isinstance(record, StepRecord))
-        return steady_state.watch(rows, warmup=warmup).cpu_seconds * spec.batch_size / 1000
+        return steady_state.measure_steady_state(rows, warmup=warmup).cpu_seconds * spec.batch_size / 1000
 
 
 def _array_bytes(spec: RunSpec, recipe: Recipe) -> int:

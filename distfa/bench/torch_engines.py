@@ -15,7 +15,7 @@ from distfa.bench import torch_training
 from distfa.bench.torch_training import Pipeline
 from distfa.errors import BenchError
 from distfa.measuring.machine import cores
-from distfa.measuring.steady_state import Steady
+from distfa.measuring.steady_state import SteadyState
 from distfa.measuring.subprocesses import command, launch
 from distfa.settings import RunSpec
 
@@ -34,7 +34,7 @@ class TorchRun:
     """
 
     losses: list[float]
-    steady: Steady
+    steady: SteadyState
     payload_bytes: int = 0
 
 
@@ -53,7 +53,7 @@ def run_single(spec: RunSpec, *, threads: int, warmup: int, deadline_seconds: fl
     name = f"torch in one process ({threads} threads)"
     line = command(torch_training.single, spec=spec.model_dump(mode="json"), threads=threads, warmup=warmup)
     (report,) = launch(name, [line], deadline_seconds=deadline_seconds)
-    return TorchRun(losses=report["losses"], steady=Steady(**report["steady"]))
+    return TorchRun(losses=report["losses"], steady=SteadyState(**report["steady"]))
 
 
 def run_pipeline(spec: RunSpec, pipeline: Pipeline, *, warmup: int = 1, deadline_seconds: float) -> TorchRun:
@@ -113,12 +113,12 @@ def check(spec: RunSpec, pipeline: Pipeline) -> None:
         raise BenchError(f"{len(pipeline.prefixes)} command prefixes for {processes} processes; give one for each")
 
 
-def _together(parts: Sequence[Mapping[str, float]]) -> Steady:
+def _together(parts: Sequence[Mapping[str, float]]) -> SteadyState:
     """The pipeline's steady state from its stages': the last one's clock, everyone's CPU time."""
     last = parts[-1]
     own = sum(part["cpu_seconds"] for part in parts)
     siblings = (own - last["cpu_seconds"]) * last["samples_per_second"] / 1000  # cores that the other stages took
-    return Steady(
+    return SteadyState(
         samples_per_second=last["samples_per_second"],
         cpu_seconds=own,
         busy=last["busy"],

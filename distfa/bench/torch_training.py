@@ -61,7 +61,7 @@ def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]
     """Train the whole network with autograd; returns ``losses`` and ``steady``."""
     torch.set_num_threads(threads)
     task, losses = Task.of(parse_spec(spec)), list[float]()
-    found = steady_state.watch(by_autograd(task, whole(task), losses), warmup=warmup)
+    found = steady_state.measure_steady_state(by_autograd(task, whole(task), losses), warmup=warmup)
     return {"losses": losses, "steady": asdict(found)}
 
 
@@ -144,7 +144,7 @@ def stage(
         worked.step(*([] if rank else [train.inputs.read(rows)]), **wanted, return_outputs=False)
         return sum(part.item() for part in parts)
 
-    found = steady_state.watch(_steps(task, module, backward, losses, whole_batches=True), warmup=warmup)
+    found = steady_state.measure_steady_state(_steps(task, module, backward, losses, whole_batches=True), warmup=warmup)
     dist.barrier()  # no process ends while a neighbour still reads
     dist.destroy_process_group()
     columns = (recipe.network[first].inputs if rank else 0) + (0 if is_last else recipe.network[last].outputs)

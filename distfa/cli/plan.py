@@ -18,7 +18,7 @@ from distfa.text.words import human_bytes, pluralize
 
 if TYPE_CHECKING:
     from distfa.plan.build import Setting
-    from distfa.plan.predict import Prediction
+    from distfa.plan.predict import Forecast
     from distfa.plan.setup import Planned
 
 _what, _cluster, _else = options.panel("Run"), options.panel("Cluster"), options.panel("Instead of a plan")
@@ -98,7 +98,7 @@ def plan(
         return
     if cluster_path is None:
         raise PlanError("no cluster is described; give --cluster FILE ('distfa plan --example' prints an example)")
-    settings = [setup.setting(planned, clusters.load(cluster_path), depth) for depth in depths]
+    settings = [setup.setting(planned, clusters.load_cluster(cluster_path), depth) for depth in depths]
     if len(settings) > 1:
         _print_scale(settings, peer=peer, as_json=as_json)
     else:
@@ -122,9 +122,9 @@ def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
 
 def _print_plan(planned: Planned, setting: Setting, *, peer: bool, as_json: bool) -> None:
     from distfa.plan import placing
-    from distfa.plan.predict import comparison, predict
+    from distfa.plan.predict import comparison, forecast
 
-    found = predict(setting, advise=True)
+    found = forecast(setting, advise=True)
     others = comparison(setting, found, with_peer=peer)
     if as_json:
         typer.echo(json.dumps({"plan": asdict(found), "comparison": [asdict(o) for o in others]}, allow_nan=False))
@@ -151,9 +151,9 @@ def _print_plan(planned: Planned, setting: Setting, *, peer: bool, as_json: bool
 
 
 def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
-    from distfa.plan.predict import comparison, predict
+    from distfa.plan.predict import comparison, forecast
 
-    rows = [(len(s.job.recipe.network), comparison(s, predict(s), with_peer=peer)) for s in settings]
+    rows = [(len(s.job.recipe.network), comparison(s, forecast(s), with_peer=peer)) for s in settings]
     if as_json:
         typer.echo(json.dumps([{"layers": n, "comparison": [asdict(p) for p in found]} for n, found in rows]))
         return
@@ -166,12 +166,12 @@ def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
 def _print_check(planned: Planned, setting: Setting, steps: int) -> None:
     """Make the same run on this machine and compare."""
     from distfa.plan import short_run
-    from distfa.plan.predict import predict
+    from distfa.plan.predict import forecast
 
-    steady = predict(setting).steady
+    steady = forecast(setting).steady
     network, expected = setting.job.recipe.network, steady.step_seconds
     _tell(f"checking: {steps:,} steps on Ray, about {steps * expected:.0f} s plus the time to start and warm up")
-    found = short_run.run(planned.spec, planned, network, steps=steps, expected_seconds=expected)
+    found = short_run.run_briefly(planned.spec, planned, network, steps=steps, expected_seconds=expected)
     say(
         f"check: a step of {_seconds(steady.step_seconds)} is predicted, {_seconds(found.step_seconds)} is the mean of "
         f"{steps} measured, ratio {steady.step_seconds / found.step_seconds:.2f}"
@@ -183,7 +183,7 @@ def _print_check(planned: Planned, setting: Setting, steps: int) -> None:
         )
 
 
-def _memory_notes(setting: Setting, found: Prediction) -> list[str]:
+def _memory_notes(setting: Setting, found: Forecast) -> list[str]:
     notes = []
     for node in found.nodes:
         room = setting.cluster.each[node["node"]].memory_gib * 2**30
@@ -192,7 +192,7 @@ def _memory_notes(setting: Setting, found: Prediction) -> list[str]:
     return notes[:_SHOWN]
 
 
-def _nodes(found: Prediction) -> Table:
+def _nodes(found: Forecast) -> Table:
     title = "nodes: bytes per step through the network card; memory of its layers"
     made = table(title, ("node", "layers", "in", "out", "memory"))
     for node in _ends(found.nodes):
@@ -201,7 +201,7 @@ def _nodes(found: Prediction) -> Table:
     return made
 
 
-def _layers(found: Prediction) -> Table:
+def _layers(found: Forecast) -> Table:
     title = "layers: payload per step across the boundary above; share of time"
     made = table(title, ("layer", "up", "down", "compute", "wire"))
     for i in _ends(list(range(len(found.memory)))):
@@ -213,7 +213,7 @@ def _layers(found: Prediction) -> Table:
     return made
 
 
-def _memory(found: Prediction) -> Table:
+def _memory(found: Forecast) -> Table:
     title = "memory of the layers: weights and their state; signals kept; messages; total"
     made = table(title, ("layer", "weights+", "kept", "window", "all"))
     for i, memory in _ends(list(enumerate(found.memory))):
@@ -222,7 +222,7 @@ def _memory(found: Prediction) -> Table:
     return made
 
 
-def _compared(others: list[Prediction]) -> Table:
+def _compared(others: list[Forecast]) -> Table:
     headings = ("", "step", "samples/s", "payload", "bottleneck")
     made = table("comparison", headings, words=("", "bottleneck"), wraps=("bottleneck",))
     for other in others:

@@ -90,7 +90,7 @@ class Effort:
         return self.counted_flops + sum(product.flops for product in self.products)
 
 
-def check(recipe: Recipe, n: int, columns: int) -> Effort:
+def check_effort(recipe: Recipe, n: int, columns: int) -> Effort:
     """The check of what was received for NaN and infinity."""
     if not recipe.check_finite:
         return Effort()

@@ -16,7 +16,7 @@ from distfa.core.base.order import count_steps
 from distfa.core.books.records import Record, StepRecord
 from distfa.measuring import steady_state
 from distfa.measuring.machine import Load, cpu_between, snapshot
-from distfa.measuring.steady_state import Steady
+from distfa.measuring.steady_state import SteadyState
 from distfa.measuring.task import Task
 from distfa.run.engines import RayEngine
 from distfa.runtime.job import ResumeState
@@ -41,7 +41,7 @@ class LayersRun:
         rss_bytes: Memory of a layer's process at the end, median over the layers.
     """
 
-    steady: Steady
+    steady: SteadyState
     step_seconds: float
     payload_bytes: float
     message_bytes: float

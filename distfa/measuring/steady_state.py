@@ -10,7 +10,7 @@ from distfa.measuring.machine import Load
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steady:
+class SteadyState:
     """What one process, or one group of processes, did in its steady state.
 
     Attributes:
@@ -26,7 +26,7 @@ class Steady:
     others: float
 
 
-def of(samples: int, seconds: float, own_cpu_seconds: float, load: Load) -> Steady:
+def of(samples: int, seconds: float, own_cpu_seconds: float, load: Load) -> SteadyState:
     """The steady state from what was measured.
 
     Args:
@@ -37,7 +37,7 @@ def of(samples: int, seconds: float, own_cpu_seconds: float, load: Load) -> Stea
     """
     rate = samples / seconds
     share_of_others = max(0.0, load.cpu_seconds - own_cpu_seconds) / load.cpu_seconds if load.cpu_seconds else 0.0
-    return Steady(
+    return SteadyState(
         samples_per_second=rate,
         cpu_seconds=1000 * own_cpu_seconds / load.seconds / rate,
         busy=load.busy,
@@ -45,7 +45,7 @@ def of(samples: int, seconds: float, own_cpu_seconds: float, load: Load) -> Stea
     )
 
 
-def watch(steps: Iterator[int], *, warmup: int) -> Steady:
+def measure_steady_state(steps: Iterator[int], *, warmup: int) -> SteadyState:
     """Iterate a run to its end, and measure it in this process from step ``warmup`` on.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from distfa.plan.build import Setting
 from distfa.plan.cluster import Cluster
-from distfa.plan.simulate import Steady
+from distfa.plan.simulate import SimulatedStep
 
 _FULL = 0.85  # a thing that is in use for this share of the time is what others wait for
 _MATTERS = 0.05
@@ -16,7 +16,7 @@ _MOST_OPERATIONS = 50_000  # steps of the simulations that look for better micro
 SecondsIf = Callable[[Setting], float]
 
 
-def bottleneck(setting: Setting, steady: Steady, seconds_if: SecondsIf | None) -> str:
+def bottleneck(setting: Setting, steady: SimulatedStep, seconds_if: SecondsIf | None) -> str:
     """The busiest thing if it is busy enough; else what the layers wait for.
 
     Args:

@@ -74,17 +74,17 @@ class Setting:
         return self.by_part(lambda n: speed.seconds(work(n)))
 
 
-def build(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
+def build_stages(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Channel]]:
     """The stages and channels of a distfa run."""
     recipe = setting.job.recipe
     stages = [
-        stage(setting, recipe, layer, work, learn=work.teach, after=work.accumulate)
+        build_stage(setting, recipe, layer, work, learn=work.teach, after=work.accumulate)
         for layer, work in enumerate(setting.works, start=1)
     ]
     return stages, [_channel(setting, wires, link) for link in training_links(recipe)]
 
 
-def stage(
+def build_stage(
     setting: Setting,
     recipe: Recipe,
     layer: int,
@@ -152,7 +152,9 @@ def _channel(setting: Setting, wires: Wires, link: Link) -> Channel:
         return emitted + c.send.of(payload(n)) + cost.encode * n * columns
 
     def receive(n: int) -> float:
-        return c.receive.of(payload(n)) + cost.decode * n * columns + receiver(arithmetic.check(recipe, n, columns))
+        return (
+            c.receive.of(payload(n)) + cost.decode * n * columns + receiver(arithmetic.check_effort(recipe, n, columns))
+        )
 
     sizes = tuple(payload(n) + MESSAGE_BYTES for n in setting.rows)
     route = wires.route(setting.nodes[link.sender - 1], setting.nodes[link.receiver - 1])
@@ -163,12 +165,12 @@ def _channel(setting: Setting, wires: Wires, link: Link) -> Channel:
         sizes=sizes,
         send=setting.by_part(send),
         receive=setting.by_part(receive),
-        carry=carried(c.carry, sizes),
+        carry=carry_seconds(c.carry, sizes),
         limit=2 * setting.job.wire.window + _under_way(route, min(sizes)),
     )
 
 
-def carried(cost: MessageCost, sizes: Sequence[int]) -> tuple[float, ...]:
+def carry_seconds(cost: MessageCost, sizes: Sequence[int]) -> tuple[float, ...]:
     """Seconds in the wire's threads, for messages of these sizes."""
     return tuple(cost.of(size) for size in sizes)
 

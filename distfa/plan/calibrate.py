@@ -18,10 +18,10 @@ from distfa.plan import measure, short_run
 from distfa.plan.background import layers_at_once
 from distfa.plan.build import Setting
 from distfa.plan.calibration import Calibration
-from distfa.plan.predict import predict
+from distfa.plan.predict import forecast
 from distfa.plan.setup import Planned
 from distfa.plan.short_run import ShortRun
-from distfa.plan.simulate import Steady
+from distfa.plan.simulate import SimulatedStep
 from distfa.runtime.placement import ClusterConfig
 
 _SECONDS = 8.0
@@ -49,12 +49,12 @@ def calibrate(
     say("1 of 2: each part on its own, about half a minute")
     parts = measure.parts(job, planned.modules, machine)
     some = job if planned.modules else planned.job(layers_at_once(len(job.recipe.network)))
-    network, here = some.recipe.network, clusters.parse({"nodes": {"cores": cores()}})
+    network, here = some.recipe.network, clusters.parse_cluster({"nodes": {"cores": cores()}})
     setting = Setting(job=some, cluster=here, nodes=(0,) * len(network), calibration=parts, modules=planned.modules)
-    expected = predict(setting).step_seconds
+    expected = forecast(setting).step_seconds
     steps = max(_LEAST_STEPS, math.ceil(_SECONDS / expected))
     say(f"2 of 2: a run of {steps:,} steps on Ray, about {steps * expected:.0f} s plus the time to start and warm up")
-    return agree(setting, short_run.run(spec, planned, network, steps=steps, expected_seconds=expected))
+    return agree(setting, short_run.run_briefly(spec, planned, network, steps=steps, expected_seconds=expected))
 
 
 def agree(setting: Setting, found: ShortRun) -> Calibration:
@@ -86,5 +86,5 @@ def agree(setting: Setting, found: ShortRun) -> Calibration:
     return replace(slowed, wake_seconds=wait, run_factor=factor)
 
 
-def _steady(setting: Setting, calibration: Calibration) -> Steady:
-    return predict(replace(setting, calibration=calibration)).steady
+def _steady(setting: Setting, calibration: Calibration) -> SimulatedStep:
+    return forecast(replace(setting, calibration=calibration)).steady

@@ -55,7 +55,7 @@ class BetweenSites(_Part):
     bits_per_second: Positive = 1e9
 
 
-class Network(_Part):
+class ClusterNetwork(_Part):
     """How nodes reach each other."""
 
     latency_seconds: float = Field(50e-6, ge=0)
@@ -72,7 +72,7 @@ class Cluster(_Part):
     """Nodes in order, group by group."""
 
     nodes: Annotated[tuple[NodeGroup, ...], BeforeValidator(_groups), Field(min_length=1)]
-    network: Network = Network()
+    network: ClusterNetwork = ClusterNetwork()
     calibration: str | None = None
 
     @model_validator(mode="after")
@@ -91,7 +91,7 @@ class Cluster(_Part):
         return tuple(group for group in self.nodes for _ in range(group.count))
 
 
-def load(path: Path) -> Cluster:
+def load_cluster(path: Path) -> Cluster:
     """A cluster from a YAML file; the path of a calibration is relative to that file.
 
     Raises:
@@ -105,13 +105,13 @@ def load(path: Path) -> Cluster:
         raise PlanError(f"the cluster {path} is not valid YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(raw, dict):
         raise PlanError(f"the cluster {path} holds no keys and values; 'distfa plan --example' prints one")
-    cluster = parse(raw)
+    cluster = parse_cluster(raw)
     if cluster.calibration is None:
         return cluster
     return cluster.model_copy(update={"calibration": str(path.parent / cluster.calibration)})
 
 
-def parse(raw: Mapping[str, Any]) -> Cluster:
+def parse_cluster(raw: Mapping[str, Any]) -> Cluster:
     """Validate a description.
 
     Raises:

@@ -32,12 +32,12 @@ def stages_and_channels(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple
     stages = []
     for layer, work in enumerate(counted.works(recipe, setting.modules), start=1):
         stages.append(
-            build.stage(setting, recipe, layer, work, learn=partial(_backward, work), after=None, gpipe=gpipe)
+            build.build_stage(setting, recipe, layer, work, learn=partial(_backward, work), after=None, gpipe=gpipe)
         )
     channels = []
     for boundary in recipe.network.boundaries:
         sizes = tuple(n * recipe.network.sizes[boundary] * recipe.signal_dtype.itemsize for n in setting.rows)
-        own = build.carried(_OWN, sizes)
+        own = build.carry_seconds(_OWN, sizes)
         for ends in ((boundary, boundary + 1), (boundary + 1, boundary)):
             channels.append(
                 Channel(
@@ -47,7 +47,7 @@ def stages_and_channels(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple
                     sizes=sizes,
                     send=own,
                     receive=own,
-                    carry=build.carried(_CARRY, sizes),
+                    carry=build.carry_seconds(_CARRY, sizes),
                     limit=2 * len(setting.rows),  # all messages of a step: a send does not wait for its receiver
                 )
             )

@@ -7,14 +7,14 @@ from dataclasses import replace
 from distfa.errors import PlanError
 from distfa.plan.build import Setting
 from distfa.plan.cluster import place
-from distfa.plan.predict import Prediction, predict
+from distfa.plan.predict import Forecast, forecast
 from distfa.plan.setup import Planned
 
 _MATTERS = 0.05
 _OTHERS = {"pack": "spread", "strict_pack": "spread", "spread": "pack", "strict_spread": "pack"}
 
 
-def notes(planned: Planned, setting: Setting, found: Prediction) -> list[str]:
+def notes(planned: Planned, setting: Setting, found: Forecast) -> list[str]:
     """Notes on where the layers are: that no line is used, and which placement is faster.
 
     Args:
@@ -33,7 +33,7 @@ def notes(planned: Planned, setting: Setting, found: Prediction) -> list[str]:
         return said
     if nodes == setting.nodes:
         return said
-    seconds = predict(replace(setting, nodes=nodes)).step_seconds
+    seconds = forecast(replace(setting, nodes=nodes)).step_seconds
     if seconds < (1 - _MATTERS) * found.step_seconds:
         said.append(
             f"note: --set ray.placement={other} puts them on {len(set(nodes))} nodes, and a step would take "

@@ -16,14 +16,14 @@ from distfa.plan import pipeline as torch_pipeline
 from distfa.plan.bottleneck import bottleneck
 from distfa.plan.build import Setting
 from distfa.plan.queues import Wires
-from distfa.plan.simulate import Simulation, Steady
+from distfa.plan.simulate import SimulatedStep, Simulation
 from distfa.plan.stages import Channel
 
 Pipeline = Literal["1F1B", "GPipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class Forecast:
     """The result of a plan; bytes are those of one step.
 
     Attributes:
@@ -43,11 +43,11 @@ class Prediction:
     boundaries: tuple[dict[str, int], ...]
     nodes: tuple[dict[str, int], ...]
     memory: tuple[LayerMemory, ...]
-    steady: Steady
+    steady: SimulatedStep
     bottleneck: str
 
 
-def predict(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool = False) -> Prediction:
+def forecast(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool = False) -> Forecast:
     """Simulate a run to its steady state.
 
     Args:
@@ -64,7 +64,7 @@ def predict(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool 
         return _simulate(other, pipeline)[1].step_seconds
 
     memory = () if pipeline else _memory(setting)
-    return Prediction(
+    return Forecast(
         name=_name(setting, pipeline),
         step_seconds=steady.step_seconds,
         samples_per_second=setting.job.recipe.batch_size / steady.step_seconds,
@@ -76,7 +76,7 @@ def predict(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool 
     )
 
 
-def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) -> list[Prediction]:
+def comparison(setting: Setting, found: Forecast, *, with_peer: bool = False) -> list[Forecast]:
     """The run's rule under both schedules, bp on the same wire, and torch's pipelines.
 
     Args:
@@ -86,14 +86,14 @@ def comparison(setting: Setting, found: Prediction, *, with_peer: bool = False) 
     """
     recipe = setting.job.recipe
     able = [name for name in ("sync", "async") if name == "sync" or len(setting.rows) > 1]
-    rows = [found if name == recipe.schedule else predict(_changed(setting, schedule=name)) for name in able]
+    rows = [found if name == recipe.schedule else forecast(_changed(setting, schedule=name)) for name in able]
     baseline = _changed(setting, rule=BASELINE, feedback=FeedbackConfig(), schedule="sync")
     if recipe.rule != BASELINE:
-        rows.append(predict(baseline))
+        rows.append(forecast(baseline))
     if with_peer:
         plain = replace(baseline, job=replace(baseline.job, activations=LOSSLESS, errors=LOSSLESS))
         pipelines: tuple[Pipeline, ...] = ("1F1B", "GPipe")
-        rows += [predict(plain, pipeline=pipeline) for pipeline in pipelines]
+        rows += [forecast(plain, pipeline=pipeline) for pipeline in pipelines]
     return rows
 
 
@@ -102,10 +102,10 @@ def _changed(setting: Setting, **changes: object) -> Setting:
     return replace(setting, job=replace(setting.job, recipe=replace(setting.job.recipe, **changes)))  # type: ignore[arg-type]
 
 
-def _simulate(setting: Setting, pipeline: Pipeline | None) -> tuple[list[Channel], Steady]:
+def _simulate(setting: Setting, pipeline: Pipeline | None) -> tuple[list[Channel], SimulatedStep]:
     wires = Wires(cluster=setting.cluster, wake_seconds=setting.calibration.wake_seconds)
     if pipeline is None:
-        stages, channels = ours.build(setting, wires)
+        stages, channels = ours.build_stages(setting, wires)
     else:
         stages, channels = torch_pipeline.stages_and_channels(setting, wires, gpipe=pipeline == "GPipe")
     return channels, Simulation(stages, channels, wires).run()

@@ -77,7 +77,7 @@ class Line:
 
 
 @dataclass(kw_only=True)
-class Node:
+class Machine:
     """The queues of one node."""
 
     cores: Pool
@@ -99,7 +99,7 @@ class Wires:
 
     cluster: Cluster
     wake_seconds: float
-    nodes: list[Node] = field(init=False)
+    nodes: list[Machine] = field(init=False)
     _ways_out: dict[str, Line] = field(init=False)
     _ways_in: dict[str, Line] = field(init=False)
 
@@ -109,7 +109,7 @@ class Wires:
             cores = Pool(f"the cores of node {number}", group.cores, self.wake_seconds)
             rate = group.nic_bits_per_second / 8
             self.nodes.append(
-                Node(
+                Machine(
                     cores=cores,
                     compute=Pool(f"the devices of node {number}", group.devices) if group.devices else cores,
                     out=Line(

@@ -29,7 +29,7 @@ class ShortRun(NamedTuple):
     core_seconds: float
 
 
-def run(spec: RunSpec, planned: Planned, network: Network, *, steps: int, expected_seconds: float) -> ShortRun:
+def run_briefly(spec: RunSpec, planned: Planned, network: Network, *, steps: int, expected_seconds: float) -> ShortRun:
     """Train for some steps without ledger, probes and evaluation.
 
     Args:

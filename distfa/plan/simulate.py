@@ -15,7 +15,7 @@ import simpy
 
 from distfa.core.schedule import Backward, Forward, Update
 from distfa.errors import PlanError
-from distfa.plan.queues import Line, Node, Wires
+from distfa.plan.queues import Line, Machine, Wires
 from distfa.plan.stages import Channel, Stage
 
 _STEADY = 5e-3  # steps that differ by no more than this share count as equal
@@ -24,7 +24,7 @@ _MOST_STEPS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steady:
+class SimulatedStep:
     """A step, once all steps take the same time.
 
     Attributes:
@@ -75,7 +75,7 @@ class Simulation:
         for layer in layers:
             self._env.process(self._layer(layer))
 
-    def run(self) -> Steady:
+    def run(self) -> SimulatedStep:
         """Simulate until steps take the same time.
 
         Raises:
@@ -93,7 +93,7 @@ class Simulation:
         (began, *before), (now, *after) = marks[-1 - window], marks[-1]
         elapsed = now - began
         compute, wire, used = ([b - a for a, b in zip(x, y, strict=True)] for x, y in zip(before, after, strict=True))
-        return Steady(
+        return SimulatedStep(
             step_seconds=elapsed / window,
             core_seconds=sum(used[: len(self._wires.nodes)]) / window,
             settled=settled,
@@ -166,7 +166,7 @@ class Simulation:
                 self._updated(layer)
 
     def _work(
-        self, node: Node, layer: int, before: float, compute: float, after: float
+        self, node: Machine, layer: int, before: float, compute: float, after: float
     ) -> Generator[simpy.Event, Any, None]:
         """Receive, compute and send, in the layer's one thread."""
         self._compute[layer - 1] += compute

@@ -33,7 +33,7 @@ def write_report(run_dir: Path, out: Path | None = None, *, shared: bool = False
     return out
 
 
-def figures(run: Run) -> list[Figure]:
+def report_figures(run: Run) -> list[Figure]:
     """Every figure of the report; those that are missing say why."""
     return [
         training.curves(run),
@@ -54,7 +54,7 @@ def page(run: Run) -> Page:
             Box("In short", findings.sentences(run), "says"),
             *_boxes(run),
             Facts([facts.result_facts(run), facts.host_facts(run), facts.layer_facts(run)]),
-            *figures(run),
+            *report_figures(run),
             *_footer(run),
         ],
     )

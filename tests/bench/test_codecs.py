@@ -10,7 +10,7 @@ from runs import ThreadRun
 from typer.testing import CliRunner
 
 from distfa.bench.codecs import measure
-from distfa.bench.figures import figures
+from distfa.bench.figures import outcome_figures
 from distfa.bench.options import Codecs
 from distfa.bench.outcome import Outcome
 from distfa.bench.page import bench_page
@@ -98,12 +98,12 @@ def test_a_run_that_diverges_is_a_row_without_accuracy_and_a_note():
     outcome = measure(tiny_options(optimizer="sgd", lr=1e12, rules=("bp",), codecs=()), print)
     assert set(outcome.rows[0]) == {"rule", "codecs", "codec_ms", "saved_ms"}
     assert any(note.startswith("bp fp32/fp32, seed 0, diverged: layer") for note in outcome.notes)
-    assert figures(outcome)[0].traces == []
+    assert outcome_figures(outcome)[0].traces == []
 
 
 def test_the_figure_has_a_line_per_rule_sorted_by_bytes(tiny):
     outcome, rows = tiny
-    (figure,) = figures(outcome)
+    (figure,) = outcome_figures(outcome)
     go.Figure(data=figure.traces, layout=figure.layout)
     assert [trace["name"] for trace in figure.traces] == ["bp", "dfa"]
     assert len({trace["line"]["color"] for trace in figure.traces}) == 2

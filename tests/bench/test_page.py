@@ -6,7 +6,7 @@ import re
 import plotly.graph_objects as go
 import pytest
 
-from distfa.bench.figures import figures
+from distfa.bench.figures import outcome_figures
 from distfa.bench.outcome import Outcome
 from distfa.bench.page import write_bench_report
 from distfa.errors import BenchError, RunDirError
@@ -68,7 +68,7 @@ def test_every_benchmark_has_figures_that_plotly_takes_and_its_table(tmp_path, n
     assert page == tmp_path / "bench.html"
     text = re.sub(r"<script>.*?</script>", "", page.read_text(), flags=re.S)
     assert "&lt;i&gt;mind this&lt;/i&gt;" in text
-    for figure in figures(outcome):
+    for figure in outcome_figures(outcome):
         assert figure.traces, figure.see
         go.Figure({"data": figure.traces, "layout": figure.layout})  # raises on a property plotly does not have
         assert f'id="plot-{figure.name}"' in text
@@ -78,7 +78,7 @@ def test_every_benchmark_has_figures_that_plotly_takes_and_its_table(tmp_path, n
 
 
 def test_figures_show_the_rows_that_have_the_figure():
-    drawn = {name: figures(Outcome(name=name, **raw)) for name, raw in OUTCOMES.items()}
+    drawn = {name: outcome_figures(Outcome(name=name, **raw)) for name, raw in OUTCOMES.items()}
     (speed,) = drawn["speed"]
     assert speed.traces[0]["x"] == [50.0, 1234.5]
     assert speed.traces[0]["error_x"]["array"] == [9.0, 9.0]
@@ -92,7 +92,7 @@ def test_figures_show_the_rows_that_have_the_figure():
 def test_a_figure_that_cannot_be_drawn_says_so(tmp_path):
     rows = [{"name": "distfa bp", "codec": "lossless/lossless"}]
     outcome = saved(tmp_path / "bench.json", "comm", rows=rows, settings={"target": 0.9, "megabits_per_second": None})
-    assert "No run to the target was timed over links" in figures(outcome)[1].see
+    assert "No run to the target was timed over links" in outcome_figures(outcome)[1].see
     assert "No run to the target was timed over links" in write_bench_report(tmp_path / "bench.json").read_text()
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from distfa.bench.rounds import Configuration, Rounds
 from distfa.errors import BenchError
-from distfa.measuring.steady_state import Steady
+from distfa.measuring.steady_state import SteadyState
 
 
 def configuration(family, micro_batches, rates):
@@ -16,7 +16,7 @@ def configuration(family, micro_batches, rates):
         rate = next(given)
         if rate is None:
             raise BenchError("it broke")
-        return SimpleNamespace(steady=Steady(samples_per_second=rate, cpu_seconds=1.0, busy=0.5, others=0.1))
+        return SimpleNamespace(steady=SteadyState(samples_per_second=rate, cpu_seconds=1.0, busy=0.5, others=0.1))
 
     return Configuration(family=family, micro_batches=micro_batches, measure=measure, about={"kind": "a"})
 

@@ -5,7 +5,7 @@ from runs import ThreadRun
 from test_namespaces import needs_rights
 
 from distfa.bench import variants
-from distfa.bench.figures import figures
+from distfa.bench.figures import outcome_figures
 from distfa.bench.outcome import Outcome
 from distfa.core.books.records import EvalRecord
 from distfa.errors import BenchError, UsageError
@@ -249,7 +249,9 @@ def test_the_picture_has_one_line_a_rule_with_its_best_codec():
     rows = [pipeline, raw("distfa bp", "a", 4_000_000), raw("distfa bp", "b", 3_000_000)]
     rows.append(raw("distfa bp", "c", 1, reached=False))
     rows += [raw("fa", "a", 7, reached=False, best=0.5), raw("fa", "b", 8_000_000, reached=False, best=0.6)]
-    figure, _ = figures(Outcome(name="comm", settings={"target": 0.9}, columns={}, rows=[], machine={}, raw=rows))
+    figure, _ = outcome_figures(
+        Outcome(name="comm", settings={"target": 0.9}, columns={}, rows=[], machine={}, raw=rows)
+    )
     assert [(trace["name"], trace["x"]) for trace in figure.traces] == [("bp, b", [3]), ("fa, b", [8])]
 
 

@@ -59,7 +59,7 @@ def setting(
         ),
         train_rows=32,
     )
-    cluster = clusters.parse(
+    cluster = clusters.parse_cluster(
         {
             "nodes": {"count": nodes or layers, "cores": cores, "nic_bits_per_second": nic},
             "network": {"latency_seconds": latency},

@@ -8,7 +8,7 @@ from plans import setting
 from distfa.errors import PlanError
 from distfa.plan.calibrate import agree
 from distfa.plan.calibration import Calibration
-from distfa.plan.predict import predict
+from distfa.plan.predict import forecast
 from distfa.plan.queues import Pool
 from distfa.plan.short_run import ShortRun
 
@@ -25,7 +25,7 @@ def crowded(**changes):
 @pytest.mark.parametrize("optimizer_passes", [1.0, 50.0])
 def test_a_machine_half_as_fast_takes_twice_as_long(rule, optimizer_passes):
     parts = replace(PARTS, update_seconds=PARTS.update_seconds * optimizer_passes)
-    once, twice = (predict(crowded(rule=rule, calibration=c)).steady for c in (parts, parts.slowed(2.0)))
+    once, twice = (forecast(crowded(rule=rule, calibration=c)).steady for c in (parts, parts.slowed(2.0)))
     assert twice.step_seconds == pytest.approx(2 * once.step_seconds, rel=1e-6)
     assert twice.core_seconds == pytest.approx(2 * once.core_seconds, rel=1e-6)
 
@@ -34,14 +34,14 @@ def test_a_machine_half_as_fast_takes_twice_as_long(rule, optimizer_passes):
 def test_a_fit_finds_the_factor_and_the_wait_of_the_run(factor, wait):
     planned = crowded()
     truth = replace(PARTS.slowed(factor), wake_seconds=wait)
-    steady = predict(replace(planned, calibration=truth)).steady
+    steady = forecast(replace(planned, calibration=truth)).steady
     found = agree(planned, ShortRun(step_seconds=steady.step_seconds, core_seconds=steady.core_seconds))
     assert found.run_factor == pytest.approx(factor, rel=1e-6)
     assert found.flops_per_second == pytest.approx(truth.flops_per_second, rel=1e-6)
-    again = predict(replace(planned, calibration=found)).steady
+    again = forecast(replace(planned, calibration=found)).steady
     assert again.step_seconds == pytest.approx(steady.step_seconds, rel=0.03)  # ties in the order of arrival turn
     other = {"rule": "bp", "micro_batches": 2}
-    expected, planned_so = (predict(crowded(**other, calibration=c)).step_seconds for c in (truth, found))
+    expected, planned_so = (forecast(crowded(**other, calibration=c)).step_seconds for c in (truth, found))
     assert planned_so == pytest.approx(expected, rel=0.05)
 
 
@@ -52,7 +52,7 @@ def test_without_processor_time_there_is_no_fit():
 
 def test_where_the_wait_changes_nothing_it_is_none():
     planned = crowded(cores=64)
-    steady = predict(planned).steady
+    steady = forecast(planned).steady
     found = agree(planned, ShortRun(step_seconds=steady.step_seconds, core_seconds=steady.core_seconds))
     assert found.wake_seconds == 0.0
 

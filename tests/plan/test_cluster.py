@@ -7,13 +7,13 @@ import pytest
 from distfa.costs.arithmetic import Effort, Product
 from distfa.errors import PlanError
 from distfa.plan.calibration import Calibration, Speed
-from distfa.plan.cluster import EXAMPLE, load, parse, place
+from distfa.plan.cluster import EXAMPLE, load_cluster, parse_cluster, place
 
 
 def test_the_example_file_loads_as_it_is_printed(tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text(EXAMPLE)
-    cluster = load(path)
+    cluster = load_cluster(path)
     assert len(cluster.each) == 4
     assert cluster.each[0].nic_bits_per_second == 10e9
     assert cluster.network.latency_seconds == 50e-6
@@ -33,7 +33,7 @@ def test_the_example_file_loads_as_it_is_printed(tmp_path):
 )
 def test_a_wrong_description_is_refused_in_words(raw, message):
     with pytest.raises(PlanError, match=message):
-        parse(raw)
+        parse_cluster(raw)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_file_that_is_no_description_is_refused(tmp_path, text, message):
     if text is not None:
         path.write_text(text)
     with pytest.raises(PlanError, match=message):
-        load(path)
+        load_cluster(path)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_a_file_that_is_no_description_is_refused(tmp_path, text, message):
     ],
 )
 def test_layers_land_where_ray_puts_them(placement, cpus, expected):
-    assert place(parse({"nodes": {"count": 3, "cores": 2}}), 5, placement, cpus) == expected
+    assert place(parse_cluster({"nodes": {"count": 3, "cores": 2}}), 5, placement, cpus) == expected
 
 
 @pytest.mark.parametrize(("placement", "cpus"), [("strict_spread", None), ("strict_pack", 1), ("pack", 2)])
 def test_layers_that_do_not_fit_are_refused(placement, cpus):
     with pytest.raises(PlanError, match="5 layers do not fit on"):
-        place(parse({"nodes": {"count": 3, "cores": 2}}), 5, placement, cpus)
+        place(parse_cluster({"nodes": {"count": 3, "cores": 2}}), 5, placement, cpus)
 
 
 def test_a_calibration_is_kept_whole_and_a_wrong_one_refused(tmp_path):
@@ -80,12 +80,12 @@ def test_a_calibration_is_kept_whole_and_a_wrong_one_refused(tmp_path):
 
 def test_products_take_what_was_measured_or_what_is_like_it_or_the_nodes_own_rates():
     measured = Calibration(products=((10, 10, 10, 1.0), (100, 100, 100, 10.0)), call_seconds=0.0)
-    node = parse({"nodes": 1}).each[0]
+    node = parse_cluster({"nodes": 1}).each[0]
     speed = Speed(calibration=measured, node=node, number_bytes=4)
     assert speed.seconds(Effort(products=(Product(10, 10, 10),))) == 1.0
     assert speed.seconds(Effort(products=(Product(11, 10, 10),))) == pytest.approx(1.1)
     assert speed.seconds(Effort(products=(Product(100, 100, 50),))) == pytest.approx(5.0)
-    own = parse({"nodes": {"flops_per_second": 2e3, "memory_bytes_per_second": 4e3}}).each[0]
+    own = parse_cluster({"nodes": {"flops_per_second": 2e3, "memory_bytes_per_second": 4e3}}).each[0]
     speed = Speed(calibration=measured, node=own, number_bytes=4)
     assert speed.seconds(Effort(products=(Product(10, 10, 10),))) == 1.0  # 2000 FLOP, against 1200 bytes
     assert speed.seconds(Effort(products=(Product(1, 100, 100),))) == pytest.approx(4 * 10_200 / 4e3)  # memory-bound

@@ -12,9 +12,9 @@ from runs import recipe as small_recipe
 
 from distfa.core.rules import RULES
 from distfa.plan import pipeline as torch_pipeline
-from distfa.plan.build import MESSAGE_BYTES, build
+from distfa.plan.build import MESSAGE_BYTES, build_stages
 from distfa.plan.calibration import MessageCost
-from distfa.plan.predict import comparison, predict
+from distfa.plan.predict import comparison, forecast
 from distfa.plan.queues import Wires
 from distfa.plan.simulate import Simulation
 from distfa.runtime.coordinator import boundary_bytes
@@ -23,7 +23,7 @@ EXACTLY = 1e-6  # nothing that is meant to be free costs more
 
 
 def seconds(*args, pipeline=None, **kwargs):
-    return predict(setting(*args, **kwargs), pipeline=pipeline).step_seconds
+    return forecast(setting(*args, **kwargs), pipeline=pipeline).step_seconds
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -69,10 +69,10 @@ def test_errors_sent_straight_wait_for_the_output_layers_network_card_and_those_
     # behind: the card of the second layer takes in its error first.
     direct = seconds((8,) * (layers + 1), **common)
     assert direct == pytest.approx((1 + 1 + layers - 1) * seconds_each, rel=1e-6)
-    found = predict(setting((8,) * (layers + 1), **common, schedule="async", micro_batches=16))
+    found = forecast(setting((8,) * (layers + 1), **common, schedule="async", micro_batches=16))
     assert "outgoing" in found.bottleneck
     assert found.nodes[-1]["out"] == 16 * (layers - 1) * (4 * 2 * 8 + MESSAGE_BYTES)
-    relay = predict(setting((8,) * (layers + 1), **common, schedule="async", micro_batches=16, fanout=1))
+    relay = forecast(setting((8,) * (layers + 1), **common, schedule="async", micro_batches=16, fanout=1))
     assert relay.step_seconds < 0.2 * found.step_seconds
     assert relay.nodes[-1]["out"] == found.nodes[-1]["out"] // (layers - 1)
 
@@ -96,7 +96,7 @@ def test_a_layer_that_passes_an_error_on_reads_it_and_sends_it_as_any_other_mess
 
 
 def test_layers_that_share_one_core_take_the_sum_of_their_work():
-    found = predict(setting((32, 32, 32, 32), rule="dfa", cores=1, nodes=1, micro_batches=4))
+    found = forecast(setting((32, 32, 32, 32), rule="dfa", cores=1, nodes=1, micro_batches=4))
     p = product(8, 32, 32)
     assert found.step_seconds == pytest.approx(4 * (3 * p + 3 * p + 2 * p), rel=EXACTLY)
     assert found.bottleneck.startswith("the cores of node 0")
@@ -130,7 +130,7 @@ def test_bytes_are_those_a_real_run_puts_on_the_wire(rule, codec):
         real = boundary_bytes(run.coordinator.traffic(), r.network.boundaries)
     planned = setting(r.network.sizes)
     planned = replace(planned, job=replace(run.job, recipe=r))
-    found = predict(planned).boundaries
+    found = forecast(planned).boundaries
     assert [(3 * row["up"], 3 * row["down"]) for row in found] == [
         (row["up_payload"], row["down_payload"]) for row in real
     ]
@@ -164,7 +164,7 @@ class OwnLines(Wires):
 def seconds_on(wires, **kwargs):
     planned = setting(**kwargs)
     queues = wires(cluster=planned.cluster, wake_seconds=0.0)
-    return Simulation(*build(planned, queues), queues).run().step_seconds
+    return Simulation(*build_stages(planned, queues), queues).run().step_seconds
 
 
 @hypothesis_settings(max_examples=40, deadline=None)
@@ -195,24 +195,24 @@ def test_on_shared_lines_faster_processors_can_slow_a_run_down():
 @given(runs)
 def test_a_step_takes_no_less_than_its_busiest_layer_and_no_more_than_all_one_after_the_other(run):
     planned = setting(**run)
-    stages, channels = build(planned, Wires(cluster=planned.cluster, wake_seconds=0.0))
+    stages, channels = build_stages(planned, Wires(cluster=planned.cluster, wake_seconds=0.0))
     work = [sum(stage.forward) + sum(stage.learn) + sum(stage.after) + stage.update for stage in stages]
     sent = [sum(channel.send) for channel in channels]  # emissions
-    taken = predict(planned).step_seconds
+    taken = forecast(planned).step_seconds
     assert max(work) <= taken * ALMOST
     assert taken <= (sum(work) + sum(sent)) * ALMOST
 
 
 def test_the_comparison_names_what_it_compares():
     planned, baseline = setting(rule="dfa", micro_batches=4), setting(rule="bp")
-    found = comparison(planned, predict(planned), with_peer=True)
+    found = comparison(planned, forecast(planned), with_peer=True)
     assert [p.name for p in found] == ["dfa, sync", "dfa, async", "bp, sync", "1F1B pipeline, bp", "GPipe pipeline, bp"]
-    assert [p.name for p in comparison(baseline, predict(baseline))] == ["bp, sync"]
+    assert [p.name for p in comparison(baseline, forecast(baseline))] == ["bp, sync"]
 
 
 def test_advice_names_latency_and_better_micro_batches():
     slow = setting((32,) * 5, rule="fa", latency=0.01, micro_batches=32)
-    found = predict(slow, advise=True)
+    found = forecast(slow, advise=True)
     assert found.bottleneck.startswith("latency: the pipe is not full")
     assert "lower micro_batches to" in found.bottleneck
 
@@ -226,5 +226,5 @@ def test_sites_share_their_link():
             "network": {"latency_seconds": 0.0, "between_sites": {"latency_seconds": 0.5, "bits_per_second": 8e3}},
         }
     )
-    taken = predict(replace(base, cluster=cluster)).step_seconds
+    taken = forecast(replace(base, cluster=cluster)).step_seconds
     assert taken == pytest.approx(2 * (0.5 + (4 * 32 * 8 + MESSAGE_BYTES) / 1e3), rel=1e-3)

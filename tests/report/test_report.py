@@ -13,7 +13,7 @@ from commands import here
 from distfa.errors import RunDirError
 from distfa.pages.plots import MAX_POINTS, colour, thin
 from distfa.report import write_report
-from distfa.report.page import figures
+from distfa.report.page import report_figures
 from distfa.report.records import read_run
 
 FIGURES = ("curves", "law", "drift", "checks", "angle", "alignment", "traffic", "time", "timeline")
@@ -88,7 +88,7 @@ def kept(path, rows=None, spec="rule: fa\ninit: aligned\nengine: ray\nledger: {e
 def report(path):
     """(page without its scripts, figures by name)."""
     page = write_report(path).read_text()
-    return re.sub(r"<script>.*?</script>", "", page, flags=re.S), {f.name: f for f in figures(read_run(path))}
+    return re.sub(r"<script>.*?</script>", "", page, flags=re.S), {f.name: f for f in report_figures(read_run(path))}
 
 
 def of(rows, kinds):
@@ -343,7 +343,7 @@ def test_a_network_of_any_modules_says_where_the_law_has_no_other_side(tmp_path)
     ours = ["--data", "digits", "--model", "residual_mlp", "--set", "data.limit=64", "--set", "max_steps=3"]
     here("train", "--engine", "serial", "--rule", "fa", *ours, "--run-dir", str(tmp_path / "run"), cwd=tmp_path)
     run = read_run(tmp_path / "run")
-    drawn, layers = {figure.name: figure for figure in figures(run)}, len(run.sizes) - 1
+    drawn, layers = {figure.name: figure for figure in report_figures(run)}, len(run.sizes) - 1
     boundaries = range(1, layers - 1)
     assert (
         f"No dashed line at boundary {', '.join(map(str, boundaries))}: the layer above is not a single Linear"

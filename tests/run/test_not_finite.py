@@ -14,7 +14,7 @@ from torch import nn
 from distfa.api.trainer import Trainer
 from distfa.core.books.ledger import LedgerRecord, verdict
 from distfa.report import write_report
-from distfa.report.page import figures
+from distfa.report.page import report_figures
 from distfa.report.records import read_run
 
 
@@ -51,7 +51,7 @@ def test_it_is_read_back_and_drawn(exploded):
     assert not all(math.isfinite(row["loss"]) for row in run.steps)
     assert not math.isfinite(run.result["test_loss"])
     assert "loss nan" in write_report(place).read_text()
-    checks = {figure.name: figure for figure in figures(run)}["checks"]
+    checks = {figure.name: figure for figure in report_figures(run)}["checks"]
     assert "No entry broke it" not in checks.see
 
 
