@@ -47,10 +47,27 @@ def pairwise(**axes: Iterable[Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(tuple(axes), pairs(*axes.values()), ids=label)
 
 
+def in_turn(**axes: Iterable[Any]) -> pytest.MarkDecorator:
+    """``parametrize`` over the whole product; by default each value comes up in turn, and the other cases are slow.
+
+    The longest axis is gone through once, and the shorter ones meanwhile again and again, all at the same pace: values
+    that are to meet in every way belong in one axis.
+    """
+    values = [list(axis) for axis in axes.values()]
+    turns = {tuple(turn % len(axis) for axis in values) for turn in range(max(map(len, values)))}
+    cases = [
+        pytest.param(
+            *(axis[i] for axis, i in zip(values, case, strict=True)), marks=() if case in turns else pytest.mark.slow
+        )
+        for case in product(*(range(len(axis)) for axis in values))
+    ]
+    return pytest.mark.parametrize(tuple(axes), cases, ids=label)
+
+
 def label(value: Any) -> str | None:
     """What a case is called; None leaves it to pytest."""
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
     if isinstance(value, OptimizerConfig):
         return f"{value.name}-{value.momentum}"
-    return "-".join(map(str, value)) if isinstance(value, tuple) else None
+    return "-".join(str(label(part) or part) for part in value) if isinstance(value, tuple) else None

@@ -3,7 +3,7 @@
 from itertools import combinations, product
 
 import pytest
-from cases import pairs
+from cases import in_turn, pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,3 +27,12 @@ def test_a_list_is_not_much_longer_than_the_product_of_its_two_longest_axes(size
 
 def test_values_may_be_anything():
     assert pairs([{}, []], [None]) == [({}, None), ([], None)]
+
+
+@given(st.lists(st.integers(1, 6).map(range), min_size=1, max_size=3))
+def test_every_value_has_its_turn_and_the_rest_of_the_product_is_slow(axes):
+    cases = in_turn(**{f"axis{number}": axis for number, axis in enumerate(axes)}).args[1]
+    assert [case.values for case in cases] == list(product(*axes))
+    quick = [case.values for case in cases if not case.marks]
+    assert len(quick) == max(map(len, axes))
+    assert [set(values) for values in zip(*quick, strict=True)] == [set(axis) for axis in axes]
