@@ -100,9 +100,10 @@ def _name(requirement):
 
 def _environment(place, wheel, *, borrowed):
     """The programs of a fresh environment with the wheel and what it needs: from pip's registry, or from here."""
-    ran(sys.executable, "-m", "venv", place, cwd=place.parent)
+    ran(sys.executable, "-m", "venv", "--without-pip", place, cwd=place.parent)
+    pip = [sys.executable, "-m", "pip", "--python", place / "bin/python", "install", "--quiet"]
     alone = ["--no-deps"] if borrowed else []
-    ran(place / "bin/pip", "install", "--quiet", "-c", ROOT / "constraints.txt", *alone, wheel, cwd=place.parent)
+    ran(*pip, "-c", ROOT / "constraints.txt", *alone, wheel, cwd=place.parent)
     (packages,) = (place / "lib").glob("python*/site-packages")
     if borrowed:  # a line of such a file is a folder to look in, whose own such files do not count
         folders = [folder for folder in sys.path if folder.endswith("site-packages")]
@@ -127,12 +128,16 @@ def fresh(built, tmp_path_factory):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("others", ["borrowed", pytest.param("fresh", marks=pytest.mark.slow)])
 def test_the_wheel_installs_and_trains_in_a_fresh_environment(request, tmp_path, others):
+    """Beside borrowed packages without what a checkout shows as well: Ray, and torch's own export."""
     distfa = request.getfixturevalue(others) / "distfa"
     assert ran(distfa, "--version", cwd=tmp_path) == f"distfa {__version__}\n"
-    assert "test accuracy" in ran(distfa, "train", "--epochs", "2", "--run-dir", "run", cwd=tmp_path)
+    train = ["train", "--epochs", "2", "--engine", "ray" if others == "fresh" else "serial", "--run-dir", "run"]
+    assert "test accuracy" in ran(distfa, *train, cwd=tmp_path)
     ran(distfa, "report", "run", cwd=tmp_path)
-    ran(distfa, "export", "run", cwd=tmp_path)
-    assert {"report.html", "model.pt2"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert (tmp_path / "run/report.html").exists()
+    if others == "fresh":
+        ran(distfa, "export", "run", cwd=tmp_path)
+        assert (tmp_path / "run/model.pt2").exists()
     spec = tmp_path / "spec.yaml"
     spec.write_text(ran(distfa, "spec", cwd=tmp_path), encoding="utf-8")
     ran(distfa, "launch", "render", spec, "--on", "slurm", "-o", "files", cwd=tmp_path)

@@ -84,7 +84,7 @@ def test_what_was_started_is_stopped_when_the_run_fails(folder, monkeypatch):
 
 
 def test_a_local_launch_trains_and_a_second_one_finds_it_finished(folder):
-    distfa("launch", "spec.yaml", "--on", "local", cwd=folder)
+    here("launch", "spec.yaml", "--on", "local", cwd=folder)
     assert json.loads((folder / "runs/one/run.json").read_text())["status"] == "finished"
     again = here("launch", "spec.yaml", "--on", "local", cwd=folder, check=False)
     assert again.returncode == 2
@@ -96,7 +96,7 @@ SERIAL = ("--set", "engine=serial", "--set", "checkpoint.every=2", "--set", "che
 
 def test_a_launch_that_was_killed_goes_on_when_the_same_command_is_typed_again(folder):
     """It started anew, in another directory, although docs/deploy.md promises that it is resumed."""
-    (folder / "spec.yaml").write_text("epochs: 400\nmodel: {hidden: [8]}\ndata: {name: digits, limit: 64}\n")
+    (folder / "spec.yaml").write_text("epochs: 200\nmodel: {hidden: [8]}\ndata: {name: digits, limit: 64}\n")
     typed = ("launch", "spec.yaml", "--on", "local", *SERIAL)
     driver = subprocess.Popen(command(*typed), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     give_up = time.monotonic() + 120
@@ -113,7 +113,7 @@ def test_a_launch_that_was_killed_goes_on_when_the_same_command_is_typed_again(f
     again = here(*typed, "--set", "wire.window=3", cwd=folder)
     assert "runs/launched holds a run that ended early; resuming it" in again.stderr
     about = json.loads((folder / "runs/launched/run.json").read_text())
-    assert (about["status"], about["attempt"], about["result"]["steps"]) == ("finished", 2, 800)
+    assert (about["status"], about["attempt"], about["result"]["steps"]) == ("finished", 2, 400)
     assert [path.name for path in (folder / "runs").iterdir()] == ["launched"]
     third = here(*typed, cwd=folder, check=False)
     assert third.returncode == 2

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import TINY, command, distfa, here
+from commands import TINY, command, here
 from safetensors.torch import load_file
 from torch import nn
 
@@ -24,7 +24,7 @@ from distfa.api.trainer import Trainer
 def ray(tmp_path_factory):
     """(finished process, its result) of a run on Ray that was asked for JSON."""
     where = tmp_path_factory.mktemp("ray")
-    done = distfa("train", *TINY, "--micro-batches", "2", "--run-dir", where / "kept", "--json", cwd=where)
+    done = here("train", *TINY, "--micro-batches", "2", "--run-dir", where / "kept", "--json", cwd=where)
     return done, json.loads(done.stdout.splitlines()[-1])
 
 
@@ -243,7 +243,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_the_whole(tmp_path):
     options = (
         *TINY,
         "--epochs",
-        200,
+        60,
         "--engine",
         "serial",
         "--set",
@@ -269,7 +269,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_as_the_whole(tmp_path):
     assert "lost" in here("watch", "cut", "--once", cwd=tmp_path).stdout
     changed = here("train", "--resume", "cut", "--epochs", 2, cwd=tmp_path, check=False)
     assert changed.returncode == 2
-    assert "epochs is 2 now but was 200" in changed.stderr
+    assert "epochs is 2 now but was 60" in changed.stderr
     both = here("train", "spec.yaml", "--resume", "cut", cwd=tmp_path, check=False)
     assert "continues that run with its own spec in its own directory; leave out the spec spec.yaml" in both.stderr
     nowhere = here("train", "--resume", "nowhere", cwd=tmp_path, check=False)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import here
 
 from distfa.api.evaluate import evaluate_run
 from distfa.core.base.activations import Activation
@@ -152,7 +153,7 @@ def test_names_and_texts_outside_ascii_work_and_files_are_utf8_whatever_the_loca
     (tmp_path / "größe.yaml").write_text("# größer\nepochs: 1\nengine: serial\ndata: {limit: 60}\n", encoding="utf-8")
     train = ("train", "größe.yaml", "--run-dir", place)
     for command in (train, ("report", place)):
-        done = distfa(*command, cwd=tmp_path, **locale)
+        done = distfa(*command, cwd=tmp_path, **locale) if locale else here(*command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr.decode(errors="replace")
     assert read_about(tmp_path / place)["status"] == "finished"
     assert set(read_weights(tmp_path / place))

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from cases import in_turn
 from runs import recipe, run_serial, run_threads
 from zoo import made
 
@@ -46,8 +47,7 @@ def test_one_bit_of_a_fixed_matrix_is_found_with_layer_and_step(monkeypatch, eng
     assert str(found).startswith(f"layer {layer}, step 6: its feedback ({key}) was altered in memory")
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("init", ["aligned", "random"])
+@in_turn(rule=RULES, init=["aligned", "random"])
 def test_what_a_run_does_with_its_feedback_is_no_alteration(rule, init):
     renew = {"renew": dataclasses.replace(recipe().feedback.renew, every=2)} if RULES[rule].takes_renewal else {}
     r, modules, data = made("residual_mlp", rule=rule, init=init, probe_every=1, **renew)

@@ -1,11 +1,11 @@
 """Layer workers over a wire equal the serial oracle, bit for bit."""
 
 from dataclasses import replace
-from itertools import cycle, repeat
+from itertools import cycle, product, repeat
 
 import pytest
 import torch
-from cases import label, pairwise
+from cases import in_turn, label
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial, run_threads
@@ -38,10 +38,9 @@ def assert_wired_equals_serial(r, **options):
     return serial_records
 
 
-@pairwise(rule=RULES, how=SCHEDULES, dtype=DTYPES)
-def test_forty_steps_over_grpc(rule, how, dtype):
-    """Every rule by every schedule, the two dtypes in turn."""
-    schedule, micro_batches = how
+@in_turn(rule=RULES, how=product(SCHEDULES, DTYPES))
+def test_forty_steps_over_grpc(rule, how):
+    (schedule, micro_batches), dtype = how
     r = recipe(rule=rule, schedule=schedule, micro_batches=micro_batches, dtype=dtype, epochs=8, eval_every=3)
     records = assert_wired_equals_serial(r)
     # 75 rows in batches of 16: the last batch has 11 rows, which 4 does not divide
@@ -51,10 +50,10 @@ def test_forty_steps_over_grpc(rule, how, dtype):
 @pytest.mark.parametrize(
     ("rule", "how", "dtype"),
     [
-        ("bp", ("sync", 4), torch.float64),
-        ("fa", ("sync", 1), torch.float32),
+        pytest.param("bp", ("sync", 4), torch.float64, marks=pytest.mark.slow),
+        pytest.param("fa", ("sync", 1), torch.float32, marks=pytest.mark.slow),
         ("dfa", ("async", 4), torch.float32),
-        ("kp", ("async", 4), torch.float64),
+        pytest.param("kp", ("async", 4), torch.float64, marks=pytest.mark.slow),
     ],
     ids=label,
 )
@@ -65,21 +64,21 @@ def test_two_hundred_steps_over_grpc(rule, how, dtype):
     assert sum(isinstance(record, StepRecord) for record in records) == 200
 
 
-@pairwise(rule=RULES, sizes=[(12, 5), MANY], schedule=["sync", "async"])
-def test_one_layer_and_sixteen_of_unequal_widths(rule, sizes, schedule):
+@in_turn(rule=RULES, how=product([(12, 5), MANY], ["sync", "async"]))
+def test_one_layer_and_sixteen_of_unequal_widths(rule, how):
+    sizes, schedule = how
     adam = OptimizerConfig(name="adam", lr=1e-3, schedule="cosine", warmup_steps=3)
     assert_wired_equals_serial(
         recipe(sizes, rule=rule, schedule=schedule, micro_batches=6, optimizer=adam, max_steps=12)
     )
 
 
-@pairwise(
+@in_turn(
     rule=RULES,
-    codecs=[("lossless", "lossless"), ("int8", "int4sr"), ("packed", "fp32")],
-    how=[("sync", 1), ("async", 4)],
+    how=product([("lossless", "lossless"), ("int8", "int4sr"), ("packed", "fp32")], [("sync", 1), ("async", 4)]),
 )
-def test_mixed_runs_send_bfloat16_and_keep_float32(rule, codecs, how):
-    (activations, errors), (schedule, micro_batches) = codecs, how
+def test_mixed_runs_send_bfloat16_and_keep_float32(rule, how):
+    (activations, errors), (schedule, micro_batches) = how
     r = recipe(
         rule=rule, schedule=schedule, micro_batches=micro_batches, mixed=True, epochs=3, ledger_every=3, probe_every=5
     )
@@ -104,7 +103,11 @@ def test_lossy_codecs_lose_the_same_bits_in_both(codec):
 
 @pytest.mark.parametrize(
     ("rule", "schedule", "sizes"),
-    [*zip(RULES, cycle(["async", "sync"]), repeat(MANY[:9])), ("bp", "async", MANY), ("dfa", "sync", MANY)],
+    [
+        *zip(RULES, cycle(["async", "sync"]), repeat(MANY[:9])),
+        pytest.param("bp", "async", MANY, marks=pytest.mark.slow),
+        pytest.param("dfa", "sync", MANY, marks=pytest.mark.slow),
+    ],
     ids=lambda value: f"{len(value) - 1} layers" if isinstance(value, tuple) else None,
 )
 def test_a_window_of_one_signal_is_enough(rule, schedule, sizes):
@@ -113,8 +116,7 @@ def test_a_window_of_one_signal_is_enough(rule, schedule, sizes):
     assert_same_bits(run_serial(r)[0], run_threads(r, wire=WireConfig(window=1, deadline_seconds=10))[0])
 
 
-@pytest.mark.parametrize("schedule", ["sync", "async"])
-@pytest.mark.parametrize("fanout", [1, 2, 5])
+@in_turn(fanout=[1, 2, 5], schedule=["sync", "async"])
 def test_an_error_passed_on_by_a_tree_of_layers_is_the_error_sent_straight(fanout, schedule):
     r = recipe(MANY, rule="dfa", schedule=schedule, micro_batches=12, max_steps=4, probe_every=3)
     tree = replace(r, feedback=FeedbackConfig(fanout=fanout))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cases import pairwise
+from cases import in_turn, pairwise
 from runs import ThreadRun, assert_same_bits, recipe, run_serial
 from test_failures import Meddler
 
@@ -45,8 +45,7 @@ def test_distributed_books_equal_serial_ones_bit_for_bit(rule, schedule, dtype):
     assert ledger(r) == expected
 
 
-@pytest.mark.parametrize("schedule", ["sync", "async"])
-@pytest.mark.parametrize("rule", RULES)
+@in_turn(rule=RULES, schedule=["sync", "async"])
 def test_distributed_probes_equal_serial_ones_bit_for_bit_and_are_counted_apart(rule, schedule):
     r = recipe(rule=rule, schedule=schedule, probe_every=2, micro_batches=3, epochs=2)
     expected = [p for p in run_serial(r)[1] if isinstance(p, ProbeRecord)]

@@ -1,7 +1,10 @@
 """Networks of any modules: layer workers equal the serial oracle bit for bit, records and running statistics too."""
 
+from itertools import product
+
 import pytest
 import torch
+from cases import in_turn
 from runs import ThreadRun, assert_same_bits, run_serial
 from zoo import NETWORKS, made
 
@@ -11,9 +14,6 @@ from distfa.core.rules import RULES
 
 SCHEDULES = (("sync", 1), ("sync", 4), ("async", 8))
 SMALL = {"rows": 20, "test_rows": 4, "max_steps": 3, "epochs": 2, "ledger_every": 1}
-ROTATED = [
-    (network, rule, *SCHEDULES[(i + j) % 3]) for i, network in enumerate(NETWORKS) for j, rule in enumerate(RULES)
-]
 
 
 def in_order(records):
@@ -36,8 +36,9 @@ def equal(name, *, transport="loopback", **settings):
     return expected
 
 
-@pytest.mark.parametrize(("network", "rule", "schedule", "micro_batches"), ROTATED)
-def test_every_network_by_every_rule(network, rule, schedule, micro_batches):
+@in_turn(how=product(NETWORKS, SCHEDULES), rule=RULES)
+def test_every_network_by_every_rule(how, rule):
+    network, (schedule, micro_batches) = how
     equal(network, rule=rule, schedule=schedule, micro_batches=micro_batches)
 
 
@@ -49,10 +50,9 @@ def test_over_grpc_with_probes_and_exact_books(network, rule):
     assert all(record.holds for record in digests)
 
 
-@pytest.mark.parametrize("settings", [{"mixed": True}, {"dtype": torch.float64}], ids=["mixed", "float64"])
-@pytest.mark.parametrize("rule", ["bp", "fa", "dfa"])
-@pytest.mark.parametrize("network", NETWORKS)
-def test_mixed_and_float64(network, rule, settings):
+@in_turn(how=product(NETWORKS, [{"mixed": True}, {"dtype": torch.float64}]), rule=["bp", "fa", "dfa"])
+def test_mixed_and_float64(how, rule):
+    network, settings = how
     equal(network, rule=rule, micro_batches=2, **settings)
 
 

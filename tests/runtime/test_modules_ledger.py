@@ -1,8 +1,11 @@
 """The books of networks of any modules: exact in float64, the law where it holds, planted faults at their place."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
+from cases import in_turn
 from runs import ThreadRun, assert_same_bits, run_serial
 from test_failures import Meddler
 from test_ledger_wire import altering
@@ -26,10 +29,9 @@ def entries(records):
     return [record for record in records if isinstance(record, LedgerRecord)]
 
 
-@pytest.mark.parametrize(("schedule", "micro_batches"), [("sync", 2), ("async", 8)])
-@pytest.mark.parametrize("rule", LAWFUL)
-@pytest.mark.parametrize("network", NETWORKS)
-def test_every_cause_adds_up_to_round_off(network, rule, schedule, micro_batches):
+@in_turn(how=product(NETWORKS, [("sync", 2), ("async", 8)]), rule=LAWFUL)
+def test_every_cause_adds_up_to_round_off(how, rule):
+    network, (schedule, micro_batches) = how
     r, modules, data = made(network, rule=rule, schedule=schedule, micro_batches=micro_batches, **SETTINGS)
     found = entries(run_serial(r, data, modules=modules)[1])
     assert len(found) == 6 * (len(r.network) - 1)
@@ -73,10 +75,9 @@ def wired(network, meddle, layer, rule, **settings):
     return records, weights, run_serial(r, data, modules=modules)[0]
 
 
-@pytest.mark.parametrize(("kind", "boundary"), [(Kind.ACTIVATION, 2), (Kind.ERROR, 1)])
-@pytest.mark.parametrize("rule", ["bp", "fa", "usf"])
-@pytest.mark.parametrize("network", NETWORKS)
-def test_one_number_altered_on_the_wire_is_found_at_its_boundary_and_step(network, rule, kind, boundary):
+@in_turn(how=product(NETWORKS, [(Kind.ACTIVATION, 2), (Kind.ERROR, 1)]), rule=["bp", "fa", "usf"])
+def test_one_number_altered_on_the_wire_is_found_at_its_boundary_and_step(how, rule):
+    network, (kind, boundary) = how
     records, weights, unaltered = wired(network, altering(kind, 3, 1 + 1e-6, np.float64), 2, rule)
     broken = {(e.step, e.boundary) for e in entries(records) if not e.holds}
     if broken:

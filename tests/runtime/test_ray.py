@@ -74,19 +74,20 @@ SYNC, PARTS, ASYNC = ("sync", 1), ("sync", 4), ("async", 4)
 @pytest.mark.parametrize(
     ("rule", "how", "dtype", "epochs"),
     [
-        ("bp", SYNC, "float32", 4),
+        pytest.param("bp", SYNC, "float32", 4, marks=pytest.mark.slow),
         ("fa", PARTS, "float64", 4),
-        ("dfa", ASYNC, "float32", 40),
+        ("dfa", ASYNC, "float32", 8),
         pytest.param("usf", SYNC, "float64", 4, marks=pytest.mark.slow),
         pytest.param("frsf", PARTS, "float32", 4, marks=pytest.mark.slow),
         pytest.param("brsf", ASYNC, "float64", 4, marks=pytest.mark.slow),
-        ("kp", ASYNC, "float32", 4),
+        pytest.param("kp", ASYNC, "float32", 4, marks=pytest.mark.slow),
         pytest.param("dkp", PARTS, "float32", 4, marks=pytest.mark.slow),  # the test of renewal has it
         pytest.param("drtp", PARTS, "float64", 4, marks=pytest.mark.slow),
     ],
     ids=label,
 )
 def test_actors_equal_serial_by_every_rule(train, rule, how, dtype, epochs):
+    """By default a rule of each kind; tests/runtime/test_equals_serial.py has the same workers, as threads, by all."""
     schedule, micro_batches = how
     settings = {"schedule": schedule, "micro_batches": micro_batches, "dtype": dtype, "epochs": epochs}
     assert assert_equal_runs(train, rule=rule, **settings).steps == 5 * epochs
@@ -169,7 +170,7 @@ def test_a_killed_layer_ends_the_run_within_thirty_seconds_by_name(train, tmp_pa
     with pytest.raises(
         LayerLost, match=r"layer \d, step \d+ \(process \d+ on \S+\): its process died .*\n.* steps are in"
     ):
-        train("ray", epochs=4000, eval_every=4000, observer=observer, ray={"max_recoveries": 0})
+        train("ray", (12, 9, 5), epochs=4000, eval_every=4000, observer=observer, ray={"max_recoveries": 0})
     assert_just_ended(observer)
     assert (tmp_path / "run-0" / "metrics.jsonl").read_text().count("\n") > 1
     assert '"status": "failed"' in (tmp_path / "run-0" / "run.json").read_text()
@@ -190,7 +191,7 @@ def test_a_port_in_use_is_named_and_leaves_no_run_directory(train, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(TransportError, match=rf"found no free port in wire.ports {port} on 127.0.0.1 .*{port} by "):
-            train("ray", wire={"ports": port})
+            train("ray", (12, 5), wire={"ports": port})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -216,8 +217,8 @@ def test_a_busy_cluster_is_waited_for_with_a_word_on_who_holds_it(train, caplog)
     busy = placement_group([{"CPU": ray.cluster_resources()["CPU"]}], name="somebody else")
     assert busy.wait(10)
     threading.Timer(3.0, remove_placement_group, [busy]).start()
-    _, weights = train("ray", epochs=2)
-    assert_same_bits(weights, train("serial", epochs=2)[1])
+    _, weights = train("ray", (12, 5), epochs=2)
+    assert_same_bits(weights, train("serial", (12, 5), epochs=2)[1])
     assert "waiting for room on the Ray cluster" in caplog.text
     assert "held by placement groups: 'somebody else' CPU" in caplog.text
 
@@ -234,6 +235,7 @@ def test_a_cluster_that_stays_busy_is_given_up_with_who_holds_it(train):
     remove_placement_group(busy)
 
 
+@pytest.mark.slow  # by default a serial run is repeated, and a run on Ray compared with a serial one
 def test_a_seed_makes_a_run_repeatable(train):
     assert_same_bits(train("ray", epochs=2, seed=5)[1], train("ray", epochs=2, seed=5)[1])
     assert not torch.equal(train("serial", epochs=2, seed=5)[1]["0.weight"], train("serial", epochs=2)[1]["0.weight"])

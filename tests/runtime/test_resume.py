@@ -4,12 +4,13 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-from cases import pairs, pairwise
+from cases import in_turn, pairs
 from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial
 from zoo import NETWORKS, made
 
@@ -47,11 +48,9 @@ def serial(r, modules, data):
     return SerialTrainer(r, *(Split(inputs=x, targets=y) for x, y in zip(*halves, strict=True)), modules=modules)
 
 
-CASES = pairwise(network=["mlp", *NETWORKS], rule=RULES, schedule=["sync", "async"])
-
-
-@CASES
-def test_a_serial_run_in_two_parts_is_the_whole(network, rule, schedule):
+@in_turn(how=product(["mlp", *NETWORKS], ["sync", "async"]), rule=RULES)
+def test_a_serial_run_in_two_parts_is_the_whole(how, rule):
+    network, schedule = how
     r, modules, data, at = case(network, rule, schedule)
     whole, records, _ = run_serial(r, data, modules=modules)
     first = serial(r, modules, data)

@@ -1,10 +1,12 @@
 """What goes over the wire: as many bytes as theory says, and never a weight or a feedback matrix."""
 
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from cases import in_turn
 from runs import SIZES, ThreadRun, recipe
 
 from distfa.codecs import CODECS, resolve
@@ -23,10 +25,9 @@ def columns(rule, boundary):
     return {**signs, "fa": min(below, above), "dfa": outputs, "dkp": outputs, "kp": above, "drtp": 0}[rule]
 
 
-@pytest.mark.parametrize("activations", ["fp32", "bf16", "int8"])
-@pytest.mark.parametrize("errors", ["fp32", "int8"])
-@pytest.mark.parametrize("rule", RULES)
-def test_payload_bytes_are_the_closed_form(rule, activations, errors):
+@in_turn(rule=RULES, codecs=product(["fp32", "bf16", "int8"], ["fp32", "int8"]))
+def test_payload_bytes_are_the_closed_form(rule, codecs):
+    activations, errors = codecs
     width = {"fp32": lambda c: 4 * c, "bf16": lambda c: 2 * c, "int8": lambda c: c + 4 if c else 0}
     with ThreadRun(recipe(rule=rule), activations=activations, errors=errors, transport="loopback") as run:
         run.train()
@@ -41,8 +42,7 @@ def test_payload_bytes_are_the_closed_form(rule, activations, errors):
             assert 0 < framing <= STEPS * 64  # identity, shape, checksum and frame: some 60 bytes a message
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("init", ["aligned", "random"])
+@in_turn(rule=RULES, init=["aligned", "random"])
 def test_no_weight_and_no_feedback_matrix_crosses_the_wire(rule, init):
     r = recipe(rule=rule, init=init, dtype=torch.float64, micro_batches=2)
     seen = []
