@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cases import in_turn
 from runs import SIZES, raw, recipe, run_serial
 from torch import nn
 
@@ -51,8 +52,7 @@ def plain_torch(recipe, data):
     return model.state_dict(), losses
 
 
-@pytest.mark.parametrize("activation", NAMES)
-@pytest.mark.parametrize("micro_batches", [1, 3])
+@in_turn(activation=NAMES, micro_batches=[1, 3])
 def test_bp_is_plain_torch_for_every_activation(activation, micro_batches):
     r = recipe(rule="bp", activation=activation, micro_batches=micro_batches, dtype=F64, max_steps=200, epochs=50)
     data = raw(r)

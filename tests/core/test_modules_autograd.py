@@ -1,10 +1,12 @@
 """Networks of any modules: bp is plain torch, and renewed feedback is the mean Jacobian."""
 
 from collections import OrderedDict
+from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import in_turn
 from runs import run_serial
 from torch import nn
 from zoo import NETWORKS, made, prepared
@@ -61,10 +63,9 @@ def plain_torch(r, model, data):
     return model.state_dict()
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
-@pytest.mark.parametrize("micro_batches", [1, 3])
-@pytest.mark.parametrize("network", NETWORKS)
-def test_bp_is_plain_torch_running_statistics_included(network, micro_batches, optimizer):
+@in_turn(how=product(OPTIMIZERS, [1, 3]), network=NETWORKS)
+def test_bp_is_plain_torch_running_statistics_included(how, network):
+    optimizer, micro_batches = how
     settings = {"dtype": F64, "optimizer": optimizer, "micro_batches": micro_batches, "epochs": 10, "max_steps": 30}
     r, modules, data = made(network, rule="bp", rows=24, **settings)
     weights, _, _ = run_serial(r, data, modules=without_dropout(modules))

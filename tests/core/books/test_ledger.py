@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from itertools import cycle
+from itertools import cycle, product
 
 import numpy as np
 import pytest
 import torch
-from cases import label, pairwise
+from cases import in_turn, label, pairs
 from runs import raw, recipe, run_serial
 
 from distfa.core.base import order
@@ -52,24 +52,31 @@ def assert_every_cause_adds_up(found, rule, schedule, steps):
         assert math.isclose(known + entry.transport + entry.residual, entry.change, rel_tol=1e-9, abs_tol=1e-14)
 
 
-@pairwise(rule=LAWFUL, schedule=["sync", "async"], activation=NAMES, optimizer=OPTIMIZERS)
-def test_every_cause_adds_up_to_the_change_in_float64(rule, schedule, activation, optimizer):
+@in_turn(how=pairs(["sync", "async"], NAMES, OPTIMIZERS), rule=LAWFUL)
+def test_every_cause_adds_up_to_the_change_in_float64(how, rule):
+    schedule, activation, optimizer = how
     settings = {"schedule": schedule, "activation": activation, "optimizer": optimizer}
     found, _ = books(rule, epochs=200, max_steps=30, micro_batches=3, **settings)
     assert_every_cause_adds_up(found, rule, schedule, 30)
 
 
-@pytest.mark.parametrize(("rule", "optimizer"), list(zip(LAWFUL, cycle(OPTIMIZERS), strict=False)), ids=label)
+@pytest.mark.parametrize(
+    ("rule", "optimizer"),
+    [
+        pytest.param(rule, optimizer, marks=() if rule in ("kp", "dfa") else pytest.mark.slow)
+        for rule, optimizer in zip(LAWFUL, cycle(OPTIMIZERS), strict=False)
+    ],
+    ids=label,
+)
 def test_nothing_accumulates_in_two_hundred_steps(rule, optimizer):
     found, _ = books(rule, optimizer=optimizer, epochs=200, max_steps=200, micro_batches=3)
     assert_every_cause_adds_up(found, rule, "sync", 200)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=label)
-@pytest.mark.parametrize("rule", LAWFUL)
+@in_turn(rule=LAWFUL, optimizer=OPTIMIZERS)
 def test_float32_stays_within_the_derived_tolerance(rule, optimizer):
-    found, _ = books(rule, torch.float32, optimizer=optimizer, epochs=60, max_steps=40)
-    assert len(found) == 3 * 40
+    found, _ = books(rule, torch.float32, optimizer=optimizer, epochs=60, max_steps=80)
+    assert len(found) == 3 * 80
     assert [verdict(entry) for entry in found if not entry.holds] == []
     for entry in found:  # a tolerance that takes anything would prove nothing
         scale = max(1.0, abs(entry.incoming), abs(entry.potential))
@@ -160,10 +167,9 @@ def test_drift_at_equal_training_time_shrinks_with_the_learning_rate(rule):
     assert drifts[1] / drifts[2] == pytest.approx(2, rel=0.1)
 
 
-@pytest.mark.parametrize("schedule", ["sync", "async"])
-@pytest.mark.parametrize("activation", ["relu", "tanh"])
-@pytest.mark.parametrize("rule", LAWFUL)
-def test_the_law_holds_neuron_by_neuron(rule, activation, schedule):
+@in_turn(rule=LAWFUL, how=product(["relu", "tanh"], ["sync", "async"]))
+def test_the_law_holds_neuron_by_neuron(rule, how):
+    activation, schedule = how
     found, trainer = books(
         rule,
         activation=activation,
