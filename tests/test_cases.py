@@ -4,7 +4,7 @@ from itertools import combinations, product
 
 import pytest
 from cases import in_turn, pairs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -12,6 +12,7 @@ def met(cases):
     return {(a, b, case[a], case[b]) for case in cases for a, b in combinations(range(len(case)), 2)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 6).map(range), min_size=2, max_size=5))
 def test_every_pair_of_values_meets(axes):
     cases = pairs(*axes)
@@ -29,6 +30,7 @@ def test_values_may_be_anything():
     assert pairs([{}, []], [None]) == [({}, None), ([], None)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 6).map(range), min_size=1, max_size=3))
 def test_every_value_has_its_turn_and_the_rest_of_the_product_is_slow(axes):
     cases = in_turn(**{f"axis{number}": axis for number, axis in enumerate(axes)}).args[1]
