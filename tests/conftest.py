@@ -10,6 +10,10 @@ import pytest
 # a child would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# For torch, before anything imports it: threads of several test processes on one core spin while they wait for each
+# other, which doubles the time of small networks. Runs compute with one thread anyway.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _MOST_WORKERS = 4
 
 

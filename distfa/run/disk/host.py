@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import platform
 import sys
@@ -20,7 +21,7 @@ def describe_host() -> dict[str, Any]:
     """What a reader of the figures needs to know about the machine and the software."""
     return {
         "distfa": __version__,
-        "code": surveyor()()["distfa"],
+        "code": _code(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
@@ -31,6 +32,12 @@ def describe_host() -> dict[str, Any]:
         "command": command_line(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+@functools.cache
+def _code() -> str:
+    """The mark of distfa's code; of all runs of a process the same, which has imported it once."""
+    return surveyor()()["distfa"]
 
 
 def command_line() -> list[str]:
