@@ -1,0 +1,19 @@
+"""A run in one process computes as a layer actor does, and leaves the process as it was."""
+
+import torch
+
+from distfa import data
+from distfa.intake.subject import subject_for
+from distfa.run.run import run
+from distfa.settings import parse
+
+
+def test_a_serial_run_computes_with_one_thread_and_gives_back_as_many_as_there_were(tmp_path):
+    digits, seen, before = data.load("digits", limit=60), set(), torch.get_num_threads()
+    spec = parse({"engine": "serial", "epochs": 1, "run_dir": str(tmp_path / "run")})
+    torch.set_num_threads(2)
+    try:
+        run(spec, subject_for(spec, digits).network, digits, observer=lambda _: seen.add(torch.get_num_threads()))
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
