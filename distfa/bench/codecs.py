@@ -93,7 +93,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, float]:
     """The figures of one run, on one thread as in a layer."""
     sent: list[int] = []
     task = Task.of(spec, dataset)
-    tally = Tally(classification=True, positions=task.answers)
+    tally = Tally(classification=True, positions=task.answers_per_sample)
     with one_thread():
         for record in task.trainer(*meter(spec, task.recipe.signal_dtype, sent)).run():
             tally.add(record)

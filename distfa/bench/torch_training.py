@@ -72,7 +72,7 @@ def trained(spec: RunSpec, dataset: Dataset) -> dict[str, float]:
     """
     task = Task.of(spec, dataset)
     model, (_, test) = whole(task), task.splits()
-    loss, correct, total = 0.0, 0, len(test.inputs) * task.answers
+    loss, correct, total = 0.0, 0, len(test.inputs) * task.answers_per_sample
     with one_thread():
         for _ in by_autograd(task, model, []):
             pass
@@ -90,7 +90,7 @@ def by_autograd(task: Task, model: nn.Module, losses: list[float]) -> Iterator[i
     train, _ = task.splits()
 
     def backward(rows: NDArray[np.int64]) -> float:
-        loss = loss_part(model(train.inputs.read(rows)), train.targets.read(rows), len(rows) * task.answers)
+        loss = loss_part(model(train.inputs.read(rows)), train.targets.read(rows), len(rows) * task.answers_per_sample)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
@@ -134,7 +134,7 @@ def stage(
     worked = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}[how.schedule](
         PipelineStage(module, rank, how.processes, torch.device("cpu")),
         n_microbatches=how.micro_batches,
-        loss_fn=lambda output, target: loss_part(output, target, recipe.batch_size * task.answers),
+        loss_fn=lambda output, target: loss_part(output, target, recipe.batch_size * task.answers_per_sample),
         scale_grads=False,  # loss_part is already a share of the batch's mean
     )
 

@@ -107,7 +107,7 @@ class GivenOrder:
             found[here] = self.epochs[epoch][places[here]]
         return found
 
-    def among_used(self) -> GivenOrder:
+    def without_unused(self) -> GivenOrder:
         """The same order, of the samples by their places in ``used``."""
         return GivenOrder(tuple(np.searchsorted(self.used, epoch) for epoch in self.epochs), self.batches)
 

@@ -55,7 +55,7 @@ class InputSummarizer:
         """The first of them, (n, d)."""
         return np.stack(self._few)
 
-    def seen(self) -> InputSummary:
+    def summary(self) -> InputSummary:
         """What they look like."""
         mean = self._sum / max(self._count, 1)
         return InputSummary(mean, math.sqrt(max(self._squares / max(self._count, 1) - mean**2, 0.0)), self._largest)

@@ -205,7 +205,7 @@ def stream_samples(
         seed=seed,
         like=like,
         digest=found.hexdigest(),
-        seen=None if tokens is not None else looked.seen(),
+        seen=None if tokens is not None else looked.summary(),
     )
     rows.few = looked.few()
     rows.keep(made_before)

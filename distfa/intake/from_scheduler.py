@@ -48,7 +48,7 @@ def with_scheduler(
     own = _alike(given, optimizer, settings)
     before = [_movable(group) for group in own.param_groups]
     scheduler = _scheduler(given, own)
-    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) or _plateau_within(scheduler):
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) or _has_plateau(scheduler):
         raise SpecError(
             "ReduceLROnPlateau follows metrics of the run, which the layers do not have; use a scheduler based "
             "on steps or epochs, or EarlyStopping and a second fit at a lower rate"
@@ -106,9 +106,9 @@ def has_optimizer(given: Any) -> bool:
     return isinstance(getattr(given, "optimizer", None), torch.optim.Optimizer)
 
 
-def _plateau_within(scheduler: Any) -> bool:
+def _has_plateau(scheduler: Any) -> bool:
     parts = getattr(scheduler, "_schedulers", ())
-    return any(isinstance(part, lr_scheduler.ReduceLROnPlateau) or _plateau_within(part) for part in parts)
+    return any(isinstance(part, lr_scheduler.ReduceLROnPlateau) or _has_plateau(part) for part in parts)
 
 
 def _played(

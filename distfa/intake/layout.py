@@ -29,11 +29,11 @@ class Layout:
     axes: int
     where: str
 
-    def last(self, shape: Shape) -> bool:
+    def needs_channels_last(self, shape: Shape) -> bool:
         """Whether samples of a shape must have their channels last, because the shape cannot mean anything else."""
         return len(shape) == self.axes + 1 and shape[-1] == self.channels != shape[0]
 
-    def none(self, shape: Shape) -> bool:
+    def lacks_channel_axis(self, shape: Shape) -> bool:
         """Whether samples of a shape lack the axis of their only channel."""
         return self.channels == 1 and len(shape) == self.axes
 
@@ -56,9 +56,9 @@ def channels_first(dataset: Dataset, layout: Layout | None) -> Dataset:
     shape = dataset.shape
     if layout is None or dataset.tokens is not None:
         return dataset
-    if layout.none(shape):
+    if layout.lacks_channel_axis(shape):
         return dataclasses.replace(dataset, shape=(1, *shape))
-    if not layout.last(shape):
+    if not layout.needs_channels_last(shape):
         return dataset
     turned = move_axes(dataset, (len(shape) - 1, *range(len(shape) - 1)))
     log.warning("samples have shape %s: their channels are moved to the front, for %s", shape, layout.where)

@@ -132,7 +132,7 @@ def order_of(loader: torch_data.DataLoader[Any], asked: RowSettings) -> tuple[Se
 
 
 def _compact(order: GivenOrder) -> tuple[Sequence[int], GivenOrder]:
-    return order.used.tolist(), order.among_used()
+    return order.used.tolist(), order.without_unused()
 
 
 def _require_there(samples: Any, order: GivenOrder) -> None:

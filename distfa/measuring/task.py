@@ -92,7 +92,7 @@ class Task:
         )
 
     @property
-    def answers(self) -> int:
+    def answers_per_sample(self) -> int:
         """How many answers the network gives for one sample: several if it answers at every position of a sequence."""
         return math.prod(self.recipe.network.positions)
 

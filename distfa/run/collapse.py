@@ -29,7 +29,7 @@ from distfa.core.books.records import EvalRecord, Record, StepRecord
 from distfa.core.rules.base import Rule
 from distfa.data import Dataset
 from distfa.intake.start import MOST_RENEWED
-from distfa.run.constant_answer import constant_loss, shares
+from distfa.run.constant_answer import constant_loss, label_shares
 
 CONDITION, NOTHING = "condition", "nothing to learn"
 BEFOREHAND = (CONDITION, NOTHING)  # what is known before the run begins
@@ -93,7 +93,7 @@ def build_watcher(loss: str, dataset: Dataset, *, steps: int, lr: float, rule: R
         optimizer=rule.recipe.optimizer.name,
         positions=dataset.positions,
         constant=constant_loss(loss, targets, rule.network.outputs) or None,  # 0: there is nothing to be better than
-        chance=float(shares(targets).max()) if dataset.classification else None,
+        chance=float(label_shares(targets).max()) if dataset.classification else None,
         follows_gradient=not rule.reads_labels,
         renewal=_renewal(rule),
         frozen=frozenset(n for n, layer in enumerate(rule.network.layers, start=1) if not layer.trainable),

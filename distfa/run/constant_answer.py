@@ -20,7 +20,7 @@ def constant_loss(loss: str, targets: NDArray[Any], outputs: int) -> float | Non
         outputs: C.
     """
     if np.issubdtype(targets.dtype, np.integer):
-        p = shares(targets)
+        p = label_shares(targets)
         if loss == "cross_entropy":
             return float(-(p * np.log(p)).sum())
         if loss == "mse":
@@ -40,7 +40,7 @@ def _entropies(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(-(p * np.log(inside) + (1 - p) * np.log1p(-inside)), dtype=np.float64)
 
 
-def shares(labels: NDArray[Any]) -> NDArray[np.float64]:
+def label_shares(labels: NDArray[Any]) -> NDArray[np.float64]:
     """How often each label occurs, as shares of 1; only labels that occur."""
     counts = np.unique(labels, return_counts=True)[1]
     return np.asarray(counts / counts.sum(), dtype=np.float64)

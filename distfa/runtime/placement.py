@@ -145,7 +145,7 @@ def fits(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) -> bo
         return any(_holds(node.total, together) for node in nodes)
     room = [dict(node.total) for node in nodes]
     order = sorted(bundles, key=lambda bundle: (len(bundle), sum(bundle.values())), reverse=True)
-    return _packed(order, room, placement == "strict_spread", set())
+    return _can_pack(order, room, placement == "strict_spread", set())
 
 
 def shortfall(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) -> str:
@@ -182,7 +182,7 @@ def list_resources(resources: Mapping[str, float]) -> str:
     )
 
 
-def _packed(bundles: Sequence[Bundle], room: list[dict[str, float]], apart: bool, failed: set[object]) -> bool:
+def _can_pack(bundles: Sequence[Bundle], room: list[dict[str, float]], apart: bool, failed: set[object]) -> bool:
     """Try the first bundle on each node it fits on, then the others after it; nothing that failed is tried twice."""
     if not bundles or len(failed) >= _TRIALS:
         return True
@@ -194,7 +194,7 @@ def _packed(bundles: Sequence[Bundle], room: list[dict[str, float]], apart: bool
             continue
         left = {key: round(value - bundles[0].get(key, 0.0), 6) for key, value in free.items()}
         rest = [*room[:i], *([] if apart else [left]), *room[i + 1 :]]
-        if _packed(bundles[1:], rest, apart, failed):
+        if _can_pack(bundles[1:], rest, apart, failed):
             return True
     failed.add(state)
     return False

@@ -131,7 +131,7 @@ def rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.lr * (config.final_lr + (1 - config.final_lr) * left)
 
 
-def settings_of(config: OptimizerConfig, name: str) -> OptimizerConfig | None:
+def find_config(config: OptimizerConfig, name: str) -> OptimizerConfig | None:
     """The settings of one parameter; None if it is in no group, so that it is not trained.
 
     Args:
@@ -149,7 +149,7 @@ def settings_of(config: OptimizerConfig, name: str) -> OptimizerConfig | None:
     return replace(config, groups=None, **own)
 
 
-def settings_at(own: OptimizerConfig, step: int, lr: float) -> OptimizerConfig:
+def config_at(own: OptimizerConfig, step: int, lr: float) -> OptimizerConfig:
     """A parameter's settings at a step.
 
     Args:
@@ -225,7 +225,7 @@ class Optimizer:
         fused = all(parameter.device.type == "cpu" for parameter in parameters.values())
         self._kernels: dict[str, Any] = {"fused": fused, "foreach": not fused}
         self.state: dict[Tensor, dict[str, Tensor]] = {parameter: {} for parameter in parameters.values()}
-        self._own = {p: own for name, p in parameters.items() if (own := settings_of(config, name)) is not None}
+        self._own = {p: own for name, p in parameters.items() if (own := find_config(config, name)) is not None}
         self._groups: list[tuple[OptimizerConfig, list[Tensor]]] = []
         for parameter, own in self._own.items():
             members = next((members for other, members in self._groups if other == own), None)
@@ -255,7 +255,7 @@ class Optimizer:
         return self._now(self._own[parameter], lr, step)
 
     def _now(self, own: OptimizerConfig, lr: float, step: int) -> OptimizerConfig:
-        return settings_at(own, step, lr if own.lr == self._config.lr else own.lr * (lr / self._config.lr))
+        return config_at(own, step, lr if own.lr == self._config.lr else own.lr * (lr / self._config.lr))
 
     def take(self, parameter: Tensor, kept: Mapping[str, Tensor]) -> None:
         """Set what is kept for a parameter, as ``state`` gave it."""

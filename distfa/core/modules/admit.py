@@ -156,7 +156,7 @@ def _require_apart(groups: Sequence[Group]) -> None:
     met, reaching = list[tuple[int, int]](), list[int]()
     for one in sorted(range(len(held)), key=lambda each: held[each].start):
         reaching = [other for other in reaching if held[other].end > held[one].start]
-        met += [(max(one, other), min(one, other)) for other in reaching if _overlap(held[one], held[other])]
+        met += [(max(one, other), min(one, other)) for other in reaching if _share_numbers(held[one], held[other])]
         reaching.append(one)
     for second, first in sorted(met):
         _require_one_owner(held[first], held[second])
@@ -178,7 +178,7 @@ def _require_one_owner(first: _Held, second: _Held) -> None:
         )
 
 
-def _overlap(a: _Held, b: _Held) -> bool:
+def _share_numbers(a: _Held, b: _Held) -> bool:
     """Whether two tensors whose memory overlaps from end to end have numbers in common; columns of one need not."""
     size, start = a.tensor.element_size(), min(a.start, b.start)
     if a.tensor is b.tensor or size != b.tensor.element_size():

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from distfa.core.modules.frozen import Frozen, freeze, is_mutable, pack_values, portable, same, thaw, unpack_values
+from distfa.core.modules.frozen import Frozen, freeze, is_mutable, is_same, pack_values, portable, thaw, unpack_values
 from distfa.core.modules.restoring import restorer
 from distfa.errors import ModelError
 
@@ -160,7 +160,7 @@ class Attributes:
         found = {}
         for name, now in self._frozen().items():
             was = self._given.get(name)
-            if was is not None and same(now, was):
+            if was is not None and is_same(now, was):
                 continue
             try:
                 found[name] = portable(now, was, name)

@@ -88,15 +88,15 @@ def freeze(value: Any, known: frozenset[int] = frozenset(), *, depth: int = DEPT
     return ("reference", Reference(value), fingerprint(value))
 
 
-def same(a: Any, b: Any) -> bool:
+def is_same(a: Any, b: Any) -> bool:
     """Whether two frozen values are equal, to the last bit."""
     if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(is_same, a, b))
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         alike = a.dtype == b.dtype and a.shape == b.shape and a.device == b.device
         return alike and torch.equal(bits_of(a), bits_of(b))
     if isinstance(a, Reference) and isinstance(b, Reference):
-        return a.value is b.value or (type(a.value) is type(b.value) and _equal(a.value, b.value))
+        return a.value is b.value or (type(a.value) is type(b.value) and _are_equal(a.value, b.value))
     return type(a) is type(b) and bool(a == b or (a != a and b != b))
 
 
@@ -146,7 +146,7 @@ def portable(now: Frozen, was: Frozen | None, name: str) -> Frozen:
     """
     kind = now[0]
     if kind == "reference":
-        if was is None or not same(now, was):
+        if was is None or not is_same(now, was):
             raise TypeError(f"{name!r} is a {type(now[1].value).__name__}")
         return ("given", None)
     if kind in ("enum", "namedtuple", "object", "dict") and now[1] not in _DICTS and (was or ("",))[:2] != now[:2]:
@@ -291,7 +291,7 @@ def bits_of(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _equal(a: object, b: object) -> bool:
+def _are_equal(a: object, b: object) -> bool:
     try:
         return bool(a == b)
     except Exception:

@@ -208,12 +208,12 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> tuple[La
         unreached=() if tokens else tuple(name for name in weights if name in unreached),
         transported=tuple(name for name in parameters if name in read - weights.keys() - scaling_parameters(module)),
         moving=tuple(sorted(trial.moving)),
-        rectified=_rectified([module for _, module in parts]),
+        rectified=_ends_rectified([module for _, module in parts]),
     )
     return _with_law(parts, spec), trial.changed
 
 
-def _rectified(parts: Sequence[nn.Module]) -> bool:
+def _ends_rectified(parts: Sequence[nn.Module]) -> bool:
     """Whether a ReLU comes last; after it only modules that give 0 only where all numbers they read are 0."""
     behind = itertools.dropwhile(lambda module: type(module) in _KEEPING_ZEROS, reversed(parts))
     return isinstance(next(behind, None), nn.ReLU)

@@ -18,7 +18,7 @@ from distfa.core.base.seeding import Seeding
 from distfa.core.modules.admit import require_tensor
 from distfa.core.modules.attributes import Attributes, restore_afterwards, tensors_beside_parameters
 from distfa.core.modules.constancy import require_constant, structure_of
-from distfa.core.modules.frozen import Frozen, bits_of, same
+from distfa.core.modules.frozen import Frozen, bits_of, is_same
 from distfa.core.modules.parameters import weights_of
 from distfa.core.modules.swap import TracedSwap
 from distfa.errors import ModelError
@@ -137,7 +137,7 @@ class _Trials:
     def _holds(self, after: Mapping[str, Frozen]) -> bool:
         """Whether the attributes are as a forward has left them."""
         now = self._attributes.changed()
-        return after.keys() == now.keys() and all(same(value, now[name]) for name, value in after.items())
+        return after.keys() == now.keys() and all(is_same(value, now[name]) for name, value in after.items())
 
     def _versions(self) -> dict[str, int]:
         return {name: p._version for name, p in self._module.named_parameters()}
@@ -186,7 +186,7 @@ class _Trials:
             )
         now = self._versions()
         rewritten = {
-            n for n, p in self._module.named_parameters() if n in self._given and not _equal(p, self._given[n])
+            n for n, p in self._module.named_parameters() if n in self._given and not _are_equal(p, self._given[n])
         }
         self.moved |= rewritten
         visibly = {name for name, version in versions.items() if now.get(name, version) != version}
@@ -231,7 +231,7 @@ class _Trials:
         return trial, [g.to_dense() for g in found if g is not None]
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
+def _are_equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(bits_of(a.detach()), bits_of(b))
 
 

@@ -79,7 +79,7 @@ def train_to(spec: RunSpec, *, every: int, target: float) -> Curve:
             _, correct, rows = evaluate_layers(task.recipe, trainer.layers, test)
             curve.steps.append(record.step + 1)
             curve.payload_bytes.append(sum(sent))
-            curve.accuracy.append(correct / (rows * task.answers))
+            curve.accuracy.append(correct / (rows * task.answers_per_sample))
             if curve.accuracy[-1] >= target:
                 return replace(curve, reached=True)
     return curve

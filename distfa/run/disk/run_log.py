@@ -49,12 +49,12 @@ class RunLog(logging.Handler):
             self._path.open("a", encoding="utf-8", errors="backslashreplace") as file,
         ):
             file.write(strict_json.dumps(line) + "\n")
-        if record.name != LOG.name and not _others() and logging.lastResort is not None:
+        if record.name != LOG.name and not _others_listen() and logging.lastResort is not None:
             with contextlib.suppress(OSError, ValueError):
                 logging.lastResort.handle(record)  # to stderr, as without this handler
 
 
-def _others() -> bool:
+def _others_listen() -> bool:
     """Whether other handlers take distfa's records."""
     handlers = (*_ALL.handlers, *logging.getLogger().handlers)
     return any(not isinstance(handler, RunLog) for handler in handlers)

@@ -257,7 +257,7 @@ def _start_here(store_bytes: int) -> None:
     try:
         with _on_loopback(), _ignoring_hangups():
             for left in reversed(range(_STARTS)):
-                if _started(store_bytes, store, last=not left):
+                if _try_to_start(store_bytes, store, last=not left):
                     break
     except BaseException:
         token.withdraw()
@@ -265,7 +265,7 @@ def _start_here(store_bytes: int) -> None:
     _SESSION.token = token
 
 
-def _started(store_bytes: int, store: str | None, *, last: bool) -> bool:
+def _try_to_start(store_bytes: int, store: str | None, *, last: bool) -> bool:
     """Try to start Ray; False if the machine is too busy for it to start in the time that Ray gives itself.
 
     Raises:

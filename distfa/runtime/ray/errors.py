@@ -44,7 +44,7 @@ class Row:
         """Ray's class; None where this version of Ray has none."""
         return getattr(ray.exceptions, self.name, None)
 
-    def means(self, error: BaseException) -> bool:
+    def matches(self, error: BaseException) -> bool:
         kind = self.kind()
         return kind is not None and isinstance(error, kind) and self.says in str(error).lower()
 
@@ -147,7 +147,7 @@ def translate(error: BaseException) -> BaseException:
         return cause
     if isinstance(cause, RayError):
         return translate(cause)
-    row = next((row for row in TABLE if row.means(error)), None)
+    row = next((row for row in TABLE if row.matches(error)), None)
     if row is None:
         return error
     made = (LayerLost if row.lost else ClusterError)(f"{row.cause} ({describe_error(error)}); {row.fix}")

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distfa.core.modules.frozen import freeze, pack_values, portable, same, thaw, unpack_values
+from distfa.core.modules.frozen import freeze, is_same, pack_values, portable, thaw, unpack_values
 
 LEAVES = (
     st.none()
@@ -33,8 +33,8 @@ VALUES = st.recursive(
 def test_a_value_comes_back_through_bytes(value):
     frozen = freeze(value, depth=50)
     again = unpack_values(pack_values({"it": portable(frozen, None, "it")}))["it"]
-    assert same(frozen, again)
-    assert same(frozen, freeze(thaw(again), depth=50))
+    assert is_same(frozen, again)
+    assert is_same(frozen, freeze(thaw(again), depth=50))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_every_kind_of_value_comes_back_in_another_process_and_in_place(value):
     frozen = freeze(value)
     content = pack_values({"it": frozen})
     assert torch.equal(content, pack_values({"it": freeze(value)}))
-    assert same(frozen, freeze(thaw(unpack_values(content)["it"], value)))
+    assert is_same(frozen, freeze(thaw(unpack_values(content)["it"], value)))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_objects_that_others_hold_are_filled():
     inner.append(3)
     tensor.add_(1)
     holder.new = 5
-    assert not same(frozen, freeze(holder))
+    assert not is_same(frozen, freeze(holder))
     thaw(frozen, holder)
     assert inner == [1, 2]
     assert holder.inner is inner
@@ -111,7 +111,7 @@ def test_a_reference_may_stay_but_not_change():
 
 
 def test_numbers_are_compared_to_the_last_bit():
-    assert not same(freeze(torch.tensor(0.0)), freeze(torch.tensor(-0.0)))
-    assert not same(freeze(1), freeze(True))
-    assert not same(freeze(torch.ones(2)), freeze(torch.ones(2, dtype=torch.float64)))
-    assert same(freeze(float("nan")), freeze(float("nan")))
+    assert not is_same(freeze(torch.tensor(0.0)), freeze(torch.tensor(-0.0)))
+    assert not is_same(freeze(1), freeze(True))
+    assert not is_same(freeze(torch.ones(2)), freeze(torch.ones(2, dtype=torch.float64)))
+    assert is_same(freeze(float("nan")), freeze(float("nan")))
