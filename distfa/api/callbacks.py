@@ -1,4 +1,4 @@
-"""What a user may do while a run goes on: look at it, keep weights, stop it.
+"""Callbacks, with which a user can observe a run as it trains, keep weights, or stop it.
 
 on_start         the layers are ready
 on_step          an update was made
@@ -8,8 +8,9 @@ on_checkpoint    all weights are available, between two steps: after every evalu
                  every ``checkpoint.every`` steps
 on_end           the run has ended well; ``weights`` are the last ones
 
-What a callback must know to go on is in its ``state_dict``, which every checkpoint keeps. Where a run goes on, resumed
-or after a failure, ``load_state_dict`` gets it back. ``on_start`` comes before that, but only if the run is resumed.
+Whatever a callback needs in order to continue goes into its ``state_dict``, which every checkpoint includes. When a run
+is resumed or recovers from a failure, ``load_state_dict`` receives it. ``on_start`` is called before that, but only if
+the run is resumed.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Callback:
         """The run has ended well."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it must know to go on: numbers, text, tensors, arrays, and collections of these."""
+        """The state it needs in order to continue: numbers, text, tensors, arrays, and collections of these."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ class FromRaw(nn.Module):
 
 @dataclass(frozen=True)
 class _Samples:
-    """What a ready model must know about the data set."""
+    """The facts about the data set that a built-in model needs."""
 
     name: str
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What a finished run says about new samples."""
+"""Predictions of a finished run for new samples."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Options:
         return settings.load_spec(None, [*{**keys, **fixed, **self.changes}.items()])
 
     def asked(self) -> dict[str, Any]:
-        """What was asked for, by field."""
+        """The options as given, by field."""
         return {name: getattr(self, name) for name in flags(self)}
 
 

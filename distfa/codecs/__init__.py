@@ -43,7 +43,7 @@ def resolve(name: str, dtype: torch.dtype) -> Codec:
 
 
 def carry(codec: Codec, signal: Tensor) -> Tensor:
-    """What the receiver sees of a signal sent with ``codec``: encoded and decoded; the signal itself if lossless."""
+    """The signal as its receiver sees it: encoded and decoded with ``codec``; unchanged if lossless."""
     if codec.lossless(signal.dtype):
         return signal
     rows, columns = signal.shape

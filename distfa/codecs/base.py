@@ -1,4 +1,4 @@
-"""What a codec is: a signal as bytes on the wire, and back.
+"""The interface of a codec: it turns a signal into bytes for the wire, and back.
 
 Shapes: a signal is (n, d), in the run's dtype; a payload is a flat array of bytes.
 """
@@ -22,7 +22,7 @@ class Codec(Protocol):
 
     @property
     def name(self) -> str:
-        """What the spec calls it."""
+        """Its name in the spec."""
         ...
 
     @property

@@ -22,7 +22,7 @@ _REPEATS = 7
 
 @dataclass(frozen=True, kw_only=True)
 class CodecChoice:
-    """What was chosen, and why.
+    """The chosen codec, and why.
 
     Attributes:
         name: The codec.
@@ -34,7 +34,7 @@ class CodecChoice:
 
 
 def time_candidates(rows: int, columns: int, dtype: torch.dtype, *, zeros: float) -> dict[str, Timing]:
-    """What every candidate costs on this processor for a message of this shape.
+    """The cost of every candidate on this processor, for a message of this shape.
 
     Args:
         rows: Rows of the message.

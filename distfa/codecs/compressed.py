@@ -47,7 +47,7 @@ class Compressed:
         return np.frombuffer(zstandard.ZstdCompressor(level=_LEVEL).compress(payload.data), np.uint8)
 
     def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """What the other codec reads in the frame; the stated length is checked before memory is allocated."""
+        """The frame's content for the inner codec; the stated length is checked before memory is allocated."""
         longest = self.inner.max_payload_bytes(rows, columns, dtype)
         if not longest or not payload.nbytes:
             return self.inner.decode(payload, rows, columns, dtype)

@@ -1,4 +1,4 @@
-"""What a codec costs: its time on one thread, and the bytes it sends."""
+"""The cost of a codec: its time on one thread, and the bytes it sends."""
 
 from __future__ import annotations
 

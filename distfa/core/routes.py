@@ -13,7 +13,7 @@ from distfa.core.books.probe import TALLY_NUMBERS
 
 
 class Kind(Enum):
-    """What a signal is."""
+    """The kind of a signal."""
 
     ACTIVATION = "activation"
     ERROR = "error"

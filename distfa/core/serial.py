@@ -28,7 +28,7 @@ Carry = Callable[[Tensor], Tensor]
 
 
 def as_it_is(signal: Tensor) -> Tensor:
-    """What a lossless wire does to a signal: nothing."""
+    """Return the signal unchanged, as a lossless wire does."""
     return signal
 
 
@@ -220,7 +220,7 @@ class SerialTrainer:
         self._steps[-1].evaluated(batch, score)
 
     def _entered(self) -> Iterator[Record]:
-        """What the layers have reported, joined: the entries of the ledger come last, from the first boundary up."""
+        """The layers' reports, joined: ledger entries come last, from the first boundary up."""
         entries, self._entries[:] = list(self._entries), []
         records = [record for entry in entries for record in self._books.add(entry)]
         yield from sorted(records, key=lambda r: (r.step, r.boundary) if isinstance(r, LedgerRecord) else (-1, 0))

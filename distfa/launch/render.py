@@ -1,4 +1,4 @@
-"""What Docker, KubeRay, SLURM and 'ray up' read: rendered from one run spec, so that they cannot drift apart."""
+"""Renders the files for Docker, KubeRay, SLURM and 'ray up' from one run spec, so that they cannot drift apart."""
 
 from __future__ import annotations
 

@@ -92,6 +92,6 @@ def _follow(job: str, *, wait_seconds: float, say: Callable[[str], None], show: 
 
 
 def _facts(job: str) -> dict[str, str]:
-    """What SLURM says about a job."""
+    """SLURM's facts about a job."""
     words = tools.ask(["scontrol", "--oneliner", "show", "job", job]).split()
     return {key: value for key, equals, value in (word.partition("=") for word in words) if equals}

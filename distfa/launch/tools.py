@@ -27,7 +27,7 @@ def require_tool(tool: str, source: str) -> None:
 
 
 def ask(command: Command, environment: Mapping[str, str] | None = None, *, seconds: float = 120.0) -> str:
-    """What a command prints.
+    """Run a command and return what it prints.
 
     Raises:
         ClusterError: It fails, or gives no answer in time.

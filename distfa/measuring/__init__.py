@@ -1,1 +1,1 @@
-"""What plans and benchmarks share: the machine, its processes, tasks, and one run on Ray."""
+"""Shared by plans and benchmarks: the machine, its processes, tasks, and one run on Ray."""

@@ -1,4 +1,4 @@
-"""What every engine of a benchmark gets from one spec: the same network, weights, samples and order."""
+"""The task that every engine of a benchmark gets from one spec: the same network, weights, samples and order."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ __all__ = [
 
 
 class Samples(Protocol):
-    """What a model has to know about a data set; every ``distfa.data.Dataset`` is one."""
+    """The facts about a data set that a model needs; every ``distfa.data.Dataset`` provides them."""
 
     @property
     def name(self) -> str:

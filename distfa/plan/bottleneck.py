@@ -1,4 +1,4 @@
-"""What keeps a run from being faster, in words, and what might help."""
+"""Describes what keeps a run from being faster, and what might help."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MESSAGE_BYTES = 72  # bytes of identity, shape, checksum and frame around a payl
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What to predict.
+    """The setting to predict.
 
     Attributes:
         job: The run.
@@ -50,7 +50,7 @@ class Setting:
 
     @cached_property
     def works(self) -> tuple[LayerWork, ...]:
-        """What every layer does, layer 1 first."""
+        """The operations of every layer, layer 1 first."""
         return counted.works(self.job.recipe, self.modules)
 
     @cached_property

@@ -95,7 +95,7 @@ class Calibration:
     machine: Mapping[str, Any] = field(default_factory=dict)
 
     def codec(self, name: str) -> CodecCost:
-        """What a codec costs."""
+        """The cost of a codec."""
         return self.codecs.get(name) or max(self.codecs.values(), key=lambda cost: cost.encode + cost.decode)
 
     def product_seconds(self, product: Product) -> float:

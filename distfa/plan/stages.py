@@ -1,4 +1,4 @@
-"""What is simulated: a stage for every layer, a channel for every link."""
+"""The parts of a simulation: a stage for every layer, a channel for every link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report says about a run in words: its title, its result, its host."""
+"""The facts about a run that its report states: its title, its result, its host."""
 
 from __future__ import annotations
 

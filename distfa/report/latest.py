@@ -1,4 +1,4 @@
-"""What a run has written last, for those who look at it while it trains.
+"""The latest records of a run, for commands that watch it as it trains.
 
 ``records.read_run`` checks and keeps every record, for the report. Here only the last record of each kind is kept, so
 that a run of a million records takes seconds to look at, little memory, and no time at all to look at again. So lines

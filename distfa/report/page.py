@@ -61,7 +61,7 @@ def page(run: Run) -> Page:
 
 
 def _boxes(run: Run) -> list[Box]:
-    """What a reader must know first: how the run failed, a broken law, what was left out."""
+    """The notices to read first: how the run failed, a broken law, what was left out."""
     found = []
     if error := run.about.get("error"):
         found.append(Box(f"The run {run.about.get('status', 'ended')}", str(error), "box error"))

@@ -213,7 +213,7 @@ class Attempt:
     # -- going on -------------------------------------------------------------------------------
 
     def _notes(self) -> dict[str, Any]:
-        """What a checkpoint that is made now must hold beside the state of the layers."""
+        """What a checkpoint taken now must hold besides the state of the layers."""
         books, log_bytes = entered(self._engine).books(), self._run_dir.metrics_bytes
         codecs = {"codecs": {"activations": self._job.activations, "errors": self._job.errors}}
         return (

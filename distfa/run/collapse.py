@@ -107,7 +107,7 @@ def lower_rate(lr: float, optimizer: str) -> float:
 
 
 def _renewal(rule: Rule) -> str:
-    """What to try if feedback has aged; empty for a run whose feedback cannot be renewed."""
+    """The advice if feedback has aged; empty for a run whose feedback cannot be renewed."""
     if not rule.takes_renewal or rule.recipe.feedback.rank is not None or rule.network.outputs > MOST_RENEWED:
         return ""
     every, more = rule.recipe.feedback.renew.every or 100, " more often" if rule.recipe.feedback.renew.on else ""

@@ -49,11 +49,11 @@ class Engine(Protocol):
         ...
 
     def boundary_bytes(self) -> list[dict[str, Any]] | None:
-        """What training has put on the wire so far, one row per boundary; None if there is no wire."""
+        """The training traffic so far, one row per boundary; None if there is no wire."""
         ...
 
     def facts(self) -> dict[str, Any]:
-        """What else a reader of the result should know."""
+        """Further facts for readers of the result."""
         ...
 
     @property
@@ -62,7 +62,7 @@ class Engine(Protocol):
         ...
 
     def errors(self) -> dict[int, str]:
-        """What went wrong, by layer, once ``records`` has failed."""
+        """The errors, by layer, once ``records`` has failed."""
         ...
 
     def snapshots(self, step: int) -> Iterable[Snapshot]:
@@ -244,7 +244,7 @@ class RayEngine:
         self._run.harm(layer, fault)
 
     def boundary_bytes(self) -> list[dict[str, Any]] | None:
-        """What the layers have sent so far."""
+        """The traffic of the layers so far."""
         return boundary_bytes(self.coordinator.traffic(), self._job.recipe.network.boundaries)
 
     def facts(self) -> dict[str, Any]:

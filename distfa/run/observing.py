@@ -1,4 +1,4 @@
-"""What an observer can see of a run while it goes on, and what it can do."""
+"""What an observer can see of a run as it trains, and what it can do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distfa.run.result import Result, Tally
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What an observer gets while a run goes on.
+    """Passed to an observer as a run trains.
 
     Attributes:
         steps: Updates the run will make.

@@ -29,10 +29,10 @@ _WIDE = 110  # columns that are enough for everything
 
 
 class Phases(logging.Handler):
-    """What a start waits for, and how long each part of it took.
+    """Shows what a start is waiting for, and how long each part of it took.
 
     Args:
-        say: Called with the part that begins or goes on, and how far it is; None when it begins.
+        say: Called with the part that starts or continues, and how far it is; None when it starts.
     """
 
     def __init__(self, say: Callable[[str, Up | None], None]) -> None:

@@ -21,10 +21,10 @@ _ZEROS = {"activations": 0.5, "errors": 0.0}
 
 
 class MeasuredLayer(Protocol):
-    """What is needed of a layer to measure it."""
+    """The part of a layer that is needed to measure it."""
 
     def time_codecs(self, rows: int, columns: int, zeros: float) -> dict[str, Timing]:
-        """What every candidate costs on the layer's processor."""
+        """The cost of every candidate on the layer's processor."""
         ...
 
     def seconds_from(self, other: Any, size_bytes: int) -> float:

@@ -142,7 +142,7 @@ class Coordinator:
         return {key: value for part in parts for key, value in part.items()}
 
     def traffic(self) -> dict[tuple[Link, Kind], Traffic]:
-        """What every link has carried so far, according to the last status of each layer."""
+        """The traffic of every link so far, according to the last status of each layer."""
         found = self._before
         for status in self._status.values():
             found = _added(found, status.traffic)

@@ -1,4 +1,4 @@
-"""What every worker of a run gets, and the data it reads."""
+"""The job that every worker of a run receives, and the data it reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What layers ask for and whether nodes can hold it: plain arithmetic, without Ray.
+"""The resources that layers ask for, and whether nodes can provide them: plain arithmetic, without Ray.
 
 bundle   what one layer reserves, as {"CPU": 1.0, "GPU": 0.5, "my_resource": 1.0}
 """
@@ -24,7 +24,7 @@ _NODES_SHOWN = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What Ray reserves for a layer.
+    """The resources that Ray reserves for a layer.
 
     Attributes:
         cpus: Processors; None: an even share of the cluster, at most 1.
@@ -46,10 +46,10 @@ class ClusterConfig:
             RAY_ADDRESS, or else ``local``.
         placement: Ray's strategy for the layers' reservations.
         resources: Resources of every layer that ``layers`` does not name.
-        layers: Resources of single layers; the first layer is 1.
+        layers: Resources of individual layers; the first layer is 1.
         startup_seconds: Longest wait for the layers to start.
-        max_recoveries: How often a run goes back to its last checkpoint by itself after a layer, a node or a link was
-            lost, without a new checkpoint in between; 0: never.
+        max_recoveries: How often a run goes back to its last checkpoint on its own after losing a layer, a node or a
+            link, without a new checkpoint in between; 0: never.
     """
 
     address: str | None = None
@@ -60,7 +60,7 @@ class ClusterConfig:
     max_recoveries: Annotated[int, Ge(0)] = 3
 
     def per_layer(self, layers: int) -> tuple[Resources, ...]:
-        """What each of ``layers`` layers asks for.
+        """The resources that each of ``layers`` layers asks for.
 
         Raises:
             SpecError: A layer is named that does not exist.

@@ -1,4 +1,4 @@
-"""What a run's exact bits depend on at a node: Python, the libraries, and distfa's own code.
+"""Surveys what a run's exact bits depend on at a node: Python, the libraries, and distfa's own code.
 
 The function that finds this out is sent to every node as code, not by name: a node with another distfa must still be
 able to answer and say so.

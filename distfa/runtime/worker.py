@@ -40,18 +40,18 @@ _MOST_SNAPSHOTS, _MOST_BYTES = 64, 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What a worker says when asked how it is doing.
+    """The status of a worker.
 
     Attributes:
         layer: Which layer.
-        step: The step it works on.
-        waiting_for: What it waits for, in words; empty while it computes.
+        step: The step it is working on.
+        waiting_for: What it is waiting for, in words; empty while it computes.
         waiting_for_layer: The layer it waits for; 0 while it computes.
         since_seconds: How long it has waited, or computed, without a change.
-        wait_seconds: Total time spent waiting, including a wait under way.
+        wait_seconds: Total time spent waiting, including a wait in progress.
         busy_seconds: Total time spent on anything else.
         cpu_seconds: Processor time of its process since the run began.
-        queue: How many signals have come and wait to be taken.
+        queue: How many signals have arrived and are waiting.
         entries: What it has to report since it was last asked: records, its ends of the books, and marks.
         traffic: What it has sent so far, per link and kind.
         finished: Whether its run has ended, well or not.
@@ -161,7 +161,7 @@ class WirePorts:
 
     @property
     def queue(self) -> int:
-        """How many signals have come and wait to be taken."""
+        """How many signals have arrived and are waiting."""
         return sum(port.inbox.queue for port in self._in.values())
 
     def close(self) -> None:

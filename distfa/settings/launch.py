@@ -12,7 +12,7 @@ Port = Annotated[int, Ge(1024), Le(65535)]
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
-    """What ``distfa launch`` asks of a cluster.
+    """The resources that ``distfa launch`` asks of a cluster.
 
     Attributes:
         nodes: Number of Ray nodes, the head included.
@@ -20,10 +20,10 @@ class LaunchConfig:
         gpus: GPUs of each node.
         memory_gib: Memory of each node.
         minutes: Longest time that the run may take.
-        retries: How often a failed job is started again, from its last checkpoint.
+        retries: How often a failed job is restarted, from its last checkpoint.
         wait_seconds: Longest wait for missing nodes.
         python: Version of Python in the image and on the nodes.
-        ray: Version of Ray in the image and on the nodes; one that distfa takes (docs/reference/versions.md).
+        ray: Version of Ray in the image and on the nodes; one that distfa supports (docs/reference/versions.md).
         image: Container image; null: distfa with its version as the tag.
         hosts: For ray-up: addresses of the machines that all of them can reach, the head's first.
         ssh_user: For ray-up: the user that may log in there by ssh.

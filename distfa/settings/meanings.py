@@ -1,4 +1,4 @@
-"""What the fields of a dataclass mean, as its docstring says under Attributes."""
+"""The meanings of the fields of a dataclass, read from Attributes in its docstring."""
 
 from __future__ import annotations
 

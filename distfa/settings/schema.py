@@ -136,7 +136,7 @@ class CodecSpec(_Part):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig(CutConfig):
-    """What a run saves as it trains, so that it can resume after a failure (distfa train --resume).
+    """Checkpoints, saved as a run trains, from which it can resume after a failure (distfa train --resume).
 
     Attributes:
         seconds: Least time between two written checkpoints; 0: write every one.

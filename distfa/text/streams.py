@@ -1,4 +1,4 @@
-"""What is said while a run goes on may get lost: a closed stream, a broken pipe or a full disk ends nothing."""
+"""Output that may be lost: a closed stream, a broken pipe or a full disk does not end a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transport is: it carries streams of serialized signals between layers, by whatever means."""
+"""The interface of a transport: it carries streams of serialized signals between layers, by whatever means."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WireConfig:
-    """How layers talk.
+    """How layers communicate.
 
     Attributes:
         host: Address to listen on; empty: loopback, or each node's address across nodes; 0.0.0.0: all, with TLS.
@@ -67,8 +67,8 @@ class WireConfig:
         window: Signals that may wait at each end of a boundary.
         max_message_mib: Longest message in MiB, at both ends.
         deadline_seconds: Longest wait for one signal.
-        delay_ms: Every message leaves its sender this many milliseconds late, as on a long link: to see what distance
-            costs; 0 for real work. At most ``window`` messages are under way on a link.
+        delay_ms: Delay every message by this many milliseconds at its sender, as on a long link, to see what distance
+            costs; 0 for real work. At most ``window`` messages are in transit on a link.
         checksum: Whether payloads carry a CRC-32C.
         security: ``auto``: plain text on loopback, mutual TLS wherever others can reach a layer; ``tls``;
             ``insecure``.

@@ -1,4 +1,4 @@
-"""What travels: one encoded signal and its identity."""
+"""A message: one encoded signal and its identity."""
 
 from __future__ import annotations
 

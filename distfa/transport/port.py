@@ -21,7 +21,7 @@ GRPC_FRAME_BYTES = 5  # compression flag and length before every gRPC message
 
 @dataclass(kw_only=True)
 class Traffic:
-    """What one link has carried of one kind of signal; the counts only grow.
+    """The traffic of one link for one kind of signal; the counts only grow.
 
     Attributes:
         messages: Number of signals.
@@ -43,7 +43,7 @@ class Traffic:
 
 @dataclass(kw_only=True)
 class Waiting:
-    """What a layer waits for now, and how long it has waited in total.
+    """What a layer is waiting for now, and how long it has waited in total.
 
     Attributes:
         what: In words; empty while the layer computes.

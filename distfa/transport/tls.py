@@ -27,7 +27,7 @@ _CLOCK_SKEW = datetime.timedelta(hours=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Signed:
-    """What the authority gives back, as PEM texts; none of it is secret.
+    """What the authority returns, as PEM texts; none of it is secret.
 
     Attributes:
         certificate: The certificate for the layer that asked.
@@ -50,7 +50,7 @@ class KeyPair:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def credentials(self, signed: Signed) -> Credentials:
-        """What the transport of this layer shows to others, and what it trusts."""
+        """The credentials that this layer's transport presents, and those it trusts."""
         key = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )

@@ -17,7 +17,7 @@ from distfa.core.base.recipe import Recipe
 
 
 class Purpose(IntEnum):
-    """What a stream of random numbers is for; part of the key, so streams never overlap."""
+    """The purpose of a stream of random numbers; part of the key, so streams never overlap."""
 
     WEIGHT = 1
     FEEDBACK = 2

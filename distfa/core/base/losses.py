@@ -21,7 +21,7 @@ from distfa.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What the output layer makes of one micro-batch.
+    """The output layer's result for one micro-batch.
 
     Attributes:
         loss: This micro-batch's share of the batch mean; shares add up.

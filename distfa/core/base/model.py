@@ -49,7 +49,7 @@ class Weight:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
-    """What one layer actor runs.
+    """The part of the network that one layer actor runs.
 
     Attributes:
         key: The name of its first module with parameters; a Linear's parameters are ``key.weight`` and ``key.bias``.
@@ -63,16 +63,16 @@ class LayerSpec:
         bias: Whether a plain layer has one.
         trained: Names of its trained parameters: not frozen, and used.
         weights: The weights of its Linears, Convs and attentions.
-        unreached: Those of them that nothing can replace on the way back, since the module makes another tensor of
-            them.
-        transported: Names of its other parameters that mix numbers on the way back (those of an LSTM, a bare matrix):
-            nothing stands in for them. Normalisations and scales do not mix numbers and are not among them.
-        random: Whether its forward draws random numbers in training (dropout).
+        unreached: Those of them that nothing can replace in the backward pass, since the module derives another tensor
+            from them.
+        transported: Names of its other parameters that mix numbers in the backward pass (those of an LSTM, a bare
+            matrix): nothing replaces them. Normalisations and scales do not mix numbers and are not among them.
+        random: Whether its forward pass draws random numbers in training (dropout).
         lawful: Whether the conservation law holds for it: its trained parameters are those of one Linear or Conv, and
             all that follows is homogeneous of degree 1.
         neurons: The number of outputs or output channels of a lawful layer; else 1, for the layer as a whole.
         moving: Names of its frozen parameters that its own forward changes.
-        rectified: Whether a number of h_l that is 0 lets no error through, because a ReLU made it.
+        rectified: Whether an entry of h_l that is 0 lets no error through, because a ReLU produced it.
         linear_in: Whether only reshaping and pooling come before its only weight, so that the layer below finds its
             potential in that weight.
         z_of: Of a last layer that is not plain: the Linear or Conv that gives z_L, from which direct rules send their

@@ -51,11 +51,11 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """The optimizer every layer runs for itself; names and meanings are torch.optim's.
+    """The optimizer that every layer runs on its own; names and meanings are torch.optim's.
 
     Attributes:
         name: ``sgd``, ``adam`` or ``adamw``.
-        lr: Learning rate; under a schedule its highest value.
+        lr: Learning rate; under a schedule, its highest value.
         momentum: SGD only.
         dampening: SGD only.
         nesterov: SGD only.
@@ -64,18 +64,18 @@ class OptimizerConfig:
         weight_decay: L2 penalty (decoupled for AdamW).
         amsgrad: Adam and AdamW only.
         maximize: Go up the gradient instead of down.
-        schedule: How the rate goes from ``lr`` to ``final_lr`` over the run: ``constant`` (it stays), ``linear``
-            or ``cosine`` (Loshchilov & Hutter, ICLR 2017).
+        schedule: How the rate goes from ``lr`` to ``final_lr`` over the run: ``constant`` (no change), ``linear`` or
+            ``cosine`` (Loshchilov & Hutter, ICLR 2017).
         final_lr: The last rate as a share of ``lr``; ``linear`` and ``cosine`` only.
         warmup_steps: Steps over which the rate grows linearly to ``lr``.
-        rates: (step, rate) pairs in order, in place of a schedule: each rate holds from its step on; torch's schedulers
-            are turned into these; None: by ``schedule``.
-        moves: (step, value) pairs of other settings that a scheduler of torch moves, by name; ``beta1`` and ``beta2``
-            for the two of betas.
-        groups: Parameters with settings of their own, by their keys in the model; then parameters in no group are not
-            trained. None: one group with all.
-        clip_norm: Scale a layer's gradient down to this norm if its norm is larger; each layer does this for itself,
-            since it does not know the gradients of the others; None: never.
+        rates: (step, rate) pairs in order, instead of a schedule: each rate applies from its step on; torch's
+            schedulers are converted to these; None: use ``schedule``.
+        moves: (step, value) pairs of other settings that a torch scheduler changes, by name; ``beta1`` and ``beta2``
+            for the two betas.
+        groups: Parameters with their own settings, by their keys in the model; parameters in no group are then not
+            trained. None: one group with all parameters.
+        clip_norm: Scale a layer's gradient down to this norm if its norm is larger; each layer does this on its own,
+            since it does not know the other layers' gradients; None: never.
         clip_value: Clamp every number of a gradient to -clip_value .. clip_value; None: never.
 
     Raises:

@@ -21,7 +21,7 @@ Seed = Annotated[int, Ge(0), Lt(2**63)]
 class RenewConfig:
     """Renewal of direct feedback.
 
-    In the strict sense this is weight transport: products of weights travel, weights never do.
+    Strictly speaking this is weight transport: products of weights travel, although weights never do.
 
     Attributes:
         every: Steps between renewals; None: not at fixed intervals.
@@ -53,18 +53,17 @@ class FeedbackConfig:
 
     Attributes:
         rank: fa and dfa only: the rank of B; None: full.
-        inside: For rules that go hop by hop, in a layer of several weights: the layer's own gradient goes back through
-            its weights (``exact``), since nothing crosses a wire there, or through feedback too (``feedback``).
+        inside: Hop-by-hop rules, in a layer of several weights: whether the layer's own gradient goes back through its
+            weights (``exact``; nothing crosses a wire there) or also through feedback (``feedback``).
         gain: Scale of B, on top of that of the weights.
-        active_only: For rules that go hop by hop: an error number is sent as 0 if the activation at its place is 0 and
-            comes from a ReLU, which would stop the error anyway; with ``packed`` or ``+zstd`` such a number takes
-            almost no bytes. Results do not change if activations are lossless; a lossy codec also drops the errors of
-            those it rounds to 0.
-        renew: dfa and dkp: make B_l anew from the current weights from time to time; in the strict sense this is weight
-            transport, and it is off unless asked for.
-        decay: dkp only: weight decay of B, decoupled as in AdamW, also under ``adam``; None: 0.1.
+        active_only: Hop-by-hop rules: send an error as 0 if the activation in its place is 0 and comes from a ReLU,
+            which would block the error anyway; with ``packed`` or ``+zstd`` such a zero takes almost no bytes. Results
+            do not change if activations are lossless; a lossy codec also drops the errors of those it rounds to 0.
+        renew: dfa and dkp: recompute B_l from the current weights from time to time; strictly speaking this is weight
+            transport, and it is off by default.
+        decay: dkp only: weight decay of B, decoupled as in AdamW, even under ``adam``; None: 0.1.
         fanout: dfa at full rank, and dkp: a layer sends the error to this many others, which pass it on (1: a relay);
-            None: the output layer sends to all; worth it from about 64 layers on.
+            None: the output layer sends to all; pays off from about 64 layers.
     """
 
     rank: Annotated[int, Ge(1)] | None = None
@@ -132,7 +131,7 @@ class CutConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What every layer of a run must agree on.
+    """The settings that every layer of a run must agree on.
 
     Attributes:
         network: The layers.

@@ -22,7 +22,7 @@ _BLOCK_NUMBERS = 32 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Digest:
-    """What one end of a link says of one signal.
+    """The digest of one signal at one end of a link.
 
     Attributes:
         boundary: l.
@@ -98,7 +98,7 @@ def compare(a: Digest, b: Digest) -> DigestRecord:
 
 
 def verdict(record: DigestRecord) -> str | None:
-    """What is wrong, in words; None where both ends used the same numbers."""
+    """Describe the mismatch; None if both ends used the same numbers."""
     if record.holds:
         return None
     what = "activation" if record.direction == "up" else "error signal"

@@ -63,7 +63,7 @@ class Books:
         self._alignments.least = state.get("least_dominance", self._alignments.least)
 
     def unmatched(self) -> list[str]:
-        """What has no other end, in words."""
+        """Describe the records whose other end is missing."""
         halves = [f"the {h.end} half of boundary {h.boundary}, step {h.step}" for h in self._halves.values()]
         probes = [
             f"the probe of step {step}, missing from {self._layers - len(found)} of {self._layers} layers,"

@@ -24,7 +24,7 @@ from distfa.core.schedule import delay
 
 @dataclass(kw_only=True)
 class _Signals:
-    """What a hidden layer adds up over the micro-batches of a step, per neuron."""
+    """The sums of a hidden layer over the micro-batches of a step, per neuron."""
 
     delta_z: Tensor
     s_h: Tensor
@@ -189,7 +189,7 @@ class LayerLedger:
         return [replace(half, neurons=each) for half, each in zip(halves, neurons, strict=True)]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the books carry over from step to step: the shadow readout."""
+        """The state that the books carry from step to step: the shadow readout."""
         found = {"shadow": self._shadow, "feedback": self._feedback}
         found |= {f"before.{i}": p for i, p in enumerate(self._before)}
         return {name: value for name, value in found.items() if value is not None}

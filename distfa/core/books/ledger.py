@@ -79,7 +79,7 @@ class Half:
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronShares:
-    """What each neuron of layer l adds to an entry: (d_l,) numbers each, names as ``LedgerRecord``."""
+    """Each neuron's contribution to an entry: (d_l,) numbers each, named as in ``LedgerRecord``."""
 
     change: tuple[float, ...]
     discretisation: tuple[float, ...]
@@ -147,7 +147,7 @@ class LedgerRecord:
 
 
 def verdict(record: LedgerRecord) -> str | None:
-    """What is wrong with an entry, in words; None where the law holds.
+    """Describe what is wrong with an entry; None if the law holds.
 
     A transport term out of bounds lies between the two layers of the boundary; a residual lies in one
     layer's own arithmetic.

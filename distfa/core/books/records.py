@@ -1,4 +1,4 @@
-"""What an engine reports as it trains: one record per step, one per evaluation."""
+"""The records that an engine reports as it trains: one per step, one per evaluation."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class RenewalRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """What a layer did from when to when.
+    """One operation of a layer, with its start and end.
 
     Attributes:
         operation: ``forward``, ``begin``, ``backward``, ``update`` or ``evaluate`` (``distfa.core.schedule``).
@@ -78,7 +78,7 @@ class Span:
         micro_batch: Within the step; None where the operation is the step's.
         start: Seconds since the epoch, by the clock of the layer's machine.
         end: Likewise.
-        waited: Seconds of it that passed waiting for other layers.
+        waited: Seconds of it spent waiting for other layers.
     """
 
     operation: str

@@ -1,7 +1,8 @@
-"""What a module holds beside its parameters: counters, caches, averages, generators of its own.
+"""A module's state besides its parameters: counters, caches, averages, its own generators.
 
-A forward may read and change any of it, so it is part of the layer's state: what has changed since the module was given
-is kept in checkpoints and travels with the weights, and a forward beside training leaves all of it as it was.
+A forward pass may read and change any of it, so it is part of the layer's state: whatever has changed since the module
+was given is saved in checkpoints and travels with the weights, and a forward pass outside training leaves all of it
+untouched.
 """
 
 from __future__ import annotations

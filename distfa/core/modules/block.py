@@ -1,10 +1,10 @@
-"""What a layer computes inside: forward, the way back, its own gradient. All of it is exact, whatever its modules are.
+"""The computation inside a layer: forward, backward, its own gradient. All of it is exact, whatever its modules are.
 
 There are two kinds. ``LinearBlock`` runs one Linear and its activation on torch's kernels directly, the fast
 path; ``ModuleBlock`` runs any modules under autograd, with feedback in place of weights by ``Swap``.
 
-Legend, for a micro-batch of n rows: h_in (n, *shape of h_{l-1}), h, s (n, *shape of h_l). ``delta`` is what the block
-starts its way back with: dLoss/dz (n, d_l) in a LinearBlock, dLoss/dh itself in a ModuleBlock. A stand-in is a tensor
+Legend, for a micro-batch of n rows: h_in (n, *shape of h_{l-1}), h, s (n, *shape of h_l). ``delta`` is what the block's
+backward pass starts from: dLoss/dz (n, d_l) in a LinearBlock, dLoss/dh itself in a ModuleBlock. A stand-in is a tensor
 of a weight's shape that takes the weight's place; stand-ins are kept by the weight's name.
 
 Parameters are kept in the run's dtype, with the rule's G as their ``grad``. In a mixed run signals and products are
@@ -40,7 +40,7 @@ class Block(Protocol):
         ...
 
     def memory(self) -> Any:
-        """What the layer holds beside its parameters, as it is now; a later forward may begin with it."""
+        """The layer's current state besides its parameters; a later forward pass may start from it."""
         ...
 
     def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False, since: Any = None) -> Any:

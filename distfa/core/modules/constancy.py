@@ -1,4 +1,4 @@
-"""What of a module must not change while it is trained: its parts, their modes, and which numbers are parameters.
+"""Checks that a module keeps its parts, their modes and its parameters while it is trained.
 
 The layer keeps its parameters by where they lie in memory, and its state by the names that it had at the start. A
 forward that moves or renames them would be trained as something else.

@@ -29,15 +29,15 @@ _ROUND_OFF = 1e-4  # between two equal forwards, as a part of the largest output
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What the trial showed.
+    """The result of the trial.
 
     Attributes:
         output_shape: Of one sample.
         used: Names of the parameters that the output depends on.
-        met: Names of those that the way back to the input reads directly.
-        remade: Names of those from which the module first makes something else, which the way back reads.
-        changed: Names of the attributes that a forward changes.
-        moving: Names of the frozen parameters that a forward changes (a teacher that follows its student).
+        met: Names of those that the backward pass to the input reads directly.
+        remade: Names of those from which the module first derives something else, which the backward pass reads.
+        changed: Names of the attributes that a forward pass changes.
+        moving: Names of the frozen parameters that a forward pass changes (a teacher that follows its student).
     """
 
     output_shape: Shape

@@ -1,7 +1,7 @@
-"""What a feedback rule is: which error signal is sent to a layer, by whom, and what the layer reads in it.
+"""The interface of a feedback rule: which error signal a layer receives, from whom, and how it reads it.
 
 A rule is pure functions, with explicit state at each end. The *origin* of a message has the state ``at_origin``:
-tensors by the name of the weight whose place they take on the way back. The layer that learns has the state
+tensors by the name of the weight that they replace in the backward pass. The layer that learns has the state
 ``teacher``: one matrix. The layers hold both, renew them, and train them where the rule says so.
 
 Shapes: delta_l as the layer's block starts its way back (``distfa.core.modules.block``); a message (N, *shape(l));
@@ -140,7 +140,7 @@ class Rule(ABC):
         return None
 
     def stand_in(self, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What takes the place of the weights on the way back; empty to use the weights themselves.
+        """The tensors that replace the weights in the backward pass; empty to use the weights themselves.
 
         Args:
             state: The state of the origin.

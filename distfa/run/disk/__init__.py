@@ -1,1 +1,1 @@
-"""What a run keeps on disk: its directory, checkpoints, weights and logs, each file whole or absent."""
+"""A run's files on disk: its directory, checkpoints, weights and logs; each file is either complete or absent."""

@@ -1,4 +1,4 @@
-"""What callbacks remember, as bytes: numbers, text, tensors, arrays, and lists, tuples, sets and dictionaries of these.
+"""The state of callbacks as bytes: numbers, text, tensors, arrays, and lists, tuples, sets and dictionaries of these.
 
 Nothing else can be read back, so that to read a checkpoint never runs code that somebody put into it.
 """

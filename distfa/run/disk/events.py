@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: curves, alignment of single neurons, the graph of the layers, the settings.
+"""Events for TensorBoard: curves, alignment of individual neurons, the graph of the layers, the settings.
 
 The graph has two nodes for a layer: its forward, and its update, which takes its error from where the rule gets it. The
 settings make a table in which runs can be compared (the tab HPARAMS).

@@ -18,7 +18,7 @@ from distfa.version import __version__
 
 
 def describe_host() -> dict[str, Any]:
-    """What a reader of the figures needs to know about the machine and the software."""
+    """Facts about the machine and the software, for readers of the figures."""
     return {
         "distfa": __version__,
         "code": _code(),

@@ -24,7 +24,7 @@ _SKIPPED = ("\t", "class_name:", "actor_id:", "pid:", "ip:", "namespace:", "name
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What one kind of error means.
+    """The meaning of one kind of error.
 
     Attributes:
         name: Name of Ray's class.
@@ -165,7 +165,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def describe_error(error: BaseException) -> str:
-    """What an error says, in one line, without Ray's lists of ids and without a traceback."""
+    """An error's text in one line, without Ray's lists of ids and without a traceback."""
     cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else None
     if isinstance(cause, Exception):
         return f"{type(cause).__name__}: {describe_error(cause)}"

@@ -1,4 +1,4 @@
-"""What Prometheus sees of a layer, through Ray's own metrics: its step, its time, its queue, its bytes.
+"""A layer's gauges for Prometheus, through Ray's own metrics: its step, its time, its queue, its bytes.
 
 Ray exports them on every node's metrics port if the packages of its dashboard are installed (``pip install
 "ray[default]"``). It puts its name before theirs: ``ray_distfa_step``. Without these packages nothing is exported;

@@ -103,7 +103,7 @@ class LayerActor:
             self._worker.close()
 
     def time_codecs(self, rows: int, columns: int, dtype: torch.dtype, zeros: float) -> dict[str, Timing]:
-        """What codecs cost on this processor."""
+        """The cost of codecs on this processor."""
         return time_candidates(rows, columns, dtype, zeros=zeros)
 
     def blob(self, size_bytes: int) -> Any:

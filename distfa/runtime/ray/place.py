@@ -1,4 +1,4 @@
-"""What Ray needs of this machine, checked before it starts: a place for its files, and loopback.
+"""Checks, before Ray starts, that this machine has what it needs: a place for its files, and loopback.
 
 Ray's own errors speak of sockets and errno, or it waits for minutes.
 """
