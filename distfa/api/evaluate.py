@@ -55,9 +55,9 @@ def evaluate_run(
         data_dir: Where that data set is now, if it has moved.
         arrays: Data in any form that ``Trainer.fit`` takes, to use instead; they are read as the run read its own.
         target: The column of a table that was learned, if the run does not say it.
-        normalised: Whether the samples of ``arrays`` are normalised already; None: as their numbers say.
+        normalised: Whether the samples of ``arrays`` are already normalised; None: decided by their values.
         model: The module that was trained, if it was an object in Python; it is not changed.
-        observer: Called as it goes on with how many samples are done, and of how many.
+        observer: Called, as it progresses, with how many samples are done, and of how many.
 
     Raises:
         RunDirError: There is no run, or it has no weights.

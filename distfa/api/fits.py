@@ -1,4 +1,4 @@
-"""Which fit of a ``Trainer`` a run was: a later one has a seed of its own, and goes on from the weights before it."""
+"""Which fit of a ``Trainer`` a run was: a later one has a seed of its own, and continues from the weights before it."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ def predict_run(
         run_dir: The run directory.
         samples: In any form that ``Trainer.predict`` takes.
         model: The module that was trained, if it was an object in Python; it is not changed.
-        normalised: Whether the samples are normalised already; None: as their numbers say.
-        observer: Called as it goes on with how many samples are done, and of how many.
+        normalised: Whether the samples are already normalised; None: decided by their values.
+        observer: Called, as it progresses, with how many samples are done, and of how many.
 
     Raises:
         RunDirError: There is no run, it has no weights, or it does not say how it read its data.

@@ -134,7 +134,7 @@ class Trainer:
     ) -> Result:
         """Train, and load the trained weights and running statistics into the model.
 
-        A second ``fit`` goes on from the weights that the first one found, with new optimizers and with feedback that
+        A second ``fit`` continues from the weights that the first one found, with new optimizers and with feedback that
         starts aligned with these weights (``init: aligned``); ``reset()`` starts from scratch. The first ``fit`` fixes
         how data are read (``reading``: normalisation, columns by name, classes, layout); a later one reads its data so.
 
@@ -147,11 +147,11 @@ class Trainer:
                 with an Embedding that reads the samples, integers are tokens. Labels that are text get numbers.
             test: As ``train``; None if ``train`` is a ``distfa.data.Dataset``, or for no evaluation.
             target: The column of a table that is learned.
-            normalised: Whether samples are normalised already, where an earlier fit normalised its own; None: as their
-                numbers say.
-            observer: Called with everything that happens while the run goes on; ``callbacks`` are simpler.
-            resume: The directory of an earlier run of this model on these data that ended early; that run goes on from
-                its last checkpoint.
+            normalised: Whether samples are already normalised, where an earlier fit normalised its own; None: decided
+                by their values.
+            observer: Called with everything that happens as the run trains; ``callbacks`` are simpler.
+            resume: The directory of an earlier run of this model on these data that ended early; that run continues
+                from its last checkpoint.
 
         Returns:
             The figures, and where the run is kept.
@@ -220,7 +220,7 @@ class Trainer:
         Args:
             x: Samples in any form that ``fit`` takes; targets may be left out, and are not read. Of a data set with a
                 test split, that split.
-            normalised: Whether the samples are normalised already; None: as their numbers say.
+            normalised: Whether the samples are already normalised; None: decided by their values.
 
         Raises:
             DataError: The samples are not such as the model was trained on, or their numbers do not say whether they
@@ -236,7 +236,7 @@ class Trainer:
             test: Data in a form that ``fit`` takes, which are read as the first fit read its data: (x, y) and so on. Of
                 a data set with a test split, that split.
             target: The column of a table that is learned; None: that of the fit.
-            normalised: Whether the samples are normalised already; None: as their numbers say.
+            normalised: Whether the samples are already normalised; None: decided by their values.
 
         Returns:
             Loss, rows, and what suits the targets: accuracy; or mean absolute error, root mean square error and R^2.
@@ -263,7 +263,7 @@ class Trainer:
         return save_weights(Path(path), {**self.model.state_dict(), **self._attributes.state("model")}, self.reading)
 
     def load(self, path: str | Path) -> Trainer:
-        """Load the weights of a file that ``save`` wrote, or of a run directory; the next ``fit`` goes on from them.
+        """Load the weights of a file that ``save`` wrote, or of a run directory; the next ``fit`` continues from them.
 
         How their data were read comes with them; a file that does not say it leaves ``reading`` as it is.
 

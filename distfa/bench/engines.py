@@ -32,7 +32,7 @@ def _distfa(spec: RunSpec, task: Task, options: Speed) -> Iterator[Configuration
     raw |= {key: raw[key] + options.warmup for key in ("epochs", "max_steps")}  # ray_run leaves as many out at the end
     for rule, schedule, count in product(options.rules, options.schedules, options.micro_batches):
         if schedule == "async" and count < 2:
-            continue  # with one micro-batch a layer has nothing to go on with while that is under way
+            continue  # with one micro-batch a layer has nothing to continue with while that is in transit
         mine = parse_spec({**raw, "rule": rule, "schedule": schedule, "micro_batches": count})
         own = replace(task, recipe=mine.recipe(task.recipe.network))
         if flows(own.recipe):  # with fewer micro-batches than layers the pipe would not be full

@@ -97,7 +97,7 @@ class Layer:
         self._probe_tapes: dict[int, Any] = {}
         self._began: dict[
             int, Any
-        ] = {}  # by step: what the layer held before its first forward, for those beside training
+        ] = {}  # by step: what the layer held before its first forward, for those outside training
         self._reached: Any = None  # what it holds after the last forward of a probe
         self._true_gradients: list[Tensor] = []
         self._active: Tensor | None = None
@@ -139,7 +139,7 @@ class Layer:
         self.ends.refresh(step)
 
     def infer(self, h_in: Tensor, part: int = 0) -> Tensor:
-        """h in evaluation, of one part of the samples; nothing is kept for a way back."""
+        """h in evaluation, of one part of the samples; nothing is kept for a backward pass."""
         seed = 0 if self.spec.plain else evaluation_seed(self._recipe.seed, self.index, part)
         return self.block.infer(self._signal(h_in), seed=seed)
 
@@ -149,7 +149,7 @@ class Layer:
         Args:
             h_in: h_{l-1}.
             part: The micro-batch.
-            looked_at: Whether forwards beside training may follow in this step: they begin with what the layer holds
+            looked_at: Whether forwards outside training may follow in this step: they begin with what the layer holds
                 now, however many forwards of its own it has made by then.
         """
         if looked_at and part[1] == 0:
@@ -290,7 +290,7 @@ class Layer:
             micro_batch: In order.
 
         Returns:
-            dLoss/dh_{l-1}; None at the first layer, since nobody waits for it.
+            dLoss/dh_{l-1}; None at the first layer, since nothing waits for it.
         """
         tape = self._probe_tapes.pop(micro_batch)
         delta = self.block.start(gradient, tape)
@@ -329,7 +329,7 @@ class Layer:
     # -- all of it ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the layer needs to go on between two steps; every name says what it is."""
+        """All that the layer needs to continue between two steps; every name says what it is."""
         found = {f"model.{name}": value for name, value in self.block.state().items()}
         for name, parameter in self.block.trained.items():
             found |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}

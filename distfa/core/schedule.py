@@ -9,7 +9,7 @@ micro-batches, time to the right:
     layer 2       F0 F1    B0 F2 B1 F3 B2    B3
     layer 1    F0 F1 F2       B0 F3 B1    B2    B3
 
-    async: the forwards of the next step (F4 ...) go on while the errors of this one are under way
+    async: the forwards of the next step (F4 ...) go on while the errors of this one are in transit
 
     layer 3          F0 B0 F1 B1 F2 B2 F3 B3 F4 B4 F5 B5 ...
     layer 2       F0 F1    B0 F2 B1 F3 B2 F4 B3 F5 B4 F6 ...
@@ -66,7 +66,7 @@ class Evaluate(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Keep all state: no micro-batch is under way."""
+    """Keep all state: no micro-batch is in transit."""
 
     batch: Batch
 

@@ -154,7 +154,7 @@ class SerialTrainer:
         return self._books
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run needs to go on from here; only between two steps, when the pipe is empty."""
+        """All that the run needs to continue from here; only between two steps, when the pipe is empty."""
         layers = {layer.index: layer.state_dict() for layer in self.layers}
         return {"step": self._first, "layers": layers, "books": self._books.state_dict()}
 

@@ -95,7 +95,7 @@ class Steps:
         self._tallies = [l for l in own if l.direction is Direction.TALLY and l.receiver == layer.index]
         self._scored: dict[Part, Scored] = {}
         self._gradients: dict[int, Tensor] = {}  # gradients of the loss, for the micro-batches of a probe
-        for probe in layer.undecided.values():  # in a run that goes on: what was told before has not been heard
+        for probe in layer.undecided.values():  # in a resumed run: what was told before has not been heard
             self._tell(probe)
 
     # -- training -------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Steps:
                 )
             )
 
-    # -- beside training ------------------------------------------------------------------------
+    # -- outside training ------------------------------------------------------------------------
 
     @blame_own_layer
     def probe_up(self, batch: Batch, micro_batch: int) -> None:

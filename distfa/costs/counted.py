@@ -70,7 +70,7 @@ class LayerWork:
         return self._efforts(n)["forward"]
 
     def teach(self, n: int) -> Effort:
-        """The layer's way back begins, with s_l from the message."""
+        """The layer's backward pass begins, with s_l from the message."""
         return self._efforts(n)["teach"]
 
     def emit(self, boundary: int, n: int) -> Effort:
@@ -232,8 +232,8 @@ def _plain_efforts(layer: Layer, n: int) -> Efforts:
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts products, the FLOPs of other products, calls, and the bytes that operations read, write and make.
 
-    torch's ``FlopCounterMode`` puts hooks on modules, which fails if a way back is inside a forward; its formulas are
-    used here.
+    torch's ``FlopCounterMode`` puts hooks on modules, which fails if a backward pass is inside a forward; its formulas
+    are used here.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ def conform(
         reading: What the first fit fixed.
         convolves: Whether the network begins with a convolution, whose channels are first: samples that have them last
             are turned, signals (T, C) too.
-        normalised: Whether its samples are normalised already; None: as their numbers say.
+        normalised: Whether its samples are already normalised; None: decided by their values.
         targets: Whether it has targets; if not, zeros in their form stand in for them.
 
     Raises:

@@ -1,6 +1,6 @@
 """Random numbers that belong to a sample: whatever generator it draws from, it draws the same whenever it is made.
 
-That is why every engine, every probe and a run that goes on see the same samples, and why making one leaves the random
+That is why every engine, every probe and a resumed run see the same samples, and why making one leaves the random
 states of the process, and of the user's own generators, as they were.
 """
 

@@ -33,7 +33,7 @@ def scale_for(x: Array, own: Scale, reading: Reading, *, normalised: bool | None
         x: (n, d), before any scale.
         own: Mean and std that came with the samples: ``AS_THEY_ARE`` for arrays.
         reading: What was trained on.
-        normalised: Whether the samples are normalised already; None: as their numbers say.
+        normalised: Whether the samples are already normalised; None: decided by their values.
         where: What messages call the samples.
 
     Raises:

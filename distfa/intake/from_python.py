@@ -13,7 +13,7 @@ def require_from_spec(spec: RunSpec, *, resume: Path | None = None) -> None:
 
     Args:
         spec: The spec.
-        resume: The directory of the run that is to go on with it.
+        resume: The directory of the run that is to continue with it.
 
     Raises:
         SpecError: Its model or its data were objects in Python.

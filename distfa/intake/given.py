@@ -41,10 +41,10 @@ class Wish:
         targets: Whether there must be targets.
         layout: The layout of a model that begins with a convolution.
         reading: What an earlier fit fixed.
-        normalised: Whether samples are normalised already; None: as their numbers say.
+        normalised: Whether samples are already normalised; None: decided by their values.
         max_steps: Where the run ends; None for no limit.
         batch_size: Samples per step, where no loader says it.
-        sampled: What the loader's sampler gave when the run began, in a run that goes on.
+        sampled: What the loader's sampler gave when the run began, in a resumed run.
     """
 
     epochs: int

@@ -44,7 +44,7 @@ class RowSettings:
         max_steps: Where it ends; None for no limit.
         batch_size: Samples per step, where no loader says it.
         seed: The run's.
-        sampled: What the loader's sampler gave when the run began, in a run that goes on.
+        sampled: What the loader's sampler gave when the run began, in a resumed run.
     """
 
     epochs: int
@@ -77,7 +77,7 @@ def take_rows(train: Any, asked: RowSettings) -> LoaderRows | None:
     """What a run takes of a torch data set or loader; None for data in another form.
 
     Raises:
-        DataError: The sampler gives no samples, or has no end; or a run that goes on had other samples.
+        DataError: The sampler gives no samples, or has no end; or a resumed run had other samples.
     """
     if isinstance(train, torch_data.IterableDataset):
         train = torch_data.DataLoader(train, batch_size=asked.batch_size)
@@ -114,7 +114,7 @@ def order_of(loader: torch_data.DataLoader[Any], asked: RowSettings) -> tuple[Se
     """The keys of samples, which of them is in every row, and whether only the loader could say that.
 
     Raises:
-        DataError: The sampler gives no samples, or has no end; or a run that goes on had other samples.
+        DataError: The sampler gives no samples, or has no end; or a resumed run had other samples.
     """
     if shuffles_freely(loader):
         whole: Any = loader.dataset

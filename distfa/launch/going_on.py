@@ -16,7 +16,7 @@ _HERE = ("run_dir", "launch", "ray.address")
 
 
 def changes(folder: Path, spec: RunSpec) -> list[str]:
-    """What a run that goes on is to change, as ``--set`` takes it: places and addresses of this attempt.
+    """What a resumed run is to change, as ``--set`` takes it: places and addresses of this attempt.
 
     Args:
         folder: The directory of the run.

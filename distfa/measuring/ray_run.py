@@ -98,7 +98,7 @@ def _busy(before: Layers, after: Layers) -> float:
     """Seconds per step in which a layer does not wait: the mean over the layers, each with its own count of steps."""
     per_step = []
     for layer, status in after.items():
-        since = before.get(layer)  # None if the layer's first answer was still under way
+        since = before.get(layer)  # None if the layer's first answer was still in transit
         done = status.step + status.finished - (since.step if since else 0)
         per_step.append((status.busy_seconds - (since.busy_seconds if since else 0.0)) / max(1, done))
     return sum(per_step) / len(per_step)

@@ -125,7 +125,7 @@ def _product(product: Product, dtype: torch.dtype) -> float:
 
 
 def _counted_rate(recipe: Recipe, modules: Mapping[int, nn.Module], known: Calibration) -> float:
-    """FLOPs per second of the products in a network of any modules: forward, way back and gradient of every layer.
+    """FLOPs per second of the products in a network of any modules: forward, backward pass and gradient of every layer.
 
     The time of passes over memory and of calls is subtracted, but no more than half.
     """

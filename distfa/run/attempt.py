@@ -1,4 +1,4 @@
-"""One run under way: its records as they come, its checkpoints, its recoveries, its end."""
+"""One run in progress: its records as they come, its checkpoints, its recoveries, its end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class Attempt:
-    """One run under way."""
+    """One run in progress."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Attempt:
         self.rescued: dict[str, Tensor] | None = None
 
     def go_on(self) -> None:
-        """Take the last checkpoint of the run directory; go on from the start if none has been written.
+        """Take the last checkpoint of the run directory; continue from the start if none has been written.
 
         Raises:
             CheckpointError: It is of another spec, model or data; or one has been written and is not found.

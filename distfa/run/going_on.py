@@ -1,4 +1,4 @@
-"""Where a run can go on: its checkpoints, what callbacks knew there, and how often it may go back."""
+"""Where a run can continue: its checkpoints, what callbacks knew there, and how often it may go back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distfa.settings import RunSpec
 
 
 class GoingOn:
-    """The places of one run between two steps, where it can go on.
+    """The places of one run between two steps, where it can continue.
 
     Args:
         spec: The run's, as it is now.

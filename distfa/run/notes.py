@@ -1,4 +1,4 @@
-"""What the process that drives a run knows at a cut, as JSON can hold it, and whether a run can go on with it."""
+"""What the process that drives a run knows at a cut, as JSON can hold it, and whether a run can continue with it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_watcher_state(notes: Mapping[str, Any]) -> WatcherState:
 
 
 def require_same_run(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path) -> None:
-    """Refuse a checkpoint that a run cannot go on from.
+    """Refuse a checkpoint that a run cannot continue from.
 
     Args:
         mine: ``identify_run`` of the run.

@@ -83,7 +83,7 @@ class Recorder:
         self._run_dir.log({"kind": "finding", **asdict(finding)})
 
     def go_back(self, step: int, seconds: float) -> None:
-        """The run goes on from an earlier place.
+        """The run continues from an earlier place.
 
         Args:
             step: The next step.

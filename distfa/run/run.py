@@ -56,7 +56,7 @@ def run(
         model: The module that the network describes. Its layers start from it; in a network of plain layers only with
             ``init: given``. The module is not changed.
         observer: Called as the run goes on.
-        resume: A run directory: that run goes on from its last checkpoint, or from the start if it has written none.
+        resume: A run directory: that run continues from its last checkpoint, or from the start if it has written none.
         about: What else run.json says of it from the start.
         faults: Faults that are caused in its layers on purpose, in order of steps.
 

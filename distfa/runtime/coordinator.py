@@ -219,7 +219,7 @@ class Coordinator:
             )
 
     def _settle(self, runs: dict[int, Future[None]]) -> Iterator[Record]:
-        """After a failure: give every layer time to report what it can: the poll under way, and one more."""
+        """After a failure: give every layer time to report what it can: the poll in progress, and one more."""
         known = any(run.done() and isinstance(run.exception(), LayerLost) for run in runs.values())
         give_up = time.monotonic() + (_KNOWN_SECONDS if known else _GRACE_SECONDS)
         for _ in range(2):

@@ -8,7 +8,7 @@ from typing import Any
 from distfa.runtime.worker import LayerWorker
 
 _CALLS_AT_ONCE = 3  # run, status, and close
-_CLOSE_SECONDS = 2.0  # seconds for calls under way; a call that goes on computing cannot be stopped
+_CLOSE_SECONDS = 2.0  # seconds for calls in progress; a call that goes on computing cannot be stopped
 
 
 class ThreadHandle:
@@ -28,7 +28,7 @@ class ThreadHandle:
         return future
 
     def close(self) -> None:
-        """Close the worker; its threads end with the calls under way."""
+        """Close the worker; its threads end with the calls in progress."""
         self.worker.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         wait(set(self._calls), timeout=_CLOSE_SECONDS)

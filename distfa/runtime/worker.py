@@ -77,7 +77,7 @@ class Status:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """All that a layer needs to go on at a cut, on the CPU.
+    """All that a layer needs to continue at a cut, on the CPU.
 
     Attributes:
         step: The next step.
@@ -300,7 +300,7 @@ class LayerWorker:
         return {key: value.cpu() for key, value in self._layer.state().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the layer needs to go on, on the CPU; only between two steps."""
+        """All that the layer needs to continue, on the CPU; only between two steps."""
         return {name: value.cpu() for name, value in self._layer.state_dict().items()}
 
     def snapshot(self, step: int) -> Snapshot | None:

@@ -59,4 +59,4 @@ class LoopbackSender:
         self._inbox.deliver(data)
 
     def close(self, deadline_seconds: float) -> None:
-        """Do nothing: no message is under way."""
+        """Do nothing: no message is in transit."""

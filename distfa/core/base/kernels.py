@@ -45,7 +45,7 @@ def deterministic_kernels(device: torch.device) -> Iterator[None]:
     for products in _PRODUCTS:
         products.fp32_precision = "ieee"
     for _, enable in _ATTENTION:
-        enable(False)  # leaves the plain one, which adds in a fixed order on the way back
+        enable(False)  # leaves the plain one, which adds in a fixed order in the backward pass
     torch.backends.cudnn.benchmark = deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """The weight of one Linear or Conv in a layer, whose place feedback takes on the way back.
+    """The weight of one Linear or Conv in a layer, whose place feedback takes in the backward pass.
 
     Attributes:
         name: In the model's ``state_dict``.
@@ -123,7 +123,7 @@ class Network:
     Attributes:
         layers: Layer 1 first.
         tokens: Whether the first layer takes integer tokens.
-        continued: Whether training goes on from weights that were trained before, which cannot be drawn from a seed.
+        continued: Whether training continues from weights that were trained before, which cannot be drawn from a seed.
     """
 
     layers: tuple[LayerSpec, ...]

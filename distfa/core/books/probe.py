@@ -139,14 +139,14 @@ def sound(s: Tensor, straight: Tensor, bound: float) -> Tensor:
 
 
 def carried(down: Tensor, start: Tensor, bound: float) -> Tensor:
-    """Which rows of a layer's way back are more than round-off, shape (n,).
+    """Which rows of a layer's backward pass are more than round-off, shape (n,).
 
     Of a row whose sound numbers all met closed units nothing comes out but the rounding of the others: its gain is that
     much below the gain of other rows.
 
     Args:
         down: What comes out, (n, d_{l-1}).
-        start: What the way back began with, (n, d_l).
+        start: What the backward pass began with, (n, d_l).
         bound: As for ``sound``.
     """
     gains = _norms(down) / _norms(start)

@@ -99,7 +99,7 @@ class TimelineRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """A place where a run can go on: the records before it are of steps before ``step``, those after it are not.
+    """A place where a run can continue: the records before it are of steps before ``step``, those after it are not.
 
     Attributes:
         step: The next one, counted from 0.

@@ -129,7 +129,7 @@ def _refill(table: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 @contextmanager
 def restore_afterwards(module: nn.Module, *, parameters: bool = True) -> Iterator[None]:
-    """To be open around a forward beside training: afterwards all is as it was (``Memory``)."""
+    """To be open around a forward outside training: afterwards everything is restored (``Memory``)."""
     before = Memory(module, parameters=parameters)
     try:
         yield

@@ -31,7 +31,7 @@ class Block(Protocol):
     trained: dict[str, Tensor]
 
     def infer(self, h_in: Tensor, *, seed: int = 0) -> Tensor:
-        """h in evaluation; nothing is kept for a way back, and nothing in the layer changes.
+        """h in evaluation; nothing is kept for a backward pass, and nothing in the layer changes.
 
         Args:
             h_in: In the dtype of signals, or integer tokens.
@@ -49,7 +49,7 @@ class Block(Protocol):
         Args:
             h_in: In the dtype of signals, or integer tokens.
             seed: Seed of what modules draw (dropout).
-            aside: Whether this is beside training, so that all state stays as it is.
+            aside: Whether this is outside training, so that all state stays as it is.
             since: What ``memory`` gave, to begin with; the tape's ``after`` is then what the forward left. For
                 forwards aside.
         """

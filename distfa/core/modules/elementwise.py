@@ -23,8 +23,8 @@ def z_of(module: nn.Module, leaves: Sequence[tuple[str, nn.Module]], shape: Shap
     """Name of the Linear or Conv that gives z_L; empty where e is dLoss/d(output).
 
     Args:
-        module: The last layer, in training mode; left as it was.
-        leaves: Its modules one after the other, with their names in it.
+        module: The last layer, in training mode; left unchanged.
+        leaves: Its modules one after another, with their names in it.
         shape: Of one sample of its input.
     """
     products = [i for i, (_, m) in enumerate(leaves) if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
@@ -49,7 +49,7 @@ def is_elementwise(tail: nn.Module, z: Tensor) -> bool:
     Half of the numbers are changed, again and again another half: what the others become must not change in any bit.
 
     Args:
-        tail: Without parameters; left as it was.
+        tail: Without parameters; left unchanged.
         z: Some samples, (n, ...).
     """
     random = torch.Generator().manual_seed(0)

@@ -45,7 +45,9 @@ class ModuleTape:
     h: Tensor
     seed: int = 0
     after: Memory | None = None
-    own: list[Tensor | None] = field(default_factory=list)  # the layer's gradient, if the first way back computed it
+    own: list[Tensor | None] = field(
+        default_factory=list
+    )  # the layer's gradient, if the first backward pass computed it
 
 
 class ModuleBlock:
@@ -57,8 +59,8 @@ class ModuleBlock:
         dtype: The dtype of parameters, gradients and optimizer state.
         signals: The dtype of signals and products; normalisations keep ``dtype`` for their own numbers.
         weights: Names of the weights that feedback can stand in for.
-        mixing: Names of the parameters that mix numbers on the way back and are no weights: feedback that stands in for
-            the weights lets the error through them unchanged, so the run must not have such feedback.
+        mixing: Names of the parameters that mix numbers in the backward pass and are no weights: feedback that stands
+            in for the weights lets the error through them unchanged, so the run must not have such feedback.
         moving: Names of the frozen parameters that the forward itself changes.
         positions: How many axes of the output, after the axis of samples, are positions of a sequence.
         z_of: Name of the module whose output is z_L; empty where the error begins at the output.
@@ -224,7 +226,7 @@ class ModuleBlock:
         return z.clone()
 
     def _drawing_again(self, tape: ModuleTape) -> AbstractContextManager[None]:
-        """What a user's module draws on the way back depends on its micro-batch alone; torch's own draw nothing."""
+        """Seed what a user's module draws in the backward pass, by micro-batch; torch's own modules draw nothing."""
         return self._seeding.drawing_from(tape.seed) if self._seeding.foreign else nullcontext()
 
     def _unchanged(self) -> AbstractContextManager[None]:

@@ -127,7 +127,7 @@ def layer_module(group: Group) -> nn.Sequential:
 
 
 def leaves(group: Group) -> list[tuple[str, nn.Module]]:
-    """Its modules one after the other; a nested Sequential is replaced by its own modules."""
+    """Its modules one after another; a nested Sequential is replaced by its own modules."""
     found: list[tuple[str, nn.Module]] = []
     for name, module in group:
         if type(module) is nn.Sequential:

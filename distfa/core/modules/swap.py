@@ -1,4 +1,4 @@
-"""Puts other tensors in place of weights on the way back through any module: feedback by saved-tensor hooks.
+"""Puts other tensors in place of weights in the backward pass through any module: feedback by saved-tensor hooks.
 
 Autograd keeps a weight for the backward of every product it is in. While a forward is recorded here, autograd keeps a
 note of *which* weight it was instead. When the graph is differentiated, the note is replaced with the current weight,
@@ -38,12 +38,13 @@ class _Saved(NamedTuple):
 
 
 class Swap:
-    """Records forwards whose weights can be swapped on the way back.
+    """Records forwards whose weights can be swapped in the backward pass.
 
     Args:
-        parameters: The module's parameters, by name; they are always read anew on the way back, since under delays an
-            update comes between a forward and its backward.
-        moving: Names of those that the forward itself changes: the way back of each forward reads them as they were.
+        parameters: The module's parameters, by name; they are always read anew in the backward pass, since under delays
+            an update comes between a forward and its backward.
+        moving: Names of those that the forward itself changes: the backward pass of each forward reads them as they
+            were.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], moving: Collection[str] = ()) -> None:
@@ -108,13 +109,13 @@ class _Made(NamedTuple):
 
 
 class TracedSwap(Swap):
-    """Also tells which parameters the way back reads in another form: what was made from those is kept unchanged.
+    """Also tells which parameters the backward pass reads in another form: what was made from those is kept unchanged.
 
     Args:
         parameters: As for ``Swap``; each requires a gradient.
 
     Attributes:
-        remade: Names of the parameters that the last way back read in another form.
+        remade: Names of the parameters that the last backward pass read in another form.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:

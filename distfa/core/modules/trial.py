@@ -52,7 +52,7 @@ def try_module(module: nn.Module, where: str, shape: Shape, *, tokens: bool) -> 
     """Try a layer.
 
     Args:
-        module: A copy of its modules; it is left as it was, but every parameter now requires a gradient.
+        module: A copy of its modules; it is left unchanged, but every parameter now requires a gradient.
         where: What to call the layer in messages.
         shape: Of one sample.
         tokens: Whether samples are integer tokens.
@@ -208,7 +208,7 @@ class _Trials:
             )
 
     def _taken_back(self, x: Tensor, output: Tensor, swap: TracedSwap | None) -> tuple[Trial, list[Tensor]]:
-        """The way back: first to the input alone, since that does not read what only a gradient reads."""
+        """The backward pass: first to the input alone, since that does not read what only a gradient reads."""
         ones, wanted = torch.ones_like(output), list(self._parameters.values())
         try:
             if output.requires_grad and swap is not None and not self._tokens:

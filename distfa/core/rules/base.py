@@ -4,7 +4,7 @@ A rule is pure functions, with explicit state at each end. The *origin* of a mes
 tensors by the name of the weight that they replace in the backward pass. The layer that learns has the state
 ``teacher``: one matrix. The layers hold both, renew them, and train them where the rule says so.
 
-Shapes: delta_l as the layer's block starts its way back (``distfa.core.modules.block``); a message (N, *shape(l));
+Shapes: delta_l as the layer's block starts its backward pass (``distfa.core.modules.block``); a message (N, *shape(l));
 s_l (N, *shape of h_l). A teacher has (numbers of a message, d_l). Where a sequence has an answer at every position, it
 is the same at each: (C, numbers of h_l at one position).
 """
@@ -49,7 +49,7 @@ class Rule(ABC):
             layer's gradient norm.
         takes_fanout: Whether all messages at full rank are the same, so that layers can pass them on (``fanout``).
         is_direct: Whether B_l leads straight from the output to layer l.
-        stands_in: Whether feedback stands in place of the weights on the way back through a layer.
+        stands_in: Whether feedback stands in place of the weights in the backward pass through a layer.
         redraws: Whether feedback is drawn anew in each step.
     """
 

@@ -11,7 +11,7 @@ from distfa.core.rules.base import Back, HopRule, factors
 
 
 class FeedbackAlignment(HopRule):
-    """s_l = delta_{l+1} B_{l+1}, B fixed, in place of every weight on the way back.
+    """s_l = delta_{l+1} B_{l+1}, B fixed, in place of every weight in the backward pass.
 
     Where layer l+1 is one Linear in a network drawn from the seed, B is applied by the sender if layer l is
     narrower than layer l+1, else by the receiver. The product is the same, and the message has min(d_l, d_{l+1})

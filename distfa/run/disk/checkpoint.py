@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on from a step, complete or absent.
+"""Checkpoints: all that a run needs to continue from a step, complete or absent.
 
     step-00000100/
         layer-001.safetensors     all state of one layer (``Layer.state_dict``)
@@ -8,8 +8,8 @@
 
 The manifest holds the digest of every file and of itself, so that an incomplete or altered checkpoint is noticed and
 the one before it is used. It says whose it is, by the id of the run (shelf.py). The process that drives the run fetches
-the shards and writes them while training goes on. So layers need no common file system, and a lost node takes no
-checkpoint with it. The place is a directory or any URL that fsspec knows.
+the shards and writes them during training. So layers need no common file system, and a lost node takes no checkpoint
+with it. The place is a directory or any URL that fsspec knows.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _TRAFFIC = TypeAdapter(list[tuple[Link, Kind, Traffic]])
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Where a run can go on.
+    """Where a run can continue.
 
     Attributes:
         step: The next step, counted from 0.
         layers: The ``state_dict`` of every layer, by its number.
         traffic: What every link had carried, by kind.
-        notes: What else the run needs to go on, as JSON can hold it.
+        notes: What else the run needs to continue, as JSON can hold it.
         memory: What callbacks remembered; None if nothing was kept of them.
     """
 
@@ -100,7 +100,7 @@ class Store:
         Args:
             step: The next one.
             snapshots: The snapshots of all layers, in order; taken one at a time.
-            notes: What else the run needs to go on, as JSON can hold it.
+            notes: What else the run needs to continue, as JSON can hold it.
             remembered: What callbacks remember; None for nothing.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Writes checkpoints while a run goes on, beside training, one at a time."""
+"""Writes checkpoints as a run trains, in a thread of its own, one at a time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Checkpoints(Protocol):
 
 
 class Keeper:
-    """Writes cuts of the run, in a thread of its own, one after the other.
+    """Writes cuts of the run, in a thread of its own, one after another.
 
     A cut is skipped if it comes too soon after the last one that was written, or while that one is still being written.
     With ``least_seconds`` of 0 every cut is written, and the run waits for it. The latest skipped cut is remembered, so
@@ -77,7 +77,7 @@ class Keeper:
         Args:
             step: The next step.
             snapshots: The snapshots of all layers, in order; they may be taken later.
-            notes: What else the run needs to go on.
+            notes: What else the run needs to continue.
             remembered: What callbacks remember, as a copy.
         """
         cut = _Cut(step, snapshots, notes, remembered)
@@ -116,7 +116,7 @@ class Keeper:
     def latest(self) -> Checkpoint | None:
         """The latest whole checkpoint; damaged ones are reported."""
         self.settle()
-        self._passed_over, self._missed = None, 0  # the layers go on from another place
+        self._passed_over, self._missed = None, 0  # the layers continue from another place
         for found in self._shelf.latest():
             if isinstance(found, Checkpoint):
                 return found

@@ -1,4 +1,4 @@
-"""The file of a run directory that says which samples a loader's own sampler gave, to go on with."""
+"""The file of a run directory that says which samples a loader's own sampler gave, to continue with."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ events.out.tfevents  the same for TensorBoard
 weights.safetensors  under the keys of the user's own model
 order.npz            the samples that a loader's own sampler gave (kept_order.py)
 last.safetensors     the last weights, if the run ended with better ones
-checkpoints/         where the run can go on (checkpoint.py)
+checkpoints/         where the run can resume (checkpoint.py)
 
 The process that drives a run holds a lock on metrics.jsonl. The system frees it when that process ends in any way, so
 one can see that nobody drives the run any more.
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class RunDir:
-    """A run's directory while the run goes on.
+    """A run's directory as the run trains.
 
     Args:
         path: Where it is.
@@ -65,7 +65,7 @@ class RunDir:
         self._place = path.absolute()  # whatever folder the process goes to later
         self._made = made
         self.about: dict[str, Any] = {}
-        self._as_found = b""  # run.json of a run that goes on
+        self._as_found = b""  # run.json of a resumed run
         self.metrics_bytes = 0
         self.events = Events(self._place)
         self._lock: IO[bytes] | None = None
@@ -145,7 +145,7 @@ class RunDir:
         return read_spec(self._place, self.about)
 
     def give_back(self) -> None:
-        """Leave the directory as it was found, since the run cannot begin or go on; a new one is removed.
+        """Leave the directory as it was found, since the run cannot start or resume; a new one is removed.
 
         Raises:
             RunDirError: It cannot be written.

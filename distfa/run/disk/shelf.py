@@ -2,7 +2,7 @@
 
 They are in the run directory, or below ``checkpoint.dir``. Several runs may share that place: each has a folder of its
 own there, named by its id. Earlier versions wrote to the place itself and did not say whose a checkpoint was; a run
-goes on from such a one if it is of the same spec, model and data.
+continues from such a one if it is of the same spec, model and data.
 """
 
 from __future__ import annotations

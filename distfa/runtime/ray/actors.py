@@ -103,7 +103,7 @@ class RayRun:
         Args:
             job: A job with a new run id. Every message carries the id, so no earlier message can be taken for a new
                 one.
-            begin: Where to go on.
+            begin: Where to continue.
 
         Raises:
             ClusterError: Ray cannot place what was lost, or Ray itself has ended.

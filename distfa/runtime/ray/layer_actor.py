@@ -98,7 +98,7 @@ class LayerActor:
         return self._built()[1].snapshot(step)
 
     def close(self) -> None:
-        """Drop every stream, so that a run under way ends; ``build`` may then begin another."""
+        """Drop every stream, so that a run in transit ends; ``build`` may then begin another."""
         if self._worker is not None:
             self._worker.close()
 
