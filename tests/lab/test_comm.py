@@ -164,10 +164,14 @@ def test_over_shaped_links_every_byte_is_counted_and_everything_is_timed():
 
 
 def test_pipelines_are_those_the_micro_batches_allow():
-    assert link_runs.pipelines(parse_spec({**TINY, "micro_batches": 4}), 3) == [("gpipe", 4), ("1f1b", 4)]
-    assert link_runs.pipelines(parse_spec(TINY), 3) == [("gpipe", 2)]
-    assert link_runs.pipelines(parse_spec({**TINY, "micro_batches": 3}), 3) == []
-    assert link_runs.pipelines(parse_spec({**TINY, "wire": {"delay_ms": 5}}), 3) == []  # gloo cannot be delayed
+    def found(**changes):
+        made = link_runs.pipelines(parse_spec({**TINY, **changes}), 3, None)
+        return [(pipeline.schedule, pipeline.micro_batches) for pipeline in made]
+
+    assert found(micro_batches=4) == [("gpipe", 4), ("1f1b", 4)]
+    assert found() == [("gpipe", 2)]
+    assert found(micro_batches=3) == []
+    assert found(wire={"delay_ms": 5}) == []  # gloo cannot be delayed
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_runs():

@@ -73,7 +73,7 @@ def measure(options: Comm, say: Say) -> Outcome:
     steps = options.warmup + options.link_steps
     passages = link_runs.passages(
         [spec.model_copy(update={"max_steps": steps, "epochs": steps}) for spec in specs],
-        link_runs.pipelines(base, layers),
+        link_runs.pipelines(base, layers, nodes),
         layers=layers,
         nodes=nodes,
         warmup=options.warmup,

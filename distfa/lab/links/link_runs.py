@@ -58,7 +58,7 @@ class Passage:
 
 def passages(
     specs: Sequence[RunSpec],
-    pipelines: Sequence[tuple[str, int]],
+    pipelines: Sequence[Pipeline],
     *,
     layers: int,
     nodes: Nodes | None,
@@ -72,8 +72,7 @@ def passages(
 
     Args:
         specs: Specs for distfa; all have the same steps.
-        pipelines: (schedule, micro-batches) of torch's pipelines, with as many processes as layers; they train what the
-            first spec says.
+        pipelines: Those of torch; they train what the first spec says.
         layers: How many layers the network has.
         nodes: One node per layer, not yet made; None for no nodes.
         warmup: Steps before the measurement of speed begins.
@@ -86,16 +85,7 @@ def passages(
     with ExitStack() as stack:
         if nodes is not None:
             stack.enter_context(nodes)
-        for schedule, parts in pipelines:
-            prefixes = [nodes.command(node) for node in range(1, layers + 1)] if nodes else ()
-            pipeline = Pipeline(
-                layers=layers,
-                processes=layers,
-                schedule=schedule,
-                micro_batches=parts,
-                interface=INTERFACE if nodes else "lo",
-                prefixes=prefixes,
-            )
+        for pipeline in pipelines:
             say(pipeline.name)
             yield _pipeline(specs[0], pipeline, nodes, warmup)
         rays = None
@@ -107,15 +97,22 @@ def passages(
             yield _distfa(spec, nodes, rays, layers, warmup) if nodes and rays else _counted(spec)
 
 
-def pipelines(spec: RunSpec, layers: int) -> list[tuple[str, int]]:
-    """torch's schedules that can run a spec's micro-batches, one process per layer.
+def pipelines(spec: RunSpec, layers: int, nodes: Nodes | None) -> list[Pipeline]:
+    """torch's pipelines that can run a spec's micro-batches, one process per layer, each on its node.
 
     None if messages are delayed, since those of gloo cannot be.
     """
     parts = spec.micro_batches
     if spec.batch_size % parts or spec.wire.delay_ms:
         return []
-    return [("gpipe", parts), ("1f1b", parts)] if parts >= layers else [("gpipe", parts)]
+    where: dict[str, Any] = {}
+    if nodes is not None:
+        where = {"interface": INTERFACE, "prefixes": [nodes.command(node) for node in range(1, layers + 1)]}
+    schedules = ("gpipe", "1f1b") if parts >= layers else ("gpipe",)
+    return [
+        Pipeline(layers=layers, processes=layers, schedule=schedule, micro_batches=parts, **where)
+        for schedule in schedules
+    ]
 
 
 def _pipeline(spec: RunSpec, pipeline: Pipeline, nodes: Nodes | None, warmup: int) -> Passage:

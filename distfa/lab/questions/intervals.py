@@ -16,18 +16,6 @@ def mean(values: Sequence[float]) -> float:
     return statistics.fmean(values) if values else math.nan
 
 
-def correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """Pearson's r and its 95 % confidence interval, by Fisher's z; NaN if it is not defined.
-
-    Source: Fisher, Metron 1, 1921.
-    """
-    if len(x) < 4 or min(statistics.pstdev(x), statistics.pstdev(y)) == 0:
-        return math.nan, math.nan, math.nan
-    r = statistics.correlation(x, y)
-    z, half = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, r))), 1.96 / math.sqrt(len(x) - 3)
-    return r, math.tanh(z - half), math.tanh(z + half)
-
-
 def over_units(values: Iterable[float]) -> tuple[float, float, float]:
     """The mean over independent units and its 95 % confidence interval, by Student's t; NaN where it is not defined.
 
