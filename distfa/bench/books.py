@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from distfa import data
-from distfa.bench.options import Books
+from distfa.bench.options import BooksOptions
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.core import rules
@@ -36,7 +36,7 @@ _TIME = 2.5
 _SIZES = tuple(d * 10.0**-e for e in range(7, -1, -1) for d in (1, 3))
 
 
-def measure(options: Books, say: Say) -> Iterator[tuple[str, Outcome]]:
+def measure(options: BooksOptions, say: Say) -> Iterator[tuple[str, Outcome]]:
     """Make the three measurements; yields (file, outcome) of each.
 
     Raises:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from distfa.bench import over_seeds, variants
-from distfa.bench.options import Codecs
+from distfa.bench.options import CodecsOptions
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.bench.variants import Pair
@@ -17,7 +17,7 @@ from distfa.codecs.floats import FP32
 from distfa.core.base.threads import one_thread
 from distfa.data import Dataset
 from distfa.errors import BenchError
-from distfa.measuring.task import Task, meter, read
+from distfa.measuring.task import Task, meter
 from distfa.run.result import Tally
 from distfa.settings import RunSpec, parse_spec
 
@@ -40,7 +40,7 @@ _READ = (
 )
 
 
-def measure(options: Codecs, say: Say) -> Outcome:
+def measure(options: CodecsOptions, say: Say) -> Outcome:
     """Train with every rule and every pair of codecs, on the serial engine; ledger and probes are not kept.
 
     Raises:
@@ -51,7 +51,7 @@ def measure(options: Codecs, say: Say) -> Outcome:
     base, seeds = options.spec({}), options.seeds
     pairs = dict.fromkeys((_EXACT, *map(variants.pair, options.codecs)))
     specs = [_spec(base, rule, pair) for rule in dict.fromkeys(options.rules) for pair in pairs]
-    dataset = read(base)
+    dataset = base.data.load()
     task = Task.of(base, dataset)
     hidden = task.recipe.network.sizes[1:-1]
     if not hidden or not len(task.inputs.test):
@@ -62,7 +62,7 @@ def measure(options: Codecs, say: Say) -> Outcome:
     about = [{"rule": spec.rule, "codecs": "/".join(_pair(spec))} for spec in specs]
     say = paced(say, seeds * len(specs))
     trained = [
-        over_seeds.train(spec, each, seeds, partial(_one, dataset=dataset), say)
+        over_seeds.train_each(spec, each, seeds, partial(_one, dataset=dataset), say)
         for spec, each in zip(specs, about, strict=True)
     ]
     raw = [run for runs in trained for run in runs]
@@ -109,7 +109,7 @@ def _figures(
     if peers:
         row["fewer"] = bp_bytes / row["bytes_per_sample"]
     if changes := [mine - other for mine, other in peers if other is not None]:
-        row["change"] = over_seeds.mean(changes)
+        row["change"] = over_seeds.mean_of_known(changes)
     return row
 
 

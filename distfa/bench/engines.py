@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from distfa.bench import torch_engines
-from distfa.bench.options import Speed
+from distfa.bench.options import SpeedOptions
 from distfa.bench.rounds import Configuration
 from distfa.bench.torch_training import Pipeline
 from distfa.core.schedule import flows
@@ -20,13 +20,13 @@ from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import pluralize
 
 
-def configurations(spec: RunSpec, task: Task, options: Speed) -> list[Configuration]:
+def contenders(spec: RunSpec, task: Task, options: SpeedOptions) -> list[Configuration]:
     """Everything that is compared, on the task of a spec."""
     how = {"warmup": options.warmup, "deadline_seconds": options.deadline_seconds}
     return [*_distfa(spec, task, options), *_single(spec, how), *_pipelines(spec, task, options, how)]
 
 
-def _distfa(spec: RunSpec, task: Task, options: Speed) -> Iterator[Configuration]:
+def _distfa(spec: RunSpec, task: Task, options: SpeedOptions) -> Iterator[Configuration]:
     """distfa on Ray, with every rule, schedule and number of micro-batches."""
     raw = spec.model_dump()
     raw |= {key: raw[key] + options.warmup for key in ("epochs", "max_steps")}  # ray_run leaves as many out at the end
@@ -55,7 +55,7 @@ def _single(spec: RunSpec, how: dict[str, Any]) -> Iterator[Configuration]:
         )
 
 
-def _pipelines(spec: RunSpec, task: Task, options: Speed, how: dict[str, Any]) -> Iterator[Configuration]:
+def _pipelines(spec: RunSpec, task: Task, options: SpeedOptions, how: dict[str, Any]) -> Iterator[Configuration]:
     """torch's pipelines of every size and schedule, with every number of micro-batches that they take."""
     layers = len(task.recipe.network)
     for size, schedule, count in product(options.processes, torch_engines.SCHEDULES, options.micro_batches):

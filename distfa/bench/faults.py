@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distfa.bench.options import Faults, among
+from distfa.bench.options import FaultsOptions, among
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.core.base.recipe import SCHEDULES
 from distfa.errors import BenchError, DistfaError
-from distfa.measuring.scratch_run import train_in_scratch
-from distfa.measuring.task import read
+from distfa.measuring.scratch_run import run_in_scratch
 from distfa.run.result import Result
 from distfa.runtime.faults import Fault, PlannedFault, plan_faults
 from distfa.settings import RunSpec, parse_spec
@@ -43,7 +42,7 @@ _READ = (
 )
 
 
-def measure(options: Faults, say: Say) -> Outcome:
+def measure(options: FaultsOptions, say: Say) -> Outcome:
     """Make runs with one fault of every kind, schedule, and place (first, middle, last layer); then one with many.
 
     Raises:
@@ -94,7 +93,7 @@ def measure(options: Faults, say: Say) -> Outcome:
 
 
 def _trained(spec: RunSpec, faults: Sequence[PlannedFault]) -> tuple[Result, dict[str, Tensor]]:
-    return train_in_scratch(spec, read(spec), faults=faults)
+    return run_in_scratch(spec, spec.data.load(), faults=faults)
 
 
 def _require_equal(

@@ -8,12 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from distfa.bench.options import Checkpoints, Tls, among
+from distfa.bench.options import CheckpointsOptions, TlsOptions, among
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.core.base.recipe import SCHEDULES
-from distfa.measuring.scratch_run import train_in_scratch
-from distfa.measuring.task import read
+from distfa.measuring.scratch_run import run_in_scratch
 from distfa.run.disk.run_dir import CHECKPOINTS
 from distfa.run.observing import Progress
 from distfa.settings import RunSpec, parse_spec
@@ -43,7 +42,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 def measure_in_turn(
-    name: str, options: Checkpoints | Tls, fixed: Mapping[str, Any], settings: Settings, say: Say
+    name: str, options: CheckpointsOptions | TlsOptions, fixed: Mapping[str, Any], settings: Settings, say: Say
 ) -> Outcome:
     """Train under each setting in turn; every second round goes backwards.
 
@@ -83,7 +82,7 @@ def measure_in_turn(
 
 
 def _measured(spec: RunSpec) -> dict[str, Any]:
-    dataset = read(spec)
+    dataset = spec.data.load()
     driver: list[float] = []  # processor seconds of this process, before training and after each record
     kept: dict[str, float] = {}
 
@@ -97,7 +96,7 @@ def _measured(spec: RunSpec) -> dict[str, Any]:
         size = sum(file.stat().st_size for file in (run_dir / CHECKPOINTS).rglob("*") if file.is_file())
         kept.update(written=written, mb=size / written / MB if written else 0.0)
 
-    result, _ = train_in_scratch(spec, dataset, observer=observe, look=look)
+    result, _ = run_in_scratch(spec, dataset, observer=observe, look=look)
     rows = len(dataset.train_x) * spec.epochs / result.steps
     layers = sum(layer["cpu_seconds"] for layer in result.facts.get("layers", []))
     return {

@@ -113,7 +113,7 @@ _how = partial(option, panel="How it is measured")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speed(Options):
+class SpeedOptions(Options):
     """Compare the speed of distfa with torch in one process and torch's pipelines, on the same task.
 
     All use the same network, weights, samples and order. Every configuration is measured in every round, in shuffled
@@ -146,7 +146,7 @@ class Speed(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale(Options):
+class ScaleOptions(Options):
     """Measure what a step, its messages and a layer's process cost as layers are added.
 
     Runs have 2 to 32 layer actors of equal width; overhead is what a layer costs beyond its arithmetic in a single
@@ -181,7 +181,7 @@ _PER_SEED = "Runs per row; the table shows means, and the standard deviation of 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules(_Trained):
+class RulesOptions(_Trained):
     """Measure accuracy, alignment, angle, bytes and ledger of every rule, aligned and random, compared with bp.
 
     Bytes per sample are exact payload bytes computed from each rule's widths: what a run on Ray counts.
@@ -208,7 +208,7 @@ class Rules(_Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Codecs(_Trained):
+class CodecsOptions(_Trained):
     """Measure accuracy, bytes per sample and codec time of every rule with every pair of codecs, compared with fp32.
 
     This uses the serial engine, which gives the same bits and payloads as a distributed run.
@@ -233,7 +233,7 @@ class Codecs(_Trained):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Books(_OnData):
+class BooksOptions(_OnData):
     """Measure the books: their cost, the smallest fault they catch, and drift at several learning rates.
 
     Cost: processor time with ledger and probes at their default intervals, divided by the time without them. Faults:
@@ -265,7 +265,7 @@ class _InTurn(_OnData):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoints(_InTurn):
+class CheckpointsOptions(_InTurn):
     """Train with and without checkpoints, alternately, to see what they cost per step.
 
     Every snapshot is written: the run waits if the previous one is still being written. With the defaults this takes
@@ -280,7 +280,7 @@ class Checkpoints(_InTurn):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tls(_InTurn):
+class TlsOptions(_InTurn):
     """Train over plain text and over mutual TLS, alternately, all on this machine, to see what TLS costs per step.
 
     With the defaults this takes about 8 minutes on 2 cores.
@@ -294,7 +294,7 @@ _faults = partial(option, panel="The faults")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Faults(_OnData):
+class FaultsOptions(_OnData):
     """Kill layers, hang them, cut their links, and check that a run loses nothing.
 
     Every run must end with the weights, losses and books of the serial engine, bit for bit; otherwise the command

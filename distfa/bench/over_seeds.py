@@ -15,7 +15,7 @@ from distfa.settings import RunSpec
 Figures = dict[str, Any]
 
 
-def train(
+def train_each(
     spec: RunSpec, about: dict[str, str], seeds: int, run: Callable[[RunSpec], Figures], say: Say
 ) -> list[Figures]:
     """The figures of one run per seed, counting up from the spec's seed; for a run that diverged the reason.
@@ -47,13 +47,13 @@ def succeeded(runs: Iterable[Figures]) -> list[Figures]:
 def means(runs: Sequence[Figures], *keys: str) -> Figures:
     """Means of some figures, and the sample deviation of the accuracy, over runs that succeeded; empty if none did."""
     done = succeeded(runs)
-    row: Figures = {key: mean(run[key] for run in done) for key in keys} if done else {}
+    row: Figures = {key: mean_of_known(run[key] for run in done) for key in keys} if done else {}
     if len(done) > 1:
         row["spread"] = statistics.stdev(run["test_accuracy"] for run in done)
     return row
 
 
-def mean(values: Iterable[float | None]) -> float | None:
+def mean_of_known(values: Iterable[float | None]) -> float | None:
     """The mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from distfa.bench import over_seeds, torch_training, variants
-from distfa.bench.options import Rules, among
+from distfa.bench.options import RulesOptions, among
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.core import rules
@@ -16,8 +16,7 @@ from distfa.core.books.ledger import LedgerRecord
 from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.intake.subject import network_for
-from distfa.measuring.scratch_run import train_in_scratch
-from distfa.measuring.task import read
+from distfa.measuring.scratch_run import run_in_scratch
 from distfa.run.observing import Progress
 from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import KB
@@ -54,7 +53,7 @@ _READ = (
 )
 
 
-def measure(options: Rules, say: Say) -> Outcome:
+def measure(options: RulesOptions, say: Say) -> Outcome:
     """Train with every rule, and with every init that makes a difference for it; its codecs are lossless.
 
     Raises:
@@ -65,7 +64,7 @@ def measure(options: Rules, say: Say) -> Outcome:
     """
     base, seeds, inits, beside_torch = options.spec({}), options.seeds, options.inits, options.torch
     among("--inits", inits, INITS)
-    dataset = read(base)
+    dataset = base.data.load()
     if not len(dataset.test_x):
         raise BenchError(f"data set {dataset.name!r} has no test samples, so there is no test accuracy; choose another")
     rows, raw = [], []
@@ -80,11 +79,13 @@ def measure(options: Rules, say: Say) -> Outcome:
         name, takes_init = variants.name(variant), rules.RULES[variant.rule].takes_init
         for init in inits if takes_init else ("aligned",):
             spec, about = variant.model_copy(update={"init": init}), {"rule": name, "init": init}
-            runs = over_seeds.train(spec, about, seeds, partial(_one, dataset=dataset), say)
+            runs = over_seeds.train_each(spec, about, seeds, partial(_one, dataset=dataset), say)
             raw += runs
             rows.append({"rule": name, "init": init if takes_init else "any", **_row(runs)})
     if beside_torch:
-        runs = over_seeds.train(base, {"rule": _TORCH, "init": "any"}, seeds, partial(_torch, dataset=dataset), say)
+        runs = over_seeds.train_each(
+            base, {"rule": _TORCH, "init": "any"}, seeds, partial(_torch, dataset=dataset), say
+        )
         raw += runs
         rows.insert(0, {"rule": _TORCH, "init": "any", **over_seeds.means(runs, "test_accuracy", "test_loss", "bits")})
     notes = [_READ, *(rule.caution for rule in used if rule.caution), *_beside(raw)]
@@ -102,7 +103,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
         if isinstance(record, LedgerRecord) and record.angle_degrees is not None:
             angles[record.boundary] = record.angle_degrees
 
-    result, _ = train_in_scratch(spec, dataset, observer=watch)
+    result, _ = run_in_scratch(spec, dataset, observer=watch)
     alignment, counted = result.alignment or {}, result.bytes["total"]
     steps = batches(spec.recipe(network_for(spec, dataset)), len(dataset.train_x))
     sent = counted["up_payload"] + counted["down_payload"]
@@ -113,7 +114,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
         "alignment": alignment.get("cosine"),
         "dominance": alignment.get("dominance"),
         "min_dominance": alignment.get("min_dominance"),
-        "angle_degrees": over_seeds.mean(angles.values()),
+        "angle_degrees": over_seeds.mean_of_known(angles.values()),
         "kb_per_sample": sent / sum(batch.rows for batch in steps) / KB,
         "ledger_entries": result.ledger["entries"],
         "ledger_violations": result.ledger["violations"],

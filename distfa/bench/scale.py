@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from distfa.bench.options import Scale
+from distfa.bench.options import ScaleOptions
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.core.base.recipe import Recipe
@@ -41,7 +41,7 @@ _BATCHES = 20
 _LR = 1e-3
 
 
-def measure(options: Scale, say: Say) -> Outcome:
+def measure(options: ScaleOptions, say: Say) -> Outcome:
     """Measure every depth.
 
     Raises:
@@ -72,7 +72,7 @@ def measure(options: Scale, say: Say) -> Outcome:
     )
 
 
-def _specs(options: Scale, folder: Path) -> Iterator[tuple[int, int, RunSpec]]:
+def _specs(options: ScaleOptions, folder: Path) -> Iterator[tuple[int, int, RunSpec]]:
     """(L, M, spec) of every configuration."""
     rows = _BATCHES * options.batch_size
     data = random_data.write_samples(folder, rows=rows, features=options.width, seed=options.seed)
@@ -85,7 +85,7 @@ def _specs(options: Scale, folder: Path) -> Iterator[tuple[int, int, RunSpec]]:
             yield depth, count, options.spec({**fixed, **mine, "micro_batches": count})
 
 
-def _shot(spec: RunSpec, options: Scale, bare_bytes: int) -> dict[str, float]:
+def _shot(spec: RunSpec, options: ScaleOptions, bare_bytes: int) -> dict[str, float]:
     """One run on Ray and one in this process, side by side."""
     task = Task.of(spec)
     wired = ray_run.run_on_ray(spec, task, warmup=options.warmup)
@@ -127,7 +127,7 @@ def _median(shots: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {key: int(value) if key in _COUNTED else value for key, value in row.items()}
 
 
-def _notes(options: Scale, bare_bytes: int) -> list[str]:
+def _notes(options: ScaleOptions, bare_bytes: int) -> list[str]:
     return [
         f"rule {options.rule}, {options.schedule}, width {options.width}, batch {options.batch_size}, SGD; medians "
         f"of {options.rounds} rounds of {options.steps} steps (with fewer layers more) after {options.warmup} of "

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from distfa.bench import engines, matrix_rate
-from distfa.bench.options import Speed
+from distfa.bench.options import SpeedOptions
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.bench.rounds import Rounds
@@ -41,7 +41,7 @@ _RANDOM_BATCHES = 20
 _RATE_SECONDS = 2.0
 
 
-def measure(options: Speed, say: Say) -> Outcome:
+def measure(options: SpeedOptions, say: Say) -> Outcome:
     """Measure everything.
 
     Raises:
@@ -51,7 +51,7 @@ def measure(options: Speed, say: Say) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         spec = _spec(options, Path(folder))
         task = Task.of(spec)
-        configurations = engines.configurations(spec, task, options)
+        configurations = engines.contenders(spec, task, options)
         seeded = task.recipe.network.seeded
         named = options.rules if seeded else ()  # the bound knows only the products of plain layers
         made = {rule: counted.step(replace(task.recipe, rule=parse_spec({"rule": rule}).rule)) for rule in named}
@@ -93,7 +93,7 @@ def measure(options: Speed, say: Say) -> Outcome:
     )
 
 
-def _spec(options: Speed, folder: Path) -> RunSpec:
+def _spec(options: SpeedOptions, folder: Path) -> RunSpec:
     """The task as a spec of a run with the baseline rule and batches of equal size."""
     if not options.rules:
         raise BenchError("no rule is named, so there is nothing of distfa to measure; name one, such as --rules dfa")
@@ -131,7 +131,7 @@ def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict
     ]
 
 
-def _notes(options: Speed, seconds: dict[Product, float], bounds: dict[str, float]) -> list[str]:
+def _notes(options: SpeedOptions, seconds: dict[Product, float], bounds: dict[str, float]) -> list[str]:
     books = f"every {options.books_every} steps" if options.books_every else "off"
     return [
         f"medians of {options.rounds} rounds of {options.steps} steps after {options.warmup} of warm-up, in "

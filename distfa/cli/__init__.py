@@ -59,7 +59,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "plan": plan.plan,
     "experiment": experiment.experiment,
 }
-_BENCH = {name: bench.command(name) for name in bench.BENCHMARKS}
+_BENCH = {name: bench.make_command(name) for name in bench.BENCHMARKS}
 
 
 _BY_SIGNAL = 128  # as a shell reports a process ended by a signal

@@ -19,9 +19,9 @@ from rich.table import Table
 
 from distfa.bench import options
 from distfa.bench.outcome import Outcome
-from distfa.cli.flags import parameter, parameters, read, signed
+from distfa.cli.flags import parameter, parameters, read_options, signed
 from distfa.cli.options import outcome_file
-from distfa.lab.links.options import Comm
+from distfa.lab.links.options import CommOptions
 from distfa.text import lines
 from distfa.text.words import cell
 
@@ -65,25 +65,25 @@ _FILES: dict[str, Any] = {
     "several": True,
 }
 BENCHMARKS = {
-    "speed": Benchmark(options=options.Speed, module="distfa.bench.speed", **_TIMED),
-    "comm": Benchmark(options=Comm, module="distfa.lab.links.comm"),
-    "scale": Benchmark(options=options.Scale, module="distfa.bench.scale", **_TIMED),
-    "rules": Benchmark(options=options.Rules, module="distfa.bench.rules"),
-    "books": Benchmark(options=options.Books, module="distfa.bench.books", **_FILES),
-    "codecs": Benchmark(options=options.Codecs, module="distfa.bench.codecs"),
-    "checkpoints": Benchmark(options=options.Checkpoints, module="distfa.bench.checkpoints"),
-    "tls": Benchmark(options=options.Tls, module="distfa.bench.tls"),
-    "faults": Benchmark(options=options.Faults, module="distfa.bench.faults"),
+    "speed": Benchmark(options=options.SpeedOptions, module="distfa.bench.speed", **_TIMED),
+    "comm": Benchmark(options=CommOptions, module="distfa.lab.links.comm"),
+    "scale": Benchmark(options=options.ScaleOptions, module="distfa.bench.scale", **_TIMED),
+    "rules": Benchmark(options=options.RulesOptions, module="distfa.bench.rules"),
+    "books": Benchmark(options=options.BooksOptions, module="distfa.bench.books", **_FILES),
+    "codecs": Benchmark(options=options.CodecsOptions, module="distfa.bench.codecs"),
+    "checkpoints": Benchmark(options=options.CheckpointsOptions, module="distfa.bench.checkpoints"),
+    "tls": Benchmark(options=options.TlsOptions, module="distfa.bench.tls"),
+    "faults": Benchmark(options=options.FaultsOptions, module="distfa.bench.faults"),
 }
 
 
-def command(name: str) -> Callable[..., None]:
+def make_command(name: str) -> Callable[..., None]:
     """The command of a benchmark: its flags are the options, its help is their docstring."""
     made = BENCHMARKS[name]
 
     def carry_out(out: Path, as_json: bool, **typed: Any) -> None:
         measure = importlib.import_module(made.module).measure
-        asked = read(made.options, typed)
+        asked = read_options(made.options, typed)
         with redirect_stdout(io.StringIO()):  # Ray's own lines: stdout is for the result
             found = measure(asked, lambda line: typer.echo(f"{name}: {line}", err=True))
         for file, outcome in found if made.several else [("", found)]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from distfa.cli.flags import parameter, parameters, read, signed
+from distfa.cli.flags import parameter, parameters, read_options, signed
 from distfa.cli.options import outcome_file
-from distfa.lab.questions.base import Asked
+from distfa.lab.questions.base import QuestionOptions
 from distfa.text import lines
 
 
@@ -32,7 +32,7 @@ def _experiment(name: str, out: Path, **typed: Any) -> None:
     """
     from distfa.lab.questions.asking import ask, save
 
-    asked = read(Asked, typed)
+    asked = read_options(QuestionOptions, typed)
     question, answer = ask(name, asked, say=lambda line: typer.echo(f"{name}: {line}", err=True))
     flags = {"--data": asked.data, "--data-dir": "DIR" if asked.data_dir else ""}
     flags |= {"--rules": typed["rules"], "--seeds": str(asked.seeds)}
@@ -51,7 +51,7 @@ experiment = signed(
     _experiment,
     [
         parameter("name", str, Parameter.empty, _NAME),
-        *parameters(Asked),
+        *parameters(QuestionOptions),
         parameter("out", Path, Path("experiments"), _OUT),
     ],
 )

@@ -44,7 +44,7 @@ def parameter(name: str, kind: Any, default: Any, info: Any) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
-def read(options: type[T], values: Mapping[str, Any]) -> T:
+def read_options(options: type[T], values: Mapping[str, Any]) -> T:
     """The options from what was typed, by field.
 
     Raises:

@@ -16,18 +16,18 @@ from distfa.run.run import run
 from distfa.settings import RunSpec
 
 
-def train(spec: RunSpec, dataset: Dataset, **how: Any) -> tuple[Result, dict[str, Tensor]]:
+def run_spec(spec: RunSpec, dataset: Dataset, **how: Any) -> tuple[Result, dict[str, Tensor]]:
     """Carry out the run of a spec; ``how``, the answer and the errors are those of ``run``."""
     subject = subject_for(spec, dataset)
     return run(spec, subject.network, dataset, model=subject.model, **how)
 
 
-def train_in_scratch(
+def run_in_scratch(
     spec: RunSpec, dataset: Dataset, *, look: Callable[[Path], None] = lambda run_dir: None, **how: Any
 ) -> tuple[Result, dict[str, Tensor]]:
-    """``train`` in a run directory that is removed afterwards; ``look`` is called with it before that."""
+    """``run_spec`` in a run directory that is removed afterwards; ``look`` is called with it before that."""
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"
-        done = train(spec.model_copy(update={"run_dir": str(run_dir)}), dataset, **how)
+        done = run_spec(spec.model_copy(update={"run_dir": str(run_dir)}), dataset, **how)
         look(run_dir)
         return done

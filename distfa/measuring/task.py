@@ -21,15 +21,6 @@ from distfa.runtime.job import RawInputs, RawTargets
 from distfa.settings import RunSpec
 
 
-def read(spec: RunSpec) -> Dataset:
-    """The data set a spec names.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    return spec.data.load()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """The recipe and raw data of a spec, and the modules its layers start from; none if drawn from the seed."""
@@ -51,7 +42,7 @@ class Task:
             BenchError: The data set has no class labels, or the loss is not cross_entropy.
             DataError: The data set cannot be read.
         """
-        dataset = read(spec) if dataset is None else dataset
+        dataset = spec.data.load() if dataset is None else dataset
         if not dataset.classification or spec.loss != "cross_entropy":
             raise BenchError(
                 f"a benchmark trains with cross_entropy on class labels, not with {spec.loss} on "

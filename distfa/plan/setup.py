@@ -15,7 +15,7 @@ from distfa.core.base.model import Network, plain_network
 from distfa.errors import PlanError
 from distfa.intake.subject import subject_for
 from distfa.measuring import random_data
-from distfa.measuring.task import Task, read
+from distfa.measuring.task import Task
 from distfa.plan.build import Setting
 from distfa.plan.calibration import Calibration
 from distfa.plan.cluster import Cluster, place
@@ -49,7 +49,7 @@ class Planned:
                 "the data set: leave it out"
             )
         self.spec = spec
-        self._dataset = read(spec) if sizes is None else None
+        self._dataset = spec.data.load() if sizes is None else None
         self._ends = (self._dataset.features, self._dataset.outputs) if self._dataset else tuple(sizes or ())
         self._subject = None if plain or self._dataset is None else subject_for(spec, self._dataset)
         self.modules: Mapping[int, nn.Module] = self._subject.modules if self._subject else {}

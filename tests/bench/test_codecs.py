@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from distfa.bench.codecs import measure
 from distfa.bench.figures import outcome_figures
-from distfa.bench.options import Codecs
+from distfa.bench.options import CodecsOptions
 from distfa.bench.outcome import Outcome
 from distfa.bench.page import bench_page
 from distfa.cli import app
@@ -28,7 +28,7 @@ CLASSES = 10
 
 def tiny_options(**changes):
     task = {"hidden": (12, 9), "epochs": 2, "batch_size": 32, "changes": {"data.limit": 200}}
-    return Codecs(**{**task, **changes})
+    return CodecsOptions(**{**task, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from torch import nn
 
 from distfa.bench import variants
-from distfa.bench.options import Rules
+from distfa.bench.options import RulesOptions
 from distfa.bench.rules import measure
 from distfa.core.rules import RULES
 from distfa.errors import BenchError, SpecError
@@ -18,7 +18,7 @@ TINY |= {"ledger": {"every": 5}, "probe": {"every": 5}}
 
 def tiny(*rules, **changes):
     kept = {"data.limit": 200, "ledger.every": 5, "probe.every": 5}
-    return Rules(**{"hidden": (12, 8), "epochs": 2, "rules": rules, "changes": kept, **changes})
+    return RulesOptions(**{"hidden": (12, 8), "epochs": 2, "rules": rules, "changes": kept, **changes})
 
 
 def test_every_rule_and_init_is_a_row_with_its_bytes_and_alignment():

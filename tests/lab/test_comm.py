@@ -13,7 +13,7 @@ from distfa.lab.links import link_runs, tuned
 from distfa.lab.links.accuracy_curve import Curve, train_to
 from distfa.lab.links.comm import measure, specs_of
 from distfa.lab.links.link_runs import Passage
-from distfa.lab.links.options import Comm
+from distfa.lab.links.options import CommOptions
 from distfa.measuring.task import Task
 from distfa.runtime.coordinator import boundary_bytes
 from distfa.settings import parse_spec
@@ -35,7 +35,7 @@ TINY = {
 def comm(**changes):
     task = {"hidden": (WIDTH,), "batch_size": BATCH, "micro_batches": 2, "lr": 3e-3, "changes": {"data.limit": 300}}
     what = {"rules": ("dfa",), "codecs": (), "target": 80, "max_steps": 120, "eval_steps": 5, "mbit": 0}
-    return Comm(**{**task, **what, "warmup": 2, "link_steps": 6, **changes})
+    return CommOptions(**{**task, **what, "warmup": 2, "link_steps": 6, **changes})
 
 
 JUDGED = {"rule": "dfa", "feedback": {"renew": {"below": 0.999}}, "probe": {"every": 8}}
@@ -236,7 +236,7 @@ def test_the_baseline_too_leaves_out_what_the_receivers_relu_stops(rule, errors,
 
 
 def test_without_links_bytes_are_counted_without_a_cluster(monkeypatch):
-    monkeypatch.setattr("distfa.lab.links.link_runs.train", None)  # what a run on Ray would call
+    monkeypatch.setattr("distfa.lab.links.link_runs.run_spec", None)  # what a run on Ray would call
     outcome = measure(comm(micro_batches=3), print)
     bp, dfa = outcome.rows[1:]
     step = BATCH * 4 / 1000

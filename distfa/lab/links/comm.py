@@ -21,7 +21,7 @@ from distfa.lab.links.accuracy_curve import Curve
 from distfa.lab.links.conclusion import conclusion
 from distfa.lab.links.link_runs import Passage
 from distfa.lab.links.namespaces import Nodes, obstacle
-from distfa.lab.links.options import Comm
+from distfa.lab.links.options import CommOptions
 from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
 from distfa.run.disk.host import processor
@@ -53,7 +53,7 @@ _READ = (
 )
 
 
-def measure(options: Comm, say: Say) -> Outcome:
+def measure(options: CommOptions, say: Say) -> Outcome:
     """Measure every rule with every codec, bp and lossless included, and torch's pipelines.
 
     Raises:
@@ -98,7 +98,7 @@ def measure(options: Comm, say: Say) -> Outcome:
     )
 
 
-def _task(options: Comm) -> RunSpec:
+def _task(options: CommOptions) -> RunSpec:
     """Everything except rule and codecs."""
     if bool(options.rates) != bool(options.decays):
         raise UsageError("--rates and --decays must be given together: every rate is tried with every decay")
@@ -106,7 +106,7 @@ def _task(options: Comm) -> RunSpec:
     return options.spec({**fixed, "wire.security": "insecure" if options.insecure else "auto"})
 
 
-def specs_of(options: Comm) -> list[RunSpec]:
+def specs_of(options: CommOptions) -> list[RunSpec]:
     """One spec per rule and codec, lossless bp first."""
     common = _task(options).model_dump(mode="json")
     return [
@@ -116,7 +116,7 @@ def specs_of(options: Comm) -> list[RunSpec]:
     ]
 
 
-def _seeds(options: Comm) -> list[str]:
+def _seeds(options: CommOptions) -> list[str]:
     """Note what was tuned, and over how many seeds the figures are medians."""
     found = []
     if options.candidates:
@@ -141,7 +141,7 @@ def _tell_tuned(rows: list[dict[str, Any]], specs: Sequence[RunSpec], by_seed: S
         row |= {"rate": spec.optimizer.lr, "decay": spec.max_steps, "spread": tuned.spread(curves)}
 
 
-def _told_task(options: Comm, base: RunSpec, task: Task) -> str:
+def _told_task(options: CommOptions, base: RunSpec, task: Task) -> str:
     """Note what was trained, so that two reports can be distinguished."""
     sizes = "-".join(map(str, task.recipe.network.sizes))
     rate = "" if options.candidates else f" at {base.optimizer.lr:g}"
@@ -153,7 +153,7 @@ def _told_task(options: Comm, base: RunSpec, task: Task) -> str:
     )
 
 
-def _check(options: Comm, task: Task) -> None:
+def _check(options: CommOptions, task: Task) -> None:
     layers, tests = len(task.recipe.network), len(task.inputs.test)
     if layers < 2 or not tests:
         raise BenchError(
@@ -171,7 +171,7 @@ def _check(options: Comm, task: Task) -> None:
         )
 
 
-def _nodes(options: Comm, layers: int) -> tuple[Nodes | None, str]:
+def _nodes(options: CommOptions, layers: int) -> tuple[Nodes | None, str]:
     """The nodes, not yet made; or None, with a note if they are asked for and cannot be made."""
     if not options.mbit:
         return None, ""
@@ -259,7 +259,7 @@ def _key(spec: RunSpec) -> tuple[str, str]:
     return variants.name(spec), f"{spec.codec.activations}/{spec.codec.errors}"
 
 
-def _settings(options: Comm, base: RunSpec, task: Task) -> dict[str, Any]:
+def _settings(options: CommOptions, base: RunSpec, task: Task) -> dict[str, Any]:
     return {
         "data": base.data.name,
         "layer_sizes": list(task.recipe.network.sizes),
@@ -276,7 +276,7 @@ def _settings(options: Comm, base: RunSpec, task: Task) -> dict[str, Any]:
     }
 
 
-def _notes(options: Comm, specs: Sequence[RunSpec], curves: Sequence[Curve], *, linked: bool) -> list[str]:
+def _notes(options: CommOptions, specs: Sequence[RunSpec], curves: Sequence[Curve], *, linked: bool) -> list[str]:
     notes = [
         f"{variants.name(spec)} with codecs {_key(spec)[1]} did not reach {options.share:.2%} in {found.steps[-1]:,} "
         f"steps; its best was {max(found.accuracy):.2%}"

@@ -17,9 +17,8 @@ from distfa.core.books.records import StepRecord
 from distfa.lab.links import accuracy_curve, namespaces
 from distfa.lab.links.namespaces import INTERFACE, Nodes
 from distfa.lab.links.ray_nodes import RayNodes
-from distfa.measuring.scratch_run import train
+from distfa.measuring.scratch_run import run_spec
 from distfa.measuring.subprocesses import command, launch
-from distfa.measuring.task import read
 from distfa.run.observing import Progress
 from distfa.settings import RunSpec, parse_spec
 
@@ -177,7 +176,7 @@ def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int]) -> d
         counters: The arguments of ``namespaces.sent_bytes``.
     """
     parsed = parse_spec(spec)
-    loaded = read(parsed)
+    loaded = parsed.data.load()
     dataset = replace(loaded, test_x=loaded.test_x[:0], test_y=loaded.test_y[:0])
     steps: list[StepRecord] = []
     counted: list[dict[int, int]] = []
@@ -190,7 +189,7 @@ def _drive(*, spec: dict[str, Any], warmup: int, counters: tuple[str, int]) -> d
             time.sleep(_SETTLE_SECONDS if is_last else 0.0)
             counted.append(namespaces.sent_bytes(*counters))
 
-    result, _ = train(parsed, dataset, observer=watch)
+    result, _ = run_spec(parsed, dataset, observer=watch)
     measured = steps[warmup:]
     return {
         "steps": result.steps,

@@ -12,7 +12,7 @@ _search = partial(option, panel="Each rule with its best settings")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comm(Options):
+class CommOptions(Options):
     """Measure bytes per step, and bytes and time to reach a target accuracy over slow links, compared with torch's
     pipelines.
 

@@ -9,7 +9,7 @@ from distfa.bench import variants
 from distfa.bench.pace import Say, paced
 from distfa.lab.links import accuracy_curve
 from distfa.lab.links.accuracy_curve import Curve
-from distfa.lab.links.options import Comm
+from distfa.lab.links.options import CommOptions
 from distfa.settings import RunSpec, parse_spec
 from distfa.text.words import human_bytes
 
@@ -17,7 +17,7 @@ _DEADLINE_SECONDS = 3600.0  # seconds for one run
 Tuned = tuple[RunSpec, list[Curve]]
 
 
-def tune(specs: Sequence[RunSpec], options: Comm, say: Say) -> list[Tuned]:
+def tune(specs: Sequence[RunSpec], options: CommOptions, say: Say) -> list[Tuned]:
     """Every spec with its best settings, and its curves with these, one per seed.
 
     Every rate is tried with every decay, the number of steps over which a cosine takes the rate to 0; without rates
@@ -46,7 +46,7 @@ def tune(specs: Sequence[RunSpec], options: Comm, say: Say) -> list[Tuned]:
     return found
 
 
-def _came(spec: RunSpec, curves: Sequence[Curve], options: Comm) -> str:
+def _came(spec: RunSpec, curves: Sequence[Curve], options: CommOptions) -> str:
     """The outcome of a configuration, in words."""
     middle, words = median(curves), variants.name(spec)
     words += f" with {spec.codec.activations}/{spec.codec.errors}: "

@@ -10,7 +10,7 @@ from distfa.bench.pace import Say
 from distfa.errors import BenchError, SpecError
 from distfa.files import write_whole
 from distfa.lab.questions import classes, conservation, depth, dominance, label_noise
-from distfa.lab.questions.base import Answer, Asked, Question
+from distfa.lab.questions.base import Answer, Question, QuestionOptions
 from distfa.lab.questions.drawing import require_matplotlib, svg
 from distfa.measuring.machine import describe_machine
 from distfa.pages.page import Box, Facts, Page, Table
@@ -21,7 +21,7 @@ _ALL = (conservation, classes, dominance, label_noise, depth)
 QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _ALL}
 
 
-def ask(name: str, asked: Asked, *, say: Say = lambda line: None) -> tuple[Question, Answer]:
+def ask(name: str, asked: QuestionOptions, *, say: Say = lambda line: None) -> tuple[Question, Answer]:
     """Train, measure and judge.
 
     Args:

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class QuestionOptions:
     """How a question is asked."""
 
     rules: Words = option(
@@ -65,7 +65,7 @@ class Question:
     title: str
     claim: str
     data: str
-    answer: Callable[[Asked, Say], Answer]
+    answer: Callable[[QuestionOptions, Say], Answer]
 
 
 def split_by(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:

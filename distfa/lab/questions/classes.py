@@ -11,7 +11,7 @@ from distfa.bench.pace import Say, paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.errors import SpecError
-from distfa.lab.questions.base import Answer, Asked, Question, Row, draw_dots, split_by
+from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row, draw_dots, split_by
 from distfa.lab.questions.intervals import interval, mean, mean_correlation, together
 from distfa.lab.questions.training import configurations, dataset, train
 from distfa.pages.plots import Figure
@@ -33,7 +33,7 @@ COLUMNS = {
 }
 
 
-def _answer(asked: Asked, say: Say) -> Answer:
+def _answer(asked: QuestionOptions, say: Say) -> Answer:
     if not set(asked.rules) - {BASELINE}:
         raise SpecError(
             f"experiment 'classes' compares rules other than {BASELINE}; name three or more, such as bp,fa,dfa,dkp"

@@ -12,7 +12,7 @@ from torch import nn
 from distfa.bench.pace import Say, paced
 from distfa.core.books.ledger import LedgerRecord
 from distfa.data import Dataset
-from distfa.lab.questions.base import Answer, Asked, Question, Row
+from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row
 from distfa.lab.questions.training import dataset, rule_of, train
 from distfa.pages.plots import Figure, colour
 
@@ -31,7 +31,7 @@ COLUMNS = {
 }
 
 
-def _answer(asked: Asked, say: Say) -> Answer:
+def _answer(asked: QuestionOptions, say: Say) -> Answer:
     on, steps = dataset(asked, QUESTION.data), _QUICK_STEPS if asked.quick else _STEPS
     rows: list[Row] = []
     raw: list[Row] = []

@@ -11,7 +11,7 @@ from distfa.bench.pace import Say, paced
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
-from distfa.lab.questions.base import Answer, Asked, Question, Row, split_by
+from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row, split_by
 from distfa.lab.questions.intervals import ahead, mean
 from distfa.lab.questions.training import dataset, train
 from distfa.pages.plots import Figure, colour
@@ -33,7 +33,7 @@ COLUMNS = {
 }
 
 
-def _answer(asked: Asked, say: Say) -> Answer:
+def _answer(asked: QuestionOptions, say: Say) -> Answer:
     on, steps = dataset(asked, QUESTION.data), _QUICK_STEPS if asked.quick else _STEPS
     depths, raw = _QUICK_DEPTHS if asked.quick else _DEPTHS, list[Row]()
     say = paced(say, 2 * len(depths))

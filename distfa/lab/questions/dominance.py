@@ -10,7 +10,7 @@ from distfa.bench.pace import Say, paced
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.books.records import StepRecord
 from distfa.core.rules import RULES
-from distfa.lab.questions.base import Answer, Asked, Question, Row, draw_dots, split_by
+from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row, draw_dots, split_by
 from distfa.lab.questions.intervals import interval, mean, mean_correlation, together
 from distfa.lab.questions.training import configurations, dataset, rule_of, train
 from distfa.pages.plots import Figure
@@ -27,7 +27,7 @@ COLUMNS = {
 }
 
 
-def _answer(asked: Asked, say: Say) -> Answer:
+def _answer(asked: QuestionOptions, say: Say) -> Answer:
     on, steps = dataset(asked, QUESTION.data), _QUICK_STEPS if asked.quick else _STEPS
     raw: list[Row] = []
     failing = tuple(name for name, rule in RULES.items() if rule.reads_labels)  # drtp with ReLU fails: shown, too

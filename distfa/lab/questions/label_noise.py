@@ -9,7 +9,7 @@ import numpy as np
 from distfa.bench.pace import Say, paced
 from distfa.core.rules import BASELINE
 from distfa.data import Dataset
-from distfa.lab.questions.base import Answer, Asked, Question, Row, split_by
+from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row, split_by
 from distfa.lab.questions.intervals import ahead, mean
 from distfa.lab.questions.training import configurations, dataset, train
 from distfa.pages.plots import Figure, colour
@@ -27,7 +27,7 @@ COLUMNS = {
 }
 
 
-def _answer(asked: Asked, say: Say) -> Answer:
+def _answer(asked: QuestionOptions, say: Say) -> Answer:
     whole, epochs = dataset(asked, QUESTION.data), _QUICK_EPOCHS if asked.quick else _EPOCHS
     raw: list[Row] = []
     to_train = list(configurations(asked))

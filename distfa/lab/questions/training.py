@@ -21,7 +21,7 @@ from distfa.data import Dataset
 from distfa.errors import NonFiniteError
 from distfa.intake.checks import check_run
 from distfa.intake.subject import subject_for, subject_of
-from distfa.lab.questions.base import Asked
+from distfa.lab.questions.base import QuestionOptions
 from distfa.measuring.task import Task
 from distfa.settings import parse_spec
 
@@ -54,7 +54,7 @@ class Trained:
         return sum(probe.cosine for probe in self.probes) / len(self.probes) if self.probes else math.nan
 
 
-def dataset(asked: Asked, own: str) -> Dataset:
+def dataset(asked: QuestionOptions, own: str) -> Dataset:
     """The data set that is asked for, or that of the question; for ``quick`` one that needs no file."""
     name = asked.data or ("digits" if asked.quick else own)
     return data.load(name, directory=asked.data_dir)
@@ -70,7 +70,7 @@ def rule_of(word: str) -> type[rules.Rule]:
     return rules.RULES[parse_spec(variants.settings(word)).rule]
 
 
-def configurations(asked: Asked) -> Iterator[dict[str, Any]]:
+def configurations(asked: QuestionOptions) -> Iterator[dict[str, Any]]:
     """Rule, init and seed of every run; a rule whose feedback does not depend on init has only ``aligned``."""
     for name in asked.rules:
         for init in INITS if rule_of(name).takes_init else INITS[:1]:
