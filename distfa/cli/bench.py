@@ -79,24 +79,24 @@ BENCHMARKS = {
 
 def make_command(name: str) -> Callable[..., None]:
     """The command of a benchmark: its flags are the options, its help is their docstring."""
-    made = BENCHMARKS[name]
+    benchmark = BENCHMARKS[name]
 
     def carry_out(out: Path, as_json: bool, **typed: Any) -> None:
-        measure = importlib.import_module(made.module).measure
-        asked = read_options(made.options, typed)
+        measure = importlib.import_module(benchmark.module).measure
+        asked = read_options(benchmark.options, typed)
         with redirect_stdout(io.StringIO()):  # Ray's own lines: stdout is for the result
             found = measure(asked, lambda line: typer.echo(f"{name}: {line}", err=True))
-        for file, outcome in found if made.several else [("", found)]:
+        for file, outcome in found if benchmark.several else [("", found)]:
             show(outcome, out / file, as_json=as_json)
 
-    where = outcome_file(folder=made.several, help=made.out, rich_help_panel=made.panel)
-    text = typer.Option("--json", help=made.as_json, rich_help_panel=made.panel)
-    carry_out.__doc__ = made.options.__doc__
+    where = outcome_file(folder=benchmark.several, help=benchmark.out, rich_help_panel=benchmark.panel)
+    text = typer.Option("--json", help=benchmark.as_json, rich_help_panel=benchmark.panel)
+    carry_out.__doc__ = benchmark.options.__doc__
     written = [
-        parameter("out", Path, Path("." if made.several else f"bench-{name}.json"), where),
+        parameter("out", Path, Path("." if benchmark.several else f"bench-{name}.json"), where),
         parameter("as_json", bool, False, text),
     ]
-    return signed(carry_out, [*parameters(made.options), *written])
+    return signed(carry_out, [*parameters(benchmark.options), *written])
 
 
 def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
