@@ -98,13 +98,7 @@ def by_autograd(task: Task, model: nn.Module, losses: list[float]) -> Iterator[i
 
 
 def stage(
-    *,
-    spec: dict[str, Any],
-    pipeline: dict[str, Any],
-    rank: int,
-    meeting: str,
-    warmup: int,
-    deadline_seconds: float,
+    *, spec: dict[str, Any], pipeline: dict[str, Any], rank: int, meeting: str, warmup: int, deadline_seconds: float
 ) -> dict[str, Any]:
     """Train one stage of a pipeline; the others are in other processes, over gloo.
 

@@ -21,10 +21,6 @@ def write_samples(folder: Path, *, rows: int, features: int, seed: int) -> Path:
     inputs, labels = make_samples(rows=rows, features=features, classes=CLASSES, seed=seed)
     path = folder / "random.npz"
     np.savez(
-        path,
-        train_x=inputs,
-        train_y=labels,
-        test_x=np.empty((0, features), np.uint8),
-        test_y=np.empty(0, np.int64),
+        path, train_x=inputs, train_y=labels, test_x=np.empty((0, features), np.uint8), test_y=np.empty(0, np.int64)
     )
     return path

@@ -74,12 +74,7 @@ class Task:
     def trainer(self, up: Carry = as_it_is, down: Carry = as_it_is, exact: Carry = as_it_is) -> SerialTrainer:
         """The serial engine on this task, with what carries activations, errors, and signals that no codec rounds."""
         return SerialTrainer(
-            self.recipe,
-            *self.splits(),
-            carry_activation=up,
-            carry_error=down,
-            carry_exact=exact,
-            modules=self.modules,
+            self.recipe, *self.splits(), carry_activation=up, carry_error=down, carry_exact=exact, modules=self.modules
         )
 
     @property

@@ -89,12 +89,7 @@ def measure(options: CommOptions, say: Say) -> Outcome:
     own = rows[len(rows) - len(specs) :]
     said = conclusion(own, [spec.rule for spec in specs], by_seed, options.share)
     return Outcome(
-        name="comm",
-        settings=_settings(options, base, task),
-        columns=COLUMNS,
-        rows=rows,
-        notes=[*notes, said],
-        raw=raw,
+        name="comm", settings=_settings(options, base, task), columns=COLUMNS, rows=rows, notes=[*notes, said], raw=raw
     )
 
 

@@ -56,13 +56,7 @@ class Passage:
 
 
 def passages(
-    specs: Sequence[RunSpec],
-    pipelines: Sequence[Pipeline],
-    *,
-    layers: int,
-    nodes: Nodes | None,
-    warmup: int,
-    say: Say,
+    specs: Sequence[RunSpec], pipelines: Sequence[Pipeline], *, layers: int, nodes: Nodes | None, warmup: int, say: Say
 ) -> Iterator[Passage]:
     """Run every configuration over the links of nodes; without nodes only count what it would send.
 
@@ -146,10 +140,7 @@ def _distfa(spec: RunSpec, nodes: Nodes, rays: RayNodes, layers: int, warmup: in
         kept = spec.model_dump(mode="json") | {"ray": spread, "run_dir": str(Path(scratch) / "run")}
         driver = command(_drive, spec=kept, warmup=warmup, counters=(nodes.name, nodes.owner))
         (report,) = launch(
-            name,
-            [[*nodes.command(1), *driver]],
-            environment=rays.environment,
-            deadline_seconds=_DEADLINE_SECONDS,
+            name, [[*nodes.command(1), *driver]], environment=rays.environment, deadline_seconds=_DEADLINE_SECONDS
         )
     boundaries, sent = report["boundaries"], {int(node): count for node, count in report["sent_bytes"].items()}
     payload, message = (sum(row[f"up_{part}"] + row[f"down_{part}"] for row in boundaries) for part in _PARTS)

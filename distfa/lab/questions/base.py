@@ -18,9 +18,7 @@ class QuestionOptions:
     """How a question is asked."""
 
     rules: Words = option(
-        ("bp", "fa", "dfa", "dkp"),
-        "Rules to compare; dkp@50 is dkp renewed every 50 steps.",
-        metavar="RULE,RULE,...",
+        ("bp", "fa", "dfa", "dkp"), "Rules to compare; dkp@50 is dkp renewed every 50 steps.", metavar="RULE,RULE,..."
     )
     seeds: int = option(3, "Number of seeds for every configuration.", min=1)
     data: str = option("", "As for 'distfa train'; default: the experiment's own data set.")
