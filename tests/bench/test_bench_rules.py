@@ -62,7 +62,7 @@ def small():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh(), nn.LayerNorm(12), nn.Linear(12, 10))
 
 
-@pytest.mark.parametrize("model", ["mlp", "test_rules:small"])
+@pytest.mark.parametrize("model", ["mlp", "test_bench_rules:small"])
 def test_plain_torch_beside_bp_is_equal_on_any_model(model):
     size = {"epochs": 20, "max_steps": 12, "seeds": 2, "inits": ("aligned",)}
     outcome = measure(tiny("bp", "dfa", torch=True, model=model, **size), print)
