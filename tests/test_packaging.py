@@ -163,7 +163,7 @@ from pathlib import Path
 from distfa.bench.page import write_bench_report
 from distfa.lab.questions.asking import QUESTIONS, save
 from distfa.lab.questions.base import Answer
-from distfa.launch.render import rendered
+from distfa.launch.render import render_target
 from distfa.report import write_report
 from distfa.settings import RunSpec
 
@@ -173,5 +173,5 @@ pages = {
     "bench": write_bench_report(Path(sys.argv[2]), Path("bench.html"), shared=True),
     "question": save(QUESTIONS["depth"], answer, "distfa experiment depth", Path("questions")),
 }
-print(json.dumps({name: page.read_text() for name, page in pages.items()} | rendered(RunSpec(), "all")))
+print(json.dumps({name: page.read_text() for name, page in pages.items()} | render_target(RunSpec(), "all")))
 """
