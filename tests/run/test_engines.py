@@ -5,12 +5,12 @@ import torch
 from distfa import data
 from distfa.intake.subject import subject_for
 from distfa.run.run import run
-from distfa.settings import parse
+from distfa.settings import parse_spec
 
 
 def test_a_serial_run_computes_with_one_thread_and_gives_back_as_many_as_there_were(tmp_path):
     digits, seen, before = data.load("digits", limit=60), set(), torch.get_num_threads()
-    spec = parse({"engine": "serial", "epochs": 1, "run_dir": str(tmp_path / "run")})
+    spec = parse_spec({"engine": "serial", "epochs": 1, "run_dir": str(tmp_path / "run")})
     torch.set_num_threads(2)
     try:
         run(spec, subject_for(spec, digits).network, digits, observer=lambda _: seen.add(torch.get_num_threads()))

@@ -92,7 +92,7 @@ def test_a_question_too_long_to_answer_is_left_to_ray():
             [{"CPU": 1.0}] * 3,
             [{"CPU": 9.0}],
             "strict_spread",
-            "strict_spread needs 3 nodes for 3 layers, the cluster has",
+            "strict_spread needs 3 nodes for 3 layers, but the cluster has",
         ),
         (
             [{"CPU": 1.0}] * 3,
