@@ -44,11 +44,12 @@ TRAIN = {
     "ray": f"{_TINY} --rule dfa --epochs 75 --optimizer adam --schedule async --micro-batches 5 "
     "--set codec.activations=int8 --set feedback.renew.every=30 --engine ray",
 }
+# one that has no time, one that has
 _ENDED_BY = {
     "serial": signal.SIGKILL,
     "fit": signal.SIGKILL,
     "ray": signal.SIGTERM,
-}  # one that has no time, one that has
+}
 
 
 class Seen(distfa.Callback):

@@ -17,11 +17,12 @@ MEASURED = [path for path in PAGES if path.parent.name == "measurements"]
 SAID = re.compile(
     r"([\d,]+(?:\.\d+)?)<!-- ([\w-]+\.json): ([^>]+): (\w+) -->"
 )  # 1.56<!-- file: cells of the row: key -->
+# such a column is of a table made from single measurements
 FROM_RAW = {
     "count",
     "seeds 0, 1, 2, %",
     "steps of seeds 0, 1, 2",
-}  # such a column is of a table made from single measurements
+}
 
 
 @cache

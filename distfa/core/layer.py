@@ -95,9 +95,8 @@ class Layer:
         self._probed = False
         self.undecided: dict[int, LayerProbe] = {}
         self._probe_tapes: dict[int, Any] = {}
-        self._began: dict[
-            int, Any
-        ] = {}  # by step: what the layer held before its first forward, for those outside training
+        # by step: what the layer held before its first forward, for those outside training
+        self._began: dict[int, Any] = {}
         self._reached: Any = None  # what it holds after the last forward of a probe
         self._true_gradients: list[Tensor] = []
         self._active: Tensor | None = None

@@ -189,9 +189,8 @@ class SerialTrainer:
         due = [s for s in reversed(self._steps) if len(self._waiting[s.layer.index]) > allowed[s.layer.index]]
         if due and due[-1] is self._steps[0]:
             batch, m = self._waiting[1][0]
-            if (
-                m == 0 and batch.probe
-            ):  # all layers have made the update before this step, and no layer has made that of this step
+            # all layers have made the update before this step, and no layer has made that of this step
+            if m == 0 and batch.probe:
                 self._probe(batch)
         whole = False
         for steps in due:

@@ -47,9 +47,8 @@ def scale_for(x: Array, own: Scale, reading: Reading, *, normalised: bool | None
     if is_same_scale(own, fixed):
         _require_unit(x, reading, where)
         return fixed
-    if not is_same_scale(own, AS_THEY_ARE) and not is_same_scale(
-        fixed, AS_THEY_ARE
-    ):  # both say that the samples are raw
+    # both say that the samples are raw
+    if not is_same_scale(own, AS_THEY_ARE) and not is_same_scale(fixed, AS_THEY_ARE):
         return _raw(some_rows(x), fixed, reading, where)
     return _nearer(some_rows(x), own, fixed, reading, where)
 

@@ -43,9 +43,8 @@ _HIGH = 0.5  # times the loss of a constant answer: below it, small gradients ar
 _DISTRUST = "do not trust anything after the previous probe; look for code that writes to it, and test the memory"
 _WAS_ALIGNED, _ALIGNED = 0.1, 0.02  # cosines
 _ACTIVE = 0.01  # share of a layer's outputs
-_AGED = frozenset(
-    {"fell back", "constant answer", "chance", "against", "misaligned"}
-)  # the findings that feedback that has aged can cause
+# the findings that feedback that has aged can cause
+_AGED = frozenset({"fell back", "constant answer", "chance", "against", "misaligned"})
 _USUAL = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3}  # rates that most networks bear
 _FAR_ABOVE = 10.0  # times a usual rate: from there on a third of it would be no better
 _REVIVE = "put a normalisation (BatchNorm, LayerNorm) before its activation, or use LeakyReLU"

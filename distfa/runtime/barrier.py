@@ -35,9 +35,8 @@ class Barrier:
 
     def __init__(self, layers: int) -> None:
         self._layers = layers
-        self._held: dict[
-            int, list[Entry | Mark]
-        ] = {}  # reports after the mark, by layer, of those that have reached it
+        # reports after the mark, by layer, of those that have reached it
+        self._held: dict[int, list[Entry | Mark]] = {}
 
     def add(self, layer: int, reported: Iterable[Entry | Mark]) -> Iterator[Entry]:
         """The reports that may pass; once the last layer has reached its mark, also a cut and what was held back."""

@@ -24,9 +24,8 @@ class Simulated:
         self.rate, self.asked = bytes_per_second, 0
 
     def time_codecs(self, rows, columns, zeros):
-        found = time_candidates(
-            rows, columns, torch.float32, zeros=zeros
-        )  # its lengths; its times depend on the machine
+        # its lengths; its times depend on the machine
+        found = time_candidates(rows, columns, torch.float32, zeros=zeros)
         return {n: Timing(SECONDS[n], SECONDS[n] / 2, size) for n, (_, _, size) in found.items()}
 
     def seconds_from(self, other, size_bytes):

@@ -51,9 +51,8 @@ def pinned():
 def test_layers_on_three_nodes_equal_serial_under_mutual_tls_within_a_range_of_ports(cluster, tmp_path):
     nodes, rays = cluster
     on_head = {"prefix": nodes.command(1), "environment": {**rays.environment, "RAY_ADDRESS": rays.address}}
-    result, weights, stderr = train(
-        tmp_path / "three", *pinned(), "--set", "wire.ports=20000-20002", **on_head
-    )  # no --address: RAY_ADDRESS counts
+    # no --address: RAY_ADDRESS counts
+    result, weights, stderr = train(tmp_path / "three", *pinned(), "--set", "wire.ports=20000-20002", **on_head)
     assert result is not None, stderr
     assert [layer["node"] for layer in result["facts"]["layers"]] == [nodes.address(n) for n in (1, 2, 3)]
     assert result["facts"]["security"] == "tls"

@@ -16,10 +16,11 @@ from numpy import random as numpy_random
 from torch import nn
 
 _TAKE_TURNS = threading.Lock()  # each global generator exists once per process: layers that are threads take turns
+# packages whose modules never use numpy's or Python's generator
 _DRAW_FROM_TORCH_ONLY = (
     "torch.nn.",
     "distfa.models.",
-)  # packages whose modules never use numpy's or Python's generator
+)
 
 
 class Seeding:

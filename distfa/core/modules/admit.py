@@ -15,10 +15,11 @@ from distfa.errors import ModelError
 Group = list[tuple[str, nn.Module]]
 """The modules of one layer, with their names in the model."""
 
+# hooks of load_state_dict may stay: the audit loads weights too, and removing a parametrisation leaves one behind
 _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
     *("_state_dict_hooks", "_state_dict_pre_hooks"),
-)  # hooks of load_state_dict may stay: the audit loads weights too, and removing a parametrisation leaves one behind
+)
 _MODES = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
 
 

@@ -45,9 +45,8 @@ class ModuleTape:
     h: Tensor
     seed: int = 0
     after: Memory | None = None
-    own: list[Tensor | None] = field(
-        default_factory=list
-    )  # the layer's gradient, if the first backward pass computed it
+    # the layer's gradient, if the first backward pass computed it
+    own: list[Tensor | None] = field(default_factory=list)
 
 
 class ModuleBlock:

@@ -65,9 +65,8 @@ def _claimed(path: Path, first: str, *, fresh: bool = False) -> bool | None:
     """
     made = False
     try:
-        os.fsencode(
-            str(path).encode().decode()
-        )  # both the system's encoding and TensorBoard's, which is UTF-8, must be able to write the name
+        # both the system's encoding and TensorBoard's, which is UTF-8, must be able to write the name
+        os.fsencode(str(path).encode().decode())
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             path.mkdir()

@@ -96,9 +96,8 @@ class Events:
             from torch.utils.tensorboard.writer import SummaryWriter  # slow to import, so only when used
 
             self._writer = SummaryWriter(str(self._path), flush_secs=5, purge_step=self._from or None)
-            with contextlib.suppress(
-                AttributeError
-            ):  # its thread would print a traceback of an error that add raises as well
+            # its thread would print a traceback of an error that add raises as well
+            with contextlib.suppress(AttributeError):
                 self._writer.file_writer.event_writer._async_writer._worker._invoke_excepthook = lambda *_: None
             if self._about is not None and not self._from:
                 rule, spec = self._about

@@ -280,9 +280,8 @@ class RunDir:
 
     def _remove(self) -> None:
         """Remove the files of this run; also the directory, if this run made it and nobody put more into it."""
-        events = self._place.glob(
-            f"events.out.tfevents.*.{os.getpid()}.*"
-        )  # TensorBoard puts the process id in the name
+        # TensorBoard puts the process id in the name
+        events = self._place.glob(f"events.out.tfevents.*.{os.getpid()}.*")
         with contextlib.suppress(OSError):
             for name in (SPEC, RUN, WEIGHTS, LAST, ORDER, METRICS, LOG):
                 (self._place / name).unlink(missing_ok=True)

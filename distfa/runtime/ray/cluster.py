@@ -300,9 +300,8 @@ def _ignoring_hangups() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGHUP) is None:
         yield
         return
-    before = signal.signal(
-        signal.SIGHUP, signal.SIG_IGN
-    )  # a signal that is ignored at the start stays ignored across exec
+    # a signal that is ignored at the start stays ignored across exec
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:
