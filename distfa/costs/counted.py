@@ -241,6 +241,10 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.calls = self.flops = self.passed_bytes = self.made_bytes = 0
         self.products: list[tuple[int, int, int]] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch loads its compiler, which takes more than a second, to leave this class out
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation, and count it."""
         kwargs = kwargs or {}
