@@ -29,7 +29,9 @@ def apart(setup, *args, cwd):
 
 
 @needs_namespaces
-@pytest.mark.parametrize("setup", [DOWN, WITHOUT], ids=["down", "without 127.0.0.1"])
+@pytest.mark.parametrize(
+    "setup", [pytest.param(DOWN, marks=pytest.mark.slow), WITHOUT], ids=["down", "without 127.0.0.1"]
+)
 def test_without_loopback_a_run_says_so_and_what_brings_it_back(setup, tmp_path):
     done = apart(setup, "train", "--run-dir", "run", cwd=tmp_path)
     assert done.returncode == 1
