@@ -64,7 +64,7 @@ def require_writable(path: Path, named: str, *, folder: bool = False) -> None:
         ) from exc
 
 
-def in_folder(path: str, folder: str) -> str:
+def find_in_folder(path: str, folder: str) -> str:
     """A relative path as one within a folder, if that is there; absolute paths and URLs stay as they are."""
     relative = "://" not in path and "::" not in path and not os.path.isabs(os.path.expanduser(path))
     return os.path.join(folder, path) if relative and os.path.isdir(folder) else path

@@ -164,7 +164,7 @@ class Caller:
 
 def _require_keepable(known: Sequence[tuple[str, Any]]) -> None:
     for name, state in known:
-        if (why := callback_state.refused(state)) is not None:
+        if (why := callback_state.why_refused(state)) is not None:
             raise SpecError(
                 f"the state_dict of callback {name} cannot be saved in a checkpoint: {why}; use numbers, text, "
                 "tensors, numpy arrays, and lists, tuples, sets and dictionaries of these"

@@ -20,7 +20,7 @@ from distfa.files import write_whole
 from distfa.intake.subject import in_dtype
 from distfa.models import user
 from distfa.run.disk import run_dir as run_dirs
-from distfa.run.disk.weights import read_weights, required_reading
+from distfa.run.disk.weights import read_weights, require_reading
 from distfa.settings import GIVEN, load_spec
 from distfa.text import strict_json
 from distfa.text.words import not_among
@@ -133,7 +133,7 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, str
     about, weights = run_dirs.read_about(path), read_weights(path)
     network = run_dirs.read_network(about)
     user.also_look_in(about.get("folder") or "")
-    reading = required_reading(path, about)
+    reading = require_reading(path, about)
     dtype = load_spec(path / run_dirs.SPEC).recipe(network).dtype
     made = _model(path, network, reading) if model is None else copy_module(model, "the model")
     own = in_dtype(require_sequential(made), dtype)

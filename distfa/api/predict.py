@@ -20,7 +20,7 @@ from distfa.files import write_whole
 from distfa.intake.subject import raw_samples
 from distfa.run.disk import run_dir as run_dirs
 from distfa.run.disk.claim import disk_error
-from distfa.run.disk.weights import required_reading
+from distfa.run.disk.weights import require_reading
 from distfa.run.saved import load_saved
 
 
@@ -87,7 +87,7 @@ def predict_run(
         SpecError: The run was trained on a model from Python and none is given.
     """
     run = load_saved(run_dir)
-    reading = required_reading(run.path, run_dirs.read_about(run.path))
+    reading = require_reading(run.path, run_dirs.read_about(run.path))
     dataset = run.read(samples, model, targets=False, normalised=normalised)
     recipe, layers = run.recipe, run.layers(run.subject(dataset, model))
     inputs, _ = raw_samples(run.network, dataset)

@@ -338,9 +338,9 @@ class Trainer:
         }
         fixed: Reading | None = asked["reading"]
         asked["tokens"] = vocabulary(self.model, train, seed=self.spec.seed) if fixed is None else fixed.tokens
-        return dataset_of(self._loaded(train), self._loaded(test), Wish(**asked))
+        return dataset_of(self._load(train), self._load(test), Wish(**asked))
 
-    def _loaded(self, given: Any) -> Any:
+    def _load(self, given: Any) -> Any:
         """The data set of a name; anything else as it is."""
         return self.spec.data.model_copy(update={"name": given}).load() if isinstance(given, str) else given
 
@@ -353,7 +353,7 @@ class Trainer:
             std=dataset.std,
             dtype=first.dtype,
             device=first.device,
-            shape=self._taken(dataset),
+            shape=self._sample_shape(dataset),
             tokens=dataset.tokens is not None,
         )
         rows = np.arange(len(x))
@@ -361,7 +361,7 @@ class Trainer:
             self.model.eval()
             return torch.cat([self.model(inputs.read(rows[at : at + _ROWS])) for at in range(0, len(x), _ROWS)])
 
-    def _taken(self, dataset: data.Dataset) -> tuple[int, ...]:
+    def _sample_shape(self, dataset: data.Dataset) -> tuple[int, ...]:
         """The shape in which the model takes a sample."""
         if self.network is None:
             return split(self.model, dataset.shape, tokens=dataset.tokens is not None).shapes[0]

@@ -107,7 +107,7 @@ def main() -> None:
             signal.signal(ending, end)
     with ignore_write_errors() as out:
         try:
-            code = _carried_out()
+            code = _run_command()
             if ended and code:
                 code = _BY_SIGNAL + ended[0]
         finally:
@@ -119,7 +119,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def _carried_out() -> int:
+def _run_command() -> int:
     """Run the command; returns its exit code."""
     try:
         app()

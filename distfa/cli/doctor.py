@@ -68,7 +68,7 @@ def doctor(
     good, found = True, list[_Finding]()
     try:
         for check in checks:
-            for finding in _carried_out(check):
+            for finding in _run_check(check):
                 good = good and finding.good
                 found.append(finding)
                 if not as_json:
@@ -88,7 +88,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _carried_out(check: Callable[[], list[_Finding]]) -> list[_Finding]:
+def _run_check(check: Callable[[], list[_Finding]]) -> list[_Finding]:
     from distfa.errors import DistfaError
 
     try:

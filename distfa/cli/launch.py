@@ -61,11 +61,11 @@ def run(spec_path: SpecPath = None, on: On = "local", changes: Changes = None, d
 
     spec = specs.load_spec(spec_path, [specs.parse_change(change) for change in changes or []])
     if on in render.FILES:
-        _by_tools(spec, on, dry_run=dry_run)
+        _launch_by_tools(spec, on, dry_run=dry_run)
     elif on.startswith(("http://", "https://")):
-        _as_job(spec, on, dry_run=dry_run)
+        _submit_job(spec, on, dry_run=dry_run)
     elif on == "local" or on == "auto" or ":" in on:
-        _attached(spec, on, dry_run=dry_run)
+        _run_attached(spec, on, dry_run=dry_run)
     else:
         known = ", ".join(targets.NAMES)
         raise UsageError(
@@ -92,7 +92,7 @@ def render_files(
         typer.echo(path)
 
 
-def _by_tools(spec: RunSpec, target: str, *, dry_run: bool) -> None:
+def _launch_by_tools(spec: RunSpec, target: str, *, dry_run: bool) -> None:
     from distfa.launch import render, slurm, targets
 
     folder = Path(render.fix_run_dir(spec).run_dir or "").parent / "launch"
@@ -121,7 +121,7 @@ def _commands(target: str, folder: Path, spec: RunSpec) -> list[str]:
     return [shlex.join(command) for command in (*found.start, found.follow, *found.stop)]
 
 
-def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
+def _submit_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.launch import render
 
     render.require_no_password(spec)
@@ -137,7 +137,7 @@ def _as_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
         submit(address, command, Path(folder), say=_say, show=_show)
 
 
-def _attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
+def _run_attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.cli.train import train
     from distfa.launch import going_on, render
     from distfa.run.disk import run_dir as run_dirs

@@ -147,7 +147,7 @@ def _print_plan(planned: Planned, setting: Setting, *, peer: bool, as_json: bool
     for note in (*placing.notes(planned, setting, found), *_memory_notes(setting, found)):
         say(note)
     console = _console()
-    console.print(_nodes(found), _layers(found), _memory(found), _compared(others))
+    console.print(_nodes(found), _layers(found), _memory(found), _comparison_table(others))
 
 
 def _print_scale(settings: list[Setting], *, peer: bool, as_json: bool) -> None:
@@ -222,7 +222,7 @@ def _memory(found: Forecast) -> Table:
     return made
 
 
-def _compared(others: list[Forecast]) -> Table:
+def _comparison_table(others: list[Forecast]) -> Table:
     headings = ("", "step", "samples/s", "payload", "bottleneck")
     made = table("comparison", headings, words=("", "bottleneck"), wraps=("bottleneck",))
     for other in others:

@@ -88,12 +88,12 @@ def _bytes_table(result: Result) -> Table:
             name,
             *map(human_bytes, (row["up_payload"], row["down_payload"], payload)),
             f"{(message - payload) / payload:.1%}" if payload else "-",
-            *([_of_bp(row, payload)] if compared else []),
+            *([_compare_with_bp(row, payload)] if compared else []),
         )
     return made
 
 
-def _of_bp(row: dict[str, Any], payload: int) -> str:
+def _compare_with_bp(row: dict[str, Any], payload: int) -> str:
     """What bp would have sent, and how many times as much that is."""
     if not payload or row["bp_payload"] is None:
         return "-"

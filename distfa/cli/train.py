@@ -178,7 +178,7 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     network = subject.network
     warns = spec.ledger.on_violation == "warn"
     # Ray prints its own report of a dead worker on stdout, which is for the result; distfa's message is enough.
-    with redirect_stdout(io.StringIO()), ProgressBar(_starting(spec.engine, len(network)), warns=warns) as bar:
+    with redirect_stdout(io.StringIO()), ProgressBar(_describe_start(spec.engine, len(network)), warns=warns) as bar:
         result, _ = run(spec, network, dataset, model=subject.model, observer=bar, resume=resume)
     result_table(result, stderr=as_json)
     if as_json:
@@ -190,7 +190,7 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
         )
 
 
-def _starting(engine: str, layers: int) -> str:
+def _describe_start(engine: str, layers: int) -> str:
     what = pluralize(layers, "layer")
     return f"training {what} in this process" if engine == "serial" else f"starting {what} on Ray"
 

@@ -43,11 +43,11 @@ class Tables:
 
     def __init__(self, up: Carry, down: Carry, exact: Carry) -> None:
         self._up, self._down, self._exact = up, down, exact
-        self._lying: dict[tuple[Link, Kind, int, int], Tensor] = {}
+        self._in_transit: dict[tuple[Link, Kind, int, int], Tensor] = {}
 
     def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
         """What was given; each signal once."""
-        return self._lying.pop((link, kind, step, micro_batch))
+        return self._in_transit.pop((link, kind, step, micro_batch))
 
     def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
         """Put it there, as the wire would carry it."""
@@ -55,7 +55,7 @@ class Tables:
             signal = self.seen(link, signal)
         elif kind.is_training:
             signal = self._exact(signal)
-        self._lying[link, kind, step, micro_batch] = signal
+        self._in_transit[link, kind, step, micro_batch] = signal
 
     def seen(self, link: Link, signal: Tensor) -> Tensor:
         """The signal as the codec of this direction rounds it."""

@@ -58,7 +58,7 @@ def conform(
         test_x = (dataset.test_x - other[0]) / other[1] * std + mean
         dataset = dataclasses.replace(dataset, test_x=test_x.astype(np.float32))
     return dataclasses.replace(
-        _with_targets(dataset, reading, known=targets),
+        _replace_targets(dataset, reading, known=targets),
         mean=mean,
         std=std,
         outputs=reading.outputs,
@@ -84,10 +84,10 @@ def reorder_columns(dataset: Dataset, wanted: tuple[str, ...]) -> Dataset:
     def ordered(values: Array) -> Array:
         return np.ascontiguousarray(values[..., order])
 
-    return dataclasses.replace(_rearranged(dataset, ordered), columns=wanted)
+    return dataclasses.replace(_rearrange(dataset, ordered), columns=wanted)
 
 
-def _rearranged(dataset: Dataset, change: Callable[[Array], Array]) -> Dataset:
+def _rearrange(dataset: Dataset, change: Callable[[Array], Array]) -> Dataset:
     """The data set with the numbers of every sample in another order, and what scales them, too."""
     return dataclasses.replace(
         dataset,
@@ -184,14 +184,14 @@ def move_axes(dataset: Dataset, axes: tuple[int, ...]) -> Dataset:
             rows.shape
         )
 
-    return dataclasses.replace(_rearranged(dataset, turned), shape=tuple(shape[axis] for axis in axes))
+    return dataclasses.replace(_rearrange(dataset, turned), shape=tuple(shape[axis] for axis in axes))
 
 
 def _without_ones(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1)
 
 
-def _with_targets(dataset: Dataset, reading: Reading, *, known: bool) -> Dataset:
+def _replace_targets(dataset: Dataset, reading: Reading, *, known: bool) -> Dataset:
     def read(where: str, y: Array) -> Array:
         return _targets(y, dataset.class_names, reading, f"{where}y") if known else _blank(len(y), reading)
 

@@ -46,7 +46,7 @@ def drawing_from(seed: int, epoch: int, index: object, own: Sequence[Any] = ()) 
                 torch.default_generator.manual_seed(drawn)
             with ExitStack() as stack:
                 for generator in own:
-                    stack.enter_context(_seeded(generator, drawn))
+                    stack.enter_context(_seed(generator, drawn))
                 yield
         finally:
             random.setstate(before[0])
@@ -69,7 +69,7 @@ def generators_in(thing: Any) -> list[Any]:
         if _is_generator(each):
             found.append(each)
         else:
-            waiting += _within(each)
+            waiting += _list_references(each)
     return found
 
 
@@ -80,7 +80,7 @@ def _is_generator(thing: Any) -> bool:
     return isinstance(thing, kinds) and not isinstance(thing, random.SystemRandom)
 
 
-def _within(thing: Any) -> list[Any]:
+def _list_references(thing: Any) -> list[Any]:
     """What an object refers to."""
     import torch
 
@@ -94,7 +94,7 @@ def _within(thing: Any) -> list[Any]:
     if isinstance(thing, functools.partial):
         return [thing.func, *thing.args, *thing.keywords.values()]
     if isinstance(thing, FunctionType):
-        return _of_function(thing)
+        return _list_function_references(thing)
     calls = [getattr(type(thing), name, None) for name in ("__getitem__", "__call__", "forward")]
     slots = [getattr(thing, name, None) for kind in type(thing).__mro__ for name in _slots(kind)]
     return [*getattr(thing, "__dict__", {}).values(), *slots, *(f for f in calls if isinstance(f, FunctionType))]
@@ -105,7 +105,7 @@ def _slots(kind: type) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
-def _of_function(function: FunctionType) -> list[Any]:
+def _list_function_references(function: FunctionType) -> list[Any]:
     """What a function closes over, its defaults, and generators of its module that it names."""
     cells = []
     for cell in function.__closure__ or ():
@@ -118,7 +118,7 @@ def _of_function(function: FunctionType) -> list[Any]:
 
 
 @contextmanager
-def _seeded(generator: Any, drawn: int) -> Iterator[None]:
+def _seed(generator: Any, drawn: int) -> Iterator[None]:
     """Seed a generator within the block, and restore its state afterwards."""
     import torch
 

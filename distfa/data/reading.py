@@ -111,7 +111,7 @@ class Reading:
             target=dataset.target,
             class_names=dataset.class_names,
             vocabulary=dataset.vocabulary,
-            seen=None if dataset.tokens is not None else _seen(dataset),
+            seen=None if dataset.tokens is not None else _summarize_inputs(dataset),
         )
 
     @classmethod
@@ -143,7 +143,7 @@ def some_rows(x: Array) -> Array:
     return x[np.linspace(0, max(len(x) - 1, 0), min(len(x), _ROWS)).astype(np.int64)]
 
 
-def _seen(dataset: Dataset) -> InputSummary | None:
+def _summarize_inputs(dataset: Dataset) -> InputSummary | None:
     kept: InputSummary | None = getattr(dataset.train_x, "seen", None)  # of samples that are made when they are read
     if kept is not None or not isinstance(dataset.train_x, np.ndarray):
         return kept

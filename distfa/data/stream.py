@@ -209,7 +209,7 @@ def stream_samples(
     )
     rows.few = looked.few()
     rows.keep(made_before)
-    return dataclasses.replace(made, train_x=rows, train_y=_as_built(y, made), order=order)
+    return dataclasses.replace(made, train_x=rows, train_y=_to_built(y, made), order=order)
 
 
 def _quantities(y: Array) -> Array:
@@ -228,5 +228,5 @@ def _outputs(y: Array, test: Split | None) -> int | None:
     return int(max(y.max(), -1 if test is None or not len(test[1]) else np.max(test[1]))) + 1
 
 
-def _as_built(y: Array, made: Dataset) -> Array:
+def _to_built(y: Array, made: Dataset) -> Array:
     return np.ascontiguousarray(y.astype(made.train_y.dtype))

@@ -49,11 +49,11 @@ def scale_for(x: Array, own: Scale, reading: Reading, *, normalised: bool | None
         return fixed
     # both say that the samples are raw
     if not is_same_scale(own, AS_THEY_ARE) and not is_same_scale(fixed, AS_THEY_ARE):
-        return _raw(some_rows(x), fixed, reading, where)
-    return _nearer(some_rows(x), own, fixed, reading, where)
+        return _raw_scale(some_rows(x), fixed, reading, where)
+    return _nearer_scale(some_rows(x), own, fixed, reading, where)
 
 
-def _raw(rows: Array, fixed: Scale, reading: Reading, where: str) -> Scale:
+def _raw_scale(rows: Array, fixed: Scale, reading: Reading, where: str) -> Scale:
     """The first fit's scale, if the samples are in the units of the training."""
     values = rows.astype(np.float64)
     if reading.seen is not None and _distance(values, fixed, reading.seen) > _OTHER_SET:
@@ -65,15 +65,15 @@ def _raw(rows: Array, fixed: Scale, reading: Reading, where: str) -> Scale:
     return fixed
 
 
-def _nearer(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str) -> Scale:
+def _nearer_scale(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str) -> Scale:
     """The one of two scales that makes the samples look like the training inputs."""
     if not rows.size or reading.seen is None:
         return fixed
     values = rows.astype(np.float64)
     arrays = is_same_scale(own, AS_THEY_ARE)
-    found = _of_bytes(rows, values, own, fixed) if arrays and reading.dtype == "uint8" else None
+    found = _byte_scale(rows, values, own, fixed) if arrays and reading.dtype == "uint8" else None
     if found is None:
-        found = _likelier(values, own, fixed, reading, reading.seen)
+        found = _likelier_scale(values, own, fixed, reading, reading.seen)
     if found is None:
         raise DataError(_doubt(values, own, reading, where))
     if found is own:
@@ -85,7 +85,7 @@ def _nearer(rows: Array, own: Scale, fixed: Scale, reading: Reading, where: str)
     return found
 
 
-def _of_bytes(rows: Array, values: Array, own: Scale, fixed: Scale) -> Scale | None:
+def _byte_scale(rows: Array, values: Array, own: Scale, fixed: Scale) -> Scale | None:
     """For training samples that were bytes: bytes are raw, what becomes bytes by undoing the scale is normalised."""
     if rows.dtype == np.uint8 or (_are_bytes(values) and values.max() > 1):
         return fixed
@@ -97,7 +97,7 @@ def _are_bytes(values: Array) -> bool:
     return bool((np.abs(values - whole) < _ROUND_OFF).all()) and whole.min() >= 0 and whole.max() <= _MOST_OF_A_BYTE
 
 
-def _likelier(values: Array, own: Scale, fixed: Scale, reading: Reading, seen: InputSummary) -> Scale | None:
+def _likelier_scale(values: Array, own: Scale, fixed: Scale, reading: Reading, seen: InputSummary) -> Scale | None:
     """The scale under which mean and spread are those of the training inputs; None if that is doubtful."""
     raw, other = (_distance(values, scale, seen) for scale in (fixed, own))
     if max(raw, other) < math.inf and _differ(values, own, fixed, seen) < _SAME:

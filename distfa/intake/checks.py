@@ -64,7 +64,7 @@ def check_data(spec: RunSpec, network: Network, dataset: Dataset) -> None:
     if dataset.classification and dataset.outputs > outputs:
         raise DataError(
             f"data set {dataset.name!r} has labels up to {dataset.outputs - 1}, but the last layer has {outputs} "
-            f"outputs, for labels 0..{outputs - 1}; {_from_one(dataset, outputs)}give it at least "
+            f"outputs, for labels 0..{outputs - 1}; {_guess_cause(dataset, outputs)}give it at least "
             f"{dataset.outputs} outputs"
         )
     if not dataset.classification and spec.loss == "cross_entropy":
@@ -96,7 +96,7 @@ def _check_shares(dataset: Dataset) -> None:
             )
 
 
-def _from_one(dataset: Dataset, outputs: int) -> str:
+def _guess_cause(dataset: Dataset, outputs: int) -> str:
     """The likely cause if labels are 1..C."""
     counts_from_one = dataset.outputs == outputs + 1 and int(dataset.train_y.min()) == 1
     return "they start at 1: subtract 1 from them, or " if counts_from_one else ""

@@ -45,7 +45,7 @@ def with_scheduler(
     """
     if by not in (None, "epoch", "step"):
         raise SpecError(f"scheduler_by is {by!r}; it must be 'epoch' or 'step'")
-    own = _alike(given, optimizer, settings)
+    own = _copy_optimizer(given, optimizer, settings)
     before = [_movable(group) for group in own.param_groups]
     scheduler = _scheduler(given, own)
     if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) or _has_plateau(scheduler):
@@ -57,7 +57,7 @@ def with_scheduler(
         raise SpecError(f"scheduler is a {type(given).__name__}; it must be one of torch.optim.lr_scheduler")
     if by == "step" or (by is None and isinstance(scheduler, _BY_STEP)):
         ends = range(1, ends[-1] + 1)
-    moved = _played(scheduler, before, ends)
+    moved = _play(scheduler, before, ends)
     groups = settings.get("groups")
     if groups is not None:
         groups = [{**group, **more} for group, more in zip(groups, moved, strict=True)]
@@ -65,7 +65,9 @@ def with_scheduler(
     return settings | whole | {"groups": groups, "lr": max(value for _, value in whole["rates"])}
 
 
-def _alike(given: Any, optimizer: torch.optim.Optimizer | None, settings: dict[str, Any]) -> torch.optim.Optimizer:
+def _copy_optimizer(
+    given: Any, optimizer: torch.optim.Optimizer | None, settings: dict[str, Any]
+) -> torch.optim.Optimizer:
     """A copy of the optimizer that the scheduler moves, with the same parameters; else a new one with the settings."""
     of_scheduler = given.optimizer if has_optimizer(given) else None
     if optimizer is not None and of_scheduler not in (None, optimizer):
@@ -111,7 +113,7 @@ def _has_plateau(scheduler: Any) -> bool:
     return any(isinstance(part, lr_scheduler.ReduceLROnPlateau) or _has_plateau(part) for part in parts)
 
 
-def _played(
+def _play(
     scheduler: lr_scheduler.LRScheduler, before: list[dict[str, float]], ends: Iterable[int]
 ) -> list[dict[str, Any]]:
     """What it makes of every group in a run: ``rates``, and ``moves`` of what else differs from ``before``."""

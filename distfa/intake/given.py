@@ -106,7 +106,7 @@ def _read(train: Any, test: Any, wish: Wish) -> data.Dataset:
     streams = source is not None and source.pair is None
     parts = [] if streams else [train if source is None else source.pair]
     parts += [] if test is None else [test]
-    read, names = _numbered([_given(part, wish) for part in parts])
+    read, names = _number_labels([_read_given(part, wish) for part in parts])
     if source is not None and streams and source.order is not None:
         tests = None if test is None else (read[0].x, _targets(read[0], wish))
         made = stream_samples(
@@ -124,7 +124,7 @@ def _read(train: Any, test: Any, wish: Wish) -> data.Dataset:
             raise DataError("there are no samples; pass at least one")
         made = data.from_arrays(
             (first.x, _targets(first, wish)),
-            *((_aligned(other, first, wish), _targets(other, wish)) for other in others),
+            *((_align_inputs(other, first, wish), _targets(other, wish)) for other in others),
             tokens=wish.tokens,
             outputs=_outputs(wish, names),
         )
@@ -139,10 +139,10 @@ def _outputs(wish: Wish, names: tuple[str, ...]) -> int | None:
     return None if wish.reading is None else wish.reading.outputs
 
 
-def _given(given: Any, wish: Wish) -> Given:
+def _read_given(given: Any, wish: Wish) -> Given:
     """What was given, in memory."""
     if isinstance(given, data.Dataset):
-        return _split_of(given, wish)
+        return _read_split(given, wish)
     keys = None
     if isinstance(given, torch_data.DataLoader) and samples_one_by_one(given):
         given, keys = given.dataset, list_keys(given, wish.seed)
@@ -150,19 +150,19 @@ def _given(given: Any, wish: Wish) -> Given:
         x, y = _samples(given, keys, wish)
         return Given(x=to_numpy(x, "x"), y=to_numpy(y, "y") if wish.targets else None)
     if not hasattr(given, "__len__") or isinstance(given, torch_data.DataLoader):
-        given = _ending(given, wish)
+        given = _limit(given, wish)
     table = read_table(given)
     if table is not None:
         return split_table(table, wish.learned, wish.reading, targets=wish.targets, tokens=wish.tokens is not None)
     if is_pair(given) and (wish.targets or isinstance(given, tuple)):
-        return _of_pair(given[0], given[1] if wish.targets else None, tokens=wish.tokens is not None)
+        return _read_pair(given[0], given[1] if wish.targets else None, tokens=wish.tokens is not None)
     if not wish.targets:
         return Given(x=_inputs(given), y=None)
     x, y = read_pair(given, "arrays train")
     return Given(x=x, y=y)
 
 
-def _of_pair(x: Any, y: Any, *, tokens: bool) -> Given:
+def _read_pair(x: Any, y: Any, *, tokens: bool) -> Given:
     table = read_table(x)
     by_column = table is not None and (isinstance(x, Mapping) or x.to_numpy().dtype.kind == "O")
     named = hasattr(y, "to_numpy") and getattr(y, "name", None) is not None
@@ -175,7 +175,7 @@ def _of_pair(x: Any, y: Any, *, tokens: bool) -> Given:
     )
 
 
-def _split_of(dataset: data.Dataset, wish: Wish) -> Given:
+def _read_split(dataset: data.Dataset, wish: Wish) -> Given:
     """The test split of a data set, or the only one that it has."""
     x, y = (dataset.test_x, dataset.test_y) if len(dataset.test_x) else (dataset.train_x, dataset.train_y)
     if wish.reading is None and ((dataset.mean != 0).any() or (dataset.std != 1).any()):
@@ -205,7 +205,7 @@ def _inputs(given: Any) -> Array:
     return np.concatenate([to_numpy(batch, f"batch {number}") for number, batch in enumerate(batches)])
 
 
-def _ending(batches: Any, wish: Wish) -> Any:
+def _limit(batches: Any, wish: Wish) -> Any:
     """Batches of a loader or an iterator, up to the rows that a run can use; anything else as it is.
 
     Raises:
@@ -238,11 +238,11 @@ def _samples(samples: Any, keys: list[Any] | None, wish: Wish) -> tuple[Any, Any
     """(x, y) of the samples of a data set with some keys, or of all."""
     tensors = tensors_of(samples, targets=wish.targets)
     if tensors is None:
-        return _made(samples, range(len(samples)) if keys is None else keys, wish)
+        return _make_samples(samples, range(len(samples)) if keys is None else keys, wish)
     return tensors if keys is None else (tensors[0][keys], tensors[1][keys])
 
 
-def _made(samples: Any, keys: Sequence[Any], wish: Wish) -> tuple[Array, Array]:
+def _make_samples(samples: Any, keys: Sequence[Any], wish: Wish) -> tuple[Array, Array]:
     """Samples of a data set, each made once."""
     xs, ys = [], []
     own = generators_in(samples)
@@ -257,7 +257,7 @@ def _made(samples: Any, keys: Sequence[Any], wish: Wish) -> tuple[Array, Array]:
     return np.stack(xs), np.stack(ys)
 
 
-def _numbered(parts: list[Given]) -> tuple[list[Given], tuple[str, ...]]:
+def _number_labels(parts: list[Given]) -> tuple[list[Given], tuple[str, ...]]:
     """Text labels as numbers, and the names they stand for, in order."""
     text = [part.y for part in parts if part.y is not None and is_text(part.y)]
     if not text:
@@ -273,7 +273,7 @@ def _numbered(parts: list[Given]) -> tuple[list[Given], tuple[str, ...]]:
     return found, names
 
 
-def _aligned(part: Given, first: Given, wish: Wish) -> Array:
+def _align_inputs(part: Given, first: Given, wish: Wish) -> Array:
     """Inputs of the test data with columns and axes in the order of the training data's."""
     x = part.x
     if first.columns and part.columns and part.columns != first.columns:

@@ -193,15 +193,15 @@ def read_ahead(loader: torch_data.DataLoader[Any], asked: RowSettings) -> Loader
     rows, recorded = _Different(endless=asked.max_steps is None), None
     if loader.batch_sampler is not None and is_map(loader.dataset):
         keys, order, own = order_of(loader, asked)
-        epochs = _collated(loader, keys, order, asked.seed)
+        epochs = _collate(loader, keys, order, asked.seed)
         recorded = order_keys(keys, order) if own else None
     else:
-        epochs = _iterated(loader, asked)
+        epochs = _iterate(loader, asked)
     order = GivenOrder.of([rows.numbers(batch) for batch in epoch] for epoch in epochs)
     return LoaderRows(pair=rows.pair(), order=order, recorded=recorded)
 
 
-def _collated(
+def _collate(
     loader: torch_data.DataLoader[Any], keys: Sequence[Any], order: GivenOrder, seed: int
 ) -> Iterator[Iterator[Any]]:
     """What the loader's collate_fn makes of the samples of every batch."""
@@ -217,7 +217,7 @@ def _collated(
     return map(batches, range(len(order.epochs)))
 
 
-def _iterated(loader: torch_data.DataLoader[Any], asked: RowSettings) -> Iterator[Iterator[Any]]:
+def _iterate(loader: torch_data.DataLoader[Any], asked: RowSettings) -> Iterator[Iterator[Any]]:
     """What the loader itself gives, with its workers, up to the end of the run."""
     done = 0
 
@@ -261,7 +261,7 @@ class _Different:
                 "set max_steps if it is endless, or have a data set's __getitem__ make the samples, so that they "
                 "are made only when needed"
             )
-        return [self._numbered(*row) for row in zip(x, y, strict=True)]
+        return [self._number_row(*row) for row in zip(x, y, strict=True)]
 
     def pair(self) -> tuple[Array, Array]:
         """(x, y) of all of them."""
@@ -272,7 +272,7 @@ class _Different:
             )
         return np.stack(self._x), np.stack(self._y)
 
-    def _numbered(self, x: Array, y: Array) -> int:
+    def _number_row(self, x: Array, y: Array) -> int:
         content = f"{x.shape} {y.tolist() if y.dtype.kind in 'OU' else ''}".encode() + x.tobytes() + y.tobytes()
         number = self._number.setdefault(hashlib.blake2b(content, digest_size=16).digest(), len(self._x))
         if number == len(self._x):

@@ -35,16 +35,16 @@ def rehearse(recipe: Recipe, subject: Subject, *, train_rows: int, test_rows: in
         layer = _Rehearsed(recipe, number, module)
         if any(p.dtype != recipe.signal_dtype for p in module.parameters()):
             layer.require_dtype()
-        if (why := layer.failure(1, training=True)) and (where := _one_row_trained(recipe, train_rows)):
+        if (why := layer.failure(1, training=True)) and (where := _find_one_row_part(recipe, train_rows)):
             raise ModelError(f"{layer.name} cannot train on one row ({why}), and {where}")
-        if (why := layer.failure(1, training=False)) and 1 in _evaluated(recipe, train_rows, test_rows):
+        if (why := layer.failure(1, training=False)) and 1 in _evaluation_rows(recipe, train_rows, test_rows):
             raise ModelError(
                 f"{layer.name} cannot evaluate one row ({why}), and the last part of an evaluation has only one; "
                 "use one sample more or less, or have the module use running statistics"
             )
 
 
-def _one_row_trained(recipe: Recipe, rows: int) -> str:
+def _find_one_row_part(recipe: Recipe, rows: int) -> str:
     """Where training has a micro-batch of one row, and what to do; empty if there is none."""
     batch, parts = recipe.batch_size, recipe.micro_batches
     renewed = recipe.feedback.renew.rows == 1 and rules.build_rule(recipe).ever_renews
@@ -66,7 +66,7 @@ def _least(rows: int, batch: int, parts: int) -> int:
     return min(n // min(parts, n) for n in {min(batch, rows), (rows - 1) % batch + 1})
 
 
-def _evaluated(recipe: Recipe, train_rows: int, test_rows: int) -> set[int]:
+def _evaluation_rows(recipe: Recipe, train_rows: int, test_rows: int) -> set[int]:
     """How many rows the parts of evaluations have, and the audit."""
     return {len(part) for part in order.evaluation(recipe, test_rows)} | {len(order.audit(recipe, train_rows))}
 

@@ -43,7 +43,7 @@ def read_table(given: Any) -> dict[str, Any] | None:
         DataError: Two columns have the same name.
     """
     if hasattr(given, "iter_batches") and hasattr(given, "schema"):  # Ray Data
-        parts = _in_order(given)
+        parts = _read_in_order(given)
         return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
     if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # pandas
         names = [str(name) for name in given.columns]
@@ -114,7 +114,7 @@ def categories(values: Any) -> tuple[str, ...]:
     return () if found is None else tuple(map(str, found))
 
 
-def _in_order(given: Any) -> list[Any]:
+def _read_in_order(given: Any) -> list[Any]:
     """Batches of Ray Data with the order of rows kept, so that a run can be repeated."""
     options = given.context.execution_options
     before, options.preserve_order = options.preserve_order, True

@@ -35,11 +35,11 @@ def vocabulary(model: nn.Sequential, given: Any, *, seed: int) -> int | None:
     if not embeddings:
         return None
     sample = _first_sample(given, seed)
-    reading = embeddings[0] if sample is None else _reading(copy_module(first, "the first layer"), sample)
+    reading = embeddings[0] if sample is None else _find_embedding(copy_module(first, "the first layer"), sample)
     return None if reading is None else reading.num_embeddings
 
 
-def _reading(layer: nn.Module, sample: Tensor) -> nn.Embedding | nn.EmbeddingBag | None:
+def _find_embedding(layer: nn.Module, sample: Tensor) -> nn.Embedding | nn.EmbeddingBag | None:
     """The Embedding that reads the samples: it is given numbers of them, or other indices for other samples."""
     kind = torch.float32 if sample.is_floating_point() else torch.int64
     zeros, ones = (_indices(layer, torch.full((2, *sample.shape), value, dtype=kind)) for value in (0, 1))

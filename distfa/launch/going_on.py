@@ -29,15 +29,15 @@ def changes(folder: Path, spec: RunSpec) -> list[str]:
     if run_dirs.read_about(folder)["status"] == "finished":
         raise UsageError(f"the run in {folder} has finished; {another}")
     before = load_spec(folder / run_dirs.SPEC)
-    if differ := _apart(before.deciding(), spec.deciding()):
+    if differ := _find_differences(before.deciding(), spec.deciding()):
         key, (was, now) = next(iter(differ.items()))
         more = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
         raise UsageError(f"{folder} holds a run with {key} {was!r}, but {now!r} is requested{more}; {another}")
-    found = _apart(before.model_dump(mode="json"), spec.model_dump(mode="json"))
+    found = _find_differences(before.model_dump(mode="json"), spec.model_dump(mode="json"))
     return [f"{key}={_inline(now)}" for key, (_, now) in found.items() if not key.startswith(_HERE)]
 
 
-def _apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _find_differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ, with both values."""
     ours, theirs = flat(one), flat(other)
     keys = dict.fromkeys((*ours, *theirs))

@@ -109,16 +109,16 @@ def put_run_dir_home(spec: RunSpec) -> RunSpec:
 def as_yaml(spec: RunSpec) -> str:
     """The keys that differ from the defaults, as YAML."""
     return yaml.safe_dump(
-        _changed(spec.model_dump(mode="json"), RunSpec().model_dump(mode="json")), sort_keys=False, width=110
+        _keep_changed(spec.model_dump(mode="json"), RunSpec().model_dump(mode="json")), sort_keys=False, width=110
     )
 
 
-def _changed(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+def _keep_changed(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in given.items():
         default = usual.get(key)
         if isinstance(value, dict) and isinstance(default, dict):
-            value, default = _changed(value, default), {}
+            value, default = _keep_changed(value, default), {}
         if value != default:
             found[key] = value
     return found

@@ -47,7 +47,7 @@ class Phases(logging.Handler):
         if self._parts:
             self._say(self._parts[-1][0], up)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """`` (Ray 4.0 s, layer processes 6.1 s)``; empty if no part was reported."""
         marks = [since for _, since in self._parts] + [time.monotonic()]
         parts = [f"{what} {marks[k + 1] - since:.1f} s" for k, (what, since) in enumerate(self._parts)]
@@ -150,7 +150,7 @@ class ProgressBar:
             self._shown = 0.0
             if self._task is not None:
                 self._bar.reset(self._task, total=progress.steps, figures="")
-            self._say(f"ready after {time.monotonic() - self._began:.1f} s{self._phases.told()}{goes_on}")
+            self._say(f"ready after {time.monotonic() - self._began:.1f} s{self._phases.summary()}{goes_on}")
         if isinstance(record, EvalRecord):
             self._say_epoch(record, progress)
         if isinstance(record, LedgerRecord | DigestRecord):

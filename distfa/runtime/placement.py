@@ -114,7 +114,7 @@ def bundles(resources: Sequence[Resources], nodes: Sequence[Node], device: str) 
     gpus = [node.total.get("GPU", 0.0) for node in nodes]
     if device == "cuda" and not any(gpus):
         raise ClusterError(
-            f"device is 'cuda', but no node of the cluster has a GPU ({_described(nodes)}); use device: auto or "
+            f"device is 'cuda', but no node of the cluster has a GPU ({_describe_nodes(nodes)}); use device: auto or "
             "cpu, or attach to a cluster with GPUs ('ray start --num-gpus' where Ray does not detect them)"
         )
     cpu_share = share([node.total.get("CPU", 0.0) for node in nodes], layers)
@@ -150,10 +150,10 @@ def fits(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) -> bo
 
 def shortfall(bundles: Sequence[Bundle], nodes: Sequence[Node], placement: str) -> str:
     """Why these nodes can never hold all bundles, in words: what is asked for, what is there, what is missing."""
-    has = f"the cluster has {_described(nodes)}"
+    has = f"the cluster has {_describe_nodes(nodes)}"
     for layer, bundle in enumerate(bundles, start=1):
         if not any(_holds(node.total, bundle) for node in nodes):
-            lacking = min((_lacking(node.total, bundle) for node in nodes), key=len, default=dict(bundle))
+            lacking = min((_find_lacking(node.total, bundle) for node in nodes), key=len, default=dict(bundle))
             missing = list_resources(lacking)
             asked = list_resources(bundle)
             return f"layer {layer} asks for {asked}, but no node has that ({missing} more is needed); {has}"
@@ -201,10 +201,10 @@ def _can_pack(bundles: Sequence[Bundle], room: list[dict[str, float]], apart: bo
 
 
 def _holds(free: Mapping[str, float], bundle: Mapping[str, float]) -> bool:
-    return not _lacking(free, bundle)
+    return not _find_lacking(free, bundle)
 
 
-def _lacking(free: Mapping[str, float], bundle: Mapping[str, float]) -> dict[str, float]:
+def _find_lacking(free: Mapping[str, float], bundle: Mapping[str, float]) -> dict[str, float]:
     return {k: v - free.get(k, 0.0) for k, v in bundle.items() if v - free.get(k, 0.0) > _LEAST / 2}
 
 
@@ -212,7 +212,7 @@ def _greatest(bundles: Sequence[Bundle]) -> Bundle:
     return {key: max(bundle.get(key, 0.0) for bundle in bundles) for bundle in bundles for key in bundle}
 
 
-def _described(nodes: Sequence[Node]) -> str:
+def _describe_nodes(nodes: Sequence[Node]) -> str:
     """What layers can ask of each node, without memory."""
     shown = [
         f"node {node.address}: {list_resources({k: v for k, v in node.total.items() if 'memory' not in k})}"

@@ -140,12 +140,12 @@ class GrpcTransport:
         for channel in self._channels:
             channel.close()
         if self._server is not None:
-            self._server.stop(grace=0).wait(_left(give_up))
+            self._server.stop(grace=0).wait(_seconds_left(give_up))
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)  # grpc leaves that to the code that made the pool
         for thread in threading.enumerate():
             if thread.name.startswith(self._thread_name):
-                thread.join(_left(give_up))
+                thread.join(_seconds_left(give_up))
 
     def _limits(self) -> list[tuple[str, int]]:
         """Message limits for both ends (grpc's own default of 4 MiB applies on receipt), and keepalive."""
@@ -337,7 +337,7 @@ class GrpcSender:
         )
 
 
-def _left(give_up: float) -> float:
+def _seconds_left(give_up: float) -> float:
     """Seconds until ``give_up``."""
     return max(0.0, give_up - time.monotonic())
 

@@ -163,7 +163,7 @@ class InPort:
         try:
             signal = codec.decode(message.payload, rows, self.link.columns, self.dtype)
         except ValueError as exc:
-            raise MessageRefused(f"{self._refused(message, expected)}: {exc}") from exc
+            raise MessageRefused(f"{self._describe_refused(message, expected)}: {exc}") from exc
         return to_device(signal, self.device).view(shape)
 
     def _order(self, step: int) -> tuple[int, ...]:
@@ -180,9 +180,13 @@ class InPort:
         )
         for found, wanted, meaning in checks:
             if found != wanted:
-                raise MessageRefused(f"{self._refused(got, expected)}: got {found}, expected {wanted}; {meaning}")
+                raise MessageRefused(
+                    f"{self._describe_refused(got, expected)}: got {found}, expected {wanted}; {meaning}"
+                )
         if self.wire.checksum and got.checksum is None:
-            raise MessageRefused(f"{self._refused(got, expected)}: it has no checksum, but the run requires one")
+            raise MessageRefused(
+                f"{self._describe_refused(got, expected)}: it has no checksum, but the run requires one"
+            )
 
-    def _refused(self, got: Message, expected: Identity) -> str:
+    def _describe_refused(self, got: Message, expected: Identity) -> str:
         return f"layer {self.link.receiver}, step {expected.step}, refused the {got.identity}"

@@ -121,7 +121,7 @@ class OptimizerConfig:
 def rate(config: OptimizerConfig, step: int, steps: int) -> float:
     """The learning rate of ``step`` of a run of ``steps``, counted from 0."""
     if config.rates is not None:
-        return _held(config.rates, step)
+        return _value_at(config.rates, step)
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
@@ -157,13 +157,13 @@ def config_at(own: OptimizerConfig, step: int, lr: float) -> OptimizerConfig:
         step: Counted from 0.
         lr: The rate at this step, if it has no ``rates`` of its own.
     """
-    moved: dict[str, Any] = {key: _held(values, step) for key, values in own.moves.items()}
+    moved: dict[str, Any] = {key: _value_at(values, step) for key, values in own.moves.items()}
     betas = moved.pop("beta1", own.betas[0]), moved.pop("beta2", own.betas[1])
-    lr = lr if own.rates is None else _held(own.rates, step)
+    lr = lr if own.rates is None else _value_at(own.rates, step)
     return replace(own, lr=lr, betas=betas, rates=None, moves={}, **moved)
 
 
-def _held(values: Rates, step: int) -> float:
+def _value_at(values: Rates, step: int) -> float:
     return values[bisect_right(values, step, key=lambda pair: pair[0]) - 1][1]
 
 
@@ -243,7 +243,7 @@ class Optimizer:
             step: Counted from 0.
         """
         moved = [parameter for parameter in self._own if parameter.grad is not None]
-        clipped = zip(moved, self._clipped([p.grad for p in moved if p.grad is not None]), strict=True)
+        clipped = zip(moved, self._clip([p.grad for p in moved if p.grad is not None]), strict=True)
         gradients = {parameter: lay_out_like(gradient, parameter) for parameter, gradient in clipped}
         update = self._sgd if self._config.name == "sgd" else self._adam
         for own, members in self._groups:
@@ -261,18 +261,18 @@ class Optimizer:
         """Set what is kept for a parameter, as ``state`` gave it."""
         self.state[parameter] = {name: v if name == "step" else lay_out_like(v, parameter) for name, v in kept.items()}
 
-    def clipped(self, gradient: Tensor) -> Tensor:
+    def clip(self, gradient: Tensor) -> Tensor:
         """A part of a gradient as the last step used it: scaled by the layer's factor, or clamped number by number."""
         if (most := self._config.clip_value) is not None:
             return gradient.clamp(-most, most)
         return gradient if self.scale == 1.0 else gradient * self.scale
 
-    def _clipped(self, gradients: list[Tensor]) -> list[Tensor]:
+    def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
         """The gradients that the update uses; ``grad`` is not changed, so that the books see what the signals made."""
         if gradients and (most := self._config.clip_norm) is not None:
             norm = float(torch.nn.utils.get_total_norm(gradients))
             self.scale = min(1.0, most / (norm + 1e-6)) if math.isfinite(norm) else 1.0  # as torch's clip_grad_norm_
-        return [self.clipped(gradient) for gradient in gradients]
+        return [self.clip(gradient) for gradient in gradients]
 
     def _sgd(self, moved: list[Tensor], gradients: list[Tensor], now: OptimizerConfig) -> None:
         begun = ["momentum_buffer" in self.state[parameter] for parameter in moved]

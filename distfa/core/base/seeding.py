@@ -44,7 +44,7 @@ class Seeding:
     def drawing_from(self, seed: int) -> Iterator[None]:
         """To be open around a forward: what it draws depends on ``seed`` alone."""
         with _TAKE_TURNS:
-            generators = self._of_torch()
+            generators = self._torch_generators()
             before = [generator.get_state() for generator in generators]
             for generator in generators:
                 generator.manual_seed(seed)
@@ -52,13 +52,13 @@ class Seeding:
                 if self._numpy is None:
                     yield
                 else:
-                    with _others_seeded(seed, self._numpy):
+                    with _seed_others(seed, self._numpy):
                         yield
             finally:
                 for generator, state in zip(generators, before, strict=True):
                     generator.set_state(state)
 
-    def _of_torch(self) -> list[torch.Generator]:
+    def _torch_generators(self) -> list[torch.Generator]:
         """torch's own: ``fork_rng`` and ``manual_seed`` do the same, but take a hundred times as long."""
         found = [torch.default_generator]
         if self._device.type == "cuda":
@@ -69,7 +69,7 @@ class Seeding:
 
 
 @contextmanager
-def _others_seeded(seed: int, ours: numpy_random.MT19937) -> Iterator[None]:
+def _seed_others(seed: int, ours: numpy_random.MT19937) -> Iterator[None]:
     """Python's generator gets its state back. numpy's is exchanged for ``ours``, since copying its state takes longer
     than a small layer's forward; only the spare half of a pair of normal numbers is lost, if numpy held one.
     """

@@ -51,7 +51,7 @@ class Update:
             state = {k: v if k == "step" else v[part] for k, v in self._state.items()}
             expected = torch.zeros_like(before)
             if self.parameter.grad is not None:
-                expected = optim.expected_update(self.config, before, self._optimizer.clipped(gradient), state)
+                expected = optim.expected_update(self.config, before, self._optimizer.clip(gradient), state)
             change = now[part].double() - before
             yield Block(
                 before=before.flatten(),

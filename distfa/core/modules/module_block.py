@@ -111,7 +111,7 @@ class ModuleBlock:
         self._seeding = Seeding(self._module, device)
 
     def infer(self, h_in: Tensor, *, seed: int = 0) -> Tensor:
-        with self._unchanged(), self._seeding.drawing_from(seed), torch.no_grad():
+        with self._restore_afterwards(), self._seeding.drawing_from(seed), torch.no_grad():
             self._module.eval()
             return _whole(self._module(h_in))
 
@@ -123,7 +123,7 @@ class ModuleBlock:
         if x.is_floating_point():
             x.requires_grad_()
         before = structure_of(self._module) if self._seeding.foreign else {}
-        with self._unchanged() if aside else nullcontext():
+        with self._restore_afterwards() if aside else nullcontext():
             if since is not None:
                 since.restore()
             with self._swap.recording(tensors_beside_parameters(self._module)), self._seeding.drawing_from(seed):
@@ -148,7 +148,7 @@ class ModuleBlock:
             if tape.own or (stand_in and not inside):
                 (down,) = self._differentiate(delta, tape, [tape.x])
             else:
-                down, *tape.own = self._differentiate(delta, tape, [tape.x, *self._trained_now()])
+                down, *tape.own = self._differentiate(delta, tape, [tape.x, *self._trained_parameters()])
         if stand_in and not self._mixing.isdisjoint(self._swap.used):
             self._refuse_mixing()
         return torch.zeros_like(tape.x) if down is None else _whole(down)
@@ -156,7 +156,7 @@ class ModuleBlock:
     def accumulate(self, delta: Tensor, tape: ModuleTape, *, first: bool, stand_in: Stand | None = None) -> None:
         if not tape.own:
             with self._swap.standing_in(stand_in or {}):
-                tape.own = self._differentiate(delta, tape, self._trained_now())
+                tape.own = self._differentiate(delta, tape, self._trained_parameters())
         for master, gradient in zip(self.trained.values(), tape.own, strict=True):
             if gradient is None:
                 master.grad = None if first else master.grad
@@ -167,7 +167,7 @@ class ModuleBlock:
             master.grad.copy_(gradient) if sets else master.grad.add_(gradient)
 
     def gradients(self, delta: Tensor, tape: ModuleTape) -> list[Tensor]:
-        found = self._differentiate(delta, tape, self._trained_now())
+        found = self._differentiate(delta, tape, self._trained_parameters())
         pairs = zip(found, self.trained.values(), strict=True)
         return [torch.zeros_like(master) if g is None else g.to(master.dtype) for g, master in pairs]
 
@@ -177,7 +177,7 @@ class ModuleBlock:
         signs = signs_of(outer).to(end).view(*outer, *[1] * len(inner))
 
         def back(row: Tensor) -> Tensor:
-            with self._drawing_again(tape):
+            with self._draw_again(tape):
                 (down,) = torch.autograd.grad(end, [tape.x], signs * row.view(inner), retain_graph=True)
             own = signs.view(*outer, *[1] * (down.dim() - len(outer))) * down
             return own.mean(tuple(range(len(outer)))).flatten()
@@ -203,7 +203,7 @@ class ModuleBlock:
             for name, first in self._names.items()
         }
         own = self._module.state_dict().items()
-        buffers = {name: self._in_full(name, b) for name, b in own if name not in parameters}
+        buffers = {name: self._full_buffer(name, b) for name, b in own if name not in parameters}
         return {**parameters, **buffers, **self._attributes.state(self._key)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -212,7 +212,7 @@ class ModuleBlock:
         load_attributes(self._module, {key: state[key] for key in (KEY + self._key,) if key in state})
         self.follow()
 
-    def _in_full(self, name: str, buffer: Tensor) -> Tensor:
+    def _full_buffer(self, name: str, buffer: Tensor) -> Tensor:
         """A buffer in the run's dtype; if a mixed run only rounded it for its products, the numbers that were given."""
         given = self._given.get(name, buffer)
         if given.dtype == buffer.dtype:
@@ -224,21 +224,21 @@ class ModuleBlock:
         self._z = z
         return z.clone()
 
-    def _drawing_again(self, tape: ModuleTape) -> AbstractContextManager[None]:
+    def _draw_again(self, tape: ModuleTape) -> AbstractContextManager[None]:
         """Seed what a user's module draws in the backward pass, by micro-batch; torch's own modules draw nothing."""
         return self._seeding.drawing_from(tape.seed) if self._seeding.foreign else nullcontext()
 
-    def _unchanged(self) -> AbstractContextManager[None]:
+    def _restore_afterwards(self) -> AbstractContextManager[None]:
         return restore_afterwards(self._module, parameters=self._seeding.foreign)
 
-    def _trained_now(self) -> list[Tensor]:
+    def _trained_parameters(self) -> list[Tensor]:
         return [self._parameters[name] for name in self.trained]
 
     def _differentiate(self, delta: Tensor, tape: ModuleTape, wanted: list[Tensor]) -> list[Tensor | None]:
         """Gradients; None for what this forward did not use, as torch has it."""
         if not wanted or not tape.out.requires_grad:
             return [None] * len(wanted)
-        with self._drawing_again(tape):
+        with self._draw_again(tape):
             found = torch.autograd.grad(tape.out, wanted, delta, retain_graph=True, allow_unused=True)
         return [g.to_dense() if g is not None and g.is_sparse else g for g in found]
 

@@ -37,9 +37,9 @@ def restorer(value: Any, known: frozenset[int] = frozenset(), *, depth: int = DE
         return lambda: value
     known |= {id(value)}
     if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta and not value.is_quantized:
-        return _of_tensor(value)
+        return _tensor_restorer(value)
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return _of_array(value)
+        return _array_restorer(value)
     if isinstance(value, torch.Generator):
         drawn = value.get_state()
         return lambda: value.set_state(drawn)
@@ -47,17 +47,17 @@ def restorer(value: Any, known: frozenset[int] = frozenset(), *, depth: int = DE
         state = value.getstate()
         return lambda: value.setstate(state) or value  # type: ignore[func-returns-value]
     if isinstance(value, np.random.Generator | np.random.RandomState):
-        return _of_stream(value)
+        return _stream_restorer(value)
     if isinstance(value, dict):
-        return _of_table(value, value, known, depth)
+        return _table_restorer(value, value, known, depth)
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return _of_collection(value, known, depth)
+        return _collection_restorer(value, known, depth)
     if holds_values(value):
-        return _of_table(vars(value), value, known, depth)
-    return _of_another(value)
+        return _table_restorer(vars(value), value, known, depth)
+    return _object_restorer(value)
 
 
-def _of_tensor(value: Tensor) -> PutBack:
+def _tensor_restorer(value: Tensor) -> PutBack:
     was = value.detach().clone()
 
     def put_back() -> Tensor:
@@ -70,7 +70,7 @@ def _of_tensor(value: Tensor) -> PutBack:
     return put_back
 
 
-def _of_array(value: Any) -> PutBack:
+def _array_restorer(value: Any) -> PutBack:
     was = value.copy()
 
     def put_back() -> Any:
@@ -81,7 +81,7 @@ def _of_array(value: Any) -> PutBack:
     return put_back
 
 
-def _of_stream(value: Any) -> PutBack:
+def _stream_restorer(value: Any) -> PutBack:
     state = stream_of(value).state
 
     def put_back() -> Any:
@@ -91,7 +91,7 @@ def _of_stream(value: Any) -> PutBack:
     return put_back
 
 
-def _of_table(table: dict[Any, Any], owner: Any, known: frozenset[int], depth: int) -> PutBack:
+def _table_restorer(table: dict[Any, Any], owner: Any, known: frozenset[int], depth: int) -> PutBack:
     items = {key: restorer(item, known, depth=depth - 1) for key, item in table.items()}
 
     def put_back() -> Any:
@@ -104,7 +104,7 @@ def _of_table(table: dict[Any, Any], owner: Any, known: frozenset[int], depth: i
     return put_back
 
 
-def _of_collection(value: Any, known: frozenset[int], depth: int) -> PutBack:
+def _collection_restorer(value: Any, known: frozenset[int], depth: int) -> PutBack:
     items = [restorer(item, known, depth=depth - 1) for item in value]
 
     def put_back() -> Any:
@@ -117,7 +117,7 @@ def _of_collection(value: Any, known: frozenset[int], depth: int) -> PutBack:
     return put_back
 
 
-def _of_another(value: Any) -> PutBack:
+def _object_restorer(value: Any) -> PutBack:
     was = fingerprint(value)
 
     def put_back() -> Any:

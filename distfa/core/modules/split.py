@@ -75,7 +75,7 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
         spec = _plain(modules, shape if layers or along else None, key_before)
         if spec is None:
             number = len(layers) + 1
-            spec, changed[number] = _tried(modules, number, shape, tokens=tokens and not layers)
+            spec, changed[number] = _try_layer(modules, number, shape, tokens=tokens and not layers)
         if not spec.outputs:
             kinds = ", ".join(f"{name} {kind}" for name, kind in spec.modules)
             raise ModelError(
@@ -184,7 +184,7 @@ def _kinds(group: Group) -> tuple[tuple[str, str], ...]:
     return tuple((name, type(module).__name__) for name, module in group)
 
 
-def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> tuple[LayerSpec, frozenset[str]]:
+def _try_layer(group: Group, number: int, shape: Shape, *, tokens: bool) -> tuple[LayerSpec, frozenset[str]]:
     """The description of the layer and the attributes that change, from a trial on samples of this shape."""
     where = f"layer {number} ({', '.join(f'{name} {kind}' for name, kind in _kinds(group))})"
     module = copy_module(layer_module(group), where)
@@ -210,7 +210,7 @@ def _tried(group: Group, number: int, shape: Shape, *, tokens: bool) -> tuple[La
         moving=tuple(sorted(trial.moving)),
         rectified=_ends_rectified([module for _, module in parts]),
     )
-    return _with_law(parts, spec), trial.changed
+    return _add_law(parts, spec), trial.changed
 
 
 def _ends_rectified(parts: Sequence[nn.Module]) -> bool:
@@ -219,7 +219,7 @@ def _ends_rectified(parts: Sequence[nn.Module]) -> bool:
     return isinstance(next(behind, None), nn.ReLU)
 
 
-def _with_law(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> LayerSpec:
+def _add_law(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> LayerSpec:
     """The layer with ``lawful``, ``neurons`` and ``linear_in`` set, where one Linear or Conv is among known modules."""
     at = [i for i, (_, module) in enumerate(parts) if type(module) in _PRODUCTS]
     if len(at) != 1 or len(spec.weights) != 1 or not all(type(m) in _RESHAPING for _, m in parts[: at[0]]):
@@ -228,12 +228,12 @@ def _with_law(parts: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> LayerS
     own = {f"{name}.{inner}" for inner in ("weight", "bias") if getattr(product, inner) is not None}
     lawful = own == set(spec.trained) and all(type(m) in _HOMOGENEOUS for _, m in parts[at[0] + 1 :])
     chain = all(type(m).__module__.startswith("torch.nn.") for _, m in parts)
-    neurons = spec.weights[0].rows if lawful and _apart(product, parts[at[0] + 1 :], spec) else 1
+    neurons = spec.weights[0].rows if lawful and _lie_apart(product, parts[at[0] + 1 :], spec) else 1
     held = not spec.unreached and spec.weights[0].name in spec.trained  # a frozen weight has no update to enter
     return replace(spec, lawful=lawful, neurons=neurons, linear_in=chain and held)
 
 
-def _apart(product: nn.Module, after: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> bool:
+def _lie_apart(product: nn.Module, after: Sequence[tuple[str, nn.Module]], spec: LayerSpec) -> bool:
     """Whether the numbers of h_l lie neuron after neuron, or channel after channel."""
     rows, shape = spec.weights[0].rows, spec.output_shape
     if isinstance(product, nn.Linear):

@@ -89,7 +89,7 @@ class Swap:
 
     def _unpack(self, kept: _Saved | _Note) -> Tensor:
         if isinstance(kept, _Saved):
-            return _unchanged(kept)
+            return _require_unchanged(kept)
         self.used.add(kept.name)
         instead = self._stand_in.get(kept.name)
         if instead is None and kept.own is not None:
@@ -133,11 +133,11 @@ class TracedSwap(Swap):
     def _unpack(self, kept: Any) -> Tensor:
         if isinstance(kept, _Made):
             self.remade |= kept.of
-            return _unchanged(kept.saved)
+            return _require_unchanged(kept.saved)
         return super()._unpack(kept)
 
 
-def _unchanged(kept: _Saved) -> Tensor:
+def _require_unchanged(kept: _Saved) -> Tensor:
     """The tensor, if it still holds what it held: torch makes this check only where there are no hooks.
 
     Raises:

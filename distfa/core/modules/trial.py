@@ -112,7 +112,7 @@ class _Trials:
             self._require_whole(x, given, output, versions)
             require_constant(structure, self._module)
             self.changed |= (after := self._attributes.changed()).keys()
-            trial, gradients = self._taken_back(x, output, swap)
+            trial, gradients = self._take_back(x, output, swap)
             if not self._holds(after):
                 raise ModelError(
                     f"{self._where} changes its state in the backward pass (a counter or a running average in a "
@@ -123,7 +123,7 @@ class _Trials:
         with restore_afterwards(self._module):
             again = self._forward(x.clone())
             equal = _agree(output, again) and self._holds(after)
-            _, others = self._taken_back(x, again, None)
+            _, others = self._take_back(x, again, None)
         if not (equal and all(map(_agree, gradients, others))):
             raise ModelError(
                 f"{self._where} returns a different output, or stores different values, for the same input from "
@@ -207,7 +207,7 @@ class _Trials:
                 "axis must remain the samples"
             )
 
-    def _taken_back(self, x: Tensor, output: Tensor, swap: TracedSwap | None) -> tuple[Trial, list[Tensor]]:
+    def _take_back(self, x: Tensor, output: Tensor, swap: TracedSwap | None) -> tuple[Trial, list[Tensor]]:
         """The backward pass: first to the input alone, since that does not read what only a gradient reads."""
         ones, wanted = torch.ones_like(output), list(self._parameters.values())
         try:

@@ -49,7 +49,7 @@ def unpack_state(content: bytes) -> Any:
         raise CheckpointError(f"the state of callbacks cannot be read back: {why}") from exc
 
 
-def refused(state: Any) -> str | None:
+def why_refused(state: Any) -> str | None:
     """Why a checkpoint cannot hold a state; None if it can."""
     try:
         pack_state(state)

@@ -108,7 +108,7 @@ class Store:
         """
         folder, shards, traffic, size = self._folder(step), [], [], 0
         try:
-            with self._named(f"write the checkpoint of step {step} to {folder}"):
+            with self._translate_errors(f"write the checkpoint of step {step} to {folder}"):
                 self._files.makedirs(folder, exist_ok=True)
             for number, snapshot in enumerate(snapshots, start=1):
                 content, name = tensors_to_bytes(snapshot.state), f"layer-{number:03d}.safetensors"
@@ -136,8 +136,8 @@ class Store:
         Raises:
             CheckpointError: The place cannot be read.
         """
-        begun = self._begun()
-        with self._named(f"look for checkpoints in {self.root}"):
+        begun = self._list_folders()
+        with self._translate_errors(f"look for checkpoints in {self.root}"):
             whole = [n for n in begun if self._files.exists(f"{self._folder(n)}/{_MANIFEST}")]
         return sorted(whole, reverse=True)
 
@@ -178,9 +178,9 @@ class Store:
             raise CheckpointError(f"the checkpoint of step {step} cannot be read: {exc}") from exc
         return Checkpoint(step=step, layers=layers, traffic=traffic, notes=manifest, memory=remembered)
 
-    def _begun(self) -> list[int]:
+    def _list_folders(self) -> list[int]:
         """The steps that have a folder, whether complete or not."""
-        with self._named(f"look for checkpoints in {self.root}"):
+        with self._translate_errors(f"look for checkpoints in {self.root}"):
             try:
                 found = [PurePosixPath(path).name for path in self._files.ls(self.root, detail=False)]
             except FileNotFoundError:
@@ -193,7 +193,7 @@ class Store:
         What is later stays: a later one that is whole is never removed for an earlier one that was late.
         """
         kept = [n for n in self.steps() if n <= step][: self._keep]
-        for other in self._begun():
+        for other in self._list_folders():
             if other < step and other not in kept:
                 self._remove(self._folder(other))
 
@@ -218,7 +218,7 @@ class Store:
 
     def _put(self, path: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
-        with self._named(f"write {path}"):
+        with self._translate_errors(f"write {path}"):
             if self._local:
                 write_whole(Path(path), content)
             else:
@@ -226,7 +226,7 @@ class Store:
 
     def _get(self, path: str, step: int) -> bytes:
         try:
-            with self._named(f"read {path}"):
+            with self._translate_errors(f"read {path}"):
                 return bytes(self._files.cat_file(path))
         except CheckpointError as exc:
             raise CheckpointError(f"the checkpoint of step {step} is damaged: {exc}") from exc
@@ -234,11 +234,11 @@ class Store:
     def _remove(self, folder: str) -> None:
         """Remove the manifest first, so that what is left is not a checkpoint."""
         for path in (f"{folder}/{_MANIFEST}", folder):
-            with contextlib.suppress(CheckpointError), self._named(f"remove {path}"):
+            with contextlib.suppress(CheckpointError), self._translate_errors(f"remove {path}"):
                 self._files.rm(path, recursive=True)
 
     @contextlib.contextmanager
-    def _named(self, what: str) -> Iterator[None]:
+    def _translate_errors(self, what: str) -> Iterator[None]:
         """Turn every error of a place into one of distfa's: the client of a bucket has errors that are not OSErrors.
 
         Raises:

@@ -29,7 +29,7 @@ def claim(path: Path, first: str) -> tuple[Path, bool]:
     Raises:
         RunDirError: It is not empty, another run was first, or it cannot be written.
     """
-    made = _claimed(path, first)
+    made = _try_to_claim(path, first)
     if made is None:
         raise RunDirError(
             f"the run directory {path} exists and is not empty, or another run has just claimed it; name another, "
@@ -46,13 +46,13 @@ def claim_new(name: str, first: str) -> tuple[Path, bool]:
     """
     stem = Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}"
     number, path = 1, stem
-    while _claimed(path, first, fresh=True) is None:
+    while _try_to_claim(path, first, fresh=True) is None:
         number += 1
         path = stem.with_name(f"{stem.name}-{number}")
     return path, True
 
 
-def _claimed(path: Path, first: str, *, fresh: bool = False) -> bool | None:
+def _try_to_claim(path: Path, first: str, *, fresh: bool = False) -> bool | None:
     """Whether the directory was made; None if it is not empty or another run was first.
 
     Args:

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from distfa.core.base.model import Network
 from distfa.errors import RunDirError
-from distfa.files import in_folder, write_whole
+from distfa.files import find_in_folder, write_whole
 from distfa.run.disk.claim import claim, claim_new, disk_error, require_room
 from distfa.run.disk.driver import driver, has_ended, is_driven, lock
 from distfa.run.disk.events import Events
@@ -331,7 +331,7 @@ def read_spec(path: Path, about: Mapping[str, Any]) -> RunSpec:
     spec = load_spec(path / SPEC)
     if spec.data.dir is None:
         return spec
-    data = spec.data.model_copy(update={"dir": in_folder(spec.data.dir, about.get("folder") or "")})
+    data = spec.data.model_copy(update={"dir": find_in_folder(spec.data.dir, about.get("folder") or "")})
     return spec.model_copy(update={"data": data})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distfa.errors import CheckpointError
-from distfa.files import in_folder
+from distfa.files import find_in_folder
 from distfa.run.disk.checkpoint import Checkpoint, Store
 from distfa.run.disk.run_dir import CHECKPOINTS
 from distfa.runtime.worker import Snapshot
@@ -131,7 +131,7 @@ def shelf_of(
     for place in filter(None, (asked, began_with)):
         named.setdefault(redact(place), place)  # what the run began with has no password in its spec
     places = list(named.values())
-    rooted = [in_folder(place, began_in) if place == began_with else place for place in places]
+    rooted = [find_in_folder(place, began_in) if place == began_with else place for place in places]
     beside = Store(str(path.absolute() / CHECKPOINTS), keep=keep)
     below = [Store(place, keep=keep, run=run) for place in rooted]
     ordered = [*below, beside] if asked is not None else [beside, *below]

@@ -32,7 +32,7 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str] | No
     about = {**(said or {}), **({_PAIRS: json.dumps(pairs)} if pairs else {})}
     if beside:
         about[_ATTRIBUTES] = json.dumps({key: base64.b64encode(value).decode() for key, value in beside.items()})
-    return safetensors.torch.save(_apart(found), metadata=about or None)
+    return safetensors.torch.save(_separate(found), metadata=about or None)
 
 
 def tensors_from_bytes(content: bytes) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ def metadata(content: bytes) -> dict[str, str]:
     return found
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors on the CPU, each in memory of its own; only what must be is copied."""
     found, known = dict[str, Tensor](), set[int]()
     for key, value in tensors.items():

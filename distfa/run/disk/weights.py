@@ -82,7 +82,7 @@ def reading_of(about: Mapping[str, Any]) -> Reading | None:
         ) from exc
 
 
-def required_reading(path: Path, about: Mapping[str, Any]) -> Reading:
+def require_reading(path: Path, about: Mapping[str, Any]) -> Reading:
     """The same, where nothing can be done without it.
 
     Raises:

@@ -169,8 +169,8 @@ class RayRun:
         """A process for each of these layers in its reservation; their nodes must run the same code as this process."""
         say_phase("layer processes")
         places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
-        lie = partial(whereabouts.spots, self._group)
-        found = whereabouts.locate_layers(layers, self._ask_where, lie, self._cluster.startup_seconds)
+        find_spots = partial(whereabouts.spots, self._group)
+        found = whereabouts.locate_layers(layers, self._ask_where, find_spots, self._cluster.startup_seconds)
         require_same_software(surveyor()(), {layer: (address, facts) for layer, (_, address, facts) in found.items()})
         remote = ray.remote(LayerActor)
         for layer, (node, address, _) in found.items():

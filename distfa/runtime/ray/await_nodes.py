@@ -29,7 +29,9 @@ def await_nodes(address: str, count: int, *, limit_seconds: float, say: Callable
         began, word = time.monotonic(), 0.0
         while len(there := cluster_facts()) < count:
             waited = time.monotonic() - began
-            state = f"{count} nodes are requested, {len(there)} are up ({_shown(there)}), {count - len(there)} missing"
+            state = (
+                f"{count} nodes are requested, {len(there)} are up ({_list_nodes(there)}), {count - len(there)} missing"
+            )
             if waited >= limit_seconds:
                 raise ClusterError(
                     f"waited {waited:.0f} s for nodes: {state}; start the others, request fewer (launch.nodes), "
@@ -39,10 +41,10 @@ def await_nodes(address: str, count: int, *, limit_seconds: float, say: Callable
                 say(f"waiting for nodes, {waited:.0f} of at most {limit_seconds:.0f} s: {state}")
                 word = waited + _WORD_SECONDS
             time.sleep(min(_LOOK_SECONDS, limit_seconds - waited))
-        say(f"{len(there)} nodes are up: {_shown(there)}")
+        say(f"{len(there)} nodes are up: {_list_nodes(there)}")
     finally:
         stop_ray()
 
 
-def _shown(nodes: list[tuple[str, str]]) -> str:
+def _list_nodes(nodes: list[tuple[str, str]]) -> str:
     return "; ".join(f"{address}: {has}" for address, has in nodes)

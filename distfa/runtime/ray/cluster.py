@@ -88,7 +88,7 @@ def start_ray(address: str | None, *, store_bytes: int = _STORE_FLOOR_BYTES) -> 
             _initialise(choose_address(address), store_bytes)
             _SESSION.ours = True
         if not _SESSION.users:
-            _SESSION.needed = _needed()
+            _SESSION.needed = _find_needed()
         _SESSION.process = os.getpid()
         _SESSION.users += 1
 
@@ -143,7 +143,7 @@ def nodes() -> list[Node]:
     """Every live node with what layers may use of it: all but what the Ray task holds in which this code may run."""
     with translate_errors():
         alive = [node for node in ray.nodes() if node["Alive"]]
-    here, held = _held_by_this_task()
+    here, held = _resources_of_this_task()
     return [
         Node(
             address=node["NodeManagerAddress"],
@@ -167,7 +167,7 @@ def list_open_addresses() -> list[str]:
     return exposed if exposed and answers_without_token(ray.get_runtime_context().gcs_address) else []
 
 
-def _needed() -> dict[str, str]:
+def _find_needed() -> dict[str, str]:
     """Where the control process of a cluster listens that this process attached to, and the agent on this node."""
     node, context = private.own_node(), ray.get_runtime_context()
     if node is not None and node.all_processes:
@@ -181,7 +181,7 @@ def _needed() -> dict[str, str]:
     return {part: address for part, address in places.items() if address and not refuses(address)}
 
 
-def _held_by_this_task() -> tuple[str, dict[str, float]]:
+def _resources_of_this_task() -> tuple[str, dict[str, float]]:
     """(node, resources) of the Ray task or actor that this process runs; nothing in a driver."""
     context = ray.get_runtime_context()
     if context.worker.mode != ray.WORKER_MODE:
@@ -217,7 +217,7 @@ def _require_same_cluster(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _own_ending() -> Iterator[None]:
+def _keep_own_handlers() -> Iterator[None]:
     """Keep what ends this process on SIGTERM: Ray's handlers print stack frames, and exit in their own way."""
     before = signal.getsignal(signal.SIGTERM)
     yield
@@ -229,7 +229,7 @@ def _initialise(address: str, store_bytes: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        with _own_ending():
+        with _keep_own_handlers():
             if address == LOCAL:
                 _start_here(store_bytes)
             else:
@@ -255,7 +255,7 @@ def _start_here(store_bytes: int) -> None:
     store = store_directory(require_place())
     token = PrivateToken()
     try:
-        with _on_loopback(), _ignoring_hangups():
+        with _listen_on_loopback(), _ignore_hangups():
             for left in reversed(range(_STARTS)):
                 if _try_to_start(store_bytes, store, last=not left):
                     break
@@ -295,7 +295,7 @@ def _try_to_start(store_bytes: int, store: str | None, *, last: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _ignoring_hangups() -> Iterator[None]:
+def _ignore_hangups() -> Iterator[None]:
     """Let Ray's processes ignore a closed terminal: this process ends in order then, and ends them."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGHUP) is None:
         yield
@@ -309,7 +309,7 @@ def _ignoring_hangups() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
+def _listen_on_loopback() -> Iterator[None]:
     """Let Ray listen on loopback, as it does on macOS, and use this very environment under 'uv run'.
 
     Ray reads both settings from the environment once, when it is imported; the user may have imported it long ago.

@@ -27,7 +27,7 @@ def send_code(modules: Iterable[nn.Module] = (), *, others: Iterable[object] = (
         modules: The modules of a model.
         others: Data sets that make samples when they are read, with the transforms in them.
     """
-    parts = [*(part for module in modules for part in module.modules()), *_within(others, depth=4)]
+    parts = [*(part for module in modules for part in module.modules()), *_walk(others, depth=4)]
     names = {
         (part.__module__ if callable(part) and hasattr(part, "__qualname__") else type(part).__module__)
         for part in parts
@@ -43,15 +43,15 @@ def send_code(modules: Iterable[nn.Module] = (), *, others: Iterable[object] = (
             cloudpickle.unregister_pickle_by_value(module)
 
 
-def _within(values: Iterable[object], *, depth: int) -> Iterator[object]:
+def _walk(values: Iterable[object], *, depth: int) -> Iterator[object]:
     """Objects and functions, and those that they hold."""
     for value in values:
         if isinstance(value, list | tuple | dict):
-            yield from _within(value.values() if isinstance(value, dict) else value, depth=depth) if depth else ()
+            yield from _walk(value.values() if isinstance(value, dict) else value, depth=depth) if depth else ()
         elif hasattr(value, "__dict__") and not isinstance(value, ModuleType | type):
             yield value
             if depth:
-                yield from _within(list(vars(value).values()), depth=depth - 1)
+                yield from _walk(list(vars(value).values()), depth=depth - 1)
 
 
 def _is_local(module: ModuleType) -> bool:

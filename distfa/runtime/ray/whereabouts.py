@@ -48,7 +48,7 @@ def spots(group: PlacementGroup) -> dict[int, Spot]:
 def locate_layers(
     layers: Iterable[int],
     ask: Callable[[int], Future[Found]],
-    lie: Callable[[], Mapping[int, Spot]],
+    find_spots: Callable[[], Mapping[int, Spot]],
     limit_seconds: float,
 ) -> dict[int, Found]:
     """The answer of every layer, from where its reservation is in the end.
@@ -56,7 +56,7 @@ def locate_layers(
     Args:
         layers: Which layers.
         ask: Asks in a layer's reservation.
-        lie: Gives where the reservations are now; without those that are nowhere.
+        find_spots: Gives where the reservations are now; without those that are nowhere.
         limit_seconds: Longest wait for all of them.
 
     Raises:
@@ -67,7 +67,7 @@ def locate_layers(
     where: dict[int, Spot | None] = {}
     asked: dict[int, Future[Found]] = {}
     while True:
-        now = lie()
+        now = find_spots()
         for layer in layers:
             if layer not in asked or now.get(layer, where[layer]) != where[layer]:
                 where[layer], asked[layer] = now.get(layer), ask(layer)
