@@ -96,7 +96,7 @@ def test_the_example_is_printed_as_yaml(tmp_path):
             ("--cluster", "cluster.yaml", "--set", "rule=fa", "--set", "feedback.fanout=1"),
             "feedback.fanout works only with rule dfa, dkp, which sends every layer the same error",
         ),
-        (("--cluster", "cluster.yaml", "--set", "rule=ba"), "; layers are numbered"),
+        (("--cluster", "cluster.yaml", "--set", "rule=ba"), "is not one of"),
         (
             ("--cluster", "measured.yaml", "--set", "dtype=bfloat16"),
             "is for float32 products, but the run's are bfloat16; calibrate with the run's own spec",

@@ -57,7 +57,7 @@ def test_a_calibration_is_fitted_to_a_run_of_as_many_layers_as_the_machine_takes
         assert steps * expected_seconds >= 0.1
         return ShortRun(step_seconds=2 * expected_seconds, core_seconds=0.01)
 
-    monkeypatch.setattr(short_run, "run", run)
+    monkeypatch.setattr(short_run, "run_briefly", run)
     elsewhere = {"ray": {"address": "head:6379"}, "device": "cuda"}
     spec = specs.parse_spec({"data": {"name": "digits"}, "model": {"hidden": [24, 16]}, **elsewhere})
     found = calibrate.calibrate(Planned(spec, (64, 10)), 500, {"cores": 1})
