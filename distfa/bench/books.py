@@ -50,7 +50,7 @@ def measure(options: BooksOptions, say: Say) -> Iterator[tuple[str, Outcome]]:
     yield "bench-books-cost.json", cost(wide, dataset, rounds=options.rounds, say=say)
     for spec in wide:
         yield f"bench-books-faults-{spec.rule}.json", faults(spec, dataset, say)
-    yield "bench-books-drift.json", drift(narrow, few, rates=_RATES, total_time=_TIME, say=say)
+    yield "bench-books-drift.json", measure_drift(narrow, few, rates=_RATES, total_time=_TIME, say=say)
 
 
 def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say) -> Outcome:
@@ -152,7 +152,9 @@ def faults(spec: RunSpec, dataset: Dataset, say: Say) -> Outcome:
     )
 
 
-def drift(specs: list[RunSpec], dataset: Dataset, *, rates: tuple[float, ...], total_time: float, say: Say) -> Outcome:
+def measure_drift(
+    specs: list[RunSpec], dataset: Dataset, *, rates: tuple[float, ...], total_time: float, say: Say
+) -> Outcome:
     """How far Q drifts over equal training time T = lr x steps, by learning rate: it is first order in lr.
 
     Full-batch SGD, so that gradient flow is all there is to follow.

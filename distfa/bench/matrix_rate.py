@@ -17,7 +17,9 @@ from distfa.measuring.subprocesses import command, launch
 _MEET_SECONDS = 0.001
 
 
-def run(products: Iterable[Product], *, dtype: str, seconds: float, deadline_seconds: float) -> dict[Product, float]:
+def run_products(
+    products: Iterable[Product], *, dtype: str, seconds: float, deadline_seconds: float
+) -> dict[Product, float]:
     """Time every product while each core does the same; returns mean CPU seconds per product over the processes.
 
     Args:

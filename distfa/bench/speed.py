@@ -70,7 +70,7 @@ def measure(options: SpeedOptions, say: Say) -> Outcome:
             for number in range(1, options.rounds + 1):
                 rounds.round(number, chosen)
                 if products:
-                    times.append(matrix_rate.run(products, **rate))
+                    times.append(matrix_rate.run_products(products, **rate))
         finally:
             stop_ray()
     seconds = {product: median(one[product] for one in times) for product in products}

@@ -30,10 +30,10 @@ def _experiment(name: str, out: Path, **typed: Any) -> None:
 
     The runs use the serial engine, one after another. Figures need matplotlib: pip install 'distfa\\[lab]'.
     """
-    from distfa.lab.questions.asking import ask, save
+    from distfa.lab.questions.asking import answer_question, save
 
     asked = read_options(QuestionOptions, typed)
-    question, answer = ask(name, asked, say=lambda line: typer.echo(f"{name}: {line}", err=True))
+    question, answer = answer_question(name, asked, say=lambda line: typer.echo(f"{name}: {line}", err=True))
     flags = {"--data": asked.data, "--data-dir": "DIR" if asked.data_dir else ""}
     flags |= {"--rules": typed["rules"], "--seeds": str(asked.seeds)}
     command = " ".join([f"distfa experiment {name}", *(f"{flag} {value}" for flag, value in flags.items() if value)])

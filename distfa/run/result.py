@@ -178,11 +178,11 @@ class Tally:
         """Add one record."""
         if isinstance(record, LedgerRecord):
             self.entries += 1
-            self._judge(ledger.verdict(record))
+            self._judge(ledger.describe_violation(record))
             return
         if isinstance(record, DigestRecord):
             self.compared += 1
-            self._judge(digest.verdict(record))
+            self._judge(digest.describe_difference(record))
             return
         if isinstance(record, ProbeRecord):
             self.probe = record

@@ -43,7 +43,7 @@ def test_faults_are_seen_at_their_boundary_and_only_where_the_law_ties_two_layer
 
 def test_drift_halves_with_the_learning_rate():
     few = data.load("digits", limit=60)
-    outcome = books.drift([spec("fa", 12, 7)], few, rates=(0.02, 0.01, 0.005), total_time=1.0, say=print)
+    outcome = books.measure_drift([spec("fa", 12, 7)], few, rates=(0.02, 0.01, 0.005), total_time=1.0, say=print)
     assert [row["steps"] for row in outcome.rows] == [50, 100, 200]
     assert outcome.rows[0]["ratio"] is None
     assert all(1.8 < row["ratio"] < 2.2 for row in outcome.rows[1:])

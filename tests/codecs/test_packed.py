@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from runs import ThreadRun, assert_same_bits, recipe, run_serial
 
 from distfa.codecs import CODECS
-from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.ledger import LedgerRecord, describe_violation
 from distfa.core.books.records import EvalRecord, StepRecord
 from distfa.core.rules import RULES
 from distfa.runtime.coordinator import boundary_bytes
@@ -67,7 +67,7 @@ def test_a_run_equals_the_serial_run_and_keeps_the_law(rule, dtype):
     assert bool(entries) == bool(RULES[rule].potential)
     for entry in entries:
         assert np.isfinite(entry.transport_tolerance)
-        assert verdict(entry) is None
+        assert describe_violation(entry) is None
     for row in table:
         dense = 2 * 75 * r.network.sizes[row["boundary"]] * dtype.itemsize
         assert 0 < row["up_payload"] < dense

@@ -13,7 +13,7 @@ from distfa import data
 from distfa.core.rules import RULES
 from distfa.errors import SpecError, UsageError
 from distfa.lab.questions import conservation, depth, training
-from distfa.lab.questions.asking import QUESTIONS, ask, save
+from distfa.lab.questions.asking import QUESTIONS, answer_question, save
 from distfa.lab.questions.base import Answer, QuestionOptions
 from distfa.lab.questions.classes import first_classes
 from distfa.lab.questions.dominance import _measured
@@ -102,11 +102,11 @@ def test_a_drawing_is_xml_with_every_point_and_name():
 def test_without_matplotlib_nothing_is_trained_and_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r"pip install 'distfa\[lab\]'"):
-        ask("depth", QuestionOptions(rules=("bp",)), say=lambda line: pytest.fail(line))
+        answer_question("depth", QuestionOptions(rules=("bp",)), say=lambda line: pytest.fail(line))
 
 
 def test_an_answer_is_saved_as_figures_and_pages(tmp_path):
-    question, answer = ask("conservation", QuestionOptions(rules=("bp", "drtp"), seeds=1, quick=True))
+    question, answer = answer_question("conservation", QuestionOptions(rules=("bp", "drtp"), seeds=1, quick=True))
     assert [(row["network"], row["rule"]) for row in answer.rows] == [("mlp", "bp"), ("conv", "bp")]  # drtp has no law
     assert all(row["residual"] < 1e-12 and row["half"] < row["drift"] for row in answer.rows)
     assert "clearly less in 2 of 2 runs" in answer.verdict
@@ -140,7 +140,7 @@ def test_a_renewed_rule_is_asked_by_its_word_and_keeps_the_questions_own_setting
 
 def test_an_unknown_question_is_named_with_the_nearest():
     with pytest.raises(SpecError, match=r"is not one of conservation, .*did you mean 'depth'"):
-        ask("dept", QuestionOptions(rules=("bp",)))
+        answer_question("dept", QuestionOptions(rules=("bp",)))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 
 from distfa.errors import SpecError
 from distfa.lab.questions import classes, depth, dominance, label_noise
-from distfa.lab.questions.asking import ask
+from distfa.lab.questions.asking import answer_question
 from distfa.lab.questions.base import QuestionOptions
 from distfa.lab.questions.intervals import ahead, over_units, together
 
@@ -70,7 +70,7 @@ def test_what_seeds_cannot_tell_from_chance_has_no_answer():
 
 def test_classes_without_a_rule_beside_bp_are_refused():
     with pytest.raises(SpecError, match="compares rules other than bp; name three or more, such as bp,fa,dfa,dkp"):
-        ask("classes", QuestionOptions(rules=("bp",), quick=True))
+        answer_question("classes", QuestionOptions(rules=("bp",), quick=True))
 
 
 def test_more_so_with_more_classes_is_answered_too():

@@ -12,7 +12,7 @@ import runs
 from torch import nn
 
 from distfa.api.trainer import Trainer
-from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.ledger import LedgerRecord, describe_violation
 from distfa.report import write_report
 from distfa.report.page import report_figures
 from distfa.report.records import read_run
@@ -71,4 +71,4 @@ def test_an_entry_that_is_not_finite_is_no_entry_in_which_the_law_held():
     nan = dict.fromkeys((*terms, "residual_lower", "residual_upper", "incoming", "potential"), np.nan)
     entry = LedgerRecord(step=3, boundary=1, **nan, tolerance=np.nan, transport_tolerance=np.nan)
     assert not entry.holds
-    assert "boundary 1 (layers 1 and 2), step 3: the conservation law cannot be checked" in verdict(entry)
+    assert "boundary 1 (layers 1 and 2), step 3: the conservation law cannot be checked" in describe_violation(entry)

@@ -5,7 +5,7 @@ import torch
 from runs import ThreadRun, assert_same_bits, recipe, run_serial
 from zoo import made
 
-from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.ledger import LedgerRecord, describe_violation
 from distfa.errors import SpecError
 from distfa.runtime.coordinator import boundary_bytes
 from distfa.settings import parse_spec
@@ -29,7 +29,7 @@ def test_weights_are_those_of_the_whole_errors_and_fewer_bytes_go_down(rule, dty
         assert_same_bits(weights, run_serial(r)[0])
         entries = [record for record in records if isinstance(record, LedgerRecord)]
         assert entries
-        assert all(verdict(entry) is None for entry in entries)
+        assert all(describe_violation(entry) is None for entry in entries)
     assert_same_bits(both[True][0], both[False][0])
     assert both[True][1] < 0.75 * both[False][1]
 

@@ -11,7 +11,7 @@ from distfa import codecs
 from distfa.api.trainer import Trainer
 from distfa.core.base.kernels import deterministic_kernels
 from distfa.core.base.recipe import RenewConfig
-from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.ledger import LedgerRecord, describe_violation
 from distfa.core.rules import RULES
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch sees")
@@ -46,7 +46,7 @@ def test_workers_over_grpc_equal_serial(network, rule, schedule, micro_batches):
     assert all(weight.device.type == "cuda" for weight in expected.values())
     assert_same_bits({key: weight.cpu() for key, weight in expected.items()}, found)
     entries = [record for record in records if isinstance(record, LedgerRecord)]
-    assert [verdict(entry) for entry in entries if not entry.holds] == []
+    assert [describe_violation(entry) for entry in entries if not entry.holds] == []
 
 
 @pytest.mark.parametrize("network", NAMES)

@@ -11,7 +11,7 @@ from test_failures import Meddler
 
 from distfa.core.books import digest
 from distfa.core.books.digest import DigestRecord
-from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.ledger import LedgerRecord, describe_violation
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.rules import RULES
 from distfa.runtime.coordinator import boundary_bytes, bytes_apart
@@ -85,7 +85,7 @@ def broken_by(meddle, dtype, rule="fa", layer=2, **settings):
 
     found = ledger(r, wrap_transport=wrap, transport="loopback")
     assert len(found) == 8 * 3
-    return {(e.step, e.boundary): verdict(e) for e in found if not e.holds}
+    return {(e.step, e.boundary): describe_violation(e) for e in found if not e.holds}
 
 
 @pytest.mark.parametrize(("kind", "boundary"), [(Kind.ACTIVATION, 2), (Kind.ERROR, 1)])
@@ -170,7 +170,7 @@ def test_the_last_bit_of_one_number_shows_with_its_direction(rule):
         return [replace(message, payload=payload, checksum=serde.checksum(payload))]
 
     (broken,) = (record for record in compared(last_bit, rule=rule) if not record.holds)
-    assert digest.verdict(broken).startswith(
+    assert digest.describe_difference(broken).startswith(
         "boundary 2 (layers 2 and 3), step 2, going up: the activation of micro-batch 1 that layer 3 used is not "
         "the one that layer 2 sent"
     )

@@ -9,7 +9,7 @@ from runs import ThreadRun, assert_same_bits, run_serial
 from zoo import NETWORKS, made
 
 from distfa.core.books.digest import DigestRecord
-from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.ledger import LedgerRecord, describe_violation
 from distfa.core.rules import RULES
 
 SCHEDULES = (("sync", 1), ("sync", 4), ("async", 8))
@@ -31,7 +31,7 @@ def equal(name, *, transport="loopback", **settings):
     assert_same_bits(serial, wired)
     assert in_order(records) == in_order(expected)
     entries = [record for record in expected if isinstance(record, LedgerRecord)]
-    assert [verdict(entry) for entry in entries if not entry.holds] == []
+    assert [describe_violation(entry) for entry in entries if not entry.holds] == []
     assert len(entries) == (3 * (len(r.network) - 1) if RULES[r.rule].potential else 0)
     return expected
 

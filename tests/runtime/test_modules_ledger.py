@@ -14,7 +14,7 @@ from zoo import NETWORKS, made, prepared
 
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.books.digest import DigestRecord
-from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.ledger import LedgerRecord, describe_violation
 from distfa.core.layer import Layer
 from distfa.core.rules import RULES
 from distfa.core.rules.fa import FeedbackAlignment
@@ -39,7 +39,7 @@ def test_every_cause_adds_up_to_round_off(how, rule):
         scale = max(1.0, abs(entry.incoming), abs(entry.potential or 0.0))
         assert abs(entry.residual) <= 1e-12 * scale
         assert abs(entry.transport) <= 1e-12 * scale
-        assert verdict(entry) is None
+        assert describe_violation(entry) is None
 
 
 def convolutions():
@@ -111,7 +111,7 @@ def test_an_update_made_twice_is_found_at_its_layer_and_step(monkeypatch, networ
     broken = [e for e in entries(run_serial(r, data, modules=modules)[1]) if not e.holds]
     assert (3, 2) in {(e.step, e.boundary) for e in broken}
     assert {(e.step, e.boundary) for e in broken} <= {(3, 1), (3, 2)}  # 1 where layer 2 holds its potential
-    assert all("within layer 2" in verdict(e) for e in broken)
+    assert all("within layer 2" in describe_violation(e) for e in broken)
 
 
 def emitting_another(monkeypatch, boundary):

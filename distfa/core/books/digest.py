@@ -97,7 +97,7 @@ def compare(a: Digest, b: Digest) -> DigestRecord:
     )
 
 
-def verdict(record: DigestRecord) -> str | None:
+def describe_difference(record: DigestRecord) -> str | None:
     """Describe the mismatch; None if both ends used the same numbers."""
     if record.holds:
         return None

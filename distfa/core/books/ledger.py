@@ -143,10 +143,10 @@ class LedgerRecord:
     @property
     def holds(self) -> bool:
         """Whether both ``transport`` and ``residual`` are within their tolerances."""
-        return verdict(self) is None
+        return describe_violation(self) is None
 
 
-def verdict(record: LedgerRecord) -> str | None:
+def describe_violation(record: LedgerRecord) -> str | None:
     """Describe what is wrong with an entry; None if the law holds.
 
     A transport term out of bounds lies between the two layers of the boundary; a residual lies in one

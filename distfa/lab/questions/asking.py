@@ -21,7 +21,7 @@ _ALL = (conservation, classes, dominance, label_noise, depth)
 QUESTIONS: dict[str, Question] = {module.QUESTION.name: module.QUESTION for module in _ALL}
 
 
-def ask(name: str, asked: QuestionOptions, *, say: Say = lambda line: None) -> tuple[Question, Answer]:
+def answer_question(name: str, asked: QuestionOptions, *, say: Say = lambda line: None) -> tuple[Question, Answer]:
     """Train, measure and judge.
 
     Args:

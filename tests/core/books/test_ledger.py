@@ -13,7 +13,7 @@ from runs import raw, recipe, run_serial
 from distfa.core.base import order
 from distfa.core.base.activations import NAMES
 from distfa.core.base.optim import OptimizerConfig
-from distfa.core.books.ledger import LedgerRecord, verdict
+from distfa.core.books.ledger import LedgerRecord, describe_violation
 from distfa.core.layer import Layer
 from distfa.core.rules import RULES
 
@@ -47,7 +47,7 @@ def assert_every_cause_adds_up(found, rule, schedule, steps):
             assert entry.transport == 0  # both halves are layer l's own: the shadow readout has its own test
         else:
             assert abs(entry.transport) <= 1e-12 * scale
-        assert verdict(entry) is None
+        assert describe_violation(entry) is None
         known = entry.discretisation + entry.optimizer + entry.nonhomogeneity + entry.staleness
         assert math.isclose(known + entry.transport + entry.residual, entry.change, rel_tol=1e-9, abs_tol=1e-14)
 
@@ -77,7 +77,7 @@ def test_nothing_accumulates_in_two_hundred_steps(rule, optimizer):
 def test_float32_stays_within_the_derived_tolerance(rule, optimizer):
     found, _ = books(rule, torch.float32, optimizer=optimizer, epochs=60, max_steps=80)
     assert len(found) == 3 * 80
-    assert [verdict(entry) for entry in found if not entry.holds] == []
+    assert [describe_violation(entry) for entry in found if not entry.holds] == []
     for entry in found:  # a tolerance that takes anything would prove nothing
         scale = max(1.0, abs(entry.incoming), abs(entry.potential))
         assert entry.tolerance < 1e-3 * scale
@@ -91,7 +91,7 @@ def test_float32_stays_within_the_derived_tolerance_in_wide_layers(rule):
     r = recipe(wide, rule=rule, ledger_every=1, batch_size=256, epochs=3, optimizer=OPTIMIZERS[2])
     found = entries(run_serial(r, raw(r, rows=512))[1])
     assert len(found) == 12
-    assert [verdict(entry) for entry in found if not entry.holds] == []
+    assert [describe_violation(entry) for entry in found if not entry.holds] == []
 
 
 @pytest.mark.parametrize("rule", LAWFUL)
@@ -241,14 +241,16 @@ def test_an_update_made_twice_is_found_at_its_layer_and_step_and_nowhere_else(mo
     found, _ = books("fa", dtype, optimizer=optimizer, max_steps=8)
     broken = {(entry.step, entry.boundary) for entry in found if not entry.holds}
     assert broken == {(3, 1), (3, 2)}  # layer 2 keeps the upper half of boundary 1 and the lower half of boundary 2
-    words = [verdict(entry) for entry in found if not entry.holds]
+    words = [describe_violation(entry) for entry in found if not entry.holds]
     assert all("within layer 2" in word and "applied twice" in word for word in words)
 
 
 def test_a_broken_entry_says_boundary_step_size_tolerance_and_causes():
     entry = dataclasses.replace(books("fa", max_steps=1)[0][0], transport=1e-3)
-    assert verdict(entry).startswith("boundary 1 (layers 1 and 2), step 0: the conservation law is broken by 0.001")
-    assert "altered, lost, repeated or rounded" in verdict(entry)
+    assert describe_violation(entry).startswith(
+        "boundary 1 (layers 1 and 2), step 0: the conservation law is broken by 0.001"
+    )
+    assert "altered, lost, repeated or rounded" in describe_violation(entry)
 
 
 def test_the_factor_of_decoupled_decay_is_rounded_once_for_all_numbers():
@@ -258,4 +260,4 @@ def test_the_factor_of_decoupled_decay_is_rounded_once_for_all_numbers():
     r = recipe((64, 1024, 10), batch_size=256, epochs=31, **settings)
     found = entries(run_serial(r, raw(r, rows=512))[1])
     assert len(found) == 6
-    assert [verdict(entry) for entry in found if not entry.holds] == []
+    assert [describe_violation(entry) for entry in found if not entry.holds] == []
