@@ -28,14 +28,14 @@ COLUMNS = {
     "spread": "+-",
     "change": "points from fp32",
     "bytes_per_sample": "bytes/sample",
-    "fewer": "x fewer than bp fp32",
+    "fewer": "reduction vs bp fp32, x",
     "codec_ms": "codec ms",
     "saved_ms": "saved ms at 1 Gbit/s",
 }
 _EXACT: Pair = ("fp32", "fp32")
 _BITS_PER_SECOND = 1e9
 _READ = (
-    "bytes are payload, up and down over all boundaries, counted in training; 'x fewer' compares them with bp at "
+    "bytes are payload, up and down over all boundaries, counted in training; 'reduction' compares them with bp at "
     "fp32/fp32; 'points from fp32' compares test accuracy with the same rule and seeds at fp32/fp32"
 )
 

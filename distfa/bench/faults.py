@@ -30,15 +30,15 @@ COLUMNS = {
     "faults": "faults",
     "recovered": "recovered",
     "equal": "weights and books equal",
-    "noticed_seconds": "s until noticed",
-    "seconds": "s until it goes on",
-    "redone_steps": "steps done again",
+    "noticed_seconds": "s to detect",
+    "seconds": "s to resume",
+    "redone_steps": "steps repeated",
     "useful": "useful share of the time, %",
 }
 _READ = (
-    "'s until noticed' is from the fault to the failure that the coordinator sees, 's until it goes on' from there "
-    "until all layers are built and connected again; medians if there are several. 'useful share' is the training time "
-    "of the same run without a fault, divided by that of the run with it, both measured here"
+    "'s to detect' is the time from the fault until the coordinator sees a failure, 's to resume' from then until all "
+    "layers are rebuilt and reconnected; medians if there are several. 'useful share' is the training time of the same "
+    "run without a fault, divided by that of the run with it, both measured here"
 )
 
 

@@ -112,7 +112,7 @@ def test_the_figure_has_a_line_per_rule_sorted_by_bytes(tiny):
         assert trace["text"] == ["int4/int4sr", "int8/bf16", "packed/fp32", "fp32/fp32"]
         assert trace["x"] == [rows[trace["name"], codecs]["bytes_per_sample"] for codecs in trace["text"]]
         assert trace["y"] == [rows[trace["name"], codecs]["test_accuracy"] for codecs in trace["text"]]
-    assert "x fewer than bp fp32" in bench_page(outcome, Path("bench-codecs.json")).html()
+    assert "reduction vs bp fp32, x" in bench_page(outcome, Path("bench-codecs.json")).html()
 
 
 @pytest.mark.parametrize(
