@@ -94,7 +94,7 @@ def among(flag: str, given: Collection[str], names: Iterable[str]) -> None:
         if word not in names:
             raise UsageError(f"{flag}: {word!r} {not_among(word, names)}")
     if not given:
-        raise UsageError(f"{flag} is ''; it takes {', '.join(names)}, with commas between")
+        raise UsageError(f"{flag} is ''; it takes {', '.join(names)}, separated by commas")
 
 
 _rules, _pairs = partial(option, metavar="RULE,RULE,..."), partial(option, metavar="UP[/DOWN],...")

@@ -13,7 +13,7 @@ from distfa.cli.options import numbers, rates, words
 
 T = TypeVar("T")
 
-_LISTS: dict[Any, Callable[[str, Flag, str], Any]] = {  # typed as one text, with commas between
+_LISTS: dict[Any, Callable[[str, Flag, str], Any]] = {  # typed as one text, separated by commas
     tuple[str, ...]: lambda typed, flag, text: words(text),
     tuple[int, ...]: lambda typed, flag, text: numbers(typed, text, may_be_none=not flag.needed),
     tuple[float, ...]: lambda typed, flag, text: rates(typed, text),

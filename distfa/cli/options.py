@@ -49,7 +49,7 @@ def numbers(option: str, text: str, count: int | None = None, *, may_be_none: bo
     right_count = len(parts) == count if count else parts or may_be_none
     if not right_count or not all(part.isdecimal() and int(part) > 0 for part in parts):
         wanted = f"{count} whole numbers above 0" if count else "whole numbers above 0"
-        raise UsageError(f"{option} is {text!r}; it takes {wanted}, with commas between")
+        raise UsageError(f"{option} is {text!r}; it takes {wanted}, separated by commas")
     return tuple(map(int, parts))
 
 
@@ -64,5 +64,5 @@ def rates(option: str, text: str) -> tuple[float, ...]:
     except ValueError:
         found = (0.0,)
     if not all(rate > 0 for rate in found):
-        raise UsageError(f"{option} is {text!r}; it takes numbers above 0, with commas between")
+        raise UsageError(f"{option} is {text!r}; it takes numbers above 0, separated by commas")
     return found

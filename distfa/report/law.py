@@ -64,7 +64,7 @@ def _draw(figure: Figure, run: Run, boundary: int, points: Sequence[tuple[Any, A
 
 def _law(run: Run) -> Figure:
     figure = Figure("law", "Both sides of the law")
-    parts = "the gap between them is the drift of the next figure"
+    parts = "the gap between them is the drift shown in the next figure"
     if _moves(run, "optimizer"):
         parts = "here the optimizer is not plain SGD and legitimately moves them apart, as the drift by cause shows"
     figure.panels(

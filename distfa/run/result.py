@@ -119,7 +119,7 @@ def summary(result: Result) -> str:
 
 def best_in_words(best: Mapping[str, Any]) -> str:
     """Which weights a run ended with (``Result.best``)."""
-    return f"the best by {best['monitor']} ({best['figure']:.4f}), of step {best['step']:,}"
+    return f"the best by {best['monitor']} ({best['figure']:.4f}), from step {best['step']:,}"
 
 
 def start_line(result: Result) -> str:

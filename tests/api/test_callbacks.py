@@ -252,10 +252,10 @@ def test_a_run_that_keeps_its_best_weights_ends_with_them_for_everyone(samples, 
     assert {name: getattr(result, name) for name in result.best["last"]} == {n: row[n] for n in result.best["last"]}
     assert result.best["last"]["test_loss"] == trainer.history["test_loss"][-1]
     assert result.best["step"] == row["step"]
-    assert f"weights: the best by test_loss ({best:.4f}), of step {row['step']}\n" in str(result)
+    assert f"weights: the best by test_loss ({best:.4f}), from step {row['step']}\n" in str(result)
     run = read_run(tmp_path / "run")
     assert f" of the test set right after step {row['step']} (the best of 84 by test_loss), with" in sentences(run)[0]
-    assert result_facts(run)["weights"] == f"the best by test_loss ({best:.4f}), of step {row['step']}"
+    assert result_facts(run)["weights"] == f"the best by test_loss ({best:.4f}), from step {row['step']}"
     assert read_about(tmp_path / "run")["result"]["test_loss"] == best
     kept, last = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("weights", "last"))
     same_weights(kept, trainer.model.state_dict())

@@ -49,7 +49,7 @@ def _answer(asked: QuestionOptions, say: Say) -> Answer:
             settings |= {"model": {"hidden": (256, 256, 256)}, "optimizer": {"name": "adam", "lr": 1e-3}}
             done = train(settings, on)
             raw.append({"classes": count, **about, "accuracy": 100 * done.test, "alignment": done.alignment})
-        say(f"{count} classes: {mean([run['accuracy'] for run in raw if run['classes'] == count]):.1f} % in the mean")
+        say(f"{count} classes: {mean([run['accuracy'] for run in raw if run['classes'] == count]):.1f} % on average")
     rows = [_row(count, [run for run in raw if run["classes"] == count]) for count in counts]
     return Answer(
         rows=rows,
