@@ -1,7 +1,7 @@
 """A layer that is lost, in one process: the serial engine goes back to a checkpoint as Ray's engine does."""
 
 from distfa.errors import LayerLost
-from distfa.run import engines, going_on
+from distfa.run import engines, recovery
 
 
 def lose_a_layer_once(monkeypatch, *, at):
@@ -15,10 +15,5 @@ def lose_a_layer_once(monkeypatch, *, at):
                 lost.append(at)
                 raise LayerLost("layer 1: its process died")
 
-    def again(self, job, begin):
-        self._job, self._begin = job, begin
-        self.__enter__()
-
     monkeypatch.setattr(engines.SerialEngine, "records", records)
-    monkeypatch.setattr(engines.SerialEngine, "again", again)
-    monkeypatch.setattr(going_on, "most_recoveries", lambda spec: 3)
+    monkeypatch.setattr(recovery, "most_recoveries", lambda spec: 3)

@@ -18,6 +18,7 @@ from distfa.core.books.records import Record, TimelineRecord
 from distfa.core.routes import reads_labels
 from distfa.core.serial import SerialTrainer
 from distfa.runtime.coordinator import Coordinator
+from distfa.runtime.hosted_layer import HostedLayer
 from distfa.runtime.in_threads import ThreadHandle
 from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
 from distfa.runtime.worker import LayerWorker
@@ -25,6 +26,7 @@ from distfa.transport.base import Tap, WireConfig
 from distfa.transport.grpc_transport import GrpcTransport
 from distfa.transport.loopback import LoopbackTransport, Switchboard
 from distfa.transport.message import Direction
+from distfa.transport.port import Waiting
 
 SIZES = (12, 17, 9, 23, 5)
 
@@ -132,21 +134,19 @@ class ThreadRun:
             stop=span[1],
         )
         switchboard = Switchboard()
-        self.handles = [
-            ThreadHandle(
+        self.handles = []
+        for l in range(1, layers + 1):
+            hosted = HostedLayer(
+                self.job,
                 l,
-                LayerWorker(
-                    self.job,
-                    l,
-                    inputs=inputs if l == 1 else None,
-                    targets=targets if reads_labels(recipe, l) else None,
-                    module=(modules or {}).get(l),
-                    resume=(resume or {}).get(l),
-                    tap=tap,
-                ),
+                waiting := Waiting(),
+                inputs=inputs if l == 1 else None,
+                targets=targets if reads_labels(recipe, l) else None,
+                module=(modules or {}).get(l),
+                resume=(resume or {}).get(l),
+                tap=tap,
             )
-            for l in range(1, layers + 1)
-        ]
+            self.handles.append(ThreadHandle(l, LayerWorker(hosted, waiting)))
         self.coordinator = Coordinator(
             self.handles,
             deadline_seconds=wire.deadline_seconds,

@@ -23,29 +23,23 @@ class Codec(Protocol):
     @property
     def name(self) -> str:
         """Its name in the spec."""
-        ...
 
     @property
     def error_bound(self) -> str:
         """In words, how far a decoded number may be from the encoded one."""
-        ...
 
     @property
     def fixed_length(self) -> bool:
         """Whether every payload of a shape is as long as ``max_payload_bytes`` says; else some numbers take less."""
-        ...
 
     def lossless(self, dtype: torch.dtype) -> bool:
         """Whether decode gives back every bit of a signal of ``dtype``."""
-        ...
 
     def max_payload_bytes(self, rows: int, columns: int, dtype: torch.dtype) -> int:
         """Length of the payload of a (rows, columns) signal of ``dtype``; the greatest, if numbers decide it."""
-        ...
 
     def encode(self, signal: Tensor) -> Payload:
         """The payload; may share the signal's memory."""
-        ...
 
     def decode(self, payload: Payload, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
         """The signal, shape (rows, columns), in new memory.
@@ -55,7 +49,6 @@ class Codec(Protocol):
         Raises:
             ValueError: The payload does not belong to such a signal.
         """
-        ...
 
 
 def to_bytes(signal: Tensor) -> Payload:

@@ -21,8 +21,7 @@ from distfa.core.base.losses import Scored
 from distfa.core.base.recipe import Recipe
 from distfa.core.books.layer_ledger import LayerLedger
 from distfa.core.books.ledger import Half
-from distfa.core.books.probe import LayerProbe, carried, measure, row_cosines, sound
-from distfa.core.books.rounding import Rounding
+from distfa.core.books.probe import LayerProbe
 from distfa.core.build import build_block
 from distfa.core.ends import Ends, under
 from distfa.core.modules.block import Block
@@ -88,20 +87,11 @@ class Layer:
             if recipe.ledger.every and self.rule.potential
             else None
         )
-        self._round_off = float(Rounding(recipe).of_products(1.0, 1.0))
         self._kept: dict[Part, _Kept] = {}
         self._updates = 0
         self._has_gradient = False
-        self._probed = False
         self.undecided: dict[int, LayerProbe] = {}
-        self._probe_tapes: dict[int, Any] = {}
-        # by step: what the layer held before its first forward, for those outside training
-        self._began: dict[int, Any] = {}
-        self._reached: Any = None  # what it holds after the last forward of a probe
-        self._true_gradients: list[Tensor] = []
-        self._active: Tensor | None = None
-        self._message = self._taught = self._sound = torch.empty(0)  # of the last backward
-        self._cosines: list[Tensor] = []
+        self._held: dict[int, Any] = {}  # by step: what the block held before its first forward
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -124,17 +114,8 @@ class Layer:
 
     # -- a step ---------------------------------------------------------------------------------
 
-    def begin_step(self, step: int, *, probed: bool = False) -> None:
-        """Before the step's first backward: draw what the rule draws for each step; open the books if an entry is due.
-
-        Args:
-            step: Counted from 0.
-            probed: Whether gradient alignment is probed in this step.
-        """
-        self._probed = probed
-        self._cosines = []
-        if self._ledger is not None:
-            self._ledger.begin(step)
+    def begin_step(self, step: int) -> None:
+        """Before the step's first backward: draw what the rule draws for each step."""
         self.ends.refresh(step)
 
     def infer(self, h_in: Tensor, part: int = 0) -> Tensor:
@@ -152,11 +133,25 @@ class Layer:
                 now, however many forwards of its own it has made by then.
         """
         if looked_at and part[1] == 0:
-            self._began[part[0]] = self.block.memory()
+            self._held[part[0]] = self.block.memory()
         tape = self.block.forward(self._signal(h_in), seed=self._seed(part))
         self._kept[part] = _Kept(tape=tape, updates=self._updates)
         h: Tensor = tape.h
         return h
+
+    def held_before(self, step: int) -> Any:
+        """What the block held before its first forward of a step, if that has been ``looked_at``."""
+        return self._held.get(step)
+
+    def forward_aside(self, h_in: Tensor, part: Part, *, since: Any) -> Any:
+        """The tape of a forward outside training, which changes nothing.
+
+        Args:
+            h_in: h_{l-1}.
+            part: The micro-batch, which decides what is drawn.
+            since: What the block is to hold before it: ``held_before``, or the ``after`` of another such tape.
+        """
+        return self.block.forward(self._signal(h_in), seed=self._seed(part), aside=True, since=since)
 
     def score(self, output: Tensor, target: Tensor, rows: int) -> Scored:
         """The loss of one micro-batch of a batch of ``rows`` rows; output layer only."""
@@ -165,24 +160,21 @@ class Layer:
 
     def output_delta(self, scored: Scored, part: Part) -> Tensor:
         """delta_L, from dLoss/dh_L: the output layer always uses the exact error."""
-        self._taught = scored.gradient
-        if self._probed:
-            self._sound = self._taught.flatten(1).norm(dim=1) > self._round_off * scored.scale
         return self.block.start(scored.gradient, self._kept[part].tape)
+
+    def teach(self, message: Tensor, part: Part) -> Tensor:
+        """s_l, from the rule's error message to this layer."""
+        return self.rule.teach(message, self.ends.teacher).view(self._kept[part].tape.h.shape)
 
     def hidden_delta(self, message: Tensor, part: Part) -> Tensor:
         """delta_l, from the rule's error message to this layer."""
-        kept = self._kept[part]
-        kept.message = message if self.ends.learned else None
-        self._message = message
-        s = self.rule.teach(message, self.ends.teacher).view(kept.tape.h.shape)
-        if self._probed:
-            self._taught = s
+        kept, s = self._kept[part], self.teach(message, part)
+        kept.message = message
         delta = self.block.start(s, kept.tape)
         if self._ledger is not None:
-            self._ledger.observe(s, delta, kept.tape)
+            self._ledger.observe(part[0], s, delta, kept.tape)
             if self.rule.is_direct and self.ends.teacher is not None and not self.ends.learned:
-                self._ledger.read_out(message, kept.tape.h, self.ends.teacher)
+                self._ledger.read_out(part[0], message, kept.tape.h, self.ends.teacher)
         return delta
 
     def label_message(self, target: Tensor, rows: int) -> Tensor:
@@ -197,20 +189,22 @@ class Layer:
 
     def emit(self, boundary: int, delta: Tensor, part: Part | None = None) -> Tensor:
         """The rule's error message across ``boundary``, one of ``sends_to``; a hidden layer passes on the output's."""
-        if self.rule.is_direct and not self.is_output:
-            return self._message
-        tape = None if part is None else self._kept[part].tape
+        kept = None if part is None else self._kept[part]
+        if kept is not None and kept.message is not None and self.rule.is_direct:
+            return kept.message
+        tape = None if kept is None else kept.tape
         message = self.rule.emit(
-            self._error(delta, part) if self.rule.is_direct and part is not None else delta,
+            self._error(delta, kept) if self.rule.is_direct and kept is not None else delta,
             self.ends.origin[boundary],
             self.block.weights(),
             lambda stand_in: self.block.back(delta, tape, stand_in, inside=self.ends.inside is not None),
         )
-        if part is not None and boundary in self._active_only:
-            h_in = self._kept[part].tape.h_in
-            message = torch.where(h_in == 0, 0.0, message.view(h_in.shape))
-        if self._ledger is not None and part is not None and not self.rule.is_direct:
-            self._ledger.sent(message, self._kept[part].tape.h_in)
+        if part is None or tape is None:
+            return message
+        if boundary in self._active_only:
+            message = torch.where(tape.h_in == 0, 0.0, message.view(tape.h_in.shape))
+        if self._ledger is not None and not self.rule.is_direct:
+            self._ledger.sent(part[0], message, tape.h_in)
         return message
 
     def accumulate(self, delta: Tensor, part: Part) -> None:
@@ -222,12 +216,12 @@ class Layer:
             self.ends.learn(kept.message, kept.tape.h, first=first)
         self._has_gradient = True
         if self._ledger is not None and kept.updates < self._updates:
-            self._ledger.stale(self.parameters)
+            self._ledger.stale(part[0], self.parameters)
 
     def update(self, step: int, lr: float) -> list[Half]:
         """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""
         self._updates += 1
-        self._began.pop(step, None)
+        self._held.pop(step, None)
         self.ends.share_gradients()
         if self._ledger is None:
             self._descend(step, lr)
@@ -265,65 +259,12 @@ class Layer:
             return None
         rows = self._kept[part].tape.h_in[: self._recipe.feedback.renew.rows]
         rank = None if self.is_output else directions(self._recipe.network, self.index)
-        tape = self.block.forward(rows, seed=self._seed(part), aside=True, since=self._began.get(part[0]))
+        tape = self.forward_aside(rows, part, since=self.held_before(part[0]))
         return self.block.pass_on(feedback, tape, rank)
 
-    # -- probes ---------------------------------------------------------------------------------
-
-    def probe_forward(self, h_in: Tensor, part: Part) -> Tensor:
-        """A probe's forward of one micro-batch, at the weights before the step."""
-        if part[1] == 0:
-            self._true_gradients, self._active, self._reached = [], None, self._began.get(part[0])
-        tape = self.block.forward(self._signal(h_in), seed=self._seed(part), aside=True, since=self._reached)
-        self._probe_tapes[part[1]], self._reached = tape, tape.after
-        active = (tape.h != 0).flatten(1).any(0)
-        self._active = active if self._active is None else self._active | active
-        h: Tensor = tape.h
-        return h
-
-    def probe_backward(self, gradient: Tensor, micro_batch: int) -> Tensor | None:
-        """One micro-batch of the true backward pass.
-
-        Args:
-            gradient: dLoss/dh_l, in the shape of h_l; at the output layer the gradient of the loss itself.
-            micro_batch: In order.
-
-        Returns:
-            dLoss/dh_{l-1}; None at the first layer, since nothing waits for it.
-        """
-        tape = self._probe_tapes.pop(micro_batch)
-        delta = self.block.start(gradient, tape)
-        parts = self.block.gradients(delta, tape)
-        if self._true_gradients:
-            parts = [so_far.add_(part) for so_far, part in zip(self._true_gradients, parts, strict=True)]
-        self._true_gradients = parts
-        return self.block.back(delta, tape, {}) if self.index > 1 else None
-
-    def straight(self, delta: Tensor, part: Part) -> Tensor:
-        """The rule's own delta taken back exactly, as backpropagation would do it: shape of h_{l-1}.
-
-        Rows that are only round-off are zero, so that the layers below leave them out.
-        """
-        down = self.block.back(delta, self._kept[part].tape, {})
-        rows = self._sound & carried(down, self._taught, self._round_off)
-        return torch.where(rows.view(-1, *[1] * (down.dim() - 1)), down, 0.0)
-
-    def compare(self, straight: Tensor) -> None:
-        """Compare s_l of the last backward with what backpropagation would send: signal alignment."""
-        s, straight = self._taught.flatten(1), straight.flatten(1)
-        self._sound = sound(s / self._recipe.feedback.gain, straight, self._round_off)
-        self._cosines.append(row_cosines(s, straight)[self._sound])
-
-    def probed(self, step: int) -> LayerProbe:
-        """This layer's alignment with the true gradient of the step, before its update."""
-        cosines = torch.cat(self._cosines) if self._cosines else torch.empty(0)
-        signal = cosines.mean().item() if len(cosines) else None
-        active = None if self._active is None else self._active.double().mean().item()
-        found = measure(step, self.index, self.parameters, self._true_gradients, signal, active)
-        found = replace(found, altered=self.ends.altered())
-        if self._recipe.feedback.renew.below is not None:
-            self.undecided[step] = found
-        return found
+    def back_exactly(self, delta: Tensor, part: Part) -> Tensor:
+        """A micro-batch's delta taken back through the layer's own weights: shape of h_{l-1}."""
+        return self.block.back(delta, self._kept[part].tape, {})
 
     # -- all of it ------------------------------------------------------------------------------
 
@@ -365,9 +306,8 @@ class Layer:
         self.ends.descend(step, lr)
         self._has_gradient = False
 
-    def _error(self, delta: Tensor, part: Part) -> Tensor:
+    def _error(self, delta: Tensor, kept: _Kept) -> Tensor:
         """e, from the output layer's delta; it is the same for all boundaries."""
-        kept = self._kept[part]
         if kept.error is None:
             kept.error = self.block.error(delta, kept.tape)
         return kept.error

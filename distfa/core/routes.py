@@ -94,7 +94,7 @@ def links(recipe: Recipe) -> tuple[Link, ...]:
     for b in network.boundaries if rule.ever_renews else ():
         inner = network.shapes[b][len(network.positions) :]
         found.append(_link(b, Direction.RENEWAL, b + 1, (math.prod(inner),)))
-    for b in network.boundaries if recipe.feedback.renew.below is not None else ():
+    for b in network.boundaries if rule.heeds_probes else ():
         told = Link(boundary=b, direction=Direction.TALLY, sender=b, receiver=len(network), shape=(TALLY_NUMBERS,))
         found += [told, _link(b, Direction.VERDICT, b + 1, (1,))]
     return tuple(found)

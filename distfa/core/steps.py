@@ -28,6 +28,7 @@ from distfa.core.books.joining import Entry
 from distfa.core.books.probe import LayerProbe, Sums
 from distfa.core.books.records import AuditRecord, EvalRecord, RenewalRecord, StepRecord
 from distfa.core.layer import Layer, Part
+from distfa.core.probing import Probing
 from distfa.core.routes import Direction, Kind, Link, links
 from distfa.core.schedule import renewal_lag
 from distfa.errors import LayerError
@@ -50,15 +51,12 @@ class Ports(Protocol):
 
     def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
         """The signal that came over a link, shape (rows, *link.shape)."""
-        ...
 
     def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
         """Send a signal over a link."""
-        ...
 
     def seen(self, link: Link, signal: Tensor) -> Tensor:
         """What the receiver should see of a training signal: the same numbers, or those the codec rounds them to."""
-        ...
 
 
 class Steps:
@@ -95,6 +93,7 @@ class Steps:
         self._tallies = [l for l in own if l.direction is Direction.TALLY and l.receiver == layer.index]
         self._scored: dict[Part, Scored] = {}
         self._gradients: dict[int, Tensor] = {}  # gradients of the loss, for the micro-batches of a probe
+        self._probings: dict[int, Probing] = {}  # by step
         for probe in layer.undecided.values():  # in a resumed run: what was told before has not been heard
             self._tell(probe)
 
@@ -104,8 +103,8 @@ class Steps:
     def forward(self, batch: Batch, micro_batch: int) -> None:
         """Take one micro-batch up through the layer; at the output up to its loss."""
         h_in = self._below(Direction.UP, Kind.ACTIVATION, batch, micro_batch)
-        renews = self.layer.rule.renews(batch.step) or self._recipe.feedback.renew.below is not None
-        h = self.layer.forward(h_in, (batch.step, micro_batch), looked_at=batch.probe or renews)
+        looked_at = batch.probe or self.layer.rule.may_renew(batch.step)
+        h = self.layer.forward(h_in, (batch.step, micro_batch), looked_at=looked_at)
         if self.layer.is_output:
             self._scored[batch.step, micro_batch] = self._score(h, batch, micro_batch)
         else:
@@ -117,32 +116,29 @@ class Steps:
         cosine = self._called_for(batch)
         if cosine is not None or self.layer.rule.renews(batch.step):
             self._renew(batch, cosine)
-        self.layer.begin_step(batch.step, probed=batch.probe)
+        self.layer.begin_step(batch.step)
 
     @blame_own_layer
     def backward(self, batch: Batch, micro_batch: int) -> None:
         """Form delta, send errors on, and only then add to the gradient, since others wait for the errors."""
         layer, part = self.layer, (batch.step, micro_batch)
-        if layer.is_output:
-            delta = layer.output_delta(self._scored[part], part)
-        else:
-            delta = layer.hidden_delta(self._message(batch, micro_batch), part)
+        told = None if layer.is_output else self._message(batch, micro_batch)
+        delta = layer.output_delta(self._scored[part], part) if told is None else layer.hidden_delta(told, part)
         for boundary in layer.sends_to:
             message = layer.emit(boundary, delta, part)
             self._give(Direction.DOWN, boundary, Kind.ERROR, batch, micro_batch, message)
-        if batch.probe and not layer.is_output:
-            layer.compare(self._take(Direction.PROBE_DOWN, Kind.STRAIGHT, batch, micro_batch))
-        if batch.probe and layer.index > 1:
-            straight = layer.straight(delta, part)
-            self._give(Direction.PROBE_DOWN, layer.index - 1, Kind.STRAIGHT, batch, micro_batch, straight)
+        if batch.probe:
+            s = self._scored[part].gradient if told is None else layer.teach(told, part)
+            self._compare(batch, micro_batch, s, delta)
         layer.accumulate(delta, part)
 
     @blame_own_layer
     def update(self, batch: Batch) -> None:
         """Make the optimizer's step and report on it."""
         if batch.probe:
-            self._enter(seen := self.layer.probed(batch.step))
-            if batch.step in self.layer.undecided:
+            self._enter(seen := self._probings.pop(batch.step).result())
+            if self.layer.rule.heeds_probes:
+                self.layer.undecided[batch.step] = seen
                 self._tell(seen)
         for half in self.layer.update(batch.step, batch.lr):
             self._enter(half)
@@ -165,7 +161,7 @@ class Steps:
     def probe_up(self, batch: Batch, micro_batch: int) -> None:
         """A probe's forward of one micro-batch, at the weights before the step."""
         h_in = self._below(Direction.PROBE_UP, Kind.PROBE, batch, micro_batch)
-        h = self.layer.probe_forward(h_in, (batch.step, micro_batch))
+        h = self._probing(batch).forward(h_in, micro_batch)
         if self.layer.is_output:
             self._gradients[micro_batch] = self._score(h, batch, micro_batch).gradient
         else:
@@ -178,7 +174,7 @@ class Steps:
             gradient = self._gradients.pop(micro_batch)
         else:
             gradient = self._take(Direction.PROBE_DOWN, Kind.PROBE, batch, micro_batch)
-        down = self.layer.probe_backward(gradient, micro_batch)
+        down = self._probing(batch).backward(gradient, micro_batch)
         if down is not None:
             self._give(Direction.PROBE_DOWN, self.layer.index - 1, Kind.PROBE, batch, micro_batch, down)
 
@@ -228,6 +224,23 @@ class Steps:
         self._ports.give(self._out[Direction.UP, self.layer.index], Kind.EVALUATION, step, number, h)
         return None
 
+    def _probing(self, batch: Batch) -> Probing:
+        """The probe of a step, which begins with whatever this layer does first in it."""
+        if batch.step not in self._probings:
+            self._probings[batch.step] = Probing(self._recipe, self.layer, batch.step)
+        return self._probings[batch.step]
+
+    def _compare(self, batch: Batch, micro_batch: int, s: Tensor, delta: Tensor) -> None:
+        """Compare s_l with what backpropagation would send, and let the layer below do the same."""
+        layer, probing = self.layer, self._probing(batch)
+        if layer.is_output:
+            rows = probing.sound_at_output(self._scored[batch.step, micro_batch])
+        else:
+            rows = probing.compare(s, self._take(Direction.PROBE_DOWN, Kind.STRAIGHT, batch, micro_batch))
+        if layer.index > 1:
+            straight = probing.straight(micro_batch, s, delta, rows)
+            self._give(Direction.PROBE_DOWN, layer.index - 1, Kind.STRAIGHT, batch, micro_batch, straight)
+
     def _tell(self, probe: LayerProbe) -> None:
         """Let the output layer know what this layer saw in a probe."""
         if not self.layer.is_output:
@@ -250,8 +263,8 @@ class Steps:
                 tally = self._ports.take(link, Kind.TALLY, seen, 0, 1)
                 sums = sums.plus(LayerProbe.of_tally(tally, step=seen, layer=link.sender))
             cosine = sums.plus(own).cosine
-            renew = cosine < (self._recipe.feedback.renew.below or 0.0)
-            verdict = torch.full((1, 1), float(renew), dtype=self._recipe.signal_dtype, device=layer.device)
+            renew = float(layer.rule.calls_for_renewal(cosine))
+            verdict = torch.full((1, 1), renew, dtype=self._recipe.signal_dtype, device=layer.device)
         else:
             verdict = self._ports.take(self._in[Direction.VERDICT], Kind.VERDICT, batch.step, 0, 1)
         if layer.index > 1:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distfa import models
+from distfa.core.base import order
 from distfa.core.base.activations import Activation
 from distfa.core.base.draw import evaluation_seed
 from distfa.core.base.dtypes import to_dtype
@@ -78,20 +79,24 @@ class Subject:
             found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return found.hexdigest()
 
-    def audit(self, recipe: Recipe, weights: Mapping[str, Tensor], inputs: Tensor, found: AuditRecord) -> None:
+    def audit(self, recipe: Recipe, dataset: Dataset, weights: Mapping[str, Tensor], found: AuditRecord | None) -> None:
         """Fail the run if the user's model with the trained weights does not give what the layers give.
 
         Args:
             recipe: The run's.
+            dataset: What it trained on; a few of its samples are looked at.
             weights: The weights at the end of the run, by the model's keys.
-            inputs: The samples of the audit.
-            found: The outputs of the layers for these samples.
+            found: The outputs of the layers for these samples; None if they reported none.
 
         Raises:
-            LayerError: They differ by more than round-off.
+            LayerError: They differ by more than round-off, or the layers gave nothing.
         """
-        if self.model is None:
+        if self.model is None or not recipe.audit_rows:
             return
+        if found is None:
+            raise LayerError("the run ended without its audit: the outputs of the trained layers were not reported")
+        samples, _ = raw_samples(recipe.network, dataset)[0].readers(recipe.dtype, torch.device("cpu"))
+        inputs = samples.read(order.audit(recipe, dataset.epoch_rows))
         own = in_dtype(copy_module(self.model, "the model"), recipe.dtype)
         load_model_state(own, weights, strict=self.network.seeded is False)
         outputs = inputs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
@@ -65,7 +66,8 @@ def run_on_ray(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
     task = task.without_test()
     rows, total = len(task.inputs.train), count_steps(task.recipe, len(task.inputs.train))
     job = spec.job(task.recipe.network, run_id=uuid.uuid4().hex, train_rows=rows, test_rows=0)
-    with RayEngine(spec, job, task.inputs, task.targets, task.modules, ResumeState()) as engine:
+    with closing(RayEngine(spec, task.inputs, task.targets, task.modules)) as engine:
+        engine.start(job, ResumeState())
         records = _steps(engine.records(lambda: None))
         first = next(islice(records, warmup - 1, None))
         with Load() as load:

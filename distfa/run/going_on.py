@@ -1,20 +1,21 @@
-"""Where a run can continue: its checkpoints, what callbacks knew there, and how often it may go back."""
+"""Where a run can continue: its checkpoints, and what callbacks knew there."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from distfa.errors import CheckpointError, DistfaError, LayerLost, RunDirError, TransportError
+from distfa.errors import CheckpointError, RunDirError
 from distfa.run import notes
+from distfa.run.bookkeeper import Bookkeeper
 from distfa.run.disk.checkpoint import Checkpoint
 from distfa.run.disk.keeper import Keeper
 from distfa.run.disk.run_dir import RunDir
 from distfa.run.disk.shelf import shelf_of
 from distfa.run.observing import Observer, StatefulObserver
-from distfa.runtime.worker import Snapshot
+from distfa.runtime.hosted_layer import Snapshot
 from distfa.settings import RunSpec
 
 
@@ -26,23 +27,14 @@ class GoingOn:
         run_dir: Its directory.
         identity: ``notes.identify_run`` of the run.
         observer: Sees the run; if it is a ``StatefulObserver``, its state goes into checkpoints.
-        tell: Called with what an operator should know, in words.
-        note: Called with the rest, in words.
+        books: Told, in words, what becomes of checkpoints.
     """
 
     def __init__(
-        self,
-        spec: RunSpec,
-        run_dir: RunDir,
-        identity: dict[str, Any],
-        observer: Observer,
-        *,
-        tell: Callable[[str], None],
-        note: Callable[[str], None],
+        self, spec: RunSpec, run_dir: RunDir, identity: dict[str, Any], observer: Observer, books: Bookkeeper
     ) -> None:
-        self._run_dir, self._identity, self._tell = run_dir, identity, tell
+        self._run_dir, self._identity, self._tell = run_dir, identity, books.tell
         self._elsewhere = spec.checkpoint.dir is not None
-        self._most = most_recoveries(spec)
         began = run_dir.read_spec() if run_dir.about["attempt"] > 1 else spec
         self._shelf = shelf_of(
             run_dir.path,
@@ -52,10 +44,9 @@ class GoingOn:
             keep=spec.checkpoint.keep,
             same=partial(notes.is_same_run, identity),
         )
-        self._keeper = Keeper(self._shelf, least_seconds=spec.checkpoint.seconds, tell=tell, note=note)
+        self._keeper = Keeper(self._shelf, least_seconds=spec.checkpoint.seconds, tell=books.tell, note=books.log)
         self._stateful = observer if isinstance(observer, StatefulObserver) else None
         self._remembered: Any = None
-        self._in_a_row, self._written_before = 0, 0
 
     # -- checkpoints ----------------------------------------------------------------------------
 
@@ -76,9 +67,25 @@ class GoingOn:
             self._tell(f"the checkpoint of step {found.step} has no callbacks or history: they start anew there")
         return found
 
+    def resume(self, start: str | None) -> Checkpoint | None:
+        """The last whole checkpoint of a run that goes on; None to begin it anew, if none has been written.
+
+        Args:
+            start: ``Subject.start_digest`` as it is now.
+
+        Raises:
+            CheckpointError: As ``find``; or it would begin anew from another spec, model, data or weights.
+        """
+        found = self.find()
+        if found is None:
+            notes.require_same_run(self._identity, notes.began_with(self._run_dir), self._run_dir.path)
+            notes.require_same_start(start, self._run_dir)
+            self._run_dir.rewind(0, 0)
+        return found
+
     def offer(self, step: int, snapshots: Iterable[Snapshot], noted: dict[str, Any]) -> None:
-        """A cut has come: ``Keeper.offer``, with what callbacks know."""
-        self._keeper.offer(step, snapshots, noted, self._memory())
+        """A cut has come: ``Keeper.offer``, with whose it is and what callbacks know."""
+        self._keeper.offer(step, snapshots, self._identity | noted, self._memory())
 
     def note(self) -> None:
         """Say in run.json up to where checkpoints have been written, if that is news."""
@@ -86,6 +93,11 @@ class GoingOn:
         if step is not None and step != self._run_dir.about.get("checkpoint"):
             self._run_dir.about["checkpoint"] = step
             self._run_dir.note()
+
+    @property
+    def written(self) -> int:
+        """How many checkpoints this process has written."""
+        return self._keeper.written
 
     def settle(self) -> None:
         """Wait for what is being written."""
@@ -136,27 +148,3 @@ class GoingOn:
     def _memory(self) -> Any:
         """A copy of what callbacks know; None without any."""
         return self._stateful.state_dict() if self._stateful else None
-
-    # -- recoveries -----------------------------------------------------------------------------
-
-    def curable(self, failure: DistfaError) -> DistfaError:
-        """The failure, if what was lost can be replaced.
-
-        Raises:
-            DistfaError: The failure itself, if it would only come again or has come too often.
-        """
-        if not self._most or not isinstance(failure, LayerLost | TransportError):
-            raise failure
-        self.settle()
-        self._in_a_row = 1 if self._keeper.written > self._written_before else self._in_a_row + 1
-        self._written_before = self._keeper.written
-        if self._in_a_row > self._most:
-            raise type(failure)(
-                f"{failure}; {self._most} recoveries since the last checkpoint did not help (ray.max_recoveries)"
-            ) from failure
-        return failure
-
-
-def most_recoveries(spec: RunSpec) -> int:
-    """How often a run may go back without a new checkpoint in between; nothing can be lost in one process."""
-    return 0 if spec.engine == "serial" else spec.ray.max_recoveries

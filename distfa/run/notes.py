@@ -73,14 +73,9 @@ def note_progress(
     }
 
 
-def read_tally(notes: Mapping[str, Any]) -> Tally:
-    """A copy of the figures so far."""
-    return _TALLY.validate_python(notes["tally"])
-
-
-def read_watcher_state(notes: Mapping[str, Any]) -> WatcherState:
-    """A copy of what was kept to find a collapse."""
-    return _SEEN.validate_python(notes["seen"])
+def copies_of(noted: Mapping[str, Any]) -> tuple[Tally, WatcherState]:
+    """The figures so far, and what was kept to find a collapse."""
+    return _TALLY.validate_python(noted["tally"]), _SEEN.validate_python(noted["seen"])
 
 
 def require_same_run(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: Path) -> None:

@@ -67,16 +67,12 @@ class StatefulObserver(Protocol):
 
     def __call__(self, progress: Progress) -> None:
         """Something has happened."""
-        ...
 
     def state_dict(self) -> Any:
         """A copy of what it remembers; None for nothing."""
-        ...
 
     def load_state_dict(self, state: Any) -> None:
         """Remember what was known at a cut."""
-        ...
 
     def choose(self, weights: dict[str, Tensor]) -> Choice | None:
         """The run has ended well with these weights: choose others, or None for these."""
-        ...

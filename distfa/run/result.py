@@ -14,7 +14,7 @@ from distfa.core.books import digest, ledger
 from distfa.core.books.digest import DigestRecord
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.probe import ProbeRecord
-from distfa.core.books.records import AuditRecord, Cut, EvalRecord, Record, RenewalRecord, TimelineRecord
+from distfa.core.books.records import AuditRecord, EvalRecord, Record, RenewalRecord, StepRecord
 from distfa.run.collapse import Finding
 from distfa.text.words import pluralize
 
@@ -179,33 +179,29 @@ class Tally:
         if isinstance(record, LedgerRecord):
             self.entries += 1
             self._judge(ledger.describe_violation(record))
-            return
-        if isinstance(record, DigestRecord):
+        elif isinstance(record, DigestRecord):
             self.compared += 1
             self._judge(digest.describe_difference(record))
-            return
-        if isinstance(record, ProbeRecord):
+        elif isinstance(record, ProbeRecord):
             self.probe = record
-            return
-        if isinstance(record, AuditRecord):
+        elif isinstance(record, AuditRecord):
             self.audit = record
-            return
-        if isinstance(record, RenewalRecord):
+        elif isinstance(record, RenewalRecord):
             self.renewals += 1
-            return
-        if isinstance(record, TimelineRecord | Cut):
-            return
-        if isinstance(record, EvalRecord):
-            self.test = record
-        else:
-            if record.epoch != self.epoch:
-                self.epoch, self.epoch_rows, self.epoch_loss, self.epoch_correct = record.epoch, 0, 0.0, 0
-            self.epoch_rows += record.rows
-            self.epoch_loss += record.loss * record.rows
-            self.epoch_correct += record.correct
-            self.train_rows += record.rows
-            self.train_seconds += record.seconds - self.last_seconds
-            self.steps += 1
+        elif isinstance(record, EvalRecord):
+            self.test, self.last_seconds = record, record.seconds
+        elif isinstance(record, StepRecord):
+            self._step(record)
+
+    def _step(self, record: StepRecord) -> None:
+        if record.epoch != self.epoch:
+            self.epoch, self.epoch_rows, self.epoch_loss, self.epoch_correct = record.epoch, 0, 0.0, 0
+        self.epoch_rows += record.rows
+        self.epoch_loss += record.loss * record.rows
+        self.epoch_correct += record.correct
+        self.train_rows += record.rows
+        self.train_seconds += record.seconds - self.last_seconds
+        self.steps += 1
         self.last_seconds = record.seconds
 
     def _judge(self, broken: str | None) -> None:

@@ -16,21 +16,17 @@ from distfa.core.base.model import Network
 from distfa.core.blame import explain_memory_error
 from distfa.data import Dataset
 from distfa.data.stream import KEPT
-from distfa.errors import (
-    DistfaError,
-    Interrupted,
-    NonFiniteError,
-)
+from distfa.errors import DistfaError, Interrupted, NonFiniteError
 from distfa.intake.checks import check_run
 from distfa.intake.from_python import how_to_go_on
 from distfa.intake.rehearsal import rehearse
 from distfa.intake.subject import Subject
-from distfa.run.attempt import Attempt
 from distfa.run.collapse import lower_rate
 from distfa.run.disk import run_dir as run_dirs
 from distfa.run.disk import run_log
 from distfa.run.disk.kept_order import save_order
-from distfa.run.observing import Observer
+from distfa.run.loop import Loop
+from distfa.run.observing import Observer, StatefulObserver
 from distfa.run.result import Result
 from distfa.runtime.faults import PlannedFault
 from distfa.settings import RunSpec, dump_spec
@@ -84,42 +80,55 @@ def run(
         try:
             if resume is None and dataset.sampled is not None:
                 save_order(run_dir.path, dataset.sampled)
-            attempt = Attempt(spec, job, subject, dataset, run_dir, observer, faults)
-            if resume is not None:
-                attempt.go_on()
+            loop = Loop(spec, job, subject, dataset, run_dir, observer, faults, resumed=resume is not None)
         except BaseException:
             run_dir.give_back()
             raise
-        return _to_its_end(attempt, run_dir, spec, resume)
+        try:
+            weights = loop.train()
+            if loop.stop is None:  # the layers make the audit after the last step only
+                subject.audit(job.recipe, dataset, weights, loop.books.tally.audit)
+            return _finished(loop, run_dir, weights, observer)
+        except (Exception, KeyboardInterrupt, SystemExit) as exc:  # Ray turns SIGTERM into SystemExit
+            raise _failed(exc, loop, run_dir, spec, resumed=resume is not None) from exc
 
 
-def _to_its_end(
-    attempt: Attempt, run_dir: run_dirs.RunDir, spec: RunSpec, resume: Path | None
+def _finished(
+    loop: Loop, run_dir: run_dirs.RunDir, weights: dict[str, Tensor], observer: Observer
 ) -> tuple[Result, dict[str, Tensor]]:
-    """The result and the weights; what ends the run early is also written to the run directory."""
-    try:
-        return attempt.carry_out()
-    except (Exception, KeyboardInterrupt, SystemExit) as exc:  # Ray turns SIGTERM into SystemExit
-        done = attempt.tally.steps
-        failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
-        if (said := explain_memory_error(exc)) is not None:
-            failure = DistfaError(said)
-        if isinstance(failure, NonFiniteError):
-            rate = spec.optimizer.lr
-            failure = NonFiniteError(
-                f"{failure} (optimizer.lr is {rate:g}; try {lower_rate(rate, spec.optimizer.name):.1g} or less)"
-            )
-        status = "interrupted" if isinstance(failure, Interrupted) else "failed"
-        kept = attempt.kept()
-        attempt.log(f"the run has {status if status == 'failed' else 'been interrupted'}: {failure}", logging.ERROR)
-        keep = done > 0 or kept is not None or resume is not None
-        run_dir.fail(status, str(failure), keep=keep, weights=attempt.rescued)
-        if isinstance(failure, DistfaError) and done:
-            where = f"\n  the metrics of {done} steps are in {run_dir.path}"
-            failure = type(failure)(f"{failure}{where}{_advice(kept, run_dir, spec)}")
-        if isinstance(failure, Interrupted):
-            failure.weights = attempt.rescued
-        raise failure from exc
+    """The result and the weights of a run that ended well, which are also kept in its directory."""
+    result, kept, last = loop.books.result(loop.stop), weights, None
+    choice = observer.choose(weights) if isinstance(observer, StatefulObserver) else None
+    if choice is not None:
+        result, kept = choice.put_into(result), dict(choice.weights)
+        last = weights if choice.about["step"] != result.steps else None
+    run_dir.finish(kept, result.as_dict(), last=last)
+    loop.books.log("the run has finished")
+    return result, kept
+
+
+def _failed(exc: BaseException, loop: Loop, run_dir: run_dirs.RunDir, spec: RunSpec, *, resumed: bool) -> Exception:
+    """The error of a run that ended early, with what is kept and how to go on; also written to its directory."""
+    done = loop.books.tally.steps
+    failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
+    weights = failure.weights if isinstance(failure, Interrupted) else None
+    if (said := explain_memory_error(exc)) is not None:
+        failure = DistfaError(said)
+    if isinstance(failure, NonFiniteError):
+        rate = spec.optimizer.lr
+        failure = NonFiniteError(
+            f"{failure} (optimizer.lr is {rate:g}; try {lower_rate(rate, spec.optimizer.name):.1g} or less)"
+        )
+    status = "interrupted" if isinstance(failure, Interrupted) else "failed"
+    kept = loop.going_on.kept()
+    loop.books.log(f"the run has {status if status == 'failed' else 'been interrupted'}: {failure}", logging.ERROR)
+    run_dir.fail(status, str(failure), keep=done > 0 or kept is not None or resumed, weights=weights)
+    if isinstance(failure, DistfaError) and done:
+        where = f"\n  the metrics of {done} steps are in {run_dir.path}"
+        failure = type(failure)(f"{failure}{where}{_advice(kept, run_dir, spec)}")
+    if isinstance(failure, Interrupted):
+        failure.weights = weights
+    return failure
 
 
 def _created(spec: RunSpec, network: Network, dataset: Dataset, about: dict[str, Any]) -> run_dirs.RunDir:

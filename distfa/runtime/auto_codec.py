@@ -25,11 +25,9 @@ class MeasuredLayer(Protocol):
 
     def time_codecs(self, rows: int, columns: int, zeros: float) -> dict[str, Timing]:
         """The cost of every candidate on the layer's processor."""
-        ...
 
     def seconds_from(self, other: Any, size_bytes: int) -> float:
         """How long this many bytes take from another layer's node to this one's."""
-        ...
 
 
 def choose_codecs(job: Job, layers: Sequence[MeasuredLayer], nodes: Sequence[str]) -> tuple[Job, dict[str, Any]]:

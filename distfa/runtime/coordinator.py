@@ -18,7 +18,8 @@ from distfa.core.books.joining import Books
 from distfa.core.books.records import Record, StepRecord
 from distfa.errors import DeadlineExceeded, DistfaError, LayerError, LayerLost, PeerLost
 from distfa.runtime.barrier import Barrier
-from distfa.runtime.worker import Snapshot, Status
+from distfa.runtime.hosted_layer import Snapshot
+from distfa.runtime.worker import Status
 from distfa.transport.message import Kind, Link
 from distfa.transport.port import Traffic
 
@@ -39,7 +40,6 @@ class Handle(Protocol):
 
     def call(self, method: str, *args: object) -> Future[Any]:
         """Call a method of the worker; the future fails with a DistfaError or with the error that the worker raised."""
-        ...
 
 
 class Coordinator:

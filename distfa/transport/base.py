@@ -26,11 +26,9 @@ class Sender(Protocol):
             DeadlineExceeded: The receiver took nothing for ``deadline_seconds``.
             TransportError: The stream broke, or the receiver refused a message.
         """
-        ...
 
     def close(self, deadline_seconds: float) -> None:
         """Wait until everything that was sent is received, then end the stream; raises as ``send`` does."""
-        ...
 
 
 class Transport(Protocol):
@@ -42,7 +40,6 @@ class Transport(Protocol):
         Raises:
             TransportError: The address cannot be listened on.
         """
-        ...
 
     def connect(self, link: Link, address: str, deadline_seconds: float) -> Sender:
         """Open the stream of ``link`` to its receiver at ``address``.
@@ -50,11 +47,9 @@ class Transport(Protocol):
         Raises:
             DeadlineExceeded: Nobody answered there in time.
         """
-        ...
 
     def close(self) -> None:
         """Stop listening and drop every stream, at once."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 
-from distfa.codecs import Payload
+from distfa.codecs import CODECS, Payload
 from distfa.errors import MessageRefused
 from distfa.transport.message import Identity, Kind, Message
 from distfa.v1 import layer_pb2, tensor_pb2
@@ -30,29 +30,9 @@ _DTYPES = {
     torch.float64: tensor_pb2.DTYPE_FLOAT64,
     torch.bfloat16: tensor_pb2.DTYPE_BFLOAT16,
 }
-_KINDS = {
-    Kind.ACTIVATION: layer_pb2.KIND_ACTIVATION,
-    Kind.ERROR: layer_pb2.KIND_ERROR,
-    Kind.EVALUATION: layer_pb2.KIND_EVALUATION,
-    Kind.PROBE: layer_pb2.KIND_PROBE,
-    Kind.STRAIGHT: layer_pb2.KIND_STRAIGHT,
-    Kind.RENEWAL: layer_pb2.KIND_RENEWAL,
-    Kind.TALLY: layer_pb2.KIND_TALLY,
-    Kind.VERDICT: layer_pb2.KIND_VERDICT,
-}
-_CODECS = {
-    "fp32": tensor_pb2.CODEC_FP32,
-    "fp64": tensor_pb2.CODEC_FP64,
-    "bf16": tensor_pb2.CODEC_BF16,
-    "int8": tensor_pb2.CODEC_INT8,
-    "int4": tensor_pb2.CODEC_INT4,
-    "int4sr": tensor_pb2.CODEC_INT4SR,
-    "fp8": tensor_pb2.CODEC_FP8,
-    "packed": tensor_pb2.CODEC_PACKED,
-    "uint8": tensor_pb2.CODEC_UINT8,
-    "uint4": tensor_pb2.CODEC_UINT4,
-    "uint2": tensor_pb2.CODEC_UINT2,
-}
+# The proto gives every kind and every codec its number, under its name; only its file says a number.
+_KINDS = {kind: getattr(layer_pb2, f"KIND_{kind.name}") for kind in Kind}
+_CODECS = {name: getattr(tensor_pb2, f"CODEC_{name.upper()}") for name in CODECS if "+" not in name}
 _COMPRESSIONS = {"zstd": tensor_pb2.COMPRESSION_ZSTD}
 _DTYPE_OF = {number: dtype for dtype, number in _DTYPES.items()}
 _KIND_OF = {number: kind for kind, number in _KINDS.items()}

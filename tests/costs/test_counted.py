@@ -45,7 +45,7 @@ def test_products_are_those_torch_counts(case):
             flops, delta = flops_of(lambda: layer.hidden_delta(message, (0, 0)))  # noqa: B023
             assert flops == works[l - 1].teach(N).flops, (rule.name, l)
         for boundary in layer.sends_to:
-            flops, sent = flops_of(lambda: layer.emit(boundary, delta))  # noqa: B023
+            flops, sent = flops_of(lambda: layer.emit(boundary, delta, (0, 0)))  # noqa: B023
             assert flops == works[l - 1].emit(boundary, N).flops, (rule.name, l, boundary)
             assert sent.shape == (N, rule.width(boundary))
         flops, _ = flops_of(lambda: layer.accumulate(delta, (0, 0)))  # noqa: B023

@@ -19,7 +19,7 @@ from distfa.run.disk.checkpoint import Store
 from distfa.run.disk.run_dir import read_about
 from distfa.run.disk.shelf import Shelf
 from distfa.run.run import run
-from distfa.runtime.worker import Snapshot
+from distfa.runtime.hosted_layer import Snapshot
 from distfa.settings import parse_spec
 
 TIMES = ("seconds", "samples_per_second", "wall_seconds", "startup_seconds")

@@ -7,7 +7,7 @@ import torch
 from distfa.errors import LayerError
 from distfa.run.disk.checkpoint import Store
 from distfa.run.disk.keeper import Keeper
-from distfa.runtime.worker import Snapshot
+from distfa.runtime.hosted_layer import Snapshot
 
 
 def snapshots(step):

@@ -78,7 +78,7 @@ def test_no_two_messages_of_a_run_have_the_same_identity(rule):
 def test_waiting_is_not_counted_as_work():
     """One slow layer: the others wait, and say so, also while the wait goes on and after the run."""
     with ThreadRun(recipe(rule="bp", max_steps=12), transport="loopback") as run:
-        slow = run.handles[2].worker._layer
+        slow = run.handles[2].worker.hosted.layer
         forward = slow.forward
         slow.forward = lambda h, part, **how: (time.sleep(0.05), forward(h, part, **how))[1]
         run.train()

@@ -68,7 +68,7 @@ def test_a_wired_run_in_two_parts_is_the_whole(network, rule, schedule):
     whole, _, _ = run_serial(r, data, modules=modules)
     with ThreadRun(r, data, modules=modules, transport="loopback", span=(0, at)) as begun:
         begun.train()
-        state = {handle.layer: handle.worker.state_dict() for handle in begun.handles}
+        state = {handle.layer: handle.worker.hosted.state_dict() for handle in begun.handles}
     with ThreadRun(r, data, modules=modules, transport="loopback", span=(at, None), resume=state) as rest:
         weights, _ = rest.train()
     assert_same_bits(whole, weights)

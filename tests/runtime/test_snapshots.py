@@ -3,7 +3,7 @@
 import pytest
 from runs import ThreadRun, recipe
 
-from distfa.runtime import worker as workers
+from distfa.runtime import hosted_layer
 
 
 @pytest.fixture
@@ -15,26 +15,26 @@ def worker():
 def kept(worker, cuts):
     """The steps of ``cuts`` at which the state is still there, once it has been kept at all of them."""
     for step in cuts:
-        worker._keep(step)
+        worker.hosted._keep(step)
     return [step for step in cuts if worker.snapshot(step) is not None]
 
 
 def test_there_are_never_more_than_so_many(worker):
     cuts = range(1, 201)
-    assert kept(worker, cuts) == list(cuts[-workers._MOST_SNAPSHOTS :])
+    assert kept(worker, cuts) == list(cuts[-hosted_layer._MOST_SNAPSHOTS :])
 
 
 def test_of_large_ones_the_latest_and_the_one_before_it_stay(worker, monkeypatch):
-    monkeypatch.setattr(workers, "_MOST_BYTES", 100)
+    monkeypatch.setattr(hosted_layer, "_MOST_BYTES", 100)
     assert kept(worker, range(1, 6)) == [4, 5]
 
 
 def test_old_ones_go_but_for_the_latest_before(worker, monkeypatch):
-    monkeypatch.setattr(workers, "_FETCH_SECONDS", 0.0)
+    monkeypatch.setattr(hosted_layer, "_FETCH_SECONDS", 0.0)
     assert kept(worker, range(1, 6)) == [4, 5]
 
 
 def test_one_is_given_once(worker):
-    worker._keep(3)
+    worker.hosted._keep(3)
     assert worker.snapshot(3).step == 3
     assert worker.snapshot(3) is None

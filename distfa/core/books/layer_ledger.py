@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,8 +32,38 @@ class _Signals:
     square: Tensor  # sum (s h)^2 + (delta z)^2, in a mixed run
 
 
+@dataclass(kw_only=True)
+class _Page:
+    """What a layer has noted of a step so far.
+
+    Attributes:
+        due: Whether the step is entered in the books.
+        drift: <W - W(at forward), G>, per row.
+        sums: What a hidden layer adds up.
+        read: e^T h_l.
+        sent: <message, h_in>, and the sum of magnitudes.
+        renewal: What its renewal of feedback did to the potential, per neuron.
+        lr: Learning rate of its update.
+        updates: What the update did to the layer's parameters, by name.
+        learned: The same for feedback that is trained, by its weight's name; the teacher by the empty name.
+    """
+
+    step: int
+    due: bool
+    drift: Tensor
+    sums: _Signals | None = None
+    read: Tensor | None = None
+    sent: tuple[float, float] = (0.0, 0.0)
+    renewal: Tensor | None = None
+    lr: float = 0.0
+    updates: Mapping[str, Update] = field(default_factory=dict)
+    learned: Mapping[str, Update] = field(default_factory=dict)
+
+
 class LayerLedger:
-    """One layer's side of the books; ``Layer`` calls it around every step.
+    """One layer's side of the books.
+
+    What happens in a step is noted on the step's page, in any order, and ``around`` the update the page is closed.
 
     Args:
         recipe: The run's.
@@ -60,64 +90,53 @@ class LayerLedger:
         self.matrix = matrix
         self._pairs_only = self._upper is not None and not rule.is_direct and not self._spec.linear_in
         self._shadow: Tensor | None = None  # V_l, once it has moved, float64
-        self._read: Tensor | None = None  # e^T h_l of this step so far
         self._feedback: Tensor | None = None  # B_l, or layer l's factor of it
-        self._sums: _Signals | None = None
-        self._sent = [0.0, 0.0]  # <message, h_in> of this step so far, and the sum of magnitudes
-        self._renewal: tuple[int, Tensor] | None = None  # (step, what its renewal did to the potential, per neuron)
-        self._due = False
+        self._pages: dict[int, _Page] = {}  # by step
         self._delayed = delay(recipe, layer) > 0
         self._before: list[Tensor] = []  # parameters before the last update, where the next entry needs them
-        self._drift = self._nothing()
 
-    def begin(self, step: int) -> None:
-        """The backwards of a step begin; every ``ledger.every`` steps one is entered in the books."""
-        self._due = self._recipe.ledger.due(step)
-        self._sums = self._read = None
-        self._sent = [0.0, 0.0]
-        if self._due:
-            self._drift = self._nothing()
-
-    def observe(self, s: Tensor, delta: Tensor, tape: Any) -> None:
+    def observe(self, step: int, s: Tensor, delta: Tensor, tape: Any) -> None:
         """Add one micro-batch of a hidden layer: s and h, and in a plain layer delta and z, by neuron."""
-        if not (self._due and self._lower):
+        page = self._page(step)
+        if not (page.due and self._lower):
             return
-        if self._sums is None:
+        if page.sums is None:
             zero = self._nothing()
-            self._sums = _Signals(delta_z=zero, s_h=zero.clone(), magnitude=zero.clone(), square=zero.clone())
+            page.sums = _Signals(delta_z=zero, s_h=zero.clone(), magnitude=zero.clone(), square=zero.clone())
         s_h = s.double() * tape.h.double()
-        self._sums.s_h += self._by_neuron(s_h)
+        page.sums.s_h += self._by_neuron(s_h)
         magnitude, square = s_h.abs(), s_h.square() if self._recipe.mixed else None
         if self._spec.plain:
             delta_z = delta.double() * tape.z.double()
-            self._sums.delta_z += delta_z.sum(0)
+            page.sums.delta_z += delta_z.sum(0)
             magnitude += delta_z.abs()
             square = None if square is None else square.add_(delta_z.square())
-        self._sums.magnitude += self._by_neuron(magnitude)
+        page.sums.magnitude += self._by_neuron(magnitude)
         if square is not None:
-            self._sums.square += self._by_neuron(square)
+            page.sums.square += self._by_neuron(square)
 
-    def sent(self, message: Tensor, h_in: Tensor) -> None:
+    def sent(self, step: int, message: Tensor, h_in: Tensor) -> None:
         """Add one micro-batch of what this layer sent down and got from below: the pairing at its upper end."""
-        if self._due and self._pairs_only:
+        page = self._page(step)
+        if page.due and self._pairs_only:
             product = message.double() * h_in.double()
-            self._sent[0] += product.sum().item()
-            self._sent[1] += product.abs().sum().item()
+            page.sent = page.sent[0] + product.sum().item(), page.sent[1] + product.abs().sum().item()
 
-    def read_out(self, message: Tensor, h: Tensor, feedback: Tensor) -> None:
-        """One micro-batch of dfa's shadow readout, which moves at every step.
+    def read_out(self, step: int, message: Tensor, h: Tensor, feedback: Tensor) -> None:
+        """Add one micro-batch of dfa's shadow readout, which moves at every step.
 
         Args:
+            step: Counted from 0.
             message: e, shape (n, ..., C); with a low rank as many columns as the rank.
             h: h_l, shape (n, *shape of h_l).
             feedback: What layer l multiplies the message by, shape (columns, numbers of h_l at a position).
         """
         if not self._local:
             return
-        self._feedback = feedback
+        page, self._feedback = self._page(step), feedback
         columns, numbers = feedback.shape
         product = torch.mm(message.reshape(-1, columns).t(), h.reshape(-1, numbers)).double()
-        self._read = product if self._read is None else self._read.add_(product)
+        page.read = product if page.read is None else page.read.add_(product)
 
     def renewed(self, step: int, before: Tensor, after: Tensor, *, learned: bool) -> None:
         """Note that feedback was renewed at the start of a step: this moves the potential that this layer keeps.
@@ -128,21 +147,23 @@ class LayerLedger:
             after: B_l from then on.
             learned: Whether B_l is learned, so that its potential is 1/2 ||B_l||^2; else it is <B_l, V_l>.
         """
-        if not (self._local and self._recipe.ledger.due(step)):
+        page = self._page(step)
+        if not (self._local and page.due):
             return
         old, new = before.double(), after.double()
         if learned:
-            self._renewal = step, ((new - old) * (new + old)).sum(0) / 2
+            page.renewal = ((new - old) * (new + old)).sum(0) / 2
         elif self._shadow is not None:
-            self._renewal = step, ((new - old) * self._shadow).sum(0)
+            page.renewal = ((new - old) * self._shadow).sum(0)
 
-    def stale(self, parameters: list[Tensor]) -> None:
+    def stale(self, step: int, parameters: list[Tensor]) -> None:
         """Note that the gradient so far comes from micro-batches whose forward saw the weights before the last update.
 
         They come first in a step, so the last call covers all of them: it measures <W - W(at forward), G>.
         """
-        if self._due and self._lower:
-            self._drift = sum(
+        page = self._page(step)
+        if page.due and self._lower:
+            page.drift = sum(
                 (self._rows(drift(now, old)) for now, old in zip(parameters, self._before, strict=True)),
                 self._nothing(),
             )
@@ -169,23 +190,26 @@ class LayerLedger:
             learned: Feedback that is trained, by its weight's name; the teacher by the empty name.
             feedback_optimizer: The optimizer of ``learned``.
         """
-        self._move_shadow(trained, lr)
+        page = self._page(step)
+        del self._pages[step]
+        self._move_shadow(page.read, trained, lr)
         next_due = self._delayed and self._lower and self._recipe.ledger.due(step + 1)
         self._before = [p.clone() for p in trained.values()] if next_due else []
-        if not self._due or not (self._lower or self._upper is not None):
+        if not page.due or not (self._lower or self._upper is not None):
             update()
             return []
-        updates = {name: Update(p, optimizer, optimizer.settings(p, lr, step)) for name, p in trained.items()}
-        kept = {
+        page.lr = lr
+        page.updates = {name: Update(p, optimizer, optimizer.settings(p, lr, step)) for name, p in trained.items()}
+        page.learned = {
             name: Update(p, feedback_optimizer, feedback_optimizer.settings(p, lr, step)) for name, p in learned.items()
         }
         update()
-        halves = self._halves(step, lr, updates, kept, Fold(), Fold(), Fold())
+        halves = self._halves(page, Fold(), Fold(), Fold())
         if not (self._recipe.ledger.neurons and self._spec.plain):
             return halves
         here, below = self._spec.outputs, self._spec.inputs
         apart = PerNeuron(here, rows=True), PerNeuron(below, rows=False), PerNeuron(here, rows=False)
-        neurons = self._halves(step, lr, updates, kept, *apart)
+        neurons = self._halves(page, *apart)
         return [replace(half, neurons=each) for half, each in zip(halves, neurons, strict=True)]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -201,37 +225,28 @@ class LayerLedger:
 
     # -- halves -------------------------------------------------------------------------------
 
-    def _halves(
-        self,
-        step: int,
-        lr: float,
-        updates: Mapping[str, Update],
-        learned: Mapping[str, Update],
-        incoming: Fold,
-        outgoing: Fold,
-        local: Fold,
-    ) -> list[Half]:
+    def _halves(self, page: _Page, incoming: Fold, outgoing: Fold, local: Fold) -> list[Half]:
         """The halves this layer reports: for its own neurons, for those of the layer below, for its potential."""
         halves = []
-        if self._lower and self._sums is not None:
-            halves.append(self._lower_half(step, lr, updates, self._sums, incoming))
+        if self._lower and page.sums is not None:
+            halves.append(self._lower_half(page, page.sums, incoming))
         if self._upper is not None:
-            halves.append(self._upper_half(step, lr, self._upper, updates, learned, outgoing))
-        if self._local and self._sums is not None:
-            taught = learned.get("")
+            halves.append(self._upper_half(page, self._upper, outgoing))
+        if self._local and page.sums is not None:
+            taught = page.learned.get("")
             half = (
-                self._shadow_half(step, lr, self._sums, local)
+                self._shadow_half(page, page.sums, local)
                 if taught is None
-                else self._learned_half(step, lr, self._layer, taught, local)
+                else self._learned_half(page, self._layer, taught, local)
             )
-            made, by = self._renewal or (-1, self._nothing())
-            made_anew = local.vector(by) if made == step else 0.0
+            made_anew = 0.0 if page.renewal is None else local.vector(page.renewal)
             halves.append(replace(half, change=half.change + made_anew, renewal=made_anew))
         return halves
 
-    def _lower_half(self, step: int, lr: float, updates: Mapping[str, Update], sums: _Signals, fold: Fold) -> Half:
+    def _lower_half(self, page: _Page, sums: _Signals, fold: Fold) -> Half:
         """The growth of the layer's weights; non-homogeneity is measured, or it is by definition what is left over."""
-        total, staleness = self._nothing_yet(fold), -lr * fold.vector(self._drift)
+        lr, updates = page.lr, page.updates
+        total, staleness = self._nothing_yet(fold), -lr * fold.vector(page.drift)
         for update in updates.values():
             for block in update.blocks():
                 total.add(block, lr)
@@ -253,7 +268,7 @@ class LayerLedger:
             alike = self._rounding.epsilon / 2 * sum(vector.square().sum().item() for vector in vectors)
         return Half(
             boundary=self._layer,
-            step=step,
+            step=page.step,
             end="lower",
             level=total.level,
             change=total.change,
@@ -267,22 +282,15 @@ class LayerLedger:
             exchange_rounding=signals,
         )
 
-    def _upper_half(
-        self,
-        step: int,
-        lr: float,
-        boundary: int,
-        updates: Mapping[str, Update],
-        learned: Mapping[str, Update],
-        fold: Fold,
-    ) -> Half:
+    def _upper_half(self, page: _Page, boundary: int, fold: Fold) -> Half:
         """The growth of the potential that this layer's weight holds for the layer below; else the pairing alone."""
+        lr = page.lr
         if self._pairs_only:
-            exchange, magnitude = lr * self._sent[0], lr * self._sent[1]
+            exchange, magnitude = lr * page.sent[0], lr * page.sent[1]
             rounding = self._rounding.of_products(magnitude, (lr * magnitude) ** 2)
             return Half(
                 boundary=boundary,
-                step=step,
+                step=page.step,
                 end="upper",
                 level=None,
                 change=-exchange,
@@ -290,9 +298,9 @@ class LayerLedger:
                 exchange_rounding=rounding,
             )
         rule, name = self._rule, self._spec.weights[0].name
-        if name in learned:
-            return self._learned_half(step, lr, boundary, learned[name], fold)
-        w, total = updates[name], self._nothing_yet(fold)
+        if name in page.learned:
+            return self._learned_half(page, boundary, page.learned[name], fold)
+        w, total = page.updates[name], self._nothing_yet(fold)
         for block in w.blocks():
             before = block.before.view(block.shape[0], -1)
             fixed = None if self.matrix is None else self.matrix[block.rows]
@@ -306,19 +314,20 @@ class LayerLedger:
         if rule.is_direct:  # dfa's last boundary: Phi = <B, V>, dV = -lr G_L, the move of W_L under plain SGD
             total.level, total.change = fold.vector(self._potential()), -total.exchange
         angle, ratio = self._alignment(w.parameter)
-        return replace(self._potential_half(step, lr, boundary, w, total), angle_degrees=angle, ratio=ratio)
+        return replace(self._potential_half(page, boundary, w, total), angle_degrees=angle, ratio=ratio)
 
-    def _learned_half(self, step: int, lr: float, boundary: int, fb: Update, fold: Fold) -> Half:
+    def _learned_half(self, page: _Page, boundary: int, fb: Update, fold: Fold) -> Half:
         """kp and dkp: Phi = 1/2 ||B||^2, with B's own update and optimizer."""
         total = self._nothing_yet(fold)
         for block in fb.blocks():
-            total.add(block, lr)
-        return self._potential_half(step, lr, boundary, fb, total)
+            total.add(block, page.lr)
+        return self._potential_half(page, boundary, fb, total)
 
-    def _potential_half(self, step: int, lr: float, boundary: int, update: Update, total: Sums) -> Half:
+    def _potential_half(self, page: _Page, boundary: int, update: Update, total: Sums) -> Half:
+        lr = page.lr
         return Half(
             boundary=boundary,
-            step=step,
+            step=page.step,
             end="upper",
             level=total.level,
             change=total.change,
@@ -330,12 +339,12 @@ class LayerLedger:
             exchange_rounding=self._rounding.of_products(lr * total.product, lr**2 * total.product_square),
         )
 
-    def _shadow_half(self, step: int, lr: float, sums: _Signals, fold: Fold) -> Half:
+    def _shadow_half(self, page: _Page, sums: _Signals, fold: Fold) -> Half:
         """dfa's other boundaries, at layer l: Phi = <B_l, V_l>, dV_l = -lr e^T h_l, so dPhi = -lr sum s h."""
-        exchange = lr * fold.vector(sums.s_h)
+        exchange = page.lr * fold.vector(sums.s_h)
         return Half(
             boundary=self._layer,
-            step=step,
+            step=page.step,
             end="upper",
             level=fold.vector(self._potential()),
             change=-exchange,
@@ -343,6 +352,12 @@ class LayerLedger:
         )
 
     # -- parts --------------------------------------------------------------------------------
+
+    def _page(self, step: int) -> _Page:
+        """The page of a step; every ``ledger.every`` steps one is entered in the books."""
+        if step not in self._pages:
+            self._pages[step] = _Page(step=step, due=self._recipe.ledger.due(step), drift=self._nothing())
+        return self._pages[step]
 
     def _nothing_yet(self, fold: Fold) -> Sums:
         return Sums(fold=fold, rounded=self._recipe.mixed)
@@ -359,14 +374,14 @@ class LayerLedger:
         """One number for every row of a parameter, in the form that ``_by_neuron`` gives."""
         return per_row if len(per_row) == len(self._nothing()) else per_row.sum().reshape(1)
 
-    def _move_shadow(self, trained: Mapping[str, Tensor], lr: float) -> None:
+    def _move_shadow(self, read: Tensor | None, trained: Mapping[str, Tensor], lr: float) -> None:
         """Move V by -lr e^T h, whatever the optimizer makes of the gradient; at the output layer e^T h is G."""
         if not self._rule.is_direct:
             return
         if self.matrix is not None:
-            self._feedback, self._read = self.matrix, gradient_of(trained[self._spec.weights[0].name]).double()
-        if self._read is not None:
-            moved = self._read * -lr
+            self._feedback, read = self.matrix, gradient_of(trained[self._spec.weights[0].name]).double()
+        if read is not None:
+            moved = read * -lr
             self._shadow = moved if self._shadow is None else self._shadow.add_(moved)
 
     def _potential(self) -> Tensor:

@@ -37,11 +37,9 @@ class Block(Protocol):
             h_in: In the dtype of signals, or integer tokens.
             seed: Seed of what modules draw even in evaluation.
         """
-        ...
 
     def memory(self) -> Any:
         """The layer's current state besides its parameters; a later forward pass may start from it."""
-        ...
 
     def forward(self, h_in: Tensor, *, seed: int = 0, aside: bool = False, since: Any = None) -> Any:
         """The tape of one micro-batch's forward; its ``h_in`` and ``h`` are the layer's input and output.
@@ -53,15 +51,12 @@ class Block(Protocol):
             since: What ``memory`` gave, to begin with; the tape's ``after`` is then what the forward left. For
                 forwards aside.
         """
-        ...
 
     def start(self, s: Tensor, tape: Any) -> Tensor:
         """delta, from the teaching signal s (or, at the output layer, dLoss/dh)."""
-        ...
 
     def error(self, delta: Tensor, tape: Any) -> Tensor:
         """e of an output layer, in the shape of h: what direct rules send (``distfa.core.modules.elementwise``)."""
-        ...
 
     def back(self, delta: Tensor, tape: Any, stand_in: Stand, *, inside: bool = False) -> Tensor:
         """The input's vector-Jacobian product, shape of h_in, with ``stand_in`` in place of those weights.
@@ -72,18 +67,15 @@ class Block(Protocol):
             stand_in: Stand-ins by the weight's name; empty to use the weights themselves.
             inside: Whether the layer's own gradient also goes back through the stand-ins.
         """
-        ...
 
     def accumulate(self, delta: Tensor, tape: Any, *, first: bool, stand_in: Stand | None = None) -> None:
         """Add the micro-batch's gradient to the parameters' ``grad``; the first one of a step sets it.
 
         A parameter that no forward of the step used has None there, as in torch.
         """
-        ...
 
     def gradients(self, delta: Tensor, tape: Any) -> list[Tensor]:
         """The micro-batch's gradient of every trained parameter, exact, in the run's dtype."""
-        ...
 
     def pass_on(self, feedback: Tensor | None, tape: Any, rank: int | None = None) -> Tensor:
         """Rows of direct feedback for the layer below: these rows taken back through the layer, as a mean over samples.
@@ -94,20 +86,15 @@ class Block(Protocol):
             tape: The tape of the samples to take the mean over.
             rank: How many directions span the rows, where they are many (``distfa.core.modules.rows``).
         """
-        ...
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of its Linears and Convs in the dtype of products, by name."""
-        ...
 
     def follow(self) -> None:
         """Copy an update of the trained parameters to whatever is made of them."""
-        ...
 
     def state(self) -> dict[str, Tensor]:
         """All parameters and buffers under the model's own keys, and what else has changed (``core.attributes``)."""
-        ...
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Set the parameters and buffers to what ``state`` gave."""
-        ...

@@ -120,6 +120,20 @@ class Rule(ABC):
         return False
 
     @property
+    def heeds_probes(self) -> bool:
+        """Whether feedback is renewed after a probe that calls for it."""
+        return self.recipe.feedback.renew.below is not None
+
+    def calls_for_renewal(self, cosine: float) -> bool:
+        """Whether a probe does, by the global gradient alignment that it saw."""
+        below = self.recipe.feedback.renew.below
+        return below is not None and cosine < below
+
+    def may_renew(self, step: int) -> bool:
+        """Whether feedback may be renewed at ``step``."""
+        return self.heeds_probes or self.renews(step)
+
+    @property
     def ever_renews(self) -> bool:
         """Whether there may be a step in which feedback is renewed."""
         return False

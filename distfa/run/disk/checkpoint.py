@@ -31,7 +31,7 @@ from distfa.errors import CheckpointError
 from distfa.files import write_whole
 from distfa.run.disk import callback_state
 from distfa.run.disk.tensor_files import tensors_from_bytes, tensors_to_bytes
-from distfa.runtime.worker import Snapshot
+from distfa.runtime.hosted_layer import Snapshot
 from distfa.text import strict_json
 from distfa.text.redact import MARK, remove_marks
 from distfa.transport.message import Kind, Link

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from distfa.errors import CheckpointError, LayerError, LayerLost
 from distfa.run.disk.checkpoint import Checkpoint
-from distfa.runtime.worker import Snapshot
+from distfa.runtime.hosted_layer import Snapshot
 
 _SETTLE_SECONDS = 120.0
 
@@ -26,15 +26,12 @@ class Checkpoints(Protocol):
 
     def write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any], remembered: Any = None) -> int:
         """Write one; returns its bytes."""
-        ...
 
     def steps(self) -> list[int]:
         """The steps of all whole ones, latest first."""
-        ...
 
     def latest(self) -> Iterator[Checkpoint | CheckpointError]:
         """The errors of damaged ones, then the latest good one."""
-        ...
 
 
 class Keeper:

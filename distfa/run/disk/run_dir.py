@@ -97,12 +97,12 @@ class RunDir:
                 "attempt": 1,
                 "checkpoint": None,
                 "folder": os.getcwd(),
-                "network": _describe(network),
+                "network": asdict(network),
                 **about,
                 **driver(),
                 "host": describe_host(),
             }
-            run_dir._write_about()
+            run_dir.note()
         except OSError as exc:
             run_dir._remove()
             raise disk_error("write", run_dir.path, exc) from exc
@@ -133,7 +133,7 @@ class RunDir:
         run_dir._as_found = (run_dir._place / RUN).read_bytes()
         attempt = run_dir.about.get("attempt", 1) + 1
         run_dir.about |= {"status": "running", "error": None, "attempt": attempt, **driver(), "host": describe_host()}
-        run_dir._write_about()
+        run_dir.note()
         return run_dir
 
     def read_spec(self) -> RunSpec:
@@ -190,7 +190,7 @@ class RunDir:
         Raises:
             RunDirError: It cannot be written.
         """
-        self._write_about()
+        self._write(RUN, f"{strict_json.dumps(redact_all(self.about), indent=2)}\n".encode())
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one record to metrics.jsonl, whole or not at all.
@@ -231,7 +231,7 @@ class RunDir:
             self._write_weights(last, LAST)
         self._write_weights(weights)
         self.about |= {"status": "finished", "result": dict(result)}
-        self._write_about()
+        self.note()
         self._let_go()
 
     def fail(self, status: str, message: str, *, keep: bool, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -245,7 +245,7 @@ class RunDir:
         try:
             if weights is not None:
                 self._write_weights(weights)
-            self._write_about()
+            self.note()
         except RunDirError:
             return  # if a full disk ended the run, run.json stays as it was
 
@@ -268,9 +268,6 @@ class RunDir:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    def _write_about(self) -> None:
-        self._write(RUN, f"{strict_json.dumps(redact_all(self.about), indent=2)}\n".encode())
 
     def _write(self, name: str, content: bytes) -> None:
         try:
@@ -338,7 +335,3 @@ def read_spec(path: Path, about: Mapping[str, Any]) -> RunSpec:
 def read_network(about: Mapping[str, Any]) -> Network:
     """The network that run.json describes."""
     return TypeAdapter(Network).validate_python(about["network"])
-
-
-def _describe(network: Network) -> dict[str, Any]:
-    return asdict(network)

@@ -16,7 +16,7 @@ from distfa.errors import CheckpointError
 from distfa.files import find_in_folder
 from distfa.run.disk.checkpoint import Checkpoint, Store
 from distfa.run.disk.run_dir import CHECKPOINTS
-from distfa.runtime.worker import Snapshot
+from distfa.runtime.hosted_layer import Snapshot
 from distfa.text.redact import redact
 
 Notes = Mapping[str, Any]

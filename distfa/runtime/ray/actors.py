@@ -139,9 +139,9 @@ class RayRun:
         """The run as its layers know it: where to listen, and with which codecs."""
         return self._job
 
-    def harm(self, layer: int, fault: Fault) -> None:
+    def inject(self, layer: int, fault: Fault) -> None:
         """Cause a fault in a layer, on purpose; returns at once."""
-        self._handles[layer - 1].call("harm", fault)
+        self._handles[layer - 1].call("inject", fault)
 
     def _free(self) -> None:
         with contextlib.suppress(ray.exceptions.RayError):  # if the cluster is gone, there is nothing to free

@@ -23,12 +23,14 @@ from distfa.codecs.timing import Timing
 from distfa.core.blame import explain_memory_error
 from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime.faults import Fault
+from distfa.runtime.hosted_layer import HostedLayer, Snapshot
 from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.runtime.phases import wait_for
 from distfa.runtime.ray.errors import translate
 from distfa.runtime.ray.gauges import LayerGauges
-from distfa.runtime.worker import LayerWorker, Snapshot, Status
+from distfa.runtime.worker import LayerWorker, Status
 from distfa.transport.grpc_transport import GrpcTransport
+from distfa.transport.port import Waiting
 from distfa.transport.tls import KeyPair, Signed
 
 _TAKEN_AT_ONCE, _BETWEEN_SECONDS = 64 * 2**20, 0.02  # for Fault.MEMORY: fast, but slow enough for Ray to see it
@@ -55,13 +57,16 @@ class LayerActor:
     ) -> None:
         """Make the layer; not in the constructor, so that its errors reach the caller as they are."""
         self._job = job
-        self._gauges = LayerGauges(job.run_id, self._layer)
+        self._gauges, waiting = LayerGauges(job.run_id, self._layer), Waiting()
         try:
-            self._worker = LayerWorker(job, self._layer, inputs=inputs, targets=targets, module=module, resume=resume)
+            hosted = HostedLayer(
+                job, self._layer, waiting, inputs=inputs, targets=targets, module=module, resume=resume
+            )
         except Exception as exc:
             if (said := explain_memory_error(exc)) is not None:
                 raise LayerError(f"layer {self._layer}, before its first step: {said}") from exc
             raise
+        self._worker = LayerWorker(hosted, waiting)
 
     def request(self) -> bytes:
         """A signing request for the key that this process made and keeps."""
@@ -116,7 +121,7 @@ class LayerActor:
         ray.get(blob[0])
         return time.monotonic() - began
 
-    def harm(self, fault: Fault) -> None:
+    def inject(self, fault: Fault) -> None:
         """Cause a fault in this process, on purpose."""
         if fault is Fault.CUT:
             self.close()

@@ -202,6 +202,24 @@ def test_a_neurons_share_is_the_change_of_its_own_q():
     torch.testing.assert_close(shares.sum(0), change, rtol=1e-9, atol=1e-13)
 
 
+def test_every_step_has_a_page_of_its_own_whenever_it_is_noted():
+    """The ledger once had to be told that a step begins, and knew one step at a time."""
+    r = recipe(rule="fa", dtype=torch.float64, ledger_every=1)
+    draw = torch.Generator().manual_seed(1)
+    h = torch.randn(8, r.network[2].inputs, dtype=torch.float64, generator=draw)
+    message = torch.randn(8, r.network[2].outputs, dtype=torch.float64, generator=draw)
+
+    def halves(*others):
+        layer = Layer(r, 2)
+        for part in [*others, (0, 0)]:
+            layer.forward(h, part)
+            delta = layer.hidden_delta(message, part)
+        layer.accumulate(delta, (0, 0))
+        return layer.update(0, 0.1)
+
+    assert halves((1, 0), (2, 0)) == halves() != []
+
+
 def test_rules_without_a_potential_keep_no_ledger():
     lawless = set(RULES) - set(LAWFUL)
     assert "drtp" in lawless
