@@ -22,7 +22,7 @@ from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import ProbeConfig, Recipe
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.records import Record, StepRecord
-from distfa.core.serial import Carry, SerialTrainer, as_it_is
+from distfa.core.serial import Carry, SerialTrainer, carry_unchanged
 from distfa.data import Dataset
 from distfa.intake.subject import network_for
 from distfa.measuring.task import Task
@@ -237,7 +237,9 @@ def _smallest(sizes: tuple[float, ...], caught: list[bool]) -> float | None:
     return sizes[missed + 1] if caught and missed + 1 < len(caught) else None
 
 
-def _trainer(recipe: Recipe, dataset: Dataset, up: Carry = as_it_is, down: Carry = as_it_is) -> SerialTrainer:
+def _trainer(
+    recipe: Recipe, dataset: Dataset, up: Carry = carry_unchanged, down: Carry = carry_unchanged
+) -> SerialTrainer:
     torch.set_num_threads(1)
     return Task.on(dataset, recipe).without_test().trainer(up, down)
 

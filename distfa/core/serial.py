@@ -27,7 +27,7 @@ from distfa.core.steps import Score, Share, Steps
 Carry = Callable[[Tensor], Tensor]
 
 
-def as_it_is(signal: Tensor) -> Tensor:
+def carry_unchanged(signal: Tensor) -> Tensor:
     """Return the signal unchanged, as a lossless wire does."""
     return signal
 
@@ -86,9 +86,9 @@ class SerialTrainer:
         train: Split,
         test: Split,
         *,
-        carry_activation: Carry = as_it_is,
-        carry_error: Carry = as_it_is,
-        carry_exact: Carry = as_it_is,
+        carry_activation: Carry = carry_unchanged,
+        carry_error: Carry = carry_unchanged,
+        carry_exact: Carry = carry_unchanged,
         modules: Mapping[int, nn.Module] | None = None,
         device: torch.device | str = "cpu",
         lossy: bool = False,
@@ -122,24 +122,24 @@ class SerialTrainer:
         Raises:
             NonFiniteError: A signal or the loss is NaN or infinite.
         """
-        self._steps = self._at_work(time.monotonic() - elapsed_seconds)
+        self._steps = self._build_steps(time.monotonic() - elapsed_seconds)
         samples = len(self._train.inputs)
         for batch in order.batches(self.recipe, samples, first=self._first, stop=stop):
             for m in range(len(batch.parts)):
                 for steps in self._steps:
                     steps.forward(batch, m)
                     self._waiting[steps.layer.index].append((batch, m))
-                if self._backwards():
-                    yield from self._entered()
+                if self._make_backwards():
+                    yield from self._join_reports()
             while batch.drains and any(self._waiting.values()):
-                if self._backwards(drain=True):
-                    yield from self._entered()
+                if self._make_backwards(drain=True):
+                    yield from self._join_reports()
             if batch.evaluate and len(self._test.inputs):
                 self._evaluate(batch)
             if batch.last and len(rows := order.audit(self.recipe, samples)):
                 for steps in self._steps:
                     steps.audit(batch, rows)
-            yield from self._entered()
+            yield from self._join_reports()
             self._first = batch.step + 1
             if batch.cut:
                 yield Cut(step=self._first)
@@ -165,7 +165,7 @@ class SerialTrainer:
         for layer in self.layers:
             layer.load_state_dict(state["layers"][layer.index])
 
-    def _at_work(self, started: float) -> list[Steps]:
+    def _build_steps(self, started: float) -> list[Steps]:
         return [
             Steps(
                 self.recipe,
@@ -179,7 +179,7 @@ class SerialTrainer:
             for layer in self.layers
         ]
 
-    def _backwards(self, *, drain: bool = False) -> bool:
+    def _make_backwards(self, *, drain: bool = False) -> bool:
         """Make the backward of every layer with more micro-batches waiting than its delay; to drain, of all with any.
 
         Returns:
@@ -218,7 +218,7 @@ class SerialTrainer:
                 steps.evaluate_part(batch, number, rows, score)
         self._steps[-1].evaluated(batch, score)
 
-    def _entered(self) -> Iterator[Record]:
+    def _join_reports(self) -> Iterator[Record]:
         """The layers' reports, joined: ledger entries come last, from the first boundary up."""
         entries, self._entries[:] = list(self._entries), []
         records = [record for entry in entries for record in self._books.add(entry)]

@@ -104,6 +104,6 @@ def state_numbers(optimizer: OptimizerConfig) -> int:
     return 3 if optimizer.amsgrad else 2
 
 
-def touched(optimizer: OptimizerConfig) -> int:
+def count_touched(optimizer: OptimizerConfig) -> int:
     """Numbers that an optimizer reads and writes per parameter: W twice, G once, its state twice."""
     return 3 + 2 * state_numbers(optimizer)

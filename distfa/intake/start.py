@@ -20,7 +20,7 @@ _KEPT, _MAKING = 12, 28  # bytes per number of B_l: B_l and its books; what maki
 
 def start_in_words(recipe: Recipe) -> str:
     """``init``, and the rank by which the aligned start of a network with many outputs was made."""
-    if not _goes_back(recipe):
+    if not _sends_rows_back(recipe):
         return recipe.init
     found = {rank for layer in recipe.network.boundaries[1:] if (rank := directions(recipe.network, layer)) is not None}
     return f"{recipe.init} by rank {' and '.join(map(str, sorted(found)))}" if found else recipe.init
@@ -36,14 +36,14 @@ def check_start(spec: RunSpec, network: Network) -> None:
     recipe = spec.recipe(network)
     if not rules.RULES[spec.rule].is_direct:
         return
-    if _goes_back(recipe):
+    if _sends_rows_back(recipe):
         _check_rows(network)
         if spec.engine == "ray":
             _check_messages(spec, recipe)
     _check_memory(spec, network)
 
 
-def _goes_back(recipe: Recipe) -> bool:
+def _sends_rows_back(recipe: Recipe) -> bool:
     return rules.build_rule(recipe).renews(0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distfa import codecs
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Split
-from distfa.core.serial import Carry, SerialTrainer, as_it_is
+from distfa.core.serial import Carry, SerialTrainer, carry_unchanged
 from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.intake.subject import raw_samples, subject_for
@@ -71,7 +71,9 @@ class Task:
         x, y = self.inputs.readers(self.recipe.dtype, device), self.targets.readers(self.recipe.dtype, device)
         return Split(inputs=x[0], targets=y[0]), Split(inputs=x[1], targets=y[1])
 
-    def trainer(self, up: Carry = as_it_is, down: Carry = as_it_is, exact: Carry = as_it_is) -> SerialTrainer:
+    def trainer(
+        self, up: Carry = carry_unchanged, down: Carry = carry_unchanged, exact: Carry = carry_unchanged
+    ) -> SerialTrainer:
         """The serial engine on this task, with what carries activations, errors, and signals that no codec rounds."""
         return SerialTrainer(
             self.recipe, *self.splits(), carry_activation=up, carry_error=down, carry_exact=exact, modules=self.modules

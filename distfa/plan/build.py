@@ -68,7 +68,7 @@ class Setting:
         known = {n: seconds(n) for n in set(self.rows)}
         return tuple(known[n] for n in self.rows)
 
-    def timed(self, layer: int, work: Callable[[int], Effort]) -> tuple[float, ...]:
+    def seconds_by_part(self, layer: int, work: Callable[[int], Effort]) -> tuple[float, ...]:
         """Seconds of every micro-batch at a layer, from the effort for this many rows."""
         speed = self.speed(layer)
         return self.by_part(lambda n: speed.seconds(work(n)))
@@ -98,9 +98,9 @@ def build_stage(
     return Stage(
         node=setting.nodes[layer - 1],
         operations=partial(_operations, recipe, layer, gpipe=gpipe),
-        forward=setting.timed(layer, work.forward),
-        learn=setting.timed(layer, learn),
-        after=setting.timed(layer, after) if after else (0.0,) * len(setting.rows),
+        forward=setting.seconds_by_part(layer, work.forward),
+        learn=setting.seconds_by_part(layer, learn),
+        after=setting.seconds_by_part(layer, after) if after else (0.0,) * len(setting.rows),
         update=setting.speed(layer).seconds(work.update()),
     )
 

@@ -76,7 +76,7 @@ def agree(setting: Setting, found: ShortRun) -> Calibration:
         )
     parts = setting.calibration
     factor = found.core_seconds / _steady(setting, parts).core_seconds
-    slowed = parts.slowed(factor)
+    slowed = parts.slow_down(factor)
 
     def off(wait: float) -> float:
         step = _steady(setting, replace(slowed, wake_seconds=wait)).step_seconds

@@ -19,7 +19,7 @@ from distfa.plan.cluster import NodeGroup
 class _Slowable:
     """Figures that are all processor time."""
 
-    def slowed(self, factor: float) -> Self:
+    def slow_down(self, factor: float) -> Self:
         """The same figures, with everything slower by a factor."""
         return type(self)(**{name: seconds * factor for name, seconds in vars(self).items()})
 
@@ -110,17 +110,17 @@ class Calibration:
         )
         return self._by_shape[nearest] * product.flops / Product(*nearest).flops
 
-    def slowed(self, factor: float) -> Calibration:
+    def slow_down(self, factor: float) -> Calibration:
         """The calibration with ``factor`` times as long for everything that takes processor time."""
         rates = ("flops_per_second", "memory_bytes_per_second", "update_bytes_per_second")
         times = ("call_seconds", "update_seconds", "draw_seconds")
         return replace(
             self,
             products=tuple((m, k, n, seconds * factor) for m, k, n, seconds in self.products),
-            codecs={name: cost.slowed(factor) for name, cost in self.codecs.items()},
+            codecs={name: cost.slow_down(factor) for name, cost in self.codecs.items()},
             **{name: getattr(self, name) / factor for name in rates},
             **{name: getattr(self, name) * factor for name in times},
-            **{name: getattr(self, name).slowed(factor) for name in _PLACES},
+            **{name: getattr(self, name).slow_down(factor) for name in _PLACES},
         )
 
     @cached_property

@@ -63,14 +63,14 @@ def parts(job: Job, modules: Mapping[int, nn.Module], machine: dict[str, object]
         width = min(width, _LARGE_COLUMNS)  # a feature map is wide; a Linear of that width would be far too heavy
     beside = layers_at_once(len(recipe.network)) - 1
     with one_thread(), layers_at_work(beside, rows=rows, width=width, dtype=recipe.signal_dtype):
-        found = _measured(job, machine)
-        return replace(found, flops_per_second=_counted_rate(job.recipe, modules, found)) if modules else found
+        found = _measure(job, machine)
+        return replace(found, flops_per_second=_measure_rate(job.recipe, modules, found)) if modules else found
 
 
-def _measured(job: Job, machine: dict[str, object]) -> Calibration:
+def _measure(job: Job, machine: dict[str, object]) -> Calibration:
     products = _products(job) if job.recipe.network.seeded else ()
     send, receive, carry = _messages(job)
-    call, update = _fixed(job)
+    call, update = _time_fixed_costs(job)
     return Calibration(
         flops_per_second=statistics.median([Product(m, k, n).flops / s for m, k, n, s in products] or [1.0]),
         products=products,
@@ -124,7 +124,7 @@ def _product(product: Product, dtype: torch.dtype) -> float:
     return _seconds(torch.mm, left, right)
 
 
-def _counted_rate(recipe: Recipe, modules: Mapping[int, nn.Module], known: Calibration) -> float:
+def _measure_rate(recipe: Recipe, modules: Mapping[int, nn.Module], known: Calibration) -> float:
     """FLOPs per second of the products in a network of any modules: forward, backward pass and gradient of every layer.
 
     The time of passes over memory and of calls is subtracted, but no more than half.
@@ -167,10 +167,10 @@ def _update(job: Job) -> float:
         weight.grad = torch.randn_like(weight)
     optimizers = itertools.cycle([optim.Optimizer(recipe.optimizer, {"weight": weight}) for weight in weights])
     seconds = _seconds(lambda: next(optimizers).step(recipe.optimizer.lr))
-    return arithmetic.touched(recipe.optimizer) * weights[0].nbytes / seconds
+    return arithmetic.count_touched(recipe.optimizer) * weights[0].nbytes / seconds
 
 
-def _fixed(job: Job) -> tuple[float, float]:
+def _time_fixed_costs(job: Job) -> tuple[float, float]:
     """Seconds of one tensor operation and of one optimizer step: a layer of one neuron costs nothing else."""
     network = plain_network((1, 1, 1), activation=Activation(name="relu"))
     recipe = Recipe(network=network, batch_size=1, optimizer=job.recipe.optimizer)

@@ -86,8 +86,8 @@ def comparison(setting: Setting, found: Forecast, *, with_peer: bool = False) ->
     """
     recipe = setting.job.recipe
     able = [name for name in ("sync", "async") if name == "sync" or len(setting.rows) > 1]
-    rows = [found if name == recipe.schedule else forecast(_changed(setting, schedule=name)) for name in able]
-    baseline = _changed(setting, rule=BASELINE, feedback=FeedbackConfig(), schedule="sync")
+    rows = [found if name == recipe.schedule else forecast(_change(setting, schedule=name)) for name in able]
+    baseline = _change(setting, rule=BASELINE, feedback=FeedbackConfig(), schedule="sync")
     if recipe.rule != BASELINE:
         rows.append(forecast(baseline))
     if with_peer:
@@ -97,7 +97,7 @@ def comparison(setting: Setting, found: Forecast, *, with_peer: bool = False) ->
     return rows
 
 
-def _changed(setting: Setting, **changes: object) -> Setting:
+def _change(setting: Setting, **changes: object) -> Setting:
     """The setting with other values in its recipe."""
     return replace(setting, job=replace(setting.job, recipe=replace(setting.job.recipe, **changes)))  # type: ignore[arg-type]
 

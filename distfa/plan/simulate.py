@@ -163,7 +163,7 @@ class Simulation:
                     yield from self._work(node, layer, 0.0, stage.after[m], 0.0)
             elif isinstance(operation, Update):
                 yield from self._work(node, layer, 0.0, stage.update, 0.0)
-                self._updated(layer)
+                self._end_update(layer)
 
     def _work(
         self, node: Machine, layer: int, before: float, compute: float, after: float
@@ -178,7 +178,7 @@ class Simulation:
             if seconds:
                 yield self._env.timeout(pool.run(self._env.now, seconds) - self._env.now)
 
-    def _updated(self, layer: int) -> None:
+    def _end_update(self, layer: int) -> None:
         step = self._updates[layer - 1]
         self._updates[layer - 1] += 1
         while len(self._ended) <= step:

@@ -72,8 +72,8 @@ def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
         found.append("They were not trained on the same data, so their figures cannot be compared with each other.")
     elif len(done) > 1:
         found.append(_best(done))
-        found += _by_chance(runs, keys)
-    sent = [(_sent(run), name) for run, name in zip(runs, names, strict=True) if _sent(run)]
+        found += _note_single_seeds(runs, keys)
+    sent = [(_bytes_sent(run), name) for run, name in zip(runs, names, strict=True) if _bytes_sent(run)]
     if len(sent) > 1:
         least, most = min(sent), max(sent)
         found.append(
@@ -94,7 +94,7 @@ def _best(done: Sequence[tuple[Run, str]]) -> str:
     return f"{names[0]} is best on its test set: {said}."
 
 
-def _by_chance(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+def _note_single_seeds(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     """A note where a setting has one seed: what another seed would change is not known."""
     settings = Counter(tuple(repr(flat(run.spec).get(key)) for key in keys if key != "seed") for run in runs)
     if min(settings.values()) > 1:
@@ -104,7 +104,7 @@ def _by_chance(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
     ]
 
 
-def _sent(run: Run) -> int:
+def _bytes_sent(run: Run) -> int:
     total = run.result.get("bytes", {}).get("total") or {}
     return (total.get("up_payload") or 0) + (total.get("down_payload") or 0) if total.get("up_message") else 0
 
@@ -125,7 +125,7 @@ def _row(run: Run, name: str) -> dict[str, Any]:
         "test loss": run.result.get("test_loss"),
         "train loss": run.result.get("train_loss"),
         "cosine": run.probes[-1]["cosine"] if run.probes else None,
-        "MB sent": _sent(run) / MB or None,
+        "MB sent": _bytes_sent(run) / MB or None,
         "samples/s": run.result.get("samples_per_second"),
         "seconds": run.result.get("wall_seconds"),
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distfa.report.columns import Row
 from distfa.report.record import record
-from distfa.report.records import Described, describe, opened
+from distfa.report.records import Described, describe, open_records
 from distfa.run.disk.run_dir import METRICS
 
 _BEGINS = b'{"kind": "'
@@ -53,7 +53,7 @@ class Latest:
         """
         self.run = describe(self._path)
         attempt = self.run.about.get("attempt", 1)
-        with opened(self.run) as file:
+        with open_records(self.run) as file:
             if attempt != self._attempt or file.seek(0, 2) < self._read:  # the run went back to a checkpoint
                 self._begin(attempt)
             file.seek(self._read)

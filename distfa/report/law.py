@@ -73,7 +73,7 @@ def _law(run: Run) -> Figure:
         f"potential Φ. Under gradient flow the two lines coincide; {parts}. Second panel: change of Q (the first "
         "minus the second) in the step of each entry, solid as measured, dashed as explained by its legitimate "
         "causes. These two coincide under every optimizer, as long as layers and wire work correctly."
-        + _one_sided([str(boundary) for boundary, rows in run.boundaries.items() if "potential" not in rows[0]]),
+        + _note_one_sided([str(boundary) for boundary, rows in run.boundaries.items() if "potential" not in rows[0]]),
         columns=2,
     )
     solid: dict[str, Any] = {"width": 4, "opacity": 0.5}  # so that the dashes can be seen on the line below them
@@ -90,7 +90,7 @@ def _law(run: Run) -> Figure:
     return figure
 
 
-def _one_sided(boundaries: list[str]) -> str:
+def _note_one_sided(boundaries: list[str]) -> str:
     if not boundaries:
         return ""
     return (
@@ -107,7 +107,7 @@ def _drift(run: Run) -> Figure:
     figure.panels(
         list(moved.values()),
         "What moved Q = ½(‖W‖² + ‖b‖²) - Φ, summed over entries. Each panel has its own scale; the last is the sum. "
-        + _sampling(run)
+        + _note_sampling(run)
         + (f" Always zero, up to rounding: {', '.join(still)}." if still else ""),
         columns=2 if len(moved) in (2, 4) else 3,
     )
@@ -119,7 +119,7 @@ def _drift(run: Run) -> Figure:
     return figure
 
 
-def _sampling(run: Run) -> str:
+def _note_sampling(run: Run) -> str:
     """Whether the sums are over all steps or over some of them."""
     steps = sorted(set(run.of_entries("step")))
     stride = max((b - a for a, b in pairwise(steps)), default=1)

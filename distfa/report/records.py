@@ -151,7 +151,7 @@ def _read_spec(file: Path) -> Mapping[str, Any]:
     return spec if isinstance(spec, dict) else {}
 
 
-def opened(run: Described) -> BinaryIO:
+def open_records(run: Described) -> BinaryIO:
     """The records of a run, as a file of lines.
 
     Raises:
@@ -167,7 +167,7 @@ def opened(run: Described) -> BinaryIO:
 def _read_metrics(run: Run) -> None:
     """Keep all records. A last line without newline is incomplete: it is left out, with a note."""
     unknown = 0
-    with opened(run) as file:
+    with open_records(run) as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 run.notes.append(

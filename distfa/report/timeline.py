@@ -51,12 +51,12 @@ def _draw(figure: Figure, name: str, hue: str, found: list[tuple[str, Row, float
         hue,
         orientation="h",
         base=[round(1e3 * (span["start"] + begin - zero), 3) for _, span, begin, _ in found],
-        text=[_what(span) for _, span, *_ in found],
+        text=[_describe_span(span) for _, span, *_ in found],
         textposition="none",
         hovertemplate="%{text}, %{x:.2f} ms<extra>" + name + "</extra>",
     )
 
 
-def _what(span: Row) -> str:
+def _describe_span(span: Row) -> str:
     part = "" if span.get("micro_batch") is None else f", micro-batch {span['micro_batch']}"
     return f"{span.get('operation')}, step {span['step']}{part}"

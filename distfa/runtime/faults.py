@@ -1,4 +1,4 @@
-"""Faults on purpose: at planned steps, what happens to layers of a real cluster sooner or later."""
+"""Faults that are injected on purpose: at planned steps, what happens to layers of a real cluster sooner or later."""
 
 from __future__ import annotations
 

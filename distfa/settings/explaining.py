@@ -27,7 +27,7 @@ def dump_spec(spec: RunSpec, *, explain: bool = False, kept: bool = False) -> st
     """
     raw = spec.model_dump(mode="json")
     text = yaml.safe_dump(redact_all(raw) if kept else raw, sort_keys=False)
-    return _explained(text) if explain else text
+    return _add_descriptions(text) if explain else text
 
 
 def explain(error: ValidationError) -> str:
@@ -146,7 +146,7 @@ _COMMENT = 41  # columns of a comment, so that a line has 80
 _NAMES = ("Ray", "Adam")
 
 
-def _explained(text: str) -> str:
+def _add_descriptions(text: str) -> str:
     """Append each key's description to its line; a long one continues on the lines below."""
     meanings = _descriptions()
     lines: list[str] = []
@@ -164,7 +164,7 @@ def _explained(text: str) -> str:
 
 def _descriptions() -> dict[str, str]:
     """What every dotted key means."""
-    return {key: _as_comment(meaning) for key, meaning in _walk(RunSpec) if meaning}
+    return {key: _to_comment(meaning) for key, meaning in _walk(RunSpec) if meaning}
 
 
 def _keys() -> list[str]:
@@ -189,7 +189,7 @@ def _fields(part: Any) -> list[tuple[str, Any, str]]:
     return [(field.name, hints[field.name], said.get(field.name, "")) for field in dataclasses.fields(part)]
 
 
-def _as_comment(meaning: str) -> str:
+def _to_comment(meaning: str) -> str:
     """Without the capital at the start and the full stop; an acronym or a name keeps its capital."""
     text = meaning.strip().rstrip(".").replace("``", "")
     return text[:1].lower() + text[1:] if text[1:2].islower() and not text.startswith(_NAMES) else text

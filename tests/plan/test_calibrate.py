@@ -25,7 +25,7 @@ def crowded(**changes):
 @pytest.mark.parametrize("optimizer_passes", [1.0, 50.0])
 def test_a_machine_half_as_fast_takes_twice_as_long(rule, optimizer_passes):
     parts = replace(PARTS, update_seconds=PARTS.update_seconds * optimizer_passes)
-    once, twice = (forecast(crowded(rule=rule, calibration=c)).steady for c in (parts, parts.slowed(2.0)))
+    once, twice = (forecast(crowded(rule=rule, calibration=c)).steady for c in (parts, parts.slow_down(2.0)))
     assert twice.step_seconds == pytest.approx(2 * once.step_seconds, rel=1e-6)
     assert twice.core_seconds == pytest.approx(2 * once.core_seconds, rel=1e-6)
 
@@ -33,7 +33,7 @@ def test_a_machine_half_as_fast_takes_twice_as_long(rule, optimizer_passes):
 @pytest.mark.parametrize(("factor", "wait"), [(1.0, 0.0), (1.3, 0.0), (0.8, 3e-4), (1.2, 1e-3)])
 def test_a_fit_finds_the_factor_and_the_wait_of_the_run(factor, wait):
     planned = crowded()
-    truth = replace(PARTS.slowed(factor), wake_seconds=wait)
+    truth = replace(PARTS.slow_down(factor), wake_seconds=wait)
     steady = forecast(replace(planned, calibration=truth)).steady
     found = agree(planned, ShortRun(step_seconds=steady.step_seconds, core_seconds=steady.core_seconds))
     assert found.run_factor == pytest.approx(factor, rel=1e-6)

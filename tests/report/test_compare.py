@@ -8,7 +8,7 @@ from commands import here
 
 from distfa.errors import RunDirError
 from distfa.report import write_comparison, write_report
-from distfa.report.compare import _best, _by_chance, _sentences, differences
+from distfa.report.compare import _best, _note_single_seeds, _sentences, differences
 from distfa.report.findings import sentences
 from distfa.report.records import read_run
 
@@ -70,5 +70,5 @@ def test_runs_on_other_data_have_no_best(runs, tmp_path):
 def test_a_setting_with_several_seeds_needs_no_note(runs):
     run = read_run(runs[0])
     other = replace(run, spec={**run.spec, "seed": 1})
-    assert _by_chance([run, other], ["seed"]) == []
-    assert _by_chance([run, other, replace(run, spec={**run.spec, "rule": "fa"})], ["rule", "seed"])
+    assert _note_single_seeds([run, other], ["seed"]) == []
+    assert _note_single_seeds([run, other, replace(run, spec={**run.spec, "rule": "fa"})], ["rule", "seed"])

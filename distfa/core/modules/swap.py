@@ -62,7 +62,7 @@ class Swap:
             held: Tensors that the module keeps and may change in place: the next forward may come before this one's way
                 back, so that this one keeps copies of them.
         """
-        self._held = {tensor.untyped_storage().data_ptr() for tensor in held if _lies_in_memory(tensor)}
+        self._held = {tensor.untyped_storage().data_ptr() for tensor in held if _is_in_memory(tensor)}
         return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
 
     @contextmanager
@@ -151,7 +151,7 @@ def _require_unchanged(kept: _Saved) -> Tensor:
     return kept.tensor
 
 
-def _lies_in_memory(tensor: Tensor) -> bool:
+def _is_in_memory(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and not tensor.is_meta and tensor.numel() > 0
 
 

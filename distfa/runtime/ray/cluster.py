@@ -266,7 +266,7 @@ def _start_here(store_bytes: int) -> None:
 
 
 def _try_to_start(store_bytes: int, store: str | None, *, last: bool) -> bool:
-    """Try to start Ray; False if the machine is too busy for it to start in the time that Ray gives itself.
+    """Try to start Ray; False, for a retry, if the machine is too busy to do so in the time that Ray gives itself.
 
     Raises:
         ClusterError: Ray did not start, and this was the last try.

@@ -1,7 +1,7 @@
 """Finds where each layer's process will run, and what is there, with a question in the layer's reservation.
 
 A question to a node that was unplugged from the network never gets an answer. After half a minute or more Ray gives up
-such a node and moves its reservations to other nodes, but not the questions: each is asked again where its reservation
+such a node and moves its reservations to other nodes, but not the questions: each is retried where its reservation
 is by then.
 """
 
