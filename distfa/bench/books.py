@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,13 +47,13 @@ def measure(options: BooksOptions, say: Say) -> Iterator[tuple[str, Outcome]]:
     sixteenth = [max(1, width // 16) for width in options.hidden]
     narrow = [options.spec({**fixed, "rule": rule, "model.hidden": sixteenth}) for rule in options.rules]
     dataset, few = (data.load(options.data, directory=options.data_dir, limit=limit) for limit in (None, _FEW))
-    yield "bench-books-cost.json", cost(wide, dataset, rounds=options.rounds, say=say)
+    yield "bench-books-cost.json", measure_cost(wide, dataset, rounds=options.rounds, say=say)
     for spec in wide:
-        yield f"bench-books-faults-{spec.rule}.json", faults(spec, dataset, say)
+        yield f"bench-books-faults-{spec.rule}.json", measure_faults(spec, dataset, say)
     yield "bench-books-drift.json", measure_drift(narrow, few, rates=_RATES, total_time=_TIME, say=say)
 
 
-def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say) -> Outcome:
+def measure_cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say) -> Outcome:
     """Processor time of runs with ledger and probes divided by that of runs without, for every rule.
 
     Args:
@@ -102,7 +102,7 @@ def cost(specs: list[RunSpec], dataset: Dataset, *, rounds: int, say: Say) -> Ou
     )
 
 
-def faults(spec: RunSpec, dataset: Dataset, say: Say) -> Outcome:
+def measure_faults(spec: RunSpec, dataset: Dataset, say: Say) -> Outcome:
     """The smallest relative error in one number of one message that the law shows, per boundary and direction.
 
     Each planted fault has its own step; one number of the message is multiplied by 1 + the fault's size.
@@ -153,7 +153,7 @@ def faults(spec: RunSpec, dataset: Dataset, say: Say) -> Outcome:
 
 
 def measure_drift(
-    specs: list[RunSpec], dataset: Dataset, *, rates: tuple[float, ...], total_time: float, say: Say
+    specs: list[RunSpec], dataset: Dataset, *, rates: Sequence[float], total_time: float, say: Say
 ) -> Outcome:
     """How far Q drifts over equal training time T = lr x steps, by learning rate: it is first order in lr.
 

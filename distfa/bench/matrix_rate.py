@@ -15,17 +15,15 @@ from distfa.measuring.machine import cores
 from distfa.measuring.subprocesses import command, launch
 
 _MEET_SECONDS = 0.001
+_SECONDS = 2.0  # for all products together
 
 
-def run_products(
-    products: Iterable[Product], *, dtype: str, seconds: float, deadline_seconds: float
-) -> dict[Product, float]:
+def time_products(products: Iterable[Product], *, dtype: str, deadline_seconds: float) -> dict[Product, float]:
     """Time every product while each core does the same; returns mean CPU seconds per product over the processes.
 
     Args:
         products: The products; repeated ones are timed once.
         dtype: ``float32``, ``float64`` or ``bfloat16``.
-        seconds: Time to spend on all of them together.
         deadline_seconds: Longest time for everything.
 
     Raises:
@@ -33,7 +31,7 @@ def run_products(
     """
     distinct, processes = sorted(set(products)), cores()
     with tempfile.TemporaryDirectory() as folder:
-        common = {"products": distinct, "dtype": dtype, "seconds": seconds, "folder": folder, "processes": processes}
+        common = {"products": distinct, "dtype": dtype, "seconds": _SECONDS, "folder": folder, "processes": processes}
         commands = [command(_timed_beside_others, rank=rank, **common) for rank in range(processes)]
         reports = launch("matrix rate", commands, deadline_seconds=deadline_seconds)
     return {product: sum(report["seconds"][i] for report in reports) / processes for i, product in enumerate(distinct)}

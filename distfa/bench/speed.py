@@ -38,7 +38,6 @@ _COLUMNS = {
     "others": "by others",
 }
 _RANDOM_BATCHES = 20
-_RATE_SECONDS = 2.0
 
 
 def measure(options: SpeedOptions, say: Say) -> Outcome:
@@ -56,11 +55,7 @@ def measure(options: SpeedOptions, say: Say) -> Outcome:
         named = options.rules if seeded else ()  # the bound knows only the products of plain layers
         made = {rule: counted.step(replace(task.recipe, rule=parse_spec({"rule": rule}).rule)) for rule in named}
         products = [product for layers in made.values() for layer in layers for product in layer]
-        rate: dict[str, Any] = {
-            "dtype": options.dtype,
-            "seconds": _RATE_SECONDS,
-            "deadline_seconds": options.deadline_seconds,
-        }
+        rate: dict[str, Any] = {"dtype": options.dtype, "deadline_seconds": options.deadline_seconds}
         sizes = Counter(configuration.family for configuration in configurations).values()
         shots = sum(size for size in sizes if size > 1) + options.rounds * len(sizes)
         rounds, times = Rounds(seed=options.seed, say=paced(say, shots)), []
@@ -70,7 +65,7 @@ def measure(options: SpeedOptions, say: Say) -> Outcome:
             for number in range(1, options.rounds + 1):
                 rounds.round(number, chosen)
                 if products:
-                    times.append(matrix_rate.run_products(products, **rate))
+                    times.append(matrix_rate.time_products(products, **rate))
         finally:
             stop_ray()
     seconds = {product: median(one[product] for one in times) for product in products}

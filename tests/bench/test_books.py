@@ -21,14 +21,14 @@ def spec(rule, *hidden):
 
 
 def test_cost_compares_runs_with_and_without_books():
-    outcome = books.cost([spec("fa", 12, 7), spec("bp", 12, 7)], DIGITS, rounds=2, say=print)
+    outcome = books.measure_cost([spec("fa", 12, 7), spec("bp", 12, 7)], DIGITS, rounds=2, say=print)
     assert [row["rule"] for row in outcome.rows] == ["fa", "bp"]
     assert len(outcome.raw) == 4
     assert all(row["least"] <= row["ratio"] <= row["most"] for row in outcome.rows)
 
 
 def test_faults_are_seen_at_their_boundary_and_only_where_the_law_ties_two_layers():
-    outcome = books.faults(spec("fa", 12, 7), DIGITS, print)
+    outcome = books.measure_faults(spec("fa", 12, 7), DIGITS, print)
     assert [(row["boundary"], row["direction"]) for row in outcome.rows] == [
         (1, "up"),
         (1, "down"),
@@ -37,7 +37,7 @@ def test_faults_are_seen_at_their_boundary_and_only_where_the_law_ties_two_layer
     ]
     assert any(row["largest"] is not None and row["largest"] < 3 for row in outcome.rows)
     assert outcome.notes[0].endswith("claimed a fault: 0")
-    local = books.faults(spec("kp", 12, 7), DIGITS, print)
+    local = books.measure_faults(spec("kp", 12, 7), DIGITS, print)
     assert all(row["largest"] is row["middling"] is None for row in local.rows)
 
 

@@ -107,7 +107,7 @@ def test_equal_codecs_and_equal_accuracy_are_compared_apart(monkeypatch):
                 name=spec.rule, steps=8, payload_bytes=8_000_000 * size, samples_per_second=BATCH * 16.0 / size
             )
 
-    monkeypatch.setattr("distfa.lab.links.accuracy_curve.measure", curves)
+    monkeypatch.setattr("distfa.lab.links.accuracy_curve.measure_curves", curves)
     monkeypatch.setattr("distfa.lab.links.link_runs.passages", passages)
     outcome = measure(comm(codecs=("int8",), target=85), print)
     rows = {(row["name"], row["codec"]): row for row in outcome.rows}
@@ -137,7 +137,7 @@ def test_a_short_batch_counts_as_the_part_of_a_step_that_it_is_for_torch_that_le
             yield Passage(name=spec.rule, steps=12, payload_bytes=(300 + 2 * BATCH) * row)
 
     never = Curve(steps=[12], payload_bytes=[1], accuracy=[0.1], reached=False)
-    monkeypatch.setattr("distfa.lab.links.accuracy_curve.measure", lambda specs, **_: [never for _ in specs])
+    monkeypatch.setattr("distfa.lab.links.accuracy_curve.measure_curves", lambda specs, **_: [never for _ in specs])
     monkeypatch.setattr("distfa.lab.links.link_runs.passages", passages)
     torch, _, bp, _ = measure(comm(), print).rows
     assert torch["payload_kb"] == bp["payload_kb"] == BATCH * row / 1000
@@ -200,7 +200,7 @@ def test_every_rule_gets_with_every_codec_its_own_best_settings_by_the_median_se
             found.append(Curve(steps=[steps], payload_bytes=[3_000_000], accuracy=[accuracy], reached=there))
         return found
 
-    monkeypatch.setattr("distfa.lab.links.accuracy_curve.measure", curves)
+    monkeypatch.setattr("distfa.lab.links.accuracy_curve.measure_curves", curves)
     searched = comm(codecs=("int8",), rates=(0.01, 0.02), decays=(20, 40), seeds=3)
     specs = specs_of(searched)
     said = []

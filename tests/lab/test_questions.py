@@ -20,7 +20,7 @@ from distfa.lab.questions.dominance import _measured
 from distfa.lab.questions.drawing import svg
 from distfa.lab.questions.intervals import together
 from distfa.lab.questions.label_noise import mislabelled
-from distfa.lab.questions.training import train
+from distfa.lab.questions.training import record_training
 from distfa.pages.plots import Figure, colour
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -53,7 +53,7 @@ def test_a_fifth_of_the_labels_are_wrong_and_all_of_those_are_another_class():
 
 def test_the_sides_of_the_law_part_by_the_drift_of_the_ledger():
     on = data.load("digits")
-    entries = train({**SMALL, "dtype": "float64", "ledger": {"every": 1}, "rule": "dfa"}, on).ledger
+    entries = record_training({**SMALL, "dtype": "float64", "ledger": {"every": 1}, "rule": "dfa"}, on).ledger
     sides = conservation._sides(entries)
     assert [step for step, _, _ in sides] == list(range(6))
     step, incoming, potential = sides[-1]
@@ -68,7 +68,7 @@ def test_the_sides_of_the_law_part_by_the_drift_of_the_ledger():
 def test_full_batch_descent_falls_as_the_probes_predict():
     on = data.load("digits")
     settings = {"batch_size": len(on.train_x), "max_steps": 40, "optimizer": {"name": "sgd", "lr": 0.02}}
-    done = train({**SMALL, **settings, "probe": {"every": 1}, "rule": "fa"}, on)
+    done = record_training({**SMALL, **settings, "probe": {"every": 1}, "rule": "fa"}, on)
     found = _measured(done.steps, done.probes, diverged=False)
     assert found["predicted"]
     assert len(found["ranges"]) == 4
@@ -133,7 +133,7 @@ def test_no_part_of_an_answer_is_taken_as_markup(tmp_path):
 def test_a_renewed_rule_is_asked_by_its_word_and_keeps_the_questions_own_settings(monkeypatch):
     kept = []
     monkeypatch.setattr(training, "_train", lambda task: kept.append(task.recipe.feedback))
-    training.train({"rule": "dkp@50", "feedback": {"decay": 0.0}}, data.load("digits"))
+    training.record_training({"rule": "dkp@50", "feedback": {"decay": 0.0}}, data.load("digits"))
     assert (kept[0].renew.every, kept[0].decay) == (50, 0.0)
     assert training.rule_of("dkp@50") is RULES["dkp"]
 

@@ -37,7 +37,7 @@ class Curve:
     reached: bool
 
 
-def measure(specs: Sequence[RunSpec], *, every: int, target: float, deadline_seconds: float) -> list[Curve]:
+def measure_curves(specs: Sequence[RunSpec], *, every: int, target: float, deadline_seconds: float) -> list[Curve]:
     """Train every spec, each in a process, until it meets the target or ends; as many at once as torch has threads.
 
     Args:
@@ -68,7 +68,7 @@ def _one(*, spec: dict[str, Any], every: int, target: float) -> dict[str, Any]:
 
 
 def train_to(spec: RunSpec, *, every: int, target: float) -> Curve:
-    """Train in this process, on one thread as a layer does; the arguments are those of ``measure``."""
+    """Train in this process, on one thread as a layer does; the arguments are those of ``measure_curves``."""
     torch.set_num_threads(1)
     task, sent = Task.of(spec), list[int]()
     trainer, (_, test) = task.trainer(*meter(spec, task.recipe.signal_dtype, sent)), task.splits()

@@ -125,7 +125,7 @@ def _pipeline(spec: RunSpec, pipeline: Pipeline, nodes: Nodes | None, warmup: in
 
 def _counted(spec: RunSpec) -> Passage:
     steps = spec.max_steps or 0
-    (curve,) = accuracy_curve.measure([spec], every=steps, target=_NEVER, deadline_seconds=_DEADLINE_SECONDS)
+    (curve,) = accuracy_curve.measure_curves([spec], every=steps, target=_NEVER, deadline_seconds=_DEADLINE_SECONDS)
     return Passage(name=f"distfa {variants.name(spec)}", steps=steps, payload_bytes=curve.payload_bytes[-1])
 
 

@@ -38,7 +38,7 @@ def tune(specs: Sequence[RunSpec], options: CommOptions, say: Say) -> list[Tuned
         tried = [with_rate(spec, rate, steps) for rate in options.rates for steps in options.decays] or [spec]
         seeds = range(spec.seed, spec.seed + options.seeds)
         runs = [one.model_copy(update={"seed": seed}) for one in tried for seed in seeds]
-        curves = accuracy_curve.measure(runs, **how)
+        curves = accuracy_curve.measure_curves(runs, **how)
         each = [curves[first : first + options.seeds] for first in range(0, len(curves), options.seeds)]
         chosen, mine = min(zip(tried, each, strict=True), key=lambda pair: _merit(median(pair[1])))
         found.append((chosen, mine))

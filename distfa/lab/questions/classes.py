@@ -13,7 +13,7 @@ from distfa.data import Dataset
 from distfa.errors import SpecError
 from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row, draw_dots, split_by
 from distfa.lab.questions.intervals import interval, mean, mean_correlation, together
-from distfa.lab.questions.training import configurations, dataset, train
+from distfa.lab.questions.training import configurations, dataset, record_training
 from distfa.pages.plots import Figure
 from distfa.text.words import pluralize
 
@@ -47,7 +47,7 @@ def _answer(asked: QuestionOptions, say: Say) -> Answer:
         for about in configurations(asked):
             settings = {**about, "max_steps": steps, "batch_size": 64, "probe": {"every": max(1, steps // 10)}}
             settings |= {"model": {"hidden": (256, 256, 256)}, "optimizer": {"name": "adam", "lr": 1e-3}}
-            done = train(settings, on)
+            done = record_training(settings, on)
             raw.append({"classes": count, **about, "accuracy": 100 * done.test, "alignment": done.alignment})
         say(f"{count} classes: {mean([run['accuracy'] for run in raw if run['classes'] == count]):.1f} % on average")
     rows = [_row(count, [run for run in raw if run["classes"] == count]) for count in counts]

@@ -13,7 +13,7 @@ from distfa.bench.pace import Say, paced
 from distfa.core.books.ledger import LedgerRecord
 from distfa.data import Dataset
 from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row
-from distfa.lab.questions.training import dataset, rule_of, train
+from distfa.lab.questions.training import dataset, record_training, rule_of
 from distfa.pages.plots import Figure, colour
 
 _STEPS, _QUICK_STEPS, _LR = 400, 40, 0.02
@@ -69,7 +69,7 @@ def _run(on: Dataset, network: str, rule: str, lr: float, steps: int) -> list[Le
     decay = {"feedback": {"decay": 0.0}} if rule_of(rule).takes_decay else {}
     settings: dict[str, Any] = {"rule": rule, "dtype": "float64", "optimizer": {"name": "sgd", "lr": lr}, **decay}
     settings |= {"batch_size": 64, "max_steps": steps, "ledger": {"every": 1}, "model": {"hidden": (64, 64)}}
-    return train(settings, on, model=_conv(on) if network == "conv" else None).ledger
+    return record_training(settings, on, model=_conv(on) if network == "conv" else None).ledger
 
 
 def _conv(on: Dataset) -> nn.Sequential:

@@ -13,7 +13,7 @@ from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row, split_by
 from distfa.lab.questions.intervals import ahead, mean
-from distfa.lab.questions.training import dataset, train
+from distfa.lab.questions.training import dataset, record_training
 from distfa.pages.plots import Figure, colour
 
 _DEPTHS, _QUICK_DEPTHS = (2, 4, 8, 16), (2, 4)
@@ -67,7 +67,7 @@ def _run(on: Dataset, network: str, depth: int, rule: str, seed: int, steps: int
     settings |= {"optimizer": {"name": "adam", "lr": 1e-3}}
     probe = {"every": 0 if rule == FROZEN else max(1, steps // 5)}
     given = {"init": "given"} if rule == FROZEN else {}
-    done = train({**settings, **given, "probe": probe}, on, model=model)
+    done = record_training({**settings, **given, "probe": probe}, on, model=model)
     return {"accuracy": 100 * done.test, **(_seen(done.probes[-1]) if done.probes else {})}
 
 

@@ -12,7 +12,7 @@ from distfa.core.books.records import StepRecord
 from distfa.core.rules import RULES
 from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row, draw_dots, split_by
 from distfa.lab.questions.intervals import interval, mean, mean_correlation, together
-from distfa.lab.questions.training import configurations, dataset, rule_of, train
+from distfa.lab.questions.training import configurations, dataset, record_training, rule_of
 from distfa.pages.plots import Figure
 
 _STEPS, _QUICK_STEPS, _LR, _EVERY, _RANGES = 400, 80, 0.02, 4, 4
@@ -36,7 +36,7 @@ def _answer(asked: QuestionOptions, say: Say) -> Answer:
     for about in to_train:
         settings = {**about, "max_steps": steps, "batch_size": len(on.train_x), "probe": {"every": _EVERY}}
         settings |= {"model": {"hidden": (128, 128, 128)}, "optimizer": {"name": "sgd", "lr": _LR}}
-        done = train(settings, on)
+        done = record_training(settings, on)
         run = {**about, **_measured(done.steps, done.probes, diverged=done.diverged)}
         raw.append(run)
         say("{rule} {init}, seed {seed}: least dominance {least:.2f}, loss x {converged:.2g}".format(**run))

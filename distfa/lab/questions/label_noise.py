@@ -11,7 +11,7 @@ from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row, split_by
 from distfa.lab.questions.intervals import ahead, mean
-from distfa.lab.questions.training import configurations, dataset, train
+from distfa.lab.questions.training import configurations, dataset, record_training
 from distfa.pages.plots import Figure, colour
 
 _SAMPLES, _WRONG = 4000, 0.2
@@ -35,7 +35,7 @@ def _answer(asked: QuestionOptions, say: Say) -> Answer:
     for about in to_train:
         settings = {**about, "epochs": epochs, "batch_size": 64, "probe": {"every": 50}}
         settings |= {"model": {"hidden": (256, 256)}, "optimizer": {"name": "adam", "lr": 1e-3}}
-        done = train(settings, mislabelled(whole, about["seed"]))
+        done = record_training(settings, mislabelled(whole, about["seed"]))
         run = {**about, "train": 100 * done.train, "test": 100 * done.test, "alignment": done.alignment}
         raw.append(run)
         say("{rule} {init}, seed {seed}: train {train:.1f} %, test {test:.1f} %".format(**run))

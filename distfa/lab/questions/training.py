@@ -78,7 +78,7 @@ def configurations(asked: QuestionOptions) -> Iterator[dict[str, Any]]:
                 yield {"rule": name, "init": init, "seed": seed}
 
 
-def train(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | None = None) -> Trained:
+def record_training(settings: Mapping[str, Any], on: Dataset, *, model: nn.Sequential | None = None) -> Trained:
     """Train with settings of a spec.
 
     Args:
