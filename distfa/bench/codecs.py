@@ -104,7 +104,7 @@ def _figures(
     runs: list[over_seeds.Figures], exact: Mapping[tuple[str, int], float | None], bp_bytes: int
 ) -> over_seeds.Figures:
     """Means over the seeds of a row, and their relation to other rows."""
-    row = over_seeds.means(runs, "test_accuracy", "bytes_per_sample")
+    row = over_seeds.means(runs)
     peers = [(run["test_accuracy"], exact[run["rule"], run["seed"]]) for run in over_seeds.succeeded(runs)]
     if peers:
         row["fewer"] = bp_bytes / row["bytes_per_sample"]

@@ -44,10 +44,12 @@ def succeeded(runs: Iterable[Figures]) -> list[Figures]:
     return [run for run in runs if "diverged" not in run]
 
 
-def means(runs: Sequence[Figures], *keys: str) -> Figures:
-    """Means of some figures, and the sample deviation of the accuracy, over runs that succeeded; empty if none did."""
+def means(runs: Iterable[Figures], *, summed: Sequence[str] = ()) -> Figures:
+    """Means of the figures, sums of those in ``summed``, and the deviation of the accuracy; empty if all diverged."""
     done = succeeded(runs)
-    row: Figures = {key: mean_of_known(run[key] for run in done) for key in keys} if done else {}
+    names = [key for key, value in done[0].items() if key != "seed" and not isinstance(value, str)] if done else []
+    row: Figures = {key: mean_of_known(run[key] for run in done) for key in names}
+    row |= {key: sum(run[key] for run in done) for key in summed if key in names}
     if len(done) > 1:
         row["spread"] = statistics.stdev(run["test_accuracy"] for run in done)
     return row

@@ -36,16 +36,7 @@ COLUMNS = {
     "ledger_entries": "ledger entries",
     "ledger_violations": "broken",
 }
-_MEANS = (
-    "test_accuracy",
-    "test_loss",
-    "bits",
-    "alignment",
-    "dominance",
-    "min_dominance",
-    "angle_degrees",
-    "kb_per_sample",
-)
+_COUNTS = ("ledger_entries", "ledger_violations")
 _TORCH = "torch"
 _READ = (
     "alignment with the true gradient and dominance are from the last probe, 'least' is the lowest dominance of "
@@ -81,13 +72,13 @@ def measure(options: RulesOptions, say: Say) -> Outcome:
             spec, about = variant.model_copy(update={"init": init}), {"rule": name, "init": init}
             runs = over_seeds.train_each(spec, about, seeds, partial(_one, dataset=dataset), say)
             raw += runs
-            rows.append({"rule": name, "init": init if takes_init else "any", **_row(runs)})
+            rows.append({"rule": name, "init": init if takes_init else "any", **over_seeds.means(runs, summed=_COUNTS)})
     if beside_torch:
         runs = over_seeds.train_each(
             base, {"rule": _TORCH, "init": "any"}, seeds, partial(_torch, dataset=dataset), say
         )
         raw += runs
-        rows.insert(0, {"rule": _TORCH, "init": "any", **over_seeds.means(runs, "test_accuracy", "test_loss", "bits")})
+        rows.insert(0, {"rule": _TORCH, "init": "any", **over_seeds.means(runs)})
     notes = [_READ, *(rule.caution for rule in used if rule.caution), *_beside(raw)]
     of = "accuracy between rules"
     shown = {key: heading for key, heading in COLUMNS.items() if key != "bits" or dataset.tokens is not None}
@@ -140,9 +131,3 @@ def _beside(raw: list[over_seeds.Figures]) -> list[str]:
         if rule == _TORCH and (rules.BASELINE, seed) in losses
     ]
     return [f"plain torch and {rules.BASELINE} end within {max(apart):.2g} of each other in test loss"] if apart else []
-
-
-def _row(runs: list[over_seeds.Figures]) -> over_seeds.Figures:
-    """Means over the seeds of a configuration; counts are sums."""
-    row, done = over_seeds.means(runs, *_MEANS), over_seeds.succeeded(runs)
-    return row | {key: sum(run[key] for run in done) for key in ("ledger_entries", "ledger_violations") if done}
