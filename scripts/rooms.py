@@ -116,7 +116,7 @@ def levels(drawn: list[tuple[str, str]]) -> dict[str, int]:
     return {name: level(name) for pair in drawn for name in pair}
 
 
-def told(drawn: list[tuple[str, str]]) -> str:
+def describe(drawn: list[tuple[str, str]]) -> str:
     """The arrows as one line, which the picture carries so that a test can read it."""
     return "; ".join(f"{mine} > {other}" for mine, other in drawn)
 
@@ -155,7 +155,9 @@ def draw() -> None:
     wide = max(abs(x) for x, _ in place.values()) + 0.6
     axes.set(xlim=(-wide, wide), ylim=(-0.6, len(rows) - 0.4))
     axes.axis("off")
-    figure.savefig(PICTURE, metadata={"Date": None, "Description": told(drawn)}, bbox_inches="tight", facecolor="white")
+    figure.savefig(
+        PICTURE, metadata={"Date": None, "Description": describe(drawn)}, bbox_inches="tight", facecolor="white"
+    )
 
 
 if __name__ == "__main__":
