@@ -10,22 +10,27 @@ from rooms import PICTURE, ROOT, arrows, describe
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`([^`\n]+)`", re.sub(r"^    .*$", "", PAGE, flags=re.MULTILINE))))
 SOURCES = [path for folder in ("distfa", "tests", "scripts", "protos") for path in (ROOT / folder).rglob("*.*")]
-FILES = [name for name in NAMED if re.fullmatch(r"[\w/]+\.(py|proto|md)", name) and "*" not in name]
-CODE = [name for name in NAMED if re.fullmatch(r"[A-Z]\w*(\.\w+)?", name) and re.search("[a-z]", name)]
+FILES = [name for name in NAMED if re.fullmatch(r"[\w/]+\.(py|proto|md)", name) and "NAME" not in name]
+CODE = [name for name in NAMED if re.fullmatch(r"[A-Z][A-Za-z]+(\.\w+)?", name) and re.search("[a-z]", name)]
 STEPS = re.findall(r"^\| \d+ \| `([\w/]+\.py)` \| (`.*?`) \|", PAGE, flags=re.MULTILINE)
 FOREIGN = {"Ray", "ReLU", "Linear", "Conv", "PReLU", "BatchNorm", "Sequential", "MultiheadAttention", "Embedding"}
 
 
+def bound(node):
+    """The names that a statement binds."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
 def defined(path):
-    """Every name that a Python file defines: functions, classes, ``Class.member``, names at its top."""
+    """Every name that a Python file defines at its top, and ``Class.member``."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.name
         if isinstance(node, ast.ClassDef):
-            yield from (f"{node.name}.{member.name}" for member in node.body if isinstance(member, ast.FunctionDef))
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (target.id for target in targets if isinstance(target, ast.Name))
+            yield from (f"{node.name}.{name}" for member in node.body for name in bound(member))
+        yield from bound(node)
 
 
 EVERYWHERE = {name for path in SOURCES if path.suffix == ".py" for name in defined(path)}
