@@ -8,23 +8,28 @@ from distfa.version import __version__
 
 if TYPE_CHECKING:
     from distfa import data, errors
-    from distfa.api.callbacks import BestWeights, Callback, EarlyStopping
+    from distfa.api.callbacks import At, BestWeights, Callback, EarlyStopping
     from distfa.api.evaluate import evaluate_run as evaluate
     from distfa.api.export import export_run as export
     from distfa.api.history import History
+    from distfa.api.metrics import Scores
     from distfa.api.predict import predict_run as predict
     from distfa.api.trainer import Trainer
     from distfa.core.modules.split import split
+    from distfa.data.reading import Reading
     from distfa.run.result import Result
     from distfa.settings import RunSpec
 
 _WHERE = {
+    "At": ("distfa.api.callbacks", "At"),
     "BestWeights": ("distfa.api.callbacks", "BestWeights"),
     "Callback": ("distfa.api.callbacks", "Callback"),
     "EarlyStopping": ("distfa.api.callbacks", "EarlyStopping"),
     "History": ("distfa.api.history", "History"),
+    "Reading": ("distfa.data.reading", "Reading"),
     "Result": ("distfa.run.result", "Result"),
     "RunSpec": ("distfa.settings", "RunSpec"),
+    "Scores": ("distfa.api.metrics", "Scores"),
     "Trainer": ("distfa.api.trainer", "Trainer"),
     "data": ("distfa.data", None),
     "errors": ("distfa.errors", None),
@@ -35,12 +40,15 @@ _WHERE = {
 }
 
 __all__ = [
+    "At",
     "BestWeights",
     "Callback",
     "EarlyStopping",
     "History",
+    "Reading",
     "Result",
     "RunSpec",
+    "Scores",
     "Trainer",
     "__version__",
     "data",

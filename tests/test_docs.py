@@ -36,6 +36,17 @@ def test_its_python_runs_as_it_stands(name, tmp_path, monkeypatch, capsys):
         assert float(said.splitlines()[-1]) > 0.9
 
 
+def test_examples_and_docs_import_public_paths_only():
+    public = set(re.findall(r"^\| `(distfa[.\w]*)` \|", (ROOT / "docs/reference/python.md").read_text(), flags=re.M))
+    assert "distfa.data" in public
+    pages = [page for page in PAGES if page.name != "architecture.md"]
+    for path in [*pages, *(ROOT / "examples").rglob("*.py"), *(ROOT / "examples").rglob("*.ipynb")]:
+        text = path.read_text(encoding="utf-8")
+        used = re.findall(r"(?:^|\")\s*(?:from|import) (distfa[.\w]*)", text, flags=re.M)
+        used += re.findall(r"^::: (distfa[.\w]*)\.\w+$", text, flags=re.M)
+        assert set(used) <= public, path.name
+
+
 def test_every_page_of_the_site_is_in_its_table_of_contents_or_in_that_of_its_folder():
     listed = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").rglob("*.md"):
