@@ -75,7 +75,7 @@ def test_any_models_curve_is_the_distributed_runs(name, data, rule):
         _, records = run.train()
         sent = boundary_bytes(run.coordinator.traffic(), task.recipe.network.boundaries)
     (last,) = [r for r in records if isinstance(r, EvalRecord)]
-    assert found.accuracy == [last.correct / (last.rows * task.answers)]
+    assert found.accuracy == [last.correct / (last.rows * task.answers_per_sample)]
     assert found.payload_bytes == [sum(row["up_payload"] + row["down_payload"] for row in sent)]
 
 
@@ -216,7 +216,7 @@ def test_every_rule_gets_with_every_codec_its_own_best_settings_by_the_median_se
     assert chosen[3] == (0.02, 20, "cosine", "int8")  # never there: the best accuracy
     assert [len(curves) for _, curves in found] == [3] * 4
     assert said[0].startswith("bp with lossless/lossless: rate 0.01, decay over 40 steps, 10 steps, 3.0 MB (1 of 4, ")
-    assert said[3] == "dfa with int8/int8: rate 0.02, decay over 20 steps, not there, 72.00% at best (4 of 4)"
+    assert said[3] == "dfa with int8/int8: rate 0.02, decay over 20 steps, target not reached, 72.00% at best (4 of 4)"
     assert [spec for spec, _ in tuned.tune(specs, comm(), said.append)] == specs
 
 
