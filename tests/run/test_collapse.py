@@ -143,7 +143,11 @@ def trained(tmp_path, **settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"rule": rule, "init": init} for rule in ("dfa", "fa", "kp") for init in ("aligned", "random")),
+        *({"rule": rule, "init": init} for rule, init in (("dfa", "aligned"), ("fa", "random"), ("kp", "aligned"))),
+        *(
+            pytest.param({"rule": rule, "init": init}, marks=pytest.mark.slow)
+            for rule, init in (("dfa", "random"), ("fa", "aligned"), ("kp", "random"))
+        ),
         {"rule": "bp"},
         {"rule": "brsf"},
         {"rule": "dfa", "loss": "mse"},
