@@ -74,15 +74,7 @@ class Effort:
     calls: int = 0
 
     def __add__(self, other: Effort) -> Effort:
-        return Effort(
-            products=self.products + other.products,
-            counted_flops=self.counted_flops + other.counted_flops,
-            passed_bytes=self.passed_bytes + other.passed_bytes,
-            updates=self.updates + other.updates,
-            updated_bytes=self.updated_bytes + other.updated_bytes,
-            drawn=self.drawn + other.drawn,
-            calls=self.calls + other.calls,
-        )
+        return Effort(**{key: value + getattr(other, key) for key, value in vars(self).items()})
 
     @property
     def flops(self) -> int:
