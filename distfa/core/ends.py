@@ -62,7 +62,7 @@ class Ends:
         self._recipe, self._index, self._rule, self._block, self._device = recipe, index, rule, block, device
         is_output = index == len(recipe.network)
         # The lowest boundary first: the layer below it needs its error first, for the forward of its next step.
-        self.sends_to = tuple(b for b in recipe.network.boundaries if rule.origin(b) == index)
+        self.sends_to = tuple(rule.sent_by.get(index, ()))
         self.inside = index - 1 if recipe.feedback.inside == "feedback" and rule.stands_in else None
         kept = {*self.sends_to, *([] if self.inside is None else [self.inside])}
         drawn = {b: rule.at_origin(b, block.weights()) for b in kept}

@@ -53,6 +53,7 @@ class Layer:
         device: The device of weights and signals.
         module: The layer as the user gave it, which is copied; a layer of a seeded network needs none, unless
             ``init`` is ``given``.
+        rule: The recipe's rule, where several layers share it; None: one of its own.
 
     Attributes:
         undecided: By step, what its probes saw, as long as it has not been decided whether this calls for a renewal.
@@ -62,7 +63,13 @@ class Layer:
     """
 
     def __init__(
-        self, recipe: Recipe, index: int, *, device: torch.device | str = "cpu", module: nn.Module | None = None
+        self,
+        recipe: Recipe,
+        index: int,
+        *,
+        device: torch.device | str = "cpu",
+        module: nn.Module | None = None,
+        rule: rules.Rule | None = None,
     ) -> None:
         self.index = index
         self.spec = recipe.network[index]
@@ -72,7 +79,7 @@ class Layer:
         self._loss = losses.find_loss(
             recipe.loss, label_smoothing=recipe.label_smoothing, class_weights=recipe.class_weights
         )
-        self.rule = rules.build_rule(recipe)
+        self.rule = rules.build_rule(recipe) if rule is None else rule
         self.block: Block = build_block(recipe, index, self.device, module)
         self.ends = Ends(recipe, index, self.rule, self.block, self.device)
         self.sends_to = self.ends.sends_to

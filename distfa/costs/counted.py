@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from distfa.core import rules
 from distfa.core.base.draw import NOT_DRAWN
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.threads import one_thread
@@ -170,20 +171,21 @@ def _count(layer: Layer, n: int) -> tuple[Efforts, int]:
 
 @lru_cache(maxsize=8)
 def _plain_works(recipe: Recipe) -> tuple[LayerWork, ...]:
+    made = partial(Layer, recipe, device="meta", rule=rules.build_rule(recipe))
     known: dict[tuple[object, ...], Efforts] = {}
-    return tuple(_plain_work(recipe, index, known) for index in range(1, len(recipe.network) + 1))
+    return tuple(_plain_work(made, index, known) for index in range(1, len(recipe.network) + 1))
 
 
-def _plain_work(recipe: Recipe, index: int, known: dict[tuple[object, ...], Efforts]) -> LayerWork:
-    layer = Layer(recipe, index, device="meta")
+def _plain_work(made: Callable[[int], Layer], index: int, known: dict[tuple[object, ...], Efforts]) -> LayerWork:
+    layer = made(index)
     layer.begin_step(0)
-    spec, place = layer.spec, (index == 1, layer.is_output, len(layer.sends_to))
+    spec, recipe, place = layer.spec, layer.rule.recipe, (index == 1, layer.is_output, len(layer.sends_to))
     feedback = tuple(tensor.shape for tensor in layer.ends.tensors())
     kind = (place, spec.inputs, spec.outputs, spec.activation, spec.bias, feedback)
 
     def efforts(n: int) -> Efforts:
         if (*kind, n) not in known:
-            known[*kind, n] = _plain_efforts(Layer(recipe, index, device="meta"), n)
+            known[*kind, n] = _plain_efforts(made(index), n)
         return known[*kind, n]
 
     signals = spec.inputs + spec.outputs * (1 if spec.activation.name == "identity" else 2)
