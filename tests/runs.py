@@ -20,7 +20,7 @@ from distfa.core.serial import SerialTrainer
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.hosted_layer import HostedLayer
 from distfa.runtime.in_threads import ThreadHandle
-from distfa.runtime.job import Job, RawInputs, RawTargets, lossy
+from distfa.runtime.job import Job, RawInputs, RawTargets, is_lossy
 from distfa.runtime.worker import LayerWorker
 from distfa.transport.base import Tap, WireConfig
 from distfa.transport.grpc_transport import GrpcTransport
@@ -150,7 +150,7 @@ class ThreadRun:
         self.coordinator = Coordinator(
             self.handles,
             deadline_seconds=wire.deadline_seconds,
-            lossy=lossy(self.job),
+            lossy=is_lossy(self.job),
             steps=self.job.steps,
         )
         self.addresses = {}

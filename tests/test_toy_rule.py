@@ -35,7 +35,7 @@ class Toy(HopRule):
     potential = "c <sign W(0)[:,i], W[:,i]>"
     source = "this test"
 
-    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: weight.double().sign() * 0.05 for name, weight in weights.items()}
 
 

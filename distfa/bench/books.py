@@ -112,7 +112,7 @@ def measure_faults(spec: RunSpec, dataset: Dataset, say: Say) -> Outcome:
     plan = list(itertools.product(boundaries, ("up", "down"), ("largest", "middling"), sizes))
     recipe = dataclasses.replace(_in_books(recipe), micro_batches=1, epochs=10**6, max_steps=_SETTLED + len(plan))
     planted = {_SETTLED + i: fault for i, fault in enumerate(plan)}
-    hops = rules.build_rule(recipe).errors_in_order
+    hops = rules.build_rule(recipe).sending_order
     trainer = _trainer(recipe, dataset, _Tamper(planted, boundaries, "up"), _Tamper(planted, hops, "down"))
     caught: dict[tuple[int, str, str], list[bool]] = {}
     strays = 0

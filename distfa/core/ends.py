@@ -65,7 +65,7 @@ class Ends:
         self.sends_to = tuple(rule.sent_by.get(index, ()))
         self.inside = index - 1 if recipe.feedback.inside == "feedback" and rule.stands_in else None
         kept = {*self.sends_to, *([] if self.inside is None else [self.inside])}
-        drawn = {b: rule.at_origin(b, block.weights()) for b in kept}
+        drawn = {b: rule.origin_state(b, block.weights()) for b in kept}
         self.origin = {b: self._signals(state) for b, state in drawn.items()}
         teacher = None if is_output else rule.teacher(index)
         self.teacher = None if teacher is None else self.signal(teacher)
@@ -140,13 +140,13 @@ class Ends:
     def matrix_of_the_law(self) -> Tensor | None:
         """The matrix for the potential of the boundary below, in float64: the numbers as products take them."""
         below, spec = self._index - 1, self._recipe.network[self._index]
-        if not below or self._rule.keeps_potential(below) != self._index:
+        if not below or self._rule.potential_layer(below) != self._index:
             return None
         fixed: Tensor | None = None
         if isinstance(self._rule, rules.DirectRule):
             fixed = self._rule.direct_feedback(below)
         elif spec.linear_in:
-            fixed = self._rule.fixed(below, spec.weights[0].name, self.origin.get(below, {}))
+            fixed = self._rule.fixed_feedback(below, spec.weights[0].name, self.origin.get(below, {}))
         return None if fixed is None else self.signal(fixed.reshape(len(fixed), -1)).double()
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distfa.core.base.losses import Scored
 from distfa.core.base.recipe import Recipe
-from distfa.core.books.probe import LayerProbe, carried, measure, row_cosines, sound
+from distfa.core.books.probe import LayerProbe, carried, measure_alignment, row_cosines, sound
 from distfa.core.books.rounding import Rounding
 from distfa.core.layer import Layer
 
@@ -101,5 +101,7 @@ class Probing:
         cosines = torch.cat(self._cosines) if self._cosines else torch.empty(0)
         signal = cosines.mean().item() if len(cosines) else None
         active = None if self._active is None else self._active.double().mean().item()
-        found = measure(self._step, self._layer.index, self._layer.parameters, self._gradients, signal, active)
+        found = measure_alignment(
+            self._step, self._layer.index, self._layer.parameters, self._gradients, signal, active
+        )
         return replace(found, altered=self._layer.ends.altered())

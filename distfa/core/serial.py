@@ -22,7 +22,7 @@ from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.records import Cut, Record
 from distfa.core.layer import Layer
 from distfa.core.routes import Direction, Kind, Link
-from distfa.core.steps import Score, Share, Steps
+from distfa.core.steps import LayerSteps, Score, Share
 
 Carry = Callable[[Tensor], Tensor]
 
@@ -102,7 +102,7 @@ class SerialTrainer:
         self.layers = [Layer(recipe, l, device=device, module=(modules or {}).get(l)) for l in numbers]
         self._delay = {l: schedule.delay(recipe, l) for l in numbers}
         self._waiting: dict[int, deque[tuple[order.Batch, int]]] = {l: deque() for l in numbers}
-        self._steps: list[Steps] = []
+        self._steps: list[LayerSteps] = []
         self._first = 0
 
     def run(self, *, stop: int | None = None, elapsed_seconds: float = 0.0) -> Iterator[Record]:
@@ -165,9 +165,9 @@ class SerialTrainer:
         for layer in self.layers:
             layer.load_state_dict(state["layers"][layer.index])
 
-    def _build_steps(self, started: float) -> list[Steps]:
+    def _build_steps(self, started: float) -> list[LayerSteps]:
         return [
-            Steps(
+            LayerSteps(
                 self.recipe,
                 layer,
                 self._ports,
@@ -216,7 +216,7 @@ class SerialTrainer:
         for number, rows in enumerate(order.evaluation(self.recipe, score.rows)):
             for steps in self._steps:
                 steps.evaluate_part(batch, number, rows, score)
-        self._steps[-1].evaluated(batch, score)
+        self._steps[-1].finish_evaluation(batch, score)
 
     def _join_reports(self) -> Iterator[Record]:
         """The layers' reports, joined: ledger entries come last, from the first boundary up."""

@@ -25,7 +25,7 @@ from distfa.core.base.samples import Inputs, Targets
 from distfa.core.blame import blame_own_layer
 from distfa.core.books.digest import Digest, digest
 from distfa.core.books.joining import Entry
-from distfa.core.books.probe import LayerProbe, Sums
+from distfa.core.books.probe import AlignmentSums, LayerProbe
 from distfa.core.books.records import AuditRecord, EvalRecord, RenewalRecord, StepRecord
 from distfa.core.layer import Layer, Part
 from distfa.core.probing import Probing
@@ -59,7 +59,7 @@ class Ports(Protocol):
         """What the receiver should see of a training signal: the same numbers, or those the codec rounds them to."""
 
 
-class Steps:
+class LayerSteps:
     """The work of one layer.
 
     Args:
@@ -113,7 +113,7 @@ class Steps:
     @blame_own_layer
     def begin(self, batch: Batch) -> None:
         """Before the step's first backward: new feedback, where the rule renews it, and what the step draws."""
-        cosine = self._called_for(batch)
+        cosine = self._find_renewal_cause(batch)
         if cosine is not None or self.layer.rule.renews(batch.step):
             self._renew(batch, cosine)
         self.layer.begin_step(batch.step)
@@ -181,12 +181,12 @@ class Steps:
     @blame_own_layer
     def evaluate_part(self, batch: Batch, number: int, rows: NDArray[np.int64], score: Score) -> None:
         """Take one part of the test set up through the layer."""
-        h = self._inferred(self._test, batch.step, number, rows)
+        h = self._infer(self._test, batch.step, number, rows)
         if h is not None:
-            score.add(self.layer.score(h, _given(self._test.targets).read(rows), score.rows))
+            score.add(self.layer.score(h, _require_given(self._test.targets).read(rows), score.rows))
 
     @blame_own_layer
-    def evaluated(self, batch: Batch, score: Score) -> None:
+    def finish_evaluation(self, batch: Batch, score: Score) -> None:
         """The whole test set has passed."""
         if not self.layer.is_output:
             return
@@ -206,18 +206,18 @@ class Steps:
     @blame_own_layer
     def audit(self, batch: Batch, rows: NDArray[np.int64]) -> None:
         """Take a few training samples up through the trained layer, in a message after those of the test set."""
-        h = self._inferred(self._train, batch.step, AUDIT, rows)
+        h = self._infer(self._train, batch.step, AUDIT, rows)
         if h is not None:
             self._enter(AuditRecord(rows=len(rows), outputs=tuple(h.double().flatten().tolist())))
 
     # -- parts ----------------------------------------------------------------------------------
 
-    def _inferred(self, share: Share, step: int, number: int, rows: NDArray[np.int64]) -> Tensor | None:
+    def _infer(self, share: Share, step: int, number: int, rows: NDArray[np.int64]) -> Tensor | None:
         """Take samples up through the layer in evaluation; the last layer returns its output, others send it on."""
         if Direction.UP in self._in:
             h_in = self._ports.take(self._in[Direction.UP], Kind.EVALUATION, step, number, len(rows))
         else:
-            h_in = _given(share.inputs).read(rows)
+            h_in = _require_given(share.inputs).read(rows)
         h = self.layer.infer(h_in, number)
         if self.layer.is_output:
             return h
@@ -247,7 +247,7 @@ class Steps:
             link, tally = self._out[Direction.TALLY, self.layer.index], probe.tally(self._recipe.signal_dtype)
             self._ports.give(link, Kind.TALLY, probe.step, 0, tally)
 
-    def _called_for(self, batch: Batch) -> float | None:
+    def _find_renewal_cause(self, batch: Batch) -> float | None:
         """The alignment that calls for a renewal; None where nothing does.
 
         A few steps after a probe all layers have told what they saw. Then the output layer decides, and its decision
@@ -258,7 +258,7 @@ class Steps:
             return None
         cosine = 0.0  # only the output layer knows it
         if layer.is_output:
-            sums = Sums()
+            sums = AlignmentSums()
             for link in self._tallies:
                 tally = self._ports.take(link, Kind.TALLY, seen, 0, 1)
                 sums = sums.plus(LayerProbe.of_tally(tally, step=seen, layer=link.sender))
@@ -289,17 +289,17 @@ class Steps:
         """What the layer below sends; the data itself at the first layer."""
         if direction in self._in:
             return self._take(direction, kind, batch, micro_batch)
-        return _given(self._train.inputs).read(batch.parts[micro_batch])
+        return _require_given(self._train.inputs).read(batch.parts[micro_batch])
 
     def _message(self, batch: Batch, micro_batch: int) -> Tensor:
         """The rule's error message to this layer, or the labels it reads for itself."""
         if Direction.DOWN in self._in:
             return self._take(Direction.DOWN, Kind.ERROR, batch, micro_batch)
-        target = _given(self._train.targets).read(batch.parts[micro_batch])
+        target = _require_given(self._train.targets).read(batch.parts[micro_batch])
         return self.layer.label_message(target, batch.rows)
 
     def _score(self, output: Tensor, batch: Batch, micro_batch: int) -> Scored:
-        target = _given(self._train.targets).read(batch.parts[micro_batch])
+        target = _require_given(self._train.targets).read(batch.parts[micro_batch])
         scored = self.layer.score(output, target, batch.rows)
         if self._recipe.check_finite:
             require_finite_loss(scored.loss, layer=self.layer.index, step=batch.step)
@@ -353,7 +353,7 @@ class Score:
         self.loss, self.correct = self.loss + scored.loss, self.correct + scored.correct
 
 
-def _given(value: T | None) -> T:
+def _require_given(value: T | None) -> T:
     """The value, which a layer at this place in the network must have."""
     if value is None:
         raise LayerError("a layer was started without the data that it reads")

@@ -61,7 +61,7 @@ class Subject:
         """The modules of every layer of a model."""
         return [layer_module(part) for part in group(require_sequential(model))]
 
-    def starts(self, init: str) -> Mapping[int, nn.Sequential]:
+    def initial_modules(self, init: str) -> Mapping[int, nn.Sequential]:
         """The modules that the layers of a run start from; empty if they are drawn from the seed.
 
         Args:
@@ -71,7 +71,7 @@ class Subject:
 
     def start_digest(self, spec: RunSpec) -> str | None:
         """The digest of the weights that a module from Python starts from; None if the spec alone decides them."""
-        if self.model is None or spec.model.name != GIVEN or not self.starts(spec.init):
+        if self.model is None or spec.model.name != GIVEN or not self.initial_modules(spec.init):
             return None
         found = hashlib.blake2b(digest_size=16)
         for name, value in self.model.state_dict().items():

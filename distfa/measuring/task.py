@@ -49,7 +49,7 @@ class Task:
                 f"{dataset.name!r}; choose a data set with labels and leave loss out"
             )
         subject = subject_for(spec, dataset)
-        return Task.on(dataset, spec.recipe(subject.network), subject.starts(spec.init))
+        return Task.on(dataset, spec.recipe(subject.network), subject.initial_modules(spec.init))
 
     @staticmethod
     def on(dataset: Dataset, recipe: Recipe, modules: Mapping[int, nn.Module] = MappingProxyType({})) -> Task:

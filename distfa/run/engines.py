@@ -24,7 +24,7 @@ from distfa.errors import LayerError, SpecError
 from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart
 from distfa.runtime.faults import Fault
 from distfa.runtime.hosted_layer import Snapshot
-from distfa.runtime.job import Job, RawInputs, RawTargets, ResumeState, lossy
+from distfa.runtime.job import Job, RawInputs, RawTargets, ResumeState, is_lossy
 from distfa.settings import RunSpec
 from distfa.transport.message import Direction, Kind, Link
 from distfa.transport.port import Traffic
@@ -113,7 +113,7 @@ class SerialEngine:
             carry_error=lambda signal: codecs.carry(down, signal),
             modules=self._modules,
             device=device,
-            lossy=lossy(job),
+            lossy=is_lossy(job),
         )
         if job.first:
             self._trainer.load_state_dict({"step": job.first, "layers": begin.layers, "books": begin.books})
@@ -270,7 +270,7 @@ def started(value: T | None) -> T:
     return value
 
 
-def build(spec: RunSpec, *, inputs: RawInputs, targets: RawTargets, modules: Modules) -> Engine:
+def build_engine(spec: RunSpec, *, inputs: RawInputs, targets: RawTargets, modules: Modules) -> Engine:
     """The engine the spec names."""
     if spec.engine == "serial":
         return SerialEngine(inputs, targets, modules)

@@ -13,9 +13,9 @@ from distfa.errors import CheckpointError, DistfaError, Interrupted, LayerError,
 from distfa.intake.subject import Subject, raw_samples
 from distfa.run import engines, notes
 from distfa.run.bookkeeper import Bookkeeper
+from distfa.run.checkpoints import RunCheckpoints
 from distfa.run.disk.run_dir import RunDir
 from distfa.run.engines import SerialEngine
-from distfa.run.going_on import GoingOn
 from distfa.run.injector import Injector
 from distfa.run.observing import Observer, Progress
 from distfa.run.recovery import AT_THE_START, Recovery
@@ -40,7 +40,7 @@ class Loop:
 
     Attributes:
         books: What the run has come to.
-        going_on: Where it can go on.
+        checkpoints: Where it can go on.
         stop: Why the run ends at its next cut; None if it goes on.
 
     Raises:
@@ -61,15 +61,17 @@ class Loop:
         resumed: bool,
     ) -> None:
         inputs, targets = raw_samples(job.recipe.network, dataset)
-        self._engine = engines.build(spec, inputs=inputs, targets=targets, modules=subject.starts(spec.init))
+        self._engine = engines.build_engine(
+            spec, inputs=inputs, targets=targets, modules=subject.initial_modules(spec.init)
+        )
         self._injector, self._observer = Injector(faults, self._engine), observer
         self.books = Bookkeeper(spec, job, dataset, run_dir, self._engine)
-        self.going_on = GoingOn(
+        self.checkpoints = RunCheckpoints(
             spec, run_dir, notes.identify_run(spec, job.recipe.network, dataset), observer, self.books
         )
-        self._recovery = Recovery(spec, job, run_dir, self._engine, self.books, self.going_on, self._injector)
+        self._recovery = Recovery(spec, job, run_dir, self._engine, self.books, self.checkpoints, self._injector)
         self._at = AT_THE_START
-        if resumed and (found := self.going_on.resume(subject.start_digest(spec))) is not None:
+        if resumed and (found := self.checkpoints.resume(subject.start_digest(spec))) is not None:
             self._at = found
             self.books.go_back(found)
         self.stop: str | None = self._at.notes.get("stop")
@@ -86,16 +88,16 @@ class Loop:
             self._recovery.start(self._at)
             self.books.started()
             self._show(None)
-            self.going_on.begin()
+            self.checkpoints.begin()
             self._recovery.remember_start(self.books.notes(self.stop))
             try:
                 weights = self._trained()
             except (LayerLost, TransportError):
                 raise
             except BaseException:
-                self.going_on.last()  # while the layers can still give their state
+                self.checkpoints.write_last()  # while the layers can still give their state
                 raise
-            self.going_on.settle()
+            self.checkpoints.settle()
         return weights
 
     def _trained(self) -> dict[str, Tensor]:
@@ -125,7 +127,7 @@ class Loop:
 
     def _take(self, record: Record) -> None:
         self.books.add(record)
-        self.going_on.note()
+        self.checkpoints.note()
         if not isinstance(record, Cut):
             self._injector.inject(self.books.tally.steps, self.books.clock.trained_seconds)
             self._show(record)
@@ -133,9 +135,9 @@ class Loop:
         self._cut, self._at_cut = record.step, []
         self._show(record)
         if self.stop is not None:
-            self._weights_at_cut()  # before the keeper asks, since a layer gives its state once
+            self._weights_at_cut()  # before the checkpoint writer asks, since a layer gives its state once
         snapshots = self._at_cut or self._engine.snapshots(record.step)
-        self.going_on.offer(record.step, snapshots, self.books.notes(self.stop))
+        self.checkpoints.offer(record.step, snapshots, self.books.notes(self.stop))
 
     def _show(self, record: Record | None) -> None:
         self._observer(
@@ -176,9 +178,9 @@ class Loop:
         if isinstance(self._engine, SerialEngine):
             error.weights = self._engine.state() if steps else None
             return error
-        self.going_on.last()
+        self.checkpoints.write_last()
         with contextlib.suppress(CheckpointError):
-            if (found := self.going_on.find()) is not None:
+            if (found := self.checkpoints.find()) is not None:
                 error.weights = _model_of(found.layers.values())
         return error
 

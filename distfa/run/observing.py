@@ -55,7 +55,7 @@ class Choice:
     figures: Mapping[str, Any]
     about: Mapping[str, Any]
 
-    def put_into(self, result: Result) -> Result:
+    def apply_to(self, result: Result) -> Result:
         """The result with the figures of these weights, which also says those of the last ones."""
         last = {name: getattr(result, name) for name in self.figures}
         return replace(result, **self.figures, best={**self.about, "last": last})

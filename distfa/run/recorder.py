@@ -73,7 +73,7 @@ class Recorder:
         elif isinstance(record, TimelineRecord | RenewalRecord):
             kind = "timeline" if isinstance(record, TimelineRecord) else "renewal"
             self._run_dir.log({"kind": kind, **asdict(record)})
-        elif isinstance(record, EvalRecord) or (isinstance(record, StepRecord) and self._due(record)):
+        elif isinstance(record, EvalRecord) or (isinstance(record, StepRecord) and self._is_due(record)):
             self._figures(record, tally)
         elif not isinstance(record, StepRecord | AuditRecord | Cut):
             raise TypeError(f"unknown kind of record: {type(record).__name__}")
@@ -101,7 +101,7 @@ class Recorder:
         elif still >= _STILL_SECONDS:
             self._traffic(step, seconds + still, every=_STILL_SECONDS)
 
-    def _due(self, record: StepRecord) -> bool:
+    def _is_due(self, record: StepRecord) -> bool:
         return record.step % self._spec.log_every == 0 or record.step == self._steps - 1
 
     def _figures(self, record: StepRecord | EvalRecord, tally: Tally) -> None:

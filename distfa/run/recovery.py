@@ -8,10 +8,10 @@ from typing import Any
 
 from distfa.errors import DistfaError, LayerLost, TransportError
 from distfa.run.bookkeeper import Bookkeeper
+from distfa.run.checkpoints import RunCheckpoints
 from distfa.run.disk.checkpoint import Checkpoint
 from distfa.run.disk.run_dir import RunDir
 from distfa.run.engines import Engine
-from distfa.run.going_on import GoingOn
 from distfa.run.injector import Injector
 from distfa.runtime.job import Job, ResumeState
 from distfa.settings import RunSpec
@@ -28,7 +28,7 @@ class Recovery:
         run_dir: Its directory, which counts the attempts.
         engine: What carries it out.
         books: Told where the run goes on.
-        going_on: Where the run can go on.
+        checkpoints: Where the run can go on.
         injector: The faults that are caused on purpose.
     """
 
@@ -39,11 +39,11 @@ class Recovery:
         run_dir: RunDir,
         engine: Engine,
         books: Bookkeeper,
-        going_on: GoingOn,
+        checkpoints: RunCheckpoints,
         injector: Injector,
     ) -> None:
         self._job, self._engine, self._run_dir = job, engine, run_dir
-        self._books, self._going_on, self._injector = books, going_on, injector
+        self._books, self._checkpoints, self._injector = books, checkpoints, injector
         self._most = most_recoveries(spec)
         self._in_a_row, self._written_before = 0, 0
         self._start = AT_THE_START
@@ -67,8 +67,8 @@ class Recovery:
         """
         if not self._most or not isinstance(failure, LayerLost | TransportError):
             raise failure
-        self._going_on.settle()
-        written = self._going_on.written
+        self._checkpoints.settle()
+        written = self._checkpoints.written
         self._in_a_row = 1 if written > self._written_before else self._in_a_row + 1
         self._written_before = written
         if self._in_a_row > self._most:
@@ -84,9 +84,9 @@ class Recovery:
             DistfaError: Something else was lost in the meantime.
         """
         began, lost, about = time.monotonic(), self._books.tally.steps, self._run_dir.about
-        at = self._going_on.find() or self._start
+        at = self._checkpoints.find() or self._start
         self._books.go_back(at)
-        self._going_on.remind()
+        self._checkpoints.remind()
         about["attempt"] += 1
         self._run_dir.note()
         self._books.tell(f"{failure}; resuming from step {at.step}, attempt {about['attempt']}")

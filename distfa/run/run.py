@@ -100,7 +100,7 @@ def _finished(
     result, kept, last = loop.books.result(loop.stop), weights, None
     choice = observer.choose(weights) if isinstance(observer, StatefulObserver) else None
     if choice is not None:
-        result, kept = choice.put_into(result), dict(choice.weights)
+        result, kept = choice.apply_to(result), dict(choice.weights)
         last = weights if choice.about["step"] != result.steps else None
     run_dir.finish(kept, result.as_dict(), last=last)
     loop.books.log("the run has finished")
@@ -120,7 +120,7 @@ def _failed(exc: BaseException, loop: Loop, run_dir: run_dirs.RunDir, spec: RunS
             f"{failure} (optimizer.lr is {rate:g}; try {lower_rate(rate, spec.optimizer.name):.1g} or less)"
         )
     status = "interrupted" if isinstance(failure, Interrupted) else "failed"
-    kept = loop.going_on.kept()
+    kept = loop.checkpoints.last_step()
     loop.books.log(f"the run has {status if status == 'failed' else 'been interrupted'}: {failure}", logging.ERROR)
     run_dir.fail(status, str(failure), keep=done > 0 or kept is not None or resumed, weights=weights)
     if isinstance(failure, DistfaError) and done:

@@ -16,7 +16,7 @@ from distfa.core.books.records import Cut
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class CutReached:
     """A layer has kept its state before ``step``.
 
     Attributes:
@@ -36,14 +36,14 @@ class Barrier:
     def __init__(self, layers: int) -> None:
         self._layers = layers
         # reports after the mark, by layer, of those that have reached it
-        self._held: dict[int, list[Entry | Mark]] = {}
+        self._held: dict[int, list[Entry | CutReached]] = {}
 
-    def add(self, layer: int, reported: Iterable[Entry | Mark]) -> Iterator[Entry]:
+    def add(self, layer: int, reported: Iterable[Entry | CutReached]) -> Iterator[Entry]:
         """The reports that may pass; once the last layer has reached its mark, also a cut and what was held back."""
         for entry in reported:
             if layer in self._held:
                 self._held[layer].append(entry)
-            elif isinstance(entry, Mark):
+            elif isinstance(entry, CutReached):
                 self._held[layer] = []
                 if len(self._held) == self._layers:
                     yield Cut(step=entry.step)

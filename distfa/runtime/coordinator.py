@@ -100,7 +100,7 @@ class Coordinator:
         _, late = wait(futures, timeout=deadline_seconds)
         for handle, future in zip(self._handles, futures, strict=True):
             if future not in late and (error := future.exception()) is not None:
-                raise self._located(handle.layer, error)
+                raise self._locate(handle.layer, error)
         for handle, future in zip(self._handles, futures, strict=True):
             if future in late:
                 raise LayerLost(f"layer {handle.layer} did not answer {method!r} within {deadline_seconds:.0f} s")
@@ -145,7 +145,7 @@ class Coordinator:
         """The traffic of every link so far, according to the last status of each layer."""
         found = self._before
         for status in self._status.values():
-            found = _added(found, status.traffic)
+            found = _add(found, status.traffic)
         return found
 
     @property
@@ -168,11 +168,11 @@ class Coordinator:
             )
             raise LayerError(self.errors[layer]) from exc
         except DistfaError as exc:
-            raise self._located(layer, exc) from exc
+            raise self._locate(layer, exc) from exc
         if found is None:
             return None
         before = {key: sent for key, sent in self._before.items() if key[0].sender == layer}
-        return replace(found, traffic=_added(before, found.traffic))
+        return replace(found, traffic=_add(before, found.traffic))
 
     def _poll(self) -> Iterator[Record]:
         """Take the answers that have come, and ask those layers again."""
@@ -232,7 +232,7 @@ class Coordinator:
     def _stuck(self) -> DistfaError | None:
         """A layer that hangs and that no other layer has noticed, or can notice."""
         limit = self._deadline_seconds + 2.0
-        found = self._silent(limit) or self._computing(limit)
+        found = self._silent(limit) or self._find_hung_layer(limit)
         return None if found is None else type(found)(f"{found}{self._waits()}")
 
     def _waits(self) -> str:
@@ -248,7 +248,7 @@ class Coordinator:
         missed a signal first, and last those that only lost another layer.
         """
         failed = {layer: run.exception() for layer, run in runs.items() if run.done()}
-        errors = [self._located(layer, error) for layer, error in failed.items() if error is not None]
+        errors = [self._locate(layer, error) for layer, error in failed.items() if error is not None]
         own = [e for e in errors if not isinstance(e, PeerLost | DeadlineExceeded)]
         if own:
             return min(own, key=lambda e: not isinstance(e, LayerLost))
@@ -256,9 +256,9 @@ class Coordinator:
         if not missed:
             return errors[0]
         half = self._deadline_seconds / 2
-        return self._silent(half) or self._computing(half) or min(missed, key=lambda e: e.order)
+        return self._silent(half) or self._find_hung_layer(half) or min(missed, key=lambda e: e.order)
 
-    def _located(self, layer: int, error: BaseException) -> BaseException:
+    def _locate(self, layer: int, error: BaseException) -> BaseException:
         """The error with its place: a lost process or stream cannot say at which step it was; the coordinator can."""
         if isinstance(error, LayerLost | PeerLost):
             error = type(error)(f"{self._at(layer, process=isinstance(error, LayerLost))}: {error}")
@@ -282,7 +282,7 @@ class Coordinator:
                 return LayerLost(self.errors[layer])
         return None
 
-    def _computing(self, limit_seconds: float) -> DistfaError | None:
+    def _find_hung_layer(self, limit_seconds: float) -> DistfaError | None:
         """A layer that waits for nobody and still makes no progress."""
         for layer, status in self._status.items():
             if not status.finished and not status.waiting_for and status.since_seconds > limit_seconds:
@@ -294,7 +294,7 @@ class Coordinator:
         return None
 
 
-def _added(
+def _add(
     before: Mapping[tuple[Link, Kind], Traffic], more: Mapping[tuple[Link, Kind], Traffic]
 ) -> dict[tuple[Link, Kind], Traffic]:
     """The sum of both, per link and kind."""

@@ -16,8 +16,8 @@ from distfa.core.base import order
 from distfa.core.books.joining import Entry
 from distfa.core.layer import Layer
 from distfa.core.routes import Kind, Link
-from distfa.core.steps import Score, Share, Steps
-from distfa.runtime.barrier import Mark
+from distfa.core.steps import LayerSteps, Score, Share
+from distfa.runtime.barrier import CutReached
 from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.runtime.timeline import Timeline
 from distfa.runtime.wire_ports import WirePorts
@@ -87,7 +87,7 @@ class HostedLayer:
         self._train, self._test = (Share(inputs=i, targets=t) for i, t in zip(x, y, strict=True))
         self.ports = WirePorts(job, layer, device, waiting, tap)
         self.step = 0
-        self._entries: list[Entry | Mark] = []
+        self._entries: list[Entry | CutReached] = []
         self._snapshots: dict[int, tuple[Snapshot, float]] = {}  # with the time they were made
         self._lock = threading.Lock()
 
@@ -98,7 +98,7 @@ class HostedLayer:
             started: ``time.monotonic`` when the work began.
         """
         job, layer = self._job, self.layer
-        steps = Steps(
+        steps = LayerSteps(
             job.recipe,
             layer,
             self.ports,
@@ -117,7 +117,7 @@ class HostedLayer:
         self._enter(timeline.record())
         self.ports.close()
 
-    def reports(self) -> tuple[Entry | Mark, ...]:
+    def reports(self) -> tuple[Entry | CutReached, ...]:
         """What the layer has to report since it was last asked: records, its ends of the books, and marks."""
         with self._lock:
             entries, self._entries = tuple(self._entries), []
@@ -133,7 +133,7 @@ class HostedLayer:
             found, _ = self._snapshots.pop(step, (None, 0.0))
         return found
 
-    def _carry_out(self, steps: Steps, operation: schedule.Operation) -> Iterator[None]:
+    def _carry_out(self, steps: LayerSteps, operation: schedule.Operation) -> Iterator[None]:
         batch = operation.batch
         if isinstance(operation, schedule.Forward):
             steps.forward(batch, operation.micro_batch)
@@ -148,26 +148,26 @@ class HostedLayer:
         elif isinstance(operation, schedule.Evaluate):
             yield from self._evaluate(steps, batch)
         else:
-            self._keep(batch.step + 1)
+            self._take_snapshot(batch.step + 1)
 
-    def _probe(self, steps: Steps, batch: order.Batch) -> None:
+    def _probe(self, steps: LayerSteps, batch: order.Batch) -> None:
         """This layer's part of the true gradient of the batch: all forwards, then all backwards."""
         for m in range(len(batch.parts)):
             steps.probe_up(batch, m)
         for m in range(len(batch.parts)):
             steps.probe_down(batch, m)
 
-    def _evaluate(self, steps: Steps, batch: order.Batch) -> Iterator[None]:
+    def _evaluate(self, steps: LayerSteps, batch: order.Batch) -> Iterator[None]:
         recipe, score = self._job.recipe, Score(self._job.test_rows)
         for number, rows in enumerate(order.evaluation(recipe, score.rows)):
             steps.evaluate_part(batch, number, rows, score)
             yield
         if score.rows:
-            steps.evaluated(batch, score)
+            steps.finish_evaluation(batch, score)
         if batch.last and len(rows := order.audit(recipe, self._job.train_rows)):
             steps.audit(batch, rows)
 
-    def _keep(self, step: int) -> None:
+    def _take_snapshot(self, step: int) -> None:
         """Copy the state, for the coordinator to fetch, and mark the place in the reports."""
         kept = Snapshot(step=step, state=self.state_dict(), traffic=copy.deepcopy(self.ports.traffic()))
         now, size = time.monotonic(), sum(value.nbytes for value in kept.state.values())
@@ -176,7 +176,7 @@ class HostedLayer:
             before = sorted(self._snapshots)[-room:]
             stay = [at for at in before if now - self._snapshots[at][1] < _FETCH_SECONDS] or before[-1:]
             self._snapshots = {**{at: self._snapshots[at] for at in stay}, step: (kept, now)}
-            self._entries.append(Mark(step=step))
+            self._entries.append(CutReached(step=step))
 
     def _enter(self, entry: Entry) -> None:
         with self._lock:

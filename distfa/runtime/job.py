@@ -76,7 +76,7 @@ class ResumeState:
     traffic: dict[tuple[Link, Kind], Traffic] = field(default_factory=dict)
 
 
-def lossy(job: Job) -> bool:
+def is_lossy(job: Job) -> bool:
     """Whether a codec of the run rounds."""
     dtype = job.recipe.signal_dtype
     return not all(job.codec(direction).lossless(dtype) for direction in (Direction.UP, Direction.DOWN))

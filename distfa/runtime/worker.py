@@ -20,7 +20,7 @@ from distfa.core.blame import blame_layer
 from distfa.core.books.joining import Entry
 from distfa.core.routes import Kind, Link
 from distfa.errors import DistfaError, LayerError
-from distfa.runtime.barrier import Mark
+from distfa.runtime.barrier import CutReached
 from distfa.runtime.hosted_layer import HostedLayer, Snapshot
 from distfa.transport.base import Transport
 from distfa.transport.port import Traffic, Waiting
@@ -56,7 +56,7 @@ class Status:
     busy_seconds: float
     cpu_seconds: float
     queue: int
-    entries: tuple[Entry | Mark, ...]
+    entries: tuple[Entry | CutReached, ...]
     traffic: dict[tuple[Link, Kind], Traffic]
     finished: bool
     pid: int

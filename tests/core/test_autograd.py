@@ -162,7 +162,7 @@ def test_hop_rules_are_autograd_with_their_matrix_in_place_of_the_weights(rule, 
 
 def factors_of(rule, below, above):
     """What the two ends of boundary 1 apply, one after the other."""
-    (first,) = above.rule.at_origin(1, above.block.weights()).values()
+    (first,) = above.rule.origin_state(1, above.block.weights()).values()
     return first, below.rule.teacher(1)
 
 

@@ -28,7 +28,7 @@ def test_a_rule_knows_whether_its_feedback_depends_on_init(name):
     def held(rule):
         origin = rule.origin(1)
         weights = {} if origin is None else Layer(rule.recipe, origin).block.weights()
-        return [*rule.at_origin(1, weights).values(), *([] if rule.teacher(1) is None else [rule.teacher(1)])]
+        return [*rule.origin_state(1, weights).values(), *([] if rule.teacher(1) is None else [rule.teacher(1)])]
 
     pairs = zip(held(aligned), held(random), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs) == aligned.takes_init
@@ -36,7 +36,7 @@ def test_a_rule_knows_whether_its_feedback_depends_on_init(name):
 
 def test_errors_are_sent_from_the_top_origin_down_and_by_one_origin_upwards():
     def sent(**changes):
-        return rules.build_rule(recipe((4, 4, 4, 4, 4), **changes)).errors_in_order
+        return rules.build_rule(recipe((4, 4, 4, 4, 4), **changes)).sending_order
 
     assert sent(rule="bp") == sent(rule="kp") == [3, 2, 1]
     assert sent(rule="dfa") == [1, 2, 3]

@@ -94,7 +94,7 @@ def test_what_is_kept_drawn_and_learned_is_what_the_rules_matrices_hold(case):
         origin = rule.origin(boundary)
         weights = {} if origin is None else Layer(rule.recipe, origin).block.weights()
         fresh = rule.refresh(boundary, 0, weights)
-        sender = rule.at_origin(boundary, weights) if fresh is None else fresh
+        sender = rule.origin_state(boundary, weights) if fresh is None else fresh
         if origin is not None:
             senders[origin - 1] += sum(map(numbers, sender.values()))
             drawn[origin - 1] += sum(map(numbers, (fresh or {}).values()))

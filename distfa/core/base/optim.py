@@ -250,7 +250,7 @@ class Optimizer:
             if here := [parameter for parameter in members if parameter in gradients]:
                 update(here, [gradients[parameter] for parameter in here], self._now(own, lr, step))
 
-    def settings(self, parameter: Tensor, lr: float, step: int) -> OptimizerConfig:
+    def config_at(self, parameter: Tensor, lr: float, step: int) -> OptimizerConfig:
         """The settings of one of its parameters at a step, where ``lr`` is the rate of the whole."""
         return self._now(self._own[parameter], lr, step)
 

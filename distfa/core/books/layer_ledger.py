@@ -17,7 +17,7 @@ from distfa.core.base.optim import Optimizer
 from distfa.core.base.recipe import Recipe
 from distfa.core.books.ledger import Half, ends
 from distfa.core.books.rounding import Rounding
-from distfa.core.books.update import Fold, PerNeuron, Sums, Update, drift, gradient_of
+from distfa.core.books.update import Fold, HalfSums, ParameterUpdate, PerNeuron, drift_of_rows, gradient_of
 from distfa.core.rules.base import Rule
 from distfa.core.schedule import delay
 
@@ -56,8 +56,8 @@ class _Page:
     sent: tuple[float, float] = (0.0, 0.0)
     renewal: Tensor | None = None
     lr: float = 0.0
-    updates: Mapping[str, Update] = field(default_factory=dict)
-    learned: Mapping[str, Update] = field(default_factory=dict)
+    updates: Mapping[str, ParameterUpdate] = field(default_factory=dict)
+    learned: Mapping[str, ParameterUpdate] = field(default_factory=dict)
 
 
 class LayerLedger:
@@ -164,7 +164,7 @@ class LayerLedger:
         page = self._page(step)
         if page.due and self._lower:
             page.drift = sum(
-                (self._rows(drift(now, old)) for now, old in zip(parameters, self._before, strict=True)),
+                (self._rows(drift_of_rows(now, old)) for now, old in zip(parameters, self._before, strict=True)),
                 self._nothing(),
             )
 
@@ -199,9 +199,12 @@ class LayerLedger:
             update()
             return []
         page.lr = lr
-        page.updates = {name: Update(p, optimizer, optimizer.settings(p, lr, step)) for name, p in trained.items()}
+        page.updates = {
+            name: ParameterUpdate(p, optimizer, optimizer.config_at(p, lr, step)) for name, p in trained.items()
+        }
         page.learned = {
-            name: Update(p, feedback_optimizer, feedback_optimizer.settings(p, lr, step)) for name, p in learned.items()
+            name: ParameterUpdate(p, feedback_optimizer, feedback_optimizer.config_at(p, lr, step))
+            for name, p in learned.items()
         }
         update()
         halves = self._halves(page, Fold(), Fold(), Fold())
@@ -316,14 +319,14 @@ class LayerLedger:
         angle, ratio = self._alignment(w.parameter)
         return replace(self._potential_half(page, boundary, w, total), angle_degrees=angle, ratio=ratio)
 
-    def _learned_half(self, page: _Page, boundary: int, fb: Update, fold: Fold) -> Half:
+    def _learned_half(self, page: _Page, boundary: int, fb: ParameterUpdate, fold: Fold) -> Half:
         """kp and dkp: Phi = 1/2 ||B||^2, with B's own update and optimizer."""
         total = self._nothing_yet(fold)
         for block in fb.blocks():
             total.add(block, page.lr)
         return self._potential_half(page, boundary, fb, total)
 
-    def _potential_half(self, page: _Page, boundary: int, update: Update, total: Sums) -> Half:
+    def _potential_half(self, page: _Page, boundary: int, update: ParameterUpdate, total: HalfSums) -> Half:
         lr = page.lr
         return Half(
             boundary=boundary,
@@ -359,8 +362,8 @@ class LayerLedger:
             self._pages[step] = _Page(step=step, due=self._recipe.ledger.due(step), drift=self._nothing())
         return self._pages[step]
 
-    def _nothing_yet(self, fold: Fold) -> Sums:
-        return Sums(fold=fold, rounded=self._recipe.mixed)
+    def _nothing_yet(self, fold: Fold) -> HalfSums:
+        return HalfSums(fold=fold, rounded=self._recipe.mixed)
 
     def _nothing(self) -> Tensor:
         neurons = self._spec.outputs if self._spec.plain else self._spec.neurons

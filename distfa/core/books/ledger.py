@@ -180,7 +180,7 @@ def ends(recipe: Recipe, rule: Rule, boundary: int) -> tuple[tuple[int, str], ..
     """Which layers report which ends of a boundary: ((layer, end), ...); empty for a rule without a law."""
     if not rule.potential:
         return ()
-    return ((boundary, "lower"), (rule.keeps_potential(boundary), "upper"))
+    return ((boundary, "lower"), (rule.potential_layer(boundary), "upper"))
 
 
 def join(halves: list[Half], *, lossy: bool) -> LedgerRecord:

@@ -159,7 +159,7 @@ def _norms(rows: Tensor) -> Tensor:
     return found
 
 
-def measure(
+def measure_alignment(
     step: int,
     layer: int,
     parameters: Sequence[Tensor],
@@ -219,16 +219,16 @@ def _blocks(tensor: Tensor) -> Iterator[Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sums:
+class AlignmentSums:
     """A probe's sums over layers, from the first up: what global alignment is made of."""
 
     a: float = 0.0
     gradient_square: float = 0.0
     update_square: float = 0.0
 
-    def plus(self, probe: LayerProbe) -> Sums:
+    def plus(self, probe: LayerProbe) -> AlignmentSums:
         """These sums with the next layer added."""
-        return Sums(
+        return AlignmentSums(
             a=self.a + probe.a,
             gradient_square=self.gradient_square + probe.gradient_square,
             update_square=self.update_square + probe.update_square,
@@ -253,7 +253,7 @@ class Alignments:
     def add(self, probes: Sequence[LayerProbe]) -> ProbeRecord:
         """The record of one step from the probes of all its layers."""
         ordered = sorted(probes, key=lambda probe: probe.layer)
-        sums = Sums()
+        sums = AlignmentSums()
         for probe in ordered:
             sums = sums.plus(probe)
         dominance = sums.a / sums.gradient_square if sums.gradient_square else 0.0

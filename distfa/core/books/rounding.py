@@ -8,7 +8,7 @@ import torch
 
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import Recipe
-from distfa.core.books.update import Number, Sums
+from distfa.core.books.update import HalfSums, Number
 
 _MARGIN = 8.0  # standard deviations of rounding that are accepted
 
@@ -30,7 +30,7 @@ class Rounding:
         places = max((math.prod(shape[1:]) for shape in shapes if len(shape) > 1), default=1)
         self._longest = max(recipe.batch_size * places, *sizes)
 
-    def of_update(self, numbers: int, lr: float, total: Sums, config: OptimizerConfig) -> Number:
+    def of_update(self, numbers: int, lr: float, total: HalfSums, config: OptimizerConfig) -> Number:
         """The bound for what an update did to the squares of a parameter.
 
         Each number of the parameter is rounded once per step, by up to eps/2 of itself, and this is multiplied by W or

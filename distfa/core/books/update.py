@@ -14,7 +14,7 @@ from distfa.core.base import optim
 _BLOCK_NUMBERS = 32 * 1024  # numbers in a float64 block: 256 KiB
 
 
-class Block(NamedTuple):
+class UpdateBlock(NamedTuple):
     """Some rows of a parameter around one update, in float64 and flat, so that sums are dot products."""
 
     before: Tensor
@@ -25,7 +25,7 @@ class Block(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Update:
+class ParameterUpdate:
     """One update of one parameter: the numbers before it, the change it made, the change it should have made.
 
     Work in float64 is done in blocks of rows that fit a processor's cache: with whole matrices in float64 it would cost
@@ -43,7 +43,7 @@ class Update:
         """How many numbers it has."""
         return self.parameter.numel()
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[UpdateBlock]:
         """The blocks, with every row once; to be called after the update."""
         now, made = _rows_of(self.parameter), _rows_of(gradient_of(self.parameter))
         for part in _row_blocks(now):
@@ -53,7 +53,7 @@ class Update:
             if self.parameter.grad is not None:
                 expected = optim.expected_update(self.config, before, self._optimizer.clip(gradient), state)
             change = now[part].double() - before
-            yield Block(
+            yield UpdateBlock(
                 before=before.flatten(),
                 change=change.flatten(),
                 gradient=gradient.flatten(),
@@ -68,7 +68,7 @@ def gradient_of(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-def drift(parameter: Tensor, before: Tensor) -> Tensor:
+def drift_of_rows(parameter: Tensor, before: Tensor) -> Tensor:
     """<parameter - before, its gradient> of every row, float64, shape (rows,)."""
     gradient, parameter, before = _rows_of(gradient_of(parameter)), _rows_of(parameter), _rows_of(before)
     found = torch.empty(len(parameter), dtype=torch.float64, device=parameter.device)
@@ -97,7 +97,7 @@ Number = float | Tensor
 class Fold:
     """Sums over all neurons: a half of an entry as a few numbers."""
 
-    def dot(self, block: Block, a: Tensor, b: Tensor) -> Number:
+    def dot(self, block: UpdateBlock, a: Tensor, b: Tensor) -> Number:
         """<a, b> of two flat tensors of a block."""
         return (a @ b).item()
 
@@ -117,7 +117,7 @@ class PerNeuron(Fold):
     def __init__(self, neurons: int, *, rows: bool) -> None:
         self._neurons, self._rows = neurons, rows
 
-    def dot(self, block: Block, a: Tensor, b: Tensor) -> Number:
+    def dot(self, block: UpdateBlock, a: Tensor, b: Tensor) -> Number:
         """As ``Fold``, shape (d_l,)."""
         product = (a * b).view(block.shape)
         if not self._rows:
@@ -132,7 +132,7 @@ class PerNeuron(Fold):
 
 
 @dataclass(kw_only=True)
-class Sums:
+class HalfSums:
     """The sums that a half needs of one parameter: squares and products over its numbers.
 
     Attributes:
@@ -152,7 +152,7 @@ class Sums:
     product: Number = 0.0
     product_square: Number = 0.0
 
-    def add(self, block: Block, lr: float) -> None:
+    def add(self, block: UpdateBlock, lr: float) -> None:
         """Add a block of weights whose level is 1/2 ||.||^2: the lower half's, and kp's B."""
         w, dw, g, e = block.before, block.change, block.gradient, block.expected
         square, w_dw, dw_dw, w_g = (self.fold.dot(block, *pair) for pair in ((w, w), (w, dw), (dw, dw), (w, g)))
@@ -163,7 +163,7 @@ class Sums:
         self.level += square / 2 + w_dw + dw_dw / 2
         self._bound(block, square, w)
 
-    def add_field(self, block: Block, lr: float, field: Tensor, phi_before: Number, phi_after: Number) -> None:
+    def add_field(self, block: UpdateBlock, lr: float, field: Tensor, phi_before: Number, phi_after: Number) -> None:
         """Add a block of weights whose level is a potential with gradient ``field``."""
         dw, g, e = block.change, block.gradient, block.expected
         b_dw, b_g = self.fold.dot(block, field, dw), self.fold.dot(block, field, g)
@@ -175,14 +175,14 @@ class Sums:
         sizes = self.fold.dot(block, field, field) * self.fold.dot(block, block.before, block.before)
         self._bound(block, sizes**0.5, field)
 
-    def add_product(self, block: Block, lr: float, field: Tensor) -> None:
+    def add_product(self, block: UpdateBlock, lr: float, field: Tensor) -> None:
         """Add only the exchange of a block, since the level is kept elsewhere."""
         self.exchange += lr * self.fold.dot(block, field, block.gradient)
         squares = self.fold.dot(block, field, field) * self.fold.dot(block, block.gradient, block.gradient)
         self.product += squares**0.5
         self._square(block, field)
 
-    def _bound(self, block: Block, square: Number, factor: Tensor) -> None:
+    def _bound(self, block: UpdateBlock, square: Number, factor: Tensor) -> None:
         """Bound the sums of magnitudes by norms (Cauchy-Schwarz), to bound rounding."""
         self._square(block, factor)
         norm = square**0.5
@@ -190,7 +190,7 @@ class Sums:
         self.update += norm * self.fold.dot(block, block.expected, block.expected) ** 0.5
         self.product += norm * self.fold.dot(block, block.gradient, block.gradient) ** 0.5
 
-    def _square(self, block: Block, factor: Tensor) -> None:
+    def _square(self, block: UpdateBlock, factor: Tensor) -> None:
         """Add squares: their root, times eps / 2, bounds the independent roundings of a gradient's numbers."""
         if self.rounded:
             terms = factor * block.gradient

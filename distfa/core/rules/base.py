@@ -107,7 +107,7 @@ class Rule(ABC):
         return found
 
     @property
-    def errors_in_order(self) -> list[int]:
+    def sending_order(self) -> list[int]:
         """The boundaries in the order in which their errors are sent, from the top origin down."""
         return [boundary for origin in sorted(self.sent_by, reverse=True) for boundary in self.sent_by[origin]]
 
@@ -140,7 +140,7 @@ class Rule(ABC):
 
     # -- the origin's end -----------------------------------------------------------------------
 
-    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """State of the origin as it starts; boundary 0 is the input's, for feedback inside layer 1.
 
         Args:
@@ -198,26 +198,26 @@ class Rule(ABC):
 
     # -- the law --------------------------------------------------------------------------------
 
-    def keeps_potential(self, boundary: int) -> int:
+    def potential_layer(self, boundary: int) -> int:
         """The layer that keeps the potential of a boundary: the learner, or the layer above if W is in it."""
         return boundary + 1
 
-    def fixed(self, boundary: int, weight: str, state: Mapping[str, Tensor]) -> Tensor | None:
+    def fixed_feedback(self, boundary: int, weight: str, state: Mapping[str, Tensor]) -> Tensor | None:
         """What ``field`` needs beside one weight of layer ``boundary + 1``, in its shape; None where W is enough."""
         return state.get(weight)
 
-    def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
+    def field(self, weight: Tensor, fixed_feedback: Tensor | None) -> Tensor:
         """What takes the place of W_{l+1} on the way down, in its shape: the gradient of the potential.
 
         Args:
             weight: W_{l+1}, as a matrix of its rows.
-            fixed: The origin's state for it, in the same form.
+            fixed_feedback: The origin's state for it, in the same form.
         """
-        return weight if fixed is None else fixed
+        return weight if fixed_feedback is None else fixed_feedback
 
-    def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
+    def phi(self, weight: Tensor, fixed_feedback: Tensor | None) -> Tensor:
         """The potential Phi_{l+1}, one number per column of W_{l+1}."""
-        return (self.field(weight, fixed) * weight).sum(0)
+        return (self.field(weight, fixed_feedback) * weight).sum(0)
 
 
 class HopRule(Rule):
@@ -242,7 +242,7 @@ class HopRule(Rule):
         purpose = Purpose.WEIGHT if self.recipe.init == "aligned" else Purpose.FEEDBACK
         return initial_weight(self.recipe, boundary + 1, purpose).mul_(self.recipe.feedback.gain)
 
-    def on_weights(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def feedback_for_weights(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """B for every weight of layer ``boundary + 1``: W(0) itself if aligned, else a draw with the scale of W(0)."""
         if self.network.seeded:
             return {name: self.hop_feedback(boundary) for name in weights}
@@ -295,7 +295,7 @@ class DirectRule(Rule):
             raise ValueError("a direct rule teaches by a matrix")
         return message @ teacher
 
-    def keeps_potential(self, boundary: int) -> int:
+    def potential_layer(self, boundary: int) -> int:
         """Layer l, with its shadow readout; for the last hidden layer the output layer: its W moves alike."""
         last = len(self.network)
         tied = boundary == last - 1 and self.network[last].plain and not self.ever_renews

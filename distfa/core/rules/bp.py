@@ -21,6 +21,6 @@ class Backpropagation(HopRule):
     stands_in = False
     takes_init = False
 
-    def phi(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
+    def phi(self, weight: Tensor, fixed_feedback: Tensor | None) -> Tensor:
         """1/2 ||W[:,i]||^2."""
         return weight.square().sum(0) / 2

@@ -42,7 +42,7 @@ class DirectFeedbackAlignment(DirectRule):
         rank = self._rank(boundary)
         return self.network.shapes[-1] if rank is None else (rank,)
 
-    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The output's factor, where B_l is of low rank."""
         if (rank := self._rank(boundary)) is None:
             return {}
@@ -57,9 +57,9 @@ class DirectFeedbackAlignment(DirectRule):
         full, rank = self.direct_feedback(boundary), self._rank(boundary)
         return full if rank is None else factors(self.recipe, boundary, full, rank)[1]
 
-    def keeps_potential(self, boundary: int) -> int:
+    def potential_layer(self, boundary: int) -> int:
         """As for every direct rule; but with a low rank the output's W does not move like the shadow readout."""
-        return boundary if self._rank(boundary) is not None else super().keeps_potential(boundary)
+        return boundary if self._rank(boundary) is not None else super().potential_layer(boundary)
 
     def delay(self, layer: int) -> int:
         """Two thirds of a micro-batch per layer above: half of one for the way up, the rest for messages."""

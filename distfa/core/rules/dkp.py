@@ -45,7 +45,7 @@ class DirectKolenPollack(DirectFeedbackAlignment):
         name = "adamw" if own.name == "adam" else own.name
         return replace(own, name=name, weight_decay=decay(self.recipe), moves=moves)
 
-    def keeps_potential(self, boundary: int) -> int:
+    def potential_layer(self, boundary: int) -> int:
         """Layer l, which keeps B_l."""
         return boundary
 

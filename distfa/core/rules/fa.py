@@ -34,12 +34,12 @@ class FeedbackAlignment(HopRule):
         narrower = min(self.network.sizes[boundary : boundary + 2])
         return (min(narrower, self.recipe.feedback.rank or narrower),)
 
-    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """B_{l+1}, in the shape of each weight, if this end applies it; or this end's factor."""
         if (rank := self._rank(boundary)) is not None:
             first, _ = factors(self.recipe, boundary, self.hop_feedback(boundary), rank)
             return dict.fromkeys(weights, first)
-        return self.on_weights(boundary, weights) if self._by_the_sender(boundary) else {}
+        return self.feedback_for_weights(boundary, weights) if self._is_applied_by_sender(boundary) else {}
 
     def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
         """delta B, delta U, or delta itself where the receiver applies B."""
@@ -49,9 +49,9 @@ class FeedbackAlignment(HopRule):
         """B_{l+1}, shape (d_{l+1}, d_l), where the receiver applies it; or its factor."""
         if (rank := self._rank(boundary)) is not None:
             return factors(self.recipe, boundary, self.hop_feedback(boundary), rank)[1]
-        return None if self._by_the_sender(boundary) else self.hop_feedback(boundary)
+        return None if self._is_applied_by_sender(boundary) else self.hop_feedback(boundary)
 
-    def fixed(self, boundary: int, weight: str, state: Mapping[str, Tensor]) -> Tensor | None:
+    def fixed_feedback(self, boundary: int, weight: str, state: Mapping[str, Tensor]) -> Tensor | None:
         """All of B_{l+1}."""
         if (rank := self._rank(boundary)) is not None:
             first, second = factors(self.recipe, boundary, self.hop_feedback(boundary), rank)
@@ -63,6 +63,6 @@ class FeedbackAlignment(HopRule):
         rank = self.recipe.feedback.rank
         return rank if rank is not None and rank < min(self.network.sizes[boundary : boundary + 2]) else None
 
-    def _by_the_sender(self, boundary: int) -> bool:
+    def _is_applied_by_sender(self, boundary: int) -> bool:
         below, above = self.network.sizes[boundary : boundary + 2]
         return not self.network.seeded or below < above

@@ -34,9 +34,9 @@ class KolenPollack(HopRule):
         """d_{l+1}: delta_{l+1} itself, for the layer below to learn from; the shape of h_l where B is kept beside W."""
         return self.network.shapes[boundary + 1 if self.network.seeded else boundary]
 
-    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The initial B, where it is kept beside W."""
-        return {} if self.network.seeded else self.on_weights(boundary, weights)
+        return {} if self.network.seeded else self.feedback_for_weights(boundary, weights)
 
     def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
         """delta_{l+1}, or delta_{l+1} B."""
@@ -54,6 +54,6 @@ class KolenPollack(HopRule):
         """True where the layer below keeps B."""
         return self.network.seeded
 
-    def keeps_potential(self, boundary: int) -> int:
+    def potential_layer(self, boundary: int) -> int:
         """The layer that keeps B."""
         return boundary if self.network.seeded else boundary + 1

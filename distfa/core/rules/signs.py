@@ -26,17 +26,17 @@ class FixedMagnitudeSignFeedback(HopRule):
     potential = "<|B[:,i]|, |W[:,i]|>"
     source = _SOURCE
 
-    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """|B|, in the shape of each weight, at the layer that has W."""
-        return {name: drawn.abs_() for name, drawn in self.on_weights(boundary, weights).items()}
+        return {name: drawn.abs_() for name, drawn in self.feedback_for_weights(boundary, weights).items()}
 
     def stand_in(self, state: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """|B| * sign W_{l+1}."""
         return {name: self.field(weights[name], magnitude) for name, magnitude in state.items()}
 
-    def field(self, weight: Tensor, fixed: Tensor | None) -> Tensor:
+    def field(self, weight: Tensor, fixed_feedback: Tensor | None) -> Tensor:
         """|B| * sign W_{l+1}."""
-        return weight.sign() if fixed is None else weight.sign().mul_(fixed)
+        return weight.sign() if fixed_feedback is None else weight.sign().mul_(fixed_feedback)
 
 
 class UniformSignFeedback(FixedMagnitudeSignFeedback):
@@ -47,7 +47,7 @@ class UniformSignFeedback(FixedMagnitudeSignFeedback):
     potential = "s ||W[:,i]||_1"
     takes_init = False
 
-    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """s in every place; for a convolution both fans count every place of the kernel."""
         return {name: torch.full(w.shape, self._scale(w), dtype=torch.float64) for name, w in weights.items()}
 
@@ -65,7 +65,7 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
     takes_init = False
     redraws = True
 
-    def at_origin(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Nothing until a step begins."""
         return {}
 

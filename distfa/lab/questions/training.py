@@ -96,7 +96,7 @@ def record_training(settings: Mapping[str, Any], on: Dataset, *, model: nn.Seque
     spec = parse_spec({**common, **settings, **rule, **feedback})
     subject = subject_for(spec, on) if model is None else subject_of(model, spec, on)
     check_run(spec, subject, on)
-    task = Task.on(on, spec.recipe(subject.network), subject.starts(spec.init))
+    task = Task.on(on, spec.recipe(subject.network), subject.initial_modules(spec.init))
     with one_thread():
         return _train(task)
 

@@ -25,7 +25,7 @@ from distfa.runtime import placement
 from distfa.runtime.auto_codec import choose_codecs
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.faults import Fault
-from distfa.runtime.job import Job, RawInputs, RawTargets, ResumeState, lossy
+from distfa.runtime.job import Job, RawInputs, RawTargets, ResumeState, is_lossy
 from distfa.runtime.phases import say_phase
 from distfa.runtime.placement import Bundle, ClusterConfig
 from distfa.runtime.ray import cluster, whereabouts
@@ -197,7 +197,7 @@ class RayRun:
         coordinator = Coordinator(
             self._handles,
             deadline_seconds=job.wire.deadline_seconds,
-            lossy=lossy(job),
+            lossy=is_lossy(job),
             steps=job.steps,
             before=self._begin.traffic,
         )

@@ -11,7 +11,7 @@ from distfa.errors import CheckpointError, RunDirError
 from distfa.run import notes
 from distfa.run.bookkeeper import Bookkeeper
 from distfa.run.disk.checkpoint import Checkpoint
-from distfa.run.disk.keeper import Keeper
+from distfa.run.disk.checkpoint_writer import CheckpointWriter
 from distfa.run.disk.run_dir import RunDir
 from distfa.run.disk.shelf import shelf_of
 from distfa.run.observing import Observer, StatefulObserver
@@ -19,7 +19,7 @@ from distfa.runtime.hosted_layer import Snapshot
 from distfa.settings import RunSpec
 
 
-class GoingOn:
+class RunCheckpoints:
     """The places of one run between two steps, where it can continue.
 
     Args:
@@ -44,7 +44,9 @@ class GoingOn:
             keep=spec.checkpoint.keep,
             same=partial(notes.is_same_run, identity),
         )
-        self._keeper = Keeper(self._shelf, least_seconds=spec.checkpoint.seconds, tell=books.tell, note=books.log)
+        self._writer = CheckpointWriter(
+            self._shelf, least_seconds=spec.checkpoint.seconds, tell=books.tell, note=books.log
+        )
         self._stateful = observer if isinstance(observer, StatefulObserver) else None
         self._remembered: Any = None
 
@@ -56,7 +58,7 @@ class GoingOn:
         Raises:
             CheckpointError: One has been written, and there is none now; or it is of another spec, model or data.
         """
-        found = self._keeper.latest()
+        found = self._writer.latest()
         if found is None:
             self._require_none_written()
             return None
@@ -84,12 +86,12 @@ class GoingOn:
         return found
 
     def offer(self, step: int, snapshots: Iterable[Snapshot], noted: dict[str, Any]) -> None:
-        """A cut has come: ``Keeper.offer``, with whose it is and what callbacks know."""
-        self._keeper.offer(step, snapshots, self._identity | noted, self._memory())
+        """A cut has come: ``CheckpointWriter.offer``, with whose it is and what callbacks know."""
+        self._writer.offer(step, snapshots, self._identity | noted, self._memory())
 
     def note(self) -> None:
         """Say in run.json up to where checkpoints have been written, if that is news."""
-        step = self._keeper.last_step
+        step = self._writer.last_step
         if step is not None and step != self._run_dir.about.get("checkpoint"):
             self._run_dir.about["checkpoint"] = step
             self._run_dir.note()
@@ -97,24 +99,24 @@ class GoingOn:
     @property
     def written(self) -> int:
         """How many checkpoints this process has written."""
-        return self._keeper.written
+        return self._writer.written
 
     def settle(self) -> None:
         """Wait for what is being written."""
-        self._keeper.settle()
+        self._writer.settle()
         self.note()
 
-    def last(self) -> None:
-        """The run has to end: ``Keeper.last``."""
-        self._keeper.last()
+    def write_last(self) -> None:
+        """The run has to end: ``CheckpointWriter.write_last``."""
+        self._writer.write_last()
 
-    def kept(self) -> int | None:
+    def last_step(self) -> int | None:
         """The step of the last whole checkpoint; None if there is none, or if they cannot be read."""
-        self._keeper.settle()
+        self._writer.settle()
         with contextlib.suppress(RunDirError):  # a full disk: what ended the run is said, not this
             self.note()
         with contextlib.suppress(CheckpointError):
-            return next(iter(self._keeper.steps()), None)
+            return next(iter(self._writer.steps()), None)
         return None
 
     def _require_none_written(self) -> None:

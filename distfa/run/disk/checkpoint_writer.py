@@ -14,7 +14,7 @@ from distfa.runtime.hosted_layer import Snapshot
 _SETTLE_SECONDS = 120.0
 
 
-class _Cut(NamedTuple):
+class _Unwritten(NamedTuple):
     step: int
     snapshots: Iterable[Snapshot]
     notes: dict[str, Any]
@@ -34,7 +34,7 @@ class Checkpoints(Protocol):
         """The errors of damaged ones, then the latest good one."""
 
 
-class Keeper:
+class CheckpointWriter:
     """Writes cuts of the run, in a thread of its own, one after another.
 
     A cut is skipped if it comes too soon after the last one that was written, or while that one is still being written.
@@ -62,7 +62,7 @@ class Keeper:
         self._shelf, self._least_seconds, self._tell, self._note = shelf, least_seconds, tell, note
         self._thread: threading.Thread | None = None
         self._began = time.monotonic()
-        self._passed_over: _Cut | None = None
+        self._passed_over: _Unwritten | None = None
         self._missed = 0  # in a row
         self._ending = False
         self.written = 0
@@ -77,13 +77,13 @@ class Keeper:
             notes: What else the run needs to continue.
             remembered: What callbacks remember, as a copy.
         """
-        cut = _Cut(step, snapshots, notes, remembered)
-        if self._due():
-            self._keep(cut)
+        cut = _Unwritten(step, snapshots, notes, remembered)
+        if self._is_due():
+            self._start_writing(cut)
         else:
             self._passed_over = cut
 
-    def last(self) -> None:
+    def write_last(self) -> None:
         """The run has to end: write the latest cut, if it was skipped, within a deadline.
 
         There is one writer at a time: if an earlier checkpoint is not whole by the deadline, that one is the last.
@@ -92,13 +92,13 @@ class Keeper:
         self.settle(self.last_seconds)
         if self._passed_over is None:
             return
-        if self._writing():
+        if self._is_writing():
             self._tell(
                 f"the checkpoint of step {self._passed_over.step} is skipped: the previous one is still being "
                 f"written after {self.last_seconds:.0f} s"
             )
             return
-        self._keep(self._passed_over)
+        self._start_writing(self._passed_over)
         self.settle(self.last_seconds)
 
     def steps(self) -> list[int]:
@@ -120,15 +120,15 @@ class Keeper:
             self._tell(f"{found}; trying an earlier one, if there is one")
         return None
 
-    def _due(self) -> bool:
+    def _is_due(self) -> bool:
         if not self._least_seconds:
             self.settle()  # every cut is written
-        return not self._writing() and time.monotonic() - self._began >= self._least_seconds
+        return not self._is_writing() and time.monotonic() - self._began >= self._least_seconds
 
-    def _writing(self) -> bool:
+    def _is_writing(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def _keep(self, cut: _Cut) -> None:
+    def _start_writing(self, cut: _Unwritten) -> None:
         self._began, self._passed_over = time.monotonic(), None
         name = f"distfa-checkpoint-{cut.step}"
         self._thread = threading.Thread(target=self._write, args=cut, name=name, daemon=True)
