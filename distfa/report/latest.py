@@ -61,7 +61,7 @@ class Latest:
                 if not line.endswith(b"\n"):
                     break  # the run is still writing it
                 self._read += len(line)
-                self._start_writing(line)
+                self._keep(line)
 
     def last(self, kind: str) -> Row | None:
         """The last record of a kind.
@@ -109,7 +109,7 @@ class Latest:
         self._lines: dict[bytes, list[bytes]] = {}  # of each kind the last two, and every finding
         self._entries: dict[bytes, Entries] = {}
 
-    def _start_writing(self, line: bytes) -> None:
+    def _keep(self, line: bytes) -> None:
         kind = line[len(_BEGINS) : line.find(b'"', len(_BEGINS))]
         self._lines.setdefault(kind, []).append(line)
         if kind != _FINDING:

@@ -177,14 +177,14 @@ def _read_metrics(run: Run) -> None:
                 break
             row = record(line, f"{run.path / METRICS}, line {number}")
             if row["kind"] in NEEDED:
-                _start_writing(run, row, line)
+                _keep(run, row, line)
             else:
                 unknown += 1
     if unknown:
         run.notes.append(f"{unknown:,} records of a kind unknown to this version are omitted.")
 
 
-def _start_writing(run: Run, row: Row, line: bytes) -> None:
+def _keep(run: Run, row: Row, line: bytes) -> None:
     """Those that may be millions in a small form, and of traffic the last."""
     kind = row["kind"]
     if kind == "ledger":

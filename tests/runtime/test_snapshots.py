@@ -15,7 +15,7 @@ def worker():
 def kept(worker, cuts):
     """The steps of ``cuts`` at which the state is still there, once it has been kept at all of them."""
     for step in cuts:
-        worker.hosted._start_writing(step)
+        worker.hosted._take_snapshot(step)
     return [step for step in cuts if worker.snapshot(step) is not None]
 
 
@@ -35,6 +35,6 @@ def test_old_ones_go_but_for_the_latest_before(worker, monkeypatch):
 
 
 def test_one_is_given_once(worker):
-    worker.hosted._start_writing(3)
+    worker.hosted._take_snapshot(3)
     assert worker.snapshot(3).step == 3
     assert worker.snapshot(3) is None

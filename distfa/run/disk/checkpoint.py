@@ -79,7 +79,7 @@ class Store:
     """
 
     def __init__(self, place: str, *, keep: int, run: str = "") -> None:
-        self._start_writing = keep
+        self._keep = keep
         try:
             self._files, root = fsspec.core.url_to_fs(remove_marks(place))
         except Exception as exc:  # each kind of place has its own errors
@@ -192,7 +192,7 @@ class Store:
 
         What is later stays: a later one that is whole is never removed for an earlier one that was late.
         """
-        kept = [n for n in self.steps() if n <= step][: self._start_writing]
+        kept = [n for n in self.steps() if n <= step][: self._keep]
         for other in self._list_folders():
             if other < step and other not in kept:
                 self._remove(self._folder(other))
