@@ -233,15 +233,7 @@ class Layer:
         if self._ledger is None:
             self._descend(step, lr)
             return []
-        return self._ledger.around(
-            step,
-            lr,
-            lambda: self._descend(step, lr),
-            trained=self.block.trained,
-            optimizer=self.optimizer,
-            learned={name: operand.master for name, operand in self.ends.learned.items()},
-            feedback_optimizer=self.ends.optimizer,
-        )
+        return self._ledger.around(step, lr, lambda: self._descend(step, lr), self.optimizer, self.ends.optimizer)
 
     # -- renewal --------------------------------------------------------------------------------
 

@@ -216,12 +216,13 @@ class Optimizer:
         parameters: By their keys in the model; updated in place, with their ``grad``.
 
     Attributes:
+        parameters: As given.
         state: For every parameter what torch.optim keeps, by torch's names; empty before the first step.
         scale: What clip_norm multiplied the last gradient by.
     """
 
     def __init__(self, config: OptimizerConfig, parameters: Mapping[str, Tensor]) -> None:
-        self._config = config
+        self._config, self.parameters = config, parameters
         fused = all(parameter.device.type == "cpu" for parameter in parameters.values())
         self._kernels: dict[str, Any] = {"fused": fused, "foreach": not fused}
         self.state: dict[Tensor, dict[str, Tensor]] = {parameter: {} for parameter in parameters.values()}

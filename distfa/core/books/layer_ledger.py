@@ -169,15 +169,7 @@ class LayerLedger:
             )
 
     def around(
-        self,
-        step: int,
-        lr: float,
-        update: Callable[[], None],
-        *,
-        trained: Mapping[str, Tensor],
-        optimizer: Optimizer,
-        learned: Mapping[str, Tensor],
-        feedback_optimizer: Optimizer,
+        self, step: int, lr: float, update: Callable[[], None], optimizer: Optimizer, feedback_optimizer: Optimizer
     ) -> list[Half]:
         """Make the update and enter it in the books; returns this layer's halves, none in a step that is not entered.
 
@@ -185,11 +177,10 @@ class LayerLedger:
             step: Counted from 0.
             lr: Learning rate of this update.
             update: Makes the update.
-            trained: The layer's parameters.
-            optimizer: The optimizer of ``trained``.
-            learned: Feedback that is trained, by its weight's name; the teacher by the empty name.
-            feedback_optimizer: The optimizer of ``learned``.
+            optimizer: The optimizer of the layer's parameters.
+            feedback_optimizer: That of feedback that is trained, by its weight's name; the teacher by the empty name.
         """
+        trained = optimizer.parameters
         page = self._page(step)
         del self._pages[step]
         self._move_shadow(page.read, trained, lr)
@@ -199,13 +190,13 @@ class LayerLedger:
             update()
             return []
         page.lr = lr
-        page.updates = {
-            name: ParameterUpdate(p, optimizer, optimizer.config_at(p, lr, step)) for name, p in trained.items()
-        }
-        page.learned = {
-            name: ParameterUpdate(p, feedback_optimizer, feedback_optimizer.config_at(p, lr, step))
-            for name, p in learned.items()
-        }
+        page.updates, page.learned = (
+            {
+                name: ParameterUpdate(p, made_by, made_by.config_at(p, lr, step))
+                for name, p in made_by.parameters.items()
+            }
+            for made_by in (optimizer, feedback_optimizer)
+        )
         update()
         halves = self._halves(page, Fold(), Fold(), Fold())
         if not (self._recipe.ledger.neurons and self._spec.plain):
