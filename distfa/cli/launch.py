@@ -139,13 +139,14 @@ def _submit_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
 
 def _run_attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
     from distfa.cli.train import train
-    from distfa.launch import going_on, render
+    from distfa.launch import render
+    from distfa.launch.resume import find_changes
     from distfa.run.disk import run_dir as run_dirs
 
     spec = render.fix_run_dir(spec)
     folder = run_dirs.expand_path(spec.run_dir or "")
     resume = folder if (folder / run_dirs.RUN).exists() else None
-    changes = [] if resume is None else going_on.changes(resume, spec)
+    changes = [] if resume is None else find_changes(resume, spec)
     if dry_run:
         nodes = "" if address == "local" else f"wait for {spec.launch.nodes} nodes, then "
         how = f"resume {resume}" if resume else "start the run"

@@ -91,7 +91,7 @@ def comparison(setting: Setting, found: Forecast, *, with_peer: bool = False) ->
     if recipe.rule != BASELINE:
         rows.append(forecast(baseline))
     if with_peer:
-        plain = replace(baseline, job=replace(baseline.job, activations=LOSSLESS, errors=LOSSLESS))
+        plain = replace(baseline, job=replace(baseline.job, activation_codec=LOSSLESS, error_codec=LOSSLESS))
         pipelines: tuple[Pipeline, ...] = ("1F1B", "GPipe")
         rows += [forecast(plain, pipeline=pipeline) for pipeline in pipelines]
     return rows

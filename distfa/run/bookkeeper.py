@@ -116,7 +116,7 @@ class Bookkeeper:
             stop: Why the run ends here; None if it goes on.
         """
         job, books, log_bytes = self._engine.job, self._engine.books(), self._run_dir.metrics_bytes
-        codecs = {"codecs": {"activations": job.activations, "errors": job.errors}}
+        codecs = {"codecs": {"activations": job.activation_codec, "errors": job.error_codec}}
         return codecs | notes.note_progress(self.tally, self._watcher.seen, books, log_bytes, stop)
 
     def go_back(self, at: Checkpoint) -> None:

@@ -95,8 +95,8 @@ class SerialEngine:
         Raises:
             SpecError: There is no GPU, and the job asks for one.
         """
-        names = [LOSSLESS if name == AUTO else name for name in (job.activations, job.errors)]
-        self.job = job = replace(job, activations=names[0], errors=names[1])
+        names = [LOSSLESS if name == AUTO else name for name in (job.activation_codec, job.error_codec)]
+        self.job = job = replace(job, activation_codec=names[0], error_codec=names[1])
         if job.device == "cuda" and not torch.cuda.is_available():
             raise SpecError("device is 'cuda' but torch sees no GPU here; use device: auto or cpu")
         recipe, device = job.recipe, torch.device("cpu" if job.device == "auto" else job.device)
@@ -178,7 +178,7 @@ class RayEngine:
         from distfa.runtime.ray.actors import RayRun  # here, so that serial runs need no Ray
 
         if self._run is not None:
-            self._coordinator = self._run.again(job, begin)
+            self._coordinator = self._run.restart(job, begin)
             return
         found = RayRun(
             job, self._cluster, inputs=self._inputs, targets=self._targets, modules=self._modules, begin=begin

@@ -51,8 +51,9 @@ class Recovery:
     def start(self, at: Checkpoint) -> None:
         """Start the engine at a checkpoint or ``AT_THE_START``."""
         run_id = f"{self._job.run_id}-{self._run_dir.about['attempt']}"  # older messages are refused by it
-        codecs, seconds = at.notes.get("codecs", {}), self._books.tally.last_seconds
-        job = replace(self._job, run_id=run_id, first=at.step, elapsed_seconds=seconds, **codecs)
+        job = replace(self._job, run_id=run_id, first=at.step, elapsed_seconds=self._books.tally.last_seconds)
+        if codecs := at.notes.get("codecs"):
+            job = replace(job, activation_codec=codecs["activations"], error_codec=codecs["errors"])
         self._engine.start(job, ResumeState(layers=at.layers, books=at.notes.get("books", {}), traffic=at.traffic))
 
     def remember_start(self, notes: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ def choose_codecs(job: Job, layers: Sequence[MeasuredLayer], nodes: Sequence[str
         nodes: The node of each layer.
     """
     recipe, dtype = job.recipe, job.recipe.signal_dtype
-    named = {"activations": job.activations, "errors": job.errors}
+    named = {"activations": job.activation_codec, "errors": job.error_codec}
     per_byte = _LOOPBACK_SECONDS_PER_BYTE + max(
         (_link(layers[b - 1], layers[b]) for b in recipe.network.boundaries if nodes[b - 1] != nodes[b]), default=0.0
     )
@@ -62,7 +62,7 @@ def choose_codecs(job: Job, layers: Sequence[MeasuredLayer], nodes: Sequence[str
         choice = choose_codec(slowest, per_byte, lambda name: resolve(name, dtype).lossless(dtype))
         named[way] = choice.name
         about[way] = {"codec": choice.name, "message_ms": {k: round(1e3 * v, 3) for k, v in choice.seconds.items()}}
-    return dataclasses.replace(job, activations=named["activations"], errors=named["errors"]), about
+    return dataclasses.replace(job, activation_codec=named["activations"], error_codec=named["errors"]), about
 
 
 def _link(one: MeasuredLayer, other: MeasuredLayer) -> float:

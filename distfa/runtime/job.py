@@ -27,8 +27,8 @@ class Job:
         run_id: Unique name of the run.
         recipe: What is trained.
         wire: How layers talk.
-        activations: Codec of training activations.
-        errors: Codec of error messages.
+        activation_codec: Codec of training activations.
+        error_codec: Codec of error messages.
         train_rows: Size of the training set.
         test_rows: Size of the test set; 0 for none.
         device: ``cpu`` or ``cuda``.
@@ -40,8 +40,8 @@ class Job:
     run_id: str
     recipe: Recipe
     wire: WireConfig = WireConfig()
-    activations: str = LOSSLESS
-    errors: str = LOSSLESS
+    activation_codec: str = LOSSLESS
+    error_codec: str = LOSSLESS
     train_rows: int
     test_rows: int = 0
     device: str = "cpu"
@@ -57,7 +57,7 @@ class Job:
 
     def codec(self, direction: Direction) -> Codec:
         """The codec of training signals in this direction."""
-        name = self.activations if direction is Direction.UP else self.errors
+        name = self.activation_codec if direction is Direction.UP else self.error_codec
         return resolve(name, self.recipe.signal_dtype)
 
 

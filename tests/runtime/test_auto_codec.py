@@ -35,29 +35,29 @@ class Simulated:
 
 def settled(*layers, nodes, activations=AUTO, errors=AUTO):
     r = recipe((64, 512, 512, 10), batch_size=128)
-    job = Job(run_id="r", recipe=r, activations=activations, errors=errors, train_rows=75)
+    job = Job(run_id="r", recipe=r, activation_codec=activations, error_codec=errors, train_rows=75)
     return choose_codecs(job, layers, nodes)
 
 
 def test_a_fast_link_spares_the_processor_and_a_slow_one_takes_few_bytes():
     same = [Simulated(1e9) for _ in range(3)]
     job, _ = settled(*same, nodes="aaa")
-    assert {job.activations, job.errors} <= {LOSSLESS, "packed", "bf16"}
+    assert {job.activation_codec, job.error_codec} <= {LOSSLESS, "packed", "bf16"}
     assert sum(layer.asked for layer in same) == 0  # one node: there is no link to measure
     slow = [Simulated(2.5e6) for _ in range(3)]
     job, about = settled(*slow, nodes="aab")
-    assert job.activations in ("int8+zstd", "uint8+zstd")
-    assert not resolve(job.errors, torch.float32).lossless(torch.float32)
+    assert job.activation_codec in ("int8+zstd", "uint8+zstd")
+    assert not resolve(job.error_codec, torch.float32).lossless(torch.float32)
     assert about["link_bytes_per_second"] == pytest.approx(2.5e6, rel=0.02)
     assert slow[0].asked == 0  # only the boundary between two nodes
-    assert min(about["activations"]["message_ms"].values()) == about["activations"]["message_ms"][job.activations]
+    assert min(about["activations"]["message_ms"].values()) == about["activations"]["message_ms"][job.activation_codec]
 
 
 def test_a_named_way_stays_as_it_is():
     job, about = settled(*[Simulated(1e6)] * 3, nodes="abc", errors="fp32")
-    assert job.errors == "fp32"
+    assert job.error_codec == "fp32"
     assert "errors" not in about
-    assert job.activations != AUTO
+    assert job.activation_codec != AUTO
 
 
 def test_no_candidate_is_further_off_than_int8():

@@ -97,7 +97,7 @@ class RayRun:
             self.__exit__()
             raise
 
-    def again(self, job: Job, begin: ResumeState) -> Coordinator:
+    def restart(self, job: Job, begin: ResumeState) -> Coordinator:
         """Start again from another step: layers that answer are built again where they are, the others are replaced.
 
         Args:
@@ -186,7 +186,7 @@ class RayRun:
     def _connected(self) -> Coordinator:
         """The coordinator of the layers, built, listening and connected."""
         limit = self._cluster.startup_seconds
-        if AUTO in (self._job.activations, self._job.errors):
+        if AUTO in (self._job.activation_codec, self._job.error_codec):
             measured = [MeasuredActor(handle, self._job.recipe.signal_dtype, limit) for handle in self._handles]
             self._job, self.codec = choose_codecs(self._job, measured, [node for node, _ in self.places])
         job = self._job

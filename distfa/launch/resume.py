@@ -15,7 +15,7 @@ _HERE = ("run_dir", "launch", "ray.address")
 """What may differ without being carried over: each attempt has its own."""
 
 
-def changes(folder: Path, spec: RunSpec) -> list[str]:
+def find_changes(folder: Path, spec: RunSpec) -> list[str]:
     """What a resumed run is to change, as ``--set`` takes it: places and addresses of this attempt.
 
     Args:
