@@ -60,7 +60,7 @@ def measure(options: RulesOptions, say: Say) -> Outcome:
         raise BenchError(f"data set {dataset.name!r} has no test samples, so there is no test accuracy; choose another")
     rows, raw = [], []
     specs = [
-        parse_spec(base.model_dump(mode="json") | variants.settings(name))
+        parse_spec(base.model_dump(mode="json") | variants.parse_variant(name))
         for name in dict.fromkeys(options.rules or rules.RULES)
     ]
     rows_to_come = sum(len(inits) if rules.RULES[spec.rule].takes_init else 1 for spec in specs) + beside_torch

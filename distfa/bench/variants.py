@@ -14,7 +14,7 @@ from distfa.settings import RunSpec
 Pair = tuple[str, str]
 
 
-def settings(word: str) -> dict[str, Any]:
+def parse_variant(word: str) -> dict[str, Any]:
     """The settings of a spec for it.
 
     Raises:

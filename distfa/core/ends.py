@@ -97,7 +97,7 @@ class Ends:
 
     def renew(self, feedback: Tensor) -> None:
         """Take rows of a renewal, mean dlogits/dh_l, as the new teacher."""
-        made = self._rule.renewed(feedback)
+        made = self._rule.teacher_from_rows(feedback)
         if _TEACHER not in self.learned:
             self.teacher = self.signal(made)
             self._digests |= {"teacher": of_matrix(self.teacher)} if self._digests else {}

@@ -277,7 +277,7 @@ class Layer:
             found |= {f"ledger.{name}": value for name, value in self._ledger.state_dict().items()}
         found["updates"] = torch.tensor(self._updates)
         for step, probe in self.undecided.items():
-            found[f"undecided.{step}"] = probe.tally(torch.float64)
+            found[f"undecided.{step}"] = probe.to_message(torch.float64)
         return {name: value.detach().clone() for name, value in found.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -295,7 +295,7 @@ class Layer:
             self._ledger.load_state_dict(under("ledger.", state, self.device))
         self._updates = int(state["updates"])
         for name, tally in under("undecided.", state, self.device).items():
-            self.undecided[int(name)] = LayerProbe.of_tally(tally, step=int(name), layer=self.index)
+            self.undecided[int(name)] = LayerProbe.from_message(tally, step=int(name), layer=self.index)
 
     # -- parts ----------------------------------------------------------------------------------
 

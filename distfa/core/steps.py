@@ -244,7 +244,7 @@ class LayerSteps:
     def _tell(self, probe: LayerProbe) -> None:
         """Let the output layer know what this layer saw in a probe."""
         if not self.layer.is_output:
-            link, tally = self._out[Direction.TALLY, self.layer.index], probe.tally(self._recipe.signal_dtype)
+            link, tally = self._out[Direction.TALLY, self.layer.index], probe.to_message(self._recipe.signal_dtype)
             self._ports.give(link, Kind.TALLY, probe.step, 0, tally)
 
     def _find_renewal_cause(self, batch: Batch) -> float | None:
@@ -261,7 +261,7 @@ class LayerSteps:
             sums = AlignmentSums()
             for link in self._tallies:
                 tally = self._ports.take(link, Kind.TALLY, seen, 0, 1)
-                sums = sums.plus(LayerProbe.of_tally(tally, step=seen, layer=link.sender))
+                sums = sums.plus(LayerProbe.from_message(tally, step=seen, layer=link.sender))
             cosine = sums.plus(own).cosine
             renew = float(layer.rule.calls_for_renewal(cosine))
             verdict = torch.full((1, 1), renew, dtype=self._recipe.signal_dtype, device=layer.device)

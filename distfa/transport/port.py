@@ -59,7 +59,7 @@ class Waiting:
     ended: float = 0.0
     total_seconds: float = 0.0
 
-    def begin(self, what: str, layer: int) -> None:
+    def start(self, what: str, layer: int) -> None:
         """Start a wait."""
         self.what, self.layer, self.since = what, layer, time.monotonic()
 
@@ -113,7 +113,7 @@ class OutPort:
         )
         if self.tap is not None:
             self.tap(self.link, data)
-        self.waiting.begin(f"room to send the {who}", self.link.receiver)
+        self.waiting.start(f"room to send the {who}", self.link.receiver)
         self.sender.send(data, self.wire.deadline_seconds)
         self.waiting.end()  # a wait that failed is not ended, so that one can see whom it was for
         traffic = self.traffic[kind]
@@ -123,7 +123,7 @@ class OutPort:
 
     def close(self) -> None:
         """Wait until everything is received, then end the stream."""
-        self.waiting.begin(f"layer {self.link.receiver} to take the last signal {self.link}", self.link.receiver)
+        self.waiting.start(f"layer {self.link.receiver} to take the last signal {self.link}", self.link.receiver)
         self.sender.close(self.wire.deadline_seconds)
         self.waiting.end()
 
@@ -151,7 +151,7 @@ class InPort:
             TransportError: The link failed.
         """
         expected = identify_message(self.link, self.run_id, kind, step, micro_batch)
-        self.waiting.begin(str(expected), self.link.sender)
+        self.waiting.start(str(expected), self.link.sender)
         try:
             message = self.inbox.take(self.wire.deadline_seconds, str(expected))
         except DeadlineExceeded as exc:

@@ -52,7 +52,9 @@ def test_a_renewed_rule_is_a_row_of_its_own_with_the_bytes_of_its_renewals():
     assert (fixed["rule"], renewed["rule"]) == ("dfa", "dfa@5")
     assert renewed["alignment"] > fixed["alignment"]
     for row in (fixed, renewed):
-        spec = parse_spec({**TINY, **variants.settings(row["rule"]), "ledger": {"every": 0}, "probe": {"every": 0}})
+        spec = parse_spec(
+            {**TINY, **variants.parse_variant(row["rule"]), "ledger": {"every": 0}, "probe": {"every": 0}}
+        )
         curve = train_to(spec, every=14, target=2.0)  # 200 samples in batches of 32, twice
         assert row["kb_per_sample"] == pytest.approx(curve.payload_bytes[-1] / 400 / 1000)
 

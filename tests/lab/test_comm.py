@@ -46,7 +46,7 @@ JUDGED = {"rule": "dfa", "feedback": {"renew": {"below": 0.999}}, "probe": {"eve
     [
         ("lossless", {"rule": "dfa"}),
         ("int8", {"rule": "dfa"}),
-        ("lossless", variants.settings("dkp@7")),
+        ("lossless", variants.parse_variant("dkp@7")),
         ("int8", JUDGED),
     ],
 )
@@ -302,4 +302,4 @@ def test_several_seeds_make_one_row_with_its_settings_and_a_conclusion(monkeypat
 def test_a_renewal_that_is_no_number_is_refused():
     for word in ("dkp@", "dkp@0", "dkp@often"):
         with pytest.raises(UsageError, match="the number of steps between renewals comes after the @, as in dkp@50"):
-            variants.settings(word)
+            variants.parse_variant(word)

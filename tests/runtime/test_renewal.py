@@ -229,7 +229,7 @@ def test_alignment_that_fell_comes_back():
 def test_a_tally_is_whole_in_every_dtype_of_signals():
     probe = LayerProbe(step=3, layer=2, a=-0.1, gradient_square=1 / 3, update_square=1e-300)
     for dtype in (torch.float32, F64, torch.bfloat16):
-        assert LayerProbe.of_tally(probe.tally(dtype), step=3, layer=2) == probe
+        assert LayerProbe.from_message(probe.to_message(dtype), step=3, layer=2) == probe
 
 
 def test_a_wide_output_is_refused_with_its_size():

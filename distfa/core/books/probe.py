@@ -52,7 +52,7 @@ class LayerProbe:
     altered: tuple[str, ...] = ()
     used: bool = True
 
-    def tally(self, dtype: torch.dtype) -> Tensor:
+    def to_message(self, dtype: torch.dtype) -> Tensor:
         """What global alignment needs of it, as a message, (1, ``TALLY_NUMBERS``).
 
         Every byte of three float64 numbers is sent as one number, since every dtype of signals holds a byte exactly.
@@ -61,8 +61,8 @@ class LayerProbe:
         return numbers.view(torch.uint8).to(dtype).unsqueeze(0)
 
     @staticmethod
-    def of_tally(tally: Tensor, *, step: int, layer: int) -> LayerProbe:
-        """The three numbers that ``tally`` made a message of."""
+    def from_message(tally: Tensor, *, step: int, layer: int) -> LayerProbe:
+        """The three numbers that ``to_message`` wrote."""
         a, gradient, update = tally.cpu().to(torch.uint8).flatten().contiguous().view(torch.float64).tolist()
         return LayerProbe(step=step, layer=layer, a=a, gradient_square=gradient, update_square=update)
 

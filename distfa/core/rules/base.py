@@ -172,7 +172,7 @@ class Rule(ABC):
         """Matrix of the layer that learns, from the seed, float64; None where the message is s_l itself."""
         return None
 
-    def renewed(self, feedback: Tensor) -> Tensor:
+    def teacher_from_rows(self, feedback: Tensor) -> Tensor:
         """The teacher made from the rows of a renewal: mean dlogits/dh_l, (C, numbers of h_l at a position)."""
         return feedback
 
@@ -285,7 +285,7 @@ class DirectRule(Rule):
         """At the start, at fixed intervals, or by what probes see."""
         return self.renews(0) or self.recipe.feedback.renew.on
 
-    def renewed(self, feedback: Tensor) -> Tensor:
+    def teacher_from_rows(self, feedback: Tensor) -> Tensor:
         """The rows, times the gain."""
         return feedback * self.recipe.feedback.gain
 

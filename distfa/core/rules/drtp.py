@@ -76,6 +76,6 @@ class DirectRandomTargetProjection(DirectRule):
         """B_l, shape (C, d_l)."""
         return self.direct_feedback(boundary).neg_()
 
-    def renewed(self, feedback: Tensor) -> Tensor:
+    def teacher_from_rows(self, feedback: Tensor) -> Tensor:
         """The rows, with their sign changed."""
-        return super().renewed(feedback).neg_()
+        return super().teacher_from_rows(feedback).neg_()

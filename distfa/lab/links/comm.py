@@ -105,7 +105,7 @@ def specs_of(options: CommOptions) -> list[RunSpec]:
     """One spec per rule and codec, lossless bp first."""
     common = _task(options).model_dump(mode="json")
     return [
-        parse_spec({**common, **variants.settings(rule), "codec": {"activations": up, "errors": down}})
+        parse_spec({**common, **variants.parse_variant(rule), "codec": {"activations": up, "errors": down}})
         for rule in dict.fromkeys((BASELINE, *options.rules))
         for up, down in dict.fromkeys((_EXACT, *map(variants.pair, options.codecs)))
     ]

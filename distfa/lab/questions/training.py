@@ -67,7 +67,7 @@ def rule_of(word: str) -> type[rules.Rule]:
         SpecError: There is no rule of that name.
         UsageError: What follows the @ is not a number of steps.
     """
-    return rules.RULES[parse_spec(variants.settings(word)).rule]
+    return rules.RULES[parse_spec(variants.parse_variant(word)).rule]
 
 
 def configurations(asked: QuestionOptions) -> Iterator[dict[str, Any]]:
@@ -91,7 +91,7 @@ def record_training(settings: Mapping[str, Any], on: Dataset, *, model: nn.Seque
         DistfaError: The settings cannot work.
     """
     common = {"ledger": {"every": 0}, "probe": {"every": 0}, "engine": "serial", "epochs": 1000}
-    rule = variants.settings(settings["rule"])
+    rule = variants.parse_variant(settings["rule"])
     feedback = {"feedback": {**rule.get("feedback", {}), **settings.get("feedback", {})}}
     spec = parse_spec({**common, **settings, **rule, **feedback})
     subject = subject_for(spec, on) if model is None else subject_of(model, spec, on)
