@@ -82,6 +82,7 @@ TESTED = [  # how a command begins, and the test or the script that types it, in
     (r"pip install -c constraints.txt -e", ".ci/run: pip install --quiet -c constraints.txt -e"),
     (r"pip install distfa-\S+whl", "test_packaging.py::test_the_wheel_installs_and_trains_in_a_fresh_environment"),
     (r"python3 -m venv", ".ci/run: python3 -m venv"),
+    (r"python scripts/rooms.py", "test_architecture.py::test_the_picture_shows_the_imports_as_they_are"),
     (r"python own.py", "test_docs.py::test_its_python_runs_as_it_stands"),
     (r"scripts/check", ".ci/run: ruff format --check ."),
     (r"scripts/protos", "transport/test_protos_fresh.py::test_"),

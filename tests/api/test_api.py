@@ -316,7 +316,7 @@ def test_where_nothing_is_near_no_hint_is_given():
 def test_the_package_shows_what_it_has():
     assert {"Trainer", "EarlyStopping", "data", "errors", "evaluate", "split"} <= set(dir(distfa))
     assert distfa.data.NAMES
-    with pytest.raises(AttributeError, match="it has BestWeights"):
+    with pytest.raises(AttributeError, match="it has At, BestWeights"):
         _ = distfa.trainer_
 
 

@@ -75,7 +75,7 @@ def test_a_start_says_what_it_waits_for():
         ("layer processes", "0 of 8 are up after 10 s, at most 110"),
         ("layer processes", "2 of 8 are up after 20 s, about 60 s left, at most 100"),
     ]
-    assert re.fullmatch(r" \(Ray \d+\.\d s, layer processes \d+\.\d s\)", phases.told())
+    assert re.fullmatch(r" \(Ray \d+\.\d s, layer processes \d+\.\d s\)", phases.summary())
 
 
 @pytest.mark.parametrize("terminal", [True, False])

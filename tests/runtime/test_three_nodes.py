@@ -62,7 +62,7 @@ def test_layers_on_three_nodes_equal_serial_under_mutual_tls_within_a_range_of_p
     for key in weights:
         assert torch.equal(weights[key], expected[key]), key
     _, _, stderr = train(tmp_path / "four", "--set", "ray.placement=strict_spread", "--hidden", "16,12,8", **on_head)
-    assert "strict_spread needs 4 nodes for 4 layers, the cluster has node 198.18.0." in stderr
+    assert "strict_spread needs 4 nodes for 4 layers, but the cluster has node 198.18.0." in stderr
     for stranger, said in (
         ({"RAY_AUTH_TOKEN": "0" * 64}, "rejects this process's token"),
         ({"RAY_AUTH_MODE": "disabled"}, "requires a token"),
