@@ -2,11 +2,9 @@
 
 import ast
 from collections import defaultdict
-from pathlib import Path
 
-import distfa
+from rooms import files
 
-ROOT = Path(distfa.__file__).parent
 SHARED = {
     "measure": "every benchmark has one: it measures, and returns an Outcome",
     "verdict": "every question of distfa experiment has one: its verdict from its rows",
@@ -17,12 +15,10 @@ SHARED = {
 def shared_names() -> dict[str, list[str]]:
     """Public classes and functions at the top of two or more modules, with these modules."""
     modules = defaultdict(set)
-    for path in sorted(ROOT.rglob("*.py")):
-        if path.name.endswith("_pb2.py"):
-            continue
+    for path, file in files():
         for node in ast.parse(path.read_bytes()).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
-                modules[node.name].add(path.relative_to(ROOT).as_posix())
+                modules[node.name].add(file)
     return {name: sorted(where) for name, where in modules.items() if len(where) > 1}
 
 

@@ -75,6 +75,7 @@ class Loop:
             self._at = found
             self.books.go_back(found)
         self.stop: str | None = self._at.notes.get("stop")
+        self._epoch_ends = frozenset(self.books.epoch_ends)
         self._cut, self._at_cut = 0, list[Snapshot]()
 
     def train(self) -> dict[str, Tensor]:
@@ -147,7 +148,7 @@ class Loop:
                 tally=self.books.tally,
                 boundaries=self.books.boundaries,
                 layers=self.books.layers,
-                epoch_ends=frozenset(self.books.epoch_ends),
+                epoch_ends=self._epoch_ends,
                 weights=self._weights_at_cut,
                 stop=self._stop_at_next_cut,
             )

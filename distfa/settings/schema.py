@@ -157,10 +157,13 @@ _GOES_WITH = {  # feedback keys that only some rules take: the trait a rule need
 }
 
 
+_DEFAULTS = {field.name: field.default for field in fields(Recipe)}
+_MEANINGS = meanings(Recipe)
+
+
 def _as_in_recipe(name: str) -> Any:
     """A key that is a field of the recipe, which has its default and its meaning."""
-    field = next(field for field in fields(Recipe) if field.name == name)
-    return Field(field.default, description=meanings(Recipe)[name])
+    return Field(_DEFAULTS[name], description=_MEANINGS[name])
 
 
 class RunSpec(_Part):
@@ -313,4 +316,4 @@ class RunSpec(_Part):
         )
 
 
-_OF_RECIPE = RunSpec.model_fields.keys() & {field.name for field in fields(Recipe)} - {"dtype"}
+_OF_RECIPE = RunSpec.model_fields.keys() & _DEFAULTS.keys() - {"dtype"}
