@@ -85,9 +85,5 @@ def evaluate_run(
     answers = rows * (dataset.outputs if several else dataset.positions)
     accuracy = correct / answers if dataset.classification or several else None
     return Evaluation(
-        run_dir=str(run.path),
-        split="given" if arrays is not None else split,
-        rows=rows,
-        loss=loss,
-        accuracy=accuracy,
+        run_dir=str(run.path), split="given" if arrays is not None else split, rows=rows, loss=loss, accuracy=accuracy
     )

@@ -100,11 +100,7 @@ def predict_run(
             h = layer.infer(h)
         found.append(h.float().cpu())
         observer(int(rows[-1]) + 1, len(read))
-    return Prediction(
-        outputs=torch.cat(found),
-        reading=reading,
-        several=run.spec.loss == "bce" and not reading.labels,
-    )
+    return Prediction(outputs=torch.cat(found), reading=reading, several=run.spec.loss == "bce" and not reading.labels)
 
 
 def read_samples(file: Path) -> Any:

@@ -165,13 +165,7 @@ class Trainer:
         reading = self.reading if resume is None else load_reading(Path(resume))
         sampled = None if resume is None else load_order(Path(resume))
         dataset = self._dataset(
-            train,
-            test,
-            target,
-            reading=reading,
-            normalised=normalised,
-            sampled=sampled,
-            seed=this.seed(self.spec.seed),
+            train, test, target, reading=reading, normalised=normalised, sampled=sampled, seed=this.seed(self.spec.seed)
         )
         described = dict(dataset.loaded) or {"name": ARRAYS}
         described |= {} if dataset.order is None else {"order": "given"}

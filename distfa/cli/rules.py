@@ -13,9 +13,7 @@ from distfa.cli import options
 from distfa.text.lines import say
 
 
-def rules(
-    as_json: options.JsonObject = False,
-) -> None:
+def rules(as_json: options.JsonObject = False) -> None:
     """List the feedback rules: what layer l learns from, what it costs on the wire, and the potential.
 
     delta: error signals; W: weights; B: fixed feedback matrices; e: output error; C: classes; d: widths; r:

@@ -58,8 +58,7 @@ Address = Annotated[
     ),
 ]
 Insecure = Annotated[
-    bool,
-    _run("--insecure", help="Use plain text between machines; by default, runs across machines use mutual TLS."),
+    bool, _run("--insecure", help="Use plain text between machines; by default, runs across machines use mutual TLS.")
 ]
 Resume = Annotated[
     Path | None,
@@ -71,11 +70,7 @@ Resume = Annotated[
 ]
 Changes = Annotated[
     list[str] | None,
-    _run(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any key of the spec, e.g. --set codec.activations=int8; may be repeated.",
-    ),
+    _run("--set", metavar="KEY=VALUE", help="Any key of the spec, e.g. --set codec.activations=int8; may be repeated."),
 ]
 
 
@@ -90,8 +85,7 @@ def train(
         ),
     ] = None,
     data_dir: Annotated[
-        str | None,
-        typer.Option(help="Directory with the official files, or an .npz file.", rich_help_panel=_MODEL),
+        str | None, typer.Option(help="Directory with the official files, or an .npz file.", rich_help_panel=_MODEL)
     ] = None,
     model: Model = None,
     hidden: Hidden = None,

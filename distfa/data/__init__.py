@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
+
 from distfa.data.archive import load_archive
 from distfa.data.arrays import from_arrays
 from distfa.data.cifar import load_cifar
@@ -73,12 +75,4 @@ def load(
 
 def _first(dataset: Dataset, limit: int) -> Dataset:
     """The first samples of each split, copied so that the others can be freed."""
-    return validate(
-        dataclasses.replace(
-            dataset,
-            train_x=dataset.train_x[:limit].copy(),
-            train_y=dataset.train_y[:limit].copy(),
-            test_x=dataset.test_x[:limit].copy(),
-            test_y=dataset.test_y[:limit].copy(),
-        )
-    )
+    return validate(dataset.take(*(np.arange(min(limit, len(x))) for x in (dataset.train_x, dataset.test_x))))

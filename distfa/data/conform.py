@@ -22,12 +22,7 @@ Shape = tuple[int, ...]
 
 
 def conform(
-    dataset: Dataset,
-    reading: Reading,
-    *,
-    convolves: bool = False,
-    normalised: bool | None = None,
-    targets: bool = True,
+    dataset: Dataset, reading: Reading, *, convolves: bool = False, normalised: bool | None = None, targets: bool = True
 ) -> Dataset:
     """The data set as the network that was trained reads it.
 

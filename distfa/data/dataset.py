@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +84,16 @@ class Dataset:
         if self.order is not None:
             found.update(self.order.digest.encode())
         return found.hexdigest()
+
+    def take(self, train: Any, test: Any) -> Dataset:
+        """Some samples of each split, by their rows: numbers, a mask or a slice."""
+        return replace(
+            self,
+            train_x=self.train_x[train],
+            train_y=self.train_y[train],
+            test_x=self.test_x[test],
+            test_y=self.test_y[test],
+        )
 
     @property
     def epoch_rows(self) -> int:

@@ -37,10 +37,7 @@ def load_hub(request: Request) -> Dataset:
     if "train" not in splits:
         raise DataError(f"hub data set {request.hub!r} has the splits {', '.join(splits)}; one must be train")
     train = splits["train"]
-    x_column, y_column = (
-        _input_column(request.hub, train.features),
-        _label_column(request.hub, train.features),
-    )
+    x_column, y_column = _input_column(request.hub, train.features), _label_column(request.hub, train.features)
     test = next((splits[key] for key in ("test", "validation") if key in splits and len(splits[key])), None)
     classes = getattr(train.features[y_column], "num_classes", None)
     names = getattr(train.features[y_column], "names", None) if request.classes in (None, classes) else None

@@ -24,48 +24,13 @@ CHARACTERS = "\n" + "".join(map(chr, range(ord(" "), ord("~") + 1)))
 UNKNOWN = len(CHARACTERS)
 VOCABULARY = len(CHARACTERS) + 1
 
-MODULES = (
-    "argparse",
-    "ast",
-    "asyncio/base_events",
-    "asyncio/streams",
-    "asyncio/tasks",
-    "calendar",
-    "codecs",
-    "collections/__init__",
-    "configparser",
-    "contextlib",
-    "csv",
-    "dataclasses",
-    "difflib",
-    "email/message",
-    "enum",
-    "fractions",
-    "functools",
-    "heapq",
-    "http/client",
-    "http/server",
-    "ipaddress",
-    "json/decoder",
-    "json/encoder",
-    "logging/__init__",
-    "os",
-    "pickle",
-    "random",
-    "shutil",
-    "smtplib",
-    "socket",
-    "statistics",
-    "subprocess",
-    "tempfile",
-    "textwrap",
-    "threading",
-    "traceback",
-    "unittest/case",
-    "urllib/parse",
-    "urllib/request",
-    "weakref",
-)
+_NAMES = """
+    argparse ast asyncio/base_events asyncio/streams asyncio/tasks calendar codecs collections/__init__ configparser
+    contextlib csv dataclasses difflib email/message enum fractions functools heapq http/client http/server
+    ipaddress json/decoder json/encoder logging/__init__ os pickle random shutil smtplib socket statistics
+    subprocess tempfile textwrap threading traceback unittest/case urllib/parse urllib/request weakref
+"""
+MODULES = tuple(_NAMES.split())
 _TEST_EVERY = 10
 UNKNOWN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 

@@ -178,11 +178,8 @@ def stream_samples(
         if not number:
             like, shape = x, np.shape(sample[0])
         if x.shape != like.shape or not np.isfinite(x).all():
-            wrong = (
-                (f"shape {x.shape}, but the first has {like.shape}")
-                if x.shape != like.shape
-                else "NaN or infinite values"
-            )
+            other = f"shape {x.shape}, but the first has {like.shape}"
+            wrong = other if x.shape != like.shape else "NaN or infinite values"
             raise DataError(f"{name}: training sample {key} has {wrong}; fix it, or remove it")
         if tokens is not None and x.dtype.kind == "i":
             check_tokens(x[None], tokens, f"{name}: training sample {key}")
@@ -209,7 +206,8 @@ def stream_samples(
     )
     rows.few = looked.few()
     rows.keep(made_before)
-    return dataclasses.replace(made, train_x=rows, train_y=_to_built(y, made), order=order)
+    y = np.ascontiguousarray(y.astype(made.train_y.dtype))
+    return dataclasses.replace(made, train_x=rows, train_y=y, order=order)
 
 
 def _quantities(y: Array) -> Array:
@@ -226,7 +224,3 @@ def _outputs(y: Array, test: Split | None) -> int | None:
     if y.min() < 0:
         raise DataError(f"a label is {y.min()}, but labels are 0, 1, 2, ...: renumber them from 0")
     return int(max(y.max(), -1 if test is None or not len(test[1]) else np.max(test[1]))) + 1
-
-
-def _to_built(y: Array, made: Dataset) -> Array:
-    return np.ascontiguousarray(y.astype(made.train_y.dtype))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import yaml
@@ -108,17 +107,4 @@ def put_run_dir_home(spec: RunSpec) -> RunSpec:
 
 def as_yaml(spec: RunSpec) -> str:
     """The keys that differ from the defaults, as YAML."""
-    return yaml.safe_dump(
-        _keep_changed(spec.model_dump(mode="json"), RunSpec().model_dump(mode="json")), sort_keys=False, width=110
-    )
-
-
-def _keep_changed(given: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in given.items():
-        default = usual.get(key)
-        if isinstance(value, dict) and isinstance(default, dict):
-            value, default = _keep_changed(value, default), {}
-        if value != default:
-            found[key] = value
-    return found
+    return yaml.safe_dump(spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False, width=110)

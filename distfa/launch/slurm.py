@@ -12,12 +12,7 @@ from distfa.launch import tools
 _LOOK_SECONDS = 2.0
 _WORD_SECONDS = 10.0
 # reasons that do not go away
-_NEVER = (
-    "PartitionNodeLimit",
-    "PartitionTimeLimit",
-    "PartitionConfig",
-    "BadConstraints",
-)
+_NEVER = ("PartitionNodeLimit", "PartitionTimeLimit", "PartitionConfig", "BadConstraints")
 _SLURM = "run this on a machine from which jobs can be submitted (sbatch, squeue and scancel are part of SLURM)"
 
 

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 
 
 def mlp(
-    features: int,
-    outputs: int,
-    hidden: Sequence[int] = (128, 128),
-    activation: Callable[[], nn.Module] = nn.ReLU,
+    features: int, outputs: int, hidden: Sequence[int] = (128, 128), activation: Callable[[], nn.Module] = nn.ReLU
 ) -> nn.Sequential:
     """A multi-layer perceptron: Linear and activation per hidden layer, then Linear.
 

@@ -24,12 +24,7 @@ _WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
 
 def identify_run(spec: RunSpec, network: Network, dataset: Dataset) -> dict[str, Any]:
     """Everything that decides the trained weights, by value or by digest."""
-    return {
-        "distfa": __version__,
-        "spec": spec.deciding(),
-        "network": _digest(network),
-        "data": dataset.digest,
-    }
+    return {"distfa": __version__, "spec": spec.deciding(), "network": _digest(network), "data": dataset.digest}
 
 
 def began_with(run_dir: RunDir) -> dict[str, Any]:

@@ -62,13 +62,7 @@ class GrpcTransport:
     """
 
     def __init__(
-        self,
-        wire: WireConfig,
-        *,
-        run_id: str,
-        layer: int,
-        credentials: Credentials | None = None,
-        advertised: str = "",
+        self, wire: WireConfig, *, run_id: str, layer: int, credentials: Credentials | None = None, advertised: str = ""
     ) -> None:
         self._wire = wire
         self._advertised = advertised or ("127.0.0.1" if is_wildcard(wire.host) else wire.host)
@@ -93,10 +87,7 @@ class GrpcTransport:
         """
         self._inboxes = {_key(inbox.link): inbox for inbox in inboxes}
         self._pool = ThreadPoolExecutor(len(inboxes) + _SPARE_THREADS, thread_name_prefix=self._thread_name)
-        server = grpc.server(
-            self._pool,
-            options=[*self._limits(), ("grpc.so_reuseport", 0)],
-        )
+        server = grpc.server(self._pool, options=[*self._limits(), ("grpc.so_reuseport", 0)])
         push = grpc.stream_unary_rpc_method_handler(
             self._push, response_serializer=layer_pb2.PushResponse.SerializeToString
         )
@@ -197,9 +188,7 @@ class GrpcTransport:
         mine = self._credentials
         options.append(("grpc.ssl_target_name_override", peer_name(receiver)))
         return grpc.secure_channel(
-            address,
-            grpc.ssl_channel_credentials(mine.authority, mine.key, mine.certificate),
-            options=options,
+            address, grpc.ssl_channel_credentials(mine.authority, mine.key, mine.certificate), options=options
         )
 
     def _is_sender(self, inbox: Inbox, context: grpc.ServicerContext) -> bool:
@@ -221,10 +210,7 @@ class GrpcTransport:
         told = dict(context.invocation_metadata())
         inbox = self._inboxes.get(str(told.get(_LINK_KEY)))
         if inbox is None or told.get(_RUN_KEY) != self._run_id:
-            _refuse(
-                context,
-                f"layer {self._layer} accepts no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}",
-            )
+            _refuse(context, f"layer {self._layer} accepts no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}")
         if not self._is_sender(inbox, context):
             _refuse(
                 context, f"layer {self._layer} accepts stream {told.get(_LINK_KEY)} only from layer {inbox.link.sender}"

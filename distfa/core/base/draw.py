@@ -82,11 +82,6 @@ def initial_weight(recipe: Recipe, layer: int, purpose: Purpose = Purpose.WEIGHT
     """
     shape = recipe.network[layer]
     drawn = matrix(
-        shape.outputs,
-        shape.inputs,
-        seed=recipe.seed,
-        purpose=purpose,
-        index=layer,
-        distribution=recipe.distribution,
+        shape.outputs, shape.inputs, seed=recipe.seed, purpose=purpose, index=layer, distribution=recipe.distribution
     )
     return drawn.mul_(shape.activation.gain)

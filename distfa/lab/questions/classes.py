@@ -64,15 +64,7 @@ def _answer(asked: QuestionOptions, say: Say) -> Answer:
 
 def first_classes(whole: Dataset, count: int) -> Dataset:
     """The samples of the first classes."""
-    train_rows, test_rows = whole.train_y < count, whole.test_y < count
-    return replace(
-        whole,
-        train_x=whole.train_x[train_rows],
-        train_y=whole.train_y[train_rows],
-        test_x=whole.test_x[test_rows],
-        test_y=whole.test_y[test_rows],
-        outputs=count,
-    )
+    return replace(whole.take(whole.train_y < count, whole.test_y < count), outputs=count)
 
 
 def _row(count: int, runs: list[Row]) -> Row:
