@@ -9,11 +9,29 @@ import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from distfa.errors import UsageError
+from distfa.errors import RunDirError, UsageError
 
 _TRIAL_BYTES = 2**16
+_FIX = "free up disk space, or set run_dir to another location"
+
+
+@contextlib.contextmanager
+def disk_errors(do: str, path: Path, error: type[UsageError] = RunDirError, fix: str = _FIX) -> Iterator[None]:
+    """Turn what the disk refuses within the block into one of distfa's errors: cannot ``do`` the file at ``path``."""
+    try:
+        yield
+    except OSError as exc:
+        raise error(f"cannot {do} {path}: {exc.strerror or exc}; {fix}") from exc
+
+
+def save_whole(path: Path, content: bytes | str, error: type[UsageError] = RunDirError, fix: str = _FIX) -> None:
+    """``write_whole`` in a folder that is made if it does not exist; raises ``error``, with the fix, if it cannot."""
+    with disk_errors("write", path, error, fix):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

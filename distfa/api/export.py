@@ -16,7 +16,7 @@ from distfa.core.modules.admit import require_sequential
 from distfa.core.modules.attributes import copy_module, load_model_state
 from distfa.data.reading import Reading
 from distfa.errors import ModelError, RunDirError, SpecError, UsageError
-from distfa.files import write_whole
+from distfa.files import save_whole
 from distfa.intake.subject import in_dtype
 from distfa.models import user
 from distfa.run.disk import run_dir as run_dirs
@@ -95,13 +95,7 @@ def export_run(
     whole, example, said = _from_raw(path, model)
     target = path / f"model{FORMATS[made]}" if out is None else run_dirs.expand_path(out)
     content = _onnx(whole, example, said) if made == "onnx" else _torch(whole, example, said)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content)
-    except OSError as exc:
-        raise RunDirError(
-            f"cannot write {target}: {exc.strerror or exc}; free up disk space, or name another file"
-        ) from exc
+    save_whole(target, content, fix="free up disk space, or name another file")
     return target
 
 

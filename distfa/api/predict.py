@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from distfa.core.base.order import evaluation
 from distfa.data.reading import Reading
 from distfa.errors import DataError
-from distfa.files import write_whole
+from distfa.files import save_whole
 from distfa.intake.subject import raw_samples
 from distfa.run.disk import run_dir as run_dirs
-from distfa.run.disk.claim import disk_error
 from distfa.run.disk.weights import require_reading
 from distfa.run.saved import load_saved
 
@@ -57,11 +56,7 @@ class Prediction:
         """
         content = io.BytesIO()
         np.save(content, self.outputs.numpy())
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, content.getvalue())
-        except OSError as exc:
-            raise disk_error("write", file, exc) from exc
+        save_whole(file, content.getvalue(), fix="free up disk space, or name another file")
 
 
 def predict_run(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distfa.errors import BenchError
-from distfa.files import write_whole
+from distfa.files import save_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,7 @@ class Outcome:
         Raises:
             BenchError: It cannot be written.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, self.text())
-        except OSError as exc:
-            raise BenchError(f"cannot write {path}: {exc.strerror}") from exc
+        save_whole(path, self.text(), BenchError, "choose another location")
 
     @staticmethod
     def load(path: Path) -> Outcome:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from distfa.bench import engines, matrix_rate
+from distfa.bench import matrix_rate, torch_engines
 from distfa.bench.options import SpeedOptions
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
-from distfa.bench.rounds import Rounds
+from distfa.bench.rounds import Configuration, Rounds
+from distfa.bench.torch_training import Pipeline
 from distfa.core.rules import BASELINE
+from distfa.core.schedule import flows
 from distfa.costs import counted
 from distfa.costs.arithmetic import Product
 from distfa.errors import BenchError
-from distfa.measuring import random_data
+from distfa.measuring import random_data, ray_run
 from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
 from distfa.runtime.ray.cluster import LOCAL, start_ray, stop_ray
 from distfa.settings import MLP, RunSpec, parse_spec
+from distfa.text.words import pluralize
 
 _COLUMNS = {
     "configuration": "configuration",
@@ -50,7 +56,7 @@ def measure(options: SpeedOptions, say: Say) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         spec = _spec(options, Path(folder))
         task = Task.of(spec)
-        configurations = engines.contenders(spec, task, options)
+        configurations = _contenders(spec, task, options)
         seeded = task.recipe.network.seeded
         named = options.rules if seeded else ()  # the bound knows only the products of plain layers
         made = {rule: counted.step(replace(task.recipe, rule=parse_spec({"rule": rule}).rule)) for rule in named}
@@ -146,3 +152,54 @@ def _bound_in_words(seconds: dict[Product, float], bounds: dict[str, float]) -> 
         f"compute bound, samples/s: {listed}: the products of a step at the {flops / 1e9:,.1f} GFLOP/s that one core "
         "reaches at these shapes while all work, in CPU time, spread evenly over the cores, each layer on one core"
     ]
+
+
+def _contenders(spec: RunSpec, task: Task, options: SpeedOptions) -> list[Configuration]:
+    """Everything that is compared, on the task of a spec."""
+    how = {"warmup": options.warmup, "deadline_seconds": options.deadline_seconds}
+    return [*_distfa(spec, task, options), *_single(spec, how), *_pipelines(spec, task, options, how)]
+
+
+def _distfa(spec: RunSpec, task: Task, options: SpeedOptions) -> Iterator[Configuration]:
+    """distfa on Ray, with every rule, schedule and number of micro-batches."""
+    raw = spec.model_dump()
+    raw |= {key: raw[key] + options.warmup for key in ("epochs", "max_steps")}  # ray_run leaves as many out at the end
+    for rule, schedule, count in product(options.rules, options.schedules, options.micro_batches):
+        if schedule == "async" and count < 2:
+            continue  # with one micro-batch a layer has nothing to continue with while that is in transit
+        mine = parse_spec({**raw, "rule": rule, "schedule": schedule, "micro_batches": count})
+        own = replace(task, recipe=mine.recipe(task.recipe.network))
+        if flows(own.recipe):  # with fewer micro-batches than layers the pipe would not be full
+            yield Configuration(
+                family=f"distfa {rule} {schedule}",
+                micro_batches=count,
+                measure=partial(ray_run.run_on_ray, mine, own, warmup=options.warmup),
+                about={"kind": "distfa", "rule": rule},
+            )
+
+
+def _single(spec: RunSpec, how: dict[str, Any]) -> Iterator[Configuration]:
+    """torch in one process, with one thread and with as many threads as cores."""
+    for threads in sorted({1, cores()}):
+        yield Configuration(
+            family=f"torch one process, {pluralize(threads, 'thread')}",
+            micro_batches=None,
+            measure=partial(torch_engines.run_single, spec, threads=threads, **how),
+            about={"kind": "single", "threads": threads},
+        )
+
+
+def _pipelines(spec: RunSpec, task: Task, options: SpeedOptions, how: dict[str, Any]) -> Iterator[Configuration]:
+    """torch's pipelines of every size and schedule, with every number of micro-batches that they take."""
+    layers = len(task.recipe.network)
+    for size, schedule, count in product(options.processes, torch_engines.SCHEDULES, options.micro_batches):
+        if schedule == "1f1b" and count < size:
+            continue  # torch refuses it
+        pipeline = Pipeline(layers=layers, processes=size, schedule=schedule, micro_batches=count)
+        torch_engines.check(spec, pipeline)
+        yield Configuration(
+            family=f"torch {schedule}, {size} processes",
+            micro_batches=count,
+            measure=partial(torch_engines.run_pipeline, spec, pipeline, **how),
+            about={"kind": "pipeline"},
+        )

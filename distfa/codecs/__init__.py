@@ -7,11 +7,9 @@ from torch import Tensor
 
 from distfa.codecs.base import Codec, Payload
 from distfa.codecs.compressed import Compressed
-from distfa.codecs.dithered import DitheredInt4
 from distfa.codecs.floats import BF16, FP32, FP64
 from distfa.codecs.packed import Packed
-from distfa.codecs.scaled import Fp8, Int4, Int8
-from distfa.codecs.unsigned import Unsigned
+from distfa.codecs.scaled import DitheredInt4, Fp8, Int4, Int8, Unsigned
 
 __all__ = ["CODECS", "FP32", "LOSSLESS", "Codec", "Payload", "carry", "resolve"]
 

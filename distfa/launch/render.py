@@ -8,7 +8,7 @@ import jinja2
 import yaml
 
 from distfa.errors import UsageError
-from distfa.files import write_whole
+from distfa.files import save_whole
 from distfa.settings import RunSpec
 from distfa.text.redact import redact
 from distfa.text.words import not_among
@@ -68,13 +68,8 @@ def write_files(files: dict[str, str], folder: Path) -> list[Path]:
     Raises:
         UsageError: The folder cannot be written.
     """
-    try:
-        for name, text in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, text)
-    except OSError as exc:
-        raise UsageError(f"cannot write {folder}: {exc.strerror}; name another folder with -o") from exc
+    for name, text in files.items():
+        save_whole(folder / name, text, UsageError, "name another folder with -o")
     return [folder / name for name in files]
 
 

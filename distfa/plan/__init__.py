@@ -4,9 +4,8 @@ cluster.py         the description: nodes, network, sites; which layer is on whi
 calibration.py     what products, passes and messages cost on a machine, and the file that keeps it
 queues.py          processors, network cards and links as queues
 stages.py          what is simulated: stages and channels
-build.py           a run on a cluster as stages and channels
+build.py           a run on a cluster as stages and channels; torch's pipeline of it, for comparison
 simulate.py        the layers at work on them: a discrete-event simulation
-pipeline.py        torch's pipeline of backpropagation as stages and channels, for comparison
 bottleneck.py      what keeps a run from being faster, in words
 predict.py         all of it put together
 setup.py           from a run spec to what is predicted

@@ -1,10 +1,10 @@
-"""Builds the stages and channels that are simulated from a run on a cluster."""
+"""Builds the stages and channels that are simulated from a run on a cluster, or from torch's pipeline of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from distfa.core import schedule
+from distfa.core import rules, schedule
 from distfa.core.base.order import Batch
-from distfa.core.base.recipe import Recipe
+from distfa.core.base.recipe import FeedbackConfig, Recipe
 from distfa.costs import arithmetic, counted
 from distfa.costs.arithmetic import Effort
 from distfa.costs.counted import LayerWork
@@ -28,6 +28,8 @@ from distfa.transport.message import Direction, Link
 
 Work = Callable[[int], Effort]
 MESSAGE_BYTES = 72  # bytes of identity, shape, checksum and frame around a payload, about
+_GLOO_OWN = MessageCost(seconds=50e-6, seconds_per_byte=0.0)
+_GLOO_CARRY = MessageCost(seconds=60e-6, seconds_per_byte=0.48e-9)  # a MiB takes about 1 ms at both ends together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +80,13 @@ def build_stages(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Chan
     """The stages and channels of a distfa run."""
     recipe = setting.job.recipe
     stages = [
-        build_stage(setting, recipe, layer, work, learn=work.teach, after=work.accumulate)
+        _build_stage(setting, recipe, layer, work, learn=work.teach, after=work.accumulate)
         for layer, work in enumerate(setting.works, start=1)
     ]
     return stages, [_channel(setting, wires, link) for link in training_links(recipe)]
 
 
-def build_stage(
+def _build_stage(
     setting: Setting,
     recipe: Recipe,
     layer: int,
@@ -165,12 +167,12 @@ def _channel(setting: Setting, wires: Wires, link: Link) -> Channel:
         sizes=sizes,
         send=setting.by_part(send),
         receive=setting.by_part(receive),
-        carry=carry_seconds(c.carry, sizes),
+        carry=_carry_seconds(c.carry, sizes),
         limit=2 * setting.job.wire.window + _under_way(route, min(sizes)),
     )
 
 
-def carry_seconds(cost: MessageCost, sizes: Sequence[int]) -> tuple[float, ...]:
+def _carry_seconds(cost: MessageCost, sizes: Sequence[int]) -> tuple[float, ...]:
     """Seconds in the wire's threads, for messages of these sizes."""
     return tuple(cost.of(size) for size in sizes)
 
@@ -181,3 +183,42 @@ def _under_way(route: tuple[Line, ...], size_bytes: int) -> int:
         return 1
     rate, round_trip = min(line.bytes_per_second for line in route), 2 * sum(line.latency_seconds for line in route)
     return 1 + math.ceil(rate * round_trip / size_bytes)
+
+
+def build_pipeline(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple[list[Stage], list[Channel]]:
+    """For comparison: torch's own pipelines of backpropagation, 1F1B or GPipe, one stage per layer.
+
+    Nodes, lines and optimizer are the same; messages are plain numbers. A stage's backward is that of autograd: the
+    gradient of its input leaves only when the gradient of its weights is done too. Every step is flushed.
+    """
+    recipe = replace(
+        setting.job.recipe, rule=rules.BASELINE, feedback=FeedbackConfig(), schedule="sync", check_finite=False
+    )
+    stages = [
+        _build_stage(setting, recipe, layer, work, learn=partial(_backward, work), after=None, gpipe=gpipe)
+        for layer, work in enumerate(counted.works(recipe, setting.modules), start=1)
+    ]
+    channels = []
+    for boundary in recipe.network.boundaries:
+        sizes = tuple(n * recipe.network.sizes[boundary] * recipe.signal_dtype.itemsize for n in setting.rows)
+        own = _carry_seconds(_GLOO_OWN, sizes)
+        for sender, receiver in ((boundary, boundary + 1), (boundary + 1, boundary)):
+            channels.append(
+                Channel(
+                    sender=sender,
+                    receiver=receiver,
+                    up=sender < receiver,
+                    sizes=sizes,
+                    send=own,
+                    receive=own,
+                    carry=_carry_seconds(_GLOO_CARRY, sizes),
+                    limit=2 * len(setting.rows),  # all messages of a step: a send does not wait for its receiver
+                )
+            )
+    return stages, channels
+
+
+def _backward(work: LayerWork, n: int) -> Effort:
+    """The whole backward of a stage under the baseline rule, and the operations that autograd adds."""
+    down = [work.emit(boundary, n) for boundary in work.sends_to]
+    return sum(down, work.teach(n) + work.accumulate(n)) + Effort(calls=2)

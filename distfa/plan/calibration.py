@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from distfa.costs.arithmetic import Effort, Product
 from distfa.errors import PlanError
-from distfa.files import write_whole
+from distfa.files import save_whole
 from distfa.plan.cluster import NodeGroup
 
 
@@ -133,11 +133,8 @@ class Calibration:
         Raises:
             PlanError: It cannot be written.
         """
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
-        except OSError as exc:
-            raise PlanError(f"cannot write {path}: {exc.strerror}") from exc
+        text = json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        save_whole(path, text, PlanError, "choose another location")
 
     @staticmethod
     def load(path: Path) -> Calibration:

@@ -11,10 +11,8 @@ from distfa.core.base.recipe import FeedbackConfig
 from distfa.core.routes import Direction, links
 from distfa.core.rules import BASELINE
 from distfa.costs.layer_memory import LayerMemory, memory_by_layer, training_links
-from distfa.plan import build as ours
-from distfa.plan import pipeline as torch_pipeline
 from distfa.plan.bottleneck import bottleneck
-from distfa.plan.build import Setting
+from distfa.plan.build import Setting, build_pipeline, build_stages
 from distfa.plan.queues import Wires
 from distfa.plan.simulate import SimulatedStep, Simulation
 from distfa.plan.stages import Channel
@@ -105,9 +103,9 @@ def _change(setting: Setting, **changes: object) -> Setting:
 def _simulate(setting: Setting, pipeline: Pipeline | None) -> tuple[list[Channel], SimulatedStep]:
     wires = Wires(cluster=setting.cluster, wake_seconds=setting.calibration.wake_seconds)
     if pipeline is None:
-        stages, channels = ours.build_stages(setting, wires)
+        stages, channels = build_stages(setting, wires)
     else:
-        stages, channels = torch_pipeline.stages_and_channels(setting, wires, gpipe=pipeline == "GPipe")
+        stages, channels = build_pipeline(setting, wires, gpipe=pipeline == "GPipe")
     return channels, Simulation(stages, channels, wires).run()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from distfa.core.base.model import NO_RULE
 from distfa.pages.page import Box, Facts, Page
 from distfa.pages.plots import MAX_POINTS, Figure
-from distfa.report import facts, findings, law, training
+from distfa.report import findings, law, training
 from distfa.report.columns import Row
 from distfa.report.records import Run, read_run
-from distfa.report.timeline import timeline
 from distfa.run.collapse import BEFOREHAND
+from distfa.run.result import best_in_words
 
 
 def write_report(run_dir: Path, out: Path | None = None, *, shared: bool = False) -> Path:
@@ -41,19 +42,19 @@ def report_figures(run: Run) -> list[Figure]:
         training.alignment(run),
         training.traffic(run),
         training.time(run),
-        timeline(run),
+        training.timeline(run),
     ]
 
 
 def page(run: Run) -> Page:
     """The page."""
     return Page(
-        title=facts.title(run),
-        subtitle=facts.subtitle(run),
+        title=_title(run),
+        subtitle=_subtitle(run),
         parts=[
             Box("In short", findings.sentences(run), "says"),
             *_boxes(run),
-            Facts([facts.result_facts(run), facts.host_facts(run), facts.layer_facts(run)]),
+            Facts([result_facts(run), _host_facts(run), _layer_facts(run)]),
             *report_figures(run),
             *_footer(run),
         ],
@@ -101,3 +102,64 @@ def _footer(run: Run) -> list[str]:
     if max(len(run.steps), len(run.evals), len(run.probes), *map(len, run.boundaries.values()), 0) <= MAX_POINTS:
         return []
     return [f"Lines are drawn from at most {MAX_POINTS:,} points; sums, and marks of a broken law, use all of them."]
+
+
+def _title(run: Run) -> str:
+    """Rule, init, layer sizes, and how it ended."""
+    sizes = run.result.get("model") or "-".join(map(str, run.sizes))
+    accuracy = run.result.get("test_accuracy")
+    end = f"test accuracy {accuracy:.2%}" if accuracy is not None else str(run.about.get("status", "status unknown"))
+    how = NO_RULE if len(run.sizes) == 2 else run.init
+    return f"{run.rule} ({how}), {sizes}: {end}"
+
+
+def _subtitle(run: Run) -> str:
+    """Engine, data, date, place."""
+    started = str(run.about.get("host", {}).get("started", "unknown time")).replace("T", " ").replace("+00:00", " UTC")
+    return f"engine {run.engine} · data {run.about.get('data', 'unknown')} · started {started} · {run.path}"
+
+
+def result_facts(run: Run) -> dict[str, str]:
+    """The result of the run."""
+    result = run.result
+    facts = {"status": str(run.about.get("status", "unknown")), "seed": str(run.about.get("seed", "unknown"))}
+    if not result:
+        return facts | {"last logged step": str(run.steps[-1]["step"]) if run.steps else "none"}
+    for name in ("train", "test"):
+        loss, accuracy = result.get(f"{name}_loss"), result.get(f"{name}_accuracy")
+        if loss is not None:
+            facts[name] = f"loss {loss:.4f}" + (f", accuracy {accuracy:.2%}" if accuracy is not None else "")
+    if best := result.get("best"):
+        facts["weights"] = best_in_words(best)
+    facts["steps"] = f"{result['steps']:,} in {result['epochs']:,} epochs"
+    facts["speed"] = f"{result['samples_per_second']:,.0f} samples/s"
+    facts["time"] = f"{result['wall_seconds']:.1f} s, of which {result['startup_seconds']:.1f} s to start"
+    if (ledger := result.get("ledger")) and ledger["entries"]:
+        facts["ledger"] = f"{ledger['entries']:,} entries, {ledger['violations']:,} broke the law"
+    return facts
+
+
+def _layer_facts(run: Run) -> dict[str, str]:
+    """Where each layer was, how far it came, and its last error."""
+    facts = {}
+    for row in run.layers:
+        said = f"node {row.get('node', '?')}, pid {row.get('pid', '?')}, step {row.get('step', '?')}"
+        if queue := row.get("queue"):
+            said += f", {queue} signal{'s wait' if queue > 1 else ' waits'}"
+        if last := row["last_error"]:
+            said += f"; last error, in attempt {last['attempt']}: {last['error']}"
+        facts[f"layer {row['layer']}"] = said
+    return facts
+
+
+def _host_facts(run: Run) -> dict[str, str]:
+    """The machine and software it ran on."""
+    host = run.about.get("host", {})
+    load = ", ".join(f"{value:.1f}" for value in host.get("load_average", []))
+    return {
+        "processor": f"{host.get('processor', 'unknown')}, {host.get('cpus', '?')} cores, load {load} at the start",
+        "accelerator": str(host.get("cuda") or "none"),
+        "system": str(host.get("platform", "unknown")),
+        "versions": ", ".join(f"{name} {host.get(name, '?')}" for name in ("distfa", "torch", "python")),
+        "command": " ".join(map(str, host.get("command", []))),
+    }

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import ValidationError
 
 from distfa.errors import SpecError
 from distfa.settings.explaining import explain
-from distfa.settings.scalars import read_yaml
 from distfa.settings.schema import RunSpec, both_ways, named
 
 
@@ -101,3 +101,70 @@ def _put(raw: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+_BOOL, _NULL, _NUMBER = (f"tag:yaml.org,2002:{name}" for name in ("bool", "null", "float"))
+_MERGE = "tag:yaml.org,2002:merge"
+_PLAIN = (
+    (_BOOL, r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    (_NULL, r"~|null|Null|NULL|", ("~", "n", "N", "")),
+    (
+        _NUMBER,
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    (_MERGE, r"<<", "<"),
+)
+
+
+class _Written:
+    """A number that prints as it was written."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class WrittenInt(_Written, int):
+    """A whole number that prints as it was written."""
+
+    def __new__(cls, text: str) -> Self:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+
+class WrittenFloat(_Written, float):
+    """A number that prints as it was written."""
+
+    def __new__(cls, text: str) -> Self:
+        made = super().__new__(cls, re.sub(r"\.(?=inf|nan)", "", text.lower()))
+        made.text = text
+        return made
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - yaml's own way to say it; filled below
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> WrittenInt | WrittenFloat:
+    text = str(loader.construct_scalar(node))
+    return WrittenInt(text) if text.lstrip("+-").isdecimal() else WrittenFloat(text)
+
+
+for _tag, _form, _first in _PLAIN:
+    _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_form})$"), list(_first))
+_Loader.add_constructor(_NUMBER, _number)
+
+
+def read_yaml(text: str) -> Any:
+    """Read YAML so that text stays text: what is quoted is never a number, a plain number keeps how it was written.
+
+    A folder may be called ``007`` or ``1.10``. Where the schema wants text, it gets those letters, not 7 or 1.1; where
+    it wants a number, ``3e-4`` is one (YAML 1.1 takes it for text).
+
+    Raises:
+        yaml.YAMLError: It is not valid YAML.
+    """
+    return yaml.load(text, _Loader)

@@ -10,10 +10,9 @@ from runs import ThreadRun
 from typer.testing import CliRunner
 
 from distfa.bench.codecs import measure
-from distfa.bench.figures import outcome_figures
 from distfa.bench.options import CodecsOptions
 from distfa.bench.outcome import Outcome
-from distfa.bench.page import bench_page
+from distfa.bench.page import bench_page, outcome_figures
 from distfa.cli import app
 from distfa.errors import BenchError, SpecError
 from distfa.measuring.task import Task

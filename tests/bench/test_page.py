@@ -6,9 +6,8 @@ import re
 import plotly.graph_objects as go
 import pytest
 
-from distfa.bench.figures import outcome_figures
 from distfa.bench.outcome import Outcome
-from distfa.bench.page import write_bench_report
+from distfa.bench.page import outcome_figures, write_bench_report
 from distfa.errors import BenchError, RunDirError
 
 

@@ -5,8 +5,8 @@ from runs import ThreadRun
 from test_namespaces import needs_rights
 
 from distfa.bench import variants
-from distfa.bench.figures import outcome_figures
 from distfa.bench.outcome import Outcome
+from distfa.bench.page import outcome_figures
 from distfa.core.books.records import EvalRecord
 from distfa.errors import BenchError, UsageError
 from distfa.lab.links import link_runs, tuned

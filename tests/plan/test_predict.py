@@ -11,7 +11,7 @@ from runs import ThreadRun
 from runs import recipe as small_recipe
 
 from distfa.core.rules import RULES
-from distfa.plan import pipeline as torch_pipeline
+from distfa.plan import build
 from distfa.plan.build import MESSAGE_BYTES, build_stages
 from distfa.plan.calibration import MessageCost
 from distfa.plan.predict import comparison, forecast
@@ -111,8 +111,8 @@ def test_async_hides_the_fill_that_sync_pays_for():
 
 
 def test_a_pipeline_sends_the_error_only_after_the_gradient_of_the_weights(monkeypatch):
-    monkeypatch.setattr(torch_pipeline, "_OWN", FREE)
-    monkeypatch.setattr(torch_pipeline, "_CARRY", FREE)
+    monkeypatch.setattr(build, "_GLOO_OWN", FREE)
+    monkeypatch.setattr(build, "_GLOO_CARRY", FREE)
     p = product(32, 32, 32)
     ours, peer = seconds(), seconds(pipeline="1F1B")
     assert ours == pytest.approx(4 * p, rel=EXACTLY)  # F F E and then both layers' G at the same time

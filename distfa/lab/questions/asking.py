@@ -8,7 +8,7 @@ from typing import Any
 
 from distfa.bench.pace import Say
 from distfa.errors import BenchError, SpecError
-from distfa.files import write_whole
+from distfa.files import save_whole
 from distfa.lab.questions import classes, conservation, depth, dominance, label_noise
 from distfa.lab.questions.base import Answer, Question, QuestionOptions
 from distfa.lab.questions.drawing import require_matplotlib, svg
@@ -57,15 +57,14 @@ def save(question: Question, answer: Answer, command: str, directory: Path) -> P
     drawings = {f"{question.name}-{figure.name}.svg": svg(figure) for figure in answer.figures}
     content: dict[str, Any] = {"question": question.name, "command": command, "machine": describe_machine()}
     content |= {key: value for key, value in asdict(answer).items() if key != "figures"}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_whole(stem.with_suffix(".json"), strict_json.dumps(content, indent=1) + "\n")
-        for name, text in drawings.items():
-            write_whole(directory / name, text)
-        write_whole(stem.with_suffix(".md"), _markdown(question, answer, command, list(drawings)))
-        _page(question, answer, command).write(stem.with_suffix(".html"))
-    except OSError as exc:
-        raise BenchError(f"cannot write {directory}: {exc.strerror}") from exc
+    texts = {
+        f"{question.name}.json": strict_json.dumps(content, indent=1) + "\n",
+        f"{question.name}.md": _markdown(question, answer, command, list(drawings)),
+        **drawings,
+    }
+    for name, text in texts.items():
+        save_whole(directory / name, text, BenchError, "choose another location with --out")
+    _page(question, answer, command).write(stem.with_suffix(".html"))
     return stem.with_suffix(".html")
 
 

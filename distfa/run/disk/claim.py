@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distfa.core.base.model import Network
 from distfa.errors import RunDirError
+from distfa.files import disk_errors
 from distfa.text.words import human_bytes
 
 _MARGIN_BYTES = 2**20  # bytes for the small files
@@ -64,29 +65,30 @@ def _try_to_claim(path: Path, first: str, *, fresh: bool = False) -> bool | None
         RunDirError: It cannot be written.
     """
     made = False
-    try:
-        # both the system's encoding and TensorBoard's, which is UTF-8, must be able to write the name
-        os.fsencode(str(path).encode().decode())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            made = True
-        if not made and (fresh or not path.is_dir() or any(path.iterdir())):
-            return None
+    with disk_errors("write", path):
         try:
-            (path / first).open("xb").close()
-        except FileExistsError:
-            return None
-    except OSError as exc:
-        if made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise disk_error("write", path, exc) from exc
-    except UnicodeError as exc:
-        raise RunDirError(
-            f"the run directory {str(path)!a} has characters that this process cannot write, since its encoding "
-            f"for file names is {sys.getfilesystemencoding()}; set PYTHONUTF8=1, or choose another directory"
-        ) from exc
+            # both the system's encoding and TensorBoard's, which is UTF-8, must be able to write the name
+            os.fsencode(str(path).encode().decode())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                made = True
+            if not made and (fresh or not path.is_dir() or any(path.iterdir())):
+                return None
+            try:
+                (path / first).open("xb").close()
+            except FileExistsError:
+                return None
+        except OSError:
+            if made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+            raise
+        except UnicodeError as exc:
+            raise RunDirError(
+                f"the run directory {str(path)!a} has characters that this process cannot write, since its encoding "
+                f"for file names is {sys.getfilesystemencoding()}; set PYTHONUTF8=1, or choose another directory"
+            ) from exc
     return made
 
 
@@ -103,10 +105,3 @@ def require_room(path: Path, network: Network) -> None:
             f"the disk of the run directory {path} has {human_bytes(free)} free, but the run may need "
             f"{human_bytes(needed)}; free up space, or set run_dir to another disk"
         )
-
-
-def disk_error(do: str, path: Path, error: OSError) -> RunDirError:
-    """The error for a file that cannot be read or written."""
-    return RunDirError(
-        f"cannot {do} {path}: {error.strerror or error}; free up disk space, or set run_dir to another location"
-    )

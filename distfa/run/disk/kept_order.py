@@ -6,8 +6,7 @@ from pathlib import Path
 
 from distfa.data.given_order import GivenOrder
 from distfa.errors import RunDirError
-from distfa.files import write_whole
-from distfa.run.disk.claim import disk_error
+from distfa.files import save_whole
 from distfa.run.disk.run_dir import ORDER, expand_path
 
 
@@ -17,10 +16,7 @@ def save_order(run_dir: Path, order: GivenOrder) -> None:
     Raises:
         RunDirError: It cannot be written.
     """
-    try:
-        write_whole(run_dir / ORDER, order.to_bytes())
-    except OSError as exc:
-        raise disk_error("write", run_dir / ORDER, exc) from exc
+    save_whole(run_dir / ORDER, order.to_bytes())
 
 
 def load_order(run_dir: Path) -> GivenOrder | None:

@@ -35,8 +35,8 @@ from torch import Tensor
 
 from distfa.core.base.model import Network
 from distfa.errors import RunDirError
-from distfa.files import find_in_folder, write_whole
-from distfa.run.disk.claim import claim, claim_new, disk_error, require_room
+from distfa.files import disk_errors, find_in_folder, write_whole
+from distfa.run.disk.claim import claim, claim_new, require_room
 from distfa.run.disk.driver import driver, has_ended, is_driven, lock
 from distfa.run.disk.events import Events
 from distfa.run.disk.host import describe_host
@@ -89,23 +89,21 @@ class RunDir:
         where, made = claim_new(name, METRICS) if path is None else claim(expand_path(path), METRICS)
         run_dir = RunDir(where, made=made)
         try:
-            run_dir._take_lock()
-            require_room(run_dir.path, network)
-            run_dir._write(SPEC, spec_text.encode(errors="surrogateescape"))  # names of files may be any bytes
-            run_dir.about = {
-                "status": "running",
-                "attempt": 1,
-                "checkpoint": None,
-                "folder": os.getcwd(),
-                "network": asdict(network),
-                **about,
-                **driver(),
-                "host": describe_host(),
-            }
-            run_dir.note()
-        except OSError as exc:
-            run_dir._remove()
-            raise disk_error("write", run_dir.path, exc) from exc
+            with disk_errors("write", run_dir.path):
+                run_dir._take_lock()
+                require_room(run_dir.path, network)
+                run_dir._write(SPEC, spec_text.encode(errors="surrogateescape"))  # names of files may be any bytes
+                run_dir.about = {
+                    "status": "running",
+                    "attempt": 1,
+                    "checkpoint": None,
+                    "folder": os.getcwd(),
+                    "network": asdict(network),
+                    **about,
+                    **driver(),
+                    "host": describe_host(),
+                }
+                run_dir.note()
         except BaseException:
             run_dir._remove()
             raise
@@ -174,13 +172,11 @@ class RunDir:
         Raises:
             RunDirError: It cannot be written.
         """
-        try:
+        with disk_errors("write", self.path / METRICS):
             if self.metrics.stat().st_size < metrics_bytes:
                 metrics_bytes = self.metrics.read_bytes().rfind(b"\n") + 1
                 log.warning("%s lacks records before step %d, from which it resumes", self.path / METRICS, step)
             os.truncate(self.metrics, metrics_bytes)
-        except OSError as exc:
-            raise disk_error("write", self.path / METRICS, exc) from exc
         self.metrics_bytes = metrics_bytes
         self.events.go_back(step)
 
@@ -200,17 +196,14 @@ class RunDir:
         """
         line = (strict_json.dumps(record) + "\n").encode()
         path = self.metrics
-        try:
-            with path.open("r+b") as file:
-                file.seek(self.metrics_bytes)
-                try:
-                    file.write(line)
-                    file.flush()
-                except OSError:
-                    os.truncate(path, self.metrics_bytes)
-                    raise
-        except OSError as exc:
-            raise disk_error("write", path, exc) from exc
+        with disk_errors("write", path), path.open("r+b") as file:
+            file.seek(self.metrics_bytes)
+            try:
+                file.write(line)
+                file.flush()
+            except OSError:
+                os.truncate(path, self.metrics_bytes)
+                raise
         self.metrics_bytes += len(line)
 
     def finish(
@@ -270,10 +263,8 @@ class RunDir:
             self._lock = None
 
     def _write(self, name: str, content: bytes) -> None:
-        try:
+        with disk_errors("write", self.path / name):
             write_whole(self._place / name, content)
-        except OSError as exc:
-            raise disk_error("write", self.path / name, exc) from exc
 
     def _remove(self) -> None:
         """Remove the files of this run; also the directory, if this run made it and nobody put more into it."""

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from distfa.data.reading import Reading
 from distfa.errors import DataError, RunDirError
-from distfa.files import write_whole
-from distfa.run.disk.claim import disk_error
+from distfa.files import save_whole
 from distfa.run.disk.run_dir import METADATA, WEIGHTS, expand_path, read_about
 from distfa.run.disk.tensor_files import metadata, tensors_from_bytes, tensors_to_bytes
 from distfa.text import strict_json
@@ -43,11 +42,7 @@ def save_weights(file: Path, weights: Mapping[str, Tensor], reading: Reading | N
     """
     file = expand_path(file)
     said = None if reading is None else {METADATA: strict_json.dumps(reading.as_dict())}
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, tensors_to_bytes(weights, said))
-    except OSError as exc:
-        raise disk_error("write", file, exc) from exc
+    save_whole(file, tensors_to_bytes(weights, said))
     return file
 
 
