@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -56,17 +56,6 @@ class FromRaw(nn.Module):
         flat = (x.to(self.mean.dtype).flatten(1) - self.mean) / self.std
         found: Tensor = self.model(flat.reshape(-1, *self._shape))
         return found
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """The facts about the data set that a built-in model needs."""
-
-    name: str
-    shape: tuple[int, ...]
-    outputs: int
-    tokens: int | None
-    positions: int
 
 
 def export_run(
@@ -186,7 +175,8 @@ def _model(path: Path, network: Network, reading: Reading) -> nn.Module:
             "model=model)"
         )
     positions = network.positions[0] if network.positions else 1
-    samples = _Samples(path.name, reading.shape, reading.outputs, reading.tokens, positions)
+    shape, outputs, tokens = reading.shape, reading.outputs, reading.tokens
+    samples: Any = SimpleNamespace(name=path.name, shape=shape, outputs=outputs, tokens=tokens, positions=positions)
     return models.build_model(spec.model.name, samples)
 
 

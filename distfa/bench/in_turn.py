@@ -1,4 +1,4 @@
-"""What a setting costs: the same run with and without it, in turn, since a machine is never completely idle."""
+"""What checkpoints or TLS cost: the same run with and without them, in turn, since no machine is completely idle."""
 
 from __future__ import annotations
 
@@ -39,24 +39,17 @@ _READ = (
 )
 _FIXED = {"micro_batches": 4, "ledger.every": 0, "probe.every": 0}
 Settings = Mapping[str, Mapping[str, Any]]
+_KEEP_ALL = 10**6
 
 
-def measure_in_turn(
-    name: str, options: CheckpointsOptions | TlsOptions, fixed: Mapping[str, Any], settings: Settings, say: Say
-) -> Outcome:
+def measure(options: CheckpointsOptions | TlsOptions, say: Say) -> Outcome:
     """Train under each setting in turn; every second round goes backwards.
-
-    Args:
-        name: Name of the outcome.
-        options: The task, the schedules and the number of rounds.
-        fixed: Keys of the spec that all runs have.
-        settings: By name, what each changes in the spec; the others are compared with the first.
-        say: Called with every measurement.
 
     Raises:
         UsageError: A schedule does not exist.
         DistfaError: A run failed.
     """
+    name, fixed, settings = _compared(options)
     schedules, rounds = options.schedules, options.rounds
     among("--schedules", schedules, SCHEDULES)
     base = options.spec({**_FIXED, "eval_every": options.epochs, **fixed})
@@ -79,6 +72,16 @@ def measure_in_turn(
         notes=[_READ],
         raw=raw,
     )
+
+
+def _compared(options: CheckpointsOptions | TlsOptions) -> tuple[str, dict[str, Any], Settings]:
+    """The benchmark's name, the keys that all runs have, and what each setting changes; the first is compared with."""
+    if isinstance(options, TlsOptions):
+        kinds = {"plain text": "insecure", "mutual TLS": "tls"}
+        return "tls", {"checkpoint.every": 0}, {name: {"wire": {"security": kind}} for name, kind in kinds.items()}
+    kept = {"every": options.every, "seconds": 0, "keep": _KEEP_ALL}
+    without = {"checkpoint": kept | {"every": 0}}
+    return "checkpoints", {}, {"none": without, f"every {options.every} steps": {"checkpoint": kept}}
 
 
 def _measured(spec: RunSpec) -> dict[str, Any]:

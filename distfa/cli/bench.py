@@ -71,8 +71,8 @@ BENCHMARKS = {
     "rules": Benchmark(options=options.RulesOptions, module="distfa.bench.rules"),
     "books": Benchmark(options=options.BooksOptions, module="distfa.bench.books", **_FILES),
     "codecs": Benchmark(options=options.CodecsOptions, module="distfa.bench.codecs"),
-    "checkpoints": Benchmark(options=options.CheckpointsOptions, module="distfa.bench.checkpoints"),
-    "tls": Benchmark(options=options.TlsOptions, module="distfa.bench.tls"),
+    "checkpoints": Benchmark(options=options.CheckpointsOptions, module="distfa.bench.in_turn"),
+    "tls": Benchmark(options=options.TlsOptions, module="distfa.bench.in_turn"),
     "faults": Benchmark(options=options.FaultsOptions, module="distfa.bench.faults"),
 }
 

@@ -138,7 +138,8 @@ def _submit_job(spec: RunSpec, address: str, *, dry_run: bool) -> None:
 
 
 def _run_attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
-    from distfa.cli.train import train
+    from distfa import settings as specs
+    from distfa.cli.train import train_spec
     from distfa.launch import render
     from distfa.launch.resume import find_changes
     from distfa.run.disk import run_dir as run_dirs
@@ -158,11 +159,11 @@ def _run_attached(spec: RunSpec, address: str, *, dry_run: bool) -> None:
         await_nodes(address, spec.launch.nodes, limit_seconds=spec.launch.wait_seconds, say=_say)
     if resume is not None:
         _say(f"{resume} holds a run that ended early; resuming it")
-        train(resume=resume, address=address, changes=changes)
+        train_spec(None, [("ray.address", address), *map(specs.parse_change, changes)], resume=resume)
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = render.write_files({render.SPEC: render.as_yaml(spec)}, Path(scratch))[0]
-        train(path, address=address)
+        train_spec(path, [("ray.address", address)])
 
 
 def _say(text: str) -> None:

@@ -121,7 +121,7 @@ def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:
 
 
 def _print_plan(planned: Planned, setting: Setting, *, peer: bool, as_json: bool) -> None:
-    from distfa.plan import placing
+    from distfa.plan.bottleneck import placement_notes
     from distfa.plan.predict import comparison, forecast
 
     found = forecast(setting, advise=True)
@@ -144,7 +144,8 @@ def _print_plan(planned: Planned, setting: Setting, *, peer: bool, as_json: bool
             "note: the figures are for typical server cores; 'distfa plan SPEC --calibrate FILE' measures this "
             "machine, and 'calibration: FILE' in the cluster description uses it"
         )
-    for note in (*placing.notes(planned, setting, found), *_memory_notes(setting, found)):
+    elsewhere = placement_notes(planned, setting, found.step_seconds, lambda other: forecast(other).step_seconds)
+    for note in (*elsewhere, *_memory_notes(setting, found)):
         say(note)
     console = _console()
     console.print(_nodes(found), _layers(found), _memory(found), _comparison_table(others))

@@ -3,109 +3,85 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from distfa.cli import options
+from distfa.bench.options import flags, option
+from distfa.cli.flags import parameter, parameters, signed
 from distfa.errors import DistfaError, SpecError
 from distfa.text.words import pluralize
 
 if TYPE_CHECKING:
     from distfa.settings import RunSpec
 
-_MODEL = "Network and data"
-_run, _model, _how = options.panel("Run"), options.panel(_MODEL), options.panel("Training")
+_run, _model, _how = (partial(option, None, panel=panel) for panel in ("Run", "Network and data", "Training"))
 
-SpecPath = Annotated[
-    Path | None, typer.Argument(metavar="[SPEC]", help="YAML run spec; 'distfa spec' prints one with every key.")
-]
-Model = Annotated[
-    str | None,
-    _model(
-        help="mlp (default), residual_mlp, lenet, convnet, resnet20, transformer, or package.module:function for a "
-        "function that returns your own nn.Sequential."
-    ),
-]
-Hidden = Annotated[
-    str | None, _model(metavar="N,N,...", help="mlp only: widths of the hidden layers, also as NxN; '' for none.")
-]
-Rule = Annotated[
-    str | None, _how(help="Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them.")
-]
-Init = Annotated[
-    str | None, _how(help="aligned (default): feedback starts from the weights; random: the classical setting.")
-]
-MicroBatches = Annotated[
-    int | None, _how(help="Parts a batch is split into, so that layers can work at the same time.")
-]
-Schedule = Annotated[
-    str | None,
-    _how(
-        help="sync (default), or async: the next step's forward passes start while errors are still in transit; "
-        "needs --micro-batches 2 or more."
-    ),
-]
-Optimizer = Annotated[str | None, _how(help="sgd, adam (default) or adamw.")]
-Engine = Annotated[str | None, _run(help="ray (default), or serial: the same bits in one process, without Ray.")]
-Address = Annotated[
-    str | None,
-    _run(
-        help="Ray cluster to attach to, host:port or auto; if not given, the one that RAY_ADDRESS names, or else "
-        "a new one started here."
-    ),
-]
-Insecure = Annotated[
-    bool, _run("--insecure", help="Use plain text between machines; by default, runs across machines use mutual TLS.")
-]
-Resume = Annotated[
-    Path | None,
-    _run(
-        metavar="RUN_DIR",
-        help="Continue a run that ended early from its last checkpoint, on this or another cluster; takes only "
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The flags of the command; most set a key of the spec."""
+
+    data: str | None = _model(
+        "digits (default), stdlib (characters of Python's own library; neither needs a file), mnist, "
+        "fashion_mnist, cifar10, cifar100, npz or hub.",
+        "data.name",
+    )
+    data_dir: str | None = _model("Directory with the official files, or an .npz file.", "data.dir")
+    model: str | None = _model(
+        "mlp (default), residual_mlp, lenet, convnet, resnet20, transformer, or package.module:function for a "
+        "function that returns your own nn.Sequential.",
+        "model.name",
+    )
+    hidden: str | None = _model(
+        "mlp only: widths of the hidden layers, also as NxN; '' for none.", "model.hidden", metavar="N,N,..."
+    )
+    rule: str | None = _how(
+        "Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them.", "rule"
+    )
+    init: str | None = _how(
+        "aligned (default): feedback starts from the weights; random: the classical setting.", "init"
+    )
+    epochs: int | None = _how("Passes over the training set.", "epochs")
+    batch_size: int | None = _how("Samples per step.", "batch_size")
+    micro_batches: int | None = _how(
+        "Parts a batch is split into, so that layers can work at the same time.", "micro_batches"
+    )
+    schedule: str | None = _how(
+        "sync (default), or async: the next step's forward passes start while errors are still in transit; "
+        "needs --micro-batches 2 or more.",
+        "schedule",
+    )
+    optimizer: str | None = _how("sgd, adam (default) or adamw.", "optimizer.name")
+    lr: float | None = _how("Learning rate.", "optimizer.lr")
+    seed: int | None = _how("Seed of weights, feedback and data order.", "seed")
+    engine: str | None = _run("ray (default), or serial: the same bits in one process, without Ray.", "engine")
+    address: str | None = _run(
+        "Ray cluster to attach to, host:port or auto; if not given, the one that RAY_ADDRESS names, or else "
+        "a new one started here.",
+        "ray.address",
+    )
+    insecure: bool = option(
+        False, "Use plain text between machines; by default, runs across machines use mutual TLS.", panel="Run"
+    )
+    run_dir: str | None = _run("Directory for the run; default: a new one under runs/.", "run_dir")
+    resume: Path | None = _run(
+        "Continue a run that ended early from its last checkpoint, on this or another cluster; takes only "
         "options that do not change the weights (--engine, --address, --set ray.*).",
-    ),
-]
-Changes = Annotated[
-    list[str] | None,
-    _run("--set", metavar="KEY=VALUE", help="Any key of the spec, e.g. --set codec.activations=int8; may be repeated."),
-]
+        metavar="RUN_DIR",
+    )
+    changes: list[str] | None = _run(
+        "Any key of the spec, e.g. --set codec.activations=int8; may be repeated.", name="--set", metavar="KEY=VALUE"
+    )
+    as_json: bool = option(False, "Print one JSON object on stdout at the end.", name="--json", panel="Run")
 
 
-def train(
-    spec_path: SpecPath = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="digits (default), stdlib (characters of Python's own library; neither needs a file), mnist, "
-            "fashion_mnist, cifar10, cifar100, npz or hub.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    data_dir: Annotated[
-        str | None, typer.Option(help="Directory with the official files, or an .npz file.", rich_help_panel=_MODEL)
-    ] = None,
-    model: Model = None,
-    hidden: Hidden = None,
-    rule: Rule = None,
-    init: Init = None,
-    epochs: Annotated[int | None, _how(help="Passes over the training set.")] = None,
-    batch_size: Annotated[int | None, _how(help="Samples per step.")] = None,
-    micro_batches: MicroBatches = None,
-    schedule: Schedule = None,
-    optimizer: Optimizer = None,
-    lr: Annotated[float | None, _how(help="Learning rate.")] = None,
-    seed: Annotated[int | None, _how(help="Seed of weights, feedback and data order.")] = None,
-    engine: Engine = None,
-    address: Address = None,
-    insecure: Insecure = False,
-    run_dir: Annotated[str | None, _run(help="Directory for the run; default: a new one under runs/.")] = None,
-    resume: Resume = None,
-    changes: Changes = None,
-    as_json: Annotated[bool, _run("--json", help="Print one JSON object on stdout at the end.")] = False,
-) -> None:
+def _train(spec_path: Path | None, **typed: Any) -> None:
     """Train a network, each layer in its own actor.
 
     Without options: handwritten digits, a 64-128-128-10 network, rule dfa. Flags and --set override the spec file.
@@ -114,31 +90,29 @@ def train(
     """
     from distfa import settings as specs
 
-    flags = {
-        "data.name": data,
-        "data.dir": data_dir,
-        "model.name": model,
-        "model.hidden": _widths(hidden),
-        "rule": rule,
-        "init": init,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "micro_batches": micro_batches,
-        "schedule": schedule,
-        "optimizer.name": optimizer,
-        "optimizer.lr": lr,
-        "seed": seed,
-        "engine": engine,
-        "ray.address": address,
-        "wire.security": "insecure" if insecure else None,
-        "run_dir": run_dir,
-    }
-    given: list[tuple[str, Any]] = [(key, value) for key, value in flags.items() if value is not None]
+    if typed["hidden"] is not None and not typed["hidden"].strip():
+        typed["hidden"] = []  # no hidden layer; the spec parses anything else
+    given = [(flag.key, typed[name]) for name, flag in flags(TrainOptions).items() if flag.key]
+    given += [("wire.security", "insecure" if typed["insecure"] else None)]
+    changes = [(key, value) for key, value in given if value is not None]
+    changes += map(specs.parse_change, typed["changes"] or [])
+    train_spec(spec_path, changes, resume=typed["resume"], as_json=typed["as_json"])
+
+
+_SPEC = typer.Argument(metavar="[SPEC]", help="YAML run spec; 'distfa spec' prints one with every key.")
+train = signed(_train, [parameter("spec_path", Path | None, None, _SPEC), *parameters(TrainOptions)])
+
+
+def train_spec(
+    path: Path | None, changes: Sequence[tuple[str, Any]], *, resume: Path | None = None, as_json: bool = False
+) -> None:
+    """Train a spec with changes, and print the result; ``resume`` is the directory of a run to continue instead."""
+    from distfa import settings as specs
+
     began: list[tuple[str, Any]] = []
     if resume is not None:
-        spec_path, began = _began_with(resume, spec_path, run_dir)
-    spec = specs.load_spec(spec_path, [*began, *given, *(specs.parse_change(change) for change in changes or [])])
-    _run_and_tell(spec, as_json=as_json, resume=resume)
+        path, began = _began_with(resume, path, dict(changes).get("run_dir"))
+    _run_and_tell(specs.load_spec(path, [*began, *changes]), as_json=as_json, resume=resume)
 
 
 def _began_with(resume: Path, spec_path: Path | None, run_dir: str | None) -> tuple[Path, list[tuple[str, Any]]]:
@@ -187,8 +161,3 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
 def _describe_start(engine: str, layers: int) -> str:
     what = pluralize(layers, "layer")
     return f"training {what} in this process" if engine == "serial" else f"starting {what} on Ray"
-
-
-def _widths(text: str | None) -> list[int] | str | None:
-    """No widths for empty text; the spec parses anything else."""
-    return None if text is None else [] if not text.strip() else text

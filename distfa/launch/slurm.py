@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distfa.errors import ClusterError, Interrupted
 from distfa.launch import tools
+from distfa.measuring.subprocesses import delay_interrupts
 
 _LOOK_SECONDS = 2.0
 _WORD_SECONDS = 10.0
@@ -46,7 +47,7 @@ def submit_and_follow(
         raise Interrupted(f"interrupted; cancelled job {job}") from exc
     finally:
         if not ended:
-            with tools.delay_interrupts():
+            with delay_interrupts():
                 tools.ask(["scancel", "--quiet", job])
 
 

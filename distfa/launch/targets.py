@@ -12,6 +12,7 @@ from pathlib import Path
 from distfa.errors import ClusterError, Interrupted, UsageError
 from distfa.launch import tools
 from distfa.launch.tools import Command
+from distfa.measuring.subprocesses import delay_interrupts
 from distfa.settings.launch import LaunchConfig
 
 NAMES = ("local", "docker", "kuberay", "slurm", "ray-up")
@@ -72,7 +73,7 @@ def carry_out(found: Commands, say: Callable[[str], None]) -> None:
     except KeyboardInterrupt as exc:
         raise Interrupted("interrupted; stopped everything that was started") from exc
     finally:
-        with tools.delay_interrupts():
+        with delay_interrupts():
             for command in found.stop:
                 say(" ".join(command))
                 tools.follow(command, environment)

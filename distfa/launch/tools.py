@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from distfa.errors import ClusterError, UsageError
+from distfa.measuring.subprocesses import delay_interrupts
 
 _STOP_SECONDS = 30.0
 Command = Sequence[str]
@@ -60,13 +60,3 @@ def follow(command: Command, environment: Mapping[str, str] | None = None) -> in
                 process.kill()
                 process.wait()
         raise
-
-
-@contextlib.contextmanager
-def delay_interrupts() -> Iterator[None]:
-    """Let a second Ctrl-C wait until everything is removed."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
 from distfa.errors import BenchError
@@ -60,6 +61,16 @@ def launch(
                 raise BenchError(f"cannot start {name}: {line[0]!r}: {exc.strerror}") from exc
         _wait(name, running, streams, deadline_seconds)
         return [_report(name, out, err) for out, err in streams]
+
+
+@contextmanager
+def delay_interrupts() -> Iterator[None]:
+    """Let a second Ctrl-C wait until everything is removed."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _wait(

@@ -1,17 +1,21 @@
-"""Describes what keeps a run from being faster, and what might help."""
+"""Describes what keeps a run from being faster, and what might help: other micro-batches, another placement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 
+from distfa.errors import PlanError
 from distfa.plan.build import Setting
-from distfa.plan.cluster import Cluster
+from distfa.plan.cluster import Cluster, place
+from distfa.plan.setup import Planned
 from distfa.plan.simulate import SimulatedStep
 
 _FULL = 0.85  # a thing that is in use for this share of the time is what others wait for
 _MATTERS = 0.05
 _MOST_OPERATIONS = 50_000  # steps of the simulations that look for better micro-batches
+
+_OTHER_PLACEMENTS = {"pack": "spread", "strict_pack": "spread", "spread": "pack", "strict_spread": "pack"}
 
 SecondsIf = Callable[[Setting], float]
 
@@ -55,6 +59,35 @@ def _better_micro_batches(setting: Setting, seconds: float, seconds_if: SecondsI
     if best not in tried or tried[best] > (1 - _MATTERS) * seconds:
         return ""
     return f"; {'raise' if best > parts else 'lower'} micro_batches to {best}: {1 - tried[best] / seconds:.0%} less"
+
+
+def placement_notes(planned: Planned, setting: Setting, step_seconds: float, seconds_if: SecondsIf) -> list[str]:
+    """Notes on where the layers are: that no line is used, and which placement is faster.
+
+    Args:
+        planned: The run.
+        setting: Where its layers are.
+        step_seconds: The prediction for that.
+        seconds_if: As for ``bottleneck``.
+    """
+    said, mine = [], planned.spec.ray.placement
+    layers, used = len(setting.nodes), len(set(setting.nodes))
+    if used == 1 and layers > 1 and len(setting.cluster.each) > 1:
+        said.append(f"note: placement {mine!r} puts all {layers} layers on one node, so nothing crosses the network")
+    other = _OTHER_PLACEMENTS[mine]
+    try:
+        nodes = place(setting.cluster, layers, other, planned.spec.ray.resources.cpus)
+    except PlanError:
+        return said
+    if nodes == setting.nodes:
+        return said
+    seconds = seconds_if(replace(setting, nodes=nodes))
+    if seconds < (1 - _MATTERS) * step_seconds:
+        said.append(
+            f"note: --set ray.placement={other} puts them on {len(set(nodes))} nodes, and a step would take "
+            f"{1e3 * seconds:,.2f} ms, {1 - seconds / step_seconds:.0%} less"
+        )
+    return said
 
 
 def _without_latency(cluster: Cluster) -> Cluster:

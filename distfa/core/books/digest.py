@@ -7,8 +7,9 @@ altered elements escape with a chance of about 2^-64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ _BLOCK_NUMBERS = 32 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Digest:
-    """The digest of one signal at one end of a link.
+class SignalPlace:
+    """Where and when a signal was sent.
 
     Attributes:
         boundary: l.
@@ -31,8 +32,6 @@ class Digest:
         receiver: The layer that receives.
         step: Counted from 0.
         micro_batch: Within the step.
-        end: ``sent`` or ``received``.
-        value: The digest.
     """
 
     boundary: int
@@ -41,20 +40,25 @@ class Digest:
     receiver: int
     step: int
     micro_batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digest(SignalPlace):
+    """The digest of one signal at one end of a link.
+
+    Attributes:
+        end: ``sent`` or ``received``.
+        value: The digest.
+    """
+
     end: str
     value: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigestRecord:
-    """Both ends' digests of one signal; attributes as ``Digest``."""
+class DigestRecord(SignalPlace):
+    """Both ends' digests of one signal."""
 
-    boundary: int
-    direction: str
-    sender: int
-    receiver: int
-    step: int
-    micro_batch: int
     sent: int
     received: int
 
@@ -84,17 +88,8 @@ def _weights(length: int, device: torch.device) -> Tensor:
 
 def compare(a: Digest, b: Digest) -> DigestRecord:
     """The record of one signal from what its two ends say."""
-    sent, received = (a, b) if a.end == "sent" else (b, a)
-    return DigestRecord(
-        boundary=sent.boundary,
-        direction=sent.direction,
-        sender=sent.sender,
-        receiver=sent.receiver,
-        step=sent.step,
-        micro_batch=sent.micro_batch,
-        sent=sent.value,
-        received=received.value,
-    )
+    values: dict[str, Any] = {field.name: getattr(a, field.name) for field in fields(SignalPlace)}
+    return DigestRecord(**values | {end.end: end.value for end in (a, b)})
 
 
 def describe_difference(record: DigestRecord) -> str | None:

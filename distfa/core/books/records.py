@@ -10,15 +10,15 @@ from distfa.core.books.probe import ProbeRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepRecord:
-    """One training step, seen from the output layer.
+class _Scored:
+    """Some rows, as the output layer scored them.
 
     Attributes:
         step: Counted from 0.
         epoch: Counted from 0.
-        loss: Batch mean, before the update.
-        correct: Rows classified correctly, before the update; 0 for float targets.
-        rows: Rows of the batch.
+        loss: Their mean.
+        correct: How many were classified correctly; 0 for float targets.
+        rows: How many they are.
         seconds: When it ended, in seconds since training began; engines need not agree on this.
     """
 
@@ -31,15 +31,13 @@ class StepRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalRecord:
-    """One pass over the test set after step ``step``; fields as ``StepRecord``, over the whole test set."""
+class StepRecord(_Scored):
+    """One training step, seen from the output layer: the batch, before the update."""
 
-    step: int
-    epoch: int
-    loss: float
-    correct: int
-    rows: int
-    seconds: float = field(default=0.0, compare=False)
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRecord(_Scored):
+    """One pass over the whole test set, after step ``step``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ import re
 import secrets
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 from distfa.errors import BenchError
+from distfa.measuring.subprocesses import delay_interrupts
 
 INTERFACE = "eth0"  # the interface of every node, inside its namespace
 MAX_NODES = 250
@@ -66,7 +66,7 @@ class Nodes:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with _undisturbed():
+        with delay_interrupts():
             for node in self._nodes:
                 _kill(_run("ip", "netns", "pids", self._namespace(node), check=False))
                 _run("ip", "link", "del", self._veth(node), check=False)
@@ -173,13 +173,3 @@ def _kill(pids: str) -> None:
     for pid in pids.split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let a second Ctrl-C wait until everything is removed."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from distfa.errors import CheckpointError, LayerError, LayerLost
 from distfa.run.disk.checkpoint import Checkpoint
+from distfa.run.disk.shelf import Shelf
 from distfa.runtime.hosted_layer import Snapshot
 
 _SETTLE_SECONDS = 120.0
@@ -19,19 +20,6 @@ class _Unwritten(NamedTuple):
     snapshots: Iterable[Snapshot]
     notes: dict[str, Any]
     remembered: Any
-
-
-class Checkpoints(Protocol):
-    """Where a run keeps its checkpoints: a ``Shelf``."""
-
-    def write(self, step: int, snapshots: Iterable[Snapshot], notes: dict[str, Any], remembered: Any = None) -> int:
-        """Write one; returns its bytes."""
-
-    def steps(self) -> list[int]:
-        """The steps of all whole ones, latest first."""
-
-    def latest(self) -> Iterator[Checkpoint | CheckpointError]:
-        """The errors of damaged ones, then the latest good one."""
 
 
 class CheckpointWriter:
@@ -57,7 +45,7 @@ class CheckpointWriter:
     last_seconds = 20.0
 
     def __init__(
-        self, shelf: Checkpoints, *, least_seconds: float, tell: Callable[[str], None], note: Callable[[str], None]
+        self, shelf: Shelf, *, least_seconds: float, tell: Callable[[str], None], note: Callable[[str], None]
     ) -> None:
         self._shelf, self._least_seconds, self._tell, self._note = shelf, least_seconds, tell, note
         self._thread: threading.Thread | None = None
