@@ -40,9 +40,7 @@ def scores(output: Tensor, target: Tensor, loss: Loss, name: str) -> Scores:
     rows, output = len(output), output.double()
     target = target.double() if target.is_floating_point() else target
     found = loss(output, target, rows)
-    if not target.is_floating_point():
-        return Scores(rows=rows, loss=found.loss, accuracy=found.correct / target.numel())
-    if name == "bce":
+    if name == "bce" or not target.is_floating_point():
         return Scores(rows=rows, loss=found.loss, accuracy=found.correct / target.numel())
     error = output - target
     spread = (target - target.mean(0)).square().sum(0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from distfa.intake.from_torch import is_optimizer_of, optimizer_of, optimizer_se
 from distfa.intake.given import Wish, dataset_of
 from distfa.intake.layout import layout_of
 from distfa.intake.loaders import batch_size_of
-from distfa.intake.subject import subject_of
+from distfa.intake.subject import Subject, subject_of
 from distfa.intake.tokens import vocabulary
 from distfa.run.disk.kept_order import load_order
 from distfa.run.disk.weights import load_reading, load_weights, save_weights
@@ -160,42 +160,25 @@ class Trainer:
             DistfaError: Bad input, or the run failed; the model is then as it was.
             KeyboardInterrupt: The user ended it; the model and the run directory then have the weights so far.
         """
-        given = (train, test)
-        this = begin_fit(self._fits, given) if resume is None else resume_fit(resume, given, seed=self.spec.seed)
-        reading = self.reading if resume is None else load_reading(Path(resume))
-        sampled = None if resume is None else load_order(Path(resume))
-        dataset = self._dataset(
-            train, test, target, reading=reading, normalised=normalised, sampled=sampled, seed=this.seed(self.spec.seed)
-        )
-        described = dict(dataset.loaded) or {"name": ARRAYS}
-        described |= {} if dataset.order is None else {"order": "given"}
+        given, begun = (train, test), None if resume is None else Path(resume)
+        this = begin_fit(self._fits, given) if begun is None else resume_fit(begun, given, seed=self.spec.seed)
+        kept: dict[str, Any] = {} if begun is None else {"reading": load_reading(begun), "sampled": load_order(begun)}
+        dataset = self._dataset(train, test, target, normalised=normalised, seed=this.seed(self.spec.seed), **kept)
         batch_size = batch_size_of(train, dataset.order, said=self._batch_size) or self.spec.batch_size
-        spec = self._spec_for(dataset, described, batch_size, this)
-        subject = subject_of(self.model, spec, dataset)
-        if this.earlier and spec.init != "given":
-            network = dataclasses.replace(subject.network, continued=True)
-            subject = dataclasses.replace(subject, network=network)
-        self.network = subject.network
-        with ExitStack() as stack:
-            if self._shows():
-                bar = stack.enter_context(ProgressBar(f"starting {len(subject.network)} layers, engine {spec.engine}"))
-                observer = bar if observer is None else _both(bar, observer)
+        spec = self._spec_for(dataset, batch_size, this)
+        subject = self._subject(spec, dataset, this)
+        with self._show_progress(f"starting {len(subject.network)} layers, engine {spec.engine}", observer) as told:
             caller = Caller(
                 self._callbacks,
                 self.history,
                 columns=columns_of(dataset, spec.loss),
                 evaluates_every=spec.eval_every if len(dataset.test_x) else None,
-                observer=observer,
+                observer=told,
             )
+            network, model, about = subject.network, subject.model, this.about()
             try:
                 self.result, weights = run(
-                    spec,
-                    subject.network,
-                    dataset,
-                    model=subject.model,
-                    observer=caller,
-                    resume=None if resume is None else Path(resume),
-                    about=this.about(),
+                    spec, network, dataset, model=model, observer=caller, resume=begun, about=about
                 )
             except Interrupted as exc:
                 if exc.weights is not None:
@@ -290,14 +273,29 @@ class Trainer:
         self.reading = dataset.reading
         self._fits = fits
 
-    def _shows(self) -> bool:
-        if self._verbose is not None:
-            return self._verbose
+    @contextmanager
+    def _show_progress(self, start: str, observer: Observer | None) -> Iterator[Observer | None]:
+        """The observer of the run, with a progress bar before it if progress is shown."""
         console = stderr()
-        return console.is_terminal or console.is_jupyter
+        shown = console.is_terminal or console.is_jupyter if self._verbose is None else self._verbose
+        if not shown:
+            yield observer
+            return
+        with ProgressBar(start) as bar:
+            yield bar if observer is None else _both(bar, observer)
 
-    def _spec_for(self, dataset: data.Dataset, described: dict[str, Any], batch_size: int, this: Fit) -> RunSpec:
+    def _subject(self, spec: RunSpec, dataset: data.Dataset, this: Fit) -> Subject:
+        """The model, split into layers; a later fit continues from weights that no seed draws."""
+        subject = subject_of(self.model, spec, dataset)
+        if this.earlier and spec.init != "given":
+            subject = dataclasses.replace(subject, network=dataclasses.replace(subject.network, continued=True))
+        self.network = subject.network
+        return subject
+
+    def _spec_for(self, dataset: data.Dataset, batch_size: int, this: Fit) -> RunSpec:
         """The spec of this fit."""
+        described = dict(dataset.loaded) or {"name": ARRAYS}
+        described |= {} if dataset.order is None else {"order": "given"}
         raw = {**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}, "batch_size": batch_size}
         raw["checkpoint"] |= {"at_evaluation": True}
         if this.earlier:

@@ -175,9 +175,11 @@ class _Trained(_OnData):
     model: str = option("mlp", AS_FOR_TRAIN, "model.name")
     hidden: Numbers = option((128, 128), WIDTHS, "model.hidden")
     epochs: int = option(20, "Passes over the training set.", "epochs")
-
-
-_PER_SEED = "Runs per row; the table shows means, and the standard deviation of the accuracy."
+    batch_size: int = option(32, "Samples per step.", "batch_size")
+    optimizer: str = option("adam", "sgd, adam or adamw.", "optimizer.name")
+    lr: float = option(1e-3, "Learning rate.", "optimizer.lr")
+    lr_schedule: str = option("constant", "constant, or linear or cosine to 0 over all steps.", "optimizer.schedule")
+    seeds: int = option(1, "Runs per row; the table shows means, and the standard deviation of the accuracy.", min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,11 +191,6 @@ class RulesOptions(_Trained):
 
     max_steps: int | None = option(None, "Stop after this many steps.", "max_steps", min=1)
     limit: int | None = option(None, "Use only the first samples of each split.", "data.limit", min=1)
-    batch_size: int = option(32, "Samples per step.", "batch_size")
-    optimizer: str = option("adam", "sgd, adam or adamw.", "optimizer.name")
-    lr: float = option(1e-3, "Learning rate.", "optimizer.lr")
-    lr_schedule: str = option("constant", "constant, or linear or cosine to 0 over all steps.", "optimizer.schedule")
-    seeds: int = option(1, _PER_SEED, min=1)
     rules: Words = _rules((), "Rules to train; dkp@50 is dkp renewed every 50 steps; default: all.")
     inits: Words = option(
         ("aligned", "random"),
@@ -215,13 +212,6 @@ class CodecsOptions(_Trained):
     """
 
     hidden: Numbers = option((256, 256, 256), WIDTHS, "model.hidden")
-    batch_size: int = option(32, "Samples per step.", "batch_size")
-    optimizer: str = option("adam", "sgd, adam or adamw.", "optimizer.name")
-    lr: float = option(1e-3, "Learning rate.", "optimizer.lr")
-    lr_schedule: str = option(
-        "constant", "Schedule of the learning rate: constant, linear or cosine.", "optimizer.schedule"
-    )
-    seeds: int = option(1, _PER_SEED, min=1)
     rules: Words = _rules(("bp", "fa", "dfa"), "Feedback rules.")
     codecs: Words = _pairs(
         (
@@ -262,6 +252,8 @@ class _InTurn(_OnData):
     rule: str = _task("dfa", "Feedback rule.", "rule")
     batch_size: int = _task(256, "Samples per step.", "batch_size", min=1)
     epochs: int = _task(50, "Epochs of every run.", "epochs", min=1)
+    schedules: Words = _measured(("sync", "async"), "sync, async.", metavar="NAME,...")
+    rounds: int = _measured(5, "Measurements of each; the table shows medians.", min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +267,6 @@ class CheckpointsOptions(_InTurn):
     epochs: int = _task(100, "Epochs of every run.", "epochs", min=1)
     engine: str = _task("ray", "ray or serial.", "engine")
     every: int = _measured(100, "Steps between checkpoints.", min=1)
-    schedules: Words = _measured(("sync", "async"), "sync, async.", metavar="NAME,...")
     rounds: int = _measured(3, "Measurements of each; the table shows medians.", min=1)
 
 
@@ -285,9 +276,6 @@ class TlsOptions(_InTurn):
 
     With the defaults this takes about 8 minutes on 2 cores.
     """
-
-    schedules: Words = _measured(("sync", "async"), "sync, async.", metavar="NAME,...")
-    rounds: int = _measured(5, "Measurements of each; the table shows medians.", min=1)
 
 
 _faults = partial(option, panel="The faults")

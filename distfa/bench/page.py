@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from distfa.bench.outcome import Outcome
@@ -200,13 +199,11 @@ def _draw_bars(figure: Figure, see: str, names: list[str], lengths: list[float],
     return figure
 
 
-_DRAWN: Mapping[str, tuple[Callable[[Outcome], Figure], ...]] = MappingProxyType(
-    {
-        "speed": (_speed,),
-        "scale": (_scale,),
-        "comm": (_bytes, _time),
-        "rules": (_rules,),
-        "codecs": (_codecs,),
-        "books-drift": (_drift,),
-    }
-)
+_DRAWN: Mapping[str, tuple[Callable[[Outcome], Figure], ...]] = {
+    "speed": (_speed,),
+    "scale": (_scale,),
+    "comm": (_bytes, _time),
+    "rules": (_rules,),
+    "codecs": (_codecs,),
+    "books-drift": (_drift,),
+}

@@ -30,7 +30,7 @@ _BYTES_PER_LAYER = 400e6
 class _Finding:
     """``good`` is False if training will not work; a warning is good but has a fix."""
 
-    good: bool
+    good: bool = True
     text: str
     fix: str = ""
 
@@ -108,7 +108,7 @@ def _software() -> list[_Finding]:
             found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(package)
-    findings = [_Finding(good=True, text=", ".join(found))]
+    findings = [_Finding(text=", ".join(found))]
     if missing:
         fix = f"pip install {' '.join(missing)}"
         findings.append(_Finding(good=False, text=f"not installed: {', '.join(missing)}", fix=fix))
@@ -124,7 +124,6 @@ def _machine() -> list[_Finding]:
     cpus = os.cpu_count() or 1
     findings = [
         _Finding(
-            good=True,
             text=f"{cpus} CPUs (load {load:.1f}), {human_bytes(memory)} of free memory, GPUs: "
             f"{', '.join(gpus) or 'none'}",
         ),
@@ -140,7 +139,6 @@ def _machine() -> list[_Finding]:
     if free < _STORE_BYTES:
         findings.append(
             _Finding(
-                good=True,
                 text=f"/dev/shm has {human_bytes(free)} free but Ray's object store needs "
                 f"{human_bytes(_STORE_BYTES)}, so it will be on disk",
                 fix="make it larger (in a container: --shm-size=1g)",
@@ -158,8 +156,8 @@ def _cluster(address: str | None) -> list[_Finding]:
     where = cluster.choose_address(address)
     what = "started Ray here" if where == cluster.LOCAL else f"attached to Ray at {where}"
     return [
-        _Finding(good=True, text=f"{what} in {time.monotonic() - began:.1f} s: {pluralize(len(nodes), 'node')}"),
-        *(_Finding(good=True, text=f"node {ip}: {resources}") for ip, resources in nodes),
+        _Finding(text=f"{what} in {time.monotonic() - began:.1f} s: {pluralize(len(nodes), 'node')}"),
+        *(_Finding(text=f"node {ip}: {resources}") for ip, resources in nodes),
         *_doors(cluster.list_open_addresses()),
     ]
 
@@ -167,10 +165,9 @@ def _cluster(address: str | None) -> list[_Finding]:
 def _doors(addresses: list[str]) -> list[_Finding]:
     """Check who may use the cluster."""
     if not addresses:
-        return [_Finding(good=True, text="Ray can be reached only from this machine, or with its token")]
+        return [_Finding(text="Ray can be reached only from this machine, or with its token")]
     return [
         _Finding(
-            good=True,
             text=f"Ray requires no token: anyone who can reach {', '.join(addresses)} can run code there as its user",
             fix="put its ports behind a firewall, or start every node with RAY_AUTH_MODE=token and the same "
             "token ('umask 077 && ray get-auth-token --generate'); see docs/clusters.md",
@@ -209,7 +206,6 @@ def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:
     boundary = talked.bytes["total"]
     return [
         _Finding(
-            good=True,
             text=f"two layers communicated over gRPC ({talked.facts['security']}): "
             f"{boundary['up_message'] + boundary['down_message']:,} bytes, started in "
             f"{talked.startup_seconds:.1f} s",

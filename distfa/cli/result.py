@@ -21,7 +21,7 @@ def result_table(result: Result, *, stderr: bool) -> None:
     """Print the figures of a run, the bytes over each boundary, and the run directory."""
     console = Console(stderr=stderr, soft_wrap=not (sys.stderr if stderr else sys.stdout).isatty())
     told = partial(say, console=console)
-    accuracy = f"test accuracy {_percent(result.test_accuracy)}, " if result.test_accuracy is not None else ""
+    accuracy = f"test accuracy {result.test_accuracy:.2%}, " if result.test_accuracy is not None else ""
     how = start_line(result)
     loss = f", test loss {result.test_loss:.4f}" if result.test_loss is not None else ""
     told(
@@ -98,7 +98,3 @@ def _compare_with_bp(row: dict[str, Any], payload: int) -> str:
     if not payload or row["bp_payload"] is None:
         return "-"
     return f"{human_bytes(row['bp_payload'])} ({row['bp_payload'] / payload:.2f}x)"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"

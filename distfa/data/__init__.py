@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -23,18 +22,16 @@ from distfa.text.words import not_among
 
 __all__ = ["NAMES", "Dataset", "from_arrays", "load", "validate"]
 
-_LOADERS: Mapping[str, Callable[[Request], Dataset]] = MappingProxyType(
-    {
-        "digits": load_digits,
-        "stdlib": load_stdlib,
-        "mnist": load_mnist,
-        "fashion_mnist": load_mnist,
-        "cifar10": load_cifar,
-        "cifar100": load_cifar,
-        "npz": load_archive,
-        "hub": load_hub,
-    }
-)
+_LOADERS: Mapping[str, Callable[[Request], Dataset]] = {
+    "digits": load_digits,
+    "stdlib": load_stdlib,
+    "mnist": load_mnist,
+    "fashion_mnist": load_mnist,
+    "cifar10": load_cifar,
+    "cifar100": load_cifar,
+    "npz": load_archive,
+    "hub": load_hub,
+}
 
 NAMES: tuple[str, ...] = tuple(_LOADERS)
 
@@ -70,9 +67,6 @@ def load(
     path = None if directory is None else Path(directory).expanduser()
     dataset = _LOADERS[name](Request(name=name, directory=path, classes=classes, hub=hub))
     asked = {"name": name, "dir": None if directory is None else str(directory), "limit": limit, "hub": hub}
-    return dataclasses.replace(dataset if limit is None else _first(dataset, limit), loaded=asked)
-
-
-def _first(dataset: Dataset, limit: int) -> Dataset:
-    """The first samples of each split, copied so that the others can be freed."""
-    return validate(dataset.take(*(np.arange(min(limit, len(x))) for x in (dataset.train_x, dataset.test_x))))
+    if limit is not None:  # rows by number are a copy, so that the others can be freed
+        dataset = validate(dataset.take(*(np.arange(min(limit, len(x))) for x in (dataset.train_x, dataset.test_x))))
+    return dataclasses.replace(dataset, loaded=asked)

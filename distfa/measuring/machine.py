@@ -19,6 +19,7 @@ from distfa.version import __version__
 
 _BARE_SECONDS = 120.0
 _BARE = "import torch, ray, distfa.runtime.ray.actors, psutil; print(psutil.Process().memory_info().rss)"
+_STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 _LAYER = "ray::LayerActor"  # the title that Ray gives to the process of a layer actor
 
 
@@ -61,13 +62,10 @@ class Load:
 
     def __exit__(self, *exc: object) -> None:
         self.seconds = time.monotonic() - self._began
-        now, idle = psutil.cpu_times(), 0.0
-        total = 0.0
-        for name in ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"):
-            change = getattr(now, name, 0.0) - getattr(self._times, name, 0.0)
-            total += change
-            idle += change if name in ("idle", "iowait") else 0.0
-        self.cpu_seconds = total - idle
+        before, now = self._times._asdict(), psutil.cpu_times()._asdict()
+        spent = {name: now[name] - before[name] for name in _STATES if name in now}  # the system may not know all
+        total = sum(spent.values())
+        self.cpu_seconds = total - spent["idle"] - spent.get("iowait", 0.0)
         self.busy = self.cpu_seconds / total if total else 0.0
 
 

@@ -7,14 +7,14 @@ after the last step that counts: otherwise its last burst would include idle tim
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 
 from distfa.core.base.order import count_steps
-from distfa.core.books.records import Record, StepRecord
+from distfa.core.books.records import StepRecord
 from distfa.measuring import steady_state
 from distfa.measuring.machine import Load, cpu_between, snapshot
 from distfa.measuring.steady_state import SteadyState
@@ -68,7 +68,7 @@ def run_on_ray(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
     job = spec.job(task.recipe.network, run_id=uuid.uuid4().hex, train_rows=rows, test_rows=0)
     with closing(RayEngine(spec, task.inputs, task.targets, task.modules)) as engine:
         engine.start(job, ResumeState())
-        records = _steps(engine.records(lambda: None))
+        records = (record for record in engine.records(lambda: None) if isinstance(record, StepRecord))
         first = next(islice(records, warmup - 1, None))
         with Load() as load:
             before, layers_before = snapshot(), dict(engine.coordinator.status)
@@ -90,10 +90,6 @@ def run_on_ray(spec: RunSpec, task: Task, *, warmup: int) -> LayersRun:
         cpu_seconds=cpu_between(before, after, layers_only=True) / load.seconds * step_seconds / layers,
         rss_bytes=int(median(usage.rss_bytes for usage in after.values() if usage.is_layer)),
     )
-
-
-def _steps(records: Iterator[Record]) -> Iterator[StepRecord]:
-    return (record for record in records if isinstance(record, StepRecord))
 
 
 def _busy(before: Layers, after: Layers) -> float:

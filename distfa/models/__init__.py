@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Protocol
 
 from torch import nn
@@ -114,13 +113,11 @@ def _transformer(samples: Samples) -> nn.Sequential:
     return transformer(samples.tokens, length, outputs=samples.outputs)
 
 
-MODELS: Mapping[str, Callable[[Samples], nn.Sequential]] = MappingProxyType(
-    {
-        "mlp": lambda samples: _dense("mlp", mlp, samples),
-        "residual_mlp": lambda samples: _dense("residual_mlp", residual_mlp, samples),
-        "lenet": lambda samples: lenet(*_of_quantities("lenet", samples)),
-        "convnet": lambda samples: convnet(*_of_quantities("convnet", samples)),
-        "resnet20": lambda samples: resnet20(*_of_quantities("resnet20", samples)),
-        "transformer": _transformer,
-    }
-)
+MODELS: Mapping[str, Callable[[Samples], nn.Sequential]] = {
+    "mlp": lambda samples: _dense("mlp", mlp, samples),
+    "residual_mlp": lambda samples: _dense("residual_mlp", residual_mlp, samples),
+    "lenet": lambda samples: lenet(*_of_quantities("lenet", samples)),
+    "convnet": lambda samples: convnet(*_of_quantities("convnet", samples)),
+    "resnet20": lambda samples: resnet20(*_of_quantities("resnet20", samples)),
+    "transformer": _transformer,
+}

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -240,26 +241,9 @@ def _stream(job: Job, *, rows: int, columns: int) -> tuple[float, float, float]:
     spent, taken = {}, threading.Semaphore(0)
     try:
         address = receiver.listen([inbox])
-        out = OutPort(
-            link=link,
-            run_id=run_id,
-            codec=codec,
-            exact_codec=codec,
-            sender=sender.connect(link, address, wire.deadline_seconds),
-            wire=wire,
-            waiting=Waiting(),
-        )
-        into = InPort(
-            link=link,
-            run_id=run_id,
-            codec=codec,
-            exact_codec=codec,
-            inbox=inbox,
-            dtype=torch.float32,
-            device=torch.device("cpu"),
-            wire=wire,
-            waiting=Waiting(),
-        )
+        both: dict[str, Any] = {"link": link, "run_id": run_id, "codec": codec, "exact_codec": codec, "wire": wire}
+        out = OutPort(**both, sender=sender.connect(link, address, wire.deadline_seconds), waiting=Waiting())
+        into = InPort(**both, inbox=inbox, dtype=torch.float32, device=torch.device("cpu"), waiting=Waiting())
         signal = torch.randn(rows, columns)
 
         def take() -> None:

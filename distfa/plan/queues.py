@@ -55,7 +55,6 @@ class Line:
     bytes_per_second: float
     latency_seconds: float = 0.0
     busy_seconds: float = 0.0
-    carried_bytes: int = 0
     _free_at: float = 0.0
 
     def carry(self, now: float, last: float, size_bytes: int) -> tuple[float, float]:
@@ -72,7 +71,6 @@ class Line:
         start = max(now, self._free_at)
         self._free_at = max(start + seconds, last)
         self.busy_seconds += seconds
-        self.carried_bytes += size_bytes
         return start + self.latency_seconds, self._free_at + self.latency_seconds
 
 

@@ -71,16 +71,22 @@ class Waiting:
 
 
 @dataclass(kw_only=True)
-class OutPort:
-    """The sending end of a link."""
+class _Port:
+    """An end of a link."""
 
     link: Link
     run_id: str
     codec: Codec
     exact_codec: Codec
-    sender: Sender
     wire: WireConfig
     waiting: Waiting
+
+
+@dataclass(kw_only=True)
+class OutPort(_Port):
+    """The sending end of a link."""
+
+    sender: Sender
     tap: Tap | None = None
     traffic: dict[Kind, Traffic] = field(default_factory=lambda: {kind: Traffic() for kind in Kind})
 
@@ -129,18 +135,12 @@ class OutPort:
 
 
 @dataclass(kw_only=True)
-class InPort:
+class InPort(_Port):
     """The receiving end of a link: takes the one signal the schedule expects, and no other."""
 
-    link: Link
-    run_id: str
-    codec: Codec
-    exact_codec: Codec
     inbox: Inbox
     dtype: torch.dtype
     device: torch.device
-    wire: WireConfig
-    waiting: Waiting
 
     def receive(self, *, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
         """The signal with that identity, shape (rows, *link.shape).

@@ -104,12 +104,7 @@ def bce(output: Tensor, target: Tensor, rows: int) -> Scored:
     Raises:
         DataError: The output and the targets do not fit together.
     """
-    if target.is_floating_point():
-        _check_shape(output, target, output.shape)
-        wanted = target
-    else:
-        _check_shape(output, target, output.shape[:-1])
-        wanted = torch.zeros_like(output).scatter_(-1, target.unsqueeze(-1), 1.0)
+    wanted = _as_floats(target, output)
     elements = rows * math.prod(output.shape[1:])
     loss = torch.nn.functional.binary_cross_entropy_with_logits(output, wanted, reduction="sum") / elements
     right = (
@@ -125,21 +120,24 @@ def mse(output: Tensor, target: Tensor, rows: int) -> Scored:
     Raises:
         DataError: The output and the targets do not fit together.
     """
-    if target.is_floating_point():
-        _check_shape(output, target, output.shape)
-        wanted, correct = target, 0
-    else:
-        _check_shape(output, target, output.shape[:-1])
-        wanted = torch.zeros_like(output).scatter_(-1, target.unsqueeze(-1), 1.0)
-        correct = _correct(output, target)
+    wanted = _as_floats(target, output)
     difference = output - wanted
     elements = rows * math.prod(output.shape[1:])
     return Scored(
         loss=(difference.square().sum() / elements).item(),
-        correct=correct,
+        correct=0 if target.is_floating_point() else _correct(output, target),
         gradient=difference.mul_(2.0 / elements),
         scale=wanted.abs().max().item() * 2 / elements,
     )
+
+
+def _as_floats(target: Tensor, output: Tensor) -> Tensor:
+    """Float targets as they are, labels as one-hot rows."""
+    if target.is_floating_point():
+        _check_shape(output, target, output.shape)
+        return target
+    _check_shape(output, target, output.shape[:-1])
+    return torch.zeros_like(output).scatter_(-1, target.unsqueeze(-1), 1.0)
 
 
 def _correct(output: Tensor, target: Tensor) -> int:
