@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from distfa.api.metrics import Scores
     from distfa.api.predict import predict_run as predict
     from distfa.api.trainer import Trainer
-    from distfa.core.modules.split import split
     from distfa.data.reading import Reading
     from distfa.run.result import Result
+    from distfa.sections.split import split
     from distfa.settings import RunSpec
 
 _WHERE = {
@@ -36,7 +36,7 @@ _WHERE = {
     "export": ("distfa.api.export", "export_run"),
     "evaluate": ("distfa.api.evaluate", "evaluate_run"),
     "predict": ("distfa.api.predict", "predict_run"),
-    "split": ("distfa.core.modules.split", "split"),
+    "split": ("distfa.sections.split", "split"),
 }
 
 __all__ = [

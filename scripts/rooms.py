@@ -26,6 +26,7 @@ ROOMS = [  # lowest first; a room imports from its own line and the lines above 
     {"core"},
     {"codecs", "data"},
     {"costs"},
+    {"sections"},
     {"transport"},
     {"runtime"},
     {"runtime.ray"},

@@ -12,8 +12,9 @@ from torch import nn
 from distfa import models
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import Recipe
-from distfa.core.modules.split import group, layer_module, split
+from distfa.core.modules.split import group, layer_module
 from distfa.runtime.job import RawInputs, RawTargets
+from distfa.sections.split import split
 
 
 def _samples(shape, outputs, tokens=None, positions=1):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from distfa import models
 from distfa.core.base.model import Network
-from distfa.core.modules.admit import require_sequential
 from distfa.core.modules.attributes import copy_module, load_model_state
 from distfa.data.reading import Reading
 from distfa.errors import ModelError, RunDirError, SpecError, UsageError
@@ -119,7 +118,7 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, str
     reading = require_reading(path, about)
     dtype = load_spec(path / run_dirs.SPEC).recipe(network).dtype
     made = _model(path, network, reading) if model is None else copy_module(model, "the model")
-    own = in_dtype(require_sequential(made), dtype)
+    own = in_dtype(made, dtype)
     try:
         load_model_state(own, weights)
     except RuntimeError as exc:

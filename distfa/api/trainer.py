@@ -1,4 +1,4 @@
-"""The Python API: train an ordinary ``nn.Sequential``, layer-parallel."""
+"""The Python API: train an ordinary torch module, layer-parallel."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from distfa.core.base import losses, order
 from distfa.core.base.model import Network
 from distfa.core.base.samples import Inputs
 from distfa.core.base.seeding import Seeding
-from distfa.core.modules.admit import admit, require_sequential
+from distfa.core.modules.admit import admit, is_sequential, require_module
 from distfa.core.modules.attributes import Attributes, load_model_state, restore_afterwards
-from distfa.core.modules.split import group, split
 from distfa.data.reading import Reading
 from distfa.errors import DataError, Interrupted, RunDirError
 from distfa.intake.from_scheduler import has_optimizer, with_scheduler
@@ -41,6 +40,9 @@ from distfa.run.observing import Observer
 from distfa.run.progress import ProgressBar
 from distfa.run.result import Result
 from distfa.run.run import run
+from distfa.sections.division import Division
+from distfa.sections.split import split
+from distfa.sections.traced import Layers
 from distfa.settings import ARRAYS, GIVEN, RunSpec, load_spec, parse_spec
 from distfa.text.lines import stderr
 
@@ -52,11 +54,14 @@ class Trainer:
     """Trains a model's layers, each in its own actor.
 
     Args:
-        model: An ``nn.Sequential`` of any modules. A layer is a module with parameters and the modules without
-            parameters that follow it; ``distfa.split(model, sample_shape)`` shows the layers. Training starts from the
-            model's weights; but the weights of a network of only Linears and activations are drawn from the spec's
-            seed, unless ``init`` is ``given``.
+        model: An ``nn.Sequential`` of any modules: a layer is a module with parameters and the modules without
+            parameters that follow it. Or any module whose forward torch.fx can trace: layers lie between the places
+            where one tensor alone goes on. ``distfa.split(model, sample_shape)`` shows the layers. Training starts from
+            the model's weights; but the weights of a Sequential of only Linears and activations are drawn from the
+            spec's seed, unless ``init`` is ``given``.
         spec: A ``RunSpec``, the path of a YAML spec, or None for the defaults.
+        layers: How many layers (adjacent ones are put together at nearly equal cost), the names of the modules that
+            begin a layer, or ``all`` that there can be; None: as the spec has it. It sets ``model.layers``.
         callbacks: One or several ``distfa.Callback`` objects: ``EarlyStopping()``, ``BestWeights()``, or your own.
         scheduler: Scheduler of the learning rate: one of ``torch.optim.lr_scheduler``, or a function that makes one for
             an optimizer. distfa also has schedules: ``optimizer={"lr": 0.1, "schedule": "cosine", "warmup_steps":
@@ -89,14 +94,16 @@ class Trainer:
         model: nn.Module,
         spec: RunSpec | str | Path | None = None,
         *,
+        layers: Layers | None = None,
         callbacks: Callback | Sequence[Callback] = (),
         scheduler: Any = None,
         scheduler_by: str | None = None,
         verbose: bool | None = None,
         **settings: Any,
     ) -> None:
-        self.model = require_sequential(model)
-        admit(self.model, group(self.model))
+        require_module(model)
+        self.model = model
+        admit(model, Division.usual(model).parts(model) if is_sequential(model) else ())
         self.network: Network | None = None
         self.reading: Reading | None = None
         self.history = History()
@@ -111,6 +118,7 @@ class Trainer:
         if self._optimizer is not None:
             settings["optimizer"] = optimizer_settings(self._optimizer, self.model)
         changes = [(key.replace("__", "."), value) for key, value in settings.items()]
+        changes += [] if layers is None else [("model.layers", layers)]
         if isinstance(spec, RunSpec):
             self.spec = load_spec(None, [*spec.model_dump().items(), *changes])
             said = spec.model_fields_set | settings.keys()
@@ -178,7 +186,14 @@ class Trainer:
             network, model, about = subject.network, subject.model, this.about()
             try:
                 self.result, weights = run(
-                    spec, network, dataset, model=model, observer=caller, resume=begun, about=about
+                    spec,
+                    network,
+                    dataset,
+                    model=model,
+                    division=subject.division,
+                    observer=caller,
+                    resume=begun,
+                    about=about,
                 )
             except Interrupted as exc:
                 if exc.weights is not None:
@@ -255,7 +270,7 @@ class Trainer:
             raise RunDirError(f"{path} holds weights of another model: {' '.join(str(exc).split())}") from exc
         self.reading = load_reading(Path(path)) or self.reading
         if self.reading is not None:
-            self.network = split(self.model, self.reading.shape, tokens=self.reading.tokens is not None)
+            self.network = self._split(self.reading.shape, tokens=self.reading.tokens is not None)
         self._fits = max(self._fits, 1)
         return self
 
@@ -296,7 +311,12 @@ class Trainer:
         """The spec of this fit."""
         described = dict(dataset.loaded) or {"name": ARRAYS}
         described |= {} if dataset.order is None else {"order": "given"}
-        raw = {**self.spec.model_dump(), "data": described, "model": {"name": GIVEN}, "batch_size": batch_size}
+        raw = {
+            **self.spec.model_dump(),
+            "data": described,
+            "model": {"name": GIVEN, "layers": self.spec.model.layers},
+            "batch_size": batch_size,
+        }
         raw["checkpoint"] |= {"at_evaluation": True}
         if this.earlier:
             raw["seed"] = this.seed(self.spec.seed)
@@ -356,8 +376,11 @@ class Trainer:
     def _sample_shape(self, dataset: data.Dataset) -> tuple[int, ...]:
         """The shape in which the model takes a sample."""
         if self.network is None:
-            return split(self.model, dataset.shape, tokens=dataset.tokens is not None).shapes[0]
+            return self._split(dataset.shape, tokens=dataset.tokens is not None).shapes[0]
         return self.network.shapes[0]
+
+    def _split(self, shape: tuple[int, ...], *, tokens: bool) -> Network:
+        return split(self.model, shape, layers=self.spec.model.layers, tokens=tokens)
 
 
 def _both(first: Observer, second: Observer) -> Observer:

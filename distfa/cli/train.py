@@ -35,7 +35,7 @@ class TrainOptions:
     data_dir: str | None = _model("Directory with the official files, or an .npz file.", "data.dir")
     model: str | None = _model(
         "mlp (default), residual_mlp, lenet, convnet, resnet20, transformer, or package.module:function for a "
-        "function that returns your own nn.Sequential.",
+        "function that returns your own nn.Module.",
         "model.name",
     )
     hidden: str | None = _model(
@@ -147,7 +147,8 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     warns = spec.ledger.on_violation == "warn"
     # Ray prints its own report of a dead worker on stdout, which is for the result; distfa's message is enough.
     with redirect_stdout(io.StringIO()), ProgressBar(_describe_start(spec.engine, len(network)), warns=warns) as bar:
-        result, _ = run(spec, network, dataset, model=subject.model, observer=bar, resume=resume)
+        model, division = subject.model, subject.division
+        result, _ = run(spec, network, dataset, model=model, division=division, observer=bar, resume=resume)
     result_table(result, stderr=as_json)
     if as_json:
         typer.echo(strict_json.dumps(result.as_dict()))

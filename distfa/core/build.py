@@ -27,7 +27,7 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
         weight = initial_weight(recipe, index).to(device, recipe.dtype)
         bias = torch.zeros(spec.outputs, dtype=recipe.dtype, device=device) if spec.bias else None
         return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype)
-    if not isinstance(module, nn.Sequential):
+    if module is None:
         raise ModelError(f"layer {index} starts from the model's own modules, but they were not given")
     if not spec.plain:
         weights = {weight.name for weight in spec.weights}

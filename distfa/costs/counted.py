@@ -147,22 +147,22 @@ def _count(layer: Layer, n: int) -> tuple[Efforts, int]:
     tokens = network.tokens and layer.index == 1
     x = torch.zeros(n, *spec.input_shape, dtype=torch.int64) if tokens else torch.randn(n, *spec.input_shape)
     layer.begin_step(0)
-    h, forward, made_bytes = _count_work(lambda: layer.forward(x.to(device), _PART), "forward")
+    h, forward, made_bytes = count_work(lambda: layer.forward(x.to(device), _PART), "forward")
     target = torch.zeros(n, *network.positions, dtype=torch.int64, device=device)
     if rule.recipe.loss != "cross_entropy":
         target = torch.zeros(n, *network.shapes[-1], device=device)
     if not layer.is_output:
         message = layer.label_message(target, n) if rule.reads_labels else torch.randn(n, *rule.shape(layer.index))
         message = message.to(device, rule.recipe.signal_dtype)
-        delta, teach, _ = _count_work(lambda: layer.hidden_delta(message, _PART), "down")
+        delta, teach, _ = count_work(lambda: layer.hidden_delta(message, _PART), "down")
     elif device.type == "meta":  # a loss is a number
         delta, teach = torch.empty_like(h), Effort()
     else:
-        scored, scoring, _ = _count_work(lambda: layer.score(h, target, n), "forward")
+        scored, scoring, _ = count_work(lambda: layer.score(h, target, n), "forward")
         forward += scoring
-        delta, teach, _ = _count_work(lambda: layer.output_delta(scored, _PART), "down")
-    sent = [_count_work(partial(layer.emit, b, delta, _PART), "down")[1] for b in layer.sends_to]
-    accumulate = _count_work(lambda: layer.accumulate(delta, _PART), "gradient")[1]
+        delta, teach, _ = count_work(lambda: layer.output_delta(scored, _PART), "down")
+    sent = [count_work(partial(layer.emit, b, delta, _PART), "down")[1] for b in layer.sends_to]
+    accumulate = count_work(lambda: layer.accumulate(delta, _PART), "gradient")[1]
     return {"forward": forward, "teach": teach, "accumulate": accumulate, **dict(enumerate(sent))}, made_bytes
 
 
@@ -274,7 +274,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _count_work(work: Callable[[], T], kind: str = "") -> tuple[T, Effort, int]:
+def count_work(work: Callable[[], T], kind: str = "") -> tuple[T, Effort, int]:
     """What a piece of work returns, its effort with products of this kind, and the bytes of the tensors it made."""
     meter = _Meter()
     with meter:

@@ -74,7 +74,7 @@ def _evaluation_rows(recipe: Recipe, train_rows: int, test_rows: int) -> set[int
 class _Rehearsed:
     """A layer as its run will have it."""
 
-    def __init__(self, recipe: Recipe, number: int, module: nn.Sequential) -> None:
+    def __init__(self, recipe: Recipe, number: int, module: nn.Module) -> None:
         self._recipe, self._spec = recipe, recipe.network[number]
         self._tokens = recipe.network.tokens and number == 1
         self.name = f"layer {number} ({', '.join(f'{name} {kind}' for name, kind in self._spec.modules)})"

@@ -20,16 +20,19 @@ from distfa.core.base.model import Network, plain_network
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.seeding import Seeding
 from distfa.core.books.records import AuditRecord
-from distfa.core.modules.admit import require_dtype, require_sequential
+from distfa.core.modules.admit import is_sequential, require_dtype
 from distfa.core.modules.attributes import copy_module, load_model_state
-from distfa.core.modules.split import group, layer_module, split
+from distfa.core.modules.split import group, layer_module
 from distfa.core.steps import AUDIT
 from distfa.data import Dataset
 from distfa.data.given_order import Ordered
 from distfa.data.stream import Rows
-from distfa.errors import LayerError, ModelError, SpecError
+from distfa.errors import LayerError, SpecError
 from distfa.intake.from_python import require_from_spec
 from distfa.runtime.job import RawInputs, RawTargets
+from distfa.sections.division import Division
+from distfa.sections.split import divide
+from distfa.sections.traced import ALL
 from distfa.settings import GIVEN, MLP, RunSpec
 from distfa.text.words import pluralize
 
@@ -44,24 +47,25 @@ class Subject:
     Attributes:
         network: Its layers.
         model: The module that the layers come from; None for a multi-layer perceptron that is drawn from the seed.
+        division: How its layers are laid over it; None: one for each module of a Sequential that has parameters.
     """
 
     network: Network
-    model: nn.Sequential | None = None
+    model: nn.Module | None = None
+    division: Division | None = None
 
     @property
-    def modules(self) -> Mapping[int, nn.Sequential]:
+    def modules(self) -> Mapping[int, nn.Module]:
         """The modules of every layer, by its number."""
         if self.model is None:
             return {}
         return dict(enumerate(self._parts(self.model), start=1))
 
-    @staticmethod
-    def _parts(model: nn.Module) -> list[nn.Sequential]:
-        """The modules of every layer of a model."""
-        return [layer_module(part) for part in group(require_sequential(model))]
+    def _parts(self, model: nn.Module) -> list[nn.Module]:
+        """The modules of every layer of the model, or of a copy of it."""
+        return (self.division or Division.usual(model)).parts(model)
 
-    def initial_modules(self, init: str) -> Mapping[int, nn.Sequential]:
+    def initial_modules(self, init: str) -> Mapping[int, nn.Module]:
         """The modules that the layers of a run start from; empty if they are drawn from the seed.
 
         Args:
@@ -138,6 +142,8 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
                 f"optimizer.groups names parameters of a model, but all of {MLP}'s are trained alike; leave it "
                 "out, or use your own model (model.name=package.module:function)"
             )
+        if spec.model.layers != ALL:
+            raise SpecError(f"model.layers is for models with modules, but {MLP} has a layer for each of model.hidden")
         slope = {"slope": spec.model.slope} if spec.model.activation == "leaky_relu" else {}
         activation = Activation(name=spec.model.activation, **slope)
         sizes = (dataset.features, *spec.model.hidden, dataset.outputs)
@@ -156,17 +162,15 @@ def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:
         ModelError: It cannot be split into layers, or its numbers are not of the run's type.
     """
     with _only_the_optimizers(model, spec):
-        network = split(model, dataset.shape, tokens=dataset.tokens is not None)
-    if not isinstance(model, nn.Sequential):
-        raise ModelError("a split model must be an nn.Sequential")
+        network, division = divide(model, dataset.shape, layers=spec.model.layers, tokens=dataset.tokens is not None)
     require_dtype(model, _dtype(spec))
-    return Subject(network=network, model=model)
+    return Subject(network=network, model=model, division=division)
 
 
-def in_dtype(model: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """The model with the numbers of every layer as that layer trains them, in the run's dtype."""
-    for part in group(model):
-        to_dtype(layer_module(part), dtype)
+    for part in [layer_module(each) for each in group(model)] if is_sequential(model) else [model]:
+        to_dtype(part, dtype)
     return model
 
 

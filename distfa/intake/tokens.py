@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import data as torch_data
 
+from distfa.core.modules.admit import is_sequential
 from distfa.core.modules.attributes import copy_module
 from distfa.core.modules.split import group, layer_module
 from distfa.data.arrays import is_pair
 from distfa.data.drawing import drawing_from, generators_in
 
 
-def vocabulary(model: nn.Sequential, given: Any, *, seed: int) -> int | None:
+def vocabulary(model: nn.Module, given: Any, *, seed: int) -> int | None:
     """Size of the vocabulary if the model takes these samples as tokens; None if they are numbers.
 
     Args:
@@ -30,12 +31,12 @@ def vocabulary(model: nn.Sequential, given: Any, *, seed: int) -> int | None:
             first Embedding of the first layer decides.
         seed: Seed of the run, for samples that are made when they are read.
     """
-    first = layer_module(group(model)[0])
+    first = layer_module(group(model)[0]) if is_sequential(model) else model
     embeddings = [m for m in first.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
     if not embeddings:
         return None
     sample = _first_sample(given, seed)
-    reading = embeddings[0] if sample is None else _find_embedding(copy_module(first, "the first layer"), sample)
+    reading = embeddings[0] if sample is None else _find_embedding(copy_module(first, "the model"), sample)
     return None if reading is None else reading.num_embeddings
 
 

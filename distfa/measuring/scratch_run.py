@@ -19,7 +19,7 @@ from distfa.settings import RunSpec
 def run_spec(spec: RunSpec, dataset: Dataset, **how: Any) -> tuple[Result, dict[str, Tensor]]:
     """Carry out the run of a spec; ``how``, the answer and the errors are those of ``run``."""
     subject = subject_for(spec, dataset)
-    return run(spec, subject.network, dataset, model=subject.model, **how)
+    return run(spec, subject.network, dataset, model=subject.model, division=subject.division, **how)
 
 
 def run_in_scratch(

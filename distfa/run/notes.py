@@ -15,6 +15,7 @@ from distfa.errors import CheckpointError
 from distfa.run.collapse import WatcherState
 from distfa.run.disk.run_dir import RunDir, read_network
 from distfa.run.result import Tally
+from distfa.sections.traced import ALL
 from distfa.settings import RunSpec, flat
 from distfa.version import __version__
 
@@ -114,5 +115,9 @@ def _digest(network: Network) -> str:
 
 
 def _deciding(noted: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the spec that decide; not where the data are, which their digest says better."""
-    return {key: value for key, value in flat(noted["spec"]).items() if key not in _WHERE_DATA_ARE}
+    """The keys of the spec that decide; not where the data are, which their digest says better.
+
+    Runs of earlier versions lack ``model.layers``: they had all.
+    """
+    found = {"model.layers": ALL} | flat(noted["spec"])
+    return {key: value for key, value in found.items() if key not in _WHERE_DATA_ARE}

@@ -29,6 +29,7 @@ from distfa.run.loop import Loop
 from distfa.run.observing import Observer, StatefulObserver
 from distfa.run.result import Result
 from distfa.runtime.faults import PlannedFault
+from distfa.sections.division import Division
 from distfa.settings import RunSpec, dump_spec
 
 
@@ -37,7 +38,8 @@ def run(
     network: Network,
     dataset: Dataset,
     *,
-    model: nn.Sequential | None = None,
+    model: nn.Module | None = None,
+    division: Division | None = None,
     observer: Observer = lambda progress: None,
     resume: Path | None = None,
     about: Mapping[str, Any] = MappingProxyType({}),
@@ -51,6 +53,7 @@ def run(
         dataset: What to train on.
         model: The module that the network describes. Its layers start from it; in a network of plain layers only with
             ``init: given``. The module is not changed.
+        division: How the layers are laid over the module, if it is no Sequential or not divided in the usual way.
         observer: Called as the run goes on.
         resume: A run directory: that run continues from its last checkpoint, or from the start if it has written none.
         about: What else run.json says of it from the start.
@@ -62,7 +65,7 @@ def run(
     Raises:
         DistfaError: Nothing was started (exit code 2), or the run failed, and the metrics so far are kept.
     """
-    subject = Subject(network=network, model=model)
+    subject = Subject(network=network, model=model, division=division)
     check_run(spec, subject, dataset)
     job = spec.job(
         network,

@@ -31,6 +31,7 @@ from distfa.core.base.recipe import (
 )
 from distfa.runtime.job import Job
 from distfa.runtime.placement import ClusterConfig
+from distfa.sections.traced import ALL
 from distfa.settings.launch import LaunchConfig
 from distfa.settings.meanings import meanings
 from distfa.text.words import not_among
@@ -70,6 +71,15 @@ def listed(value: object) -> object:
         parts = re.split(r"\s*[,x]\s*|\s+", inside) if inside else []
         return parts if all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", part) for part in parts) else value
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def layers_of(value: object) -> object:
+    """``4``, ``all``, or names of modules: ``conv1, fc``."""
+    if isinstance(value, str) and value.strip().isdigit():
+        return int(value)
+    if isinstance(value, str) and value != ALL:
+        return tuple(name.strip() for name in value.strip("[]() ").split(","))
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 class _Part(BaseModel):
@@ -113,7 +123,15 @@ class ModelSpec(_Part):
     name: str = Field(
         MLP,
         description=f"{', '.join(models.MODELS)}, or package.module:function for a function that returns your own "
-        f"nn.Sequential; the other keys are {MLP}'s",
+        f"nn.Module; the keys after layers are {MLP}'s",
+    )
+    layers: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["all"] | tuple[Annotated[str, Field(min_length=1)], ...],
+        BeforeValidator(layers_of),
+    ] = Field(
+        "all",
+        description="all: as many as the model has; a number: adjacent ones are put together at nearly equal cost; or "
+        "names of the modules that begin a layer",
     )
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(listed)] = Field(
         (128, 128), description="widths of the hidden layers"

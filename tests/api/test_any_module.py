@@ -290,7 +290,6 @@ REFUSED = {
         r"layer 2 \(2 Sequential, 3 ReLU\) cannot take samples of shape \(6,\): .* must be Tensor, not tuple",
     ),
     "frozen": (lambda: three().requires_grad_(False), {}, r"every parameter of the model is frozen"),
-    "own forward": (lambda: Doubled(*three()), {}, r"the model is a Doubled with its own forward"),
     "changed weight": (
         lambda: three(Scaled()),
         {},

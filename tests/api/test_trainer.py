@@ -77,8 +77,8 @@ def test_evaluate_repeats_the_result_on_arrays_given_again(data, settings):
 
 def test_what_cannot_work_is_refused_before_anything_is_written(data, settings, tmp_path):
     train, _ = data
-    with pytest.raises(ModelError, match="the model is a Linear"):
-        distfa.Trainer(nn.Linear(2, 2))
+    with pytest.raises(ModelError, match="the model is a function, not a torch"):
+        distfa.Trainer(model)
     with pytest.raises(SpecError, match=r"unknown key 'optimiser' .*did you mean 'optimizer'"):
         distfa.Trainer(model(), optimiser__lr=1)
     with pytest.raises(DataError, match="has 11 features per sample, but the first layer takes 12"):

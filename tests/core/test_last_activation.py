@@ -9,7 +9,7 @@ from torch import nn
 from zoo import prepared
 
 from distfa.core.layer import Layer
-from distfa.core.modules.split import split
+from distfa.sections.split import split
 
 F64 = torch.float64
 

@@ -132,7 +132,7 @@ def test_a_step_of_any_model_has_the_flops_that_torch_counts(model, data, rule):
     }
     task = Task.of(parse_spec({**raw, "ledger": {"every": 0}, "probe": {"every": 0}}))
     trainer = SerialTrainer(task.recipe, task.splits()[0], task.without_test().splits()[1], modules=task.modules)
-    _, made, _ = counted._count_work(lambda: list(trainer.run()))
+    _, made, _ = counted.count_work(lambda: list(trainer.run()))
     rule, total = build_rule(task.recipe), 0
     for layer, work in enumerate(counted.works(task.recipe, task.modules), start=1):
         total += sum(effort.flops for effort in (work.forward(8), work.teach(8), work.accumulate(8)))

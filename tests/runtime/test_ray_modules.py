@@ -11,11 +11,11 @@ from torch import nn
 from zoo import NETWORKS
 
 from distfa.api.trainer import Trainer
-from distfa.core.modules.split import split
 from distfa.core.rules import RULES
 from distfa.data import from_arrays
 from distfa.run.run import run
 from distfa.runtime.ray.cluster import start_ray, stop_ray
+from distfa.sections.split import split
 from distfa.settings import parse_spec
 
 ROWS, TEST = 22, 6

@@ -53,7 +53,7 @@ def test_numbers_are_numbers_however_they_are_written():
     assert type(spec.epochs) is int
 
 
-FREE = ("model.name", "wire.host", "wire.ports", "launch.python", "launch.ray")
+FREE = ("model.name", "model.layers", "wire.host", "wire.ports", "launch.python", "launch.ray")
 ENUMERATED = {key: value for key, value in flat(RunSpec().model_dump()).items() if type(value) is str}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch import nn
@@ -77,6 +77,8 @@ class LayerSpec:
             potential in that weight.
         z_of: Of a last layer that is not plain: the Linear or Conv that gives z_L, from which direct rules send their
             error; empty if they send dLoss/d(output) (``distfa.core.modules.elementwise``).
+        cost: Counted operations of its forward for one sample, where layers were made of nearly equal cost or cut out
+            of a traced model; else 0.
     """
 
     key: str
@@ -99,6 +101,7 @@ class LayerSpec:
     rectified: bool = False
     linear_in: bool = False
     z_of: str = ""
+    cost: int = field(default=0, repr=False, compare=False)  # what follows from the rest is in no digest
 
     @property
     def activation_known(self) -> bool:
@@ -185,7 +188,9 @@ class Network:
 
     def __str__(self) -> str:
         """The table of layers."""
-        header = ("layer", "modules", "parameters", "in", "out", "bytes up per sample")
+        costs = [layer.cost for layer in self.layers]
+        header = ["layer", "modules", "parameters", "in", "out", "bytes up per sample"]
+        header += ["operations per sample"] if any(costs) else []
         last = len(self.layers)
         rows = [
             (
@@ -196,6 +201,7 @@ class Network:
                 _shape(layer.input_shape),
                 _shape(layer.output_shape),
                 f"{4 * layer.outputs:,}" if number < last else "-",
+                *([f"{layer.cost:,}"] if any(costs) else []),
             )
             for number, layer in enumerate(self.layers, start=1)
         ]

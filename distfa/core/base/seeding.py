@@ -17,7 +17,7 @@ from torch import nn
 
 _TAKE_TURNS = threading.Lock()  # each global generator exists once per process: layers that are threads take turns
 # packages whose modules never use numpy's or Python's generator
-_DRAW_FROM_TORCH_ONLY = ("torch.nn.", "distfa.models.")
+_DRAW_FROM_TORCH_ONLY = ("torch.nn.", "distfa.models.", "distfa.core.modules.section")
 
 
 class Seeding:

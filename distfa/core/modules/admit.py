@@ -23,32 +23,32 @@ _HOOKS = (
 _MODES = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.MultiheadAttention)
 
 
-def require_sequential(model: nn.Module) -> nn.Sequential:
-    """The model, if its forward is one module after the other.
+def is_sequential(model: nn.Module) -> bool:
+    """Whether its forward is one module after the other, as ``nn.Sequential`` has it."""
+    return isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward
+
+
+def require_module(model: nn.Module) -> None:
+    """Refuse what is no module, or is called in its own way.
 
     Raises:
-        ModelError: It is not an ``nn.Sequential``, or it has a forward of its own.
+        ModelError: Says what it is.
     """
-    if not isinstance(model, nn.Sequential):
-        raise ModelError(
-            f"the model is a {type(model).__name__}; distfa splits an nn.Sequential into layers: write it as "
-            "nn.Sequential(nn.Linear(...), nn.ReLU(), ...), with modules of your own as needed"
-        )
-    if type(model).forward is not nn.Sequential.forward or "forward" in vars(model):
-        raise ModelError(
-            f"the model is a {type(model).__name__} with its own forward, which would be lost when it is split "
-            "into layers; move its computation into the modules of an nn.Sequential"
-        )
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
     if type(model).__call__ is not nn.Module.__call__:
         raise ModelError(
             f"the model is a {type(model).__name__} with its own __call__, which would be lost when it is split "
-            "into layers; move its computation into the modules of an nn.Sequential"
+            "into layers; move its computation into forward"
         )
-    return model
 
 
-def admit(model: nn.Sequential, groups: Sequence[Group]) -> None:
+def admit(model: nn.Module, parts: Sequence[nn.Module] = ()) -> None:
     """Refuse what would be trained as something else.
+
+    Args:
+        model: The model.
+        parts: The modules of its layers, if they are known.
 
     Raises:
         ModelError: Names the module, what is wrong, and what to do.
@@ -60,7 +60,7 @@ def admit(model: nn.Sequential, groups: Sequence[Group]) -> None:
             raise ModelError(
                 f"parameter {name!r} has a hook, which would not run in its layer's process; remove it before training"
             )
-    _require_apart(groups)
+    _require_apart(parts)
     moded = [name for name, module in model.named_modules() if isinstance(module, _MODES)]
     if moded and not any(module.training for module in model.modules()):
         raise ModelError(
@@ -138,19 +138,18 @@ class _Held:
         return self.start + (last + 1) * self.tensor.element_size()
 
 
-def _require_apart(groups: Sequence[Group]) -> None:
+def _require_apart(parts: Sequence[nn.Module]) -> None:
     """Refuse a parameter or buffer that two layers share: by itself, in a module used twice, or by its memory.
 
     Two tensors of one layer may not lie in the same memory either: a copy of the layer would have two separate ones.
     Parts of one long vector that do not overlap are numbers of their own.
     """
     held = [
-        _Held(layer, f"{prefix}.{inner}", tensor)
-        for layer, group in enumerate(groups, start=1)
-        for prefix, module in group
-        for inner, tensor in (
-            *module.named_parameters(remove_duplicate=False),
-            *module.named_buffers(remove_duplicate=False),
+        _Held(layer, name, tensor)
+        for layer, part in enumerate(parts, start=1)
+        for name, tensor in (
+            *part.named_parameters(remove_duplicate=False),
+            *part.named_buffers(remove_duplicate=False),
         )
         if tensor.numel() and not tensor.is_meta and tensor.layout is torch.strided
     ]
@@ -164,7 +163,12 @@ def _require_apart(groups: Sequence[Group]) -> None:
 
 
 def _require_one_owner(first: _Held, second: _Held) -> None:
-    """Refuse two names of the same memory, unless a copy of the one layer that has both keeps them together."""
+    """Refuse two names of the same memory, unless a copy of the one layer that has both keeps them together.
+
+    What has one name in two layers is read by sections of a traced model, none of which changes it.
+    """
+    if first.name == second.name:
+        return
     if first.layer != second.layer:
         raise ModelError(
             f"{second.name!r} of layer {second.layer} is {first.name!r} of layer {first.layer}: they are tied, or "

@@ -24,6 +24,7 @@ from distfa.core.modules.attributes import (
 )
 from distfa.core.modules.block import Stand
 from distfa.core.modules.constancy import require_constant, structure_of
+from distfa.core.modules.section import Section
 from distfa.core.modules.swap import Swap
 from distfa.errors import ModelError
 
@@ -68,7 +69,7 @@ class ModuleBlock:
 
     def __init__(
         self,
-        module: nn.Sequential,
+        module: nn.Module,
         *,
         trained: tuple[str, ...],
         dtype: torch.dtype,
@@ -80,7 +81,7 @@ class ModuleBlock:
         z_of: str = "",
         device: torch.device | str = "cpu",
     ) -> None:
-        self._key = next(iter(module._modules))
+        self._key = module.plan.key if isinstance(module, Section) else next(iter(module._modules))
         self._module = to_dtype(copy_module(module, f"module {self._key!r}"), dtype, device)
         self._signals, self._positions, self._mixing = signals, positions, mixing
         kept = {name: p.detach().clone() for name, p in self._module.named_parameters()}

@@ -1,4 +1,4 @@
-"""How an ``nn.Sequential`` becomes layers: its modules are grouped, and each group is tried on a few samples.
+"""How modules become layers: those of an ``nn.Sequential`` are grouped, and each layer is tried on a few samples.
 
 A module with parameters opens a layer; a normalisation after it joins it, and so do modules without parameters. A
 nested Sequential is one layer, and so is any other module with parameters, so users can group as they like.
@@ -16,10 +16,11 @@ from torch import nn
 
 from distfa.core.base.activations import Activation, from_module
 from distfa.core.base.model import LayerSpec, Network, Shape, Weight, plain_layer
-from distfa.core.modules.admit import Group, admit, require_sequential
+from distfa.core.modules.admit import Group
 from distfa.core.modules.attributes import copy_module, require_own_state
 from distfa.core.modules.elementwise import z_of
 from distfa.core.modules.parameters import JOINING, scaling_parameters, weights_of
+from distfa.core.modules.section import Section
 from distfa.core.modules.trial import try_module
 from distfa.errors import ModelError
 
@@ -43,39 +44,27 @@ _KEEPING_ZEROS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.MaxPool1d, nn.MaxPoo
 _PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # bilinear in weight and input, outputs first
 
 
-def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool = False) -> Network:
-    """Split an ``nn.Sequential`` into the layers distfa runs, one actor each; ``print`` it as a table.
+def describe_layers(parts: Sequence[nn.Module], sample: Shape, *, tokens: bool = False) -> Network:
+    """The layers that these modules are, one after another.
 
     Args:
-        model: An ``nn.Sequential`` of any modules.
-        sample: Shape of one sample, such as (3, 32, 32); may be left out where the first module is a Linear.
+        parts: The modules of every layer: a ``Section``, or a Sequential with some modules of the model.
+        sample: Shape of one sample.
         tokens: Whether inputs are integer tokens, for an Embedding.
 
     Raises:
-        ModelError: It cannot be trained as it is; the message names the module and the way out.
+        ModelError: They cannot be trained as they are; the message names the module and the way out.
     """
-    sequential = require_sequential(model)
-    groups = group(sequential)
-    admit(sequential, groups)
-    first = _plain(groups[0], None)
-    if first is not None and (sample is None or math.prod(sample) == first.inputs):
-        sample = first.input_shape  # a leading Flatten, or images for a Linear: inputs come flat
-    elif sample is None and isinstance(opening := leaves(groups[0])[0][1], nn.Linear):
-        sample = (opening.in_features,)
-    along = first is not None and sample is not None and len(sample) > 1 and sample[-1] == first.inputs
-    if sample is None:
-        raise ModelError(
-            f"the first module, {groups[0][0][0]!r}, does not determine the shape of a sample; pass it: "
-            "distfa.split(model, (3, 32, 32))"
-        )
     layers: list[LayerSpec] = []
     changed: dict[int, frozenset[str]] = {}
-    shape, key_before = tuple(sample), ""
-    for modules in groups:
-        spec = _plain(modules, shape if layers or along else None, key_before)
+    shape, key_before = sample, ""
+    first = _plain(parts[0], None)
+    along = first is not None and len(sample) > 1 and sample[-1] == first.inputs
+    for part in parts:
+        spec = _plain(part, shape if layers or along else None, key_before)
         if spec is None:
             number = len(layers) + 1
-            spec, changed[number] = _try_layer(modules, number, shape, tokens=tokens and not layers)
+            spec, changed[number] = _try_layer(part, number, shape, tokens=tokens and not layers)
         if not spec.outputs:
             kinds = ", ".join(f"{name} {kind}" for name, kind in spec.modules)
             raise ModelError(
@@ -84,28 +73,52 @@ def split(model: nn.Module, sample: Sequence[int] | None = None, *, tokens: bool
             )
         layers.append(spec)
         shape, key_before = spec.output_shape, spec.key
-    require_own_state(dict(enumerate(map(layer_module, groups), start=1)), changed)
+    require_own_state(dict(enumerate(parts, start=1)), changed)
     if not any(layer.trained for layer in layers):
         raise ModelError(
             "every parameter of the model is frozen, so there is nothing to train; set requires_grad on some"
         )
-    if len(layers) > 1 and not layers[-1].plain:
-        last = copy_module(layer_module(groups[-1]), "the last layer")
-        layers[-1] = replace(layers[-1], z_of=z_of(last, leaves([*last.named_children()]), layers[-1].input_shape))
+    if len(layers) > 1 and not layers[-1].plain and not isinstance(parts[-1], Section):
+        last = copy_module(parts[-1], "the last layer")
+        layers[-1] = replace(layers[-1], z_of=z_of(last, leaves(children(last)), layers[-1].input_shape))
     if not shape:
         raise ModelError("the last layer returns one number per sample without an axis; return shape (1,) or more")
     return Network(tuple(layers), tokens=tokens)
 
 
-def group(model: nn.Sequential) -> list[Group]:
-    """The modules of every layer, with their names in the model.
+def sample_shape(first: nn.Module, sample: Sequence[int] | None) -> Shape:
+    """The shape in which the first layer of a Sequential takes a sample.
+
+    Args:
+        first: The modules of that layer.
+        sample: The shape that was given; None if the layer must say it.
+
+    Raises:
+        ModelError: It does not.
+    """
+    plain = _plain(first, None)
+    if plain is not None and (sample is None or math.prod(sample) == plain.inputs):
+        return plain.input_shape  # a leading Flatten, or images for a Linear: inputs come flat
+    if sample is not None:
+        return tuple(sample)
+    group = children(first)
+    if isinstance(opening := leaves(group)[0][1], nn.Linear):
+        return (opening.in_features,)
+    raise ModelError(
+        f"the first module, {group[0][0]!r}, does not determine the shape of a sample; pass it: "
+        "distfa.split(model, (3, 32, 32))"
+    )
+
+
+def group(model: nn.Module) -> list[Group]:
+    """The modules of every layer of a Sequential, with their names in it.
 
     Raises:
         ModelError: No module has parameters.
     """
     groups: list[Group] = [[]]
     opened = False
-    for name, module in _children(model):
+    for name, module in children(model):
         opens = any(True for _ in module.parameters()) and not isinstance(module, JOINING)
         if opens and opened:
             groups.append([])
@@ -116,7 +129,7 @@ def group(model: nn.Sequential) -> list[Group]:
     return groups
 
 
-def _children(model: nn.Sequential) -> list[tuple[str, nn.Module]]:
+def children(model: nn.Module) -> Group:
     """Its modules in the order of its forward; ``named_children`` would leave out a module that comes a second time."""
     return [(name, module) for name, module in model._modules.items() if module is not None]
 
@@ -131,21 +144,23 @@ def leaves(group: Group) -> list[tuple[str, nn.Module]]:
     found: list[tuple[str, nn.Module]] = []
     for name, module in group:
         if type(module) is nn.Sequential:
-            found += leaves([(f"{name}.{inner}", part) for inner, part in _children(module)])
+            found += leaves([(f"{name}.{inner}", part) for inner, part in children(module)])
         else:
             found.append((name, module))
     return found
 
 
-def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | None:
+def _plain(part: nn.Module, shape: Shape | None, before: str = "") -> LayerSpec | None:
     """The layer if it is one Linear and at most one known activation, on flat samples; else None.
 
     Args:
-        group: Its modules.
+        part: Its modules.
         shape: Shape of its input; None for the first layer, whose input may be flattened.
         before: Key of the layer before it, for messages.
     """
-    parts = [(name, module) for name, module in leaves(group) if type(module) is not nn.Identity]
+    if isinstance(part, Section):
+        return None
+    parts = [(name, module) for name, module in leaves(children(part)) if type(module) is not nn.Identity]
     if shape is None and parts and type(parts[0][1]) is nn.Flatten and parts[0][1].start_dim == 1:
         parts = parts[1:]
     if not parts or len(parts) > 2:
@@ -154,7 +169,7 @@ def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | N
     if not isinstance(linear, nn.Linear) or type(linear) is not nn.Linear:  # a subclass may compute something else
         return None
     activation = from_module(rest[0][1]) if rest else Activation()
-    if activation is None or not _trains_all(linear, group):
+    if activation is None or not _trains_all(linear, part):
         return None
     if shape is not None and len(shape) != 1:
         return None
@@ -169,35 +184,37 @@ def _plain(group: Group, shape: Shape | None, before: str = "") -> LayerSpec | N
         linear.out_features,
         bias=linear.bias is not None,
         activation=activation,
-        modules=_kinds(group),
+        modules=_kinds(part),
     )
 
 
-def _trains_all(linear: nn.Linear, group: Group) -> bool:
+def _trains_all(linear: nn.Linear, module: nn.Module) -> bool:
     """Whether the Linear's weight and bias are parameters, all trained, and the layer has no other numbers."""
-    module, own = layer_module(group), [p for p in (linear.weight, linear.bias) if p is not None]
+    own = [p for p in (linear.weight, linear.bias) if p is not None]
     trained = all(isinstance(p, nn.Parameter) and p.requires_grad for p in own)
     return trained and len([*module.parameters()]) == len(own) and not [*module.buffers()]
 
 
-def _kinds(group: Group) -> tuple[tuple[str, str], ...]:
-    return tuple((name, type(module).__name__) for name, module in group)
+def _kinds(part: nn.Module) -> tuple[tuple[str, str], ...]:
+    if isinstance(part, Section):
+        return part.plan.parts
+    return tuple((name, type(module).__name__) for name, module in children(part))
 
 
-def _try_layer(group: Group, number: int, shape: Shape, *, tokens: bool) -> tuple[LayerSpec, frozenset[str]]:
+def _try_layer(part: nn.Module, number: int, shape: Shape, *, tokens: bool) -> tuple[LayerSpec, frozenset[str]]:
     """The description of the layer and the attributes that change, from a trial on samples of this shape."""
-    where = f"layer {number} ({', '.join(f'{name} {kind}' for name, kind in _kinds(group))})"
-    module = copy_module(layer_module(group), where)
+    where = f"layer {number} ({', '.join(f'{name} {kind}' for name, kind in _kinds(part))})"
+    module = copy_module(part, where)
     parameters = dict(module.named_parameters())
     trained = tuple(name for name, p in parameters.items() if p.requires_grad)
     weights = {name: Weight(name=name, shape=tuple(p.shape)) for name, p in weights_of(module)}
     trial = try_module(module, where, shape, tokens=tokens)
     unreached, read = trial.remade | (trial.used - trial.met), trial.met | trial.remade
-    parts = leaves(group)
+    parts = part.leaves() if isinstance(part, Section) else leaves(children(part))
     last = next((a for _, m in reversed(parts) if (a := from_module(m)) is not None and a.name != "identity"), None)
     spec = LayerSpec(
-        key=next(name for name, m in (parts or group) if any(True for _ in m.parameters())),
-        modules=_kinds(group),
+        key=_key(part, parts),
+        modules=_kinds(part),
         input_shape=shape,
         output_shape=trial.output_shape,
         parameters=sum(p.numel() for p in parameters.values()),
@@ -211,6 +228,13 @@ def _try_layer(group: Group, number: int, shape: Shape, *, tokens: bool) -> tupl
         rectified=_ends_rectified([module for _, module in parts]),
     )
     return _add_law(parts, spec), trial.changed
+
+
+def _key(part: nn.Module, parts: Group) -> str:
+    """The name of its first module with parameters."""
+    if isinstance(part, Section):
+        return part.plan.key
+    return next(name for name, m in (parts or children(part)) if any(True for _ in m.parameters()))
 
 
 def _ends_rectified(parts: Sequence[nn.Module]) -> bool:

@@ -8,8 +8,9 @@ from torch.nn.utils import parametrizations, parametrize
 from zoo import Shared
 
 from distfa.core.modules.admit import admit, require_dtype
-from distfa.core.modules.split import group, split
+from distfa.core.modules.split import group, layer_module
 from distfa.errors import ModelError
+from distfa.sections.split import split
 
 
 def chain(*modules):
@@ -21,7 +22,7 @@ def three(middle=None):
 
 
 def admitted(model):
-    admit(model, group(model))
+    admit(model, [layer_module(part) for part in group(model)])
     return split(model, (6,))
 
 
@@ -229,9 +230,8 @@ def replaced(model, at):
 
 
 def test_a_model_whose_forward_is_not_its_modules_in_order_is_refused():
-    for model in (Doubled(nn.Linear(6, 3)), replaced(three(), None)):
-        with pytest.raises(ModelError, match="with its own forward, which would be lost when it is split into layers"):
-            split(model, (6,))
+    with pytest.raises(ModelError, match=r"the model \(Sequential\) has had its forward replaced on the instance"):
+        split(replaced(three(), None), (6,))
     with pytest.raises(
         ModelError, match=r"module '1' \(ReLU\) has had its forward replaced on the instance; make it a"
     ):

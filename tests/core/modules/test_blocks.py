@@ -15,8 +15,8 @@ from distfa.core.build import build_block
 from distfa.core.modules.linear_block import LinearBlock
 from distfa.core.modules.module_block import ModuleBlock
 from distfa.core.modules.parameters import weights_of
-from distfa.core.modules.split import split
 from distfa.models import CausalAttention, ResidualBlock, TransformerBlock
+from distfa.sections.split import split
 
 F64 = torch.float64
 torch.set_num_threads(1)

@@ -14,9 +14,9 @@ from distfa.core.base import order
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.samples import Split
 from distfa.core.books.ledger import LedgerRecord
-from distfa.core.modules.split import split
 from distfa.core.rules import RULES
 from distfa.core.serial import SerialTrainer
+from distfa.sections.split import split
 
 F64 = torch.float64
 

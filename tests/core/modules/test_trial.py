@@ -12,8 +12,8 @@ from runs import run_serial
 from torch import nn
 from zoo import prepared
 
-from distfa.core.modules.split import split
 from distfa.errors import LayerError, ModelError
+from distfa.sections.split import split
 
 
 class Unseeded(nn.Linear):
