@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 from distfa.errors import UsageError
 from distfa.text.words import not_among
@@ -16,6 +16,7 @@ from distfa.text.words import not_among
 if TYPE_CHECKING:
     from distfa.settings import RunSpec
 
+T = TypeVar("T")
 Words = tuple[str, ...]
 Numbers = tuple[int, ...]
 AS_FOR_TRAIN = "As for 'distfa train'."
@@ -57,7 +58,13 @@ def flags(options: object) -> dict[str, Flag]:
     return {one.name: one.metadata["flag"] for one in fields(options) if one.metadata}  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, option))
+def option_class(cls: type[T]) -> type[T]:
+    """A frozen dataclass of options, which cannot be compared or printed: every start of the command pays for that."""
+    return dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
+
+
+@option_class
 class Options:
     """The options of a benchmark.
 
@@ -100,7 +107,7 @@ def among(flag: str, given: Collection[str], names: Iterable[str]) -> None:
 _rules, _pairs = partial(option, metavar="RULE,RULE,..."), partial(option, metavar="UP[/DOWN],...")
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class _OnData(Options):
     """Options of benchmarks that train a perceptron on a data set."""
 
@@ -112,7 +119,7 @@ _who, _task = partial(option, panel="What to compare"), partial(option, panel="T
 _how = partial(option, panel="How it is measured")
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class SpeedOptions(Options):
     """Compare the speed of distfa with torch in one process and torch's pipelines, on the same task.
 
@@ -145,7 +152,7 @@ class SpeedOptions(Options):
     deadline_seconds: float = _how(300.0, "Longest time for one measurement of torch, in seconds.", name="--deadline")
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class ScaleOptions(Options):
     """Measure what a step, its messages and a layer's process cost as layers are added.
 
@@ -168,7 +175,7 @@ class ScaleOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class _Trained(_OnData):
     """Options of benchmarks that train any model to its end, once per seed."""
 
@@ -182,7 +189,7 @@ class _Trained(_OnData):
     seeds: int = option(1, "Runs per row; the table shows means, and the standard deviation of the accuracy.", min=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class RulesOptions(_Trained):
     """Measure accuracy, alignment, angle, bytes and ledger of every rule, aligned and random, compared with bp.
 
@@ -204,7 +211,7 @@ class RulesOptions(_Trained):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class CodecsOptions(_Trained):
     """Measure accuracy, bytes per sample and codec time of every rule with every pair of codecs, compared with fp32.
 
@@ -222,7 +229,7 @@ class CodecsOptions(_Trained):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class BooksOptions(_OnData):
     """Measure the books: their cost, the smallest fault they catch, and drift at several learning rates.
 
@@ -244,7 +251,7 @@ class BooksOptions(_OnData):
 _measured = partial(option, panel="The measurement")
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class _InTurn(_OnData):
     """Options of benchmarks that train under several settings in turn."""
 
@@ -256,7 +263,7 @@ class _InTurn(_OnData):
     rounds: int = _measured(5, "Measurements of each; the table shows medians.", min=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class CheckpointsOptions(_InTurn):
     """Train with and without checkpoints, alternately, to see what they cost per step.
 
@@ -270,7 +277,7 @@ class CheckpointsOptions(_InTurn):
     rounds: int = _measured(3, "Measurements of each; the table shows medians.", min=1)
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class TlsOptions(_InTurn):
     """Train over plain text and over mutual TLS, alternately, all on this machine, to see what TLS costs per step.
 
@@ -281,7 +288,7 @@ class TlsOptions(_InTurn):
 _faults = partial(option, panel="The faults")
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class FaultsOptions(_OnData):
     """Kill layers, hang them, cut their links, and check that a run loses nothing.
 

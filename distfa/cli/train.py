@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from distfa.bench.options import flags, option
+from distfa.bench.options import flags, option, option_class
 from distfa.cli.flags import parameter, parameters, signed
 from distfa.errors import DistfaError, SpecError
 from distfa.text.words import pluralize
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _run, _model, _how = (partial(option, None, panel=panel) for panel in ("Run", "Network and data", "Training"))
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class TrainOptions:
     """The flags of the command; most set a key of the spec."""
 

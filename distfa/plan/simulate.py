@@ -21,6 +21,7 @@ from distfa.plan.stages import Channel, Stage
 _STEADY = 5e-3  # steps that differ by no more than this share count as equal
 _ALIKE = 3
 _MOST_STEPS = 24
+_PASSES = (Forward, Backward)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +137,8 @@ class Simulation:
         below, above = self._below.get(layer), self._above.get(layer)
         errors_in, errors_out = self._errors_in.get(layer), self._errors_out[layer]
         for operation in stage.operations():
-            if isinstance(operation, Forward | Backward):
-                m = operation.micro_batch
-                is_forward = isinstance(operation, Forward)
+            if isinstance(operation, _PASSES):
+                m, is_forward = operation.micro_batch, isinstance(operation, Forward)
                 source = below if is_forward else errors_in
                 out = ([above] if above else []) if is_forward else errors_out
                 before = 0.0
@@ -171,12 +171,14 @@ class Simulation:
         """Receive, compute and send, in the layer's one thread."""
         self._compute[layer - 1] += compute
         self._wire[layer - 1] += before + after
-        work = [(node.cores, before + compute + after)]
-        if node.compute is not node.cores:
+        if node.compute is node.cores:
+            work = [(node.cores, before + compute + after)]
+        else:
             work = [(node.cores, before), (node.compute, compute), (node.cores, after)]
         for pool, seconds in work:
             if seconds:
-                yield self._env.timeout(pool.run(self._env.now, seconds) - self._env.now)
+                now = self._env.now
+                yield self._env.timeout(pool.run(now, seconds) - now)
 
     def _end_update(self, layer: int) -> None:
         step = self._updates[layer - 1]
@@ -206,14 +208,16 @@ class Simulation:
         """The first and last byte reach a line of the route at these times; past the last line the message is there."""
         route = self._routes[id(channel)]
         if line == len(route):
-            self._at(last, lambda: self._deliver(channel, m))
+            self._at(last, lambda _: self._deliver(channel, m))
         else:
-            self._at(first, lambda: self._hop(channel, m, *route[line].carry(first, last, channel.sizes[m]), line + 1))
+            self._at(
+                first, lambda _: self._hop(channel, m, *route[line].carry(first, last, channel.sizes[m]), line + 1)
+            )
 
     def _deliver(self, channel: Channel, m: int) -> None:
         """The wire's threads take the message; then the layer can have it."""
         cores = self._wires.nodes[self._stages[channel.receiver - 1].node].cores
-        self._at(cores.interrupt(self._env.now, channel.carry[m]), lambda: self._arrive(channel))
+        self._at(cores.interrupt(self._env.now, channel.carry[m]), lambda _: self._arrive(channel))
 
     def _arrive(self, channel: Channel) -> None:
         channel.arrived += 1
@@ -221,13 +225,12 @@ class Simulation:
             waiting, channel.news = channel.news, None
             waiting.succeed()
 
-    def _at(self, when: float, then: Callable[[], None]) -> None:
+    def _at(self, when: float, then: Callable[[simpy.Event | None], None]) -> None:
         delay = when - self._env.now
         if delay <= 0:
-            then()
-            return
-        event = self._env.timeout(delay)
-        event.callbacks.append(lambda _: then())
+            then(None)
+        else:
+            self._env.timeout(delay).callbacks.append(then)
 
 
 def _share(seconds: float, elapsed: float) -> float:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
-from distfa.bench.options import AS_FOR_TRAIN, WIDTHS, Numbers, Options, Words, option
+from distfa.bench.options import AS_FOR_TRAIN, WIDTHS, Numbers, Options, Words, option, option_class
 
 _task, _what = partial(option, panel="Task"), partial(option, panel="What to measure")
 _search = partial(option, panel="Each rule with its best settings")
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class CommOptions(Options):
     """Measure bytes per step, and bytes and time to reach a target accuracy over slow links, compared with torch's
     pipelines.

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distfa.bench.options import AS_FOR_TRAIN, Words, option
+from distfa.bench.options import AS_FOR_TRAIN, Words, option, option_class
 from distfa.bench.pace import Say
 from distfa.pages.plots import Figure, colour
 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_class
 class QuestionOptions:
     """How a question is asked."""
 
