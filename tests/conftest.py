@@ -1,5 +1,6 @@
 """For all tests."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,6 +23,37 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return 0
     return min(_MOST_WORKERS, os.cpu_count() or 1)
+
+
+_shared = contextlib.ExitStack()
+
+
+@pytest.fixture(scope="module")
+def shared_ray():
+    """A Ray session of this process, for all files that name this fixture: their runs use it as it is."""
+    import ray
+
+    from distfa.runtime.ray.cluster import start_ray, stop_ray
+
+    if not ray.is_initialized():
+        start_ray(None)
+        _shared.callback(stop_ray)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that share Ray come first, one after another, so that a process starts it once."""
+    items.sort(key=lambda item: "shared_ray" not in item.fixturenames)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Other files have no Ray but what they start."""
+    if "shared_ray" not in item.fixturenames:
+        _shared.close()
+
+
+def pytest_sessionfinish() -> None:
+    """End it where the last file was one that shares it."""
+    _shared.close()
 
 
 @pytest.fixture

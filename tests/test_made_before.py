@@ -13,6 +13,9 @@ from commands import here
 from made_before import MADE, SAVED, TRAIN, images, known, rounding, samples, trainer
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
+
 FIGURES = ("steps", "epochs", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "ledger", "alignment")
 
 

@@ -48,7 +48,7 @@ def cases(schedule):
     settings = {"rule": "toy", "schedule": schedule, "micro_batches": 4, "dtype": torch.float64, **BOOKS}
     r = recipe(**settings)
     yield r, raw(r), None
-    r, modules, data = made("resnet", **settings | {"micro_batches": 8})
+    r, modules, data = made("resnet", **settings | {"micro_batches": 8, "epochs": 1})
     yield r, data, modules
 
 

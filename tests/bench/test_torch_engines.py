@@ -72,7 +72,8 @@ def test_any_model_trains_in_a_pipeline_as_by_serial_bp(spec, name):
     assert found.payload_bytes == len(found.losses) * raw["batch_size"] * 4 * 2 * task.recipe.network[above].inputs
 
 
-@pytest.mark.parametrize("schedule", [None, pytest.param("gpipe", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", [None, "gpipe"])
 def test_mixed_peers_have_the_losses_of_serial_bp_and_send_bfloat16(spec, schedule):
     raw = {**spec, "dtype": "bfloat16", "max_steps": 6}
     if schedule is None:

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import TINY, distfa, here
+from commands import TINY, here
 
-from distfa.runtime.ray import reach
+from distfa.runtime.ray import private, reach
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 
@@ -46,12 +46,15 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_worker_niceness", "0")
+        private.read_token_again()
         head = subprocess.Popen(
             [*RAY, *start, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         give_up = time.monotonic() + 60
-        while time.monotonic() < give_up and not healthy(address):
+        while time.monotonic() < give_up and reach.refuses(address):
             assert head.poll() is None, "ray start ended by itself"
+            time.sleep(0.1)
+        assert healthy(address)
         yield address
     end_all(head.pid, scratch)
     head.wait(30)
@@ -59,8 +62,9 @@ def cluster():
 
 
 def test_a_run_attaches_gives_the_same_weights_and_leaves_the_cluster_as_it_was(cluster, tmp_path):
-    attached = distfa("train", *TINY, "--address", cluster, "--json", cwd=tmp_path)
-    serial = here("train", *TINY, "--engine", "serial", "--json", cwd=tmp_path)
+    small = (*TINY, "--hidden", 16)
+    attached = here("train", *small, "--address", cluster, "--json", cwd=tmp_path)
+    serial = here("train", *small, "--engine", "serial", "--json", cwd=tmp_path)
     a, b = (json.loads(done.stdout.splitlines()[-1]) for done in (attached, serial))
     assert (a["train_loss"], a["test_accuracy"]) == (b["train_loss"], b["test_accuracy"])
     assert healthy(cluster)
@@ -68,7 +72,7 @@ def test_a_run_attaches_gives_the_same_weights_and_leaves_the_cluster_as_it_was(
 
 def test_doctor_looks_at_a_cluster_and_lets_two_layers_talk(cluster, tmp_path):
     """The second run on this cluster: the first has left it as it was."""
-    out = distfa("doctor", "--address", cluster, cwd=tmp_path).stdout
+    out = here("doctor", "--address", cluster, cwd=tmp_path).stdout
     assert f"attached to Ray at {cluster}" in out
     assert re.search(r"two layers communicated over gRPC \(insecure\): [\d,]+ bytes", out)
     assert "bit for bit" in out

@@ -14,6 +14,8 @@ from distfa.launch import render
 from distfa.launch.targets import require_token
 from distfa.settings import parse_spec
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -12,15 +12,17 @@ from distfa.plan.calibration import Calibration
 from distfa.plan.setup import Planned
 from distfa.plan.short_run import ShortRun
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
 
 def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "_SECONDS_EACH", 0.002)
     monkeypatch.setattr(measure, "_CACHE_BYTES", 2**16)
     monkeypatch.setattr(measure, "_MESSAGES", 5)
-    job = setting((12, 8, 6, 4), rule="kp", micro_batches=4).job
+    job = setting((12, 8, 4), rule="kp", micro_batches=4).job
     found = measure.parts(job, {}, {"cores": 1})
     shapes = {product[:3] for product in found.products}
-    assert {(8, 12, 8), (8, 8, 6), (8, 6, 4), (8, 8, 12), (6, 8, 8)} <= shapes
+    assert {(8, 12, 8), (8, 8, 4), (8, 8, 12), (4, 8, 8)} <= shapes
     assert all(product[3] > 0 for product in found.products)
     assert found.call_seconds > 0
     assert found.process_bytes > 50 * 2**20
@@ -40,7 +42,7 @@ def test_a_calibration_holds_every_product_of_the_run(tmp_path, monkeypatch):
 def test_a_short_run_makes_the_run_and_times_it(changes):
     spec = specs.parse_spec({"data": {"name": "digits"}, "model": {"hidden": [16]}} | changes)
     planned = Planned(spec, (64, 10))
-    found = short_run.run_briefly(spec, planned, planned.job().recipe.network, steps=500, expected_seconds=0.004)
+    found = short_run.run_briefly(spec, planned, planned.job().recipe.network, steps=500, expected_seconds=0.04)
     assert found.step_seconds > 0
     assert found.core_seconds > 0
 

@@ -167,7 +167,7 @@ def seconds_on(wires, **kwargs):
     return Simulation(*build_stages(planned, queues), queues).run().step_seconds
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=15, deadline=None)
 @given(runs, rates, st.floats(1, 100), st.floats(0, 0.1))
 def test_without_shared_lines_more_bandwidth_less_latency_and_faster_processors_never_slow_a_run_down(
     run, nic, factor, latency
@@ -191,7 +191,7 @@ def test_on_shared_lines_faster_processors_can_slow_a_run_down():
     assert seconds_on(OwnLines, **faster) <= seconds_on(OwnLines, **run)
 
 
-@hypothesis_settings(max_examples=20, deadline=None)
+@hypothesis_settings(max_examples=15, deadline=None)
 @given(runs)
 def test_a_step_takes_no_less_than_its_busiest_layer_and_no_more_than_all_one_after_the_other(run):
     planned = setting(**run)

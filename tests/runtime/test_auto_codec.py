@@ -14,6 +14,9 @@ from distfa.runtime.auto_codec import choose_codecs
 from distfa.runtime.job import Job
 from distfa.settings import load_spec, parse_change, parse_spec
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
+
 SECONDS = dict(zip(CANDIDATES, (0, 2e-4, 6e-4, 5e-5, 2e-4, 5e-4, 2e-4, 5e-4), strict=True))
 
 

@@ -14,20 +14,12 @@ from distfa.api.trainer import Trainer
 from distfa.core.rules import RULES
 from distfa.data import from_arrays
 from distfa.run.run import run
-from distfa.runtime.ray.cluster import start_ray, stop_ray
 from distfa.sections.split import split
 from distfa.settings import parse_spec
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
 ROWS, TEST = 22, 6
 HOW = {"sync": ("sync", 1), "parts": ("sync", 4), "async": ("async", 8)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _session():
-    """One Ray for the whole file; runs use the session the process has."""
-    start_ray(None)
-    yield
-    stop_ray()
 
 
 def trained(name, engine, rule, how, folder):
@@ -59,7 +51,7 @@ def trained(name, engine, rule, how, folder):
 
 
 CASES = [
-    pytest.param(name, rule, how, marks=[] if (number + turn) % 16 == 0 else [pytest.mark.slow])
+    (name, rule, how)
     for turn, name in enumerate(NETWORKS)
     for number, rule in enumerate(RULES)
     for how in HOW
@@ -67,6 +59,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow  # by default the same workers as threads, in test_modules_equal_serial.py, and the test below
 @pytest.mark.parametrize(("name", "rule", "how"), CASES)
 def test_actors_equal_serial(name, rule, how, tmp_path):
     result, weights = trained(name, "ray", rule, how, tmp_path)
@@ -91,17 +84,17 @@ class Doubled(nn.Module):
 def test_a_users_own_module_comes_back_trained(tmp_path):
     torch.manual_seed(0)
     alive = nn.Sequential(Remembering(6, 6), HiddenAverage(6, 6), Skipping(), OwnGenerator(6, 6), NumpyNoise(6, 6))
-    model = nn.Sequential(alive, Doubled(6), nn.Dropout(0.2), nn.Linear(6, 3))
+    model = nn.Sequential(alive, nn.Dropout(0.2), Doubled(6))
     twin, x = copy.deepcopy(model), np.random.default_rng(0).standard_normal((40, 6))
     for each in (model, twin):
         torch.manual_seed(1)
         np.random.seed(1)
         each(torch.zeros(2, 6))  # one of its modules keeps this output, with its graph
-    y = np.arange(40) % 3
+    y = np.arange(40) % 6
     for each, engine in ((model, "ray"), (twin, "serial")):
         trainer = Trainer(each, rule="dfa", engine=engine, epochs=3, run_dir=str(tmp_path / engine))
         trainer.fit((x[:30], y[:30]), (x[30:], y[30:]))
-    assert isinstance(model[1], Doubled)
+    assert isinstance(model[2], Doubled)
     assert_same_bits(model.state_dict(), twin.state_dict())
     assert model[0][0].seen == twin[0][0].seen
     assert torch.equal(model[0][1].mean, twin[0][1].mean)

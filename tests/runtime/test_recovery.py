@@ -20,6 +20,8 @@ from distfa.runtime.faults import Fault, PlannedFault
 from distfa.runtime.ray.actors import RayRun
 from distfa.settings import parse_spec
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
 
 @pytest.fixture(scope="module")
 def digits():
@@ -30,7 +32,7 @@ def spec(where, **changes):
     return parse_spec(
         {
             "model": {"hidden": [512, 384]},
-            "epochs": 40,
+            "epochs": 20,
             "batch_size": 32,
             "ledger": {"every": 5},
             "probe": {"every": 10},
@@ -68,10 +70,10 @@ def planned(*faults):
 @pytest.mark.parametrize(
     ("changes", "faults"),
     [
-        ({"rule": "dfa"}, planned((Fault.KILL, 1, 50), (Fault.CUT, 3, 250))),
+        ({"rule": "dfa"}, planned((Fault.KILL, 1, 30), (Fault.CUT, 3, 80))),
         pytest.param(
             {"rule": "fa", "schedule": "async", "micro_batches": 4},
-            planned((Fault.KILL, 2, 4), (Fault.HANG, 2, 150)),
+            planned((Fault.KILL, 2, 4), (Fault.HANG, 2, 60)),
             marks=pytest.mark.slow,
         ),
     ],
@@ -114,14 +116,14 @@ def test_after_faults_a_run_goes_on_and_nothing_is_lost(changes, faults, digits,
     assert {layer["queue"] for layer in result.facts["layers"]} == {0}
     rows = [json.loads(line) for line in (tmp_path / "ray" / "metrics.jsonl").read_text().splitlines()]
     assert {len(row["layers"]) for row in rows if row["kind"] == "traffic"} == {3}
-    rows = len(digits.train_x) * 40
+    rows = len(digits.train_x) * 20
     sent = [row["up_payload"] for row in result.bytes["boundaries"]]
     assert sent == [rows * width * 4 for width in (512, 384)]  # as if nothing had been sent twice
 
 
 @pytest.mark.slow
 def test_too_many_recoveries_end_the_run_with_one_message_and_it_can_go_on(digits, tmp_path):
-    faults = planned((Fault.KILL, 1, 5), (Fault.KILL, 2, 300))
+    faults = planned((Fault.KILL, 1, 5), (Fault.KILL, 2, 80))
     s = spec(tmp_path / "ray", ray={"max_recoveries": 1}, checkpoint={"every": 1000})
     with pytest.raises(LayerLost, match=r"1 recoveries since the last checkpoint did not help \(ray.max_recoveries\)"):
         trained(s, digits, faults=faults)

@@ -87,7 +87,7 @@ safetensors.torch.save_file({k: v.contiguous() for k, v in trainer.state().items
 """
 
 
-@pytest.mark.parametrize("network", ["mlp", "resnet", "transformer"])
+@pytest.mark.parametrize("network", ["mlp", "transformer", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_a_run_goes_on_in_another_process_from_files(network, tmp_path):
     told = (network, "kp", "sync")
     r, modules, data, at = case(*told)
