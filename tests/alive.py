@@ -265,6 +265,22 @@ class Hidden(nn.Linear):
         return super().forward(x + self.hidden[0].to(x.dtype)(x))
 
 
+class OneUnderTwoNames(nn.Linear):
+    """A tensor that two attributes name and one changes in place, and an attribute with a dot in its name."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.seen = self.read = torch.zeros(sizes[1])
+        setattr(self, "batches.so.far", 0)
+
+    def forward(self, x):
+        h = super().forward(x)
+        if self.training:
+            self.seen += h.detach().mean(0)
+            setattr(self, "batches.so.far", getattr(self, "batches.so.far") + 1)
+        return h + self.read / max(getattr(self, "batches.so.far"), 1)
+
+
 LIVE = {
     **{kind.__name__: kind for kind in (Teacher, Merging)},
     **{kind.__name__: lambda kind=kind: kind(WIDTH, WIDTH) for kind in (Logging, Phased, NoisyBackward, Hidden)},
@@ -275,7 +291,7 @@ LIVE = {
     },
     **{
         kind.__name__: lambda kind=kind: kind(WIDTH, WIDTH)
-        for kind in (PlainTensor, HiddenAverage, ScalingInPlace, AlwaysDropping, Remembering)
+        for kind in (OneUnderTwoNames, PlainTensor, HiddenAverage, ScalingInPlace, AlwaysDropping, Remembering)
     },
 }
 

@@ -237,7 +237,7 @@ def test_the_baseline_too_leaves_out_what_the_receivers_relu_stops(rule, errors,
 
 def test_without_links_bytes_are_counted_without_a_cluster(monkeypatch):
     monkeypatch.setattr("distfa.lab.links.link_runs.run_spec", None)  # what a run on Ray would call
-    outcome = measure(comm(micro_batches=3), print)
+    outcome = measure(comm(micro_batches=3, target=20, max_steps=20), print)
     bp, dfa = outcome.rows[1:]
     step = BATCH * 4 / 1000
     assert bp["payload_kb"] == pytest.approx(2 * WIDTH * step)

@@ -90,7 +90,7 @@ ATTACKS = [garbage, huge_frame, wrong_run, unknown_methods, health_watchers]
 
 
 def test_training_ends_as_if_nobody_were_there():
-    r = recipe((12, 17, 9, 5), rule="fa", epochs=20, micro_batches=2, ledger_every=10, ledger_exact=True)
+    r = recipe((12, 17, 9, 5), rule="fa", epochs=8, micro_batches=2, ledger_every=10, ledger_exact=True)
     weights, _, _ = run_serial(r)
     before, over, made = psutil.Process().memory_info().rss, threading.Event(), dict.fromkeys(ATTACKS, 0)
     with ThreadRun(r) as run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
+from distfa.core.modules.attributes import attributes_of, tensors_in
 from distfa.errors import ModelError
 
 Group = list[tuple[str, nn.Module]]
@@ -122,11 +123,12 @@ def _admit_module(name: str, module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class _Held:
-    """A parameter or buffer of a layer, and where its numbers lie, in bytes of memory."""
+    """A parameter or buffer of a layer, or a tensor in an attribute, and where its numbers lie, in bytes of memory."""
 
     layer: int
     name: str
     tensor: torch.Tensor
+    attribute: bool = False
 
     @property
     def start(self) -> int:
@@ -139,19 +141,17 @@ class _Held:
 
 
 def _require_apart(parts: Sequence[nn.Module]) -> None:
-    """Refuse a parameter or buffer that two layers share: by itself, in a module used twice, or by its memory.
+    """Refuse a parameter or buffer that two layers share: by itself, in a module used twice, by its memory, or because
+    an attribute of another layer holds it.
 
     Two tensors of one layer may not lie in the same memory either: a copy of the layer would have two separate ones.
     Parts of one long vector that do not overlap are numbers of their own.
     """
     held = [
-        _Held(layer, name, tensor)
+        one
         for layer, part in enumerate(parts, start=1)
-        for name, tensor in (
-            *part.named_parameters(remove_duplicate=False),
-            *part.named_buffers(remove_duplicate=False),
-        )
-        if tensor.numel() and not tensor.is_meta and tensor.layout is torch.strided
+        for one in _held_by(layer, part)
+        if one.tensor.numel() and not one.tensor.is_meta and one.tensor.layout is torch.strided
     ]
     met, reaching = list[tuple[int, int]](), list[int]()
     for one in sorted(range(len(held)), key=lambda each: held[each].start):
@@ -162,11 +162,32 @@ def _require_apart(parts: Sequence[nn.Module]) -> None:
         _require_one_owner(held[first], held[second])
 
 
+def _held_by(layer: int, part: nn.Module) -> Iterator[_Held]:
+    """A layer's parameters and buffers, under every name, and the tensors that its attributes hold besides."""
+    for name, tensor in part.named_parameters(remove_duplicate=False):
+        yield _Held(layer, name, tensor)
+    for name, tensor in part.named_buffers(remove_duplicate=False):
+        yield _Held(layer, name, tensor)
+    known = frozenset(map(id, [*part.parameters(), *part.buffers(), *part.modules()]))
+    for name, value in attributes_of(part).items():
+        for tensor in tensors_in([value], known):
+            yield _Held(layer, name, tensor, attribute=True)
+
+
 def _require_one_owner(first: _Held, second: _Held) -> None:
     """Refuse two names of the same memory, unless a copy of the one layer that has both keeps them together.
 
     What has one name in two layers is read by sections of a traced model, none of which changes it.
     """
+    if first.attribute or second.attribute:
+        holder, owner = sorted((first, second), key=lambda one: not one.attribute)
+        if not owner.attribute and holder.layer != owner.layer:
+            raise ModelError(
+                f"attribute {holder.name!r} of layer {holder.layer} holds {owner.name!r} of layer {owner.layer}, but "
+                "each layer is trained in a process of its own, where the other's numbers would stay as they were at "
+                "the start; put both into one module, which makes one layer"
+            )
+        return
     if first.name == second.name:
         return
     if first.layer != second.layer:

@@ -15,7 +15,17 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from distfa.core.modules.frozen import Frozen, freeze, is_mutable, is_same, pack_values, portable, thaw, unpack_values
+from distfa.core.modules.frozen import (
+    Frozen,
+    freeze,
+    holds_values,
+    is_mutable,
+    is_same,
+    pack_values,
+    portable,
+    thaw,
+    unpack_values,
+)
 from distfa.core.modules.restoring import restorer
 from distfa.errors import ModelError
 
@@ -25,6 +35,7 @@ KEY = "distfa.attributes."
 """Begins the key under which a layer's changed attributes travel with its weights."""
 
 _OF_TORCH = frozenset(vars(nn.Module()))  # what torch keeps on every module: its tables, its hooks, its mode
+_SAME = "same"  # of an attribute that is the same object as another, whose name follows
 
 
 def copy_module(module: M, where: str) -> M:
@@ -70,19 +81,28 @@ def tensors_beside_parameters(module: nn.Module) -> Iterator[Tensor]:
     """The tensors among its buffers and attributes, which a forward may change in place, those in collections too."""
     known = frozenset(map(id, [*module.parameters(), *module.modules()]))
     for table in _tables(module):
-        yield from _tensors([value for name, value in table.items() if name not in _OF_TORCH], known, depth=4)
+        yield from tensors_in([value for name, value in table.items() if name not in _OF_TORCH], known)
 
 
-def _tensors(values: Iterable[Any], known: frozenset[int], *, depth: int) -> Iterator[Tensor]:
+def tensors_in(values: Iterable[Any], known: frozenset[int], *, depth: int = 4) -> Iterator[Tensor]:
+    """The tensors among values, in collections of them, and in objects that hold them.
+
+    Args:
+        values: Anything.
+        known: ``id`` of tensors and modules to leave out.
+        depth: How many levels of objects within objects are looked into.
+    """
     for value in values:
         if isinstance(value, Tensor) and id(value) not in known:
             yield value
         elif depth and type(value) in (list, tuple, set, deque):
-            yield from _tensors(value, known, depth=depth - 1)
+            yield from tensors_in(value, known, depth=depth - 1)
         elif depth and isinstance(value, dict):
-            yield from _tensors(value.values(), known, depth=depth - 1)
+            yield from tensors_in(value.values(), known, depth=depth - 1)
         elif depth and isinstance(value, nn.Module) and id(value) not in known:  # a module hidden in a list
-            yield from _tensors([*value.parameters(), *value.buffers()], known, depth=0)
+            yield from tensors_in([*value.parameters(), *value.buffers()], known, depth=0)
+        elif depth and holds_values(value) and not isinstance(value, nn.Module):
+            yield from tensors_in(vars(value).values(), known, depth=depth - 1)
 
 
 class Memory:
@@ -158,10 +178,10 @@ class Attributes:
             ModelError: One has changed and cannot be kept: it is neither a number, text, a tensor, an array, a
                 generator nor a collection of those.
         """
-        found = {}
+        found: dict[str, Frozen] = {}
         for name, now in self._frozen().items():
-            was = self._given.get(name)
-            if was is not None and is_same(now, was):
+            was, follows = self._given.get(name), now[0] == _SAME and now[1] in found
+            if was is not None and is_same(now, was) and not follows:
                 continue
             try:
                 found[name] = portable(now, was, name)
@@ -182,14 +202,22 @@ class Attributes:
         """Set all attributes to what they were when they were given; those that came later go."""
         _set(self._module, self._given)
         for name in attributes_of(self._module).keys() - self._given.keys():
-            prefix, _, attribute = name.rpartition(".")
-            delattr(self._module.get_submodule(prefix), attribute)
+            delattr(*_place(self._module, name))
 
     def _frozen(self) -> dict[str, Frozen]:
+        """All attributes; of several that are one object, the first has its contents."""
         lasting = [b for part in self._module.modules() for n, b in part._buffers.items() if b is not None
                    and n not in part._non_persistent_buffers_set]  # fmt: skip
         known = frozenset(map(id, [*self._module.parameters(), *self._module.modules(), *lasting]))
-        return {name: freeze(value, known) for name, value in attributes_of(self._module).items()}
+        attributes = attributes_of(self._module)
+        first: dict[int, str] = {}
+        for name, value in attributes.items():
+            if is_mutable(value) and id(value) not in known:
+                first.setdefault(id(value), name)
+        return {
+            name: freeze(value, known) if (one := first.get(id(value), name)) == name else (_SAME, one)
+            for name, value in attributes.items()
+        }
 
 
 def require_own_state(layers: Mapping[int, nn.Module], changed: Mapping[int, frozenset[str]]) -> None:
@@ -205,7 +233,7 @@ def require_own_state(layers: Mapping[int, nn.Module], changed: Mapping[int, fro
     for layer, names in changed.items():
         mine = attributes_of(layers[layer])
         for name in sorted(names & mine.keys()):
-            owner = layers[layer].get_submodule(name.rpartition(".")[0])
+            owner, _ = _place(layers[layer], name)
             for other in layers.keys() - {layer}:
                 theirs = [*layers[other].modules(), *filter(is_mutable, attributes_of(layers[other]).values())]
                 if any(one is owner or one is mine[name] for one in theirs):
@@ -224,11 +252,26 @@ def load_attributes(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _set(module: nn.Module, values: Mapping[str, Frozen]) -> None:
-    for name, frozen in values.items():
-        prefix, _, attribute = name.rpartition(".")
-        part = module.get_submodule(prefix)
-        table = part._buffers if attribute in part._buffers else vars(part)
-        table[attribute] = thaw(frozen, table.get(attribute))
+    for name, frozen in sorted(values.items(), key=lambda item: item[1][0] == _SAME):  # after what they are the same as
+        table, attribute = _table(module, name)
+        if frozen[0] == _SAME:
+            other, first = _table(module, frozen[1])
+            table[attribute] = other[first]
+        else:
+            table[attribute] = thaw(frozen, table.get(attribute))
+
+
+def _table(module: nn.Module, name: str) -> tuple[dict[str, Any], str]:
+    """The dictionary in which a module keeps an attribute, and the attribute's name there."""
+    part, attribute = _place(module, name)
+    return part._buffers if attribute in part._buffers else vars(part), attribute
+
+
+def _place(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The part that an attribute belongs to, and its name there, which may have dots, as no part's name may."""
+    parts = dict(module.named_modules())
+    prefix = max((p for p in parts if p and name.startswith(f"{p}.")), key=len, default="")
+    return parts[prefix], name[len(prefix) + bool(prefix) :]
 
 
 def load_model_state(model: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True) -> None:

@@ -1,11 +1,12 @@
 """Checks that a module keeps its parts, their modes and its parameters while it is trained.
 
 The layer keeps its parameters by where they lie in memory, and its state by the names that it had at the start. A
-forward that moves or renames them would be trained as something else.
+forward that moves or renames them, or changes numbers that are trained, would be trained as something else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
@@ -19,27 +20,28 @@ _LATE = (
 _MOVED = "gives it new memory in its forward pass (p.data = ...); change it in place: p.data.copy_(...)"
 
 
-def structure_of(module: nn.Module) -> dict[str, Any]:
-    """By name: what must stay as it is."""
+def structure_of(module: nn.Module, trained: Collection[str] = ()) -> dict[str, Any]:
+    """By name: what must stay as it is; of the parameters that are trained, also the sum of their numbers."""
     found: dict[str, Any] = {}
     for prefix, part in module.named_modules():
         found[f"module {prefix!r}"] = (id(part), part.training)
         for name, parameter in part._parameters.items():
             if parameter is not None:
-                found[f"parameter '{prefix}.{name}'"] = (parameter.data_ptr(), parameter.requires_grad)
+                total = parameter.detach().sum().item().hex() if f"{prefix}.{name}" in trained else ""
+                found[f"parameter '{prefix}.{name}'"] = (parameter.data_ptr(), parameter.requires_grad, total)
         for name, buffer in part._buffers.items():
             if name not in part._non_persistent_buffers_set:
                 found[f"buffer '{prefix}.{name}'"] = None if buffer is None else tuple(buffer.shape)
     return found
 
 
-def require_constant(before: dict[str, Any], module: nn.Module) -> None:
-    """Refuse a module whose forward has changed what must stay.
+def require_constant(before: dict[str, Any], module: nn.Module, trained: Collection[str] = ()) -> None:
+    """Refuse a module whose forward has changed what must stay, as ``structure_of`` told it.
 
     Raises:
         ModelError: Names the part and what to do.
     """
-    now = structure_of(module)
+    now = structure_of(module, trained)
     if now == before:
         return
     if made := sorted(now.keys() ^ before.keys()):
@@ -52,6 +54,11 @@ def require_constant(before: dict[str, Any], module: nn.Module) -> None:
         )
     if before[name][0] != now[name][0]:
         raise ModelError(f"{name}: the module {_LATE if name.startswith('module') else _MOVED}")
+    if before[name][:2] == now[name][:2]:
+        raise ModelError(
+            f"{name} has other numbers after a forward pass, but only the optimizer may change what is trained; leave "
+            "that out, or freeze it (requires_grad_(False))"
+        )
     what = "mode (training or evaluation)" if name.startswith("module") else "requires_grad"
     raise ModelError(
         f"{name} has a different {what} after a forward pass; set it before training, and do not change it"

@@ -123,15 +123,15 @@ class ModuleBlock:
         x = h_in.detach()
         if x.is_floating_point():
             x.requires_grad_()
-        before = structure_of(self._module) if self._seeding.foreign else {}
         with self._restore_afterwards() if aside else nullcontext():
             if since is not None:
                 since.restore()
+            before = structure_of(self._module, self.trained) if self._seeding.foreign else {}
             with self._swap.recording(tensors_beside_parameters(self._module)), self._seeding.drawing_from(seed):
                 out = self._module(x)
             after = None if since is None else self.memory()
             if before:
-                require_constant(before, self._module)
+                require_constant(before, self._module, self.trained)
         z, self._z = out if self._z is None else self._z, None
         return ModuleTape(x=x, out=out, z=z, h_in=h_in, h=_whole(out.detach()), seed=seed, after=after)
 

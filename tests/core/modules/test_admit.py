@@ -1,5 +1,7 @@
 """What would be trained as something else is refused by name and with the way out; what is honest is let in."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -77,6 +79,40 @@ def test_numbers_of_two_layers_are_refused_with_both_names(make):
         ModelError, match=r"'\d.*' of layer \d is '\d.*' of layer \d: they are tied, or one .*put both into one"
     ):
         admitted(make())
+
+
+class Holding(nn.Linear):
+    """Has something at hand that is not registered as its own."""
+
+    def __init__(self, held):
+        super().__init__(6, 6)
+        self.held = held
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda other: [other.weight],
+        lambda other: {"peer": (other,)},
+        lambda other: SimpleNamespace(rows=other.weight.detach()[2:4]),
+    ],
+    ids=["parameter in a list", "module in a dict", "view in an object"],
+)
+def test_an_attribute_that_holds_another_layers_numbers_is_refused_by_name(hide):
+    """The layer's process would have read a copy that nobody trains."""
+    model = three(Holding(None))
+    model[2].held = hide(model[2])  # its own are its own
+    admitted(model)
+    model[2].held = hide(model[0])
+    with pytest.raises(ModelError, match=r"'2.held' of layer 2 holds '0.weight' of layer 1, .*one module, which makes"):
+        admitted(model)
+
+
+def test_two_layers_may_hold_a_constant_that_neither_has_as_its_own():
+    mask = torch.ones(6)
+    model = three(Holding([mask]))
+    model[0].mask = mask
+    assert len(admitted(model)) == 3
 
 
 class Memory(nn.Module):

@@ -252,6 +252,22 @@ def test_a_part_that_changes_late_ends_the_run_by_name():
         run_serial(r, data, modules=modules)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_trained_numbers_that_a_forward_changes_late_end_the_run_by_name(dtype):
+    class Shrinking(Joining):
+        def forward(self, x):
+            if self.training and self.calls == 3:
+                self.first.weight.data.mul_(0.9)
+            return super().forward(x)
+
+    model = around(Shrinking())
+    r, modules, data = prepared(model, (WIDTH,), 3, rule="bp", epochs=4, mixed=dtype is torch.bfloat16)
+    with pytest.raises(LayerError, match=r"step 3: parameter '2.first.weight' has other numbers after a forward pass"):
+        run_serial(r, data, modules=modules)
+    model[2].first.requires_grad_(False)
+    run_serial(prepared(model, (WIDTH,), 3, rule="bp", epochs=4)[0], data, modules=modules)
+
+
 class Neighbours(nn.Linear):
     """A sparse buffer, as graphs have."""
 
