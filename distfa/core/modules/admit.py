@@ -164,9 +164,7 @@ def _require_apart(parts: Sequence[nn.Module]) -> None:
 
 def _held_by(layer: int, part: nn.Module) -> Iterator[_Held]:
     """A layer's parameters and buffers, under every name, and the tensors that its attributes hold besides."""
-    for name, tensor in part.named_parameters(remove_duplicate=False):
-        yield _Held(layer, name, tensor)
-    for name, tensor in part.named_buffers(remove_duplicate=False):
+    for name, tensor in (*part.named_parameters(remove_duplicate=False), *part.named_buffers(remove_duplicate=False)):
         yield _Held(layer, name, tensor)
     known = frozenset(map(id, [*part.parameters(), *part.buffers(), *part.modules()]))
     for name, value in attributes_of(part).items():
