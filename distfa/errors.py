@@ -41,7 +41,7 @@ class DistfaError(Exception):
 
 
 class UsageError(DistfaError):
-    """What was asked for cannot be done; nothing was started."""
+    """The request cannot be carried out; nothing was started."""
 
     exit_code = 2
 

@@ -78,7 +78,7 @@ class Callback:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Know what ``state_dict`` gave at the checkpoint from which the run goes on; later steps will come again."""
+        """Take back what ``state_dict`` gave at the checkpoint from which the run resumes; later steps come again."""
 
 
 @dataclass(kw_only=True)

@@ -26,7 +26,7 @@ class Fit(NamedTuple):
     generators: list[str]
 
     def about(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """The part of run.json about it."""
         return {"earlier_fits": self.earlier, "generators": self.generators}
 
     def seed(self, first: int) -> int:

@@ -206,7 +206,7 @@ def _in_books(recipe: Recipe) -> Recipe:
 
 
 def recipe_for(spec: RunSpec, dataset: Dataset) -> Recipe:
-    """What the spec trains on this data set."""
+    """The recipe of a spec on this data set."""
     return spec.recipe(network_for(spec, dataset))
 
 

@@ -1,4 +1,4 @@
-"""What checkpoints or TLS cost: the same run with and without them, in turn, since no machine is completely idle."""
+"""The cost of checkpoints or TLS: the same run with and without them, in turn, since no machine is ever idle."""
 
 from __future__ import annotations
 

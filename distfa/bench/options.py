@@ -1,4 +1,4 @@
-"""What a user can set in each benchmark: the fields of a dataclass are its flags, the docstring is its help.
+"""The options of each benchmark: the fields of a dataclass are its flags, the docstring is its help.
 
 Nothing here loads torch, since ``distfa --help`` reads all of it.
 """

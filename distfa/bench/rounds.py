@@ -1,7 +1,7 @@
 """Measures configurations on a machine that is never completely idle: several rounds, in shuffled order.
 
 If configurations of a family differ only in the number of micro-batches, a search round measures them all, and the best
-one goes on to the rounds that count. Its figures there are new ones, not those it was chosen by.
+one takes part in the rounds that count. Its figures there are new ones, not those it was chosen by.
 """
 
 from __future__ import annotations

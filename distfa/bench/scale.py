@@ -115,7 +115,7 @@ def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
 
 
 def _array_bytes(spec: RunSpec, recipe: Recipe) -> int:
-    """What a layer in the middle must hold: W, G, B, what forwards keep, and full windows at each of its streams."""
+    """The memory that a middle layer needs: W, G, B, what forwards keep, and full windows at each of its streams."""
     job = spec.job(recipe.network, run_id="", train_rows=spec.batch_size, test_rows=0)
     held = memory_by_layer(recipe, works(recipe), codec=job.codec, window=job.wire.window, base=0)
     return held[(len(recipe.network) - 1) // 2].total

@@ -1,4 +1,4 @@
-"""torch's own engines beside distfa's: one process, or a pipeline of stages (torch.distributed.pipelining over gloo).
+"""torch's own engines for comparison: one process, or a pipeline of stages (torch.distributed.pipelining over gloo).
 
 Every process reads the data set and follows the run's seeded order, as distfa's layers do; stages send activations up
 and gradients down. They find each other through a file, so no port has to be free, and it also works across network

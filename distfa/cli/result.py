@@ -94,7 +94,7 @@ def _bytes_table(result: Result) -> Table:
 
 
 def _compare_with_bp(row: dict[str, Any], payload: int) -> str:
-    """What bp would have sent, and how many times as much that is."""
+    """The bytes that bp would have sent, and their ratio to what was sent."""
     if not payload or row["bp_payload"] is None:
         return "-"
     return f"{human_bytes(row['bp_payload'])} ({row['bp_payload'] / payload:.2f}x)"

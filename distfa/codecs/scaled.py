@@ -69,7 +69,7 @@ class RowScaled(ABC):
         return self.numbers(body, columns, scale).to(dtype)
 
     def numbers(self, body: Tensor, columns: int, scale: Tensor) -> Tensor:
-        """What was written in (n, row_bytes) uint8, times scale (n, 1), in its dtype."""
+        """The numbers in (n, row_bytes) uint8, times scale (n, 1), in its dtype."""
         return self.read(body, columns, scale.dtype).mul_(scale)
 
     def tops(self, signal: Tensor) -> Tensor:

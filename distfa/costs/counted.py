@@ -1,4 +1,4 @@
-"""What a layer computes and keeps, counted where a real layer does it.
+"""The work and the memory of a layer, counted while a real layer does it.
 
 In a network that is drawn from the seed layers are counted on tensors that have a shape and no numbers, and of layers
 that are alike only one. In any other network every layer runs one small micro-batch, which is scaled to others.
@@ -36,7 +36,7 @@ _PRODUCTS = {torch.ops.aten.mm: 0, torch.ops.aten.addmm: 1}  # and the place of 
 
 
 class LayerWork:
-    """What one layer does, and what it keeps for that; methods are for one micro-batch of n rows.
+    """The work of one layer, and the memory it takes; methods are for one micro-batch of n rows.
 
     Args:
         recipe: The run's.
@@ -275,7 +275,7 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def count_work(work: Callable[[], T], kind: str = "") -> tuple[T, Effort, int]:
-    """What a piece of work returns, its effort with products of this kind, and the bytes of the tensors it made."""
+    """The result of a piece of work, its effort with products of this kind, and the bytes of the tensors it made."""
     meter = _Meter()
     with meter:
         result = work()

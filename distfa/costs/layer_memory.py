@@ -1,4 +1,4 @@
-"""What a layer holds in memory, in bytes."""
+"""The memory of a layer, in bytes."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Dataset:
 
     @cached_property
     def reading(self) -> Reading:
-        """What turns raw samples into a network's inputs, and its outputs into answers."""
+        """The way from raw samples to a network's inputs, and from its outputs to answers."""
         return Reading.of(self) if self.fixed is None else self.fixed
 
     @property

@@ -81,7 +81,7 @@ def _is_generator(thing: Any) -> bool:
 
 
 def _list_references(thing: Any) -> list[Any]:
-    """What an object refers to."""
+    """The objects that an object refers to."""
     import torch
 
     if isinstance(thing, str | bytes | int | float | complex | np.ndarray | torch.Tensor | type | None):
@@ -106,7 +106,7 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 
 def _list_function_references(function: FunctionType) -> list[Any]:
-    """What a function closes over, its defaults, and generators of its module that it names."""
+    """The objects that a function closes over, its defaults, and generators of its module that it names."""
     cells = []
     for cell in function.__closure__ or ():
         try:

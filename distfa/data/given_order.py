@@ -1,7 +1,8 @@
 """The order that a loader gives: which sample is in every row of every batch of every epoch.
 
-Rows go on over the epochs: if the first epoch has n rows, row n is the first of the second one. So the layer that reads
-inputs and the layer that reads labels, each in its own process, know from a row's number alone which sample it is.
+Rows are numbered through all epochs: if the first epoch has n rows, row n is the first of the second one. So the layer
+that reads inputs and the layer that reads labels, each in its own process, know from a row's number alone which sample
+it is.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class GivenOrder:
 
     @staticmethod
     def from_bytes(content: bytes) -> GivenOrder:
-        """What ``to_bytes`` gave."""
+        """Read what ``to_bytes`` gave."""
         with np.load(io.BytesIO(content)) as file:
             sizes = np.split(file["batches"], np.cumsum(file["epochs"])[:-1])
             samples = np.split(file["samples"], np.cumsum([each.sum() for each in sizes])[:-1])

@@ -1,4 +1,4 @@
-"""What MNIST-like and CIFAR image arrays have in common: layout, pixel units and published constants."""
+"""The common ground of MNIST-like and CIFAR image arrays: layout, pixel units and published constants."""
 
 from __future__ import annotations
 

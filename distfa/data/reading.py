@@ -1,4 +1,4 @@
-"""What the numbers of data mean to a network that was trained on them: fixed by the first fit, kept with the weights.
+"""The meaning of data to a network that was trained on them: fixed by the first fit, kept with the weights.
 
 Made here, by ``Reading.of``; applied in ``conform.py``.
 """
@@ -21,7 +21,7 @@ _ROWS, _KEPT = 1000, 8  # samples that are looked at, spread evenly; those that 
 
 
 class InputSummary(NamedTuple):
-    """What the training inputs looked like.
+    """A summary of the training inputs.
 
     Attributes:
         mean: Of all values as the network got them.
@@ -56,7 +56,7 @@ class InputSummarizer:
         return np.stack(self._few)
 
     def summary(self) -> InputSummary:
-        """What they look like."""
+        """The summary of those that were added."""
         mean = self._sum / max(self._count, 1)
         return InputSummary(mean, math.sqrt(max(self._squares / max(self._count, 1) - mean**2, 0.0)), self._largest)
 

@@ -1,4 +1,4 @@
-"""What a user asked of ``load``, in the form that every loader receives."""
+"""A call of ``load`` in the form that every loader receives."""
 
 from __future__ import annotations
 

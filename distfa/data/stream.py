@@ -99,7 +99,7 @@ class Rows:
 
 
 def name_draw(order: GivenOrder, key: Any, epoch: int, place: int) -> object:
-    """What names the draw of a sample: its key; where a sampler gives a sample again, also how often before."""
+    """The name of a sample's draw: its key; where a sampler gives a sample again, also how often before."""
     if not order.repeats(epoch):
         return key
     samples = order.epochs[epoch]

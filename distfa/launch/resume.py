@@ -1,4 +1,4 @@
-"""The same command typed again: it goes on with the run that it left, and with no other."""
+"""The same command typed again: it continues the run that it left, and no other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HERE = ("run_dir", "launch", "ray.address")
 
 
 def find_changes(folder: Path, spec: RunSpec) -> list[str]:
-    """What a resumed run is to change, as ``--set`` takes it: places and addresses of this attempt.
+    """The changes for a resumed run, as ``--set`` takes them: places and addresses of this attempt.
 
     Args:
         folder: The directory of the run.

@@ -1,6 +1,6 @@
 """Measures distfa itself: a run of layer actors on Ray, in its steady state.
 
-The coordinator gets reports of steps in bursts, and processes are measured when it does. So a run goes on for a while
+The coordinator gets reports of steps in bursts, and processes are measured when it does. So a run continues for a while
 after the last step that counts: otherwise its last burst would include idle time.
 """
 

@@ -11,7 +11,7 @@ from distfa.measuring.machine import Load
 
 @dataclass(frozen=True, kw_only=True)
 class SteadyState:
-    """What one process, or one group of processes, did in its steady state.
+    """The figures of one process, or of a group of processes, in its steady state.
 
     Attributes:
         samples_per_second: Samples per second of wall time.

@@ -71,7 +71,7 @@ def convnet(shape: Shape, outputs: int) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """relu(branch(x) + shortcut(x)): two 3x3 convolutions with BatchNorm beside the identity.
+    """relu(branch(x) + shortcut(x)): two 3x3 convolutions with BatchNorm, added to the identity.
 
     Where the shape changes, the shortcut is a 1x1 convolution with BatchNorm (option B of the paper).
 

@@ -90,7 +90,7 @@ class Page:
         """The page as HTML.
 
         Args:
-            plotly: Name of a file with plotly beside the page; if not given, plotly's 4.8 MB are in the page.
+            plotly: Name of a file with plotly in the page's folder; if not given, plotly's 4.8 MB are in the page.
         """
         drawn = [part for part in self.parts if isinstance(part, Figure) and part.traces]
         template = _templates().get_template("page.html.j2")
@@ -111,7 +111,7 @@ class Page:
 
         Args:
             out: The file to write.
-            shared: Whether plotly is in a file beside the page, which all pages of a folder share.
+            shared: Whether plotly is in a separate file, which all pages of a folder share.
 
         Raises:
             RunDirError: It cannot be written.

@@ -1,7 +1,7 @@
 """Times the parts of a run on this machine, one by one: products, passes, codecs and messages in the run's shapes.
 
 Times are processor seconds of the thread that does the work, so other processes on the machine disturb them little. But
-as many layers as the run has must be at work beside it: they share caches, memory and clock rate.
+as many layers as the run has must be at work at the same time: they share caches, memory and clock rate.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def parts(job: Job, modules: Mapping[int, nn.Module], machine: dict[str, object]
     rows, width = -(-recipe.batch_size // recipe.micro_batches), max(recipe.network.sizes[1:])
     if modules:
         width = min(width, _LARGE_COLUMNS)  # a feature map is wide; a Linear of that width would be far too heavy
-    beside = layers_at_once(len(recipe.network)) - 1
-    with one_thread(), layers_at_work(beside, rows=rows, width=width, dtype=recipe.signal_dtype):
+    others = layers_at_once(len(recipe.network)) - 1
+    with one_thread(), layers_at_work(others, rows=rows, width=width, dtype=recipe.signal_dtype):
         found = _measure(job, machine)
         return replace(found, flops_per_second=_measure_rate(job.recipe, modules, found)) if modules else found
 
@@ -221,10 +221,10 @@ def _messages(job: Job) -> tuple[MessageCost, MessageCost, MessageCost]:
     small, large = _stream(job, rows=1, columns=1), _stream(job, rows=_LARGE_ROWS, columns=_LARGE_COLUMNS)
     size = resolve("fp32", torch.float32).max_payload_bytes(_LARGE_ROWS, _LARGE_COLUMNS, torch.float32)
     codec = _codec("fp32")
-    beside = (codec.encode, codec.decode, 0.0)
+    of_codec = (codec.encode, codec.decode, 0.0)
     send, receive, carry = (
         MessageCost(seconds=less, seconds_per_byte=max(0.0, more - known * _LARGE_ROWS * _LARGE_COLUMNS - less) / size)
-        for less, more, known in zip(small, large, beside, strict=True)
+        for less, more, known in zip(small, large, of_codec, strict=True)
     )
     return send, receive, carry
 

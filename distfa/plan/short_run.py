@@ -17,7 +17,7 @@ _RATE = 1e-6  # a learning rate for samples from which nothing can be learned
 
 
 class ShortRun(NamedTuple):
-    """What a run took, without what a plan leaves out: ledger, probes, evaluation.
+    """The time of a run without what a plan leaves out: ledger, probes, evaluation.
 
     Attributes:
         step_seconds: Mean time of a step; the first steps, which warm up, are left out of everything.

@@ -57,7 +57,7 @@ def differences(runs: Sequence[Run]) -> list[str]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """What the runs differ in, if that tells them apart; else their directories."""
+    """The names of runs: the settings in which they differ, if that tells them apart; else their directories."""
     keys = differences(runs)
     names = [", ".join(f"{key} {flat(run.spec).get(key)}" for key in keys) for run in runs]
     told = len(set(names)) == len(names) and keys and max(map(len, names)) < 60

@@ -24,7 +24,7 @@ _NOTES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What a run says of itself beside its records.
+    """The description of a run, without its records.
 
     Attributes:
         path: The run's directory.
@@ -131,7 +131,7 @@ def read_run(path: Path) -> Run:
 
 
 def describe(path: Path) -> Described:
-    """What a run says of itself.
+    """Read a run's description.
 
     Raises:
         RunDirError: It is not a run directory, or a file in it is damaged.

@@ -1,4 +1,4 @@
-"""What a run has come to: its figures, what is written of it as it goes, and its result in the end."""
+"""Keeps the figures of a run, writes them down as it trains, and makes its result in the end."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Bookkeeper:
         self._recoveries: list[dict[str, Any]] = run_dir.about.setdefault("recoveries", [])
         run_dir.events.describe(self._rule, spec)
 
-    # -- while it goes on -----------------------------------------------------------------------
+    # -- while it trains ------------------------------------------------------------------------
 
     def started(self) -> None:
         """The engine has started, and training is about to begin."""
@@ -110,17 +110,17 @@ class Bookkeeper:
     # -- going back -----------------------------------------------------------------------------
 
     def notes(self, stop: str | None) -> dict[str, Any]:
-        """What a checkpoint taken now must hold of this; ``go_back`` takes it.
+        """The figures that a checkpoint taken now must hold; ``go_back`` takes them.
 
         Args:
-            stop: Why the run ends here; None if it goes on.
+            stop: Why the run ends here; None if it continues.
         """
         job, books, log_bytes = self._engine.job, self._engine.books(), self._run_dir.metrics_bytes
         codecs = {"codecs": {"activations": job.activation_codec, "errors": job.error_codec}}
         return codecs | notes.note_progress(self.tally, self._watcher.seen, books, log_bytes, stop)
 
     def go_back(self, at: Checkpoint) -> None:
-        """The run goes on from there: forget what came after."""
+        """The run resumes from there: forget what came after."""
         self.tally, self._watcher.seen = notes.copies_of(at.notes)
         self._recorder.go_back(at.step, self.tally.last_seconds)
         self._run_dir.rewind(at.notes["metrics_bytes"], at.step)

@@ -70,7 +70,7 @@ class RunCheckpoints:
         return found
 
     def resume(self, start: str | None) -> Checkpoint | None:
-        """The last whole checkpoint of a run that goes on; None to begin it anew, if none has been written.
+        """The last whole checkpoint of a run that resumes; None to begin it anew, if none has been written.
 
         Args:
             start: ``Subject.start_digest`` as it is now.
@@ -138,12 +138,12 @@ class RunCheckpoints:
     # -- callbacks ------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Callbacks have been told of the start: let them know what they knew where the run goes on, if it does."""
+        """Callbacks have been told of the start: give them back what they knew where the run resumes, if it does."""
         self.remind()
         self._remembered = self._memory()
 
     def remind(self) -> None:
-        """Let callbacks know what they knew where the run goes on."""
+        """Give callbacks back what they knew where the run resumes."""
         if self._stateful is not None and self._remembered is not None:
             self._stateful.load_state_dict(self._remembered)
 

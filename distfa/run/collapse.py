@@ -115,7 +115,7 @@ def _renewal(rule: Rule) -> str:
 
 @dataclass(kw_only=True)
 class WatcherState:
-    """What a watcher keeps from the records so far; plain figures, so that a checkpoint can hold it.
+    """The figures that a watcher keeps from the records so far; plain figures, so that a checkpoint can hold it.
 
     Attributes:
         window: The last steps.

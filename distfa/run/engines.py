@@ -39,7 +39,7 @@ _LOOK_SECONDS = 0.5  # seconds between checks that Ray itself is alive
 
 
 class Engine(Protocol):
-    """What carries out a run: start it, iterate its records, ask for its weights, and close it in any case."""
+    """Carries out a run: start it, iterate its records, ask for its weights, and close it in any case."""
 
     def start(self, job: Job, begin: ResumeState) -> None:
         """Start at a step of the run; once more after layers, nodes or links were lost, to replace them."""
@@ -69,10 +69,10 @@ class Engine(Protocol):
         """
 
     def facts(self) -> dict[str, Any]:
-        """What else a reader of the result should know."""
+        """Further facts for a reader of the result."""
 
     def errors(self) -> dict[int, str]:
-        """What went wrong in layers, by layer, once ``records`` has failed."""
+        """The errors of layers, by layer, once ``records`` has failed."""
 
     def close(self) -> None:
         """End what was started; figures can still be asked for."""
@@ -143,7 +143,7 @@ class SerialEngine:
         return started(self._trainer).books.state_dict()
 
     def boundary_bytes(self, *, rows: int, renewals: int) -> list[dict[str, Any]]:
-        """What a wire would have carried, from shapes."""
+        """The bytes that a wire would have carried, from shapes."""
         up, down = self.job.codec(Direction.UP), self.job.codec(Direction.DOWN)
         return computed_bytes(self.job.recipe, rows=rows, renewals=renewals, up=up, down=down)
 
@@ -233,7 +233,7 @@ class RayEngine:
         started(self._run).inject(layer, fault)
 
     def boundary_bytes(self, *, rows: int, renewals: int) -> list[dict[str, Any]]:
-        """What the layers have sent so far."""
+        """The bytes that the layers have sent so far."""
         return boundary_bytes(self.coordinator.traffic(), self.job.recipe.network.boundaries)
 
     def facts(self) -> dict[str, Any]:

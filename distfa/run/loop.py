@@ -40,8 +40,8 @@ class Loop:
 
     Attributes:
         books: What the run has come to.
-        checkpoints: Where it can go on.
-        stop: Why the run ends at its next cut; None if it goes on.
+        checkpoints: Where it can resume.
+        stop: Why the run ends at its next cut; None if it continues.
 
     Raises:
         CheckpointError: The checkpoint is of another spec, model or data; or one has been written and is not found.

@@ -1,4 +1,4 @@
-"""What the process that drives a run knows at a cut, as JSON can hold it, and whether a run can continue with it."""
+"""The notes that a run's driver takes at a cut, as JSON can hold them, and whether a run can continue with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an observer can see of a run as it trains, and what it can do."""
+"""The view of a run that an observer gets as it trains, and what it can do there."""
 
 from __future__ import annotations
 

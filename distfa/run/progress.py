@@ -40,7 +40,7 @@ class Phases(logging.Handler):
         self._say, self._parts = say, list[tuple[str, float]]()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A part begins or goes on."""
+        """A part begins or continues."""
         up: Up | None = getattr(record, "up", None)
         if up is None:
             self._parts.append((record.getMessage(), time.monotonic()))

@@ -1,4 +1,4 @@
-"""Recovery: what was lost is replaced, and the run goes on from its last checkpoint, or from its start."""
+"""Recovery: what was lost is replaced, and the run resumes from its last checkpoint, or from its start."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Recovery:
         job: The same, as the layers know it.
         run_dir: Its directory, which counts the attempts.
         engine: What carries it out.
-        books: Told where the run goes on.
-        checkpoints: Where the run can go on.
+        books: Told where the run resumes.
+        checkpoints: Where the run can resume.
         injector: The faults that are caused on purpose.
     """
 

@@ -54,7 +54,7 @@ def run(
         model: The module that the network describes. Its layers start from it; in a network of plain layers only with
             ``init: given``. The module is not changed.
         division: How the layers are laid over the module, if it is no Sequential or not divided in the usual way.
-        observer: Called as the run goes on.
+        observer: Called as the run trains.
         resume: A run directory: that run continues from its last checkpoint, or from the start if it has written none.
         about: What else run.json says of it from the start.
         faults: Faults that are caused in its layers on purpose, in order of steps.
@@ -111,7 +111,7 @@ def _finished(
 
 
 def _failed(exc: BaseException, loop: Loop, run_dir: run_dirs.RunDir, spec: RunSpec, *, resumed: bool) -> Exception:
-    """The error of a run that ended early, with what is kept and how to go on; also written to its directory."""
+    """The error of a run that ended early, with what is kept and how to resume; also written to its directory."""
     done = loop.books.tally.steps
     failure = exc if isinstance(exc, Exception) else Interrupted(f"interrupted after {done} steps")
     weights = failure.weights if isinstance(failure, Interrupted) else None

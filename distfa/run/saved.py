@@ -41,7 +41,7 @@ class Saved:
 
     @property
     def recipe(self) -> Recipe:
-        """What its layers compute."""
+        """The recipe of its layers."""
         return self.spec.recipe(self.network)
 
     def own_data(self, data_dir: str | None) -> Dataset:
@@ -81,7 +81,7 @@ class Saved:
         return dataset_of(named, None, asked)
 
     def subject(self, dataset: Dataset, model: nn.Module | None) -> Subject:
-        """What was trained: a network drawn from the seed, the model that is given, or the model of the spec.
+        """The subject of the run: a network drawn from the seed, the model that is given, or the model of the spec.
 
         Raises:
             SpecError: It was an object in Python, and is not given.

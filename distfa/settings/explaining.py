@@ -163,7 +163,7 @@ def _add_descriptions(text: str) -> str:
 
 
 def _descriptions() -> dict[str, str]:
-    """What every dotted key means."""
+    """The meaning of every dotted key."""
     return {key: _to_comment(meaning) for key, meaning in _walk(RunSpec) if meaning}
 
 

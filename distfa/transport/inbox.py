@@ -35,8 +35,8 @@ class Inbox:
         """Put in one serialized signal; waits while the window is full.
 
         Raises:
-            MessageRefused: The message does not belong to this run and link; the run goes on if a stranger sent it, and
-                ends if the link's own sender did.
+            MessageRefused: The message does not belong to this run and link; the run continues if a stranger sent it,
+                and ends if the link's own sender did.
             TransportError: The layer no longer takes messages.
         """
         try:

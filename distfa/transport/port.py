@@ -43,7 +43,7 @@ class Traffic:
 
 @dataclass(kw_only=True)
 class Waiting:
-    """What a layer is waiting for now, and how long it has waited in total.
+    """The wait of a layer now, and how long it has waited in total.
 
     Attributes:
         what: In words; empty while the layer computes.

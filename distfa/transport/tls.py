@@ -1,6 +1,6 @@
 """Certificates for one run: a key is made where it is used, and never travels.
 
-    layer l                                    the run's authority, beside the coordinator
+    layer l                                    the run's authority, with the coordinator
     KeyPair()             --- request(l) --->  sign(request, l)
     credentials(signed)   <----- Signed -----
 
@@ -27,7 +27,7 @@ _CLOCK_SKEW = datetime.timedelta(hours=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Signed:
-    """What the authority returns, as PEM texts; none of it is secret.
+    """The authority's answer, as PEM texts; none of it is secret.
 
     Attributes:
         certificate: The certificate for the layer that asked.

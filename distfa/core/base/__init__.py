@@ -1,1 +1,1 @@
-"""What the mathematics is written in: networks, recipes, optimizers, draws, the order of samples."""
+"""The terms in which the mathematics is written: networks, recipes, optimizers, draws, the order of samples."""

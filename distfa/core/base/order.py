@@ -134,7 +134,7 @@ def part_rows(recipe: Recipe, samples: int) -> set[int]:
 
 
 def _epoch_batches(recipe: Recipe, samples: int, epoch: int) -> list[NDArray[np.int64]]:
-    """The rows of every batch of an epoch; those of a loader go on over the epochs."""
+    """The rows of every batch of an epoch; those of a loader are numbered through all epochs."""
     if recipe.batches is not None:
         begin = sum(sum(sizes) for sizes in recipe.batches[:epoch])
         rows, sizes = np.arange(begin, begin + sum(recipe.batches[epoch])), recipe.batches[epoch]

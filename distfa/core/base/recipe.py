@@ -1,4 +1,4 @@
-"""The recipe: everything that determines the trained weights, bit for bit, besides the data."""
+"""The recipe: everything that determines the trained weights, bit for bit, apart from the data."""
 
 from __future__ import annotations
 
@@ -160,8 +160,8 @@ class Recipe:
         cuts: Where the state of all layers can be kept.
         dtype: Of weights, gradients and optimizer state; and of signals and products, unless ``mixed``.
         mixed: Whether signals and products are bfloat16 (Micikevicius et al., "Mixed precision training", ICLR 2018).
-        order: ``drawn``: every epoch is a permutation of the samples, from the seed; ``given``: rows go on over the
-            epochs, and the data set knows which sample each is (``distfa.data.given_order``).
+        order: ``drawn``: every epoch is a permutation of the samples, from the seed; ``given``: rows are numbered
+            through all epochs, and the data set knows which sample each is (``distfa.data.given_order``).
         batches: The rows of every batch of every epoch, where a loader makes them; None: by ``batch_size``, which is
             then the largest.
         audit_rows: This many training samples go up the trained layers at the end, and the outputs are compared with

@@ -55,7 +55,7 @@ class Books:
             yield entry
 
     def state_dict(self) -> dict[str, float]:
-        """What they carry from step to step, where nothing is unmatched: the least dominance so far."""
+        """The state that they carry from step to step when nothing is unmatched: the least dominance so far."""
         return {"least_dominance": self._alignments.least}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:

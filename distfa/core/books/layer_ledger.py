@@ -34,7 +34,7 @@ class _Signals:
 
 @dataclass(kw_only=True)
 class _Page:
-    """What a layer has noted of a step so far.
+    """A layer's notes on a step so far.
 
     Attributes:
         due: Whether the step is entered in the books.

@@ -13,7 +13,7 @@ The last terms of the two are the same number seen from two ends: their differen
 exactly when both ends used the same signals and the same feedback matrix. What no cause in a half explains is its
 *residual*: zero when the layer's own arithmetic and optimizer did what they should.
 
-kp, dkp and dfa keep their potential beside layer l (the learned B; the shadow readout V_l), so both halves are local
+kp, dkp and dfa keep their potential at layer l (the learned B; the shadow readout V_l), so both halves are local
 and transport is zero by construction. Only for dfa's last hidden layer does the shadow move as W_L does: there layer L
 keeps it, and the law ties the two layers.
 

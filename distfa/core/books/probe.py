@@ -53,7 +53,7 @@ class LayerProbe:
     used: bool = True
 
     def to_message(self, dtype: torch.dtype) -> Tensor:
-        """What global alignment needs of it, as a message, (1, ``TALLY_NUMBERS``).
+        """The numbers that global alignment needs, as a message, (1, ``TALLY_NUMBERS``).
 
         Every byte of three float64 numbers is sent as one number, since every dtype of signals holds a byte exactly.
         """

@@ -1,4 +1,4 @@
-"""What a comparison of bytes comes to: which rule reached the target with the fewest, and in how many seeds."""
+"""The conclusion of a comparison of bytes: which rule reached the target with the fewest, and in how many seeds."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _PARTS = ("payload", "message")
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """What one configuration did over the links, in all steps of the measurement.
+    """The traffic of one configuration over the links, in all steps of the measurement.
 
     Attributes:
         name: Name of the configuration.

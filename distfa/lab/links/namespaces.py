@@ -74,7 +74,7 @@ class Nodes:
             _run("ip", "link", "del", self._bridge, check=False)
 
     def command(self, node: int) -> list[str]:
-        """What to put before a command line to run it on a node."""
+        """The words before a command line that run it on a node."""
         return ["ip", "netns", "exec", self._namespace(node)]
 
     def address(self, node: int) -> str:
@@ -86,7 +86,7 @@ class Nodes:
         _kill(_run("ip", "netns", "pids", self._namespace(node)))
 
     def unplug(self, node: int) -> None:
-        """Take a node off the network; what runs there goes on."""
+        """Take a node off the network; its processes keep running."""
         _run("ip", "link", "set", self._veth(node), "down")
 
     def sent_bytes(self) -> dict[int, int]:
@@ -149,7 +149,7 @@ def obstacle() -> str | None:
 
 
 def _run(*command: str, check: bool = True) -> str:
-    """What a command prints.
+    """Run a command; returns what it prints.
 
     Raises:
         BenchError: The command does not exist, or it failed where it must not.

@@ -1,4 +1,4 @@
-"""What a user can set in ``distfa bench comm``; it loads no torch, like ``bench.options``."""
+"""The options of ``distfa bench comm``; loads no torch, like ``bench.options``."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _UP = "Ray runtime started"
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # with Ray's default of 15, layers starve beside other work
+    "RAY_worker_niceness": "0",  # with Ray's default of 15, layers starve when anything else runs
 }
 
 

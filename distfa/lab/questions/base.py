@@ -1,4 +1,4 @@
-"""What a question is, what it is asked with, and what an answer is."""
+"""Questions, the options to ask them with, and answers."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _parts(state: Any) -> list[Any]:
 
 
 def _plain() -> list[Any]:
-    """What numpy's numbers and arrays are made of again, beside what torch takes anyway."""
+    """The types that rebuild numpy's numbers and arrays, besides those that torch accepts anyway."""
     makers = [np.zeros(1).__reduce__()[0], np.float64(1).__reduce__()[0], np.ndarray, np.dtype]
     kinds = [type(np.dtype(kind)) for kind in (*_NUMPY, *_NUMPY_FLOATS, np.str_, np.bytes_)]
     return [*makers, *kinds]

@@ -52,7 +52,7 @@ class Events:
             values: The values, by the names of the curves.
             cosines: Histograms by name: how many cosines are in each of the equal parts of -1 to 1.
 
-        If the file cannot be written, only this file ends, with a warning; the run goes on. metrics.jsonl has the
+        If the file cannot be written, only this file ends, with a warning; the run continues. metrics.jsonl has the
             figures too.
         """
         if self._lost:
@@ -80,7 +80,7 @@ class Events:
         """Write what has not been written yet; if the disk is full, the figures are in metrics.jsonl only.
 
         Args:
-            finished: How the run ended; None if it goes on.
+            finished: How the run ended; None if it continues.
         """
         if self._writer is None:
             return

@@ -20,7 +20,7 @@ def save_order(run_dir: Path, order: GivenOrder) -> None:
 
 
 def load_order(run_dir: Path) -> GivenOrder | None:
-    """What ``save_order`` wrote; None if the run needed none.
+    """Read what ``save_order`` wrote; None if the run needed none.
 
     Raises:
         RunDirError: It cannot be read.

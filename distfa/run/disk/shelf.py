@@ -132,7 +132,7 @@ def shelf_of(
         named.setdefault(redact(place), place)  # what the run began with has no password in its spec
     places = list(named.values())
     rooted = [find_in_folder(place, began_in) if place == began_with else place for place in places]
-    beside = Store(str(path.absolute() / CHECKPOINTS), keep=keep)
+    inside = Store(str(path.absolute() / CHECKPOINTS), keep=keep)
     below = [Store(place, keep=keep, run=run) for place in rooted]
-    ordered = [*below, beside] if asked is not None else [beside, *below]
+    ordered = [*below, inside] if asked is not None else [inside, *below]
     return Shelf(run, ordered[0], ordered[1:], [Store(place, keep=keep) for place in rooted], same)

@@ -24,14 +24,14 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor], said: Mapping[str, str] | No
 
     Args:
         tensors: By key.
-        said: Metadata to keep beside them.
+        said: Metadata to keep with them.
     """
     pairs = [key for key, value in tensors.items() if value.is_complex() and value.dtype is not torch.complex64]
     found = {key: torch.view_as_real(value) if key in pairs else value for key, value in tensors.items()}
-    beside = {key: found.pop(key).cpu().numpy().tobytes() for key in list(found) if key.startswith(KEY)}
+    attributes = {key: found.pop(key).cpu().numpy().tobytes() for key in list(found) if key.startswith(KEY)}
     about = {**(said or {}), **({_PAIRS: json.dumps(pairs)} if pairs else {})}
-    if beside:
-        about[_ATTRIBUTES] = json.dumps({key: base64.b64encode(value).decode() for key, value in beside.items()})
+    if attributes:
+        about[_ATTRIBUTES] = json.dumps({key: base64.b64encode(value).decode() for key, value in attributes.items()})
     return safetensors.torch.save(_separate(found), metadata=about or None)
 
 
@@ -51,7 +51,7 @@ def tensors_from_bytes(content: bytes) -> dict[str, Tensor]:
 
 
 def metadata(content: bytes) -> dict[str, str]:
-    """What is said beside the tensors of a file."""
+    """The metadata of a file."""
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     found: dict[str, str] = header.get("__metadata__", {})
     return found
