@@ -1,18 +1,20 @@
-"""Whether samples are tokens: integers that stand for symbols, because an Embedding of the model reads them.
+"""Whether samples are tokens: integers that stand for symbols, because the model looks up rows of a table by them.
 
-An Embedding alone does not say it: one of positions reads no samples, and one that does may come after other modules.
-So two samples go through the first layer, and what its Embeddings are given shows it.
+That there is an Embedding does not say it: one of positions reads no samples, one that does may come after other
+modules, and a module may look up rows of a parameter. So two samples go through the first layer, and the indices that
+come to its tables show it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils import data as torch_data
 
 from distfa.core.modules.admit import is_sequential
@@ -33,41 +35,46 @@ def vocabulary(model: nn.Module, given: Any, *, seed: int) -> int | None:
     """
     first = layer_module(group(model)[0]) if is_sequential(model) else model
     embeddings = [m for m in first.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
-    if not embeddings:
-        return None
     sample = _first_sample(given, seed)
-    reading = embeddings[0] if sample is None else _find_embedding(copy_module(first, "the model"), sample)
-    return None if reading is None else reading.num_embeddings
+    if sample is None:
+        return embeddings[0].num_embeddings if embeddings else None
+    if sample.is_floating_point() and not embeddings:
+        return None  # what looks up rows of a table of its own takes integers
+    return _find_table(copy_module(first, "the model"), sample)
 
 
-def _find_embedding(layer: nn.Module, sample: Tensor) -> nn.Embedding | nn.EmbeddingBag | None:
-    """The Embedding that reads the samples: it is given numbers of them, or other indices for other samples."""
+def _find_table(layer: nn.Module, sample: Tensor) -> int | None:
+    """Rows of the table that the samples look up: it is given numbers of them, or other indices for other samples."""
     kind = torch.float32 if sample.is_floating_point() else torch.int64
-    zeros, ones = (_indices(layer, torch.full((2, *sample.shape), value, dtype=kind)) for value in (0, 1))
-    for embedding in (e for e in zeros if e in ones):
-        moves = not torch.equal(zeros[embedding], ones[embedding])
-        if zeros[embedding].is_floating_point() or (moves and kind is torch.int64):
-            return embedding
+    zeros, ones = (_look_ups(layer, torch.full((2, *sample.shape), value, dtype=kind)) for value in (0, 1))
+    for table in (t for t in zeros if t in ones):
+        moves = not torch.equal(zeros[table], ones[table])
+        if zeros[table].is_floating_point() or (moves and kind is torch.int64):
+            return len(table)
     return None
 
 
-def _indices(layer: nn.Module, x: Tensor) -> dict[nn.Embedding | nn.EmbeddingBag, Tensor]:
-    """What each Embedding is given as samples go through the layer, as far as they get."""
-    found: dict[nn.Embedding | nn.EmbeddingBag, Tensor] = {}
-    kept = [
-        m.register_forward_pre_hook(partial(_note, found))
-        for m in layer.modules()
-        if isinstance(m, nn.Embedding | nn.EmbeddingBag)
-    ]
-    with contextlib.suppress(Exception), torch.no_grad():  # the trial of the layer says what it cannot take
+def _look_ups(layer: nn.Module, x: Tensor) -> dict[Tensor, Tensor]:
+    """The indices that each table is given as samples go through the layer, as far as they get."""
+    seen = _LookUps()
+    with contextlib.suppress(Exception), torch.no_grad(), seen:  # the trial of the layer says what it cannot take
         layer(x)
-    for hook in kept:
-        hook.remove()
-    return found
+    return seen.indices
 
 
-def _note(found: dict[Any, Tensor], embedding: nn.Module, args: tuple[Tensor]) -> None:
-    found.setdefault(embedding, args[0].clone())
+class _LookUps(TorchFunctionMode):
+    """Notes the first indices of every table whose rows are looked up, by an Embedding or by a module itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.indices: dict[Tensor, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (functional.embedding, functional.embedding_bag):
+            self.indices.setdefault(args[1], args[0].clone())
+        elif func is Tensor.__getitem__ and isinstance(args[0], nn.Parameter) and isinstance(args[1], Tensor):
+            self.indices.setdefault(args[0], args[1].clone())
+        return func(*args, **(kwargs or {}))
 
 
 def _first_sample(given: Any, seed: int) -> Tensor | None:

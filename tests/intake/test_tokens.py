@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -42,6 +43,17 @@ class Mixed(nn.Module):
         return torch.cat([self.of(x[:, 0].long()), x[:, 1:]], 1)
 
 
+class OwnTable(nn.Module):
+    """Looks up rows of a parameter, without an Embedding."""
+
+    def __init__(self, look_up):
+        super().__init__()
+        self.table, self.look_up = nn.Parameter(torch.randn(9, 4)), look_up
+
+    def forward(self, x):
+        return self.look_up(x, self.table)
+
+
 class Samples(Dataset):
     def __init__(self, x, y):
         self.x, self.y = x, y
@@ -74,6 +86,14 @@ def table():
     return nn.Sequential(Mixed(), nn.Linear(5, 3))
 
 
+def functional():
+    return nn.Sequential(OwnTable(F.embedding), nn.Flatten(), nn.Linear(20, 3))
+
+
+def indexed():
+    return nn.Sequential(OwnTable(lambda x, table: table[x]), nn.Flatten(), nn.Linear(20, 3))
+
+
 rng = np.random.default_rng(0)
 FLOATS = rng.standard_normal((ROWS, 8)).astype(np.float32)
 IMAGES = rng.integers(0, 256, (ROWS, 1, 4, 4)).astype(np.uint8)
@@ -81,6 +101,7 @@ TOKENS = rng.integers(0, 9, (ROWS, 5))
 COLUMNS = np.column_stack([rng.integers(0, 5, ROWS), FLOATS[:, :2]]).astype(np.float32)
 Y = rng.integers(0, 3, ROWS)
 CASES = [(positions, FLOATS, None), (patches, IMAGES, None), (symbols, TOKENS, 10), (nested, TOKENS, 10)]
+CASES += [(functional, TOKENS, 9), (indexed, TOKENS, 9)]
 
 
 @pytest.mark.parametrize(("make", "x", "size"), [*CASES, (table, COLUMNS, None)])
