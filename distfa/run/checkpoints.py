@@ -17,6 +17,7 @@ from distfa.run.disk.shelf import shelf_of
 from distfa.run.observing import Observer, StatefulObserver
 from distfa.runtime.hosted_layer import Snapshot
 from distfa.settings import RunSpec
+from distfa.text.redact import redact
 
 
 class RunCheckpoints:
@@ -28,6 +29,9 @@ class RunCheckpoints:
         identity: ``notes.identify_run`` of the run.
         observer: Sees the run; if it is a ``StatefulObserver``, its state goes into checkpoints.
         books: Told, in words, what becomes of checkpoints.
+
+    Raises:
+        CheckpointError: The directory is a copy, and the original writes its checkpoints to the same place.
     """
 
     def __init__(
@@ -36,6 +40,12 @@ class RunCheckpoints:
         self._run_dir, self._identity, self._tell = run_dir, identity, books.tell
         self._elsewhere = spec.checkpoint.dir is not None
         began = run_dir.read_spec() if run_dir.about["attempt"] > 1 else spec
+        if self._elsewhere and run_dir.original and redact(str(spec.checkpoint.dir)) == began.checkpoint.dir:
+            raise CheckpointError(
+                f"{run_dir.path} is a copy of the run in {run_dir.original}, and both would write their checkpoints to "
+                f"{began.checkpoint.dir}; resume one and remove the other, or set checkpoint.dir to another place for "
+                "the copy"
+            )
         self._shelf = shelf_of(
             run_dir.path,
             run_dir.about,

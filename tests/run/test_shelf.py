@@ -45,6 +45,26 @@ def test_runs_that_share_a_place_go_on_from_their_own_and_remove_none_of_the_oth
     assert sorted(folder.name for folder in mine.iterdir()) == ["step-00000020", "step-00000024"]
 
 
+def test_a_copy_of_a_run_directory_does_not_go_on_in_the_place_of_its_original(digits, tmp_path):
+    """Each would have taken the other's checkpoints for its own, and removed them."""
+    place, original, copy = tmp_path / "shared", tmp_path / "run", tmp_path / "copy"
+    _, weights = trained(spec(tmp_path / "whole"), digits)
+    cut_short(placed(original, place), digits)
+    shutil.copytree(original, copy)
+    before = (copy / "run.json").read_bytes()
+    with pytest.raises(
+        CheckpointError, match=r"copy is a copy of the run in .*run, and both would write .*shared; res"
+    ):
+        trained(placed(copy, place), digits, resume=copy)
+    assert (copy / "run.json").read_bytes() == before
+    kept = sorted(place.rglob("*"))
+    assert_same_bits(trained(placed(copy, tmp_path / "apart"), digits, resume=copy)[1], weights)
+    assert sorted(place.rglob("*")) == kept
+    moved = tmp_path / "moved"
+    original.rename(moved)
+    assert_same_bits(trained(placed(moved, place), digits, resume=moved)[1], weights)
+
+
 def test_a_recovery_takes_its_own_where_another_run_has_a_later_one(digits, tmp_path, monkeypatch):
     _, weights = trained(spec(tmp_path / "whole", seed=5), digits)
     place = tmp_path / "shared"

@@ -58,6 +58,10 @@ class RunDir:
     Args:
         path: Where it is.
         made: Whether this run made the directory itself, or only what is in it.
+
+    Attributes:
+        about: What run.json says.
+        original: The directory of which this one is a copy, if the run is still there too; None otherwise.
     """
 
     def __init__(self, path: Path, *, made: bool) -> None:
@@ -65,6 +69,7 @@ class RunDir:
         self._place = path.absolute()  # whatever folder the process goes to later
         self._made = made
         self.about: dict[str, Any] = {}
+        self.original: Path | None = None
         self._as_found = b""  # run.json of a resumed run
         self.metrics_bytes = 0
         self.events = Events(self._place)
@@ -98,6 +103,7 @@ class RunDir:
                     "attempt": 1,
                     "checkpoint": None,
                     "folder": os.getcwd(),
+                    "place": str(run_dir._place),
                     "network": asdict(network),
                     **about,
                     **driver(),
@@ -129,6 +135,9 @@ class RunDir:
                 else f"the run in {path} is driven by another process (pid {pid} on {node}); end that first"
             )
         run_dir._as_found = (run_dir._place / RUN).read_bytes()
+        run_dir.original = _original_of(run_dir._place, run_dir.about)
+        if run_dir.original is None:  # the run may have moved
+            run_dir.about["place"] = str(run_dir._place)
         attempt = run_dir.about.get("attempt", 1) + 1
         run_dir.about |= {"status": "running", "error": None, "attempt": attempt, **driver(), "host": describe_host()}
         run_dir.note()
@@ -308,6 +317,15 @@ def read_about(path: Path) -> dict[str, Any]:
     if about.get("status") == "running" and not is_driven(path / METRICS, about):
         about["status"] = "lost"
     return about | {"result": strict_json.restore_numbers(about.get("result"))}
+
+
+def _original_of(path: Path, about: Mapping[str, Any]) -> Path | None:
+    """Where the run was that left this run.json, if it is still there and not here."""
+    noted = Path(about.get("place") or path)
+    with contextlib.suppress(RunDirError, OSError):
+        if not noted.samefile(path) and read_about(noted).get("run_id") == about["run_id"]:
+            return noted
+    return None
 
 
 def read_spec(path: Path, about: Mapping[str, Any]) -> RunSpec:
