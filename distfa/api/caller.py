@@ -86,7 +86,7 @@ class Caller:
         chosen = [callback.choose(at) for callback in self._callbacks if isinstance(callback, BestWeights)]
         return next((choice for choice in chosen if choice is not None), None)
 
-    def ended(self) -> None:
+    def end(self) -> None:
         """The result is kept: tell callbacks of the end."""
         if self._last is not None:
             for callback in self._callbacks:

@@ -200,7 +200,7 @@ class Trainer:
                     self._take(exc.weights, dataset, this.earlier + 1)
                 raise KeyboardInterrupt(str(exc)) from exc
         self._take(weights, dataset, this.earlier + 1)
-        caller.ended()
+        caller.end()
         return self.result
 
     def predict(self, x: Any, *, normalised: bool | None = None) -> Tensor:

@@ -58,12 +58,12 @@ def measure(options: FaultsOptions, say: Say) -> Outcome:
     for schedule in options.schedules:
         own = {"schedule": schedule, "ray": {"max_recoveries": max(3, soak)}}
         spec = parse_spec({**base.model_dump(mode="json"), **own})
-        oracle = _trained(spec.model_copy(update={"engine": "serial"}), ())
+        oracle = _train(spec.model_copy(update={"engine": "serial"}), ())
         layers, steps = len(oracle[0].layer_sizes) - 1, oracle[0].steps
         hit = sorted({1, (layers + 1) // 2, layers}) if options.alone else []
         told = paced(say, 1 + len(kinds) * len(hit) + (soak > 0), ahead=True)
         told(f"{schedule}: without a fault")
-        plain = _trained(spec, ())
+        plain = _train(spec, ())
         _require_equal(plain, oracle, "without a fault")
         cases: list[tuple[str, Any, list[PlannedFault]]] = [
             (kind.value, layer, [PlannedFault(fault=kind, layer=layer, step=max(1, steps // 2))])
@@ -76,7 +76,7 @@ def measure(options: FaultsOptions, say: Say) -> Outcome:
         for name, layer, faults in cases:
             what = f"{schedule}: {name}, layer {layer}, {pluralize(len(faults), 'fault')}"
             told(what)
-            found = _trained(spec, faults)
+            found = _train(spec, faults)
             _require_equal(found, oracle, what)
             rows.append(
                 {"fault": name, "schedule": schedule, "layer": str(layer), **_figures(found[0], plain[0], faults)}
@@ -92,7 +92,7 @@ def measure(options: FaultsOptions, say: Say) -> Outcome:
     )
 
 
-def _trained(spec: RunSpec, faults: Sequence[PlannedFault]) -> tuple[Result, dict[str, Tensor]]:
+def _train(spec: RunSpec, faults: Sequence[PlannedFault]) -> tuple[Result, dict[str, Tensor]]:
     return run_in_scratch(spec, spec.data.load(), faults=faults)
 
 

@@ -49,7 +49,7 @@ def measure(options: CheckpointsOptions | TlsOptions, say: Say) -> Outcome:
         UsageError: A schedule does not exist.
         DistfaError: A run failed.
     """
-    name, fixed, settings = _compared(options)
+    name, fixed, settings = _list_settings(options)
     schedules, rounds = options.schedules, options.rounds
     among("--schedules", schedules, SCHEDULES)
     base = options.spec({**_FIXED, "eval_every": options.epochs, **fixed})
@@ -59,7 +59,7 @@ def measure(options: CheckpointsOptions | TlsOptions, say: Say) -> Outcome:
         for schedule in schedules:
             for setting in list(settings)[:: 1 if number % 2 else -1]:
                 spec = parse_spec({**base.model_dump(mode="json"), "schedule": schedule, **settings[setting]})
-                shot = {"round": number, "schedule": schedule, "setting": setting, **_measured(spec)}
+                shot = {"round": number, "schedule": schedule, "setting": setting, **_measure(spec)}
                 say(
                     f"round {number}: {schedule}, {setting}: {shot['step_ms']:.2f} ms a step, {shot['cpu_ms']:.2f} busy"
                 )
@@ -74,7 +74,7 @@ def measure(options: CheckpointsOptions | TlsOptions, say: Say) -> Outcome:
     )
 
 
-def _compared(options: CheckpointsOptions | TlsOptions) -> tuple[str, dict[str, Any], Settings]:
+def _list_settings(options: CheckpointsOptions | TlsOptions) -> tuple[str, dict[str, Any], Settings]:
     """The benchmark's name, the keys that all runs have, and what each setting changes; the first is compared with."""
     if isinstance(options, TlsOptions):
         kinds = {"plain text": "insecure", "mutual TLS": "tls"}
@@ -84,7 +84,7 @@ def _compared(options: CheckpointsOptions | TlsOptions) -> tuple[str, dict[str, 
     return "checkpoints", {}, {"none": without, f"every {options.every} steps": {"checkpoint": kept}}
 
 
-def _measured(spec: RunSpec) -> dict[str, Any]:
+def _measure(spec: RunSpec) -> dict[str, Any]:
     dataset = spec.data.load()
     driver: list[float] = []  # processor seconds of this process, before training and after each record
     kept: dict[str, float] = {}

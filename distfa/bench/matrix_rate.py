@@ -32,7 +32,7 @@ def time_products(products: Iterable[Product], *, dtype: str, deadline_seconds: 
     distinct, processes = sorted(set(products)), cores()
     with tempfile.TemporaryDirectory() as folder:
         common = {"products": distinct, "dtype": dtype, "seconds": _SECONDS, "folder": folder, "processes": processes}
-        commands = [command(_timed_beside_others, rank=rank, **common) for rank in range(processes)]
+        commands = [command(_time_together, rank=rank, **common) for rank in range(processes)]
         reports = launch("matrix rate", commands, deadline_seconds=deadline_seconds)
     return {product: sum(report["seconds"][i] for report in reports) / processes for i, product in enumerate(distinct)}
 
@@ -49,7 +49,7 @@ def bound(layers: Sequence[Sequence[Product]], seconds: dict[Product, float], co
     return max(sum(each) / cores, max(each))
 
 
-def timed(products: Sequence[Product], *, dtype: torch.dtype, seconds: float) -> list[float]:
+def time_each(products: Sequence[Product], *, dtype: torch.dtype, seconds: float) -> list[float]:
     """CPU seconds of every product on this thread, measured in turns: what it costs if no other program disturbs."""
     factors = [product.factors(dtype) for product in products]
     results = [torch.mm(*pair) for pair in factors]  # warms caches and the allocator
@@ -63,7 +63,7 @@ def timed(products: Sequence[Product], *, dtype: torch.dtype, seconds: float) ->
     return [total / rounds for total in spent]
 
 
-def _timed_beside_others(
+def _time_together(
     *, products: list[list[Any]], dtype: str, seconds: float, folder: str, rank: int, processes: int
 ) -> dict[str, list[float]]:
     """In its own process: wait until every process is ready, so that none is timed while cores are idle."""
@@ -71,4 +71,4 @@ def _timed_beside_others(
     (Path(folder) / str(rank)).touch()
     while len(list(Path(folder).iterdir())) < processes:
         time.sleep(_MEET_SECONDS)
-    return {"seconds": timed([Product(*each) for each in products], dtype=getattr(torch, dtype), seconds=seconds)}
+    return {"seconds": time_each([Product(*each) for each in products], dtype=getattr(torch, dtype), seconds=seconds)}

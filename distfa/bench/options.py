@@ -85,7 +85,7 @@ class Options:
         keys = {flag.key: getattr(self, name) for name, flag in flags(self).items() if flag.key}
         return settings.load_spec(None, [*{**keys, **fixed, **self.changes}.items()])
 
-    def asked(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The options as given, by field."""
         return {name: getattr(self, name) for name in flags(self)}
 

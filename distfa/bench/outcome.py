@@ -30,7 +30,7 @@ class Outcome:
     columns: dict[str, str]
     rows: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
-    machine: dict[str, Any] = field(default_factory=lambda: _described())
+    machine: dict[str, Any] = field(default_factory=lambda: _describe())
     raw: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -65,7 +65,7 @@ class Outcome:
             raise BenchError(f"{path} is not a result of distfa bench: {exc}") from exc
 
 
-def _described() -> dict[str, Any]:
+def _describe() -> dict[str, Any]:
     from distfa.measuring.machine import describe_machine  # this loads torch, which a page of help does not need
 
     return describe_machine()

@@ -113,7 +113,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
 
 
 def _torch(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:
-    found = torch_training.trained(spec, dataset)
+    found = torch_training.train(spec, dataset)
     return found | {"bits": _bits(found["test_loss"])}
 
 

@@ -62,7 +62,7 @@ def measure(options: ScaleOptions, say: Say) -> Outcome:
             stop_ray()
     return Outcome(
         name="scale",
-        settings=options.asked(),
+        settings=options.as_dict(),
         columns=_COLUMNS,
         rows=[
             _median([shot for shot in raw if (shot["layers"], shot["micro_batches"]) == (d, m)]) for d, m, _ in specs

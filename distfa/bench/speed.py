@@ -78,9 +78,9 @@ def measure(options: SpeedOptions, say: Say) -> Outcome:
     bounds = {rule: options.batch_size / matrix_rate.bound(layers, seconds, cores()) for rule, layers in made.items()}
     return Outcome(
         name="speed",
-        settings=options.asked(),
+        settings=options.as_dict(),
         columns=_COLUMNS,
-        rows=_compared([row for configuration in chosen if (row := rounds.row(configuration)) is not None], bounds),
+        rows=_compare([row for configuration in chosen if (row := rounds.row(configuration)) is not None], bounds),
         notes=[*_notes(options, seconds, bounds), *rounds.failures],
         raw=[
             {
@@ -117,7 +117,7 @@ def _spec(options: SpeedOptions, folder: Path) -> RunSpec:
     return options.spec({**fixed, "data.limit": rows // options.batch_size * options.batch_size})
 
 
-def _compared(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[str, Any]]:
+def _compare(rows: list[dict[str, Any]], bounds: dict[str, float]) -> list[dict[str, Any]]:
     """Rows with ratios: to torch in one process on all cores, to the best pipeline, to the bound of their rule."""
     single = [row["samples_per_second"] for row in rows if row.get("threads") == cores()]
     pipelines = [row["samples_per_second"] for row in rows if row["kind"] == "pipeline"]

@@ -65,7 +65,7 @@ def single(*, spec: dict[str, Any], threads: int, warmup: int) -> dict[str, Any]
     return {"losses": losses, "steady": asdict(found)}
 
 
-def trained(spec: RunSpec, dataset: Dataset) -> dict[str, float]:
+def train(spec: RunSpec, dataset: Dataset) -> dict[str, float]:
     """``test_accuracy`` in percent and ``test_loss`` of the spec's model, trained on one thread in this process.
 
     Batches are not split: what distfa adds up over micro-batches is the same mean, except with batch normalisation.
@@ -190,11 +190,11 @@ def model_of(task: Task, layers: range) -> nn.Sequential:
     In a mixed run they compute with torch's autocast, so that what a stage sends is bfloat16 too.
     """
     own, recipe = task.modules, task.recipe
-    built = [copy.deepcopy(own[layer]) if layer in own else _drawn(recipe, layer) for layer in layers]
+    built = [copy.deepcopy(own[layer]) if layer in own else _draw_layer(recipe, layer) for layer in layers]
     return (_Mixed if recipe.mixed else nn.Sequential)(*built)
 
 
-def _drawn(recipe: Recipe, layer: int) -> nn.Module:
+def _draw_layer(recipe: Recipe, layer: int) -> nn.Module:
     """A Linear and its activation, with weights drawn from the seed."""
     shape = recipe.network[layer]
     linear = nn.Linear(shape.inputs, shape.outputs, bias=shape.bias, dtype=recipe.dtype)

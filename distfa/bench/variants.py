@@ -38,7 +38,7 @@ def name(spec: RunSpec) -> str:
     return spec.rule if every is None else f"{spec.rule}@{every}"
 
 
-def sparing(spec: RunSpec, network: Network) -> RunSpec:
+def spare_errors(spec: RunSpec, network: Network) -> RunSpec:
     """The spec with errors sent without what the receiver's ReLU stops, if rule, network and codec make that worth it.
 
     So the baseline gets this too.

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from distfa.bench import options
 from distfa.bench.outcome import Outcome
-from distfa.cli.flags import parameter, parameters, read_options, signed
+from distfa.cli.flags import parameter, parameters, read_options, with_parameters
 from distfa.cli.options import outcome_file
 from distfa.lab.links.options import CommOptions
 from distfa.text import lines
@@ -96,7 +96,7 @@ def make_command(name: str) -> Callable[..., None]:
         parameter("out", Path, Path("." if benchmark.several else f"bench-{name}.json"), where),
         parameter("as_json", bool, False, text),
     ]
-    return signed(carry_out, [*parameters(benchmark.options), *written])
+    return with_parameters(carry_out, [*parameters(benchmark.options), *written])
 
 
 def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
@@ -112,9 +112,9 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
         outcome.save(out)
         return
     console = Console()
-    widths = {key: _width(outcome, key) for key in outcome.shown}
+    widths = {key: _column_width(outcome, key) for key in outcome.shown}
     if not console.is_terminal:
-        console.width = max(console.width, _needed(widths))
+        console.width = max(console.width, _table_width(widths))
     for number, keys in enumerate(_pieces(outcome, widths, console.width)):
         table = Table(title=None if number else f"distfa bench {outcome.name}", title_justify="left")
         for key in keys:
@@ -122,7 +122,7 @@ def show(outcome: Outcome, out: Path, *, as_json: bool) -> None:
             table.add_column(escape(outcome.shown[key]), justify=justify, width=widths[key])
         for row in outcome.rows:
             table.add_row(*(escape(cell(row.get(key))) for key in keys))
-        console.width = max(console.width, _needed({key: widths[key] for key in keys}))
+        console.width = max(console.width, _table_width({key: widths[key] for key in keys}))
         console.print(table)
     for note in outcome.notes:
         mark, _, rest = note.partition(": ")
@@ -138,18 +138,18 @@ def _pieces(outcome: Outcome, widths: dict[str, int], room: int) -> list[list[st
     lead = list(itertools.takewhile(lambda key: _is_text(outcome, key), keys)) or keys[:1]
     pieces = [list(lead)]
     for key in keys[len(lead) :]:
-        if len(pieces[-1]) > len(lead) and _needed({k: widths[k] for k in [*pieces[-1], key]}) > room:
+        if len(pieces[-1]) > len(lead) and _table_width({k: widths[k] for k in [*pieces[-1], key]}) > room:
             pieces.append(list(lead))
         pieces[-1].append(key)
     return pieces
 
 
-def _needed(widths: dict[str, int]) -> int:
+def _table_width(widths: dict[str, int]) -> int:
     """The width that a table needs, including its borders."""
     return 1 + sum(width + 3 for width in widths.values())
 
 
-def _width(outcome: Outcome, key: str) -> int:
+def _column_width(outcome: Outcome, key: str) -> int:
     """The width of a column: headings can wrap, figures cannot."""
     cells = [cell(row.get(key)) for row in outcome.rows]
     return max(map(len, (*cells, *outcome.shown[key].split())))

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from distfa.cli.flags import parameter, parameters, read_options, signed
+from distfa.cli.flags import parameter, parameters, read_options, with_parameters
 from distfa.cli.options import outcome_file
 from distfa.lab.questions.base import QuestionOptions
 from distfa.text import lines
@@ -47,7 +47,7 @@ def _experiment(name: str, out: Path, **typed: Any) -> None:
 
 _NAME = typer.Argument(help="The question: conservation, classes, dominance, label-noise or depth.")
 _OUT = outcome_file(folder=True, help="Directory for the figures (JSON, SVG) and pages (HTML, Markdown).")
-experiment = signed(
+experiment = with_parameters(
     _experiment,
     [
         parameter("name", str, Parameter.empty, _NAME),

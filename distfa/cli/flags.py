@@ -29,11 +29,11 @@ def parameters(options: type) -> list[Parameter]:
         if kind in _LISTS:
             default, kind = ",".join(map(str, default)), str
         how: dict[str, Any] = {"metavar": metavar, "min": flag.min, "max": flag.max, "rich_help_panel": flag.panel}
-        made.append(parameter(name, kind, default, typer.Option(_typed(name, flag), help=flag.help, **how)))
+        made.append(parameter(name, kind, default, typer.Option(_flag_name(name, flag), help=flag.help, **how)))
     return made
 
 
-def signed(function: Callable[..., None], made: Sequence[Parameter]) -> Callable[..., None]:
+def with_parameters(function: Callable[..., None], made: Sequence[Parameter]) -> Callable[..., None]:
     """The function as a command with these parameters."""
     function.__signature__ = Signature(made)  # type: ignore[attr-defined]
     return function
@@ -52,11 +52,11 @@ def read_options(options: type[T], values: Mapping[str, Any]) -> T:
     """
     kinds = get_type_hints(options)
     given = {
-        name: _LISTS[kinds[name]](_typed(name, flag), flag, values[name]) if kinds[name] in _LISTS else values[name]
+        name: _LISTS[kinds[name]](_flag_name(name, flag), flag, values[name]) if kinds[name] in _LISTS else values[name]
         for name, flag in flags(options).items()
     }
     return options(**given)
 
 
-def _typed(name: str, flag: Flag) -> str:
+def _flag_name(name: str, flag: Flag) -> str:
     return flag.name or f"--{name.replace('_', '-')}"

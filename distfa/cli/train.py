@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from distfa.bench.options import flags, option, option_class
-from distfa.cli.flags import parameter, parameters, signed
+from distfa.cli.flags import parameter, parameters, with_parameters
 from distfa.errors import DistfaError, SpecError
 from distfa.text.words import pluralize
 
@@ -99,7 +99,7 @@ def _train(spec_path: Path | None, **typed: Any) -> None:
 
 
 _SPEC = typer.Argument(metavar="[SPEC]", help="YAML run spec; 'distfa spec' prints one with every key.")
-train = signed(_train, [parameter("spec_path", Path | None, None, _SPEC), *parameters(TrainOptions)])
+train = with_parameters(_train, [parameter("spec_path", Path | None, None, _SPEC), *parameters(TrainOptions)])
 
 
 def train_spec(

@@ -181,7 +181,7 @@ class Layer:
         if self._ledger is not None:
             self._ledger.observe(part[0], s, delta, kept.tape)
             if self.rule.is_direct and self.ends.teacher is not None and not self.ends.learned:
-                self._ledger.read_out(part[0], message, kept.tape.h, self.ends.teacher)
+                self._ledger.add_readout(part[0], message, kept.tape.h, self.ends.teacher)
         return delta
 
     def label_message(self, target: Tensor, rows: int) -> Tensor:
@@ -211,7 +211,7 @@ class Layer:
         if boundary in self._active_only:
             message = torch.where(tape.h_in == 0, 0.0, message.view(tape.h_in.shape))
         if self._ledger is not None and not self.rule.is_direct:
-            self._ledger.sent(part[0], message, tape.h_in)
+            self._ledger.add_message(part[0], message, tape.h_in)
         return message
 
     def accumulate(self, delta: Tensor, part: Part) -> None:
@@ -223,7 +223,7 @@ class Layer:
             self.ends.learn(kept.message, kept.tape.h, first=first)
         self._has_gradient = True
         if self._ledger is not None and kept.updates < self._updates:
-            self._ledger.stale(part[0], self.parameters)
+            self._ledger.note_drift(part[0], self.parameters)
 
     def update(self, step: int, lr: float) -> list[Half]:
         """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""
@@ -233,7 +233,7 @@ class Layer:
         if self._ledger is None:
             self._descend(step, lr)
             return []
-        return self._ledger.around(step, lr, lambda: self._descend(step, lr), self.optimizer, self.ends.optimizer)
+        return self._ledger.enter(step, lr, lambda: self._descend(step, lr), self.optimizer, self.ends.optimizer)
 
     # -- renewal --------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class Layer:
             before = None if self._ledger is None else self.ends.feedback()
             self.ends.renew(feedback)
             if self._ledger is not None and before is not None:
-                self._ledger.renewed(part[0], before, self.ends.feedback(), learned=bool(self.ends.learned))
+                self._ledger.note_renewal(part[0], before, self.ends.feedback(), learned=bool(self.ends.learned))
         if self.index == 1:
             return None
         rows = self._kept[part].tape.h_in[: self._recipe.feedback.renew.rows]

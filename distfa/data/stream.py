@@ -69,7 +69,7 @@ class Rows:
         """Keep the first rows; what was made of their samples is used once, since a repeated one is drawn anew."""
         once = dict(made)
         places = enumerate(self._order.epochs[0][:KEPT].tolist())
-        first = [once.pop(sample) if sample in once else self._made(0, place) for place, sample in places]
+        first = [once.pop(sample) if sample in once else self._make(0, place) for place, sample in places]
         self._kept = np.stack(first).astype(self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,10 +81,10 @@ class Rows:
     def __getitem__(self, rows: NDArray[np.int64]) -> Array:
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for number, (row, epoch, place) in enumerate(zip(rows, *self._order.places(rows), strict=True)):
-            found[number] = self._kept[row] if row < len(self._kept) else self._made(int(epoch), int(place))
+            found[number] = self._kept[row] if row < len(self._kept) else self._make(int(epoch), int(place))
         return found
 
-    def _made(self, epoch: int, place: int) -> Array:
+    def _make(self, epoch: int, place: int) -> Array:
         if self._own is None:
             self._own = generators_in(self.samples)
         key = self._keys[self._order.epochs[epoch][place]]

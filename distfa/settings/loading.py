@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from distfa.errors import SpecError
 from distfa.settings.explaining import explain
-from distfa.settings.schema import RunSpec, both_ways, named
+from distfa.settings.schema import RunSpec, as_named, both_ways
 
 
 def parse_spec(raw: Mapping[str, Any]) -> RunSpec:
@@ -88,7 +88,7 @@ def _put(raw: dict[str, Any], dotted: str, value: Any) -> None:
     *path, last = dotted.split(".")
     place = raw
     for key in path:
-        short = both_ways if key == "codec" else named
+        short = both_ways if key == "codec" else as_named
         inner = short(place.get(key)) if place.get(key) is not None else {}
         if not isinstance(inner, dict):
             raise SpecError(f"--set {dotted}: {key!r} holds {place[key]!r}, which has no parts")

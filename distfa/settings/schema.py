@@ -54,7 +54,7 @@ def _one_of(names: Collection[str]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def named(value: object) -> object:
+def as_named(value: object) -> object:
     """``adam`` is short for ``{name: adam}``."""
     return {"name": value} if isinstance(value, str) else value
 
@@ -64,7 +64,7 @@ def both_ways(value: object) -> object:
     return {"activations": value, "errors": value} if isinstance(value, str) else value
 
 
-def listed(value: object) -> object:
+def as_list(value: object) -> object:
     """``1024,1024``, ``1024x1024`` or one number as a list."""
     if isinstance(value, str):
         inside = value.strip().strip("[]()").strip().removesuffix(",")
@@ -133,7 +133,7 @@ class ModelSpec(_Part):
         description="all: as many as the model has; a number: adjacent ones are put together at nearly equal cost; or "
         "names of the modules that begin a layer",
     )
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(listed)] = Field(
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_list)] = Field(
         (128, 128), description="widths of the hidden layers"
     )
     activation: Annotated[str, _one_of(activations.NAMES)] = "relu"
@@ -187,18 +187,18 @@ def _as_in_recipe(name: str) -> Any:
 class RunSpec(_Part):
     """A run. Every key has a default; ``distfa train`` with none trains on handwritten digits."""
 
-    data: Annotated[DataSpec, BeforeValidator(named)] = DataSpec()
-    model: Annotated[ModelSpec, BeforeValidator(named)] = ModelSpec()
+    data: Annotated[DataSpec, BeforeValidator(as_named)] = DataSpec()
+    model: Annotated[ModelSpec, BeforeValidator(as_named)] = ModelSpec()
     rule: Annotated[str, _one_of(rules.RULES)] = _as_in_recipe("rule")
     init: Annotated[str, _one_of(INITS)] = _as_in_recipe("init")
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = _as_in_recipe("distribution")
     feedback: FeedbackConfig = FeedbackConfig()
     loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = _as_in_recipe("loss")
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = _as_in_recipe("label_smoothing")
-    class_weights: Annotated[tuple[Annotated[float, Ge(0)], ...], BeforeValidator(listed)] | None = _as_in_recipe(
+    class_weights: Annotated[tuple[Annotated[float, Ge(0)], ...], BeforeValidator(as_list)] | None = _as_in_recipe(
         "class_weights"
     )
-    optimizer: Annotated[OptimizerConfig, BeforeValidator(named)] = OptimizerConfig()
+    optimizer: Annotated[OptimizerConfig, BeforeValidator(as_named)] = OptimizerConfig()
     epochs: Count = _as_in_recipe("epochs")
     max_steps: Count | None = _as_in_recipe("max_steps")
     batch_size: Count = _as_in_recipe("batch_size")

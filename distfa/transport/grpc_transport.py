@@ -231,11 +231,11 @@ class GrpcTransport:
         except TransportError as exc:
             context.abort(grpc.StatusCode.CANCELLED, str(exc))
         except Exception:  # grpc raises a bare Exception here when the sender's end is gone
-            inbox.fail(_gone(inbox.link, messages))
+            inbox.fail(_peer_lost(inbox.link, messages))
             raise
         # When a sender is gone, its stream can also look as if it were closed in order. And after a stream is closed in
         # order, nothing more comes for a layer that still waits for a signal.
-        inbox.fail(_gone(inbox.link, messages))
+        inbox.fail(_peer_lost(inbox.link, messages))
         return layer_pb2.PushResponse(messages=messages)
 
 
@@ -333,7 +333,7 @@ def _key(link: Link) -> str:
     return f"{link.direction.value}-{link.boundary}"
 
 
-def _gone(link: Link, messages: int) -> PeerLost:
+def _peer_lost(link: Link, messages: int) -> PeerLost:
     return PeerLost(
         f"layer {link.sender} disconnected: layer {link.receiver} lost its stream {link} after {messages} messages"
     )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distfa.bench.matrix_rate import bound, timed
+from distfa.bench.matrix_rate import bound, time_each
 from distfa.costs.arithmetic import Product
 
 
@@ -23,5 +23,5 @@ def test_the_bound_spreads_layers_over_cores_but_never_splits_one():
 
 def test_timing_tells_large_products_from_small_ones():
     small, large = Product(8, 8, 8), Product(128, 512, 512)
-    of_small, of_large = timed([small, large], dtype=torch.float32, seconds=0.1)
+    of_small, of_large = time_each([small, large], dtype=torch.float32, seconds=0.1)
     assert 0 < of_small < of_large

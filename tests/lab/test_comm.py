@@ -232,7 +232,7 @@ def test_every_rule_gets_with_every_codec_its_own_best_settings_by_the_median_se
 )
 def test_the_baseline_too_leaves_out_what_the_receivers_relu_stops(rule, errors, model, spared):
     spec = parse_spec({**TINY, "rule": rule, "model": model, "codec": {"activations": "int8", "errors": errors}})
-    assert variants.sparing(spec, Task.of(spec).recipe.network).feedback.active_only is spared
+    assert variants.spare_errors(spec, Task.of(spec).recipe.network).feedback.active_only is spared
 
 
 def test_without_links_bytes_are_counted_without_a_cluster(monkeypatch):

@@ -16,10 +16,10 @@ from distfa.lab.questions import conservation, depth, training
 from distfa.lab.questions.asking import QUESTIONS, answer_question, save
 from distfa.lab.questions.base import Answer, QuestionOptions
 from distfa.lab.questions.classes import first_classes
-from distfa.lab.questions.dominance import _measured
+from distfa.lab.questions.dominance import _measure
 from distfa.lab.questions.drawing import svg
 from distfa.lab.questions.intervals import together
-from distfa.lab.questions.label_noise import mislabelled
+from distfa.lab.questions.label_noise import mislabel
 from distfa.lab.questions.training import record_training
 from distfa.pages.plots import Figure, colour
 
@@ -43,12 +43,12 @@ def test_the_first_classes_and_no_others():
 
 def test_a_fifth_of_the_labels_are_wrong_and_all_of_those_are_another_class():
     whole = data.load("digits")
-    noisy = mislabelled(whole, 0)
+    noisy = mislabel(whole, 0)
     assert (noisy.train_y != whole.train_y).sum() == round(0.2 * len(whole.train_y))
     assert set(noisy.train_y) == set(range(10))
     assert (noisy.test_y == whole.test_y).all()
-    assert (mislabelled(whole, 0).train_y == noisy.train_y).all()
-    assert (mislabelled(whole, 1).train_y != noisy.train_y).any()
+    assert (mislabel(whole, 0).train_y == noisy.train_y).all()
+    assert (mislabel(whole, 1).train_y != noisy.train_y).any()
 
 
 def test_the_sides_of_the_law_part_by_the_drift_of_the_ledger():
@@ -69,7 +69,7 @@ def test_full_batch_descent_falls_as_the_probes_predict():
     on = data.load("digits")
     settings = {"batch_size": len(on.train_x), "max_steps": 40, "optimizer": {"name": "sgd", "lr": 0.02}}
     done = record_training({**SMALL, **settings, "probe": {"every": 1}, "rule": "fa"}, on)
-    found = _measured(done.steps, done.probes, diverged=False)
+    found = _measure(done.steps, done.probes, diverged=False)
     assert found["predicted"]
     assert len(found["ranges"]) == 4
     for point in found["ranges"]:

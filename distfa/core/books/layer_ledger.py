@@ -63,7 +63,7 @@ class _Page:
 class LayerLedger:
     """One layer's side of the books.
 
-    What happens in a step is noted on the step's page, in any order, and ``around`` the update the page is closed.
+    What happens in a step is noted on the step's page, in any order, and ``enter`` closes the page.
 
     Args:
         recipe: The run's.
@@ -115,14 +115,14 @@ class LayerLedger:
         if square is not None:
             page.sums.square += self._by_neuron(square)
 
-    def sent(self, step: int, message: Tensor, h_in: Tensor) -> None:
+    def add_message(self, step: int, message: Tensor, h_in: Tensor) -> None:
         """Add one micro-batch of what this layer sent down and got from below: the pairing at its upper end."""
         page = self._page(step)
         if page.due and self._pairs_only:
             product = message.double() * h_in.double()
             page.sent = page.sent[0] + product.sum().item(), page.sent[1] + product.abs().sum().item()
 
-    def read_out(self, step: int, message: Tensor, h: Tensor, feedback: Tensor) -> None:
+    def add_readout(self, step: int, message: Tensor, h: Tensor, feedback: Tensor) -> None:
         """Add one micro-batch of dfa's shadow readout, which moves at every step.
 
         Args:
@@ -138,7 +138,7 @@ class LayerLedger:
         product = torch.mm(message.reshape(-1, columns).t(), h.reshape(-1, numbers)).double()
         page.read = product if page.read is None else page.read.add_(product)
 
-    def renewed(self, step: int, before: Tensor, after: Tensor, *, learned: bool) -> None:
+    def note_renewal(self, step: int, before: Tensor, after: Tensor, *, learned: bool) -> None:
         """Note that feedback was renewed at the start of a step: this moves the potential that this layer keeps.
 
         Args:
@@ -156,7 +156,7 @@ class LayerLedger:
         elif self._shadow is not None:
             page.renewal = ((new - old) * self._shadow).sum(0)
 
-    def stale(self, step: int, parameters: list[Tensor]) -> None:
+    def note_drift(self, step: int, parameters: list[Tensor]) -> None:
         """Note that the gradient so far comes from micro-batches whose forward saw the weights before the last update.
 
         They come first in a step, so the last call covers all of them: it measures <W - W(at forward), G>.
@@ -168,7 +168,7 @@ class LayerLedger:
                 self._nothing(),
             )
 
-    def around(
+    def enter(
         self, step: int, lr: float, update: Callable[[], None], optimizer: Optimizer, feedback_optimizer: Optimizer
     ) -> list[Half]:
         """Make the update and enter it in the books; returns this layer's halves, none in a step that is not entered.

@@ -63,7 +63,7 @@ def measure(options: CommOptions, say: Say) -> Outcome:
     """
     base = _task(options)
     task = Task.of(base)
-    specs = [variants.sparing(spec, task.recipe.network) for spec in specs_of(options)]
+    specs = [variants.spare_errors(spec, task.recipe.network) for spec in specs_of(options)]
     _check(options, task)
     layers = len(task.recipe.network)
     nodes, why = _nodes(options, layers)

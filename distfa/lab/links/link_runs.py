@@ -87,7 +87,7 @@ def passages(
             rays = stack.enter_context(RayNodes(nodes, layers))
         for spec in specs:
             say(f"distfa {variants.name(spec)}, codecs {spec.codec.activations}/{spec.codec.errors}")
-            yield _distfa(spec, nodes, rays, layers, warmup) if nodes and rays else _counted(spec)
+            yield _distfa(spec, nodes, rays, layers, warmup) if nodes and rays else _count_bytes(spec)
 
 
 def pipelines(spec: RunSpec, layers: int, nodes: Nodes | None) -> list[Pipeline]:
@@ -123,7 +123,7 @@ def _pipeline(spec: RunSpec, pipeline: Pipeline, nodes: Nodes | None, warmup: in
     )
 
 
-def _counted(spec: RunSpec) -> Passage:
+def _count_bytes(spec: RunSpec) -> Passage:
     steps = spec.max_steps or 0
     (curve,) = accuracy_curve.measure_curves([spec], every=steps, target=_NEVER, deadline_seconds=_DEADLINE_SECONDS)
     return Passage(name=f"distfa {variants.name(spec)}", steps=steps, payload_bytes=curve.payload_bytes[-1])

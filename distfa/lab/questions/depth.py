@@ -68,7 +68,7 @@ def _run(on: Dataset, network: str, depth: int, rule: str, seed: int, steps: int
     probe = {"every": 0 if rule == FROZEN else max(1, steps // 5)}
     given = {"init": "given"} if rule == FROZEN else {}
     done = record_training({**settings, **given, "probe": probe}, on, model=model)
-    return {"accuracy": 100 * done.test, **(_seen(done.probes[-1]) if done.probes else {})}
+    return {"accuracy": 100 * done.test, **(_summarize(done.probes[-1]) if done.probes else {})}
 
 
 def _mlp(on: Dataset, depth: int) -> nn.Sequential:
@@ -90,7 +90,7 @@ def _conv(on: Dataset, depth: int) -> nn.Sequential:
     return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * _CHANNELS, on.outputs))
 
 
-def _seen(probe: ProbeRecord) -> Row:
+def _summarize(probe: ProbeRecord) -> Row:
     """Cosines of the hidden layers, and the ratio of update to gradient from the first to the last."""
     hidden = probe.layers[:-1]
     ratio = [layer.update_norm / layer.gradient_norm if layer.gradient_norm else 0.0 for layer in hidden]

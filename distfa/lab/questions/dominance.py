@@ -37,7 +37,7 @@ def _answer(asked: QuestionOptions, say: Say) -> Answer:
         settings = {**about, "max_steps": steps, "batch_size": len(on.train_x), "probe": {"every": _EVERY}}
         settings |= {"model": {"hidden": (128, 128, 128)}, "optimizer": {"name": "sgd", "lr": _LR}}
         done = record_training(settings, on)
-        run = {**about, **_measured(done.steps, done.probes, diverged=done.diverged)}
+        run = {**about, **_measure(done.steps, done.probes, diverged=done.diverged)}
         raw.append(run)
         say("{rule} {init}, seed {seed}: least dominance {least:.2f}, loss x {converged:.2g}".format(**run))
     return Answer(
@@ -51,7 +51,7 @@ def _answer(asked: QuestionOptions, say: Say) -> Answer:
     )
 
 
-def _measured(steps: list[StepRecord], probes: list[ProbeRecord], *, diverged: bool) -> Row:
+def _measure(steps: list[StepRecord], probes: list[ProbeRecord], *, diverged: bool) -> Row:
     """The least dominance, and by ranges of steps the fall that dL/dt = -sum a predicts and the fall that came."""
     losses = [record.loss for record in steps]
     size = max(2, len(losses) // _RANGES)

@@ -35,7 +35,7 @@ def _answer(asked: QuestionOptions, say: Say) -> Answer:
     for about in to_train:
         settings = {**about, "epochs": epochs, "batch_size": 64, "probe": {"every": 50}}
         settings |= {"model": {"hidden": (256, 256)}, "optimizer": {"name": "adam", "lr": 1e-3}}
-        done = record_training(settings, mislabelled(whole, about["seed"]))
+        done = record_training(settings, mislabel(whole, about["seed"]))
         run = {**about, "train": 100 * done.train, "test": 100 * done.test, "alignment": done.alignment}
         raw.append(run)
         say("{rule} {init}, seed {seed}: train {train:.1f} %, test {test:.1f} %".format(**run))
@@ -56,7 +56,7 @@ def _answer(asked: QuestionOptions, say: Say) -> Answer:
     )
 
 
-def mislabelled(whole: Dataset, seed: int) -> Dataset:
+def mislabel(whole: Dataset, seed: int) -> Dataset:
     """The first samples, with a share of their labels moved to another class at random."""
     random, labels = np.random.default_rng(seed), whole.train_y[:_SAMPLES].copy()
     wrong = random.permutation(len(labels))[: round(_WRONG * len(labels))]
