@@ -58,7 +58,7 @@ def _raw_scale(rows: Array, fixed: Scale, reading: Reading, where: str) -> Scale
     values = rows.astype(np.float64)
     if reading.seen is not None and _distance(values, fixed, reading.seen) > _OTHER_SET:
         raise DataError(
-            f"{where}: they ({_range(values)}) are not in the units of the first fit's samples, whose values went "
+            f"{where}: values ({_range(values)}) are not in the units of the first fit's samples, whose values went "
             f"up to {reading.seen.largest:.4g}; pass them in the same units, or train a new model (reset, or a "
             "new Trainer)"
         )
@@ -151,7 +151,7 @@ def _doubt(values: Array, own: Scale, reading: Reading, where: str) -> str:
     mean, std = np.mean(reading.mean), np.mean(reading.std)
     other = "already normalised" if is_same_scale(own, AS_THEY_ARE) else "to be normalised by their own mean and std"
     return (
-        f"{where}: they ({_range(values)}) could be raw, to be normalised as in the first fit (mean {mean:.3g}, "
-        f"std {std:.3g} of {reading.dtype} values), or {other}, and their values do not show which; pass "
+        f"{where}: values ({_range(values)}) could be raw, to be normalised as in the first fit (mean {mean:.3g}, "
+        f"std {std:.3g} of {reading.dtype} values), or {other}, and the numbers do not show which; pass "
         "normalised=False or normalised=True"
     )

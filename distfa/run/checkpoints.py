@@ -76,7 +76,7 @@ class RunCheckpoints:
         if found.memory is not None:
             self._remembered = found.memory
         elif self._stateful is not None:
-            self._tell(f"the checkpoint of step {found.step} has no callbacks or history: they start anew there")
+            self._tell(f"the checkpoint of step {found.step} has no callbacks or history: they start afresh there")
         return found
 
     def resume(self, start: str | None) -> Checkpoint | None:

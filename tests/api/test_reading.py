@@ -186,7 +186,7 @@ def test_a_reading_that_is_damaged_is_refused_and_one_of_a_later_version_is_read
     assert reading_of({"inputs": {**kept, "more": 1}}) == read.reading
     assert reading_of({}) is None
     for damaged in ({"mean": [0.0]}, {**kept, "seen": 3}, "text"):
-        with pytest.raises(RunDirError, match="what the run says about its data is damaged"):
+        with pytest.raises(RunDirError, match="the run.s record of its data is damaged"):
             reading_of({"inputs": damaged})
 
 

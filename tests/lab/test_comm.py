@@ -179,7 +179,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_runs():
         measure(comm(hidden=()), print)
     with pytest.raises(BenchError, match="the link's rate is -1.0 Mbit/s; it must be above 0"):
         measure(comm(mbit=-1.0), print)
-    with pytest.raises(BenchError, match="messages should be delayed by 5 ms, but there are no links"):
+    with pytest.raises(BenchError, match="a delay of 5 ms needs links"):
         measure(comm(delay_ms=5), print)
     with pytest.raises(BenchError, match="the run is shorter than the 121 steps between evaluations"):
         measure(comm(eval_steps=121), print)

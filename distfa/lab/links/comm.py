@@ -157,7 +157,7 @@ def _check(options: CommOptions, task: Task) -> None:
         )
     if options.delay_ms and not options.mbit:
         raise BenchError(
-            f"messages should be delayed by {options.delay_ms:g} ms, but there are no links; give their rate, too"
+            f"a delay of {options.delay_ms:g} ms needs links; set their rate with --mbit, or leave out --delay-ms"
         )
     if options.eval_steps > order.count_steps(task.recipe, len(task.inputs.train)):
         raise BenchError(

@@ -58,7 +58,7 @@ def load_reading(path: Path) -> Reading | None:
     try:
         said = metadata(path.read_bytes()).get(METADATA)
     except (OSError, ValueError) as exc:
-        raise RunDirError(f"cannot read what {path} says about its data: {exc}") from exc
+        raise RunDirError(f"cannot read the record of its data in {path}: {exc}") from exc
     return reading_of({"inputs": json.loads(said)}) if said else None
 
 
@@ -72,9 +72,7 @@ def reading_of(about: Mapping[str, Any]) -> Reading | None:
     try:
         return Reading.of_dict(said) if said else None
     except (AttributeError, TypeError, ValueError, DataError) as exc:
-        raise RunDirError(
-            f"what the run says about its data is damaged ({exc}); use the file that the run wrote"
-        ) from exc
+        raise RunDirError(f"the run's record of its data is damaged ({exc}); use the file that the run wrote") from exc
 
 
 def require_reading(path: Path, about: Mapping[str, Any]) -> Reading:
