@@ -1,4 +1,4 @@
-"""Helpers that make small runs: serial, and layer workers as threads over a chosen transport."""
+"""Helpers that make small runs: serial, and workers as threads over a chosen transport."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import CutConfig, FeedbackConfig, LedgerConfig, ProbeConfig, Recipe
 from distfa.core.base.samples import Split
 from distfa.core.books.records import Record, TimelineRecord
-from distfa.core.routes import reads_labels
 from distfa.core.serial import SerialTrainer
 from distfa.runtime.coordinator import Coordinator
-from distfa.runtime.hosted_layer import HostedLayer
 from distfa.runtime.in_threads import ThreadHandle
 from distfa.runtime.job import Job, RawInputs, RawTargets, is_lossy
-from distfa.runtime.worker import LayerWorker
+from distfa.runtime.worker import Worker
 from distfa.transport.base import Tap, WireConfig
 from distfa.transport.grpc_transport import GrpcTransport
 from distfa.transport.loopback import LoopbackTransport, Switchboard
 from distfa.transport.message import Direction
-from distfa.transport.port import Waiting
 
 SIZES = (12, 17, 9, 23, 5)
 
@@ -100,7 +97,7 @@ def run_serial(
 
 
 class ThreadRun:
-    """Layer workers as threads, over gRPC or loopback; use as a context manager."""
+    """Workers as threads, over gRPC or loopback; use as a context manager."""
 
     def __init__(
         self,
@@ -116,11 +113,11 @@ class ThreadRun:
         modules=None,
         span: tuple[int, int | None] = (0, None),
         resume=None,
+        workers=(),
         wrap_transport=lambda layer, transport: transport,
     ) -> None:
         torch.set_num_threads(1)
         inputs, targets = data or raw(recipe)
-        layers = len(recipe.network)
         self.job = Job(
             run_id="test-run",
             recipe=recipe,
@@ -132,21 +129,13 @@ class ThreadRun:
             test_rows=len(inputs.test),
             first=span[0],
             stop=span[1],
+            workers=workers,
         )
         switchboard = Switchboard()
         self.handles = []
-        for l in range(1, layers + 1):
-            hosted = HostedLayer(
-                self.job,
-                l,
-                waiting := Waiting(),
-                inputs=inputs if l == 1 else None,
-                targets=targets if reads_labels(recipe, l) else None,
-                module=(modules or {}).get(l),
-                resume=(resume or {}).get(l),
-                tap=tap,
-            )
-            self.handles.append(ThreadHandle(l, LayerWorker(hosted, waiting)))
+        for number in range(1, len(self.job.hosted) + 1):
+            worker = Worker(self.job, number, inputs=inputs, targets=targets, modules=modules, resume=resume, tap=tap)
+            self.handles.append(ThreadHandle(self.job, number, worker))
         self.coordinator = Coordinator(
             self.handles,
             deadline_seconds=wire.deadline_seconds,
@@ -156,11 +145,11 @@ class ThreadRun:
         self.addresses = {}
         for handle in self.handles:
             made = (
-                GrpcTransport(wire, run_id=self.job.run_id, layer=handle.layer)
+                GrpcTransport(wire, run_id=self.job.run_id, worker=handle.worker, worker_of=self.job.worker_of)
                 if transport == "grpc"
                 else LoopbackTransport(switchboard)
             )
-            self.addresses[handle.layer] = handle.worker.listen(wrap_transport(handle.layer, made))
+            self.addresses[handle.worker] = handle.hosted.listen(wrap_transport(handle.worker, made))
 
     def train(self) -> tuple[dict[str, Tensor], list[Record]]:
         """(weights, records) of the whole run; what engines need not agree on is in ``timelines``."""

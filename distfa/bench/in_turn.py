@@ -101,7 +101,7 @@ def _measure(spec: RunSpec) -> dict[str, Any]:
 
     result, _ = run_in_scratch(spec, dataset, observer=observe, look=look)
     rows = len(dataset.train_x) * spec.epochs / result.steps
-    layers = sum(layer["cpu_seconds"] for layer in result.facts.get("layers", []))
+    layers = sum(worker["cpu_seconds"] for worker in result.facts.get("workers", []))
     return {
         "step_ms": 1e3 * rows / result.samples_per_second,
         "layers_cpu_ms": 1e3 * layers / result.steps,

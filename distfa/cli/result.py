@@ -12,7 +12,7 @@ from rich.table import Table
 from distfa.cli.output import table
 from distfa.core.rules import BASELINE
 from distfa.run.collapse import Finding
-from distfa.run.result import Result, start_line
+from distfa.run.result import Result, name_boundary, start_line
 from distfa.text.lines import say
 from distfa.text.words import human_bytes, pluralize
 
@@ -76,9 +76,10 @@ def _alignment_line(alignment: dict[str, Any]) -> str:
 def _bytes_table(result: Result) -> Table:
     title = "training bytes between layers: activations up, errors down"
     compared = result.rule != BASELINE  # bp would be compared with itself
-    headings = ("layers", "up", "down", "total", "framing", *(["bp would send"] if compared else []))
+    inside = ["inside"] if result.bytes["total"]["inside"] else []
+    headings = ("layers", *inside, "up", "down", "total", "framing", *(["bp would send"] if compared else []))
     made = table(title, headings, words=("layers",))
-    rows = [(f"{row['boundary']}-{row['boundary'] + 1}", row) for row in result.bytes["boundaries"]]
+    rows = [(name_boundary(row), row) for row in result.bytes["boundaries"]]
     for name, row in [*rows, ("all", result.bytes["total"])]:
         payload = row["up_payload"] + row["down_payload"]
         message = row["up_message"] + row["down_message"]
@@ -86,6 +87,7 @@ def _bytes_table(result: Result) -> Table:
             made.add_section()
         made.add_row(
             name,
+            *(human_bytes(row[key]) for key in inside),
             *map(human_bytes, (row["up_payload"], row["down_payload"], payload)),
             f"{(message - payload) / payload:.1%}" if payload else "-",
             *([_compare_with_bp(row, payload)] if compared else []),

@@ -121,11 +121,16 @@ def _stall(layers: list[dict[str, Any]]) -> str:
 
 
 def _table(layers: list[dict[str, Any]]) -> Table:
+    from distfa.report.records import have_shared_workers
+
     last = ["waits for"] if any(row.get("waiting_for") for row in layers) else []  # no column without information
-    table = Table("layer", "node", "pid", "step", "queue", "busy s", "waited s", *last, box=None, pad_edge=False)
+    hosts = ["worker"] if have_shared_workers(layers) else []
+    columns = ("layer", *hosts, "node", "pid", "step", "queue", "busy s", "waited s", *last)
+    table = Table(*columns, box=None, pad_edge=False)
     for row in layers:
         table.add_row(
             str(row["layer"]),
+            *(str(row[key]) for key in hosts),
             str(row.get("node", "-")),
             str(row.get("pid", "-")),
             str(row.get("step", "-")),

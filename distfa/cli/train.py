@@ -65,6 +65,12 @@ class TrainOptions:
         "a new one started here.",
         "ray.address",
     )
+    workers: str | None = _run(
+        "How many processes host the layers, several adjacent ones each; auto: as many as there are processors or "
+        "GPUs. By default each layer has its own. Results do not depend on it.",
+        "ray.workers",
+        metavar="N|auto",
+    )
     insecure: bool = option(
         False, "Use plain text between machines; by default, runs across machines use mutual TLS.", panel="Run"
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distfa.report.records import Described
 
 _REFRESH_SECONDS = 1.0
-_COLUMNS = ("layer", "width", "idle", "cos", "angle", "law", "up", "down")
+_COLUMNS = ("layer", "worker", "width", "idle", "cos", "angle", "law", "up", "down")
 _OVER = ("finished", "failed", "interrupted", "lost")
 
 
@@ -75,15 +75,20 @@ def _age(run: Described) -> str:
 
 def _picture(latest: Latest) -> Group:
     """The headline, and the layers with the output on top, in the order in which signals pass them."""
+    from distfa.report.records import have_shared_workers
+
     sizes = latest.run.sizes
     rows: list[tuple[str | Text, ...]] = []
     last = latest.last("probe")
     probe = {layer["layer"]: layer for layer in last["layers"]} if last else {}
     idle, rates = _rates(latest.traffic())
+    layers = latest.layers()
+    workers = {row["layer"]: str(row["worker"]) for row in layers} if have_shared_workers(layers) else {}
     for index in range(len(sizes) - 1, 0, -1):
         rows.append(
             (
                 f"{index}",
+                workers.get(index, ""),
                 f"{sizes[index - 1]} to {sizes[index]}",
                 f"{idle[index]:.0%}" if index in idle else "",
                 f"{probe[index]['cosine']:+.2f}" if index in probe else "",
@@ -94,7 +99,7 @@ def _picture(latest: Latest) -> Group:
             entries = latest.entries(index - 1)
             up, down = rates.get(index - 1, ("", ""))
             angle = entries[1].get("angle_degrees") if entries else None
-            rows.append(("  |", "", "", "", "" if angle is None else f"{angle:.1f}°", _law(entries), up, down))
+            rows.append(("  |", "", "", "", "", "" if angle is None else f"{angle:.1f}°", _law(entries), up, down))
     found = [
         _line(f"{row.get('finding')}: step {row['step']}, {row.get('text')}", "yellow") for row in latest.findings()
     ]
@@ -157,6 +162,6 @@ def _rates(traffic: Sequence[Mapping[str, Any]]) -> tuple[dict[int, float], dict
             f"{arrow} {human_bytes((b[way] - a[way]) / seconds)}/s"
             for arrow, way in (("^", "up_message"), ("v", "down_message"))
         )
-        for a, b in zip(before["boundaries"], now["boundaries"], strict=True)
+        for a, b in zip(*([row for row in then["boundaries"] if "shared" not in row] for then in traffic), strict=True)
     }
     return idle, {boundary: (up, down) for boundary, (up, down) in rates.items()}

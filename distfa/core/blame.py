@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from distfa.core.base.order import Batch
@@ -39,15 +41,25 @@ def blame_layer(layer: int, step: int, error: Exception) -> LayerError:
 def blame_own_layer(method: M) -> M:
     """Decorates methods on a batch, of objects with a ``layer``: errors in them become errors of that layer."""
 
-    @functools.wraps(method)
-    def guarded(self: Any, batch: Batch, *rest: Any) -> Any:
+    @contextlib.contextmanager
+    def blaming(layer: int, step: int) -> Iterator[None]:
         try:
-            return method(self, batch, *rest)
+            yield
         except ModelError as exc:
-            raise LayerError(f"layer {self.layer.index}, step {batch.step}: {exc}") from exc
+            raise LayerError(f"layer {layer}, step {step}: {exc}") from exc
         except DistfaError:
             raise
         except Exception as exc:
-            raise blame_layer(self.layer.index, batch.step, exc) from exc
+            raise blame_layer(layer, step, exc) from exc
 
-    return cast(M, guarded)
+    @functools.wraps(method)
+    def call(self: Any, batch: Batch, *rest: Any) -> Any:
+        with blaming(self.layer.index, batch.step):
+            return method(self, batch, *rest)
+
+    @functools.wraps(method)
+    def work(self: Any, batch: Batch, *rest: Any) -> Any:
+        with blaming(self.layer.index, batch.step):
+            return (yield from method(self, batch, *rest))
+
+    return cast(M, work if inspect.isgeneratorfunction(method) else call)

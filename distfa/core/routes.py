@@ -40,6 +40,7 @@ class Direction(Enum):
 
     UP = "up"
     DOWN = "down"
+    SHARED = "shared"  # errors that are the same for several layers of a worker, and go there once
     PROBE_UP = "probe-up"
     PROBE_DOWN = "probe-down"
     RENEWAL = "renewal"

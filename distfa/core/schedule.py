@@ -25,7 +25,7 @@ Source: Narayanan et al., "PipeDream", SOSP 2019, for 1F1B; its asynchronous for
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from distfa.core import rules
@@ -110,9 +110,18 @@ def _most_delay(recipe: Recipe) -> int:
     return min(recipe.micro_batches, recipe.batch_size) - 1
 
 
-def forwards_ahead(recipe: Recipe, layer: int) -> int:
-    """How many forwards ``layer`` may go ahead of its backwards: what fills the pipe, or its delay."""
-    return len(recipe.network) - layer if recipe.schedule == "sync" else delay(recipe, layer)
+def forwards_ahead(recipe: Recipe, layer: int, workers: Sequence[Sequence[int]] | None = None) -> int:
+    """How many forwards ``layer`` may go ahead of its backwards: what fills the pipe, or its delay.
+
+    Args:
+        recipe: The run's.
+        layer: Counted from 1.
+        workers: The layers of every worker, from the lowest up; None: one each. Under ``sync`` the pipe is as long as
+            there are workers: with fewer, fewer forwards are held, and no bit changes.
+    """
+    if recipe.schedule != "sync":
+        return delay(recipe, layer)
+    return len(recipe.network) - layer if workers is None else sum(layers[0] > layer for layers in workers)
 
 
 def operations(batches: Iterable[Batch], ahead: int) -> Iterator[Operation]:

@@ -21,6 +21,7 @@ from distfa.core.books.joining import Books, Entry
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.records import Cut, Record
 from distfa.core.layer import Layer
+from distfa.core.requests import Give, Take, Work, carry_out
 from distfa.core.routes import Direction, Kind, Link
 from distfa.core.steps import LayerSteps, Score, Share
 
@@ -45,17 +46,18 @@ class Tables:
         self._up, self._down, self._exact = up, down, exact
         self._in_transit: dict[tuple[Link, Kind, int, int], Tensor] = {}
 
-    def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
+    def take(self, request: Take) -> Tensor:
         """What was given; each signal once."""
-        return self._in_transit.pop((link, kind, step, micro_batch))
+        return self._in_transit.pop(request[:4])
 
-    def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
+    def give(self, request: Give) -> None:
         """Put it there, as the wire would carry it."""
-        if not kind.is_exact:
-            signal = self.seen(link, signal)
-        elif kind.is_training:
+        signal = request.signal
+        if not request.kind.is_exact:
+            signal = self.seen(request.link, signal)
+        elif request.kind.is_training:
             signal = self._exact(signal)
-        self._in_transit[link, kind, step, micro_batch] = signal
+        self._in_transit[request[:4]] = signal
 
     def seen(self, link: Link, signal: Tensor) -> Tensor:
         """The signal as the codec of this direction rounds it."""
@@ -123,11 +125,13 @@ class SerialTrainer:
             NonFiniteError: A signal or the loss is NaN or infinite.
         """
         self._steps = self._build_steps(time.monotonic() - elapsed_seconds)
+        for steps in self._steps:
+            self._do(steps.resume())
         samples = len(self._train.inputs)
         for batch in order.batches(self.recipe, samples, first=self._first, stop=stop):
             for m in range(len(batch.parts)):
                 for steps in self._steps:
-                    steps.forward(batch, m)
+                    self._do(steps.forward(batch, m))
                     self._waiting[steps.layer.index].append((batch, m))
                 if self._make_backwards():
                     yield from self._join_reports()
@@ -138,7 +142,7 @@ class SerialTrainer:
                 self._evaluate(batch)
             if batch.last and len(rows := order.audit(self.recipe, samples)):
                 for steps in self._steps:
-                    steps.audit(batch, rows)
+                    self._do(steps.audit(batch, rows))
             yield from self._join_reports()
             self._first = batch.step + 1
             if batch.cut:
@@ -179,6 +183,9 @@ class SerialTrainer:
             for layer in self.layers
         ]
 
+    def _do(self, work: Work[None]) -> None:
+        carry_out(work, self._ports)
+
     def _make_backwards(self, *, drain: bool = False) -> bool:
         """Make the backward of every layer with more micro-batches waiting than its delay; to drain, of all with any.
 
@@ -186,7 +193,8 @@ class SerialTrainer:
             Whether every layer has now made a step's update.
         """
         allowed = {l: 0 if drain else delay for l, delay in self._delay.items()}
-        due = [s for s in reversed(self._steps) if len(self._waiting[s.layer.index]) > allowed[s.layer.index]]
+        numbers = [l for l in reversed(allowed) if len(self._waiting[l]) > allowed[l] and not self._awaits_probe(l)]
+        due = [self._steps[l - 1] for l in numbers]
         if due and due[-1] is self._steps[0]:
             batch, m = self._waiting[1][0]
             # all layers have made the update before this step, and no layer has made that of this step
@@ -196,26 +204,36 @@ class SerialTrainer:
         for steps in due:
             batch, m = self._waiting[steps.layer.index].popleft()
             if m == 0:
-                steps.begin(batch)
-            steps.backward(batch, m)
+                self._do(steps.begin(batch))
+            self._do(steps.backward(batch, m))
             if m == len(batch.parts) - 1:
-                steps.update(batch)
+                self._do(steps.update(batch))
                 whole = steps is self._steps[0]
         return whole
+
+    def _awaits_probe(self, layer: int) -> bool:
+        """Whether a layer is about to begin a probed step that layers below have not come to.
+
+        A small batch has fewer micro-batches than lower layers are behind: the layer would make its update before the
+        probe of its weights.
+        """
+        batch, m = self._waiting[layer][0]
+        below = (self._waiting[l] for l in range(1, layer))
+        return m == 0 and batch.probe and batch.drains and any(w and w[0][0].step < batch.step for w in below)
 
     def _probe(self, batch: order.Batch) -> None:
         """The true gradient of the batch at the weights before its step; signals between layers are exact."""
         for m in range(len(batch.parts)):
             for steps in self._steps:
-                steps.probe_up(batch, m)
+                self._do(steps.probe_up(batch, m))
             for steps in reversed(self._steps):
-                steps.probe_down(batch, m)
+                self._do(steps.probe_down(batch, m))
 
     def _evaluate(self, batch: order.Batch) -> None:
         score = Score(len(self._test.inputs))
         for number, rows in enumerate(order.evaluation(self.recipe, score.rows)):
             for steps in self._steps:
-                steps.evaluate_part(batch, number, rows, score)
+                self._do(steps.evaluate_part(batch, number, rows, score))
         self._steps[-1].finish_evaluation(batch, score)
 
     def _join_reports(self) -> Iterator[Record]:

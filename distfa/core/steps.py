@@ -2,7 +2,7 @@
 
 The serial engine calls it in the plainest order, and its ports are dictionaries. A worker calls it in the order of the
 schedule, and its ports are those of the wire. The engine decides order and transport; what is computed is in this file
-only.
+only. Whatever takes or gives a signal is ``Work``: it stops there until its engine lets it go on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from distfa.core.books.probe import AlignmentSums, LayerProbe
 from distfa.core.books.records import AuditRecord, EvalRecord, RenewalRecord, StepRecord
 from distfa.core.layer import Layer, Part
 from distfa.core.probing import Probing
+from distfa.core.requests import Give, Ports, Take, Work
 from distfa.core.routes import Direction, Kind, Link, links
 from distfa.core.schedule import renewal_lag
 from distfa.errors import LayerError
@@ -44,19 +45,6 @@ class Share:
 
     inputs: Inputs | None
     targets: Targets | None
-
-
-class Ports(Protocol):
-    """A layer's ends of its links."""
-
-    def take(self, link: Link, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
-        """The signal that came over a link, shape (rows, *link.shape)."""
-
-    def give(self, link: Link, kind: Kind, step: int, micro_batch: int, signal: Tensor) -> None:
-        """Send a signal over a link."""
-
-    def seen(self, link: Link, signal: Tensor) -> Tensor:
-        """What the receiver should see of a training signal: the same numbers, or those the codec rounds them to."""
 
 
 class LayerSteps:
@@ -94,52 +82,55 @@ class LayerSteps:
         self._scored: dict[Part, Scored] = {}
         self._gradients: dict[int, Tensor] = {}  # gradients of the loss, for the micro-batches of a probe
         self._probings: dict[int, Probing] = {}  # by step
-        for probe in layer.undecided.values():  # in a resumed run: what was told before has not been heard
-            self._tell(probe)
+
+    def resume(self) -> Work[None]:
+        """Tell once more what was told before the run was interrupted, and has not been heard."""
+        for probe in self.layer.undecided.values():
+            yield from self._tell(probe)
 
     # -- training -------------------------------------------------------------------------------
 
     @blame_own_layer
-    def forward(self, batch: Batch, micro_batch: int) -> None:
+    def forward(self, batch: Batch, micro_batch: int) -> Work[None]:
         """Take one micro-batch up through the layer; at the output up to its loss."""
-        h_in = self._below(Direction.UP, Kind.ACTIVATION, batch, micro_batch)
+        h_in = yield from self._below(Direction.UP, Kind.ACTIVATION, batch, micro_batch)
         looked_at = batch.probe or self.layer.rule.may_renew(batch.step)
         h = self.layer.forward(h_in, (batch.step, micro_batch), looked_at=looked_at)
         if self.layer.is_output:
             self._scored[batch.step, micro_batch] = self._score(h, batch, micro_batch)
         else:
-            self._give(Direction.UP, self.layer.index, Kind.ACTIVATION, batch, micro_batch, h)
+            yield from self._give(Direction.UP, self.layer.index, Kind.ACTIVATION, batch, micro_batch, h)
 
     @blame_own_layer
-    def begin(self, batch: Batch) -> None:
+    def begin(self, batch: Batch) -> Work[None]:
         """Before the step's first backward: new feedback, where the rule renews it, and what the step draws."""
-        cosine = self._find_renewal_cause(batch)
+        cosine = yield from self._find_renewal_cause(batch)
         if cosine is not None or self.layer.rule.renews(batch.step):
-            self._renew(batch, cosine)
+            yield from self._renew(batch, cosine)
         self.layer.begin_step(batch.step)
 
     @blame_own_layer
-    def backward(self, batch: Batch, micro_batch: int) -> None:
+    def backward(self, batch: Batch, micro_batch: int) -> Work[None]:
         """Form delta, send errors on, and only then add to the gradient, since others wait for the errors."""
         layer, part = self.layer, (batch.step, micro_batch)
-        told = None if layer.is_output else self._message(batch, micro_batch)
+        told = None if layer.is_output else (yield from self._message(batch, micro_batch))
         delta = layer.output_delta(self._scored[part], part) if told is None else layer.hidden_delta(told, part)
         for boundary in layer.sends_to:
             message = layer.emit(boundary, delta, part)
-            self._give(Direction.DOWN, boundary, Kind.ERROR, batch, micro_batch, message)
+            yield from self._give(Direction.DOWN, boundary, Kind.ERROR, batch, micro_batch, message)
         if batch.probe:
             s = self._scored[part].gradient if told is None else layer.teach(told, part)
-            self._compare(batch, micro_batch, s, delta)
+            yield from self._compare(batch, micro_batch, s, delta)
         layer.accumulate(delta, part)
 
     @blame_own_layer
-    def update(self, batch: Batch) -> None:
+    def update(self, batch: Batch) -> Work[None]:
         """Make the optimizer's step and report on it."""
         if batch.probe:
             self._enter(seen := self._probings.pop(batch.step).result())
             if self.layer.rule.heeds_probes:
                 self.layer.undecided[batch.step] = seen
-                self._tell(seen)
+                yield from self._tell(seen)
         for half in self.layer.update(batch.step, batch.lr):
             self._enter(half)
         if self.layer.is_output:
@@ -158,30 +149,30 @@ class LayerSteps:
     # -- outside training ------------------------------------------------------------------------
 
     @blame_own_layer
-    def probe_up(self, batch: Batch, micro_batch: int) -> None:
+    def probe_up(self, batch: Batch, micro_batch: int) -> Work[None]:
         """A probe's forward of one micro-batch, at the weights before the step."""
-        h_in = self._below(Direction.PROBE_UP, Kind.PROBE, batch, micro_batch)
+        h_in = yield from self._below(Direction.PROBE_UP, Kind.PROBE, batch, micro_batch)
         h = self._probing(batch).forward(h_in, micro_batch)
         if self.layer.is_output:
             self._gradients[micro_batch] = self._score(h, batch, micro_batch).gradient
         else:
-            self._give(Direction.PROBE_UP, self.layer.index, Kind.PROBE, batch, micro_batch, h)
+            yield from self._give(Direction.PROBE_UP, self.layer.index, Kind.PROBE, batch, micro_batch, h)
 
     @blame_own_layer
-    def probe_down(self, batch: Batch, micro_batch: int) -> None:
+    def probe_down(self, batch: Batch, micro_batch: int) -> Work[None]:
         """Take the true gradient of one micro-batch down through the layer."""
         if self.layer.is_output:
             gradient = self._gradients.pop(micro_batch)
         else:
-            gradient = self._take(Direction.PROBE_DOWN, Kind.PROBE, batch, micro_batch)
+            gradient = yield from self._take(Direction.PROBE_DOWN, Kind.PROBE, batch, micro_batch)
         down = self._probing(batch).backward(gradient, micro_batch)
         if down is not None:
-            self._give(Direction.PROBE_DOWN, self.layer.index - 1, Kind.PROBE, batch, micro_batch, down)
+            yield from self._give(Direction.PROBE_DOWN, self.layer.index - 1, Kind.PROBE, batch, micro_batch, down)
 
     @blame_own_layer
-    def evaluate_part(self, batch: Batch, number: int, rows: NDArray[np.int64], score: Score) -> None:
+    def evaluate_part(self, batch: Batch, number: int, rows: NDArray[np.int64], score: Score) -> Work[None]:
         """Take one part of the test set up through the layer."""
-        h = self._infer(self._test, batch.step, number, rows)
+        h = yield from self._infer(self._test, batch.step, number, rows)
         if h is not None:
             score.add(self.layer.score(h, _require_given(self._test.targets).read(rows), score.rows))
 
@@ -204,24 +195,24 @@ class LayerSteps:
         )
 
     @blame_own_layer
-    def audit(self, batch: Batch, rows: NDArray[np.int64]) -> None:
+    def audit(self, batch: Batch, rows: NDArray[np.int64]) -> Work[None]:
         """Take a few training samples up through the trained layer, in a message after those of the test set."""
-        h = self._infer(self._train, batch.step, AUDIT, rows)
+        h = yield from self._infer(self._train, batch.step, AUDIT, rows)
         if h is not None:
             self._enter(AuditRecord(rows=len(rows), outputs=tuple(h.double().flatten().tolist())))
 
     # -- parts ----------------------------------------------------------------------------------
 
-    def _infer(self, share: Share, step: int, number: int, rows: NDArray[np.int64]) -> Tensor | None:
+    def _infer(self, share: Share, step: int, number: int, rows: NDArray[np.int64]) -> Work[Tensor | None]:
         """Take samples up through the layer in evaluation; the last layer returns its output, others send it on."""
         if Direction.UP in self._in:
-            h_in = self._ports.take(self._in[Direction.UP], Kind.EVALUATION, step, number, len(rows))
+            h_in = yield Take(self._in[Direction.UP], Kind.EVALUATION, step, number, len(rows))
         else:
             h_in = _require_given(share.inputs).read(rows)
         h = self.layer.infer(h_in, number)
         if self.layer.is_output:
             return h
-        self._ports.give(self._out[Direction.UP, self.layer.index], Kind.EVALUATION, step, number, h)
+        yield Give(self._out[Direction.UP, self.layer.index], Kind.EVALUATION, step, number, h)
         return None
 
     def _probing(self, batch: Batch) -> Probing:
@@ -230,24 +221,25 @@ class LayerSteps:
             self._probings[batch.step] = Probing(self._recipe, self.layer, batch.step)
         return self._probings[batch.step]
 
-    def _compare(self, batch: Batch, micro_batch: int, s: Tensor, delta: Tensor) -> None:
+    def _compare(self, batch: Batch, micro_batch: int, s: Tensor, delta: Tensor) -> Work[None]:
         """Compare s_l with what backpropagation would send, and let the layer below do the same."""
         layer, probing = self.layer, self._probing(batch)
         if layer.is_output:
             rows = probing.sound_at_output(self._scored[batch.step, micro_batch])
         else:
-            rows = probing.compare(s, self._take(Direction.PROBE_DOWN, Kind.STRAIGHT, batch, micro_batch))
+            straight = yield from self._take(Direction.PROBE_DOWN, Kind.STRAIGHT, batch, micro_batch)
+            rows = probing.compare(s, straight)
         if layer.index > 1:
             straight = probing.straight(micro_batch, s, delta, rows)
-            self._give(Direction.PROBE_DOWN, layer.index - 1, Kind.STRAIGHT, batch, micro_batch, straight)
+            yield from self._give(Direction.PROBE_DOWN, layer.index - 1, Kind.STRAIGHT, batch, micro_batch, straight)
 
-    def _tell(self, probe: LayerProbe) -> None:
+    def _tell(self, probe: LayerProbe) -> Work[None]:
         """Let the output layer know what this layer saw in a probe."""
         if not self.layer.is_output:
             link, tally = self._out[Direction.TALLY, self.layer.index], probe.to_message(self._recipe.signal_dtype)
-            self._ports.give(link, Kind.TALLY, probe.step, 0, tally)
+            yield Give(link, Kind.TALLY, probe.step, 0, tally)
 
-    def _find_renewal_cause(self, batch: Batch) -> float | None:
+    def _find_renewal_cause(self, batch: Batch) -> Work[float | None]:
         """The alignment that calls for a renewal; None where nothing does.
 
         A few steps after a probe all layers have told what they saw. Then the output layer decides, and its decision
@@ -260,18 +252,18 @@ class LayerSteps:
         if layer.is_output:
             sums = AlignmentSums()
             for link in self._tallies:
-                tally = self._ports.take(link, Kind.TALLY, seen, 0, 1)
+                tally = yield Take(link, Kind.TALLY, seen, 0, 1)
                 sums = sums.plus(LayerProbe.from_message(tally, step=seen, layer=link.sender))
             cosine = sums.plus(own).cosine
             renew = float(layer.rule.calls_for_renewal(cosine))
             verdict = torch.full((1, 1), renew, dtype=self._recipe.signal_dtype, device=layer.device)
         else:
-            verdict = self._ports.take(self._in[Direction.VERDICT], Kind.VERDICT, batch.step, 0, 1)
+            verdict = yield Take(self._in[Direction.VERDICT], Kind.VERDICT, batch.step, 0, 1)
         if layer.index > 1:
-            self._ports.give(self._out[Direction.VERDICT, layer.index - 1], Kind.VERDICT, batch.step, 0, verdict)
+            yield Give(self._out[Direction.VERDICT, layer.index - 1], Kind.VERDICT, batch.step, 0, verdict)
         return cosine if verdict.item() else None
 
-    def _renew(self, batch: Batch, cosine: float | None) -> None:
+    def _renew(self, batch: Batch, cosine: float | None) -> Work[None]:
         """Take rows of feedback from above, keep them, and send down what this layer's own forward makes of them."""
         if self.layer.is_output:
             feedback: Tensor | None = None  # the identity
@@ -279,22 +271,22 @@ class LayerSteps:
                 self._enter(RenewalRecord(step=batch.step, cosine=cosine))
         else:
             link = self._in[Direction.RENEWAL]
-            feedback = self._ports.take(link, Kind.RENEWAL, batch.step, 0, self._recipe.network.outputs)
+            feedback = yield Take(link, Kind.RENEWAL, batch.step, 0, self._recipe.network.outputs)
             self._note(link, batch, 0, "received", feedback)
         down = self.layer.renew(feedback, (batch.step, 0))
         if down is not None:
-            self._give(Direction.RENEWAL, self.layer.index - 1, Kind.RENEWAL, batch, 0, down)
+            yield from self._give(Direction.RENEWAL, self.layer.index - 1, Kind.RENEWAL, batch, 0, down)
 
-    def _below(self, direction: Direction, kind: Kind, batch: Batch, micro_batch: int) -> Tensor:
+    def _below(self, direction: Direction, kind: Kind, batch: Batch, micro_batch: int) -> Work[Tensor]:
         """What the layer below sends; the data itself at the first layer."""
         if direction in self._in:
-            return self._take(direction, kind, batch, micro_batch)
+            return (yield from self._take(direction, kind, batch, micro_batch))
         return _require_given(self._train.inputs).read(batch.parts[micro_batch])
 
-    def _message(self, batch: Batch, micro_batch: int) -> Tensor:
+    def _message(self, batch: Batch, micro_batch: int) -> Work[Tensor]:
         """The rule's error message to this layer, or the labels it reads for itself."""
         if Direction.DOWN in self._in:
-            return self._take(Direction.DOWN, Kind.ERROR, batch, micro_batch)
+            return (yield from self._take(Direction.DOWN, Kind.ERROR, batch, micro_batch))
         target = _require_given(self._train.targets).read(batch.parts[micro_batch])
         return self.layer.label_message(target, batch.rows)
 
@@ -305,9 +297,9 @@ class LayerSteps:
             require_finite_loss(scored.loss, layer=self.layer.index, step=batch.step)
         return scored
 
-    def _take(self, direction: Direction, kind: Kind, batch: Batch, micro_batch: int) -> Tensor:
+    def _take(self, direction: Direction, kind: Kind, batch: Batch, micro_batch: int) -> Work[Tensor]:
         link = self._in[direction]
-        signal = self._ports.take(link, kind, batch.step, micro_batch, len(batch.parts[micro_batch]))
+        signal: Tensor = yield Take(link, kind, batch.step, micro_batch, len(batch.parts[micro_batch]))
         if self._recipe.check_finite:
             what = f"the activation from layer {link.sender}" if direction.is_up else "the error signal"
             require_finite(signal, what, layer=self.layer.index, step=batch.step)
@@ -317,9 +309,9 @@ class LayerSteps:
 
     def _give(
         self, direction: Direction, boundary: int, kind: Kind, batch: Batch, micro_batch: int, signal: Tensor
-    ) -> None:
+    ) -> Work[None]:
         link = self._out[direction, boundary]
-        self._ports.give(link, kind, batch.step, micro_batch, signal)
+        yield Give(link, kind, batch.step, micro_batch, signal)
         if kind.is_training:
             self._note(link, batch, micro_batch, "sent", signal)
 

@@ -39,5 +39,5 @@ def computed_bytes(recipe: Recipe, *, rows: int, renewals: int, up: Codec, down:
         for way, parts in ways.items():
             known = [part for part in parts if part is not None]
             row[f"{way}_payload"] = None if judged or len(known) < len(parts) else sum(known)
-        table.append(row | {"up_message": None, "down_message": None})
+        table.append(row | {"up_message": None, "down_message": None, "inside": 0})
     return table

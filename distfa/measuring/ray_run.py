@@ -21,10 +21,10 @@ from distfa.measuring.steady_state import SteadyState
 from distfa.measuring.task import Task
 from distfa.run.engines import RayEngine
 from distfa.runtime.job import ResumeState
-from distfa.runtime.worker import Status
+from distfa.runtime.worker import LayerStatus
 from distfa.settings import RunSpec
 
-Layers = Mapping[int, Status]
+Layers = Mapping[int, LayerStatus]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import GrpcTransport
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Direction, Kind, Link
-from distfa.transport.port import InPort, OutPort, Waiting
+from distfa.transport.port import InPort, OutPort
 
 _SECONDS_EACH = 0.25
 _LEAST_RUNS = 5
@@ -237,13 +237,13 @@ def _stream(job: Job, *, rows: int, columns: int) -> tuple[float, float, float]:
     link = Link(boundary=1, direction=Direction.UP, sender=1, receiver=2, shape=(columns,))
     wire, codec, run_id = WireConfig(checksum=job.wire.checksum), CODECS["fp32"], "calibration"
     inbox = Inbox(link, run_id=run_id, window=job.wire.window, max_payload_bytes=wire.max_payload_bytes)
-    sender, receiver = (GrpcTransport(wire, run_id=run_id, layer=layer) for layer in (1, 2))
+    sender, receiver = (GrpcTransport(wire, run_id=run_id, worker=worker) for worker in (1, 2))
     spent, taken = {}, threading.Semaphore(0)
     try:
         address = receiver.listen([inbox])
         both: dict[str, Any] = {"link": link, "run_id": run_id, "codec": codec, "exact_codec": codec, "wire": wire}
-        out = OutPort(**both, sender=sender.connect(link, address, wire.deadline_seconds), waiting=Waiting())
-        into = InPort(**both, inbox=inbox, dtype=torch.float32, device=torch.device("cpu"), waiting=Waiting())
+        out = OutPort(**both, sender=sender.connect(link, address, wire.deadline_seconds))
+        into = InPort(**both, inbox=inbox, dtype=torch.float32, device=torch.device("cpu"))
         signal = torch.randn(rows, columns)
 
         def take() -> None:

@@ -9,7 +9,7 @@ from distfa.pages.page import Box, Facts, Page
 from distfa.pages.plots import MAX_POINTS, Figure
 from distfa.report import findings, law, training
 from distfa.report.columns import Row
-from distfa.report.records import Run, read_run
+from distfa.report.records import Run, have_shared_workers, read_run
 from distfa.run.collapse import BEFOREHAND
 from distfa.run.result import best_in_words
 
@@ -141,9 +141,10 @@ def result_facts(run: Run) -> dict[str, str]:
 
 def _layer_facts(run: Run) -> dict[str, str]:
     """Where each layer was, how far it came, and its last error."""
-    facts = {}
+    facts, shared = {}, have_shared_workers(run.layers)
     for row in run.layers:
-        said = f"node {row.get('node', '?')}, pid {row.get('pid', '?')}, step {row.get('step', '?')}"
+        said = f"worker {row['worker']}, " if shared else ""
+        said += f"node {row.get('node', '?')}, pid {row.get('pid', '?')}, step {row.get('step', '?')}"
         if queue := row.get("queue"):
             said += f", {queue} signal{'s wait' if queue > 1 else ' waits'}"
         if last := row["last_error"]:

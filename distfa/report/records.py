@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -74,6 +74,11 @@ class Described:
             return []
         layers = network["layers"]
         return [math.prod(shape) for shape in (layers[0]["input_shape"], *(layer["output_shape"] for layer in layers))]
+
+
+def have_shared_workers(layers: Sequence[Row]) -> bool:
+    """Whether a worker hosts several of these layers; runs of earlier versions do not say."""
+    return len({row.get("worker", row["layer"]) for row in layers}) < len(layers)
 
 
 @dataclass(frozen=True, kw_only=True)

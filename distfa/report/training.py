@@ -8,7 +8,8 @@ from typing import Any
 from distfa.core.rules import BASELINE
 from distfa.pages.plots import BLUE, INK, MUTED, ORANGE, Figure, colour, thin
 from distfa.report.columns import Columns, Row
-from distfa.report.records import Run
+from distfa.report.records import Run, have_shared_workers
+from distfa.run.result import name_boundary
 
 _PALE, _GREY, _WAITING = "#D5DBE1", "#B8C1CC", "#E4E8EC"
 _OPERATIONS = {
@@ -97,7 +98,7 @@ def traffic(run: Run) -> Figure:
     see = f"Coloured: what the run sent; grey: what bp would have sent with the same codecs, {ratio}."
     figure.panels(["payload, bytes"], see, x_title="", barmode="relative", bargap=0.4)
     figure.y().update(tickformat=".3~s", ticksuffix="B")
-    names = [f"layers {row['boundary']}-{row['boundary'] + 1}" for row in rows]
+    names = [f"layers {name_boundary(row)}" for row in rows]
     for key, name, hue, group in (
         ("up_payload", "activations up", BLUE, "sent"),
         ("down_payload", "errors down", ORANGE, "sent"),
@@ -126,7 +127,10 @@ def time(run: Run) -> Figure:
 def timeline(run: Run) -> Figure:
     """One row per layer, time to the right."""
     figure = Figure("timeline", "Timeline of a few steps")
-    spans = [(f"layer {row['layer']}", span) for row in run.timelines for span in row["spans"]]
+    hosts = {row["layer"]: f", worker {row['worker']}" for row in run.layers} if have_shared_workers(run.layers) else {}
+    spans = [
+        (f"layer {row['layer']}{hosts.get(row['layer'], '')}", span) for row in run.timelines for span in row["spans"]
+    ]
     if not spans:
         return figure.without("Layers report their timelines at the end of a run on Ray; this run has none.")
     zero = min(span["start"] for _, span in spans)

@@ -95,12 +95,20 @@ class Bookkeeper:
         self._note(self._watcher.finish())
 
     def boundaries(self) -> list[dict[str, Any]]:
-        """Bytes per boundary so far, and what bp would have sent for the same rows."""
+        """Bytes per boundary so far, and what bp would have sent for the same rows between the same workers."""
         job, rows = self._engine.job, self.tally.train_rows
         up, down = job.codec(Direction.UP), job.codec(Direction.DOWN)
         sent = self._engine.boundary_bytes(rows=rows, renewals=self.tally.renewals)
         by_bp = partial(bp_payload, job.recipe, rows=rows, up=up, down=down)
-        return [row | {"bp_payload": by_bp(row["boundary"], sent_up=row["up_payload"] or 0)} for row in sent]
+
+        def crosses(row: dict[str, Any]) -> bool:
+            below = row["boundary"]
+            return "shared" not in row and job.worker_of(below) != job.worker_of(below + 1)
+
+        return [
+            row | {"bp_payload": by_bp(row["boundary"], sent_up=row["up_payload"] or 0) if crosses(row) else 0}
+            for row in sent
+        ]
 
     def layers(self) -> list[dict[str, Any]]:
         """How each layer is doing, once all have reported; empty if nothing is distributed."""

@@ -25,6 +25,8 @@ from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart
 from distfa.runtime.faults import Fault
 from distfa.runtime.hosted_layer import Snapshot
 from distfa.runtime.job import Job, RawInputs, RawTargets, ResumeState, is_lossy
+from distfa.runtime.worker import WorkerStatus
+from distfa.runtime.worker_ports import sharing
 from distfa.settings import RunSpec
 from distfa.transport.message import Direction, Kind, Link
 from distfa.transport.port import Traffic
@@ -234,33 +236,44 @@ class RayEngine:
 
     def boundary_bytes(self, *, rows: int, renewals: int) -> list[dict[str, Any]]:
         """The bytes that the layers have sent so far."""
-        return boundary_bytes(self.coordinator.traffic(), self.job.recipe.network.boundaries)
+        return boundary_bytes(self.coordinator.traffic(), self.job.recipe.network.boundaries, sharing(self.job))
 
     def facts(self) -> dict[str, Any]:
-        """How the wire was secured, where each layer was, and how long it waited."""
-        run = started(self._run)
+        """How the wire was secured, where each layer and worker was, and how long it waited."""
+        run, workers = started(self._run), self.coordinator.workers
         return {
             "security": run.security,
             **({"codec": run.codec} if run.codec else {}),
             "bytes_apart": bytes_apart(self.coordinator.traffic()),
             "layers": [
                 {
-                    "layer": layer,
-                    "node": run.places[layer - 1][1],
-                    "ray_node": run.places[layer - 1][0],
-                    "host": status.host,
-                    "pid": status.pid,
+                    "layer": status.layer,
+                    "worker": number,
+                    **_whereabouts(worker, run.places[number - 1]),
                     "step": status.step,
                     "queue": status.queue,
                     "waiting_for": status.waiting_for,
                     "since_seconds": round(status.since_seconds, 1),
                     "busy_seconds": round(status.busy_seconds, 3),
                     "wait_seconds": round(status.wait_seconds, 3),
-                    "cpu_seconds": round(status.cpu_seconds, 3),
                 }
-                for layer, status in sorted(self.coordinator.status.items())
+                for number, worker in sorted(workers.items())
+                for status in worker.layers
+            ],
+            "workers": [
+                {
+                    "worker": number,
+                    "layers": [status.layer for status in worker.layers],
+                    **_whereabouts(worker, run.places[number - 1]),
+                    "cpu_seconds": round(worker.cpu_seconds, 3),
+                }
+                for number, worker in sorted(workers.items())
             ],
         }
+
+
+def _whereabouts(worker: WorkerStatus, place: tuple[str, str]) -> dict[str, Any]:
+    return {"node": place[1], "ray_node": place[0], "host": worker.host, "pid": worker.pid}
 
 
 def started(value: T | None) -> T:

@@ -40,7 +40,9 @@ class Result:
         samples_per_second: Training rows divided by training time, without evaluation and start.
         wall_seconds: Time of the whole run.
         startup_seconds: Time until the first step.
-        bytes: Training traffic: ``boundaries``, one row each, and ``total``; ``bp_payload`` is what bp would have sent.
+        bytes: Training traffic: ``boundaries``, one row each, and ``total``; ``bp_payload`` is what bp would have sent,
+            ``inside`` what went from layer to layer inside a worker; rows with ``shared`` are errors that crossed once
+            for these layers.
             Of a run in one process payloads are computed, and None is what is not known there.
         schedule: ``sync`` or ``async``.
         ledger: How many entries the conservation ledger has, how many signals were compared by digest, how many of
@@ -240,10 +242,17 @@ class Tally:
 
 def with_total(boundaries: list[dict[str, Any]]) -> dict[str, Any]:
     """``boundaries`` and their ``total``; a figure that is None for one boundary is None in the total too."""
-    keys = ("up_payload", "down_payload", "up_message", "down_message", "bp_payload")
+    keys = ("up_payload", "down_payload", "up_message", "down_message", "inside", "bp_payload")
     columns = {key: [row.get(key, 0) for row in boundaries] for key in keys}
     total = {key: None if None in column else sum(column) for key, column in columns.items()}
     return {"boundaries": boundaries, "total": total}
+
+
+def name_boundary(row: Mapping[str, Any]) -> str:
+    """The layers of a row of ``boundaries``: ``1-2``, or ``to 1-3`` for errors that cross once for these."""
+    if shared := row.get("shared"):
+        return f"to {shared[0]}-{shared[-1]}"
+    return f"{row['boundary']}-{row['boundary'] + 1}"
 
 
 def bp_payload(recipe: Recipe, boundary: int, *, rows: int, up: Codec, down: Codec, sent_up: int) -> int | None:

@@ -1,6 +1,6 @@
-"""The coordinator: starts the layers, watches them, keeps the score, and says what went wrong.
+"""The coordinator: starts the workers, watches their layers, keeps the score, and says what went wrong.
 
-It runs in the process that started the run and knows layers only by their handles, so it is the same for threads and
+It runs in the process that started the run and knows workers only by their handles, so it is the same for threads and
 for Ray actors. That one process owns the books and the run directory.
 """
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -19,24 +20,30 @@ from distfa.core.books.records import Record, StepRecord
 from distfa.errors import DeadlineExceeded, DistfaError, LayerError, LayerLost, PeerLost
 from distfa.runtime.barrier import Barrier
 from distfa.runtime.hosted_layer import Snapshot
-from distfa.runtime.worker import Status
-from distfa.transport.message import Kind, Link
+from distfa.runtime.worker import LayerStatus, WorkerStatus
+from distfa.transport.message import Direction, Kind, Link
 from distfa.transport.port import Traffic
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 1.5  # seconds after a failure for the other layers to say what they saw
 _KNOWN_SECONDS = 0.3  # the same if a process is known to be dead: then nothing they saw can be the cause
 _STATE_SECONDS = 120.0
+_NOBODY: Mapping[int, Sequence[int]] = MappingProxyType({})
 
 
 class Handle(Protocol):
-    """One layer worker, wherever it runs.
+    """One worker, wherever it runs.
 
     Attributes:
-        layer: Which layer.
+        worker: Which worker, counted from 1.
+        layers: The layers that it hosts.
     """
 
-    layer: int
+    worker: int
+    layers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """The worker in words."""
 
     def call(self, method: str, *args: object) -> Future[Any]:
         """Call a method of the worker; the future fails with a DistfaError or with the error that the worker raised."""
@@ -46,14 +53,14 @@ class Coordinator:
     """Watches the workers of one run.
 
     Args:
-        handles: One handle per layer, in order.
+        handles: One handle per worker, in order.
         deadline_seconds: Longest time that a layer may show no progress.
         lossy: Whether a codec of the run rounds, so that the two ends of a boundary may differ.
         steps: How many updates the run makes; None to leave that unchecked.
         before: What the links had carried before the step with which the run goes on.
 
     Attributes:
-        errors: What went wrong, by layer, once ``train`` has failed.
+        errors: What went wrong, by layer, once ``train`` has failed; of a whole worker, by its lowest layer.
     """
 
     def __init__(
@@ -66,44 +73,55 @@ class Coordinator:
         before: Mapping[tuple[Link, Kind], Traffic] | None = None,
     ) -> None:
         self._before = dict(before or {})
-        self._barrier = Barrier(len(handles))
-        self._books = Books(len(handles), lossy=lossy)
+        layers = sum(len(handle.layers) for handle in handles)
+        self._barrier = Barrier(layers)
+        self._books = Books(layers, lossy=lossy)
         self._steps, self._steps_seen = steps, 0
         self._handles = handles
         self._deadline_seconds = deadline_seconds
-        self._polls: dict[int, Future[Status]] = {}
+        self._polls: dict[int, Future[WorkerStatus]] = {}  # by worker, as the next two
         self._heard: dict[int, float] = {}
-        self._status: dict[int, Status] = {}
+        self._workers: dict[int, WorkerStatus] = {}
+        self._status: dict[int, LayerStatus] = {}
         self.errors: dict[int, str] = {}
 
     @property
-    def status(self) -> dict[int, Status]:
+    def status(self) -> dict[int, LayerStatus]:
         """The last status of each layer."""
         return self._status
 
+    @property
+    def workers(self) -> dict[int, WorkerStatus]:
+        """The last status of each worker."""
+        return self._workers
+
     def connect(self, addresses: dict[int, str], deadline_seconds: float) -> None:
-        """Let every layer open its streams.
+        """Let every worker open its streams.
+
+        Args:
+            addresses: Worker -> address.
+            deadline_seconds: Longest wait for each stream.
 
         Raises:
-            DistfaError: A layer could not reach another.
+            DistfaError: A worker could not reach another.
         """
         self.gather("connect", addresses, deadline_seconds, deadline_seconds=2 * deadline_seconds)
 
     def gather(self, method: str, *args: object, deadline_seconds: float) -> list[Any]:
-        """Call one method of every worker; returns their answers, in layer order.
+        """Call one method of every worker; returns their answers, in order.
 
         Raises:
-            LayerLost: A layer did not answer in time; the message names it.
-            DistfaError: A layer raised an error; of several, that of the lowest layer.
+            LayerLost: A worker did not answer in time; the message names it.
+            DistfaError: A worker raised an error; of several, that of the lowest.
         """
         futures = [handle.call(method, *args) for handle in self._handles]
         _, late = wait(futures, timeout=deadline_seconds)
         for handle, future in zip(self._handles, futures, strict=True):
             if future not in late and (error := future.exception()) is not None:
-                raise self._locate(handle.layer, error)
+                raise self._locate(handle, error)
         for handle, future in zip(self._handles, futures, strict=True):
             if future in late:
-                raise LayerLost(f"layer {handle.layer} did not answer {method!r} within {deadline_seconds:.0f} s")
+                raise LayerLost(f"{handle} did not answer {method!r} within {deadline_seconds:.0f} s")
         return [future.result() for future in futures]
 
     def train(self, tick: Callable[[], None] = lambda: None) -> Iterator[Record]:
@@ -118,7 +136,7 @@ class Coordinator:
         Raises:
             DistfaError: The run failed; one message names the layer, the step and the cause.
         """
-        runs = {handle.layer: handle.call("run") for handle in self._handles}
+        runs = {handle.worker: handle.call("run") for handle in self._handles}
         now = time.monotonic()
         self._heard = dict.fromkeys(runs, now)
         while True:
@@ -160,37 +178,40 @@ class Coordinator:
             LayerError: The layer did not answer in time.
             DistfaError: The layer raised this error.
         """
+        handle = next(handle for handle in self._handles if layer in handle.layers)
         try:
-            found: Snapshot | None = self._handles[layer - 1].call("snapshot", step).result(self._deadline_seconds)
+            found: Snapshot | None = handle.call("snapshot", layer, step).result(self._deadline_seconds)
         except TimeoutError as exc:
             self.errors[layer] = (
                 f"layer {layer} did not return its state within {self._deadline_seconds:.0f} s (wire.deadline_seconds)"
             )
             raise LayerError(self.errors[layer]) from exc
         except DistfaError as exc:
-            raise self._locate(layer, exc) from exc
+            raise self._locate(handle, exc) from exc
         if found is None:
             return None
         before = {key: sent for key, sent in self._before.items() if key[0].sender == layer}
         return replace(found, traffic=_add(before, found.traffic))
 
     def _poll(self) -> Iterator[Record]:
-        """Take the answers that have come, and ask those layers again."""
+        """Take the answers that have come, and ask those workers again."""
         for handle in self._handles:
-            poll = self._polls.get(handle.layer)
+            poll = self._polls.get(handle.worker)
             if poll is not None and not poll.done():
                 continue
             if poll is not None and poll.exception() is None:
                 yield from self._hear(poll.result())
-            self._polls[handle.layer] = handle.call("status")
+            self._polls[handle.worker] = handle.call("status")
 
-    def _hear(self, status: Status) -> Iterator[Record]:
-        """Take one layer's answer."""
-        self._heard[status.layer] = time.monotonic()
-        self._status[status.layer] = status
-        for entry in self._barrier.add(status.layer, status.entries):
-            self._steps_seen += isinstance(entry, StepRecord)
-            yield from self._books.add(entry)
+    def _hear(self, status: WorkerStatus) -> Iterator[Record]:
+        """Take one worker's answer."""
+        self._heard[status.worker] = time.monotonic()
+        self._workers[status.worker] = status
+        for layer in status.layers:
+            self._status[layer.layer] = layer
+            for entry in self._barrier.add(layer.layer, layer.entries):
+                self._steps_seen += isinstance(entry, StepRecord)
+                yield from self._books.add(entry)
 
     def _drain(self) -> Iterator[Record]:
         """After a good end: take all that the layers still have to report, each answer within the deadline.
@@ -247,8 +268,8 @@ class Coordinator:
         A dead process, or an error in a layer itself, comes first. Then comes a layer that hangs, then the layer that
         missed a signal first, and last those that only lost another layer.
         """
-        failed = {layer: run.exception() for layer, run in runs.items() if run.done()}
-        errors = [self._locate(layer, error) for layer, error in failed.items() if error is not None]
+        failed = [(handle, run.exception()) for handle in self._handles if (run := runs[handle.worker]).done()]
+        errors = [self._locate(handle, error) for handle, error in failed if error is not None]
         own = [e for e in errors if not isinstance(e, PeerLost | DeadlineExceeded)]
         if own:
             return min(own, key=lambda e: not isinstance(e, LayerLost))
@@ -258,28 +279,31 @@ class Coordinator:
         half = self._deadline_seconds / 2
         return self._silent(half) or self._find_hung_layer(half) or min(missed, key=lambda e: e.order)
 
-    def _locate(self, layer: int, error: BaseException) -> BaseException:
+    def _locate(self, handle: Handle, error: BaseException) -> BaseException:
         """The error with its place: a lost process or stream cannot say at which step it was; the coordinator can."""
         if isinstance(error, LayerLost | PeerLost):
-            error = type(error)(f"{self._at(layer, process=isinstance(error, LayerLost))}: {error}")
-        self.errors[layer] = str(error)
+            error = type(error)(f"{self._at(handle, process=isinstance(error, LayerLost))}: {error}")
+        self.errors[handle.layers[0]] = str(error)
         return error
 
-    def _at(self, layer: int, *, process: bool) -> str:
-        """The layer, with its step and the process to look at as far as they are known."""
-        if (found := self._status.get(layer)) is None:
-            return f"layer {layer}"
-        return f"layer {layer}, step {found.step}" + (f" (process {found.pid} on {found.host})" if process else "")
+    def _at(self, handle: Handle, *, process: bool) -> str:
+        """The worker, with its step and the process to look at as far as they are known."""
+        if (found := self._workers.get(handle.worker)) is None:
+            return str(handle)
+        step = max(layer.step for layer in found.layers)
+        return f"{handle}, step {step}" + (f" (process {found.pid} on {found.host})" if process else "")
 
     def _silent(self, limit_seconds: float) -> DistfaError | None:
         now = time.monotonic()
-        for layer, heard in self._heard.items():
-            if now - heard > limit_seconds and not self._polls[layer].done():
-                self.errors[layer] = (
-                    f"{self._at(layer, process=True)}: its process has not answered for {now - heard:.0f} s; it "
+        for handle in self._handles:
+            silence = now - self._heard[handle.worker]
+            if silence > limit_seconds and not self._polls[handle.worker].done():
+                said = (
+                    f"{self._at(handle, process=True)}: its process has not answered for {silence:.0f} s; it "
                     "is stopped or starved: check that process and its node, or raise wire.deadline_seconds"
                 )
-                return LayerLost(self.errors[layer])
+                self.errors[handle.layers[0]] = said
+                return LayerLost(said)
         return None
 
     def _find_hung_layer(self, limit_seconds: float) -> DistfaError | None:
@@ -310,15 +334,34 @@ def bytes_apart(traffic: dict[tuple[Link, Kind], Traffic]) -> dict[str, int]:
     return apart
 
 
-def boundary_bytes(traffic: dict[tuple[Link, Kind], Traffic], boundaries: range) -> list[dict[str, int]]:
-    """Training bytes per boundary: payload and whole messages, up and down."""
-    table = []
-    for boundary in boundaries:
+def boundary_bytes(
+    traffic: Mapping[tuple[Link, Kind], Traffic], boundaries: range, sharing: Mapping[int, Sequence[int]] = _NOBODY
+) -> list[dict[str, Any]]:
+    """Training bytes per boundary: payload and whole messages, up and down, and those inside a worker.
+
+    Errors that cross once for several layers of a worker have rows of their own after those of the boundaries: there
+    ``boundary`` is the lowest of these layers, and ``shared`` has all.
+
+    Args:
+        traffic: What every link has carried.
+        boundaries: All of the network.
+        sharing: The layers that get the same errors, by the lowest of them.
+    """
+    shared = sorted({link.boundary for link, _ in traffic if link.direction is Direction.SHARED})
+    table: dict[tuple[int, bool], dict[str, Any]] = {}
+    for boundary, alike in [
+        *((boundary, False) for boundary in boundaries),
+        *((boundary, True) for boundary in shared),
+    ]:
         row = {"boundary": boundary, "up_payload": 0, "down_payload": 0, "up_message": 0, "down_message": 0}
-        for (link, kind), counted in traffic.items():
-            if link.boundary == boundary and kind.is_training:
-                way = "up" if link.direction.is_up else "down"
-                row[f"{way}_payload"] += counted.payload_bytes
-                row[f"{way}_message"] += counted.message_bytes
-        table.append(row)
-    return table
+        table[boundary, alike] = row | {"inside": 0}
+        if alike:
+            table[boundary, alike]["shared"] = list(sharing.get(boundary, [boundary]))
+    for (link, kind), counted in traffic.items():
+        row = table.get((link.boundary, link.direction is Direction.SHARED), {})
+        if row and kind.is_training:
+            way = "up" if link.direction.is_up else "down"
+            row[f"{way}_payload"] += counted.payload_bytes
+            row[f"{way}_message"] += counted.message_bytes
+            row["inside"] += counted.inside_bytes
+    return list(table.values())

@@ -1,12 +1,13 @@
-"""What belongs to one layer in the process that hosts it: its work, its links, its reports and its snapshots."""
+"""What belongs to one layer in the process that hosts it: its work, its time, its reports and its snapshots."""
 
 from __future__ import annotations
 
 import copy
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,20 @@ from distfa.core import schedule
 from distfa.core.base import order
 from distfa.core.books.joining import Entry
 from distfa.core.layer import Layer
+from distfa.core.requests import Request, Take, Work
 from distfa.core.routes import Kind, Link
 from distfa.core.steps import LayerSteps, Score, Share
 from distfa.runtime.barrier import CutReached
 from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.runtime.timeline import Timeline
-from distfa.runtime.wire_ports import WirePorts
-from distfa.transport.base import Tap
-from distfa.transport.port import Traffic, Waiting
+from distfa.runtime.worker_ports import WorkerPorts
+from distfa.transport.port import Traffic
 
 # A snapshot is kept this long for the coordinator to fetch it, unless there are too many; the last two are always kept.
+# The bytes are a worker's: its layers share them.
 _FETCH_SECONDS = 3.0
 _MOST_SNAPSHOTS, _MOST_BYTES = 64, 256 * 2**20
+_FORWARDS = (schedule.Forward, schedule.Evaluate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,78 +47,129 @@ class Snapshot:
     traffic: dict[tuple[Link, Kind], Traffic]
 
 
+def _never() -> bool:
+    return False
+
+
 class HostedLayer:
     """Layer ``layer`` of a job, without the process around it.
 
-    One thread works, and another asks: what they share, reports and snapshots, is behind a lock.
+    One thread works, for this layer or for others of its worker, and another asks: what they share, reports and
+    snapshots, is behind a lock.
 
     Args:
         job: The run.
         layer: Which layer, counted from 1.
-        waiting: Told of every wait; it belongs to the process.
+        ports: The ends of its worker's links.
         inputs: The inputs, for the first layer.
         targets: The targets, for the layers that read labels (``routes.reads_labels``).
         module: The user's module, if the layer starts from that.
         resume: Its ``state_dict`` before step ``job.first``.
-        tap: Sees every message the layer sends.
 
     Attributes:
         layer: What computes.
-        ports: Its ends of its links.
         step: The step it is working on.
+        request: The signal that it stops at; None while it computes, and at its end.
+        ready: Tells whether it could go on from there.
+        backwards: Whether it is at the work of a backward pass, which comes before forwards and evaluations.
+        since: ``time.monotonic`` when it stopped there, or, while it computes, when it last came on.
     """
 
     def __init__(
         self,
         job: Job,
         layer: int,
-        waiting: Waiting,
+        ports: WorkerPorts,
         *,
         inputs: RawInputs | None = None,
         targets: RawTargets | None = None,
         module: nn.Module | None = None,
         resume: Mapping[str, Tensor] | None = None,
-        tap: Tap | None = None,
     ) -> None:
         recipe, device = job.recipe, torch.device(job.device)
-        self._job, self._waiting = job, waiting
+        self._job, self._ports = job, ports
         self.layer = Layer(recipe, layer, device=device, module=module)
         if resume is not None:
             self.layer.load_state_dict(resume)
         x = inputs.readers(recipe.dtype, device) if inputs else (None, None)
         y = targets.readers(recipe.dtype, device) if targets else (None, None)
         self._train, self._test = (Share(inputs=i, targets=t) for i, t in zip(x, y, strict=True))
-        self.ports = WirePorts(job, layer, device, waiting, tap)
         self.step = 0
+        self.request: Request | None = None
+        self.ready: Callable[[], Any] = _never
+        self.backwards = False
+        self.since = 0.0
+        self._work: Work[None] | None = None  # None before its start and after its end
+        self._busy_seconds = 0.0  # up to where it last stopped
+        self._resumed = 0.0  # when it went on from there; 0 if it has not
         self._entries: list[Entry | CutReached] = []
         self._snapshots: dict[int, tuple[Snapshot, float]] = {}  # with the time they were made
         self._lock = threading.Lock()
 
-    def work(self, started: float) -> Iterator[None]:
-        """Carry out the schedule's operations to the end of the run; yields whenever the layer has come on.
+    def start(self, started: float) -> None:
+        """Begin, and work up to the first request.
 
         Args:
-            started: ``time.monotonic`` when the work began.
+            started: ``time.monotonic`` when the work of all layers began.
         """
+        self._work = self._carry_out_all(started)
+        self.go_on()
+
+    def go_on(self, waited_seconds: float = 0.0) -> None:
+        """Carry out its request, which is ready or has waited too long, and work up to the next one."""
+        if self._work is None:
+            return
+        request, answer = self.request, None
+        self._resumed = time.monotonic()
+        try:
+            if isinstance(request, Take):
+                answer = self._ports.take(request, waited_seconds)
+            elif request is not None:
+                self._ports.give(request, waited_seconds)
+            self.request, self.since = None, time.monotonic()  # one that fails stays, to show whom it was for
+            self.ready = _never
+            self.request = self._work.send(answer)
+            self.ready = self._ports.gate(self.request)
+        except StopIteration:
+            self._work = None
+        finally:
+            stopped = time.monotonic()
+            self._busy_seconds += stopped - self._resumed
+            self._resumed, self.since = 0.0, self.since if self.request is request else stopped
+
+    @property
+    def finished(self) -> bool:
+        """Whether its work has ended."""
+        return self._work is None
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time spent on computing for this layer, with what it has just begun."""
+        resumed = self._resumed
+        return self._busy_seconds + (time.monotonic() - resumed if resumed else 0.0)
+
+    def _carry_out_all(self, started: float) -> Work[None]:
+        """Carry out the schedule's operations to the end of the run."""
         job, layer = self._job, self.layer
         steps = LayerSteps(
             job.recipe,
             layer,
-            self.ports,
+            self._ports,
             train=self._train,
             test=self._test,
             enter=self._enter,
             started=started - job.elapsed_seconds,
         )
-        timeline = Timeline(layer.index, job.steps, self._waiting)
+        yield from steps.resume()
+        timeline = Timeline(layer.index, job.steps, lambda: self.busy_seconds)
         batches = order.batches(job.recipe, job.train_rows, first=job.first, stop=job.stop)
-        for operation in schedule.operations(batches, schedule.forwards_ahead(job.recipe, layer.index)):
-            self.step = operation.batch.step
+        ahead = schedule.forwards_ahead(job.recipe, layer.index, job.hosted)
+        for operation in schedule.operations(batches, ahead):
+            self.step, self.backwards = operation.batch.step, not isinstance(operation, _FORWARDS)
             with timeline.span(operation):
                 yield from self._carry_out(steps, operation)
-            yield
+            self.since = time.monotonic()
         self._enter(timeline.record())
-        self.ports.close()
 
     def reports(self) -> tuple[Entry | CutReached, ...]:
         """What the layer has to report since it was last asked: records, its ends of the books, and marks."""
@@ -133,45 +187,48 @@ class HostedLayer:
             found, _ = self._snapshots.pop(step, (None, 0.0))
         return found
 
-    def _carry_out(self, steps: LayerSteps, operation: schedule.Operation) -> Iterator[None]:
+    def _carry_out(self, steps: LayerSteps, operation: schedule.Operation) -> Work[None]:
         batch = operation.batch
         if isinstance(operation, schedule.Forward):
-            steps.forward(batch, operation.micro_batch)
+            yield from steps.forward(batch, operation.micro_batch)
         elif isinstance(operation, schedule.Backward):
-            steps.backward(batch, operation.micro_batch)
+            yield from steps.backward(batch, operation.micro_batch)
         elif isinstance(operation, schedule.Begin):
             if batch.probe:
-                self._probe(steps, batch)
-            steps.begin(batch)
+                yield from self._probe(steps, batch)
+            yield from steps.begin(batch)
         elif isinstance(operation, schedule.Update):
-            steps.update(batch)
+            yield from steps.update(batch)
         elif isinstance(operation, schedule.Evaluate):
             yield from self._evaluate(steps, batch)
         else:
             self._take_snapshot(batch.step + 1)
 
-    def _probe(self, steps: LayerSteps, batch: order.Batch) -> None:
+    def _probe(self, steps: LayerSteps, batch: order.Batch) -> Work[None]:
         """This layer's part of the true gradient of the batch: all forwards, then all backwards."""
         for m in range(len(batch.parts)):
-            steps.probe_up(batch, m)
+            yield from steps.probe_up(batch, m)
         for m in range(len(batch.parts)):
-            steps.probe_down(batch, m)
+            yield from steps.probe_down(batch, m)
 
-    def _evaluate(self, steps: LayerSteps, batch: order.Batch) -> Iterator[None]:
+    def _evaluate(self, steps: LayerSteps, batch: order.Batch) -> Work[None]:
         recipe, score = self._job.recipe, Score(self._job.test_rows)
         for number, rows in enumerate(order.evaluation(recipe, score.rows)):
-            steps.evaluate_part(batch, number, rows, score)
-            yield
+            yield from steps.evaluate_part(batch, number, rows, score)
+            self.since = time.monotonic()
         if score.rows:
             steps.finish_evaluation(batch, score)
         if batch.last and len(rows := order.audit(recipe, self._job.train_rows)):
-            steps.audit(batch, rows)
+            yield from steps.audit(batch, rows)
 
     def _take_snapshot(self, step: int) -> None:
         """Copy the state, for the coordinator to fetch, and mark the place in the reports."""
-        kept = Snapshot(step=step, state=self.state_dict(), traffic=copy.deepcopy(self.ports.traffic()))
+        kept = Snapshot(
+            step=step, state=self.state_dict(), traffic=copy.deepcopy(self._ports.traffic(self.layer.index))
+        )
         now, size = time.monotonic(), sum(value.nbytes for value in kept.state.values())
-        room = max(1, min(_MOST_SNAPSHOTS, _MOST_BYTES // max(1, size)) - 1)
+        most = _MOST_BYTES // len(self._job.hosted[self._job.worker_of(self.layer.index) - 1])
+        room = max(1, min(_MOST_SNAPSHOTS, most // max(1, size)) - 1)
         with self._lock:
             before = sorted(self._snapshots)[-room:]
             stay = [at for at in before if now - self._snapshots[at][1] < _FETCH_SECONDS] or before[-1:]

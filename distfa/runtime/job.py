@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from distfa.core.base.samples import Inputs, Targets
 from distfa.core.routes import Direction, Kind, Link
 from distfa.transport.base import WireConfig
 from distfa.transport.port import Traffic
+
+Workers = tuple[tuple[int, ...], ...]
+"""The layers of every worker, adjacent ones, from the lowest up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class Job:
         first: The step to begin with.
         stop: The step to end before; None for the end of the run.
         elapsed_seconds: How long training took before ``first``.
+        workers: The layers of every worker, from the lowest up; empty: one layer each. It decides no bit.
     """
 
     run_id: str
@@ -48,6 +53,20 @@ class Job:
     first: int = 0
     stop: int | None = None
     elapsed_seconds: float = 0.0
+    workers: Workers = ()
+
+    @cached_property
+    def hosted(self) -> Workers:
+        """The layers of every worker."""
+        return self.workers or tuple((layer,) for layer in range(1, len(self.recipe.network) + 1))
+
+    def worker_of(self, layer: int) -> int:
+        """The worker that hosts a layer, counted from 1."""
+        return self._worker_of[layer]
+
+    @cached_property
+    def _worker_of(self) -> dict[int, int]:
+        return {layer: worker for worker, layers in enumerate(self.hosted, start=1) for layer in layers}
 
     @property
     def steps(self) -> int:

@@ -43,29 +43,29 @@ def surveyor() -> Callable[[], Facts]:
     return survey
 
 
-def require_same_software(mine: Facts, theirs: Mapping[int, tuple[str, Mapping[str, str]]]) -> None:
+def require_same_software(mine: Facts, theirs: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
     """Refuse nodes on which a run would compute different bits.
 
     Args:
         mine: The facts of this process.
-        theirs: (node's address, facts) by layer.
+        theirs: (node's address, facts) by worker, in words.
 
     Raises:
-        ClusterError: A layer's node differs; both sides are named.
+        ClusterError: A worker's node differs; both sides are named.
     """
-    for layer, (address, facts) in theirs.items():
+    for worker, (address, facts) in theirs.items():
         apart = [key for key in _AGREE if facts.get(key) != mine[key]]
         if not apart:
             continue
         if apart == ["distfa"]:
             raise ClusterError(
-                f"layer {layer} on node {address} imports distfa from {facts.get('path') or 'nowhere'} "
+                f"{worker} on node {address} imports distfa from {facts.get('path') or 'nowhere'} "
                 f"({facts.get('distfa')}), this process from {mine['path']} ({mine['distfa']}), so weights would "
                 "not be reproducible; install the same distfa on every node, and start runs in a directory "
                 "without a folder named distfa"
             )
         here, there = (", ".join(f"{key} {side.get(key)}" for key in apart) for side in (mine, facts))
         raise ClusterError(
-            f"layer {layer} on node {address} runs {there}, this process {here}, so weights would not be "
+            f"{worker} on node {address} runs {there}, this process {here}, so weights would not be "
             "reproducible; install the same versions on every node"
         )

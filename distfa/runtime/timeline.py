@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from distfa.core.books.records import Span, TimelineRecord
 from distfa.core.schedule import Operation
-from distfa.transport.port import Waiting
 
 FIRST, STEPS = 20, 3  # after the first steps, and between entries in the books
 
@@ -19,12 +18,12 @@ class Timeline:
     Args:
         layer: The number of the layer.
         steps: How many steps the whole run has.
-        waiting: The layer's waits.
+        busy_seconds: How long the layer has computed so far.
     """
 
-    def __init__(self, layer: int, steps: int, waiting: Waiting) -> None:
+    def __init__(self, layer: int, steps: int, busy_seconds: Callable[[], float]) -> None:
         first = min(FIRST, max(0, steps - STEPS))
-        self._layer, self._window, self._waiting = layer, range(first, first + STEPS), waiting
+        self._layer, self._window, self._busy_seconds = layer, range(first, first + STEPS), busy_seconds
         self._spans: list[Span] = []
 
     @contextmanager
@@ -33,16 +32,17 @@ class Timeline:
         if operation.batch.step not in self._window:
             yield
             return
-        start, waited = time.time(), self._waiting.total_seconds
+        start, busy = time.time(), self._busy_seconds()
         yield
+        end = time.time()
         self._spans.append(
             Span(
                 operation=type(operation).__name__.lower(),
                 step=operation.batch.step,
                 micro_batch=getattr(operation, "micro_batch", None),
                 start=start,
-                end=time.time(),
-                waited=self._waiting.total_seconds - waited,
+                end=end,
+                waited=max(0.0, end - start - (self._busy_seconds() - busy)),
             )
         )
 

@@ -19,8 +19,17 @@ Tap = Callable[[Link, bytes], None]
 class Sender(Protocol):
     """The sending end of one link."""
 
-    def send(self, data: bytes, deadline_seconds: float) -> None:
+    @property
+    def has_room(self) -> bool:
+        """Whether ``send`` would return, or fail, at once."""
+
+    def send(self, data: bytes, deadline_seconds: float, *, waited_seconds: float = 0.0) -> None:
         """Hand over one serialized signal; waits while the receiver's window is full.
+
+        Args:
+            data: The signal.
+            deadline_seconds: How long to wait.
+            waited_seconds: How much of that is over already.
 
         Raises:
             DeadlineExceeded: The receiver took nothing for ``deadline_seconds``.
@@ -41,8 +50,16 @@ class Transport(Protocol):
             TransportError: The address cannot be listened on.
         """
 
-    def connect(self, link: Link, address: str, deadline_seconds: float) -> Sender:
+    def connect(
+        self, link: Link, address: str, deadline_seconds: float, changed: Callable[[], None] = lambda: None
+    ) -> Sender:
         """Open the stream of ``link`` to its receiver at ``address``.
+
+        Args:
+            link: The link.
+            address: What the receiver's ``listen`` returned.
+            deadline_seconds: Longest wait for an answer.
+            changed: Called whenever the sender may have room again; it must not block.
 
         Raises:
             DeadlineExceeded: Nobody answered there in time.

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -38,36 +38,46 @@ _LINK_KEY, _RUN_KEY = "distfa-link", "distfa-run"
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """PEM texts for mutual TLS: this layer's key and certificate, and the run's authority."""
+    """PEM texts for mutual TLS: this worker's key and certificate, and the run's authority."""
 
     key: bytes = field(repr=False)
     certificate: bytes
     authority: bytes
 
 
-def peer_name(layer: int) -> str:
-    """The name in a layer's certificate, by which other layers know it."""
-    return f"layer-{layer}.distfa"
+def peer_name(worker: int) -> str:
+    """The name in a worker's certificate, by which other workers know it."""
+    return f"worker-{worker}.distfa"
 
 
 class GrpcTransport:
-    """One layer's server and its streams to other layers.
+    """One worker's server and its streams to other workers.
 
     Args:
         wire: Host, ports, limits and deadlines.
         run_id: The run; streams of other runs are refused.
-        layer: The layer whose end this is.
+        worker: The worker whose end this is.
+        worker_of: The worker of every layer; by default each has one of its own.
+        title: The worker in words; empty: its layer.
         credentials: For mutual TLS; None for plain text.
-        advertised: The host that other layers connect to; empty: the one listened on, or loopback if that means all.
+        advertised: The host that other workers connect to; empty: the one listened on, or loopback if that means all.
     """
 
     def __init__(
-        self, wire: WireConfig, *, run_id: str, layer: int, credentials: Credentials | None = None, advertised: str = ""
+        self,
+        wire: WireConfig,
+        *,
+        run_id: str,
+        worker: int,
+        worker_of: Callable[[int], int] = lambda layer: layer,
+        title: str = "",
+        credentials: Credentials | None = None,
+        advertised: str = "",
     ) -> None:
         self._wire = wire
         self._advertised = advertised or ("127.0.0.1" if is_wildcard(wire.host) else wire.host)
         self._run_id = run_id
-        self._layer = layer
+        self._worker, self._worker_of, self._title = worker, worker_of, title or f"layer {worker}"
         self._credentials = credentials
         self._server: grpc.Server | None = None
         self._inboxes: dict[str, Inbox] = {}
@@ -99,13 +109,15 @@ class GrpcTransport:
         self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         return join_address(self._advertised, port)
 
-    def connect(self, link: Link, address: str, deadline_seconds: float) -> GrpcSender:
+    def connect(
+        self, link: Link, address: str, deadline_seconds: float, changed: Callable[[], None] = lambda: None
+    ) -> GrpcSender:
         """Open the stream of ``link``.
 
         Raises:
             DeadlineExceeded: Nobody answered there in time.
         """
-        channel = self._open(address, link.receiver)
+        channel = self._open(address, self._worker_of(link.receiver))
         self._channels.append(channel)
         ready = grpc.channel_ready_future(channel)
         try:
@@ -116,7 +128,7 @@ class GrpcTransport:
                 f"layer {link.sender} could not reach layer {link.receiver} at {address} within "
                 f"{deadline_seconds:.0f} s; can the two nodes reach each other there?"
             ) from exc
-        sender = GrpcSender(channel, link, self._run_id, self._wire, address)
+        sender = GrpcSender(channel, link, self._run_id, self._wire, address, changed)
         self._senders.append(sender)
         return sender
 
@@ -151,25 +163,25 @@ class GrpcTransport:
         ]
 
     def _bind(self, server: grpc.Server) -> int:
-        """Listen on the first free port of the range and return it; each layer begins at another place of the range."""
+        """Listen on the first free port of the range and return it; each worker begins at another place in it."""
         ports = port_range(self._wire.ports)
         host = self._wire.host or "127.0.0.1"
-        turn = (self._layer - 1) % len(ports) if ports else 0
+        turn = (self._worker - 1) % len(ports) if ports else 0
         for port in [*ports[turn:], *ports[:turn]] if ports else [0]:
             with contextlib.suppress(RuntimeError):  # grpc's name for an error on a port that is taken
                 return self._listen_on(server, join_address(host, port))
         if not is_here(host):
             raise TransportError(
-                f"layer {self._layer} cannot listen on {host}: that is not an address of this machine "
+                f"{self._title} cannot listen on {host}: that is not an address of this machine "
                 f"({socket.gethostname()}); leave wire.host empty, so that each layer listens on its own node's "
                 "address"
             )
         if ports is None:
-            raise TransportError(f"layer {self._layer} cannot listen on {host}: this machine has no free port left")
+            raise TransportError(f"{self._title} cannot listen on {host}: this machine has no free port left")
         raise TransportError(
-            f"layer {self._layer} found no free port in wire.ports {self._wire.ports} on {host} "
+            f"{self._title} found no free port in wire.ports {self._wire.ports} on {host} "
             f"({socket.gethostname()}): in use: {holders(ports)}; end those processes, or give a wider range: "
-            "every layer on a node takes one port"
+            "every layer on a node takes one port, or every worker where they host several"
         )
 
     def _listen_on(self, server: grpc.Server, place: str) -> int:
@@ -192,11 +204,11 @@ class GrpcTransport:
         )
 
     def _is_sender(self, inbox: Inbox, context: grpc.ServicerContext) -> bool:
-        """Whether the caller has the certificate of the layer that the stream says it is from; True without TLS."""
+        """Whether the caller has the certificate of the worker that the stream says it is from; True without TLS."""
         if self._credentials is None:
             return True
         names = context.auth_context().get("x509_common_name", [])
-        return [name.decode() for name in names] == [peer_name(inbox.link.sender)]
+        return [name.decode() for name in names] == [peer_name(self._worker_of(inbox.link.sender))]
 
     def _claim(self, inbox: Inbox) -> bool:
         """Whether this is the first stream of its link; no second one is accepted."""
@@ -210,15 +222,16 @@ class GrpcTransport:
         told = dict(context.invocation_metadata())
         inbox = self._inboxes.get(str(told.get(_LINK_KEY)))
         if inbox is None or told.get(_RUN_KEY) != self._run_id:
-            _refuse(context, f"layer {self._layer} accepts no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}")
-        if not self._is_sender(inbox, context):
             _refuse(
-                context, f"layer {self._layer} accepts stream {told.get(_LINK_KEY)} only from layer {inbox.link.sender}"
+                context,
+                f"{self._title} accepts no stream {told.get(_LINK_KEY)} of run {told.get(_RUN_KEY)}",
             )
+        if not self._is_sender(inbox, context):
+            _refuse(context, f"{self._title} accepts stream {told.get(_LINK_KEY)} only from layer {inbox.link.sender}")
         if not self._claim(inbox):
             _refuse(
                 context,
-                f"layer {self._layer} already has its stream {told.get(_LINK_KEY)} from layer "
+                f"{self._title} already has its stream {told.get(_LINK_KEY)} from layer "
                 f"{inbox.link.sender}; a second one cannot be that layer's",
             )
         messages = 0
@@ -250,20 +263,32 @@ class _Health(health.HealthServicer):  # type: ignore[misc]
 class GrpcSender:
     """The sending end of one stream; a short queue lets sending overlap with computing."""
 
-    def __init__(self, channel: grpc.Channel, link: Link, run_id: str, wire: WireConfig, address: str) -> None:
-        self._link = link
-        self._address = address
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        link: Link,
+        run_id: str,
+        wire: WireConfig,
+        address: str,
+        changed: Callable[[], None],
+    ) -> None:
+        self._link, self._address, self._changed = link, address, changed
         self._delay_seconds = wire.delay_ms / 1000
         self._queue: queue.Queue[tuple[bytes, float] | None] = queue.Queue(maxsize=wire.window)
         self._ended = threading.Event()
         push = channel.stream_unary(f"/{SERVICE}/{_PUSH}", response_deserializer=layer_pb2.PushResponse.FromString)
         # The stream lives as long as the run; each message on it has its own deadline.
         self._call = push.future(self._when_due(), metadata=((_LINK_KEY, _key(link)), (_RUN_KEY, run_id)))
-        self._call.add_done_callback(lambda _: self._ended.set())
+        self._call.add_done_callback(self._note_end)
 
-    def send(self, data: bytes, deadline_seconds: float) -> None:
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue has; also of a stream that has ended, since sending then fails at once."""
+        return self._ended.is_set() or not self._queue.full()
+
+    def send(self, data: bytes, deadline_seconds: float, *, waited_seconds: float = 0.0) -> None:
         """Queue one message; waits while the queue is full."""
-        give_up = time.monotonic() + deadline_seconds
+        give_up = time.monotonic() + deadline_seconds - waited_seconds
         while True:
             if self._ended.is_set():
                 raise self._failure()
@@ -280,6 +305,8 @@ class GrpcSender:
     def _when_due(self) -> Iterator[bytes]:
         """The queued messages, each when its delay is over; messages that are queued together are delayed together."""
         for data, due in iter(self._queue.get, None):
+            if self._queue.qsize() == self._queue.maxsize - 1:  # it was full
+                self._changed()
             if (left := due - time.monotonic()) > 0:
                 time.sleep(left)
             yield data
@@ -310,6 +337,10 @@ class GrpcSender:
                 self._queue.get_nowait()
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)
+
+    def _note_end(self, _: object) -> None:
+        self._ended.set()
+        self._changed()
 
     def _failure(self) -> DistfaError:
         """The error of a stream that has ended, as one of distfa's."""

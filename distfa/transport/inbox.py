@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 
 from distfa.errors import DeadlineExceeded, DistfaError, MessageRefused, TransportError
 from distfa.transport import serde
@@ -30,6 +31,8 @@ class Inbox:
         self._failure: DistfaError | None = None
         self._closed = False
         self._changed = threading.Condition()
+        self._arrived: list[Callable[[], None]] = []
+        self._has_room: list[Callable[[], None]] = []
 
     def deliver(self, data: bytes) -> None:
         """Put in one serialized signal; waits while the window is full.
@@ -58,34 +61,50 @@ class Inbox:
             self.fail(refusal)
             raise refusal
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < self._window or self._closed or self._failure)
+            self._changed.wait_for(lambda: self.has_room)
             if self._closed or self._failure:
                 raise TransportError(f"layer {self.link.receiver} no longer accepts messages {self.link}")
             self._waiting.append(message)
-            self._changed.notify_all()
+            self._tell(self._arrived)
+
+    def watch(self, *, arrived: Callable[[], None] | None = None, has_room: Callable[[], None] | None = None) -> None:
+        """Call these whenever ``ready`` and ``has_room`` may have become true; they must not block."""
+        self._arrived += [arrived] if arrived else []
+        self._has_room += [has_room] if has_room else []
 
     @property
     def queue(self) -> int:
         """How many signals wait here now."""
         return len(self._waiting)
 
-    def take(self, deadline_seconds: float, what: str) -> Message:
+    @property
+    def ready(self) -> bool:
+        """Whether ``take`` would answer, or fail, at once."""
+        return bool(self._waiting or self._failure or self._closed)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether ``deliver`` would."""
+        return bool(len(self._waiting) < self._window or self._failure or self._closed)
+
+    def take(self, deadline_seconds: float, what: str, *, waited_seconds: float = 0.0) -> Message:
         """The next signal; those that came before a failure are handed out first.
 
         Args:
             deadline_seconds: How long to wait.
             what: What is waited for, for the message: "activation from layer 1, step 3".
+            waited_seconds: How much of that is over already.
 
         Raises:
             DeadlineExceeded: Nothing came in time.
             TransportError: The link failed.
         """
-        started = time.monotonic()
+        started = time.monotonic() - waited_seconds
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._failure or self._closed, timeout=deadline_seconds)
+            self._changed.wait_for(lambda: self.ready, timeout=max(0.0, deadline_seconds - waited_seconds))
             if self._waiting:
                 message = self._waiting.popleft()
-                self._changed.notify_all()
+                self._tell(self._has_room)
                 return message
             if self._failure is not None:
                 raise self._failure
@@ -101,10 +120,16 @@ class Inbox:
         with self._changed:
             if not self._closed and self._failure is None:
                 self._failure = reason
-                self._changed.notify_all()
+                self._tell(self._arrived + self._has_room)
 
     def close(self) -> None:
         """Accept nothing more; whoever waits, to deliver or to take, stops waiting."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
+            self._tell(self._arrived + self._has_room)
+
+    def _tell(self, watchers: Iterable[Callable[[], None]]) -> None:
+        """Wake whoever waits; the caller holds the lock."""
+        self._changed.notify_all()
+        for changed in watchers:
+            changed()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from distfa.errors import DeadlineExceeded
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Link
@@ -38,9 +40,13 @@ class LoopbackTransport:
         self._inboxes = inboxes
         return self._switchboard.add(inboxes)
 
-    def connect(self, link: Link, address: str, deadline_seconds: float) -> LoopbackSender:
+    def connect(
+        self, link: Link, address: str, deadline_seconds: float, changed: Callable[[], None] = lambda: None
+    ) -> LoopbackSender:
         """Open the stream of ``link``."""
-        return LoopbackSender(self._switchboard.find(address, link))
+        inbox = self._switchboard.find(address, link)
+        inbox.watch(has_room=changed)
+        return LoopbackSender(inbox)
 
     def close(self) -> None:
         """Stop listening."""
@@ -54,7 +60,12 @@ class LoopbackSender:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
 
-    def send(self, data: bytes, deadline_seconds: float) -> None:
+    @property
+    def has_room(self) -> bool:
+        """Whether the window has."""
+        return self._inbox.has_room
+
+    def send(self, data: bytes, deadline_seconds: float, *, waited_seconds: float = 0.0) -> None:
         """Deliver; waits while the window is full."""
         self._inbox.deliver(data)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import torch
@@ -27,47 +26,21 @@ class Traffic:
         messages: Number of signals.
         payload_bytes: Bytes of their encoded numbers.
         message_bytes: Bytes of the whole gRPC messages with their frames; HTTP/2, TCP and IP add more below that.
+        inside_bytes: Bytes of signals between two layers of one worker, which no message carries.
     """
 
     messages: int = 0
     payload_bytes: int = 0
     message_bytes: int = 0
+    inside_bytes: int = 0
 
     def __add__(self, other: Traffic) -> Traffic:
         return Traffic(
             messages=self.messages + other.messages,
             payload_bytes=self.payload_bytes + other.payload_bytes,
             message_bytes=self.message_bytes + other.message_bytes,
+            inside_bytes=self.inside_bytes + other.inside_bytes,
         )
-
-
-@dataclass(kw_only=True)
-class Waiting:
-    """The wait of a layer now, and how long it has waited in total.
-
-    Attributes:
-        what: In words; empty while the layer computes.
-        layer: The layer it waits for.
-        since: ``time.monotonic`` when the wait began.
-        ended: ``time.monotonic`` when the last wait ended.
-        total_seconds: Over all waits so far.
-    """
-
-    what: str = ""
-    layer: int = 0
-    since: float = 0.0
-    ended: float = 0.0
-    total_seconds: float = 0.0
-
-    def start(self, what: str, layer: int) -> None:
-        """Start a wait."""
-        self.what, self.layer, self.since = what, layer, time.monotonic()
-
-    def end(self) -> None:
-        """End the wait that began last."""
-        self.ended = time.monotonic()
-        self.total_seconds += self.ended - self.since
-        self.what = ""
 
 
 @dataclass(kw_only=True)
@@ -79,7 +52,6 @@ class _Port:
     codec: Codec
     exact_codec: Codec
     wire: WireConfig
-    waiting: Waiting
 
 
 @dataclass(kw_only=True)
@@ -90,8 +62,13 @@ class OutPort(_Port):
     tap: Tap | None = None
     traffic: dict[Kind, Traffic] = field(default_factory=lambda: {kind: Traffic() for kind in Kind})
 
-    def send(self, signal: Tensor, *, kind: Kind, step: int, micro_batch: int) -> None:
-        """Encode and send one signal, shape (rows, *link.shape).
+    @property
+    def has_room(self) -> bool:
+        """Whether ``send`` would not have to wait."""
+        return self.sender.has_room
+
+    def send(self, signal: Tensor, *, kind: Kind, step: int, micro_batch: int, waited_seconds: float = 0.0) -> None:
+        """Encode and send one signal, shape (rows, *link.shape), which has waited for room so long already.
 
         Raises:
             MessageRefused: It is longer than the wire allows.
@@ -119,9 +96,7 @@ class OutPort(_Port):
         )
         if self.tap is not None:
             self.tap(self.link, data)
-        self.waiting.start(f"room to send the {who}", self.link.receiver)
-        self.sender.send(data, self.wire.deadline_seconds)
-        self.waiting.end()  # a wait that failed is not ended, so that one can see whom it was for
+        self.sender.send(data, self.wire.deadline_seconds, waited_seconds=waited_seconds)
         traffic = self.traffic[kind]
         traffic.messages += 1
         traffic.payload_bytes += payload.nbytes
@@ -129,9 +104,7 @@ class OutPort(_Port):
 
     def close(self) -> None:
         """Wait until everything is received, then end the stream."""
-        self.waiting.start(f"layer {self.link.receiver} to take the last signal {self.link}", self.link.receiver)
         self.sender.close(self.wire.deadline_seconds)
-        self.waiting.end()
 
 
 @dataclass(kw_only=True)
@@ -142,8 +115,13 @@ class InPort(_Port):
     dtype: torch.dtype
     device: torch.device
 
-    def receive(self, *, kind: Kind, step: int, micro_batch: int, rows: int) -> Tensor:
-        """The signal with that identity, shape (rows, *link.shape).
+    @property
+    def ready(self) -> bool:
+        """Whether ``receive`` would not have to wait."""
+        return self.inbox.ready
+
+    def receive(self, *, kind: Kind, step: int, micro_batch: int, rows: int, waited_seconds: float = 0.0) -> Tensor:
+        """The signal with that identity, shape (rows, *link.shape), which has been waited for so long already.
 
         Raises:
             MessageRefused: Another signal came, or it has the wrong shape, dtype, codec or payload.
@@ -151,13 +129,11 @@ class InPort(_Port):
             TransportError: The link failed.
         """
         expected = identify_message(self.link, self.run_id, kind, step, micro_batch)
-        self.waiting.start(str(expected), self.link.sender)
         try:
-            message = self.inbox.take(self.wire.deadline_seconds, str(expected))
+            message = self.inbox.take(self.wire.deadline_seconds, str(expected), waited_seconds=waited_seconds)
         except DeadlineExceeded as exc:
             exc.order = self._order(step)
             raise
-        self.waiting.end()
         codec, shape = self.exact_codec if kind.is_exact else self.codec, (rows, *self.link.shape)
         self._refuse_other(message, expected, codec, shape)
         try:

@@ -1,10 +1,10 @@
 """Certificates for one run: a key is made where it is used, and never travels.
 
-    layer l                                    the run's authority, with the coordinator
-    KeyPair()             --- request(l) --->  sign(request, l)
+    worker w                                   the run's authority, with the coordinator
+    KeyPair()             --- request(w) --->  sign(request, w)
     credentials(signed)   <----- Signed -----
 
-A layer talks only to layers with a certificate of the same run, and knows by its name which layer the other one is.
+A worker talks only to workers with a certificate of the same run, and knows by its name which worker the other one is.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Signed:
     """The authority's answer, as PEM texts; none of it is secret.
 
     Attributes:
-        certificate: The certificate for the layer that asked.
-        authority: The certificate of the run's authority, with which a layer checks the others.
+        certificate: The certificate for the worker that asked.
+        authority: The certificate of the run's authority, with which a worker checks the others.
     """
 
     certificate: bytes
@@ -39,18 +39,18 @@ class Signed:
 
 
 class KeyPair:
-    """A layer's own key, which stays in the process that made it."""
+    """A worker's own key, which stays in the process that made it."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
 
-    def request(self, layer: int) -> bytes:
+    def request(self, worker: int) -> bytes:
         """A certificate signing request, as PEM text."""
-        builder = x509.CertificateSigningRequestBuilder().subject_name(_name(peer_name(layer)))
+        builder = x509.CertificateSigningRequestBuilder().subject_name(_name(peer_name(worker)))
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def credentials(self, signed: Signed) -> Credentials:
-        """The credentials that this layer's transport presents, and those it trusts."""
+        """The credentials that this worker's transport presents, and those it trusts."""
         key = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -73,22 +73,22 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def sign(self, request: bytes, layer: int) -> Signed:
-        """A certificate for both ends of a stream, under the name of ``layer``, whatever the request says.
+    def sign(self, request: bytes, worker: int) -> Signed:
+        """A certificate for both ends of a stream, under the name of ``worker``, whatever the request says.
 
         Args:
             request: PEM text of a certificate signing request.
-            layer: The layer that asked; the caller knows which.
+            worker: The worker that asked; the caller knows which.
 
         Raises:
             TransportError: It is not a request, or its sender does not have the key that it names.
         """
-        key = _requested_key(request, layer)
+        key = _requested_key(request, worker)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
-            _builder(_name(peer_name(layer)), self._name, key)
+            _builder(_name(peer_name(worker)), self._name, key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(peer_name(layer))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(peer_name(worker))]), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -98,16 +98,18 @@ class Authority:
         )
 
 
-def _requested_key(request: bytes, layer: int) -> ec.EllipticCurvePublicKey:
+def _requested_key(request: bytes, worker: int) -> ec.EllipticCurvePublicKey:
     """The key that a request asks a certificate for, after its sender has shown that it has the private half."""
     try:
         parsed = x509.load_pem_x509_csr(request)
         held, key = parsed.is_signature_valid, parsed.public_key()
     except (ValueError, InvalidSignature, UnsupportedAlgorithm) as exc:
-        raise TransportError(f"layer {layer} sent no certificate signing request ({exc}); start the run again") from exc
+        raise TransportError(
+            f"worker {worker} sent no certificate signing request ({exc}); start the run again"
+        ) from exc
     if not held or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise TransportError(
-            f"layer {layer} asks for a certificate for a key that is not its own, or not of P-256; it was altered "
+            f"worker {worker} asks for a certificate for a key that is not its own, or not of P-256; it was altered "
             "in transit: check that node"
         )
     return key

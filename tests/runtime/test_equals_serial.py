@@ -117,6 +117,16 @@ def test_a_window_of_one_signal_is_enough(rule, schedule, sizes):
     assert_same_bits(run_serial(r)[0], run_threads(r, wire=WireConfig(window=1, deadline_seconds=10))[0])
 
 
+@pytest.mark.parametrize("rows", [17, 19, 33])
+def test_a_probe_of_a_last_batch_with_fewer_rows_than_layers_are_behind(rows):
+    """The serial engine let upper layers make the update of the probed step before the probe, and failed."""
+    r = recipe((5, *[4] * 6, 3), rule="fa", schedule="async", micro_batches=8, epochs=3, probe_every=1)
+    serial, serial_records, _ = run_serial(r, raw(r, rows=rows))
+    weights, records = run_threads(r, raw(r, rows=rows))
+    assert_same_bits(serial, weights)
+    assert by_kind(serial_records) == by_kind(records)
+
+
 @in_turn(fanout=[1, 2, 5], schedule=["sync", "async"])
 def test_an_error_passed_on_by_a_tree_of_layers_is_the_error_sent_straight(fanout, schedule):
     r = recipe(MANY, rule="dfa", schedule=schedule, micro_batches=4, max_steps=3, probe_every=2)

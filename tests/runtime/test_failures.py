@@ -29,13 +29,13 @@ class Meddler:
     def listen(self, inboxes):
         return self._transport.listen(inboxes)
 
-    def connect(self, link, address, deadline_seconds):
-        sender = self._transport.connect(link, address, deadline_seconds)
+    def connect(self, link, address, deadline_seconds, changed):
+        sender = self._transport.connect(link, address, deadline_seconds, changed)
         plain_send = sender.send
 
-        def send(data, deadline_seconds):
+        def send(data, deadline_seconds, **waited):
             for message in self._meddle(serde.message_from_bytes(data)):
-                plain_send(serde.message_to_bytes(message), deadline_seconds)
+                plain_send(serde.message_to_bytes(message), deadline_seconds, **waited)
 
         sender.send = send
         return sender
@@ -227,8 +227,8 @@ def test_different_feedback_shapes_at_the_two_ends_are_refused():
     """Layers that disagree about the network cannot exchange a single signal."""
     with ThreadRun(recipe()) as run:
         other = ThreadRun(recipe((12, 17, 11, 23, 5)))
-        stranger = other.handles[1].worker
-        run.handles[1].worker, other.handles[1].worker = stranger, run.handles[1].worker
+        stranger = other.handles[1].hosted
+        run.handles[1].hosted, other.handles[1].hosted = stranger, run.handles[1].hosted
         run.addresses[2] = other.addresses[2]
         with other, pytest.raises(LayerError, match="disagree about the network or the batch"):
             run.train()
@@ -241,7 +241,7 @@ def test_a_stream_that_breaks_names_both_layers_and_the_step():
         records = run.coordinator.train()
         while next(records).step < 5:
             pass
-        for channel in run.handles[1].worker._transport._channels:
+        for channel in run.handles[1].hosted._transport._channels:
             channel.close()
         with pytest.raises(PeerLost, match=r"^layer \d, step \d+: layer \d .*disconnected"):
             list(records)

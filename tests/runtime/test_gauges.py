@@ -12,8 +12,8 @@ def test_every_gauge_takes_what_the_layer_says_of_itself(monkeypatch):
     r = recipe(rule="dfa")
     with ThreadRun(r, transport="loopback") as run:
         run.train()
-        status = run.handles[0].worker.status()
-    LayerGauges("0123abc-2", 1).show(status)
+        status = run.handles[0].hosted.status().layers[0]
+    LayerGauges("0123abc-2", 1, 3).show(status)
     sent = sum(counted.message_bytes for counted in status.traffic.values())
     assert sent > 0
     assert {name: value for name, (value, _) in seen.items()} == {
@@ -24,5 +24,5 @@ def test_every_gauge_takes_what_the_layer_says_of_itself(monkeypatch):
         "distfa_sent_bytes": sent,
     }
     for _, gauge in seen.values():
-        assert gauge.info["default_tags"] == {"run": "0123abc", "attempt": "2", "layer": "1"}
+        assert gauge.info["default_tags"] == {"run": "0123abc", "attempt": "2", "layer": "1", "worker": "3"}
         assert gauge.info["description"]

@@ -126,7 +126,7 @@ def test_a_lossy_codec_declared_lossless_is_found():
 def test_feedback_matrices_that_differ_between_the_two_ends_are_found_from_the_first_step():
     r = recipe(rule="fa", ledger_every=1, max_steps=3)
     with ThreadRun(r, transport="loopback") as run:
-        sender = run.handles[2].worker.hosted.layer  # layer 2 is narrower than layer 3, so the sender applies B
+        sender = run.handles[2].hosted.layers[0].layer  # layer 2 is narrower than layer 3, so the sender applies B
         sender.ends.origin[2] = {name: matrix * 1.01 for name, matrix in sender.ends.origin[2].items()}
         found = entries(run.train()[1])
     assert {(e.step, e.boundary) for e in found if not e.holds} == {(0, 2), (1, 2), (2, 2)}

@@ -9,16 +9,21 @@ from runs import ThreadRun, recipe, run_serial
 from distfa.core.books.ledger import Half
 from distfa.core.books.records import StepRecord
 from distfa.errors import LayerError
-from distfa.runtime.worker import LayerWorker
+from distfa.runtime.worker import Worker
 from distfa.transport import serde
 
 BOOKS = {"ledger_every": 1, "probe_every": 2, "ledger_exact": True}
 
 
 def patched(monkeypatch, change):
-    """Every worker's status goes through ``change``."""
-    status = LayerWorker.status
-    monkeypatch.setattr(LayerWorker, "status", lambda self: change(status(self)))
+    """Every layer's status goes through ``change``."""
+    status = Worker.status
+
+    def changed(self):
+        found = status(self)
+        return replace(found, layers=tuple(map(change, found.layers)))
+
+    monkeypatch.setattr(Worker, "status", changed)
 
 
 def test_a_layer_slow_to_answer_loses_nothing(monkeypatch):
@@ -78,7 +83,7 @@ def test_no_two_messages_of_a_run_have_the_same_identity(rule):
 def test_waiting_is_not_counted_as_work():
     """One slow layer: the others wait, and say so, also while the wait goes on and after the run."""
     with ThreadRun(recipe(rule="bp", max_steps=12), transport="loopback") as run:
-        slow = run.handles[2].worker.hosted.layer
+        slow = run.handles[2].hosted.layers[0].layer
         forward = slow.forward
         slow.forward = lambda h, part, **how: (time.sleep(0.05), forward(h, part, **how))[1]
         run.train()

@@ -153,7 +153,7 @@ def actor_processes():
     mine = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if process.cmdline()[0].startswith("ray::LayerActor"):
+            if process.cmdline()[0].startswith("ray::WorkerActor"):
                 mine.append((process.create_time(), process.pid))
     return [pid for _, pid in sorted(mine)]
 

@@ -63,13 +63,15 @@ def test_a_serial_run_in_two_parts_is_the_whole(how, rule):
 
 
 @pytest.mark.parametrize(("network", "rule", "schedule"), pairs(["mlp", *NETWORKS], RULES, ["sync", "async"])[::4])
-def test_a_wired_run_in_two_parts_is_the_whole(network, rule, schedule):
+def test_a_wired_run_in_two_parts_on_fewer_workers_is_the_whole(network, rule, schedule):
     r, modules, data, at = case(network, rule, schedule)
     whole, _, _ = run_serial(r, data, modules=modules)
-    with ThreadRun(r, data, modules=modules, transport="loopback", span=(0, at)) as begun:
+    layers, how = range(1, len(r.network) + 1), {"modules": modules, "transport": "loopback"}
+    two = (tuple(layers[:2]), tuple(layers[2:]))
+    with ThreadRun(r, data, span=(0, at), workers=() if schedule == "sync" else two, **how) as begun:
         begun.train()
-        state = {handle.layer: handle.worker.hosted.state_dict() for handle in begun.handles}
-    with ThreadRun(r, data, modules=modules, transport="loopback", span=(at, None), resume=state) as rest:
+        state = {l.layer.index: l.state_dict() for handle in begun.handles for l in handle.hosted.layers}
+    with ThreadRun(r, data, span=(at, None), resume=state, workers=(tuple(layers),), **how) as rest:
         weights, _ = rest.train()
     assert_same_bits(whole, weights)
 

@@ -9,14 +9,14 @@ from distfa.runtime import hosted_layer
 @pytest.fixture
 def worker():
     with ThreadRun(recipe(), transport="loopback") as run:
-        yield run.handles[0].worker
+        yield run.handles[0].hosted
 
 
 def kept(worker, cuts):
     """The steps of ``cuts`` at which the state is still there, once it has been kept at all of them."""
     for step in cuts:
-        worker.hosted._take_snapshot(step)
-    return [step for step in cuts if worker.snapshot(step) is not None]
+        worker.layers[0]._take_snapshot(step)
+    return [step for step in cuts if worker.snapshot(1, step) is not None]
 
 
 def test_there_are_never_more_than_so_many(worker):
@@ -35,6 +35,6 @@ def test_old_ones_go_but_for_the_latest_before(worker, monkeypatch):
 
 
 def test_one_is_given_once(worker):
-    worker.hosted._take_snapshot(3)
-    assert worker.snapshot(3).step == 3
-    assert worker.snapshot(3) is None
+    worker.layers[0]._take_snapshot(3)
+    assert worker.snapshot(1, 3).step == 3
+    assert worker.snapshot(1, 3) is None

@@ -36,7 +36,7 @@ def test_an_equal_copy_of_distfa_is_the_same_wherever_it_lies(tmp_path):
     theirs = elsewhere(tmp_path)
     assert theirs["path"] == str(tmp_path / "distfa")
     assert {**theirs, "path": str(HERE)} == surveyor()()
-    require_same_software(surveyor()(), {1: ("10.0.0.1", theirs)})
+    require_same_software(surveyor()(), {"layer 1": ("10.0.0.1", theirs)})
 
 
 @pytest.mark.parametrize("change", ["a byte", "a file more", "a file less", "a name", "empty"])
@@ -57,7 +57,9 @@ def test_any_other_copy_is_refused_with_both_paths_and_never_imported(tmp_path, 
         copy.mkdir()
         (copy / "__init__.py").write_text("raise RuntimeError('imported')")
     with pytest.raises(ClusterError) as refused:
-        require_same_software(surveyor()(), {2: ("10.0.0.1", surveyor()()), 3: ("10.0.0.2", elsewhere(tmp_path))})
+        require_same_software(
+            surveyor()(), {"layer 2": ("10.0.0.1", surveyor()()), "layer 3": ("10.0.0.2", elsewhere(tmp_path))}
+        )
     said = str(refused.value)
     assert said.startswith(f"layer 3 on node 10.0.0.2 imports distfa from {copy} (code ")
     assert f"this process from {HERE} (code " in said
@@ -70,10 +72,10 @@ def test_other_versions_are_refused_by_name(what):
     with pytest.raises(
         ClusterError, match=f"layer 1 on node n runs {what} 0.1, this process {what} {re.escape(mine[what])}"
     ):
-        require_same_software(mine, {1: ("n", theirs)})
+        require_same_software(mine, {"layer 1": ("n", theirs)})
 
 
 def test_a_node_without_distfa_is_refused():
     mine = surveyor()()
     with pytest.raises(ClusterError, match=r"imports distfa from nowhere \(not installed\)"):
-        require_same_software(mine, {1: ("n", {**mine, "distfa": "not installed", "path": ""})})
+        require_same_software(mine, {"layer 1": ("n", {**mine, "distfa": "not installed", "path": ""})})

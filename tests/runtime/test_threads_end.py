@@ -54,7 +54,7 @@ def test_a_run_that_never_began_leaves_no_thread(before):
 
 
 def test_a_stream_that_nobody_answers_leaves_no_thread(before):
-    transport = GrpcTransport(WireConfig(), run_id="run-1", layer=1)
+    transport = GrpcTransport(WireConfig(), run_id="run-1", worker=1)
     link = Link(boundary=1, direction=Direction.UP, sender=1, receiver=2, shape=(5,))
     with pytest.raises(DeadlineExceeded, match="layer 1 could not reach layer 2"):
         transport.connect(link, "127.0.0.1:9", 0.3)
@@ -63,7 +63,7 @@ def test_a_stream_that_nobody_answers_leaves_no_thread(before):
 
 
 def test_closing_twice_is_as_closing_once(before):
-    transport = GrpcTransport(WireConfig(), run_id="run-1", layer=1)
+    transport = GrpcTransport(WireConfig(), run_id="run-1", worker=1)
     transport.listen([])
     transport.close()
     transport.close()

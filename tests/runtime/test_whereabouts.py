@@ -30,8 +30,11 @@ class Places:
         return answer
 
 
+TWO_LAYERS = {1: "layer 1", 2: "layer 2"}
+
+
 def found(places, limit_seconds=60.0):
-    return whereabouts.locate_layers([1, 2], places.ask, places.lie, limit_seconds)
+    return whereabouts.locate_workers(TWO_LAYERS, places.ask, places.lie, limit_seconds)
 
 
 @pytest.fixture(autouse=True)
@@ -73,4 +76,6 @@ def test_what_goes_wrong_at_a_layer_is_told_at_once_though_another_is_silent():
     broken, silent = Future(), Future()
     broken.set_exception(LayerLost("its node died"))
     with pytest.raises(LayerLost, match="layer 2: its node died"):
-        whereabouts.locate_layers([1, 2], {1: silent, 2: broken}.get, lambda: {1: TWO, 2: ONE}, 60.0)
+        whereabouts.locate_workers(
+            {1: "layer 1", 2: "layer 2"}, {1: silent, 2: broken}.get, lambda: {1: TWO, 2: ONE}, 60.0
+        )

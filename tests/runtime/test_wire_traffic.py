@@ -47,7 +47,7 @@ def test_no_weight_and_no_feedback_matrix_crosses_the_wire(rule, init):
     r = recipe(rule=rule, init=init, dtype=torch.float64, micro_batches=2)
     seen = []
     with ThreadRun(r, transport="loopback") as fresh:
-        initial = [row for handle in fresh.handles for row in secrets(handle.worker.hosted.layer)]
+        initial = [row for handle in fresh.handles for row in secrets(handle.hosted.layers[0].layer)]
     with ThreadRun(r, tap=lambda link, data: seen.append(serde.message_from_bytes(data))) as run:
         weights, _ = run.train()
     assert len({message.identity for message in seen}) == len(seen)  # no message was seen twice

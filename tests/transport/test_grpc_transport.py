@@ -20,7 +20,7 @@ from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import SERVICE, GrpcTransport, peer_name
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Direction, Kind, Link
-from distfa.transport.port import GRPC_FRAME_BYTES, InPort, OutPort, Waiting
+from distfa.transport.port import GRPC_FRAME_BYTES, InPort, OutPort
 from distfa.transport.tls import Authority
 
 F32 = torch.float32
@@ -37,11 +37,11 @@ class Pair:
     def __init__(self, wire=WIRE, columns=6, credentials=(None, None), sender_run="run", connect=True):
         self.wire, self.link, self.sender_run = wire, link(columns), sender_run
         self.inbox = Inbox(self.link, run_id="run", window=wire.window, max_payload_bytes=wire.max_payload_bytes)
-        self.receiver = GrpcTransport(wire, run_id="run", layer=2, credentials=credentials[1])
-        self.sender = GrpcTransport(wire, run_id=sender_run, layer=1, credentials=credentials[0])
+        self.receiver = GrpcTransport(wire, run_id="run", worker=2, credentials=credentials[1])
+        self.sender = GrpcTransport(wire, run_id=sender_run, worker=1, credentials=credentials[0])
         self.address = self.receiver.listen([self.inbox])
         codec = resolve("lossless", F32)
-        common = {"link": self.link, "codec": codec, "exact_codec": codec, "wire": wire, "waiting": Waiting()}
+        common = {"link": self.link, "codec": codec, "exact_codec": codec, "wire": wire}
         self.into = InPort(run_id="run", inbox=self.inbox, dtype=F32, device=torch.device("cpu"), **common)
         if connect:
             stream = self.sender.connect(self.link, self.address, wire.deadline_seconds)
@@ -194,7 +194,7 @@ def test_a_sender_that_goes_away_is_a_lost_peer(pair):
 def test_where_no_port_of_the_range_is_free_their_holder_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        transport = GrpcTransport(WireConfig(ports=f"{port}"), run_id="run", layer=1)
+        transport = GrpcTransport(WireConfig(ports=f"{port}"), run_id="run", worker=1)
         with pytest.raises(
             TransportError,
             match=rf"layer 1 found no free port in wire.ports {port} on 127.0.0.1 .*{port} by .*\(pid {os.getpid()}\)",
@@ -217,7 +217,7 @@ def test_layers_of_one_node_take_free_ports_within_the_range():
     with contextlib.ExitStack() as stack:
         stack.enter_context(socket.create_server(("127.0.0.1", first + 1)))
         made = [
-            GrpcTransport(WireConfig(ports=f"{first}-{first + 3}"), run_id="run", layer=layer) for layer in (1, 2, 3)
+            GrpcTransport(WireConfig(ports=f"{first}-{first + 3}"), run_id="run", worker=layer) for layer in (1, 2, 3)
         ]
         for transport in made:
             stack.callback(transport.close)
@@ -226,17 +226,17 @@ def test_layers_of_one_node_take_free_ports_within_the_range():
 
 
 def test_a_host_that_is_not_this_machines_is_named():
-    transport = GrpcTransport(WireConfig(host="192.0.2.77"), run_id="run", layer=1)
+    transport = GrpcTransport(WireConfig(host="192.0.2.77"), run_id="run", worker=1)
     with pytest.raises(TransportError, match=r"cannot listen on 192\.0\.2\.77: that is not an address of this machine"):
         transport.listen([])
 
 
 @pytest.mark.parametrize(("advertised", "expected"), [("", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])
 def test_every_address_is_listened_on_but_never_advertised(advertised, expected):
-    transport = GrpcTransport(WireConfig(host="0.0.0.0"), run_id="run", layer=2, advertised=advertised)
+    transport = GrpcTransport(WireConfig(host="0.0.0.0"), run_id="run", worker=2, advertised=advertised)
     address = transport.listen([])
     assert address.rpartition(":")[0] == expected
-    other = GrpcTransport(WIRE, run_id="run", layer=1)
+    other = GrpcTransport(WIRE, run_id="run", worker=1)
     other.connect(link(), address, 5.0)
     other.close()
     transport.close()
@@ -244,17 +244,17 @@ def test_every_address_is_listened_on_but_never_advertised(advertised, expected)
 
 @pytest.mark.skipif(not is_here("::1"), reason="this machine has no IPv6")
 def test_ipv6_addresses_are_bracketed_and_work():
-    transport = GrpcTransport(WireConfig(host="::1"), run_id="run", layer=2)
+    transport = GrpcTransport(WireConfig(host="::1"), run_id="run", worker=2)
     address = transport.listen([])
     assert address.startswith("[::1]:")
-    other = GrpcTransport(WIRE, run_id="run", layer=1)
+    other = GrpcTransport(WIRE, run_id="run", worker=1)
     other.connect(link(), address, 5.0)
     other.close()
     transport.close()
 
 
 def test_nobody_at_the_address_is_named_within_the_deadline():
-    transport = GrpcTransport(WIRE, run_id="run", layer=1)
+    transport = GrpcTransport(WIRE, run_id="run", worker=1)
     with pytest.raises(DeadlineExceeded, match=r"layer 1 could not reach layer 2 at 127.0.0.1:9 within 1 s"):
         transport.connect(link(), "127.0.0.1:9", 1.0)
     transport.close()
@@ -290,7 +290,7 @@ def test_nobody_else_talks_to_a_layer_under_tls(pair, who):
 def test_a_layer_under_tls_wants_a_certificate_of_its_caller():
     authority = Authority("run")
     credentials = wires.issue(authority, 2)
-    receiver = GrpcTransport(WIRE, run_id="run", layer=2, credentials=credentials)
+    receiver = GrpcTransport(WIRE, run_id="run", worker=2, credentials=credentials)
     address = receiver.listen([])
     no_certificate = grpc.ssl_channel_credentials(credentials.authority)
     options = [("grpc.ssl_target_name_override", peer_name(2))]

@@ -121,7 +121,7 @@ def test_a_thousand_idle_connections_cost_little_and_stop_nobody(secure):
     authority = Authority(wires.RUN)
     keys = {layer: wires.issue(authority, layer) if secure else None for layer in (2, 3)}
     receiver, sender = (
-        GrpcTransport(WireConfig(), run_id=wires.RUN, layer=layer, credentials=keys[layer]) for layer in (3, 2)
+        GrpcTransport(WireConfig(), run_id=wires.RUN, worker=layer, credentials=keys[layer]) for layer in (3, 2)
     )
     box = wires.inbox()
     before = psutil.Process().memory_info().rss
@@ -141,8 +141,8 @@ def test_a_thousand_idle_connections_cost_little_and_stop_nobody(secure):
 
 def test_a_link_has_one_stream_and_a_second_one_of_the_same_layer_is_refused():
     """Whoever knows the run, or has stolen a layer's key, cannot speak beside the layer itself."""
-    receiver = GrpcTransport(WireConfig(), run_id=wires.RUN, layer=3)
-    first, second = (GrpcTransport(WireConfig(), run_id=wires.RUN, layer=2) for _ in range(2))
+    receiver = GrpcTransport(WireConfig(), run_id=wires.RUN, worker=3)
+    first, second = (GrpcTransport(WireConfig(), run_id=wires.RUN, worker=2) for _ in range(2))
     box = wires.inbox()
     try:
         address = receiver.listen([box])

@@ -77,13 +77,12 @@ def test_the_message_after_a_lost_one_is_refused():
         receive(into, step=4)
 
 
-def test_a_last_message_lost_is_missed_by_name_and_the_wait_is_told():
+def test_a_last_message_lost_is_missed_by_name():
     _, into = connected()
     with pytest.raises(
         DeadlineExceeded, match="layer 3 waited .* for the activation from layer 2 across boundary 2, step 4, micro-b"
     ):
         receive(into)
-    assert (into.waiting.what, into.waiting.layer) == (str(wires.identity(step=4)), 2)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def transport():
     with contextlib.ExitStack() as stack:
 
         def make(layer, *, wire=WireConfig(), run_id=RUN):
-            made = GrpcTransport(wire, run_id=run_id, layer=layer)
+            made = GrpcTransport(wire, run_id=run_id, worker=layer)
             stack.callback(made.close)
             return made
 

@@ -28,7 +28,7 @@ def transport():
     with contextlib.ExitStack() as stack:
 
         def make(layer, credentials):
-            made = GrpcTransport(WireConfig(), run_id=RUN, layer=layer, credentials=credentials)
+            made = GrpcTransport(WireConfig(), run_id=RUN, worker=layer, credentials=credentials)
             stack.callback(made.close)
             return made
 
@@ -128,7 +128,7 @@ def test_nothing_that_travels_holds_a_private_key():
 def test_the_authority_names_the_layer_whatever_the_request_says():
     signed = OURS.sign(KeyPair().request(1), 2)
     certificate = x509.load_pem_x509_certificate(signed.certificate)
-    assert certificate.subject.rfc4514_string() == "CN=layer-2.distfa"
+    assert certificate.subject.rfc4514_string() == "CN=worker-2.distfa"
 
 
 def altered(request):
@@ -146,9 +146,9 @@ def altered(request):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (altered, "layer 1 asks for a certificate for a key that is not its own"),
-        (lambda request: b"no request", "layer 1 sent no certificate signing request"),
-        (lambda request: request[:-100], "layer 1 sent no certificate signing request"),
+        (altered, "worker 1 asks for a certificate for a key that is not its own"),
+        (lambda request: b"no request", "worker 1 sent no certificate signing request"),
+        (lambda request: request[:-100], "worker 1 sent no certificate signing request"),
     ],
     ids=["another's key", "no request", "torn"],
 )

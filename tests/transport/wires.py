@@ -13,7 +13,7 @@ from distfa.transport.base import WireConfig
 from distfa.transport.grpc_transport import Credentials
 from distfa.transport.inbox import Inbox
 from distfa.transport.message import Direction, Identity, Kind, Link, Message
-from distfa.transport.port import InPort, OutPort, Waiting
+from distfa.transport.port import InPort, OutPort
 from distfa.transport.tls import Authority, KeyPair
 
 RUN = "run-1"
@@ -68,7 +68,6 @@ def out_port(sender, *, link: Link = UP, codec="fp32", exact_codec="fp32", wire=
         exact_codec=CODECS[exact_codec],
         sender=sender,
         wire=wire,
-        waiting=Waiting(),
         tap=tap,
     )
 
@@ -83,7 +82,6 @@ def in_port(box: Inbox, *, codec="fp32", dtype=torch.float32, wire=WireConfig())
         dtype=dtype,
         device=torch.device("cpu"),
         wire=wire,
-        waiting=Waiting(),
     )
 
 

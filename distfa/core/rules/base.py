@@ -111,6 +111,11 @@ class Rule(ABC):
         """The boundaries in the order in which their errors are sent, from the top origin down."""
         return [boundary for origin in sorted(self.sent_by, reverse=True) for boundary in self.sent_by[origin]]
 
+    @property
+    def sends_the_same(self) -> bool:
+        """Whether an origin's messages are the same for all layers that it sends them to."""
+        return self.takes_fanout and self.recipe.feedback.rank is None
+
     def delay(self, layer: int) -> int:
         """Micro-batches until an error is back at ``layer`` in a pipe without gaps; by default one per layer above."""
         return len(self.network) - layer

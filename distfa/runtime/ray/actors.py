@@ -1,4 +1,4 @@
-"""The layers of a run on a Ray cluster: reserved, placed, connected, and started again after a loss.
+"""The workers of a run on a Ray cluster: reserved, placed, connected, and started again after a loss.
 
 Ray places the actors, says when one dies, and ends them with the driver.
 """
@@ -25,20 +25,22 @@ from distfa.runtime import placement
 from distfa.runtime.auto_codec import choose_codecs
 from distfa.runtime.coordinator import Coordinator
 from distfa.runtime.faults import Fault
+from distfa.runtime.hosting import assign_layers
 from distfa.runtime.job import Job, RawInputs, RawTargets, ResumeState, is_lossy
 from distfa.runtime.phases import say_phase
-from distfa.runtime.placement import Bundle, ClusterConfig
+from distfa.runtime.placement import Bundle, ClusterConfig, Node
 from distfa.runtime.ray import cluster, whereabouts
 from distfa.runtime.ray.errors import translate_errors
-from distfa.runtime.ray.layer_actor import ActorHandle, LayerActor, MeasuredActor, all_of, answer_of, by_layer
 from distfa.runtime.ray.reserve import reserve
 from distfa.runtime.ray.user_code import send_code
+from distfa.runtime.ray.worker_actor import ActorHandle, MeasuredActor, WorkerActor, all_of, answer_of
 from distfa.runtime.survey import require_same_software, surveyor
 from distfa.runtime.wiring import Wiring, wire_up
+from distfa.runtime.worker import name_worker
 from distfa.transport.tls import Authority, Signed
 
 _CALLS_AT_ONCE = 5  # run, status, snapshot, close, and one spare
-_ANSWER_SECONDS = 3.0  # a layer that does not end its run in this time is replaced
+_ANSWER_SECONDS = 3.0  # a worker that does not end its run in this time is replaced
 _STORE_FLOOR_BYTES = 128 * 2**20
 
 
@@ -55,7 +57,7 @@ class RayRun:
 
     Attributes:
         security: How the wire is secured: ``tls`` or ``insecure``.
-        places: (node's id, node's address) of every layer, once they are known.
+        places: (node's id, node's address) of every worker, once they are known.
         codec: The measurements that the codecs were chosen by, if ``auto`` was asked for.
     """
 
@@ -71,8 +73,9 @@ class RayRun:
     ) -> None:
         self._job, self._cluster = job, cluster
         self._begin = begin or ResumeState()
-        self._resources = cluster.per_layer(len(job.recipe.network))
         self._inputs, self._targets, self._modules = inputs, targets, modules or {}
+        if cluster.workers != "auto":
+            self._assign(())
         self._process = 0  # the process that has a share in the Ray session; a forked child has none
         self._group: PlacementGroup | None = None
         self._bundles: list[Bundle] = []
@@ -83,11 +86,11 @@ class RayRun:
         self.codec: dict[str, Any] | None = None
 
     def __enter__(self) -> Coordinator:
-        """Start everything from ``begin``; returns the coordinator of the connected layers.
+        """Start everything from ``begin``; returns the coordinator of the connected workers.
 
         Raises:
-            ClusterError: Ray cannot be reached or cannot place the layers, or a node runs other code.
-            DistfaError: A layer could not start or connect.
+            ClusterError: Ray cannot be reached or cannot place the workers, or a node runs other code.
+            DistfaError: A worker could not start or connect.
         """
         try:
             with translate_errors():
@@ -98,7 +101,7 @@ class RayRun:
             raise
 
     def restart(self, job: Job, begin: ResumeState) -> Coordinator:
-        """Start again from another step: layers that answer are built again where they are, the others are replaced.
+        """Start again from another step: workers that answer are built again where they are, the others are replaced.
 
         Args:
             job: A job with a new run id. Every message carries the id, so no earlier message can be taken for a new
@@ -110,17 +113,17 @@ class RayRun:
             DistfaError: A layer could not start or connect.
         """
         cluster.require_alive()
-        self._job, self._begin = dataclasses.replace(job, device=self._job.device), begin
+        self._job, self._begin = dataclasses.replace(job, device=self._job.device, workers=self._job.hosted), begin
         with translate_errors():
             closed = [handle.call("close") for handle in self._handles]
             wait(closed, timeout=_ANSWER_SECONDS)
             lost = [
-                handle.layer
+                handle.worker
                 for handle, done in zip(self._handles, closed, strict=True)
                 if not done.done() or done.exception() is not None
             ]
-            for layer in lost:
-                ray.kill(self._handles[layer - 1].actor, no_restart=True)
+            for worker in lost:
+                ray.kill(self._handles[worker - 1].actor, no_restart=True)
             self._place(lost)
             return self._connected()
 
@@ -136,12 +139,12 @@ class RayRun:
 
     @property
     def job(self) -> Job:
-        """The run as its layers know it: where to listen, and with which codecs."""
+        """The run as its layers know it: who hosts them, where to listen, and with which codecs."""
         return self._job
 
     def inject(self, layer: int, fault: Fault) -> None:
-        """Cause a fault in a layer, on purpose; returns at once."""
-        self._handles[layer - 1].call("inject", fault)
+        """Cause a fault in a layer's worker, on purpose; returns at once."""
+        self._handles[self._job.worker_of(layer) - 1].call("inject", fault)
 
     def _free(self) -> None:
         with contextlib.suppress(ray.exceptions.RayError):  # if the cluster is gone, there is nothing to free
@@ -150,41 +153,56 @@ class RayRun:
             if self._group is not None:
                 remove_placement_group(self._group)
 
+    def _assign(self, nodes: Sequence[Node]) -> None:
+        """Assign the layers to workers."""
+        job = self._job
+        workers = assign_layers(self._cluster, job.recipe, self._modules, nodes, job.device)
+        self._job = dataclasses.replace(job, workers=workers)
+        self._resources = self._cluster.per_worker(workers)
+        self._noun = "layer" if len(workers) == len(job.recipe.network) else "worker"
+
     def _reserve(self) -> None:
-        """Reserve what the layers need, and start a process for each."""
+        """Reserve what the workers need, and start a process for each."""
         room = sum(a.nbytes for a in (self._inputs.train, self._inputs.test, self._targets.train))
         say_phase("Ray")
         cluster.start_ray(self._cluster.address, store_bytes=_STORE_FLOOR_BYTES + 2 * room)
         self._process = os.getpid()
         limit = self._cluster.startup_seconds
-        self._bundles, device = placement.bundles(self._resources, cluster.nodes(), self._job.device)
+        nodes = cluster.nodes()
+        if self._cluster.workers == "auto":
+            self._assign(nodes)
+        self._bundles, device = placement.bundles(self._resources, nodes, self._job.device, self._noun)
         self._job = dataclasses.replace(self._job, device=device)
         say_phase("room for the layers")
-        self._group = reserve(self._bundles, self._cluster.placement, run_id=self._job.run_id, limit_seconds=limit)
+        self._group = reserve(
+            self._bundles, self._cluster.placement, run_id=self._job.run_id, limit_seconds=limit, noun=self._noun
+        )
         with send_code(others=[self._inputs.train]):
             self._data = ray.put(self._inputs), ray.put(self._targets)
         self._place(range(1, len(self._bundles) + 1))
 
-    def _place(self, layers: Sequence[int]) -> None:
-        """A process for each of these layers in its reservation; their nodes must run the same code as this process."""
+    def _place(self, workers: Sequence[int]) -> None:
+        """A process for each of these workers in its reservation; nodes must run the same code as this process."""
         say_phase("layer processes")
-        places, handles = dict(enumerate(self.places, start=1)), {handle.layer: handle for handle in self._handles}
+        places, handles = dict(enumerate(self.places, start=1)), {handle.worker: handle for handle in self._handles}
+        names = {worker: name_worker(self._job, worker) for worker in workers}
         find_spots = partial(whereabouts.spots, self._group)
-        found = whereabouts.locate_layers(layers, self._ask_where, find_spots, self._cluster.startup_seconds)
-        require_same_software(surveyor()(), {layer: (address, facts) for layer, (_, address, facts) in found.items()})
-        remote = ray.remote(LayerActor)
-        for layer, (node, address, _) in found.items():
-            options = {"max_restarts": 0, "max_concurrency": _CALLS_AT_ONCE, **self._options(layer)}
-            places[layer], handles[layer] = (node, address), ActorHandle(layer, remote.options(**options).remote(layer))
-        self.places = [places[layer] for layer in sorted(places)]
-        self._handles = [handles[layer] for layer in sorted(handles)]
+        found = whereabouts.locate_workers(names, self._ask_where, find_spots, self._cluster.startup_seconds)
+        require_same_software(surveyor()(), {names[w]: (address, facts) for w, (_, address, facts) in found.items()})
+        remote = ray.remote(WorkerActor)
+        for worker, (node, address, _) in found.items():
+            options = {"max_restarts": 0, "max_concurrency": _CALLS_AT_ONCE, **self._options(worker)}
+            actor = remote.options(**options).remote(worker)
+            places[worker], handles[worker] = (node, address), ActorHandle(self._job, worker, actor)
+        self.places = [places[worker] for worker in sorted(places)]
+        self._handles = [handles[worker] for worker in sorted(handles)]
 
-    def _ask_where(self, layer: int) -> Future[whereabouts.Found]:
-        """Ask in a layer's reservation, with a new function each time: Ray would send equal ones to the same place."""
-        return answer_of(ray.remote(whereabouts.question()).options(**self._options(layer)).remote)
+    def _ask_where(self, worker: int) -> Future[whereabouts.Found]:
+        """Ask in a worker's reservation, with a new function each time: Ray would send equal ones to the same place."""
+        return answer_of(ray.remote(whereabouts.question()).options(**self._options(worker)).remote)
 
     def _connected(self) -> Coordinator:
-        """The coordinator of the layers, built, listening and connected."""
+        """The coordinator of the workers, built, listening and connected."""
         limit = self._cluster.startup_seconds
         if AUTO in (self._job.activation_codec, self._job.error_codec):
             measured = [MeasuredActor(handle, self._job.recipe.signal_dtype, limit) for handle in self._handles]
@@ -206,47 +224,47 @@ class RayRun:
         return coordinator
 
     def _build(self, job: Job, limit_seconds: float) -> None:
-        """Give every layer its part of the run."""
+        """Give every worker its part of the run."""
         inputs, targets = self._data
         with send_code(self._modules.values()):
-            asked = [
-                handle.call(
+            asked = {
+                str(handle): handle.call(
                     "build",
                     job,
-                    inputs if handle.layer == 1 else None,
-                    targets if reads_labels(job.recipe, handle.layer) else None,
-                    own_memory(self._modules.get(handle.layer)),
-                    self._begin.layers.get(handle.layer),
+                    inputs if 1 in handle.layers else None,
+                    targets if any(reads_labels(job.recipe, layer) for layer in handle.layers) else None,
+                    {layer: own_memory(self._modules[layer]) for layer in handle.layers if layer in self._modules},
+                    {layer: self._begin.layers[layer] for layer in handle.layers if layer in self._begin.layers},
                 )
                 for handle in self._handles
-            ]
-        all_of(by_layer(asked), "start", limit_seconds)
+            }
+        all_of(asked, "start", limit_seconds)
 
     def _listen(self, wiring: Wiring, limit_seconds: float) -> dict[int, str]:
-        """Let every layer listen, under TLS with a certificate for its own key; returns their addresses."""
+        """Let every worker listen, under TLS with a certificate for its own key; returns their addresses."""
         self.security = wiring.security
         signed: list[Signed | None] = [None] * len(self._handles)
         if wiring.security == "tls":
             authority = Authority(self._job.run_id)
-            asked = [handle.call("request") for handle in self._handles]
-            requests = all_of(by_layer(asked), "create a key", limit_seconds)
-            signed = [authority.sign(request, layer) for layer, request in requests.items()]
-        asked = [
-            handle.call("listen", host, advertised, certificate)
+            asked = {str(handle): handle.call("request") for handle in self._handles}
+            requests = all_of(asked, "create a key", limit_seconds)
+            signed = [authority.sign(request, worker) for worker, request in enumerate(requests, start=1)]
+        asked = {
+            str(handle): handle.call("listen", host, advertised, certificate)
             for handle, host, advertised, certificate in zip(
                 self._handles, wiring.hosts, wiring.advertised, signed, strict=True
             )
-        ]
-        return all_of(by_layer(asked), "listen", limit_seconds)
+        }
+        return dict(enumerate(all_of(asked, "listen", limit_seconds), start=1))
 
-    def _options(self, layer: int) -> dict[str, Any]:
-        """Ray's options for what runs in a layer's bundle."""
-        bundle = self._bundles[layer - 1]
+    def _options(self, worker: int) -> dict[str, Any]:
+        """Ray's options for what runs in a worker's bundle."""
+        bundle = self._bundles[worker - 1]
         return {
             "num_cpus": bundle.get("CPU", 0),
             "num_gpus": bundle.get("GPU", 0),
             "resources": {key: value for key, value in bundle.items() if key not in ("CPU", "GPU")},
             "scheduling_strategy": PlacementGroupSchedulingStrategy(
-                placement_group=self._group, placement_group_bundle_index=layer - 1
+                placement_group=self._group, placement_group_bundle_index=worker - 1
             ),
         }

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from ray.util.metrics import Gauge
 
-from distfa.runtime.worker import Status
+from distfa.runtime.worker import LayerStatus
 
-_TAGS = ("run", "attempt", "layer")
+_TAGS = ("run", "attempt", "layer", "worker")
 
 
 class LayerGauges:
@@ -20,11 +20,12 @@ class LayerGauges:
     Args:
         run_id: The id that messages carry: that of the run, and the number of the attempt.
         layer: Which layer.
+        worker: The worker that hosts it.
     """
 
-    def __init__(self, run_id: str, layer: int) -> None:
+    def __init__(self, run_id: str, layer: int, worker: int) -> None:
         run, _, attempt = run_id.rpartition("-")
-        tags = dict(zip(_TAGS, (run, attempt, str(layer)), strict=True))
+        tags = dict(zip(_TAGS, (run, attempt, str(layer), str(worker)), strict=True))
 
         def gauge(name: str, description: str) -> Gauge:
             made = Gauge(f"distfa_{name}", description=description, tag_keys=_TAGS)
@@ -37,7 +38,7 @@ class LayerGauges:
         self._queue = gauge("queue", "Signals that have arrived at the layer and are waiting.")
         self._sent = gauge("sent_bytes", "Bytes of all messages the layer has sent, in this attempt.")
 
-    def show(self, status: Status) -> None:
+    def show(self, status: LayerStatus) -> None:
         """Set the gauges to what the layer reports."""
         self._step.set(status.step)
         self._busy.set(status.busy_seconds)

@@ -25,21 +25,24 @@ _HOLDERS_SHOWN = 4
 log = logging.getLogger(__name__)
 
 
-def reserve(bundles: Sequence[Bundle], placement: str, *, run_id: str, limit_seconds: float) -> PlacementGroup:
-    """Reserve one bundle per layer.
+def reserve(
+    bundles: Sequence[Bundle], placement: str, *, run_id: str, limit_seconds: float, noun: str = "layer"
+) -> PlacementGroup:
+    """Reserve one bundle per worker.
 
     What it waits for, and who holds it, is logged as a warning, which Python prints to stderr by default.
 
     Args:
-        bundles: One bundle per layer.
+        bundles: One bundle per worker.
         placement: Ray's strategy.
         run_id: The run's id, by which others see who holds what.
         limit_seconds: Longest wait while others hold what is needed.
+        noun: What a worker is called in messages: ``layer`` if each hosts one.
 
     Raises:
         ClusterError: The cluster's nodes can never hold it, or others held it for too long.
     """
-    _require_room(bundles, placement, limit_seconds)
+    _require_room(bundles, placement, limit_seconds, noun)
     began = word = time.monotonic()
     with translate_errors():
         group = placement_group(
@@ -52,8 +55,8 @@ def reserve(bundles: Sequence[Bundle], placement: str, *, run_id: str, limit_sec
                 now = time.monotonic()
                 if now - began >= limit_seconds:
                     raise ClusterError(
-                        f"Ray could not place {len(bundles)} layers ({placement}) within {limit_seconds:.0f} s: "
-                        f"{_state(bundles, group)}; wait until there is room, ask for less under ray.resources, "
+                        f"Ray could not place {len(bundles)} {noun}s ({placement}) within {limit_seconds:.0f} s: "
+                        f"{_state(bundles, group, noun)}; wait until there is room, ask for less under ray.resources, "
                         "or raise ray.startup_seconds"
                     )
                 if word == began or now - word > _WORD_SECONDS:
@@ -62,7 +65,7 @@ def reserve(bundles: Sequence[Bundle], placement: str, *, run_id: str, limit_sec
                         "waiting for room on the Ray cluster, %.0f of at most %.0f s: %s",
                         now - began,
                         limit_seconds,
-                        _state(bundles, group),
+                        _state(bundles, group, noun),
                     )
         except BaseException:
             with contextlib.suppress(Exception):
@@ -71,31 +74,32 @@ def reserve(bundles: Sequence[Bundle], placement: str, *, run_id: str, limit_sec
     return group
 
 
-def _require_room(bundles: Sequence[Bundle], placement: str, limit_seconds: float) -> None:
+def _require_room(bundles: Sequence[Bundle], placement: str, limit_seconds: float, noun: str) -> None:
     """Refuse what the nodes could not hold even if nobody else used them, unless an autoscaler may add nodes."""
     give_up = time.monotonic() + min(_JOIN_SECONDS, limit_seconds)
     while not fits(bundles, there := nodes(), placement):
         if private.has_autoscaler():
-            log.warning("%s; waiting for the cluster's autoscaler", shortfall(bundles, there, placement))
+            log.warning("%s; waiting for the cluster's autoscaler", shortfall(bundles, there, placement, noun))
             return
         if time.monotonic() > give_up:
             inside = ray.get_runtime_context().worker.mode == ray.WORKER_MODE
             own = " (not counting what is held by the Ray task or actor that started the run)" if inside else ""
             raise ClusterError(
-                f"Ray cannot place {len(bundles)} layers ({placement}): {shortfall(bundles, there, placement)}{own}; "
-                "ask for less under ray.resources, or attach to a larger cluster"
+                f"Ray cannot place {len(bundles)} {noun}s ({placement}): "
+                f"{shortfall(bundles, there, placement, noun)}{own}; ask for less under ray.resources, or "
+                "attach to a larger cluster"
             )
         time.sleep(0.5)
 
 
-def _state(bundles: Sequence[Bundle], group: PlacementGroup) -> str:
+def _state(bundles: Sequence[Bundle], group: PlacementGroup, noun: str) -> str:
     """What is asked for, what is free, and who holds the rest, in words."""
     asked = Counter[str]()
     for bundle in bundles:
         asked.update(bundle)
     free, total = ray.available_resources(), ray.cluster_resources()
     there = ", ".join(f"{key} {free.get(key, 0.0):.4g} of {total.get(key, 0.0):.4g}" for key in sorted(asked))
-    return f"the layers ask for {list_resources(asked)} together; free: {there}{_holders(group)}"
+    return f"the {noun}s ask for {list_resources(asked)} together; free: {there}{_holders(group)}"
 
 
 def _holders(mine: PlacementGroup) -> str:

@@ -1,4 +1,4 @@
-"""Finds where each layer's process will run, and what is there, with a question in the layer's reservation.
+"""Finds where each worker's process will run, and what is there, with a question in the worker's reservation.
 
 A question to a node that was unplugged from the network never gets an answer. After half a minute or more Ray gives up
 such a node and moves its reservations to other nodes, but not the questions: each is retried where its reservation
@@ -8,7 +8,7 @@ is by then.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 
 import ray
@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from distfa.errors import LayerLost
 from distfa.runtime.phases import say_progress
-from distfa.runtime.ray.layer_actor import all_of
+from distfa.runtime.ray.worker_actor import all_of
 from distfa.runtime.survey import Facts, surveyor
 
 _LOOK_SECONDS = 1.0  # seconds between checks of where the reservations are
@@ -39,48 +39,50 @@ def question() -> Callable[[], Found]:
 
 
 def spots(group: PlacementGroup) -> dict[int, Spot]:
-    """Where the layers' reservations are now; without those for which Ray looks for another node."""
+    """Where the workers' reservations are now; without those for which Ray looks for another node."""
     alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     bundles = placement_group_table(group).get("bundles_to_node_id", {})
     return {index + 1: (node, alive[node]) for index, node in bundles.items() if node in alive}
 
 
-def locate_layers(
-    layers: Iterable[int],
+def locate_workers(
+    workers: Mapping[int, str],
     ask: Callable[[int], Future[Found]],
     find_spots: Callable[[], Mapping[int, Spot]],
     limit_seconds: float,
 ) -> dict[int, Found]:
-    """The answer of every layer, from where its reservation is in the end.
+    """The answer of every worker, from where its reservation is in the end.
 
     Args:
-        layers: Which layers.
-        ask: Asks in a layer's reservation.
+        workers: Which workers, and each in words.
+        ask: Asks in a worker's reservation.
         find_spots: Gives where the reservations are now; without those that are nowhere.
         limit_seconds: Longest wait for all of them.
 
     Raises:
-        DistfaError: Something went wrong at a layer.
-        LayerLost: A layer did not answer in time; the message names its node.
+        DistfaError: Something went wrong at a worker.
+        LayerLost: A worker did not answer in time; the message names its node.
     """
     began = time.monotonic()
     where: dict[int, Spot | None] = {}
     asked: dict[int, Future[Found]] = {}
     while True:
         now = find_spots()
-        for layer in layers:
-            if layer not in asked or now.get(layer, where[layer]) != where[layer]:
-                where[layer], asked[layer] = now.get(layer), ask(layer)
+        for worker in workers:
+            if worker not in asked or now.get(worker, where[worker]) != where[worker]:
+                where[worker], asked[worker] = now.get(worker), ask(worker)
         seconds = time.monotonic() - began
         left = limit_seconds - seconds
         say_progress(sum(answer.done() for answer in asked.values()), len(asked), seconds, limit_seconds)
         done, late = wait(asked.values(), timeout=max(0.0, min(_LOOK_SECONDS, left)), return_when=FIRST_EXCEPTION)
         if not late or any(answer.exception() for answer in done):
-            return all_of({layer: answer for layer, answer in asked.items() if answer in done}, "answer", 0.0)
+            there = [worker for worker, answer in asked.items() if answer in done]
+            answers = all_of({workers[worker]: asked[worker] for worker in there}, "answer", 0.0)
+            return dict(zip(there, answers, strict=True))
         if left <= 0:
-            layer = next(layer for layer, answer in asked.items() if answer in late)
+            worker = next(worker for worker, answer in asked.items() if answer in late)
             raise LayerLost(
-                f"layer {layer} did not start a process within {limit_seconds:.0f} s: {_why(now.get(layer))}"
+                f"{workers[worker]} did not start a process within {limit_seconds:.0f} s: {_why(now.get(worker))}"
             )
 
 

@@ -1,4 +1,4 @@
-"""One layer worker as a Ray actor, and how it is called.
+"""One worker as a Ray actor, and how it is called.
 
 Signals never pass through Ray: actors send them to each other over the transport.
 """
@@ -9,9 +9,9 @@ import dataclasses
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -20,65 +20,59 @@ from torch import Tensor, nn
 
 from distfa.codecs.choice import time_candidates
 from distfa.codecs.timing import Timing
-from distfa.core.blame import explain_memory_error
 from distfa.errors import ClusterError, LayerError, LayerLost
 from distfa.runtime.faults import Fault
-from distfa.runtime.hosted_layer import HostedLayer, Snapshot
+from distfa.runtime.hosted_layer import Snapshot
 from distfa.runtime.job import Job, RawInputs, RawTargets
 from distfa.runtime.phases import wait_for
 from distfa.runtime.ray.errors import translate
 from distfa.runtime.ray.gauges import LayerGauges
-from distfa.runtime.worker import LayerWorker, Status
+from distfa.runtime.worker import Worker, WorkerStatus, name_worker
 from distfa.transport.grpc_transport import GrpcTransport
-from distfa.transport.port import Waiting
 from distfa.transport.tls import KeyPair, Signed
+
+T = TypeVar("T")
 
 _TAKEN_AT_ONCE, _BETWEEN_SECONDS = 64 * 2**20, 0.02  # for Fault.MEMORY: fast, but slow enough for Ray to see it
 
 
-class LayerActor:
-    """A ``LayerWorker`` in its own process."""
+class WorkerActor:
+    """A ``Worker`` in its own process."""
 
-    def __init__(self, layer: int) -> None:
+    def __init__(self, number: int) -> None:
         torch.set_num_threads(1)
-        self._layer = layer
+        self._number = number
         self._keys = KeyPair()
         self._job: Job | None = None
-        self._worker: LayerWorker | None = None
-        self._gauges: LayerGauges | None = None
+        self._worker: Worker | None = None
+        self._gauges: dict[int, LayerGauges] = {}
 
     def build(
         self,
         job: Job,
         inputs: RawInputs | None,
         targets: RawTargets | None,
-        module: nn.Module | None,
-        resume: dict[str, Tensor] | None,
+        modules: dict[int, nn.Module],
+        resume: dict[int, dict[str, Tensor]],
     ) -> None:
-        """Make the layer; not in the constructor, so that its errors reach the caller as they are."""
+        """Make the layers; not in the constructor, so that errors reach the caller as they are."""
         self._job = job
-        self._gauges, waiting = LayerGauges(job.run_id, self._layer), Waiting()
-        try:
-            hosted = HostedLayer(
-                job, self._layer, waiting, inputs=inputs, targets=targets, module=module, resume=resume
-            )
-        except Exception as exc:
-            if (said := explain_memory_error(exc)) is not None:
-                raise LayerError(f"layer {self._layer}, before its first step: {said}") from exc
-            raise
-        self._worker = LayerWorker(hosted, waiting)
+        self._gauges = {layer: LayerGauges(job.run_id, layer, self._number) for layer in job.hosted[self._number - 1]}
+        self._worker = Worker(job, self._number, inputs=inputs, targets=targets, modules=modules, resume=resume)
 
     def request(self) -> bytes:
         """A signing request for the key that this process made and keeps."""
-        return self._keys.request(self._layer)
+        return self._keys.request(self._number)
 
     def listen(self, host: str, advertised: str, signed: Signed | None) -> str:
-        """Listen on ``host``, under TLS with a signed certificate; returns where others find this layer."""
+        """Listen on ``host``, under TLS with a signed certificate; returns where others find this worker."""
         job, worker = self._built()
         transport = GrpcTransport(
             dataclasses.replace(job.wire, host=host),
             run_id=job.run_id,
-            layer=self._layer,
+            worker=self._number,
+            worker_of=job.worker_of,
+            title=name_worker(job, self._number),
             credentials=self._keys.credentials(signed) if signed else None,
             advertised=advertised,
         )
@@ -90,17 +84,17 @@ class LayerActor:
     def run(self) -> None:
         self._built()[1].run()
 
-    def status(self) -> Status:
+    def status(self) -> WorkerStatus:
         found = self._built()[1].status()
-        if self._gauges is not None:
-            self._gauges.show(found)
+        for layer in found.layers:
+            self._gauges[layer.layer].show(layer)
         return found
 
     def state(self) -> dict[str, Tensor]:
         return self._built()[1].state()
 
-    def snapshot(self, step: int) -> Snapshot | None:
-        return self._built()[1].snapshot(step)
+    def snapshot(self, layer: int, step: int) -> Snapshot | None:
+        return self._built()[1].snapshot(layer, step)
 
     def close(self) -> None:
         """Drop every stream, so that a run in transit ends; ``build`` may then begin another."""
@@ -133,18 +127,21 @@ class LayerActor:
         else:
             os.kill(os.getpid(), signal.SIGKILL if fault is Fault.KILL else signal.SIGSTOP)
 
-    def _built(self) -> tuple[Job, LayerWorker]:
+    def _built(self) -> tuple[Job, Worker]:
         if self._job is None or self._worker is None:
-            raise LayerError(f"layer {self._layer} was called before it was built; call build first")
+            raise LayerError(f"worker {self._number} was called before it was built; call build first")
         return self._job, self._worker
 
 
 class ActorHandle:
-    """A layer actor, as the coordinator sees it."""
+    """A worker's actor, as the coordinator sees it."""
 
-    def __init__(self, layer: int, actor: Any) -> None:
-        self.layer = layer
+    def __init__(self, job: Job, worker: int, actor: Any) -> None:
+        self.worker, self.layers, self._title = worker, job.hosted[worker - 1], name_worker(job, worker)
         self.actor = actor
+
+    def __str__(self) -> str:
+        return self._title
 
     def call(self, method: str, *args: object) -> Future[Any]:
         """Call a method of the actor; Ray's errors become distfa's."""
@@ -152,7 +149,7 @@ class ActorHandle:
 
 
 class MeasuredActor:
-    """A layer actor, measured before it is built."""
+    """A worker's actor, measured before it is built."""
 
     def __init__(self, handle: ActorHandle, dtype: torch.dtype, limit_seconds: float) -> None:
         self.actor, self._handle, self._dtype, self._limit = handle.actor, handle, dtype, limit_seconds
@@ -165,8 +162,8 @@ class MeasuredActor:
         return float(self._ask("seconds_to_get", [other.actor.blob.remote(size_bytes)]))
 
     def _ask(self, method: str, *args: object) -> Any:
-        asked = {self._handle.layer: self._handle.call(method, *args)}
-        return all_of(asked, "measure its link and its processor", self._limit)[self._handle.layer]
+        asked = {str(self._handle): self._handle.call(method, *args)}
+        return all_of(asked, "measure its link and its processor", self._limit)[0]
 
 
 def answer_of(ask: Callable[[], Any]) -> Future[Any]:
@@ -187,28 +184,28 @@ def answer_of(ask: Callable[[], Any]) -> Future[Any]:
     return answer
 
 
-def by_layer(asked: Sequence[Future[Any]]) -> dict[int, Future[Any]]:
-    """The answers of all layers in order, by the layer's number."""
-    return dict(enumerate(asked, start=1))
+def all_of(asked: Mapping[str, Future[T]], what: str, limit_seconds: float) -> list[T]:
+    """The answer of every worker; raises the error of the first, or names the worker that is late.
 
-
-def all_of(asked: Mapping[int, Future[Any]], what: str, limit_seconds: float) -> dict[int, Any]:
-    """The answer of every layer; raises the error of the lowest layer, or names the layer that is late.
+    Args:
+        asked: By the worker in words, in order.
+        what: What it was asked to do.
+        limit_seconds: Longest wait.
 
     Raises:
-        DistfaError: A layer raised it; the message has the layer's number.
-        LayerLost: A layer did not answer in time.
+        DistfaError: A worker raised it; the message has its name.
+        LayerLost: A worker did not answer in time.
     """
     late = wait_for(asked.values(), limit_seconds)
-    for layer, future in asked.items():
+    for name, future in asked.items():
         if future not in late and (error := future.exception()) is not None:
             if isinstance(error, LayerLost | ClusterError):
-                raise type(error)(f"layer {layer}: {error}") from error
+                raise type(error)(f"{name}: {error}") from error
             raise error
-    for layer, future in asked.items():
+    for name, future in asked.items():
         if future in late:
             raise LayerLost(
-                f"layer {layer} did not {what} within {limit_seconds:.0f} s; check its node and Ray's logs there, "
+                f"{name} did not {what} within {limit_seconds:.0f} s; check its node and Ray's logs there, "
                 "or raise ray.startup_seconds"
             )
-    return {layer: future.result() for layer, future in asked.items()}
+    return [future.result() for future in asked.values()]

@@ -1,0 +1,218 @@
+"""A worker's ends of the links of all its layers: on the wire, and from one of its layers to another.
+
+layers 1 2 3 | 4 5 6        a link inside a worker    the tensor itself, as the codec would round it
+                            a link between workers    a stream of messages
+                            the same error for 1 2 3  one stream, whose messages are handed to all three
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distfa.codecs import LOSSLESS, carry, resolve
+from distfa.core import rules
+from distfa.core.requests import Give, Request, Take
+from distfa.core.routes import Direction, Kind, Link, links
+from distfa.runtime.job import Job
+from distfa.transport.base import Tap, Transport
+from distfa.transport.inbox import Inbox
+from distfa.transport.message import identify_message
+from distfa.transport.port import InPort, OutPort, Traffic
+
+
+def streams(job: Job) -> dict[Link, Link]:
+    """The stream that carries each link between two workers: its own, or one for all that carry the same errors."""
+    found: dict[Link, Link] = {}
+    alike: dict[tuple[int, int], list[Link]] = {}
+    same = rules.build_rule(job.recipe).sends_the_same
+    for link in links(job.recipe):
+        there = job.worker_of(link.receiver)
+        if there == job.worker_of(link.sender):
+            continue
+        found[link] = link
+        if same and link.direction is Direction.DOWN:
+            alike.setdefault((link.sender, there), []).append(link)
+    for group in alike.values():
+        if len(group) > 1:
+            lowest = min(group, key=lambda link: link.boundary)
+            found |= dict.fromkeys(group, replace(lowest, direction=Direction.SHARED))
+    return found
+
+
+def sharing(job: Job) -> dict[int, list[int]]:
+    """The layers that share a stream of errors, by the lowest of them."""
+    found: dict[int, list[int]] = {}
+    for link, stream in streams(job).items():
+        if stream.direction is Direction.SHARED:
+            found.setdefault(stream.boundary, []).append(link.boundary)
+    return found
+
+
+class WorkerPorts:
+    """The ends of all links of the layers that a worker hosts.
+
+    Nothing here waits: whether a request can be carried out is asked first (``gate``).
+
+    Args:
+        job: The run.
+        worker: Which worker, counted from 1.
+        device: The device of its signals.
+        tap: Sees every message that the worker sends.
+
+    Attributes:
+        changed: Set whenever something may have become ready.
+    """
+
+    def __init__(self, job: Job, worker: int, device: torch.device, tap: Tap | None) -> None:
+        self._job, self._device, self._tap = job, device, tap
+        self.changed = Event()
+        own = set(job.hosted[worker - 1])
+        self._links = [link for link in links(job.recipe) if own & {link.sender, link.receiver}]
+        self._streams = streams(job)
+        between = [link for link in self._links if link in self._streams]
+        self._incoming = list(dict.fromkeys(self._streams[link] for link in between if link.receiver in own))
+        self._outgoing = list(dict.fromkeys(self._streams[link] for link in between if link.sender in own))
+        self._in: dict[Link, InPort] = {}
+        self._out: dict[Link, OutPort] = {}
+        # Signals on their way inside the worker, and those of shared streams that have been handed out to every layer.
+        # The latter need no bound: no layer is further ahead of another than the schedule lets it be.
+        self._inside: dict[Link, deque[Tensor]] = {
+            link: deque()
+            for link in self._links
+            if link not in self._streams or self._streams[link].direction is Direction.SHARED
+        }
+        self._handed_over: dict[tuple[Link, Kind], Traffic] = {}
+
+    def listen(self, transport: Transport) -> str:
+        """Accept signals from ``transport``; returns this worker's address."""
+        wire, job = self._job.wire, self._job
+        for link in self._incoming:
+            inbox = Inbox(link, run_id=job.run_id, window=wire.window, max_payload_bytes=wire.max_payload_bytes)
+            inbox.watch(arrived=self.changed.set)
+            self._in[link] = InPort(
+                link=link,
+                run_id=job.run_id,
+                codec=job.codec(link.direction),
+                exact_codec=resolve(LOSSLESS, job.recipe.signal_dtype),
+                inbox=inbox,
+                dtype=job.recipe.signal_dtype,
+                device=self._device,
+                wire=wire,
+            )
+        return transport.listen([port.inbox for port in self._in.values()])
+
+    def connect(self, transport: Transport, addresses: Mapping[int, str], deadline_seconds: float) -> None:
+        """Open a stream by ``transport`` to every worker that this one sends to; ``addresses`` are by worker."""
+        job = self._job
+        for link in self._outgoing:
+            address = addresses[job.worker_of(link.receiver)]
+            self._out[link] = OutPort(
+                link=link,
+                run_id=job.run_id,
+                codec=job.codec(link.direction),
+                exact_codec=resolve(LOSSLESS, job.recipe.signal_dtype),
+                sender=transport.connect(link, address, deadline_seconds, self.changed.set),
+                wire=job.wire,
+                tap=self._tap,
+            )
+
+    def gate(self, request: Request) -> Callable[[], Any]:
+        """Tells whether the signal that is asked for is there, or there is room for the one to be sent.
+
+        It is asked for every layer before every piece of work, so it looks nothing up.
+        """
+        inside, stream = self._inside.get(request.link), self._streams.get(request.link)
+        if isinstance(request, Take):
+            if stream is None:
+                return self._inside[request.link].__len__
+            port = self._in[stream]
+            return (lambda: port.ready) if inside is None else (lambda: inside or port.ready)
+        if inside is not None and stream is None:
+            window = self._job.wire.window
+            return lambda: len(inside) < window
+        if stream is None or self._goes_along(request.link, stream):
+            return lambda: True
+        out = self._out[stream]
+        return lambda: out.has_room
+
+    def take(self, request: Take, waited_seconds: float = 0.0) -> Tensor:
+        """The signal that is asked for; raises as ``InPort.receive``."""
+        inside, stream = self._inside.get(request.link), self._streams.get(request.link)
+        if inside:
+            return inside.popleft()
+        signal = self._in[stream or request.link].receive(
+            kind=request.kind,
+            step=request.step,
+            micro_batch=request.micro_batch,
+            rows=request.rows,
+            waited_seconds=waited_seconds,
+        )
+        if inside is not None:  # a shared stream: all others find it when they come to it
+            for link, waiting in self._inside.items():
+                if link != request.link and self._streams.get(link) == stream:
+                    waiting.append(signal)
+        return signal
+
+    def give(self, request: Give, waited_seconds: float = 0.0) -> None:
+        """Send the signal; raises as ``OutPort.send``."""
+        link, kind, step, micro_batch, signal = request
+        stream = self._streams.get(link)
+        if stream is None:
+            self._hand_over(link, kind, signal)
+        elif not self._goes_along(link, stream):
+            self._out[stream].send(signal, kind=kind, step=step, micro_batch=micro_batch, waited_seconds=waited_seconds)
+
+    def seen(self, link: Link, signal: Tensor) -> Tensor:
+        """What the receiver should see of a training signal."""
+        if link.direction is Direction.RENEWAL:
+            return signal
+        return carry(self._job.codec(link.direction), signal.flatten(1))
+
+    def is_inside(self, request: Request) -> bool:
+        """Whether it is for a signal between two layers of this worker."""
+        return request.link not in self._streams
+
+    def describe(self, request: Request) -> tuple[str, int]:
+        """What the request waits for, in words, and the layer that it waits for."""
+        link = request.link
+        who = identify_message(link, self._job.run_id, request.kind, request.step, request.micro_batch)
+        return (str(who), link.sender) if isinstance(request, Take) else (f"room to send the {who}", link.receiver)
+
+    def traffic(self, layer: int) -> dict[tuple[Link, Kind], Traffic]:
+        """What a layer has sent so far."""
+        sent = {(link, kind): counted for link, port in self._out.items() for kind, counted in port.traffic.items()}
+        return {key: counted for key, counted in (sent | self._handed_over).items() if key[0].sender == layer}
+
+    def queue(self, layer: int) -> int:
+        """How many signals have arrived at a layer and are waiting."""
+        arrived = 0
+        for link in self._links:
+            if link.receiver == layer:
+                port = self._in.get(self._streams.get(link, link))
+                arrived += len(self._inside.get(link, ())) + (port.inbox.queue if port else 0)
+        return arrived
+
+    def close(self) -> None:
+        """Wait until everything that was sent is received, then end the streams."""
+        for port in self._out.values():
+            port.close()
+
+    def _goes_along(self, link: Link, stream: Link) -> bool:
+        """Whether another link of its stream carries the same signal: the lowest, whose turn comes first."""
+        return stream.direction is Direction.SHARED and link.boundary != stream.boundary
+
+    def _hand_over(self, link: Link, kind: Kind, signal: Tensor) -> None:
+        """Give a signal to another layer of this worker, with the numbers and the strides that the wire would give."""
+        flat = signal.detach().contiguous().flatten(1)
+        if not kind.is_exact:
+            flat = carry(self._job.codec(link.direction), flat)
+        self._inside[link].append(flat.view(signal.shape))
+        counted = self._handed_over.setdefault((link, kind), Traffic())
+        counted.inside_bytes += flat.nbytes
