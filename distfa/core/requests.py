@@ -54,7 +54,7 @@ class Ports(Protocol):
         """What the receiver should see of a training signal: the same numbers, or those the codec rounds them to."""
 
 
-def carry_out(work: Work[T], ports: Ports) -> T:
+def complete(work: Work[T], ports: Ports) -> T:
     """Do all of it, where every signal is there by the time that it is asked for; returns what the work returns."""
     try:
         request = next(work)

@@ -21,7 +21,7 @@ from distfa.core.books.joining import Books, Entry
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.records import Cut, Record
 from distfa.core.layer import Layer
-from distfa.core.requests import Give, Take, Work, carry_out
+from distfa.core.requests import Give, Take, Work, complete
 from distfa.core.routes import Direction, Kind, Link
 from distfa.core.steps import LayerSteps, Score, Share
 
@@ -184,7 +184,7 @@ class SerialTrainer:
         ]
 
     def _do(self, work: Work[None]) -> None:
-        carry_out(work, self._ports)
+        complete(work, self._ports)
 
     def _make_backwards(self, *, drain: bool = False) -> bool:
         """Make the backward of every layer with more micro-batches waiting than its delay; to drain, of all with any.

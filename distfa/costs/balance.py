@@ -1,4 +1,4 @@
-"""Cuts a network into parts of nearly equal cost: the layers that each worker hosts."""
+"""Neighbours in parts of nearly equal cost: modules in a layer, layers in a worker."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from distfa.core.base.recipe import Recipe
 from distfa.costs.counted import LayerWork, works
 
 
-def balance(costs: Sequence[int], parts: int) -> list[int]:
-    """The number of neighbours in each part, from the first on, so that the heaviest part is as light as possible.
+def balance(costs: Sequence[int], parts: int) -> tuple[int, ...]:
+    """How many neighbours each part has, such that the heaviest part is as light as it can be.
+
+    The lightest limit is searched for under which parts that are filled one after the other are few enough.
 
     Args:
-        costs: One for each neighbour; at least one.
-        parts: How many; each gets at least one neighbour.
+        costs: One for each neighbour.
+        parts: At most as many as there are neighbours; each gets at least one.
     """
     low, high = max(costs), sum(costs)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if len(_fill(costs, middle, 1)) <= parts else (middle + 1, high)
-    return _fill(costs, low, parts)
+    return tuple(_fill(costs, low, parts))
 
 
 def balance_layers(recipe: Recipe, modules: Mapping[int, nn.Module], workers: int) -> tuple[tuple[int, ...], ...]:

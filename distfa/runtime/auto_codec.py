@@ -21,7 +21,7 @@ _QUICK_SECONDS = 0.25  # seconds; a transfer that is faster than this says littl
 _ZEROS = {"activations": 0.5, "errors": 0.0}
 
 
-class Measured(Protocol):
+class MeasuredWorker(Protocol):
     """The part of a worker that is needed to measure it."""
 
     def time_codecs(self, rows: int, columns: int, zeros: float) -> dict[str, Timing]:
@@ -31,7 +31,7 @@ class Measured(Protocol):
         """How long this many bytes take from another worker's node to this one's."""
 
 
-def choose_codecs(job: Job, workers: Sequence[Measured], nodes: Sequence[str]) -> tuple[Job, dict[str, Any]]:
+def choose_codecs(job: Job, workers: Sequence[MeasuredWorker], nodes: Sequence[str]) -> tuple[Job, dict[str, Any]]:
     """The job with its codecs named, and the measurements they were chosen by; lossless where there is one worker.
 
     Args:
@@ -79,7 +79,7 @@ def _with_codecs(job: Job, named: Mapping[str, str]) -> Job:
     return dataclasses.replace(job, activation_codec=named["activations"], error_codec=named["errors"])
 
 
-def _link(one: Measured, other: Measured) -> float:
+def _link(one: MeasuredWorker, other: MeasuredWorker) -> float:
     """Seconds per byte between two workers, in the slower direction."""
     rates = []
     for sender, receiver in ((one, other), (other, one)):

@@ -18,7 +18,7 @@ from distfa.costs.counted import count_work
 from distfa.errors import ModelError
 from distfa.sections.checks import require_equal
 from distfa.sections.division import Division
-from distfa.sections.grouping import balance
+from distfa.costs.balance import balance
 from distfa.sections.operations import count_operations
 from distfa.sections.traced import ALL, Layers, batches_of, divide_traced, require_count
 

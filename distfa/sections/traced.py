@@ -17,7 +17,7 @@ from distfa.core.modules.admit import require_tensor
 from distfa.errors import ModelError
 from distfa.sections.cuts import Positions
 from distfa.sections.division import Division
-from distfa.sections.grouping import balance
+from distfa.costs.balance import balance
 from distfa.sections.operations import Key, has_weights, traits
 from distfa.sections.plans import plans
 from distfa.sections.proxies import ROWS, Untraceable

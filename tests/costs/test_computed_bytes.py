@@ -42,6 +42,7 @@ def test_what_depends_on_the_numbers_is_not_known():
         "up_payload": None,
         "down_payload": 75 * 4 * 4,
         "up_message": None,
+        "inside": 0,
         "down_message": None,
     }
     judged = recipe((12, 8, 5, 4), renew=RenewConfig(below=0.5), probe_every=4)
@@ -58,6 +59,7 @@ def test_a_serial_run_says_computed_bytes_in_its_json_and_draws_its_report(tmp_p
     assert total["bp_payload"] == 2 * total["up_payload"]
     here("train", *size, "--set", "codec=int8+zstd", "--run-dir", "b", cwd=tmp_path)
     kept = json.loads((tmp_path / "b" / "run.json").read_text())["result"]["bytes"]["total"]
+    assert kept.pop("inside") == 0
     assert set(kept.values()) == {None}
     for command in (("report", "a"), ("report", "a", "b"), ("watch", "b", "--once"), ("status", "b")):
         here(*command, cwd=tmp_path)
