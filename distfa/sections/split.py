@@ -14,11 +14,11 @@ from distfa.core.base.seeding import Seeding
 from distfa.core.modules.admit import admit, is_sequential, require_module
 from distfa.core.modules.attributes import restore_afterwards
 from distfa.core.modules.split import children, describe_layers, sample_shape
+from distfa.costs.balance import balance
 from distfa.costs.counted import count_work
 from distfa.errors import ModelError
 from distfa.sections.checks import require_equal
 from distfa.sections.division import Division
-from distfa.costs.balance import balance
 from distfa.sections.operations import count_operations
 from distfa.sections.traced import ALL, Layers, batches_of, divide_traced, require_count
 

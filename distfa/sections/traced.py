@@ -14,10 +14,10 @@ from torch import Tensor, fx, nn
 import distfa
 from distfa.core.base.model import Shape
 from distfa.core.modules.admit import require_tensor
+from distfa.costs.balance import balance
 from distfa.errors import ModelError
 from distfa.sections.cuts import Positions
 from distfa.sections.division import Division
-from distfa.costs.balance import balance
 from distfa.sections.operations import Key, has_weights, traits
 from distfa.sections.plans import plans
 from distfa.sections.proxies import ROWS, Untraceable

@@ -17,7 +17,7 @@ from runs import assert_same_bits, blobs, recipe
 
 from distfa.core.rules import RULES
 from distfa.data import from_arrays
-from distfa.errors import ClusterError, LayerLost, TransportError
+from distfa.errors import ClusterError, LayerLost, SpecError, TransportError
 from distfa.run.run import run
 from distfa.runtime.ray import reserve
 from distfa.settings import parse_spec
@@ -127,6 +127,39 @@ def test_a_seed_makes_a_serial_run_repeatable(train):
     one, again, other = (train("serial", seed=seed)[1] for seed in (5, 5, 6))
     assert_same_bits(one, again)
     assert not torch.equal(one["0.weight"], other["0.weight"])
+
+
+def test_workers_of_one_layer_and_of_two_talk_over_mutual_tls(train):
+    workers = [[1], [2, 3]]
+    result = assert_equal_runs(train, wire={"security": "tls"}, epochs=2, ray={"workers": workers})
+    assert result.facts["security"] == "tls"
+    assert [worker["layers"] for worker in result.facts["workers"]] == workers
+
+
+def test_a_killed_worker_takes_its_layers_down_and_all_of_them_come_back(train):
+    observer = killing(signal.SIGKILL)
+    spec = {"sizes": (12, 17, 9, 14, 6, 5), "checkpoint": {"every": 5, "seconds": 0}, "schedule": "async"}
+    spec |= {"micro_batches": 4, "probe": {"every": 4}, "epochs": 12}
+    result, weights = train("ray", observer=observer, ray={"workers": 2}, **spec)
+    oracle, expected = train("serial", **spec)
+    assert_same_bits(weights, expected)
+    assert (result.train_loss, result.ledger) == (oracle.train_loss, oracle.ledger)
+    (recovery,) = result.recoveries
+    assert "worker 2 (layers" in recovery["cause"]
+    assert len(result.facts["workers"]) == 2
+    inside = [row["inside"] > 0 for row in result.bytes["boundaries"] if "shared" not in row]
+    assert inside.count(False) == 1
+
+
+def test_workers_that_cannot_host_the_layers_are_refused_before_ray_starts(train):
+    for workers, said in (
+        (4, "ray.workers is 4, but the network has 3 layers, and a worker hosts at least one; set it to at most 3"),
+        ([[1, 3], [2]], r"ray.workers is \[\[1, 3\], \[2\]\], but it must name every layer, 1 to 3, once and in order"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            train("ray", ray={"workers": workers})
+    with pytest.raises(SpecError, match="ray.layers gives layer 2 resources of its own, but worker 1 hosts layers 1-2"):
+        train("ray", ray={"workers": [[1, 2], [3]], "layers": {2: {"cpus": 0.1}}})
 
 
 def killing(how, after_steps=20):
