@@ -129,23 +129,17 @@ def test_a_seed_makes_a_serial_run_repeatable(train):
     assert not torch.equal(one["0.weight"], other["0.weight"])
 
 
-def test_workers_of_one_layer_and_of_two_talk_over_mutual_tls(train):
-    workers = [[1], [2, 3]]
-    result = assert_equal_runs(train, wire={"security": "tls"}, epochs=2, ray={"workers": workers})
-    assert result.facts["security"] == "tls"
-    assert [worker["layers"] for worker in result.facts["workers"]] == workers
-
-
 def test_a_killed_worker_takes_its_layers_down_and_all_of_them_come_back(train):
     observer = killing(signal.SIGKILL)
     spec = {"sizes": (12, 17, 9, 14, 6, 5), "checkpoint": {"every": 5, "seconds": 0}, "schedule": "async"}
     spec |= {"micro_batches": 4, "probe": {"every": 4}, "epochs": 12}
-    result, weights = train("ray", observer=observer, ray={"workers": 2}, **spec)
+    result, weights = train("ray", observer=observer, ray={"workers": 2}, wire={"security": "tls"}, **spec)
     oracle, expected = train("serial", **spec)
     assert_same_bits(weights, expected)
     assert (result.train_loss, result.ledger) == (oracle.train_loss, oracle.ledger)
     (recovery,) = result.recoveries
     assert "worker 2 (layers" in recovery["cause"]
+    assert result.facts["security"] == "tls"
     assert len(result.facts["workers"]) == 2
     inside = [row["inside"] > 0 for row in result.bytes["boundaries"] if "shared" not in row]
     assert inside.count(False) == 1
