@@ -36,6 +36,7 @@ class Flag:
         min: The least value.
         max: The greatest value.
         needed: Whether a list must not be empty.
+        outcome: Whether it is a file to write, which must be possible before the work begins.
     """
 
     help: str
@@ -46,6 +47,7 @@ class Flag:
     min: float | None = None
     max: float | None = None
     needed: bool = False
+    outcome: bool = False
 
 
 def option(default: Any, help: str, key: str = "", **how: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from distfa.bench.options import Flag, flags
-from distfa.cli.options import numbers, rates, words
+from distfa.cli.options import numbers, outcome_file, rates, words
 
 T = TypeVar("T")
 
@@ -29,7 +29,8 @@ def parameters(options: type) -> list[Parameter]:
         if kind in _LISTS:
             default, kind = ",".join(map(str, default)), str
         how: dict[str, Any] = {"metavar": metavar, "min": flag.min, "max": flag.max, "rich_help_panel": flag.panel}
-        made.append(parameter(name, kind, default, typer.Option(_flag_name(name, flag), help=flag.help, **how)))
+        make = outcome_file if flag.outcome else typer.Option
+        made.append(parameter(name, kind, default, make(_flag_name(name, flag), help=flag.help, **how)))
     return made
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +25,6 @@ def outcome_file(*names: str, folder: bool = False, **how: Any) -> Any:
 
 JsonObject = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunDir = Annotated[Path, typer.Argument(help="Run directory, as 'distfa train' prints it.")]
-
-
-def panel(name: str) -> Callable[..., Any]:
-    """``typer.Option`` for options under a separate heading."""
-    return partial(typer.Option, rich_help_panel=name)
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from distfa.bench.options import option, option_class
 from distfa.cli import options
+from distfa.cli.flags import parameter, parameters, with_parameters
 from distfa.cli.output import table
 from distfa.text.lines import say
 from distfa.text.words import human_bytes, pluralize
@@ -21,90 +24,80 @@ if TYPE_CHECKING:
     from distfa.plan.predict import Forecast
     from distfa.plan.setup import Planned
 
-_what, _cluster, _else = options.panel("Run"), options.panel("Cluster"), options.panel("Instead of a plan")
+_what, _cluster, _else = (partial(option, panel=panel) for panel in ("Run", "Cluster", "Instead of a plan"))
 _SHOWN = 8
 _WIDTH = 110  # without a terminal
 
 
-SpecPath = Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="YAML run spec, as 'distfa train' takes it.")]
-ClusterPath = Annotated[
-    Path | None, _cluster("--cluster", metavar="FILE", help="YAML description; --example prints one.")
-]
-Changes = Annotated[
-    list[str] | None, _what("--set", metavar="KEY=VALUE", help="Any key of the spec, e.g. --set rule=fa.")
-]
-Sizes = Annotated[
-    str | None,
-    _what(metavar="IN,OUT", help="Number of features and classes, such as 784,10, so that no data set is read."),
-]
-Layers = Annotated[
-    str | None,
-    _what(
+@option_class
+class PlanOptions:
+    """The flags of the command."""
+
+    cluster_path: Path | None = _cluster(
+        None, "YAML description; --example prints one.", name="--cluster", metavar="FILE"
+    )
+    changes: list[str] | None = _what(
+        None, "Any key of the spec, e.g. --set rule=fa.", name="--set", metavar="KEY=VALUE"
+    )
+    sizes: str | None = _what(
+        None, "Number of features and classes, such as 784,10, so that no data set is read.", metavar="IN,OUT"
+    )
+    layers: str | None = _what(
+        None,
+        "Plan for this many layers, repeating the last hidden width; several counts give one line each.",
         metavar="N,N,...",
-        help="Plan for this many layers, repeating the last hidden width; several counts give one line each.",
-    ),
-]
-Peer = Annotated[bool, _cluster("--peer", help="Also compare with torch's 1F1B and GPipe pipelines.")]
-Example = Annotated[bool, _else("--example", help="Print an example cluster description.")]
-CalibrateFile = Annotated[
-    Path | None,
-    options.outcome_file(
-        rich_help_panel="Instead of a plan",
+    )
+    peer: bool = _cluster(False, "Also compare with torch's 1F1B and GPipe pipelines.", name="--peer")
+    as_json: bool = option(False, "Print one JSON object on stdout.", name="--json")
+    example: bool = _else(False, "Print an example cluster description.", name="--example")
+    calibrate: Path | None = _else(
+        None,
+        "Measure this machine for the run: first the parts, then a short run; takes about a minute.",
         metavar="FILE",
-        help="Measure this machine for the run: first the parts, then a short run; takes about a minute.",
-    ),
-]
-CheckSteps = Annotated[
-    int,
-    _else(
-        "--check",
+        outcome=True,
+    )
+    check: int = _else(
+        0,
+        "Also run it here on Ray, for this many steps on random samples, and compare it with the plan.",
         metavar="STEPS",
         min=0,
-        help="Also run it here on Ray, for this many steps on random samples, and compare it with the plan.",
-    ),
-]
+    )
 
 
-def plan(
-    spec_path: SpecPath = None,
-    cluster_path: ClusterPath = None,
-    changes: Changes = None,
-    sizes: Sizes = None,
-    layers: Layers = None,
-    peer: Peer = False,
-    as_json: options.JsonObject = False,
-    example: Example = False,
-    calibrate: CalibrateFile = None,
-    check_steps: CheckSteps = 0,
-) -> None:
+def _plan(spec_path: Path | None, **typed: Any) -> None:
     """Predict step time, bytes, memory and the bottleneck of a run on a described cluster.
 
     It simulates the real schedule, event by event, until the step time is steady; docs/plan.md says what is modelled.
     """
     from distfa.plan import cluster as clusters
 
-    if example:
+    asked = PlanOptions(**typed)
+    if asked.example:
         typer.echo(clusters.EXAMPLE, nl=False)
         return
     from distfa import settings as specs
     from distfa.errors import PlanError
     from distfa.plan import setup
 
-    spec = specs.load_spec(spec_path, [specs.parse_change(change) for change in changes or []])
-    planned = setup.Planned(spec, options.numbers("--sizes", sizes, 2) if sizes else None)
-    depths: list[int | None] = [*options.numbers("--layers", layers)] if layers else [None]
-    if calibrate is not None:
-        _calibrate(calibrate, planned, depths[0])
+    spec = specs.load_spec(spec_path, [specs.parse_change(change) for change in asked.changes or []])
+    planned = setup.Planned(spec, options.numbers("--sizes", asked.sizes, 2) if asked.sizes else None)
+    depths: list[int | None] = [*options.numbers("--layers", asked.layers)] if asked.layers else [None]
+    if asked.calibrate is not None:
+        _calibrate(asked.calibrate, planned, depths[0])
         return
-    if cluster_path is None:
+    if asked.cluster_path is None:
         raise PlanError("no cluster is described; give --cluster FILE ('distfa plan --example' prints an example)")
-    settings = [setup.setting(planned, clusters.load_cluster(cluster_path), depth) for depth in depths]
+    settings = [setup.setting(planned, clusters.load_cluster(asked.cluster_path), depth) for depth in depths]
     if len(settings) > 1:
-        _print_scale(settings, peer=peer, as_json=as_json)
+        _print_scale(settings, peer=asked.peer, as_json=asked.as_json)
     else:
-        _print_plan(planned, settings[0], peer=peer, as_json=as_json)
-    if check_steps:
-        _print_check(planned, settings[0], check_steps)
+        _print_plan(planned, settings[0], peer=asked.peer, as_json=asked.as_json)
+    if asked.check:
+        _print_check(planned, settings[0], asked.check)
+
+
+_SPEC = typer.Argument(metavar="[SPEC]", help="YAML run spec, as 'distfa train' takes it.")
+plan = with_parameters(_plan, [parameter("spec_path", Path | None, None, _SPEC), *parameters(PlanOptions)])
 
 
 def _calibrate(path: Path, planned: Planned, layers: int | None) -> None:

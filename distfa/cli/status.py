@@ -129,12 +129,7 @@ def _table(layers: list[dict[str, Any]]) -> Table:
     table = Table(*columns, box=None, pad_edge=False)
     for row in layers:
         table.add_row(
-            str(row["layer"]),
-            *(str(row[key]) for key in hosts),
-            str(row.get("node", "-")),
-            str(row.get("pid", "-")),
-            str(row.get("step", "-")),
-            str(row.get("queue", "-")),
+            *(str(row.get(key, "-")) for key in ("layer", *hosts, "node", "pid", "step", "queue")),
             f"{row['busy_seconds']:.1f}",
             f"{row['wait_seconds']:.1f}",
             *(Text(row.get("waiting_for") or "-") for _ in last),

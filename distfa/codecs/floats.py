@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,11 +24,7 @@ class FloatCodec:
     name: str
     wire_dtype: torch.dtype
     error_bound: str
-
-    @property
-    def fixed_length(self) -> bool:
-        """Always."""
-        return True
+    fixed_length: ClassVar[bool] = True
 
     def lossless(self, dtype: torch.dtype) -> bool:
         """Whether ``wire_dtype`` holds every number of ``dtype``."""

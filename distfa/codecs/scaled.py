@@ -29,9 +29,9 @@ class RowScaled(ABC):
     top: float
     """The largest magnitude that x / scale may have in any row."""
 
-    @abstractmethod
     def row_bytes(self, columns: int) -> int:
-        """Bytes of one row without its scale."""
+        """Bytes of one row without its scale: one per number, unless a codec packs them."""
+        return columns
 
     @abstractmethod
     def write(self, scaled: Tensor) -> Tensor:
@@ -84,10 +84,6 @@ class Int8(RowScaled):
     error_bound = "half a step: 1/254 of the largest magnitude in the row"
     top = 127
 
-    def row_bytes(self, columns: int) -> int:
-        """One byte per number."""
-        return columns
-
     def write(self, scaled: Tensor) -> Tensor:
         """The numbers, rounded to nearest."""
         return scaled.round_().to(torch.int8)
@@ -136,10 +132,6 @@ class Fp8(RowScaled):
     name = "fp8"
     error_bound = "2^-4 of the number, or 2^-18 of the largest magnitude in the row where that is more"
     top = 448
-
-    def row_bytes(self, columns: int) -> int:
-        """One byte per number."""
-        return columns
 
     def write(self, scaled: Tensor) -> Tensor:
         """The numbers, rounded to nearest even."""

@@ -45,21 +45,17 @@ class Inbox:
         try:
             message = serde.message_from_bytes(data)
         except MessageRefused as exc:
-            refusal = MessageRefused(f"layer {self.link.receiver} refused {exc}")
-            self.fail(refusal)
-            raise refusal from exc
+            raise self._end(f"{exc}") from exc
         if message.identity.run_id != self._run_id:
             raise MessageRefused(
                 f"layer {self.link.receiver} refused a message of run {message.identity.run_id!r}: it belongs to "
                 f"run {self._run_id!r}; a process of an earlier run may still be alive: end it"
             )
         if message.payload.nbytes > self._max_payload_bytes:
-            refusal = MessageRefused(
-                f"layer {self.link.receiver} refused the {message.identity}: its payload has {message.payload.nbytes} "
-                f"bytes, more than the {self._max_payload_bytes} allowed; raise wire.max_message_mib"
+            raise self._end(
+                f"the {message.identity}: its payload has {message.payload.nbytes} bytes, more than the "
+                f"{self._max_payload_bytes} allowed; raise wire.max_message_mib"
             )
-            self.fail(refusal)
-            raise refusal
         with self._changed:
             self._changed.wait_for(lambda: self.has_room)
             if self._closed or self._failure:
@@ -114,6 +110,12 @@ class Inbox:
             f"layer {self.link.receiver} waited {time.monotonic() - started:.1f} s for the {what}, which did not "
             f"arrive; check layer {self.link.sender}, or raise wire.deadline_seconds"
         )
+
+    def _end(self, refused: str) -> MessageRefused:
+        """The error of a message from the link's own sender that cannot be used, which also ends the waiting for it."""
+        refusal = MessageRefused(f"layer {self.link.receiver} refused {refused}")
+        self.fail(refusal)
+        return refusal
 
     def fail(self, reason: DistfaError) -> None:
         """Tell whoever takes signals here that no more will come, and why; the first reason is kept."""
