@@ -169,6 +169,36 @@ class BuildsMask(Wide):
         return self.three(self.two(h).relu() * mask)
 
 
+class Fills(Wide):
+    """A signal is written into a constant, and read there in a later layer."""
+
+    def forward(self, x):
+        h = self.one(x).relu()
+        held = torch.zeros(x.shape[0], 6, dtype=x.dtype)
+        doubled = held * 2
+        held[:, :3] = h[:, 3:]
+        return self.three(self.two(held + doubled).relu() + 1)
+
+
+class FillsLate(Wide):
+    """What was written into a constant goes around a module, as a skip does."""
+
+    def forward(self, x):
+        held = torch.ones(x.shape[0], 6, dtype=x.dtype)
+        held[:, 0] = self.one(x).relu()[:, 0]
+        h = self.two(held)
+        return self.three((h * held).relu())
+
+
+class Draws(Wide):
+    """A constant is drawn in place, and read by two layers."""
+
+    def forward(self, x):
+        drawn = torch.empty(6).bernoulli_(0.5)
+        h = self.one(x).relu() * drawn
+        return self.three(self.two(h).relu() * drawn)
+
+
 class InPlace(Wide):
     """What leaves the first module is changed in place, through a view of it."""
 
@@ -207,7 +237,8 @@ WORKING = {
     "gpt": (GPT, (6,), 8),
     "patches": (Patches, (3, 8, 8), 4),
     **{kind.__name__: (kind, (6,), 3) for kind in (Dropping, Noisy, TrainsOtherwise, LateRows, Counting, ReadsScale)},
-    **{kind.__name__: (kind, (6,), 3) for kind in (BuildsMask, InPlace, Blocks)},
+    **{kind.__name__: (kind, (6,), 3) for kind in (BuildsMask, Fills, FillsLate, InPlace, Blocks)},
+    "Draws": (Draws, (6,), 2),
 }
 
 

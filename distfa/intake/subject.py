@@ -30,6 +30,7 @@ from distfa.data.stream import Rows
 from distfa.errors import LayerError, SpecError
 from distfa.intake.from_python import require_from_spec
 from distfa.runtime.job import RawInputs, RawTargets
+from distfa.sections.checks import require_equal
 from distfa.sections.division import Division
 from distfa.sections.split import divide
 from distfa.sections.traced import ALL
@@ -103,6 +104,8 @@ class Subject:
         inputs = samples.read(order.audit(recipe, dataset.epoch_rows))
         own = in_dtype(copy_module(self.model, "the model"), recipe.dtype)
         load_model_state(own, weights, strict=self.network.seeded is False)
+        if self.division is not None and self.division.plans:
+            require_equal(own, self.division, inputs)
         outputs = inputs
         for number, part in enumerate(self._parts(own.eval()), start=1):
             seed = evaluation_seed(recipe.seed, number, AUDIT)

@@ -135,6 +135,7 @@ for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "
 _SIZES: dict[str, Any] = {
     "shape": Known._sizes,
     "ndim": lambda x: x.values[0].dim(),
+    "ndimension": lambda x: lambda: x.values[0].dim(),
     "dim": lambda x: lambda: x.values[0].dim(),
     "size": lambda x: lambda dim=None: x._sizes() if dim is None else x._size(dim),
     "numel": lambda x: x._numel,

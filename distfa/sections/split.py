@@ -13,14 +13,14 @@ from distfa.core.base.model import Network
 from distfa.core.base.seeding import Seeding
 from distfa.core.modules.admit import admit, is_sequential, require_module
 from distfa.core.modules.attributes import restore_afterwards
-from distfa.core.modules.split import children, describe_layers, sample_shape
+from distfa.core.modules.split import children, describe_layers, group, sample_shape
 from distfa.costs.balance import balance
 from distfa.costs.counted import count_work
 from distfa.errors import ModelError
 from distfa.sections.checks import require_equal
 from distfa.sections.division import Division
 from distfa.sections.operations import count_operations
-from distfa.sections.traced import ALL, Layers, batches_of, divide_traced, require_count
+from distfa.sections.traced import ALL, Layers, batches_of, divide_traced
 
 
 def split(
@@ -46,7 +46,7 @@ def divide(
 ) -> tuple[Network, Division]:
     """The layers of a model, and how they are laid over it; as ``split``."""
     require_module(model)
-    if is_sequential(model) and (isinstance(layers, int | str) or {*layers} <= {name for name, _ in children(model)}):
+    if is_sequential(model) and _by_modules(model, layers):
         return _divide_sequential(model, sample, layers, tokens=tokens)
     if sample is None:
         raise ModelError(
@@ -62,6 +62,13 @@ def divide(
     return _with_costs(network, [plan.cost for plan in division.plans]), division
 
 
+def _by_modules(model: nn.Module, layers: Layers) -> bool:
+    """Whether the layers of a Sequential lie between its own modules."""
+    if isinstance(layers, int):
+        return layers <= len(group(model))
+    return isinstance(layers, str) or {*layers} <= {name for name, _ in children(model)}
+
+
 def _divide_sequential(
     model: nn.Module, sample: Sequence[int] | None, layers: Layers, *, tokens: bool
 ) -> tuple[Network, Division]:
@@ -74,7 +81,6 @@ def _divide_sequential(
     if layers == ALL:
         return network, usual
     if isinstance(layers, int):
-        require_count(layers, len(finest))
         sizes = balance([_cost(part, network, number) for number, part in enumerate(finest, start=1)], layers)
         named = [network[number].modules[0][0] for number in itertools.accumulate((1, *sizes[:-1]))]
     else:

@@ -62,14 +62,19 @@ def batches_of(model: nn.Module, shape: Shape, *, tokens: bool) -> tuple[Tensor,
     return one, other
 
 
-def require_count(asked: int, most: int) -> None:
+def require_count(asked: int, most: int, why: str = "") -> None:
     """Refuse a number of layers that cannot be.
+
+    Args:
+        asked: The number.
+        most: How many there can be.
+        why: Why there cannot be more, for the message.
 
     Raises:
         ModelError: There are not that many.
     """
     if not 1 <= asked <= most:
-        raise ModelError(f"{pluralize(asked, 'layer')} were asked for, but the model has from 1 to {most}")
+        raise ModelError(f"{pluralize(asked, 'layer')} were asked for, but the model has from 1 to {most}{why}")
 
 
 def _choose(model: nn.Module, batches: Sequence[Tensor], layers: int | str) -> tuple[list[Key], Enter]:
@@ -78,14 +83,17 @@ def _choose(model: nn.Module, batches: Sequence[Tensor], layers: int | str) -> t
         raise ModelError(f"layers {layers!r} is neither a number, nor {ALL!r}, nor a list of names of modules")
     finest = _trace(model, batches, _worth_entering, must=False)
     cuts = finest.openings()
-    if not cuts and (tied := finest.tied()):
+    tied = finest.tied()
+    if not cuts and tied and layers != 1:
         raise ModelError(
             f"the model cannot be cut into layers: {tied!r} is used in its first and in its last operations (weights "
             "that are tied, or a module that is called twice), but each layer trains its own. Give each use its own "
             "weights, for example an untied head"
         )
     if isinstance(layers, int):
-        require_count(layers, len(cuts) + 1)
+        require_count(
+            layers, len(cuts) + 1, f"; {tied!r}, which is used more than once, must stay in one" if tied else ""
+        )
         costs = [finest.cost(*between) for between in pairwise((0, *cuts, len(finest.nodes)))]
         cuts = [cuts[last - 1] for last in [*accumulate(balance(costs, layers))][:-1]]
     return [finest.key(cut) for cut in cuts], _entering(finest.entered(cuts))

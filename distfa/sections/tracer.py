@@ -8,9 +8,9 @@ torch's.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,26 @@ from torch.utils._pytree import tree_leaves
 from distfa.core.base.seeding import Seeding
 from distfa.core.modules.attributes import copy_module
 from distfa.core.modules.frozen import freeze, is_same
-from distfa.sections.operations import Key, Operation, Traits, drawn_by_others, named_tensors
+from distfa.sections.operations import Key, Operation, Traits, drawn_by_others, named_tensors, traits
 from distfa.sections.proxies import Known, Untraceable
 
 Enter = Callable[[str, nn.Module], bool]
 """Whether the module of this name is entered."""
 
+_FACTORIES = (
+    "arange",
+    "empty",
+    "eye",
+    "full",
+    "linspace",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "randperm",
+    "tensor",
+    "zeros",
+)
 _OF_TORCH = frozenset(vars(nn.Module()))
 
 
@@ -130,14 +144,17 @@ class _Tracer(fx.Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> Any:
         arguments = map_aggregate((args, kwargs), self._known)
-        operation = Operation(kind, target, arguments, self.root, self.evaluating)
-        proxy: Any = super().create_proxy(kind, target, *arguments)
-        proxy.values = operation.values
-        self.changed |= {f"{target}.{name}" for name in operation.changed}
         call = self._calls[-1]
         key = (*call.key, self._label(target if isinstance(target, str) else target.__name__))
         path = target if kind == "call_module" else call.path
-        proxy.node.meta["traits"] = operation.traits(proxy.node, key, path, self._names)
+        with self.aside():
+            operation = Operation(kind, target, arguments, self.root, self.evaluating)
+            proxy: Any = super().create_proxy(kind, target, *arguments)
+            found = operation.traits(proxy.node, key, path, self._names)
+        proxy.values, proxy.node.meta["traits"] = operation.values, found
+        self.changed |= {f"{target}.{name}" for name in operation.changed}
+        if found.signal and found.changes:
+            self._make_signals(found.changes)
         return proxy
 
     # -- parts --------------------------------------------------------------------------------------
@@ -146,34 +163,48 @@ class _Tracer(fx.Tracer):
     def watching(self) -> Iterator[None]:
         """To be open around the trace: refuses what it would not see, and sees functions that get no signal."""
 
-        def guarded(own: Any, what: str) -> Any:
+        def refusing(own: Any, what: str) -> Any:
             def refused(*args: Any, **kwargs: Any) -> Any:
-                if self.is_evaluating or getattr(self, "root", None) is None:
-                    return own(*args, **kwargs)
-                raise Untraceable(what.format(*args[1:2]))
+                if self._calls and not self.is_evaluating:
+                    raise Untraceable(what.format(*args[1:2]))
+                return own(*args, **kwargs)
 
             return refused
 
-        places = [(nn.Module, "__setattr__", "sets self.{}"), (np.random, "default_rng", "makes a generator of numpy")]
-        own = [getattr(owner, name) for owner, name, _ in places]
-        for (owner, name, what), there in zip(places, own, strict=True):
-            setattr(owner, name, guarded(there, what))
-        try:
-            with _Functions(self):
-                yield
-        finally:
-            for (owner, name, _), there in zip(places, own, strict=True):
-                setattr(owner, name, there)
+        def recording(own: Any) -> Any:
+            def recorded(*args: Any, **kwargs: Any) -> Any:
+                return (
+                    self.create_proxy("call_function", own, args, kwargs)
+                    if _given(args, kwargs)
+                    else own(*args, **kwargs)
+                )
+
+            return recorded
+
+        with ExitStack() as stack:
+            for name in _FACTORIES:  # torch takes no proxies for sizes
+                stack.enter_context(_replacing(torch, name, recording))
+            stack.enter_context(_replacing(nn.Module, "__setattr__", lambda own: refusing(own, "sets self.{}")))
+            stack.enter_context(
+                _replacing(np.random, "default_rng", lambda own: refusing(own, "makes a generator of numpy"))
+            )
+            stack.enter_context(_Functions(self))
+            yield
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """To be open while batches go through an operation: nothing of that is traced."""
-        self.is_evaluating = True
+        with self.aside(), self._seeding.drawing_from(0):
+            yield
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """To be open around what is no part of the forward."""
+        before, self.is_evaluating = self.is_evaluating, True
         try:
-            with self._seeding.drawing_from(0):
-                yield
+            yield
         finally:
-            self.is_evaluating = False
+            self.is_evaluating = before
 
     def _go_into(self, module: nn.Module, path: str, forward: Any, args: Any, kwargs: Any) -> Any:
         self._calls.append(_Call(key=(*self._calls[-1].key, self._label(path)), path=path))
@@ -187,13 +218,13 @@ class _Tracer(fx.Tracer):
         Raises:
             Untraceable: It changes what the module holds, or draws from generators that the trace does not see.
         """
-        with self.evaluating():
+        with self.aside():
             before = _attributes(module)
         drawn = drawn_by_others()
         found = forward(*args, **kwargs)
         if drawn != drawn_by_others():
             raise Untraceable("draws from the generator of Python or of numpy, not of torch", type(module).forward)
-        with self.evaluating():
+        with self.aside():
             after = _attributes(module)
             if name := next((n for n in after if n not in before or not is_same(after[n], before[n])), None):
                 raise Untraceable(f"changes self.{name}", type(module).forward)
@@ -211,6 +242,15 @@ class _Tracer(fx.Tracer):
             raise Untraceable(f"reads a tensor of shape {tuple(given.shape)} that the model holds under no name")
         return self.create_proxy("get_attr", self._names[id(given)], (), {})
 
+    def _make_signals(self, memory: Collection[object]) -> None:
+        """Constants in which a signal has been written exist once, like it, and so does what was made from them."""
+        waiting = [node for node in self.graph.nodes if traits(node).memory in memory]
+        while waiting:
+            node = waiting.pop()
+            if not traits(node).signal and node.op != "get_attr":
+                node.meta["traits"] = replace(traits(node), signal=True, constant=False, weighted=False)
+                waiting += node.users
+
     def _label(self, name: str) -> str:
         seen = self._calls[-1].seen
         seen[name] += 1
@@ -227,7 +267,7 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call one function, or make a step of it."""
         kwargs, tracer = kwargs or {}, self._tracer
-        if tracer.is_evaluating or any(isinstance(leaf, Known) for leaf in tree_leaves((args, kwargs))):
+        if tracer.is_evaluating or _given(args, kwargs):
             return func(*args, **kwargs)
         with tracer.evaluating():
             drawn = torch.get_rng_state()
@@ -239,6 +279,21 @@ class _Functions(TorchFunctionMode):
             return tracer.create_proxy("call_function", getattr, (args[0], func.__self__.__name__), {})
         kind = "call_method" if is_tensor_method_or_property(func) else "call_function"
         return tracer.create_proxy(kind, func.__name__ if kind == "call_method" else func, args, kwargs)
+
+
+def _given(args: Any, kwargs: Any) -> bool:
+    """Whether there are values of the trace among the arguments."""
+    return any(isinstance(leaf, Known) for leaf in tree_leaves((args, kwargs)))
+
+
+@contextmanager
+def _replacing(owner: Any, name: str, by: Callable[[Any], Any]) -> Iterator[None]:
+    own = getattr(owner, name)
+    setattr(owner, name, by(own))
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

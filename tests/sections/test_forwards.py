@@ -18,45 +18,40 @@ def samples(name, shape, rows):
     return torch.randn(rows, *shape, generator=drawn, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def compute(model, parts, x):
+    """Outputs of parts in turn; gradients come from a backward pass of each part."""
+    ends, h = [], x
+    with Seeding(model).drawing_from(7):
+        for part in parts:
+            h = h.detach().requires_grad_() if h.is_floating_point() else h
+            ends.append((h, h := part(h)))
+    error = torch.ones_like(h)
+    for h_in, h_out in reversed(ends):
+        h_out.backward(error)
+        error = h_in.grad
+    return h
+
+
 @pytest.mark.parametrize("name", WORKING)
-def test_the_sections_in_turn_are_the_model_bit_for_bit(name, training):
+def test_the_sections_in_turn_are_the_model_and_hold_its_own_tensors_under_its_keys(name):
     make, shape, layers = WORKING[name]
     torch.manual_seed(0)
     model = make().double()
     network, division = divide(model, shape, tokens=name == "gpt")
     assert len(network) == layers
-    whole, cut = copy.deepcopy(model).train(training), copy.deepcopy(model).train(training)
-    parts = division.parts(cut)
-    x = samples(name, shape, 5)
-    with Seeding(whole).drawing_from(7):
-        expected = whole(x)
-    with Seeding(cut).drawing_from(7):
-        h, ends = x, []
-        for part in parts:
-            h = h.detach().requires_grad_() if h.is_floating_point() else h
-            ends.append((h, h := part.train(training)(h)))
-    assert torch.equal(h, expected)
-    expected.sum().backward()
-    error = torch.ones_like(h)
-    for h_in, h_out in reversed(ends):
-        h_out.backward(error)
-        error = h_in.grad
-    for (key, one), other in zip(whole.named_parameters(), cut.parameters(), strict=True):
-        assert (one.grad is None) == (other.grad is None), key
-        assert one.grad is None or torch.allclose(one.grad, other.grad, rtol=1e-12, atol=1e-12), key
-    for (key, one), other in zip(whole.named_buffers(), cut.buffers(), strict=True):
-        assert torch.equal(one, other), key
-
-
-@pytest.mark.parametrize("name", WORKING)
-def test_the_sections_hold_the_models_own_tensors_under_its_keys(name):
-    make, shape, _ = WORKING[name]
-    model = make()
-    parts = divide(model, shape, tokens=name == "gpt")[1].parts(model)
-    held = {key: value for part in parts for key, value in part.state_dict(keep_vars=True).items()}
-    assert held.keys() == model.state_dict().keys()
-    assert all(held[key] is value for key, value in model.state_dict(keep_vars=True).items())
+    for training in (True, False):
+        whole, cut = (copy.deepcopy(model).train(training) for _ in range(2))
+        parts, x = division.parts(cut), samples(name, shape, 5)
+        held = {key: value for part in parts for key, value in part.state_dict(keep_vars=True).items()}
+        own = cut.state_dict(keep_vars=True)
+        assert held.keys() == own.keys()
+        assert all(held[key] is own[key] for key in own)
+        assert torch.equal(compute(whole, [whole], x), compute(cut, parts, x))
+        for (key, one), other in zip(whole.named_parameters(), cut.parameters(), strict=True):
+            assert (one.grad is None) == (other.grad is None), key
+            assert one.grad is None or torch.allclose(one.grad, other.grad, rtol=1e-12, atol=1e-12), key
+        for (key, one), other in zip(whole.named_buffers(), cut.buffers(), strict=True):
+            assert torch.equal(one, other), key
 
 
 @pytest.mark.parametrize("kind", REFUSED, ids=lambda kind: kind.__name__)

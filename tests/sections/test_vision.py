@@ -1,0 +1,51 @@
+"""Networks of torchvision: cut wherever they can be, trained as plain torch trains them, and with the same bits on Ray."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from vision import NARROW
+
+from distfa.api.trainer import Trainer
+
+ROWS, STEPS = 6, 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def images():
+    drawn = np.random.default_rng(0)
+    return drawn.normal(size=(ROWS, 3, 32, 32)).astype(np.float32), np.arange(ROWS) % 5
+
+
+def plain_torch(model, x, y):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        F.cross_entropy(model(torch.from_numpy(x).double()), torch.from_numpy(y)).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_bp_on_all_layers_is_plain_torch(name, tmp_path):
+    make, layers = NARROW[name]
+    torch.manual_seed(0)
+    model, (x, y) = make().double(), images()
+    own = copy.deepcopy(model)
+    settings = {"engine": "serial", "dtype": "float64", "run_dir": str(tmp_path / "run"), "rule": "bp"}
+    optimizer = {"name": "sgd", "lr": 0.05, "momentum": 0.9}
+    trainer = Trainer(model, **settings, optimizer=optimizer, epochs=STEPS, batch_size=ROWS)
+    trainer.fit((x, y), normalised=True)
+    assert len(trainer.network) == layers
+    plain_torch(own, x, y)
+    for key, value in own.state_dict().items():
+        # BatchNorm of six samples multiplies round-off by 70 in each step of resnet50
+        torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-7, atol=1e-9)
