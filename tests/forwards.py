@@ -232,7 +232,26 @@ class Blocks(nn.Module):
         return self.three(self.two(self.one(x)))
 
 
+class Images(nn.Module):
+    """A residual net with BatchNorm, dropout by function, a parameter and a buffer of its own, and an unused head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.conv, self.shift = nn.Conv2d(8, 8, 3, padding=1), nn.Parameter(torch.zeros(8, 1, 1))
+        self.register_buffer("gain", torch.tensor(1.5))
+        self.unused, self.head = nn.Linear(2, 2), nn.Linear(8 * 16, 10)
+
+    def forward(self, x, targets=None):
+        x = F.relu(self.norm(self.stem(x)))
+        x = F.relu(x + self.conv(x) * self.gain + self.shift)
+        x = F.dropout(F.max_pool2d(x, 2), 0.2, training=self.training)
+        x = self.head(x.view(x.shape[0], -1))
+        return x if targets is None else F.cross_entropy(x, targets)
+
+
 WORKING = {
+    "images": (Images, (1, 8, 8), 3),
     "tutorial": (Tutorial, (3, 16, 16), 4),
     "gpt": (GPT, (6,), 8),
     "patches": (Patches, (3, 8, 8), 4),

@@ -131,7 +131,7 @@ class Positions:
         for place, node in enumerate(self.nodes):
             made = [read[given] for given in node.all_input_nodes if not traits(given).signal]
             read[node] = traits(node).reads.union(*made)
-            for name in read[node] & owned if traits(node).signal else ():
+            for name in sorted(read[node] & owned) if traits(node).signal else ():
                 spans[name] = (spans.get(name, (place, place))[0], place)
         return spans
 

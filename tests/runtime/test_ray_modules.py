@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from alive import HiddenAverage, NumpyNoise, OwnGenerator, Remembering, Skipping
+from forwards import Images
 from runs import assert_same_bits
 from torch import nn
 from zoo import NETWORKS
@@ -98,3 +99,14 @@ def test_a_users_own_module_comes_back_trained(tmp_path):
     assert_same_bits(model.state_dict(), twin.state_dict())
     assert model[0][0].seen == twin[0][0].seen
     assert torch.equal(model[0][1].mean, twin[0][1].mean)
+
+
+def test_a_model_that_is_no_sequential_has_the_same_bits_on_ray(tmp_path):
+    torch.manual_seed(0)
+    models = {engine: copy.deepcopy(first) for first in [Images()] for engine in ("ray", "serial")}
+    x, y = np.random.default_rng(0).standard_normal((40, 1, 8, 8)).astype(np.float32), np.arange(40) % 10
+    for engine, model in models.items():
+        how = {"engine": engine, "epochs": 2, "batch_size": 8, "schedule": "async", "micro_batches": 2}
+        Trainer(model, rule="dfa", run_dir=str(tmp_path / engine), **how).fit((x[:30], y[:30]), (x[30:], y[30:]))
+    assert_same_bits(models["ray"].state_dict(), models["serial"].state_dict())
+    assert models["ray"].shift.abs().sum() > 0

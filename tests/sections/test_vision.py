@@ -1,4 +1,4 @@
-"""Networks of torchvision: cut wherever they can be, trained as plain torch trains them, and with the same bits on Ray."""
+"""Networks of torchvision: cut wherever they can be, and trained as plain torch trains them."""
 
 import copy
 
