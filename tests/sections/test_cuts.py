@@ -1,16 +1,11 @@
 """Which layers there are: all, some of nearly equal cost, or those named; what is refused, with the way out."""
 
-import itertools
-
 import pytest
 import torch
 from forwards import GPT, ReadsScale, Tutorial, Wide
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from distfa.errors import ModelError
-from distfa.sections.grouping import balance
 from distfa.sections.split import divide, split
 
 
@@ -129,22 +124,6 @@ def test_a_nested_sequential_is_entered_for_more_layers_than_it_has_modules():
     model = nn.Sequential(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8)), nn.Linear(8, 4))
     assert len(split(model)) == 2
     assert kinds(split(model, (6,), layers=3)) == [["0.0", "0.1"], ["0.2"], ["1"]]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 100), min_size=1, max_size=9), st.data())
-def test_no_division_into_groups_has_a_lighter_heaviest_group(costs, data):
-    groups = data.draw(st.integers(1, len(costs)))
-
-    def heaviest(ends):
-        return max(sum(costs[first:last]) for first, last in itertools.pairwise((0, *ends, len(costs))))
-
-    sizes = balance(costs, groups)
-    assert len(sizes) == groups
-    assert sum(sizes) == len(costs)
-    assert min(sizes) > 0
-    least = min(heaviest(ends) for ends in itertools.combinations(range(1, len(costs)), groups - 1))
-    assert heaviest([*itertools.accumulate(sizes)][:-1]) == least
 
 
 def test_layers_are_balanced_by_what_they_compute():
