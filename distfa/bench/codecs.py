@@ -19,7 +19,7 @@ from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.measuring.task import Task, meter
 from distfa.run.result import Tally
-from distfa.settings import RunSpec, parse_spec
+from distfa.settings import RunSpec, amend
 
 COLUMNS = {
     "rule": "rule",
@@ -84,9 +84,9 @@ def measure(options: CodecsOptions, say: Say) -> Outcome:
 
 def _spec(base: RunSpec, rule: str, pair: Pair) -> RunSpec:
     """The run for one row; it is evaluated only at its end."""
-    changes = {"rule": rule, "codec": dict(zip(("activations", "errors"), pair, strict=True))}
-    off = {"eval_every": base.epochs, "ledger": {"every": 0}, "probe": {"every": 0}}
-    return parse_spec({**base.model_dump(mode="json"), **changes, **off})
+    up, down = pair
+    changes = {"rule": rule, "codec.activations": up, "codec.errors": down}
+    return amend(base, {**changes, "eval_every": base.epochs, "ledger.every": 0, "probe.every": 0})
 
 
 def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, float]:

@@ -20,7 +20,7 @@ from distfa.errors import BenchError, DistfaError
 from distfa.measuring.scratch_run import run_in_scratch
 from distfa.run.result import Result
 from distfa.runtime.faults import Fault, PlannedFault, plan_faults
-from distfa.settings import RunSpec, parse_spec
+from distfa.settings import RunSpec, amend
 from distfa.text.words import pluralize
 
 COLUMNS = {
@@ -56,8 +56,7 @@ def measure(options: FaultsOptions, say: Say) -> Outcome:
     kinds, soak, rows, raw = [Fault(name) for name in options.kinds], options.soak, [], []
     when: dict[str, Any] = {"every_seconds": options.every_seconds, "seed": options.seed}
     for schedule in options.schedules:
-        own = {"schedule": schedule, "ray": {"max_recoveries": max(3, soak)}}
-        spec = parse_spec({**base.model_dump(mode="json"), **own})
+        spec = amend(base, {"schedule": schedule, "ray.max_recoveries": max(3, soak)})
         oracle = _train(spec.model_copy(update={"engine": "serial"}), ())
         layers, steps = len(oracle[0].layer_sizes) - 1, oracle[0].steps
         hit = sorted({1, (layers + 1) // 2, layers}) if options.alone else []

@@ -15,7 +15,7 @@ from distfa.core.base.recipe import SCHEDULES
 from distfa.measuring.scratch_run import run_in_scratch
 from distfa.run.disk.run_dir import CHECKPOINTS
 from distfa.run.observing import Progress
-from distfa.settings import RunSpec, parse_spec
+from distfa.settings import RunSpec, amend
 from distfa.text.words import MB
 
 COLUMNS = {
@@ -58,7 +58,7 @@ def measure(options: CheckpointsOptions | TlsOptions, say: Say) -> Outcome:
     for number in range(1, rounds + 1):
         for schedule in schedules:
             for setting in list(settings)[:: 1 if number % 2 else -1]:
-                spec = parse_spec({**base.model_dump(mode="json"), "schedule": schedule, **settings[setting]})
+                spec = amend(base, {"schedule": schedule, **settings[setting]})
                 shot = {"round": number, "schedule": schedule, "setting": setting, **_measure(spec)}
                 say(
                     f"round {number}: {schedule}, {setting}: {shot['step_ms']:.2f} ms a step, {shot['cpu_ms']:.2f} busy"

@@ -18,7 +18,7 @@ from distfa.errors import BenchError
 from distfa.intake.subject import network_for
 from distfa.measuring.scratch_run import run_in_scratch
 from distfa.run.observing import Progress
-from distfa.settings import RunSpec, parse_spec
+from distfa.settings import RunSpec, amend
 from distfa.text.words import KB
 
 INITS = ("aligned", "random")
@@ -59,10 +59,8 @@ def measure(options: RulesOptions, say: Say) -> Outcome:
     if not len(dataset.test_x):
         raise BenchError(f"data set {dataset.name!r} has no test samples, so there is no test accuracy; choose another")
     rows, raw = [], []
-    specs = [
-        parse_spec(base.model_dump(mode="json") | variants.parse_variant(name))
-        for name in dict.fromkeys(options.rules or rules.RULES)
-    ]
+    names = dict.fromkeys(options.rules or rules.RULES)
+    specs = [amend(base, variants.parse_variant(name)) for name in names]
     rows_to_come = sum(len(inits) if rules.RULES[spec.rule].takes_init else 1 for spec in specs) + beside_torch
     say = paced(say, seeds * rows_to_come)
     used = dict.fromkeys(rules.RULES[spec.rule] for spec in specs)

@@ -27,7 +27,7 @@ from distfa.measuring import random_data, ray_run
 from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
 from distfa.runtime.ray.cluster import LOCAL, start_ray, stop_ray
-from distfa.settings import MLP, RunSpec, parse_spec
+from distfa.settings import MLP, RunSpec, amend, parse_spec
 from distfa.text.words import pluralize
 
 _COLUMNS = {
@@ -162,12 +162,12 @@ def _contenders(spec: RunSpec, task: Task, options: SpeedOptions) -> list[Config
 
 def _distfa(spec: RunSpec, task: Task, options: SpeedOptions) -> Iterator[Configuration]:
     """distfa on Ray, with every rule, schedule and number of micro-batches."""
-    raw = spec.model_dump()
-    raw |= {key: raw[key] + options.warmup for key in ("epochs", "max_steps")}  # ray_run leaves as many out at the end
+    steps = spec.epochs + options.warmup  # ray_run leaves as many out at the end
     for rule, schedule, count in product(options.rules, options.schedules, options.micro_batches):
         if schedule == "async" and count < 2:
             continue  # with one micro-batch a layer has nothing to continue with while that is in transit
-        mine = parse_spec({**raw, "rule": rule, "schedule": schedule, "micro_batches": count})
+        length = {"epochs": steps, "max_steps": steps}
+        mine = amend(spec, {"rule": rule, "schedule": schedule, "micro_batches": count, **length})
         own = replace(task, recipe=mine.recipe(task.recipe.network))
         if flows(own.recipe):  # with fewer micro-batches than layers the pipe would not be full
             yield Configuration(

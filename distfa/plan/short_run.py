@@ -8,7 +8,7 @@ from typing import NamedTuple
 from distfa.core.base.model import Network
 from distfa.measuring import ray_run
 from distfa.plan.setup import Planned
-from distfa.settings import RunSpec, parse_spec
+from distfa.settings import RunSpec, amend
 
 _WARM_UP_SECONDS = 1.0
 _LEAST_WARM_UP_STEPS = 5
@@ -44,9 +44,7 @@ def run_briefly(spec: RunSpec, planned: Planned, network: Network, *, steps: int
     """
     warmup = max(_LEAST_WARM_UP_STEPS, math.ceil(_WARM_UP_SECONDS / expected_seconds))
     total = steps + 2 * warmup
-    raw = spec.model_dump(mode="json")
-    raw |= {"max_steps": total, "epochs": total, "sync_epochs": 0}
-    raw |= {"ledger": {"every": 0}, "probe": {"every": 0}, "optimizer": raw["optimizer"] | {"lr": _RATE}}
-    bare = parse_spec(raw)
+    off = {"sync_epochs": 0, "ledger.every": 0, "probe.every": 0, "optimizer.lr": _RATE}
+    bare = amend(spec, {"max_steps": total, "epochs": total, **off})
     found = ray_run.run_on_ray(bare, planned.task(bare, network, _BATCHES), warmup=warmup)
     return ShortRun(found.step_seconds, found.cpu_seconds * len(network))

@@ -43,6 +43,15 @@ def load_spec(path: Path | None, changes: Sequence[tuple[str, Any]] = ()) -> Run
     return parse_spec(raw)
 
 
+def amend(spec: RunSpec, changes: Mapping[str, Any]) -> RunSpec:
+    """The spec with other values, by dotted key.
+
+    Raises:
+        SpecError: ``parse_spec`` refuses it.
+    """
+    return load_spec(None, [*spec.model_dump(mode="json").items(), *changes.items()])
+
+
 def parse_change(text: str) -> tuple[str, Any]:
     """``codec.activations=int8`` as (key, value); the value is YAML.
 

@@ -25,7 +25,7 @@ from distfa.lab.links.options import CommOptions
 from distfa.measuring.machine import cores
 from distfa.measuring.task import Task
 from distfa.run.disk.host import processor
-from distfa.settings import RunSpec, parse_spec
+from distfa.settings import RunSpec, amend
 from distfa.text.words import KB, MB, pluralize
 
 COLUMNS = {
@@ -103,9 +103,9 @@ def _task(options: CommOptions) -> RunSpec:
 
 def specs_of(options: CommOptions) -> list[RunSpec]:
     """One spec per rule and codec, lossless bp first."""
-    common = _task(options).model_dump(mode="json")
+    base = _task(options)
     return [
-        parse_spec({**common, **variants.parse_variant(rule), "codec": {"activations": up, "errors": down}})
+        amend(base, {**variants.parse_variant(rule), "codec.activations": up, "codec.errors": down})
         for rule in dict.fromkeys((BASELINE, *options.rules))
         for up, down in dict.fromkeys((_EXACT, *map(variants.pair, options.codecs)))
     ]

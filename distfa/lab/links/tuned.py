@@ -10,7 +10,7 @@ from distfa.bench.pace import Say, paced
 from distfa.lab.links import accuracy_curve
 from distfa.lab.links.accuracy_curve import Curve
 from distfa.lab.links.options import CommOptions
-from distfa.settings import RunSpec, parse_spec
+from distfa.settings import RunSpec, amend
 from distfa.text.words import human_bytes
 
 _DEADLINE_SECONDS = 3600.0  # seconds for one run
@@ -58,9 +58,8 @@ def _came(spec: RunSpec, curves: Sequence[Curve], options: CommOptions) -> str:
 
 def with_rate(spec: RunSpec, rate: float, steps: int) -> RunSpec:
     """The spec with a rate that a cosine takes to 0 over this many steps."""
-    told = spec.model_dump(mode="json")
-    told["optimizer"] |= {"lr": rate, "schedule": "cosine"}
-    return parse_spec(told | {"max_steps": steps, "epochs": steps, "eval_every": steps})
+    length = dict.fromkeys(("max_steps", "epochs", "eval_every"), steps)
+    return amend(spec, {"optimizer.lr": rate, "optimizer.schedule": "cosine", **length})
 
 
 def median(curves: Sequence[Curve]) -> Curve:
