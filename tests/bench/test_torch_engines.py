@@ -53,7 +53,8 @@ MODELS = {  # on data that are always there
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param("lenet", marks=pytest.mark.slow), "transformer"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_any_model_trains_in_one_process_as_by_serial_bp(spec, name):
     raw = {**spec, **MODELS[name], "model": {"name": name}, "optimizer": {"name": "sgd", "lr": 0.01}}
     found = torch_engines.run_single(parse_spec(raw), threads=1, warmup=1, deadline_seconds=SECONDS)

@@ -62,7 +62,7 @@ def test_a_serial_run_in_two_parts_is_the_whole(how, rule):
     assert sorted_records(begun) == sorted_records(records)
 
 
-@pytest.mark.parametrize(("network", "rule", "schedule"), pairs(["mlp", *NETWORKS], RULES, ["sync", "async"])[::4])
+@pytest.mark.parametrize(("network", "rule", "schedule"), pairs(["mlp", *NETWORKS], RULES, ["sync", "async"])[::6])
 def test_a_wired_run_in_two_parts_on_fewer_workers_is_the_whole(network, rule, schedule):
     r, modules, data, at = case(network, rule, schedule)
     whole, _, _ = run_serial(r, data, modules=modules)
@@ -89,7 +89,9 @@ safetensors.torch.save_file({k: v.contiguous() for k, v in trainer.state().items
 """
 
 
-@pytest.mark.parametrize("network", ["mlp", "transformer", pytest.param("resnet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "network", ["mlp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet", "transformer"))]
+)
 def test_a_run_goes_on_in_another_process_from_files(network, tmp_path):
     told = (network, "kp", "sync")
     r, modules, data, at = case(*told)
