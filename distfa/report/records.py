@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import yaml
 
 from distfa.errors import RunDirError
+from distfa.files import disk_errors
 from distfa.report.columns import Columns, Lines, Row
 from distfa.report.record import NEEDED, record
 from distfa.run.disk.run_dir import METRICS, SPEC, expand_path, read_about
@@ -162,11 +163,8 @@ def open_records(run: Described) -> BinaryIO:
     Raises:
         RunDirError: There are none.
     """
-    try:
+    with disk_errors("read", run.path / METRICS, fix="a run writes it from its start"):
         return (run.path / METRICS).open("rb")
-    except OSError as exc:
-        said = exc.strerror or exc
-        raise RunDirError(f"cannot read {run.path / METRICS}: {said}; a run writes it from its start") from exc
 
 
 def _read_metrics(run: Run) -> None:

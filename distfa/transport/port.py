@@ -35,12 +35,7 @@ class Traffic:
     inside_bytes: int = 0
 
     def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(
-            messages=self.messages + other.messages,
-            payload_bytes=self.payload_bytes + other.payload_bytes,
-            message_bytes=self.message_bytes + other.message_bytes,
-            inside_bytes=self.inside_bytes + other.inside_bytes,
-        )
+        return Traffic(**{name: count + getattr(other, name) for name, count in vars(self).items()})
 
 
 @dataclass(kw_only=True)

@@ -228,11 +228,7 @@ class AlignmentSums:
 
     def plus(self, probe: LayerProbe) -> AlignmentSums:
         """These sums with the next layer added."""
-        return AlignmentSums(
-            a=self.a + probe.a,
-            gradient_square=self.gradient_square + probe.gradient_square,
-            update_square=self.update_square + probe.update_square,
-        )
+        return AlignmentSums(**{name: value + getattr(probe, name) for name, value in vars(self).items()})
 
     @property
     def cosine(self) -> float:
