@@ -47,7 +47,13 @@ class LayerMemory:
 
 
 def memory_by_layer(
-    recipe: Recipe, works: Sequence[LayerWork], *, codec: Callable[[Direction], Codec], window: int, base: int
+    recipe: Recipe,
+    works: Sequence[LayerWork],
+    *,
+    codec: Callable[[Direction], Codec],
+    window: int,
+    base: int,
+    workers: Sequence[Sequence[int]] | None = None,
 ) -> tuple[LayerMemory, ...]:
     """The memory of every layer of a run, layer 1 first.
 
@@ -56,15 +62,26 @@ def memory_by_layer(
         works: The work of its layers, layer 1 first.
         codec: Gives the codec of a direction.
         window: How many messages may wait at each end of a link.
-        base: Memory of a layer's process before it holds anything.
+        base: Memory of a worker's process before it holds anything; counted at its lowest layer.
+        workers: The layers of every worker; None: one each. Signals inside a worker take no room of their own.
     """
+    hosted = workers or [(layer,) for layer in range(1, len(works) + 1)]
+    home = {layer: layers[0] for layers in hosted for layer in layers}
     n = -(-recipe.batch_size // recipe.micro_batches)
     waiting = Counter[int]()
     for link in training_links(recipe):
+        if home[link.sender] == home[link.receiver]:
+            continue
         size = codec(link.direction).max_payload_bytes(n, link.columns, recipe.signal_dtype)
         waiting.update({link.sender: size, link.receiver: size})
     return tuple(
-        _memory(recipe, work, kept=in_flight(recipe, layer) * work.kept(n), window=window * waiting[layer], base=base)
+        _memory(
+            recipe,
+            work,
+            kept=in_flight(recipe, layer, hosted) * work.kept(n),
+            window=window * waiting[layer],
+            base=base if home[layer] == layer else 0,
+        )
         for layer, work in enumerate(works, start=1)
     )
 
@@ -84,9 +101,9 @@ def _memory(recipe: Recipe, work: LayerWork, *, kept: int, window: int, base: in
     )
 
 
-def in_flight(recipe: Recipe, layer: int) -> int:
+def in_flight(recipe: Recipe, layer: int, workers: Sequence[Sequence[int]] | None = None) -> int:
     """The most micro-batches that a layer keeps at once, from forward to backward."""
-    return min(schedule.forwards_ahead(recipe, layer) + 1, recipe.micro_batches, recipe.batch_size)
+    return min(schedule.forwards_ahead(recipe, layer, workers) + 1, recipe.micro_batches, recipe.batch_size)
 
 
 def training_links(recipe: Recipe) -> tuple[Link, ...]:

@@ -71,14 +71,15 @@ def placement_notes(planned: Planned, setting: Setting, step_seconds: float, sec
         seconds_if: As for ``bottleneck``.
     """
     said, mine = [], planned.spec.ray.placement
-    layers, used = len(setting.nodes), len(set(setting.nodes))
+    hosted, layers, used = setting.job.hosted, len(setting.nodes), len(set(setting.nodes))
     if used == 1 and layers > 1 and len(setting.cluster.each) > 1:
         said.append(f"note: placement {mine!r} puts all {layers} layers on one node, so nothing crosses the network")
     other = _OTHER_PLACEMENTS[mine]
     try:
-        nodes = place(setting.cluster, layers, other, planned.spec.ray.resources.cpus)
+        places = place(setting.cluster, len(hosted), other, planned.spec.ray.resources.cpus)
     except PlanError:
         return said
+    nodes = tuple(place for place, together in zip(places, hosted, strict=True) for _ in together)
     if nodes == setting.nodes:
         return said
     seconds = seconds_if(replace(setting, nodes=nodes))

@@ -23,7 +23,8 @@ from distfa.plan.calibration import Calibration, MessageCost, Speed
 from distfa.plan.cluster import Cluster
 from distfa.plan.queues import Line, Wires
 from distfa.plan.stages import Channel, Stage
-from distfa.runtime.job import Job
+from distfa.runtime.job import Job, Workers
+from distfa.runtime.worker_ports import streams
 from distfa.transport.message import Direction, Link
 
 Work = Callable[[int], Effort]
@@ -83,7 +84,14 @@ def build_stages(setting: Setting, wires: Wires) -> tuple[list[Stage], list[Chan
         _build_stage(setting, recipe, layer, work, learn=work.teach, after=work.accumulate)
         for layer, work in enumerate(setting.works, start=1)
     ]
-    return stages, [_channel(setting, wires, link) for link in training_links(recipe)]
+    carried = streams(setting.job)
+    channels = {link: _channel(setting, wires, link) for link in training_links(recipe)}
+    for link, channel in channels.items():
+        stream = carried.get(link)
+        if stream is not None and stream.direction is Direction.SHARED and stream.boundary != link.boundary:
+            lowest = replace(stream, direction=Direction.DOWN)
+            channels[lowest].along.append(channel)
+    return stages, list(channels.values())
 
 
 def _build_stage(
@@ -99,7 +107,8 @@ def _build_stage(
     """A layer: what it does from the error message to what it sends on, and after that."""
     return Stage(
         node=setting.nodes[layer - 1],
-        operations=partial(_operations, recipe, layer, gpipe=gpipe),
+        worker=setting.job.worker_of(layer),
+        operations=partial(_operations, recipe, layer, setting.job.hosted, gpipe=gpipe),
         forward=setting.seconds_by_part(layer, work.forward),
         learn=setting.seconds_by_part(layer, learn),
         after=setting.seconds_by_part(layer, after) if after else (0.0,) * len(setting.rows),
@@ -107,14 +116,13 @@ def _build_stage(
     )
 
 
-def _operations(recipe: Recipe, layer: int, *, gpipe: bool = False) -> Iterator[schedule.Operation]:
+def _operations(recipe: Recipe, layer: int, workers: Workers, *, gpipe: bool = False) -> Iterator[schedule.Operation]:
     """Every operation of ``layer`` in a run without end.
 
     GPipe, the simplest order of a pipeline, makes all forwards of a step, then all backwards (Huang et al. 2019).
     """
-    return schedule.operations(
-        _batches(recipe), recipe.micro_batches if gpipe else schedule.forwards_ahead(recipe, layer)
-    )
+    ahead = recipe.micro_batches if gpipe else schedule.forwards_ahead(recipe, layer, workers)
+    return schedule.operations(_batches(recipe), ahead)
 
 
 def _batches(recipe: Recipe) -> Iterator[Batch]:
@@ -142,6 +150,8 @@ def _parts(recipe: Recipe) -> tuple[NDArray[np.int64], ...]:
 def _channel(setting: Setting, wires: Wires, link: Link) -> Channel:
     """A link of distfa: its codec, its threads, its window."""
     c, recipe, codec = setting.calibration, setting.job.recipe, setting.job.codec(link.direction)
+    inside = setting.job.worker_of(link.sender) == setting.job.worker_of(link.receiver)
+    rounds = 0 if inside and codec.lossless(recipe.signal_dtype) else 1
     up, columns = link.direction is Direction.UP, link.columns
     cost = c.codec(codec.name)
     origin, receiver = setting.speed(link.sender).seconds, setting.speed(link.receiver).seconds
@@ -151,12 +161,11 @@ def _channel(setting: Setting, wires: Wires, link: Link) -> Channel:
 
     def send(n: int) -> float:
         emitted = 0.0 if up else origin(setting.works[link.sender - 1].emit(link.boundary, n))
-        return emitted + c.send.of(payload(n)) + cost.encode * n * columns
+        return emitted + (0.0 if inside else c.send.of(payload(n))) + rounds * cost.encode * n * columns
 
     def receive(n: int) -> float:
-        return (
-            c.receive.of(payload(n)) + cost.decode * n * columns + receiver(arithmetic.check_effort(recipe, n, columns))
-        )
+        taken = (0.0 if inside else c.receive.of(payload(n))) + rounds * cost.decode * n * columns
+        return taken + receiver(arithmetic.check_effort(recipe, n, columns))
 
     sizes = tuple(payload(n) + MESSAGE_BYTES for n in setting.rows)
     route = wires.route(setting.nodes[link.sender - 1], setting.nodes[link.receiver - 1])
@@ -168,7 +177,8 @@ def _channel(setting: Setting, wires: Wires, link: Link) -> Channel:
         send=setting.by_part(send),
         receive=setting.by_part(receive),
         carry=_carry_seconds(c.carry, sizes),
-        limit=2 * setting.job.wire.window + _under_way(route, min(sizes)),
+        limit=setting.job.wire.window if inside else 2 * setting.job.wire.window + _under_way(route, min(sizes)),
+        inside=inside,
     )
 
 
@@ -186,7 +196,7 @@ def _under_way(route: tuple[Line, ...], size_bytes: int) -> int:
 
 
 def build_pipeline(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple[list[Stage], list[Channel]]:
-    """For comparison: torch's own pipelines of backpropagation, 1F1B or GPipe, one stage per layer.
+    """For comparison: torch's own pipelines of backpropagation, 1F1B or GPipe, one stage per worker.
 
     Nodes, lines and optimizer are the same; messages are plain numbers. A stage's backward is that of autograd: the
     gradient of its input leaves only when the gradient of its weights is done too. Every step is flushed.
@@ -201,7 +211,8 @@ def build_pipeline(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple[list
     channels = []
     for boundary in recipe.network.boundaries:
         sizes = tuple(n * recipe.network.sizes[boundary] * recipe.signal_dtype.itemsize for n in setting.rows)
-        own = _carry_seconds(_GLOO_OWN, sizes)
+        inside = setting.job.worker_of(boundary) == setting.job.worker_of(boundary + 1)
+        own = (0.0,) * len(sizes) if inside else _carry_seconds(_GLOO_OWN, sizes)
         for sender, receiver in ((boundary, boundary + 1), (boundary + 1, boundary)):
             channels.append(
                 Channel(
@@ -213,6 +224,7 @@ def build_pipeline(setting: Setting, wires: Wires, *, gpipe: bool) -> tuple[list
                     receive=own,
                     carry=_carry_seconds(_GLOO_CARRY, sizes),
                     limit=2 * len(setting.rows),  # all messages of a step: a send does not wait for its receiver
+                    inside=inside,
                 )
             )
     return stages, channels

@@ -16,6 +16,7 @@ from distfa.plan.build import Setting, build_pipeline, build_stages
 from distfa.plan.queues import Wires
 from distfa.plan.simulate import SimulatedStep, Simulation
 from distfa.plan.stages import Channel
+from distfa.runtime.worker_ports import streams
 
 Pipeline = Literal["1F1B", "GPipe"]
 
@@ -119,17 +120,23 @@ def _name(setting: Setting, pipeline: Pipeline | None) -> str:
 
 def _memory(setting: Setting) -> tuple[LayerMemory, ...]:
     job, base = setting.job, setting.calibration.process_bytes
-    return memory_by_layer(job.recipe, setting.works, codec=job.codec, window=job.wire.window, base=base)
+    return memory_by_layer(
+        job.recipe, setting.works, codec=job.codec, window=job.wire.window, base=base, workers=job.hosted
+    )
 
 
 def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:
     """Payload per step, computed from widths and codecs; the maximum, if a codec leaves out zeros.
 
+    Nothing crosses inside a worker; errors that cross once for several of its layers are counted at the lowest of them.
     Rows of feedback that come every k steps count as 1/k of them in each step; they are not in the times.
     """
     job = setting.job
     table = {b: {"boundary": b, "up": 0, "down": 0} for b in job.recipe.network.boundaries}
+    carried = streams(job)
     for link in training_links(job.recipe):
+        if link not in carried or carried[link].boundary != link.boundary:
+            continue
         codec = job.codec(link.direction)
         table[link.boundary][link.direction.value] += sum(
             codec.max_payload_bytes(n, link.columns, job.recipe.signal_dtype) for n in setting.rows
@@ -137,7 +144,7 @@ def _boundaries(setting: Setting) -> tuple[dict[str, int], ...]:
     if (every := job.recipe.feedback.renew.every) is not None:
         rows = job.recipe.network.outputs * job.recipe.signal_dtype.itemsize
         for link in links(job.recipe):
-            if link.direction is Direction.RENEWAL:
+            if link.direction is Direction.RENEWAL and link in carried:
                 table[link.boundary]["down"] += rows * link.columns // every
     return tuple(table.values())
 
@@ -148,9 +155,10 @@ def _nodes(setting: Setting, channels: Sequence[Channel], memory: Sequence[Layer
     for layer, node in enumerate(setting.nodes):
         table[node]["layers"] += 1
         table[node]["memory"] += memory[layer].total if memory else 0
+    goes_along = {id(other) for channel in channels for other in channel.along}
     for channel in channels:
         sender, receiver = (setting.nodes[layer - 1] for layer in (channel.sender, channel.receiver))
-        if sender != receiver:
+        if sender != receiver and id(channel) not in goes_along:
             table[sender]["out"] += sum(channel.sizes)
             table[receiver]["in"] += sum(channel.sizes)
     return tuple(table[node] for node in sorted(table))

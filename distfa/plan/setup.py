@@ -19,7 +19,9 @@ from distfa.measuring.task import Task
 from distfa.plan.build import Setting
 from distfa.plan.calibration import Calibration
 from distfa.plan.cluster import Cluster, place
+from distfa.runtime.hosting import assign_layers
 from distfa.runtime.job import Job, RawInputs, RawTargets
+from distfa.runtime.placement import Node
 from distfa.settings import MLP, RunSpec
 
 
@@ -121,5 +123,8 @@ def setting(planned: Planned, cluster: Cluster, layers: int | None) -> Setting:
             f"the calibration {cluster.calibration} is for {calibration.dtype} products, but the run's are "
             f"{spec.dtype}; calibrate with the run's own spec: 'distfa plan SPEC --calibrate FILE'"
         )
-    nodes = place(cluster, len(job.recipe.network), spec.ray.placement, spec.ray.resources.cpus)
+    there = [Node(address=str(number), total={"CPU": node.cores}) for number, node in enumerate(cluster.each)]
+    job = replace(job, workers=assign_layers(spec.ray, job.recipe, planned.modules, there, "cpu"))
+    places = place(cluster, len(job.hosted), spec.ray.placement, spec.ray.resources.cpus)
+    nodes = tuple(place for place, layers in zip(places, job.hosted, strict=True) for _ in layers)
     return Setting(job=job, cluster=cluster, nodes=nodes, calibration=calibration, modules=planned.modules)

@@ -1,12 +1,14 @@
 """Simulates the layers at work: a discrete-event simulation until every step takes as long as the one before it.
 
 A layer is one process (of SimPy, not of the system) that works through its operations: it takes the message that an
-operation needs, computes, and sends. A message leaves its sender's thread, costs the wire's threads at both ends, and
+operation needs, computes, and sends. Layers of one worker share its thread: backwards come first, then upper layers.
+A message leaves its sender's thread, costs the wire's threads at both ends, and
 passes the lines between the two nodes; a link holds a bounded number of messages, so a slow receiver slows its sender.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,12 +63,15 @@ class Simulation:
         self._env = simpy.Environment()
         self._stages, self._wires = stages, wires
         layers = range(1, len(stages) + 1)
+        crowds = Counter(stage.worker for stage in stages)
+        self._threads = {w: simpy.PriorityResource(self._env) for w, hosted in crowds.items() if hosted > 1}
         self._above = {c.sender: c for c in channels if c.up}
         self._below = {c.receiver: c for c in channels if c.up}
         self._errors_in = {c.receiver: c for c in channels if not c.up}
         self._errors_out: dict[int, list[Channel]] = {layer: [] for layer in layers}
+        goes_along = {id(other) for c in channels for other in c.along}
         for c in sorted(channels, key=lambda c: c.receiver):  # in the order of Layer.sends_to
-            if not c.up:
+            if not c.up and id(c) not in goes_along:
                 self._errors_out[c.sender].append(c)
         self._routes = {id(c): wires.route(stages[c.sender - 1].node, stages[c.receiver - 1].node) for c in channels}
         self._compute, self._wire = [0.0] * len(stages), [0.0] * len(stages)
@@ -152,7 +157,8 @@ class Simulation:
                 for i, channel in enumerate(out or [None]):
                     first = i == 0
                     send = channel.send[m] if channel else 0.0
-                    yield from self._work(node, layer, before if first else 0.0, seconds if first else 0.0, send)
+                    work = (before if first else 0.0, seconds if first else 0.0, send)
+                    yield from self._work(node, layer, *work, forward=is_forward)
                     if channel:
                         while channel.held >= channel.limit:
                             channel.room = self._env.event()
@@ -166,19 +172,25 @@ class Simulation:
                 self._end_update(layer)
 
     def _work(
-        self, node: Machine, layer: int, before: float, compute: float, after: float
+        self, node: Machine, layer: int, before: float, compute: float, after: float, *, forward: bool = False
     ) -> Generator[simpy.Event, Any, None]:
-        """Receive, compute and send, in the layer's one thread."""
+        """Receive, compute and send, in the one thread of the layer's worker."""
         self._compute[layer - 1] += compute
         self._wire[layer - 1] += before + after
         if node.compute is node.cores:
             work = [(node.cores, before + compute + after)]
         else:
             work = [(node.cores, before), (node.compute, compute), (node.cores, after)]
+        thread = self._threads.get(self._stages[layer - 1].worker)
+        if thread is not None:
+            turn = thread.request((len(self._stages) if forward else 0) - layer)
+            yield turn
         for pool, seconds in work:
             if seconds:
                 now = self._env.now
                 yield self._env.timeout(pool.run(now, seconds) - now)
+        if thread is not None:
+            thread.release(turn)
 
     def _end_update(self, layer: int) -> None:
         step = self._updates[layer - 1]
@@ -200,6 +212,9 @@ class Simulation:
 
     def _dispatch(self, channel: Channel, m: int) -> None:
         """Take a message from the sender's thread to the wire's threads, and send it off."""
+        if channel.inside:
+            self._arrive(channel)
+            return
         now, node = self._env.now, self._wires.nodes[self._stages[channel.sender - 1].node]
         ready = node.cores.interrupt(now, channel.carry[m])
         self._hop(channel, m, ready, ready, 0)
@@ -220,6 +235,9 @@ class Simulation:
         self._at(cores.interrupt(self._env.now, channel.carry[m]), lambda _: self._arrive(channel))
 
     def _arrive(self, channel: Channel) -> None:
+        for other in channel.along:
+            other.held += 1
+            self._arrive(other)
         channel.arrived += 1
         if channel.news is not None:
             waiting, channel.news = channel.news, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import simpy
 
@@ -23,6 +23,8 @@ class Channel:
         receive: Seconds in the receiving layer's thread.
         carry: Seconds in the wire's threads, at each end.
         limit: How many messages it holds, from sending until the receiver takes them.
+        inside: Whether both layers are in one worker, and no wire is between them.
+        along: Channels that bring the same messages to other layers of the receiver's worker.
     """
 
     sender: int
@@ -33,6 +35,8 @@ class Channel:
     receive: tuple[float, ...]
     carry: tuple[float, ...]
     limit: int
+    inside: bool = False
+    along: list[Channel] = field(default_factory=list)
     held: int = 0
     arrived: int = 0
     room: simpy.Event | None = None
@@ -45,6 +49,7 @@ class Stage:
 
     Attributes:
         node: The node it is on.
+        worker: The worker that hosts it.
         operations: Makes the stream of its operations.
         forward: From the activation it gets to the one it sends.
         learn: From the error message to what is sent on.
@@ -53,6 +58,7 @@ class Stage:
     """
 
     node: int
+    worker: int
     operations: Callable[[], Iterator[Operation]]
     forward: tuple[float, ...]
     learn: tuple[float, ...]

@@ -142,6 +142,39 @@ def test_bytes_are_those_a_real_run_puts_on_the_wire(rule, codec):
             assert framing + longer_name == pytest.approx(MESSAGE_BYTES, abs=8), b
 
 
+def hosted(planned, *workers):
+    """The setting with these layers in each worker."""
+    return replace(planned, job=replace(planned.job, workers=workers))
+
+
+def test_layers_of_a_worker_share_its_thread():
+    p, planned = product(32, 32, 32), setting()
+    assert forecast(planned).step_seconds == pytest.approx(4 * p, rel=EXACTLY)  # F F E and both G at the same time
+    assert forecast(hosted(planned, (1, 2))).step_seconds == pytest.approx(5 * p, rel=EXACTLY)
+    deep = setting((32,) * 9, rule="dfa", micro_batches=8, schedule="async")
+    one, two, four = (
+        forecast(hosted(deep, *workers)).step_seconds
+        for workers in ([tuple(range(1, 9))], [(1, 2, 3, 4), (5, 6, 7, 8)], [(1, 2), (3, 4), (5, 6), (7, 8)])
+    )
+    assert one == pytest.approx(8 * (8 + 8 + 7) * product(4, 32, 32), rel=0.01)  # each forward, gradient and e B_l
+    assert one == pytest.approx(2 * two, rel=0.1)
+    assert two == pytest.approx(2 * four, rel=0.1)
+
+
+def test_the_bytes_of_workers_are_those_a_real_run_puts_on_the_wire():
+    r = small_recipe(rule="dfa", batch_size=15, max_steps=3, micro_batches=4)
+    workers = ((1, 2), (3, 4))
+    with ThreadRun(r, transport="loopback", workers=workers) as run:
+        run.train()
+        real = boundary_bytes(run.coordinator.traffic(), r.network.boundaries)
+    found = forecast(replace(setting(r.network.sizes), job=replace(run.job, recipe=r))).boundaries
+    for row in found:
+        sent = [line for line in real if line["boundary"] == row["boundary"]]
+        assert 3 * row["up"] == sum(line["up_payload"] for line in sent)
+        assert 3 * row["down"] == sum(line["down_payload"] for line in sent)
+    assert [row["down"] > 0 for row in found] == [True, False, False]
+
+
 rates = st.floats(1e4, 1e9)
 runs = st.fixed_dictionaries(
     {
