@@ -151,7 +151,7 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
     network = subject.network
     warns = spec.ledger.on_violation == "warn"
     # Ray prints its own report of a dead worker on stdout, which is for the result; distfa's message is enough.
-    with redirect_stdout(io.StringIO()), ProgressBar(_describe_start(spec.engine, len(network)), warns=warns) as bar:
+    with redirect_stdout(io.StringIO()), ProgressBar(_describe_start(spec, len(network)), warns=warns) as bar:
         model, division = subject.model, subject.division
         result, _ = run(spec, network, dataset, model=model, division=division, observer=bar, resume=resume)
     result_table(result, stderr=as_json)
@@ -164,6 +164,10 @@ def _run_and_tell(spec: RunSpec, *, as_json: bool, resume: Path | None) -> None:
         )
 
 
-def _describe_start(engine: str, layers: int) -> str:
-    what = pluralize(layers, "layer")
-    return f"training {what} in this process" if engine == "serial" else f"starting {what} on Ray"
+def _describe_start(spec: RunSpec, layers: int) -> str:
+    what, workers = pluralize(layers, "layer"), spec.ray.workers
+    if spec.engine == "serial":
+        return f"training {what} in this process"
+    if workers is None or workers == "auto":
+        return f"starting {what} on Ray" + (", a worker for each processor or GPU" if workers else "")
+    return f"starting {what} in {pluralize(workers if isinstance(workers, int) else len(workers), 'worker')} on Ray"

@@ -20,8 +20,8 @@ class Up:
     """How far a part of the start is.
 
     Attributes:
-        done: Layers that are done with it.
-        of: Layers in all.
+        done: Workers that are done with it.
+        of: Workers in all.
         seconds: How long it has taken.
         limit_seconds: How long it may take.
     """
@@ -43,13 +43,13 @@ def say_phase(what: str) -> None:
 
 
 def say_progress(done: int, of: int, seconds: float, limit_seconds: float) -> None:
-    """Say how many layers are done with the part that began last."""
+    """Say how many workers are done with the part that began last."""
     up = Up(done=done, of=of, seconds=seconds, limit_seconds=limit_seconds)
     LOG.info("%s", up, extra={"up": up})
 
 
 def wait_for(answers: Collection[Future[Any]], limit_seconds: float) -> set[Future[Any]]:
-    """Wait for the answers of layers, and say how many are there; returns those that are late."""
+    """Wait for the answers of workers, and say how many are there; returns those that are late."""
     began, late = time.monotonic(), set(answers)
     while late and (seconds := time.monotonic() - began) < limit_seconds:
         _, late = wait(late, timeout=min(_TELL_SECONDS, limit_seconds - seconds))
