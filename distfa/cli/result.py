@@ -97,6 +97,6 @@ def _bytes_table(result: Result) -> Table:
 
 def _compare_with_bp(row: dict[str, Any], payload: int) -> str:
     """The bytes that bp would have sent, and their ratio to what was sent."""
-    if not payload or row["bp_payload"] is None:
+    if not payload or not row["bp_payload"]:  # not known, or counted at the boundaries
         return "-"
     return f"{human_bytes(row['bp_payload'])} ({row['bp_payload'] / payload:.2f}x)"

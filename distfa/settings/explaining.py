@@ -35,6 +35,8 @@ def explain(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"])
+    if (key := ".".join(map(str, first["loc"][:2]))) in _CHOICES:  # each kind of value has a problem of its own
+        return f"{key} is {first['input']!r}, but it must be {_CHOICES[key]}"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         text = f"unknown key {where!r} in the spec{_hint(where)}"
     else:
@@ -54,6 +56,7 @@ def explain(error: ValidationError) -> str:
     return f"{text} (and {more} more)" if more else text
 
 
+_CHOICES = {"ray.workers": "a number of workers, auto, or the layers of each, as in [[1, 2], [3]]"}
 _NO_PART = ("dataclass_type", "model_type", "model_attributes_type", "dict_type")
 _MEANT = {
     **dict.fromkeys(("lr", "learning_rate", "base_lr", "eta"), "optimizer.lr"),

@@ -41,22 +41,40 @@ def train(folder, *options, prefix=(), environment=None):
     return json.loads(done.stdout.splitlines()[-1]), load_file(folder / "weights.safetensors"), done.stderr
 
 
-def pinned():
-    """Layer l on node l, by the resource each node has."""
-    layers = {layer: {"cpus": 0.5, "custom": {f"node{layer}": 1}} for layer in (1, 2, 3)}
-    return ["--set", f"ray.layers={json.dumps(layers)}"]
-
-
 @pytest.mark.timeout(180)
-def test_layers_on_three_nodes_equal_serial_under_mutual_tls_within_a_range_of_ports(cluster, tmp_path):
+def test_workers_on_three_nodes_equal_serial_under_mutual_tls_within_a_range_of_ports(cluster, tmp_path):
+    """Layer 1 is alone in its worker, on the node with the resource it asks for; the others share two workers."""
     nodes, rays = cluster
     on_head = {"prefix": nodes.command(1), "environment": {**rays.environment, "RAY_ADDRESS": rays.address}}
+    deep, rows = ["--hidden", "16,12,8,9,7"], 2 * 1437
+    where = {
+        "workers": [[1], [2, 3, 4], [5, 6]],
+        "layers": {1: {"cpus": 0.5, "custom": {"node2": 1}}},
+        "placement": "strict_spread",
+    }
+    settings = [part for key, value in where.items() for part in ("--set", f"ray.{key}={json.dumps(value)}")]
     # no --address: RAY_ADDRESS counts
-    result, weights, stderr = train(tmp_path / "three", *pinned(), "--set", "wire.ports=20000-20002", **on_head)
+    result, weights, stderr = train(tmp_path / "three", *deep, *settings, "--set", "wire.ports=20000-20002", **on_head)
     assert result is not None, stderr
-    assert [layer["node"] for layer in result["facts"]["layers"]] == [nodes.address(n) for n in (1, 2, 3)]
+    places = [worker["node"] for worker in result["facts"]["workers"]]
+    assert places[0] == nodes.address(2)
+    assert set(places) == {nodes.address(n) for n in (1, 2, 3)}
+    assert [layer["node"] for layer in result["facts"]["layers"]] == [places[i] for i in (0, 1, 1, 1, 2, 2)]
     assert result["facts"]["security"] == "tls"
-    here("train", *COMMON, "--engine", "serial", "--run-dir", tmp_path / "serial", cwd=tmp_path)
+    payload = {
+        (row["boundary"], tuple(row.get("shared", ()))): (row["up_payload"], row["down_payload"], row["inside"])
+        for row in result["bytes"]["boundaries"]
+    }
+    e = 4 * rows * 10  # the error has ten columns, and crosses once for layers 2 to 4
+    assert payload == {
+        (1, ()): (4 * rows * 16, e, 0),
+        (2, ()): (0, 0, 4 * rows * 12),
+        (3, ()): (0, 0, 4 * rows * 8),
+        (4, ()): (4 * rows * 9, 0, 0),
+        (5, ()): (0, 0, 4 * rows * 7 + e),
+        (2, (2, 3, 4)): (0, e, 0),
+    }
+    here("train", *COMMON, *deep, "--engine", "serial", "--run-dir", tmp_path / "serial", cwd=tmp_path)
     expected = load_file(tmp_path / "serial" / "weights.safetensors")
     assert weights.keys() == expected.keys()
     for key in weights:

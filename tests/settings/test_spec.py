@@ -72,6 +72,12 @@ def test_a_key_in_capitals_gets_the_one_that_was_meant(wrong, key):
         load_spec(None, [(wrong, 1)])
 
 
+@pytest.mark.parametrize("wrong", ["a,b", 0, [[1, "x"]], 1.5])
+def test_workers_are_a_number_or_lists_of_layers(wrong):
+    with pytest.raises(SpecError, match=r"ray.workers is .*, but it must be a number of workers, auto, or the layers"):
+        load_spec(None, [("ray.workers", wrong)])
+
+
 def test_a_path_is_text(tmp_path):
     assert parse_spec({"run_dir": tmp_path, "data": {"dir": tmp_path}}).data.dir == str(tmp_path)
 
