@@ -14,7 +14,7 @@ from distfa.bench.pace import Say, paced
 from distfa.bench.variants import Pair
 from distfa.codecs import resolve, timing
 from distfa.codecs.floats import FP32
-from distfa.core.base.threads import one_thread
+from distfa.core.base.threads import use_threads
 from distfa.data import Dataset
 from distfa.errors import BenchError
 from distfa.measuring.task import Task, meter
@@ -94,7 +94,7 @@ def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, float]:
     sent: list[int] = []
     task = Task.of(spec, dataset)
     tally = Tally(classification=True, positions=task.answers_per_sample)
-    with one_thread():
+    with use_threads():
         for record in task.trainer(*meter(spec, task.recipe.signal_dtype, sent)).run():
             tally.add(record)
     return {"test_accuracy": 100 * (tally.test_accuracy or 0.0), "bytes_per_sample": sum(sent) / tally.train_rows}

@@ -12,7 +12,7 @@ from distfa.bench.options import ScaleOptions
 from distfa.bench.outcome import Outcome
 from distfa.bench.pace import Say, paced
 from distfa.core.base.recipe import Recipe
-from distfa.core.base.threads import one_thread
+from distfa.core.base.threads import use_threads
 from distfa.core.books.records import StepRecord
 from distfa.costs.counted import works
 from distfa.costs.layer_memory import memory_by_layer
@@ -109,7 +109,7 @@ def _shot(spec: RunSpec, options: ScaleOptions, bare_bytes: int) -> dict[str, fl
 
 def _serial_cpu_seconds(spec: RunSpec, task: Task, warmup: int) -> float:
     """CPU time of a step of the same run in this process on one thread: only the work of the layers themselves."""
-    with one_thread():
+    with use_threads():
         rows = (record.rows for record in task.trainer().run() if isinstance(record, StepRecord))
         return steady_state.measure_steady_state(rows, warmup=warmup).cpu_seconds * spec.batch_size / 1000
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from distfa.core.base import optim, order
 from distfa.core.base.draw import initial_weight
 from distfa.core.base.recipe import Recipe
-from distfa.core.base.threads import one_thread
+from distfa.core.base.threads import use_threads
 from distfa.data import Dataset
 from distfa.measuring import steady_state
 from distfa.measuring.machine import cores
@@ -73,7 +73,7 @@ def train(spec: RunSpec, dataset: Dataset) -> dict[str, float]:
     task = Task.of(spec, dataset)
     model, (_, test) = whole(task), task.splits()
     loss, correct, total = 0.0, 0, len(test.inputs) * task.answers_per_sample
-    with one_thread():
+    with use_threads():
         for _ in by_autograd(task, model, []):
             pass
         model.eval()

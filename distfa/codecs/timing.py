@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from distfa.codecs.base import Codec
-from distfa.core.base.threads import one_thread
+from distfa.core.base.threads import use_threads
 
 _REPEATS = 50
 
@@ -53,7 +53,7 @@ def time_codec(
     signal[torch.rand(rows, columns, generator=generator) < zeros] = 0
     signal = signal.to(dtype)
     payload = codec.encode(signal)
-    with one_thread():
+    with use_threads():
         return Timing(
             encode_seconds=_median_seconds(lambda: codec.encode(signal), repeats),
             decode_seconds=_median_seconds(lambda: codec.decode(payload, rows, columns, dtype), repeats),

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from distfa.core import rules
 from distfa.core.base.draw import NOT_DRAWN
 from distfa.core.base.recipe import Recipe
-from distfa.core.base.threads import one_thread
+from distfa.core.base.threads import use_threads
 from distfa.core.layer import Layer
 from distfa.costs.arithmetic import Effort, Product, count_touched
 
@@ -123,7 +123,7 @@ def step(recipe: Recipe) -> list[list[Product]]:
 @lru_cache(maxsize=256)
 def _work(recipe: Recipe, index: int, module: nn.Module) -> LayerWork:
     layer, rows = Layer(recipe, index, module=module), min(_ROWS, recipe.batch_size)
-    with one_thread():
+    with use_threads():
         efforts, made_bytes = _count(layer, rows)
 
     def scaled(n: int) -> Efforts:

@@ -24,7 +24,7 @@ from distfa.core.base.activations import Activation
 from distfa.core.base.draw import Purpose, matrix
 from distfa.core.base.model import plain_network
 from distfa.core.base.recipe import FeedbackConfig, Recipe
-from distfa.core.base.threads import one_thread
+from distfa.core.base.threads import use_threads
 from distfa.core.layer import Layer
 from distfa.costs import arithmetic, counted
 from distfa.costs.arithmetic import Product
@@ -63,7 +63,7 @@ def parts(job: Job, modules: Mapping[int, nn.Module], machine: dict[str, object]
     if modules:
         width = min(width, _LARGE_COLUMNS)  # a feature map is wide; a Linear of that width would be far too heavy
     others = layers_at_once(len(recipe.network)) - 1
-    with one_thread(), layers_at_work(others, rows=rows, width=width, dtype=recipe.signal_dtype):
+    with use_threads(), layers_at_work(others, rows=rows, width=width, dtype=recipe.signal_dtype):
         found = _measure(job, machine)
         return replace(found, flops_per_second=_measure_rate(job.recipe, modules, found)) if modules else found
 

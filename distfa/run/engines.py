@@ -16,7 +16,7 @@ from distfa.codecs import LOSSLESS
 from distfa.codecs.choice import AUTO
 from distfa.core.base.kernels import deterministic_kernels
 from distfa.core.base.samples import Split
-from distfa.core.base.threads import one_thread
+from distfa.core.base.threads import use_threads
 from distfa.core.books.records import Record
 from distfa.core.serial import SerialTrainer
 from distfa.costs.computed_bytes import computed_bytes
@@ -81,7 +81,7 @@ class Engine(Protocol):
 
 
 class SerialEngine:
-    """The oracle: in this process, on one thread; nothing goes over a wire."""
+    """The oracle: in this process; nothing goes over a wire."""
 
     job: Job
 
@@ -103,7 +103,7 @@ class SerialEngine:
             raise SpecError("device is 'cuda' but torch sees no GPU here; use device: auto or cpu")
         recipe, device = job.recipe, torch.device("cpu" if job.device == "auto" else job.device)
         self.close()
-        self._computing.enter_context(one_thread())  # one thread, as in a layer actor, also for the initial weights
+        self._computing.enter_context(use_threads(recipe.threads))  # as in a worker, also for the initial weights
         self._computing.enter_context(deterministic_kernels(device))
         x, y = self._inputs.readers(recipe.dtype, device), self._targets.readers(recipe.dtype, device)
         up, down = job.codec(Direction.UP), job.codec(Direction.DOWN)

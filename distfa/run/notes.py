@@ -20,6 +20,7 @@ from distfa.settings import RunSpec, flat
 from distfa.version import __version__
 
 _TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(WatcherState)
+_NEWER = {"model.layers": ALL, "threads": 1}
 _WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
 
 
@@ -117,7 +118,7 @@ def _digest(network: Network) -> str:
 def _deciding(noted: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of the spec that decide; not where the data are, which their digest says better.
 
-    Runs of earlier versions lack ``model.layers``: they had all.
+    Runs of earlier versions lack keys that are newer, whose value was always the same.
     """
-    found = {"model.layers": ALL} | flat(noted["spec"])
+    found = _NEWER | flat(noted["spec"])
     return {key: value for key, value in found.items() if key not in _WHERE_DATA_ARE}

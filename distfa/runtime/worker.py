@@ -118,6 +118,7 @@ class Worker:
         self._ports = WorkerPorts(job, worker, torch.device(job.device), tap)
         self._transport: Transport | None = None
         self._started = self._cpu_before = self._finished = 0.0
+        self._use_threads()
         self.layers: list[HostedLayer] = []
         for layer in job.hosted[worker - 1]:
             try:
@@ -159,8 +160,7 @@ class Worker:
             LayerError: Anything went wrong; the message has layer and step.
         """
         device = self.layers[0].layer.device
-        if device.type == "cpu":
-            torch.set_num_threads(1)  # engines agree to the last bit only with equal numbers of threads
+        self._use_threads()
         self._started = time.monotonic()
         self._cpu_before = time.process_time()
         try:
@@ -194,6 +194,11 @@ class Worker:
         """Drop every stream, at once."""
         if self._transport is not None:
             self._transport.close()
+
+    def _use_threads(self) -> None:
+        """Let torch use as many threads as on every engine, in the thread that calls this."""
+        if self._job.device == "cpu":
+            torch.set_num_threads(self._job.recipe.threads)
 
     def _take_turns(self) -> None:
         """Go on with one ready layer after the other, until all are at their end."""

@@ -212,6 +212,7 @@ class RunSpec(_Part):
         description="bfloat16 is mixed precision: signals and products in bfloat16, weights, gradients and "
         "optimizer in float32",
     )
+    threads: Count = _as_in_recipe("threads")
     seed: Seed = _as_in_recipe("seed")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     check_finite: bool = _as_in_recipe("check_finite")

@@ -153,6 +153,7 @@ class Recipe:
             1.
         sync_epochs: async only: the first epochs, this many, run as sync, since delays cost accuracy early on.
         eval_every: Epochs between evaluations.
+        threads: Of torch, in every worker; how BLAS adds up depends on it.
         seed: Of weights, feedback and the order of samples.
         check_finite: Stop at NaN or infinity in a signal or the loss.
         ledger: The conservation ledger.
@@ -184,6 +185,7 @@ class Recipe:
     schedule: str = "sync"
     sync_epochs: Annotated[int, Ge(0)] = 1
     eval_every: Count = 1
+    threads: Count = 1
     seed: Seed = 0
     check_finite: bool = True
     ledger: LedgerConfig = LedgerConfig()

@@ -9,10 +9,10 @@ import torch
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Use one torch thread, as a layer does; afterwards as many as before."""
+def use_threads(count: int = 1) -> Iterator[None]:
+    """Use so many torch threads; afterwards as many as before."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

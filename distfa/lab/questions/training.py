@@ -12,7 +12,7 @@ from torch import nn
 from distfa import data
 from distfa.bench import variants
 from distfa.core import rules
-from distfa.core.base.threads import one_thread
+from distfa.core.base.threads import use_threads
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.probe import ProbeRecord
 from distfa.core.books.records import StepRecord
@@ -97,7 +97,7 @@ def record_training(settings: Mapping[str, Any], on: Dataset, *, model: nn.Seque
     subject = subject_for(spec, on) if model is None else subject_of(model, spec, on)
     check_run(spec, subject, on)
     task = Task.on(on, spec.recipe(subject.network), subject.initial_modules(spec.init))
-    with one_thread():
+    with use_threads():
         return _train(task)
 
 
