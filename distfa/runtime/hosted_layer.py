@@ -224,7 +224,7 @@ class HostedLayer:
     def _take_snapshot(self, step: int) -> None:
         """Copy the state, for the coordinator to fetch, and mark the place in the reports."""
         kept = Snapshot(
-            step=step, state=self.state_dict(), traffic=copy.deepcopy(self._ports.traffic(self.layer.index))
+            step=step, state=self.state_dict(), traffic=copy.deepcopy(self._ports.traffic()[self.layer.index])
         )
         now, size = time.monotonic(), sum(value.nbytes for value in kept.state.values())
         most = _MOST_BYTES // len(self._job.hosted[self._job.worker_of(self.layer.index) - 1])

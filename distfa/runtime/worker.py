@@ -174,9 +174,13 @@ class Worker:
 
     def status(self) -> WorkerStatus:
         """How the layers are doing; each of their reports is handed out once."""
+        traffic, queues = self._ports.traffic(), self._ports.queues()
         return WorkerStatus(
             worker=self._worker,
-            layers=tuple(self._status_of(hosted) for hosted in self.layers),
+            layers=tuple(
+                self._status_of(hosted, traffic[hosted.layer.index], queues[hosted.layer.index])
+                for hosted in self.layers
+            ),
             cpu_seconds=time.process_time() - self._cpu_before if self._started else 0.0,
             pid=os.getpid(),
             host=platform.node(),
@@ -246,7 +250,7 @@ class Worker:
         except Exception as exc:
             raise blame_layer(hosted.layer.index, hosted.step, exc) from exc
 
-    def _status_of(self, hosted: HostedLayer) -> LayerStatus:
+    def _status_of(self, hosted: HostedLayer, traffic: dict[tuple[Link, Kind], Traffic], queue: int) -> LayerStatus:
         entries, now = hosted.reports(), time.monotonic()
         busy, ended = hosted.busy_seconds, self._finished or now
         what, layer = self._find_wait(hosted)
@@ -258,9 +262,9 @@ class Worker:
             since_seconds=now - (hosted.since or self._started or now),
             wait_seconds=max(0.0, ended - (self._started or ended) - busy),
             busy_seconds=busy,
-            queue=self._ports.queue(hosted.layer.index),
+            queue=queue,
             entries=entries,
-            traffic=self._ports.traffic(hosted.layer.index),
+            traffic=traffic,
             finished=self._finished > 0,
         )
 

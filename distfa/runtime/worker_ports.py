@@ -7,9 +7,10 @@ layers 1 2 3 | 4 5 6        a link inside a worker    the tensor itself, as the 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import chain
 from threading import Event
 from typing import Any
 
@@ -74,9 +75,9 @@ class WorkerPorts:
         self._job, self._device, self._tap = job, device, tap
         self.changed = Event()
         own = set(job.hosted[worker - 1])
-        self._links = [link for link in links(job.recipe) if own & {link.sender, link.receiver}]
+        mine = [link for link in links(job.recipe) if own & {link.sender, link.receiver}]
         self._streams = streams(job)
-        between = [link for link in self._links if link in self._streams]
+        between = [link for link in mine if link in self._streams]
         self._incoming = list(dict.fromkeys(self._streams[link] for link in between if link.receiver in own))
         self._outgoing = list(dict.fromkeys(self._streams[link] for link in between if link.sender in own))
         self._in: dict[Link, InPort] = {}
@@ -85,7 +86,7 @@ class WorkerPorts:
         # The latter need no bound: no layer is further ahead of another than the schedule lets it be.
         self._inside: dict[Link, deque[Tensor]] = {
             link: deque()
-            for link in self._links
+            for link in mine
             if link not in self._streams or self._streams[link].direction is Direction.SHARED
         }
         self._handed_over: dict[tuple[Link, Kind], Traffic] = {}
@@ -185,18 +186,22 @@ class WorkerPorts:
         who = identify_message(link, self._job.run_id, request.kind, request.step, request.micro_batch)
         return (str(who), link.sender) if isinstance(request, Take) else (f"room to send the {who}", link.receiver)
 
-    def traffic(self, layer: int) -> dict[tuple[Link, Kind], Traffic]:
-        """What a layer has sent so far."""
-        sent = {(link, kind): counted for link, port in self._out.items() for kind, counted in port.traffic.items()}
-        return {key: counted for key, counted in (sent | self._handed_over).items() if key[0].sender == layer}
+    def traffic(self) -> dict[int, dict[tuple[Link, Kind], Traffic]]:
+        """What each layer has sent so far."""
+        found: dict[int, dict[tuple[Link, Kind], Traffic]] = defaultdict(dict)
+        sent = ((link, kind, counted) for link, port in self._out.items() for kind, counted in port.traffic.items())
+        inside = ((link, kind, counted) for (link, kind), counted in list(self._handed_over.items()))
+        for link, kind, counted in chain(sent, inside):
+            found[link.sender][link, kind] = counted
+        return found
 
-    def queue(self, layer: int) -> int:
-        """How many signals have arrived at a layer and are waiting."""
-        arrived = 0
-        for link in self._links:
-            if link.receiver == layer:
-                port = self._in.get(self._streams.get(link, link))
-                arrived += len(self._inside.get(link, ())) + (port.inbox.queue if port else 0)
+    def queues(self) -> Counter[int]:
+        """How many signals have arrived at each layer and are waiting."""
+        arrived = Counter[int]()
+        for link, waiting in self._inside.items():
+            arrived[link.receiver] += len(waiting)
+        for link, port in self._in.items():
+            arrived[link.receiver] += port.inbox.queue
         return arrived
 
     def close(self) -> None:
