@@ -147,7 +147,7 @@ class Layer:
         return h
 
     def held_before(self, step: int) -> Any:
-        """What the block held before its first forward of a step, if that has been ``looked_at``."""
+        """The block's state before its first forward of a step, if that has been ``looked_at``."""
         return self._held.get(step)
 
     def forward_aside(self, h_in: Tensor, part: Part, *, since: Any) -> Any:

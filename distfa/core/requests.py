@@ -1,4 +1,4 @@
-"""What a layer asks of its ports as it works: a signal to take, or one to give.
+"""The requests of a layer to its ports as it works: a signal to take, or one to give.
 
 A layer's work is a generator. It stops wherever it takes or gives a signal, and whoever drives it decides when it goes
 on. So one thread can work for many layers: none of them blocks it.
@@ -51,7 +51,7 @@ class Ports(Protocol):
         """Send the signal."""
 
     def seen(self, link: Link, signal: Tensor) -> Tensor:
-        """What the receiver should see of a training signal: the same numbers, or those the codec rounds them to."""
+        """A training signal as the receiver should see it: the same numbers, or those the codec rounds them to."""
 
 
 def complete(work: Work[T], ports: Ports) -> T:

@@ -47,7 +47,7 @@ class Tables:
         self._in_transit: dict[tuple[Link, Kind, int, int], Tensor] = {}
 
     def take(self, request: Take) -> Tensor:
-        """What was given; each signal once."""
+        """Hand out a signal that was given; each once."""
         return self._in_transit.pop(request[:4])
 
     def give(self, request: Give) -> None:

@@ -1,4 +1,4 @@
-"""What one layer does in a step, over ports: the same code for every engine.
+"""The steps of one layer, over ports: the same code for every engine.
 
 The serial engine calls it in the plainest order, and its ports are dictionaries. A worker calls it in the order of the
 schedule, and its ports are those of the wire. The engine decides order and transport; what is computed is in this file
@@ -41,7 +41,7 @@ AUDIT = 2**31  # number of the audit's message, which comes among those of an ev
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a layer reads of one half of a data set: inputs, targets, or neither."""
+    """The part of one half of a data set that a layer reads: inputs, targets, or neither."""
 
     inputs: Inputs | None
     targets: Targets | None
@@ -278,7 +278,7 @@ class LayerSteps:
             yield from self._give(Direction.RENEWAL, self.layer.index - 1, Kind.RENEWAL, batch, 0, down)
 
     def _below(self, direction: Direction, kind: Kind, batch: Batch, micro_batch: int) -> Work[Tensor]:
-        """What the layer below sends; the data itself at the first layer."""
+        """The activation from the layer below; the data itself at the first layer."""
         if direction in self._in:
             return (yield from self._take(direction, kind, batch, micro_batch))
         return _require_given(self._train.inputs).read(batch.parts[micro_batch])

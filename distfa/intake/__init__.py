@@ -1,1 +1,1 @@
-"""What a user gives becomes layers and samples, or is refused before anything starts."""
+"""Turns a user's models and data into layers and samples, or refuses them before anything starts."""

@@ -116,7 +116,7 @@ def _has_plateau(scheduler: Any) -> bool:
 def _play(
     scheduler: lr_scheduler.LRScheduler, before: list[dict[str, float]], ends: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """What it makes of every group in a run: ``rates``, and ``moves`` of what else differs from ``before``."""
+    """The settings it gives every group in a run: ``rates``, and ``moves`` of what else differs from ``before``."""
     groups = scheduler.optimizer.param_groups
     seen: list[dict[str, Values]] = [{} for _ in groups]
     step = 0

@@ -62,7 +62,7 @@ class Wish:
 
     @property
     def asked(self) -> RowSettings:
-        """What decides which rows are read."""
+        """The settings that decide which rows are read."""
         return RowSettings(
             epochs=self.epochs,
             max_steps=self.max_steps,
@@ -140,7 +140,7 @@ def _outputs(wish: Wish, names: tuple[str, ...]) -> int | None:
 
 
 def _read_given(given: Any, wish: Wish) -> Given:
-    """What was given, in memory."""
+    """Read what was given into memory."""
     if isinstance(given, data.Dataset):
         return _read_split(given, wish)
     keys = None

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What the first convolution of a model reads.
+    """The input of a model's first convolution.
 
     Attributes:
         channels: Its input channels.

@@ -37,7 +37,7 @@ _SHARE = 0.5  # of the memory that is free when reading begins: more is not read
 
 @dataclass(frozen=True, kw_only=True)
 class RowSettings:
-    """What of a run decides which rows are read.
+    """The settings of a run that decide which rows are read.
 
     Attributes:
         epochs: Epochs of the run.
@@ -56,7 +56,7 @@ class RowSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderRows:
-    """What a run takes of its training data.
+    """The training rows that a run takes.
 
     Attributes:
         pair: (x, y) of all samples, if they are in memory.
@@ -74,7 +74,7 @@ class LoaderRows:
 
 
 def take_rows(train: Any, asked: RowSettings) -> LoaderRows | None:
-    """What a run takes of a torch data set or loader; None for data in another form.
+    """Take from a torch data set or loader the rows of a run; None for data in another form.
 
     Raises:
         DataError: The sampler gives no samples, or has no end; or a resumed run had other samples.
@@ -204,7 +204,7 @@ def read_ahead(loader: torch_data.DataLoader[Any], asked: RowSettings) -> Loader
 def _collate(
     loader: torch_data.DataLoader[Any], keys: Sequence[Any], order: GivenOrder, seed: int
 ) -> Iterator[Iterator[Any]]:
-    """What the loader's collate_fn makes of the samples of every batch."""
+    """Put the samples of every batch together by the loader's collate_fn."""
     own = [*generators_in(loader.dataset), *generators_in(loader.collate_fn)]
 
     def batches(epoch: int) -> Iterator[Any]:
@@ -218,7 +218,7 @@ def _collate(
 
 
 def _iterate(loader: torch_data.DataLoader[Any], asked: RowSettings) -> Iterator[Iterator[Any]]:
-    """What the loader itself gives, with its workers, up to the end of the run."""
+    """Iterate the loader itself, with its workers, up to the end of the run."""
     done = 0
 
     def batches(epoch: int) -> Iterator[Any]:

@@ -96,7 +96,7 @@ class _Rehearsed:
             )
 
     def failure(self, rows: int, *, training: bool) -> str | None:
-        """What it says to some rows, in words; None if it takes them."""
+        """The error that it raises for some rows, in words; None if it takes them."""
         shape = (rows, *self._spec.input_shape)
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._recipe.signal_dtype)
         x = torch.zeros(shape, dtype=torch.int64) if self._tokens else drawn

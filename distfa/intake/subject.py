@@ -1,4 +1,4 @@
-"""What a run trains: the model of the spec or of the user, split into layers and compared with them at the end."""
+"""The subject of a run: the model of the spec or of the user, split into layers and compared with them at the end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MIXED_TOLERANCE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is trained.
+    """The network that a run trains.
 
     Attributes:
         network: Its layers.
@@ -133,7 +133,7 @@ def network_for(spec: RunSpec, dataset: Dataset) -> Network:
 
 
 def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
-    """What the spec trains on a data set: the multi-layer perceptron, a ready network, or that of a user's function.
+    """The subject of a spec on a data set: the multi-layer perceptron, a ready network, or that of a user's function.
 
     Raises:
         SpecError: There is no model of that name, or the spec is of a run from Python.
@@ -221,7 +221,7 @@ def raw_samples(network: Network, dataset: Dataset) -> tuple[RawInputs, RawTarge
 
 
 def model_in_words(spec: RunSpec, network: Network) -> str:
-    """What is trained: the sizes of plain layers, or the name of the model and its number of layers."""
+    """The model in words: the sizes of plain layers, or the name of the model and its number of layers."""
     if network.seeded:
         return "-".join(map(str, network.sizes))
     name = "your model" if spec.model.name == GIVEN else spec.model.name

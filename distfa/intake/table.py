@@ -19,7 +19,7 @@ _USUAL = ("y", "label", "target")
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What was given, in memory.
+    """The data that were given, in memory.
 
     Attributes:
         x: Inputs (n, ...).

@@ -12,7 +12,7 @@ from distfa.run.disk import run_dir as run_dirs
 from distfa.settings import RunSpec, flat, load_spec
 
 _HERE = ("run_dir", "launch", "ray.address")
-"""What may differ without being carried over: each attempt has its own."""
+"""The keys that may differ without being carried over: each attempt has its own."""
 
 
 def find_changes(folder: Path, spec: RunSpec) -> list[str]:

@@ -172,7 +172,7 @@ class Coordinator:
         return self._books
 
     def snapshot(self, layer: int, step: int) -> Snapshot | None:
-        """What a layer kept at the cut before ``step``, with the traffic it has sent in all; None if that is gone.
+        """The state of a layer at the cut before ``step``, with the traffic it has sent in all; None if that is gone.
 
         Raises:
             LayerError: The layer did not answer in time.

@@ -1,4 +1,4 @@
-"""What belongs to one layer in the process that hosts it: its work, its time, its reports and its snapshots."""
+"""One layer in the process that hosts it: its work, its time, its reports and its snapshots."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class HostedLayer:
         self._enter(timeline.record())
 
     def reports(self) -> tuple[Entry | CutReached, ...]:
-        """What the layer has to report since it was last asked: records, its ends of the books, and marks."""
+        """The layer's reports since it was last asked: records, its ends of the books, and marks."""
         with self._lock:
             entries, self._entries = tuple(self._entries), []
         return entries
@@ -182,7 +182,7 @@ class HostedLayer:
         return {name: value.cpu() for name, value in self.layer.state_dict().items()}
 
     def snapshot(self, step: int) -> Snapshot | None:
-        """What was kept at the cut before ``step``; handed out once; None if later ones have replaced it."""
+        """The state that was kept at the cut before ``step``; handed out once; None if later ones have replaced it."""
         with self._lock:
             found, _ = self._snapshots.pop(step, (None, 0.0))
         return found

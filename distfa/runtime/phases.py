@@ -1,4 +1,4 @@
-"""What a start waits for, as it happens: a separate logger, which prints nothing unless somebody listens."""
+"""The phases of a start, as they happen: a separate logger, which prints nothing unless somebody listens."""
 
 from __future__ import annotations
 

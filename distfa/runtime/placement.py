@@ -114,7 +114,7 @@ def share(per_node: Sequence[float], workers: int) -> float:
 def bundles(
     resources: Sequence[Resources], nodes: Sequence[Node], device: str, noun: str = "layer"
 ) -> tuple[list[Bundle], str]:
-    """What to reserve for every worker, with shares filled in, and the device that they use.
+    """The resources to reserve for every worker, with shares filled in, and the device that they use.
 
     Args:
         resources: What each worker asks for.
@@ -230,7 +230,7 @@ def _greatest(bundles: Sequence[Bundle]) -> Bundle:
 
 
 def _describe_nodes(nodes: Sequence[Node]) -> str:
-    """What layers can ask of each node, without memory."""
+    """The resources of each node that layers can ask for, without memory, in words."""
     shown = [
         f"node {node.address}: {list_resources({k: v for k, v in node.total.items() if 'memory' not in k})}"
         for node in nodes[:_NODES_SHOWN]

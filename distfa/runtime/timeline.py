@@ -47,5 +47,5 @@ class Timeline:
         )
 
     def record(self) -> TimelineRecord:
-        """What was recorded."""
+        """The record so far."""
         return TimelineRecord(layer=self._layer, spans=tuple(self._spans))

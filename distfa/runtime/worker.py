@@ -269,7 +269,7 @@ class Worker:
         )
 
     def _find_wait(self, hosted: HostedLayer) -> tuple[str, int]:
-        """What a layer waits for, in words, and which layer: another one, or its turn."""
+        """The signal that a layer waits for, in words, and the layer: another one, or its turn."""
         if (request := hosted.request) is None:
             return "", 0
         if not hosted.ready():

@@ -171,7 +171,7 @@ class WorkerPorts:
             self._out[stream].send(signal, kind=kind, step=step, micro_batch=micro_batch, waited_seconds=waited_seconds)
 
     def seen(self, link: Link, signal: Tensor) -> Tensor:
-        """What the receiver should see of a training signal."""
+        """A training signal as the receiver should see it."""
         if link.direction is Direction.RENEWAL:
             return signal
         return carry(self._job.codec(link.direction), signal.flatten(1))
@@ -181,13 +181,13 @@ class WorkerPorts:
         return request.link not in self._streams
 
     def describe(self, request: Request) -> tuple[str, int]:
-        """What the request waits for, in words, and the layer that it waits for."""
+        """The signal that the request waits for, in words, and the layer it waits for."""
         link = request.link
         who = identify_message(link, self._job.run_id, request.kind, request.step, request.micro_batch)
         return (str(who), link.sender) if isinstance(request, Take) else (f"room to send the {who}", link.receiver)
 
     def traffic(self) -> dict[int, dict[tuple[Link, Kind], Traffic]]:
-        """What each layer has sent so far."""
+        """The traffic that each layer has sent so far."""
         found: dict[int, dict[tuple[Link, Kind], Traffic]] = defaultdict(dict)
         sent = ((link, kind, counted) for link, port in self._out.items() for kind, counted in port.traffic.items())
         inside = ((link, kind, counted) for (link, kind), counted in list(self._handed_over.items()))

@@ -42,7 +42,7 @@ class Positions:
         }
 
     def why_not(self, position: int) -> str:
-        """What speaks against a cut; empty if nothing does."""
+        """The reason against a cut; empty if there is none."""
         live = self._live(position)
         if len(live) != 1:
             names = ", ".join(_call_it(self.nodes[place]) for place in live)

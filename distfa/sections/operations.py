@@ -28,7 +28,7 @@ _PER_BYTE = 4  # operations that take as long as a byte that is read or written
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What is known of an operation and of the value that it makes.
+    """The facts about an operation and the value that it makes.
 
     Attributes:
         key: Where it is.
@@ -60,7 +60,7 @@ class Traits:
 
 
 def traits(node: fx.Node) -> Traits:
-    """What the trace found out about a node."""
+    """The traits of a node, as the trace found them."""
     found: Traits = node.meta["traits"]
     return found
 
@@ -108,7 +108,7 @@ class Operation:
         self._moved = [_versions(t) != was for t, was in zip(self._tensors, versions, strict=True)]
 
     def traits(self, node: fx.Node, key: Key, path: str, names: Mapping[int, str]) -> Traits:
-        """What it tells.
+        """The traits that it found.
 
         Args:
             node: Its node.
@@ -142,7 +142,7 @@ class Operation:
         )
 
     def _run(self, batch: int) -> tuple[Any, bool, Effort]:
-        """What it gives for one batch, whether it draws, and what it takes."""
+        """Its output for one batch, whether it draws, and what it takes."""
         args, kwargs = map_aggregate(
             self._arguments, lambda leaf: leaf.values[batch] if isinstance(leaf, Known) else leaf
         )

@@ -85,7 +85,7 @@ class _Part:
         return needed
 
     def _changing(self, node: fx.Node) -> list[fx.Node]:
-        """What changes, in place, a constant before this operation reads it."""
+        """The operations that change a constant in place before this operation reads it."""
         memory = {traits(given).memory for given in node.all_input_nodes if not traits(given).signal}
         before = self._forward.nodes[: self._forward.nodes.index(node)] if memory else ()
         return [other for other in before if not traits(other).signal and not memory.isdisjoint(traits(other).changes)]

@@ -231,7 +231,7 @@ class _Tracer(fx.Tracer):
         return found
 
     def _known(self, given: Any) -> Any:
-        """What reads a tensor of the model; anything else as it is.
+        """A node that reads a tensor of the model; anything else as it is.
 
         Raises:
             Untraceable: The model does not hold the tensor.

@@ -18,7 +18,7 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 
 
 def restore_numbers(value: Any) -> Any:
-    """What was read, with the names of NaN and infinities turned into floats again."""
+    """A value as read, with the names of NaN and infinities turned into floats again."""
     return replace_each(value, restore_number)
 
 

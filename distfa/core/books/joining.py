@@ -14,7 +14,7 @@ from distfa.core.books.probe import Alignments, LayerProbe
 from distfa.core.books.records import Record
 
 Entry = Record | Half | LayerProbe | Digest
-"""What a layer reports: a record that is whole, or its own end of one."""
+"""A report of a layer: a record that is whole, or its own end of one."""
 
 
 class Books:

@@ -177,7 +177,7 @@ def pack_values(values: Mapping[str, Frozen]) -> Tensor:
 
 
 def unpack_values(content: Tensor) -> dict[str, Frozen]:
-    """What ``pack_values`` was given."""
+    """Undo ``pack_values``."""
     data = content.cpu().numpy().tobytes()
     tensors = safetensors.torch.load(data)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

@@ -14,7 +14,7 @@ from distfa.core.modules.block import Stand
 
 @dataclass(frozen=True, kw_only=True)
 class LinearTape:
-    """What the backward pass of a micro-batch needs from its forward pass; all (n, width)."""
+    """The tensors that the backward pass of a micro-batch needs from its forward pass; all (n, width)."""
 
     h_in: Tensor
     z: Tensor

@@ -23,7 +23,7 @@ PutBack = Callable[[], Any]
 
 
 def restorer(value: Any, known: frozenset[int] = frozenset(), *, depth: int = DEPTH) -> PutBack:
-    """What puts a value back, and returns it.
+    """A function that puts a value back, and returns it.
 
     Args:
         value: Anything.

@@ -64,7 +64,7 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a section does and holds.
+    """The operations and tensors of a section.
 
     Attributes:
         training: What it does in training.

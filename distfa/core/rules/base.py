@@ -208,11 +208,11 @@ class Rule(ABC):
         return boundary + 1
 
     def fixed_feedback(self, boundary: int, weight: str, state: Mapping[str, Tensor]) -> Tensor | None:
-        """What ``field`` needs beside one weight of layer ``boundary + 1``, in its shape; None where W is enough."""
+        """The matrix that ``field`` needs besides a weight of layer ``boundary + 1``, in its shape; None: only W."""
         return state.get(weight)
 
     def field(self, weight: Tensor, fixed_feedback: Tensor | None) -> Tensor:
-        """What takes the place of W_{l+1} on the way down, in its shape: the gradient of the potential.
+        """The matrix in place of W_{l+1} on the way down, in its shape: the gradient of the potential.
 
         Args:
             weight: W_{l+1}, as a matrix of its rows.

@@ -93,7 +93,7 @@ def _require_room(bundles: Sequence[Bundle], placement: str, limit_seconds: floa
 
 
 def _state(bundles: Sequence[Bundle], group: PlacementGroup, noun: str) -> str:
-    """What is asked for, what is free, and who holds the rest, in words."""
+    """The resources that are asked for, what is free, and who holds the rest, in words."""
     asked = Counter[str]()
     for bundle in bundles:
         asked.update(bundle)
