@@ -197,13 +197,15 @@ def _nodes(found: Forecast) -> Table:
 
 def _layers(found: Forecast) -> Table:
     title = "layers: payload per step across the boundary above; share of time"
-    made = table(title, ("layer", "up", "down", "compute", "wire"))
+    numbers = {layer: str(worker) for worker, layers in enumerate(found.workers, start=1) for layer in layers}
+    hosts = ["worker"] if len(found.workers) < len(numbers) else []
+    made = table(title, ("layer", *hosts, "up", "down", "compute", "wire"))
     for i in _ends(list(range(len(found.memory)))):
         above = (
             [human_bytes(found.boundaries[i][way]) for way in ("up", "down")] if i < len(found.boundaries) else ["", ""]
         )
         shares = (f"{found.steady.compute[i]:.0%}", f"{found.steady.wire[i]:.0%}")
-        made.add_row(str(i + 1), *above, *shares)
+        made.add_row(str(i + 1), *(numbers[i + 1] for _ in hosts), *above, *shares)
     return made
 
 

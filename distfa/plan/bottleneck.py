@@ -28,16 +28,20 @@ def bottleneck(setting: Setting, steady: SimulatedStep, seconds_if: SecondsIf | 
         steady: The result of the simulation.
         seconds_if: Gives the step time of another setting, to find out what would help; None to skip that.
     """
-    busy = [compute + wire for compute, wire in zip(steady.compute, steady.wire, strict=True)]
-    layer = max(range(len(busy)), key=lambda i: busy[i])
+    hosted = setting.job.hosted
+    compute = [sum(steady.compute[layer - 1] for layer in layers) for layers in hosted]
+    wire = [sum(steady.wire[layer - 1] for layer in layers) for layers in hosted]
+    busy = [min(1.0, sum(shares)) for shares in zip(compute, wire, strict=True)]
+    worker = max(range(len(busy)), key=lambda i: busy[i])
+    noun = "layer" if len(hosted) == len(steady.compute) else "worker"
     resource = max(steady.resources, key=lambda name: steady.resources[name])
     used = steady.resources[resource]
-    if used >= _FULL and used > busy[layer] - 0.01:
+    if used >= _FULL and used > busy[worker] - 0.01:
         return f"{resource}: {used:.0%} in use"
-    if busy[layer] >= _FULL:
-        what = "compute" if steady.compute[layer] >= steady.wire[layer] else "messages"
-        return f"layer {layer + 1}'s {what}: its thread is busy {busy[layer]:.0%} of the time"
-    text = f"the pipe is not full: the busiest layer, {layer + 1}, waits {1 - busy[layer]:.0%} of the time"
+    if busy[worker] >= _FULL:
+        what = "compute" if compute[worker] >= wire[worker] else "messages"
+        return f"{noun} {worker + 1}'s {what}: its thread is busy {busy[worker]:.0%} of the time"
+    text = f"the pipe is not full: the busiest {noun}, {worker + 1}, waits {1 - busy[worker]:.0%} of the time"
     if seconds_if is None:
         return text
     saved = 1 - seconds_if(replace(setting, cluster=_without_latency(setting.cluster))) / steady.step_seconds

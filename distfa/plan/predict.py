@@ -16,6 +16,7 @@ from distfa.plan.build import Setting, build_pipeline, build_stages
 from distfa.plan.queues import Wires
 from distfa.plan.simulate import SimulatedStep, Simulation
 from distfa.plan.stages import Channel
+from distfa.runtime.job import Workers
 from distfa.runtime.worker_ports import streams
 
 Pipeline = Literal["1F1B", "GPipe"]
@@ -31,6 +32,7 @@ class Forecast:
         samples_per_second: batch size / step_seconds.
         boundaries: Payload bytes up and down, per boundary.
         nodes: For each node with layers: how many, bytes in and out over its network card, bytes of memory.
+        workers: The layers of every worker.
         memory: Memory per layer; empty for a pipeline.
         steady: How much of the time everything is in use.
         bottleneck: What keeps the run from being faster, in words.
@@ -41,6 +43,7 @@ class Forecast:
     samples_per_second: float
     boundaries: tuple[dict[str, int], ...]
     nodes: tuple[dict[str, int], ...]
+    workers: Workers
     memory: tuple[LayerMemory, ...]
     steady: SimulatedStep
     bottleneck: str
@@ -69,6 +72,7 @@ def forecast(setting: Setting, *, pipeline: Pipeline | None = None, advise: bool
         samples_per_second=setting.job.recipe.batch_size / steady.step_seconds,
         boundaries=_boundaries(setting),
         nodes=_nodes(setting, channels, memory),
+        workers=setting.job.hosted,
         memory=memory,
         steady=steady,
         bottleneck=bottleneck(setting, steady, seconds_if if advise else None),

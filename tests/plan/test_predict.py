@@ -156,6 +156,7 @@ def test_layers_of_a_worker_share_its_thread():
         forecast(hosted(deep, *workers)).step_seconds
         for workers in ([tuple(range(1, 9))], [(1, 2, 3, 4), (5, 6, 7, 8)], [(1, 2), (3, 4), (5, 6), (7, 8)])
     )
+    assert forecast(hosted(deep, (1, 2), (3, 4, 5, 6, 7, 8))).bottleneck.startswith("worker 2's compute: its thread is")
     assert one == pytest.approx(8 * (8 + 8 + 7) * product(4, 32, 32), rel=0.01)  # each forward, gradient and e B_l
     assert one == pytest.approx(2 * two, rel=0.1)
     assert two == pytest.approx(2 * four, rel=0.1)
