@@ -25,11 +25,12 @@ class Positions:
         nodes: Its operations, without the output.
         model: The copy of the model that was traced.
         output: What it returns.
+        refused: Names of the modules that could not be entered, and why.
         changed: Names of the model's tensors that it changes.
     """
 
     def __init__(self, trace: Trace) -> None:
-        self.nodes, self.model = trace.nodes[:-1], trace.model
+        self.nodes, self.model, self.refused = trace.nodes[:-1], trace.model, trace.refused
         self.output: fx.Node = trace.nodes[-1].all_input_nodes[0]
         self.changed = trace.changed.union(
             *({memory for memory in traits(node).changes if isinstance(memory, str)} for node in self.nodes)
@@ -143,10 +144,8 @@ class Positions:
         return node.op == "output" or traits(node).signal
 
     def _signal_near(self, position: int, up: bool) -> fx.Node:
-        places = (
-            (p for p in self._signals if p >= position) if up else (p for p in reversed(self._signals) if p < position)
-        )
-        return self.nodes[next(places)]
+        place = next(p for p in self._signals if p >= position) if up else max(p for p in self._signals if p < position)
+        return self.nodes[place]
 
 
 def _call_it(node: fx.Node) -> str:
@@ -154,8 +153,6 @@ def _call_it(node: fx.Node) -> str:
     if node.op == "placeholder":
         return "the input"
     path = traits(node).path
-    return (
-        f"{path!r}"
-        if node.op == "call_module"
-        else f"{traits(node).key[-1].partition('#')[0]}() in {path or 'forward'!r}"
-    )
+    if node.op == "call_module":
+        return repr(path)
+    return f"{traits(node).key[-1].partition('#')[0]}() in {path or 'forward'!r}"

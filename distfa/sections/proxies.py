@@ -61,7 +61,9 @@ class Known(fx.Proxy):
         return self._make("call_function", getattr, (self, name), {})
 
     def __bool__(self) -> bool:
-        if self.node.target in (operator.eq, operator.ne) and self._facts.is_size:
+        if self.node.target in (operator.eq, operator.ne) and (
+            self._traits.is_size or all(map(_is_dtype, self.node.args))
+        ):
             return bool(self._agreed("compares the number of rows with another number"))
         return bool(self._constant("branches on data"))
 
@@ -88,7 +90,7 @@ class Known(fx.Proxy):
         self._make("call_function", operator.setitem, (self, index, value), {})
 
     @property
-    def _facts(self) -> Any:
+    def _traits(self) -> Any:
         return self.node.meta["traits"]
 
     def _sizes(self) -> tuple[Any, ...]:
@@ -111,7 +113,7 @@ class Known(fx.Proxy):
         return found
 
     def _constant(self, what: str) -> Any:
-        if not self._facts.constant:
+        if not self._traits.constant:
             raise Untraceable(what)
         return self.values[0]
 
@@ -123,6 +125,11 @@ class Known(fx.Proxy):
 
     def _make(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self.tracer.create_proxy(kind, target, args, kwargs)
+
+
+def _is_dtype(argument: Any) -> bool:
+    """Whether it is the dtype of a signal or of a tensor of the model: all of those follow the run's."""
+    return isinstance(argument, fx.Node) and argument.target is getattr and argument.args[1] == "dtype"
 
 
 def _in_place(operation: Any) -> Any:

@@ -56,6 +56,7 @@ def divide(
     batches = batches_of(model, tuple(sample), tokens=tokens)
     division = divide_traced(model, batches, layers)
     parts = division.parts(model)
+    _require_parameters(parts)
     admit(model, parts)
     network = describe_layers(parts, tuple(sample), tokens=tokens)
     require_equal(model, division, batches[1])
@@ -93,12 +94,15 @@ def _divide_sequential(
         )
     division = Division(modules=tuple(last - first for first, last in itertools.pairwise(starts)))
     parts = division.parts(model)
-    if bare := [number for number, part in enumerate(parts, start=1) if next(part.parameters(), None) is None]:
-        raise ModelError(
-            f"layer {bare[0]} has no parameters; begin it at {named[bare[0] - 1]!r}'s neighbour that has some"
-        )
+    _require_parameters(parts)
     network = describe_layers(parts, shape, tokens=tokens)
     return _with_costs(network, [_cost(part, network, number) for number, part in enumerate(parts, start=1)]), division
+
+
+def _require_parameters(parts: Sequence[nn.Module]) -> None:
+    for number, part in enumerate(parts, start=1):
+        if next(part.parameters(), None) is None:
+            raise ModelError(f"layer {number} would have no parameters; begin a layer at a module that has some")
 
 
 def _cost(part: nn.Module, network: Network, number: int) -> int:

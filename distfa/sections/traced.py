@@ -90,10 +90,13 @@ def _choose(model: nn.Module, batches: Sequence[Tensor], layers: int | str) -> t
             "that are tied, or a module that is called twice), but each layer trains its own. Give each use its own "
             "weights, for example an untied head"
         )
+    name = min(finest.refused, key=len, default="")
+    if not cuts and name and layers != 1:
+        raise _refusal(model.get_submodule(name), finest.refused[name]) from finest.refused[name]
     if isinstance(layers, int):
-        require_count(
-            layers, len(cuts) + 1, f"; {tied!r}, which is used more than once, must stay in one" if tied else ""
-        )
+        why = f"; {tied!r}, which is used more than once, must stay in one" if tied else ""
+        why += f"; {name!r} stays whole: {_what(finest.refused[name])}" if name else ""
+        require_count(layers, len(cuts) + 1, why)
         costs = [finest.cost(*between) for between in pairwise((0, *cuts, len(finest.nodes)))]
         cuts = [cuts[last - 1] for last in [*accumulate(balance(costs, layers))][:-1]]
     return [finest.key(cut) for cut in cuts], _entering(finest.entered(cuts))
@@ -174,11 +177,7 @@ def _trace(
     except ModelError:
         raise
     except Exception as exc:
-        what = str(exc) if isinstance(exc, Untraceable) else f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
-        raise ModelError(
-            f"the {type(model).__name__} cannot be cut into layers: {_where(exc)}{what}. A layer boundary passes "
-            f"through this forward; name layers (model.layers) whose boundaries do not, or {_BY_HAND}"
-        ) from exc
+        raise _refusal(model, exc) from exc
     output = found.nodes[-1].args[0]
     where = f"the {type(model).__name__}"
     if not isinstance(output, fx.Node):
@@ -186,6 +185,20 @@ def _trace(
     elif traits(output).shape is None:
         raise ModelError(f"{where} does not return one tensor of numbers with a row for each sample; {_BY_HAND}")
     return Positions(found)
+
+
+def _refusal(module: nn.Module, exc: Exception) -> ModelError:
+    """The error for a forward that cannot be traced."""
+    return ModelError(
+        f"the {type(module).__name__} cannot be cut into layers: {_what(exc)}. A layer boundary passes through this "
+        f"forward; name layers (model.layers) whose boundaries do not, or {_BY_HAND}"
+    )
+
+
+def _what(exc: Exception) -> str:
+    """The user's line, and what stopped the trace there."""
+    said = " ".join(str(exc).split())[:300]
+    return _where(exc) + (said if isinstance(exc, Untraceable) else f"{type(exc).__name__}: {said}")
 
 
 def _where(exc: Exception) -> str:

@@ -73,7 +73,7 @@ _MEANT = {
     **dict.fromkeys(("steps", "iterations", "num_steps"), "max_steps"),
     **dict.fromkeys(("bs", "batch", "batchsize", "train_batch_size"), "batch_size"),
     **dict.fromkeys(("microbatches", "micro_batch", "chunks", "num_microbatches"), "micro_batches"),
-    **dict.fromkeys(("hidden", "hidden_sizes", "layers", "widths", "hidden_layer_sizes"), "model.hidden"),
+    **dict.fromkeys(("hidden", "hidden_sizes", "widths", "hidden_layer_sizes"), "model.hidden"),
     **dict.fromkeys(("activation", "bias", "slope"), "model.{}"),
     **dict.fromkeys(("dataset", "data_name"), "data.name"),
     **dict.fromkeys(("data_dir", "root", "data_path"), "data.dir"),

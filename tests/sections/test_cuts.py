@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from forwards import GPT, ReadsScale, Tutorial, Wide
+from forwards import GPT, Branches, ReadsScale, Tutorial, Wide
 from torch import nn
 
 from distfa.errors import ModelError
@@ -51,6 +51,14 @@ class Written(Wide):
         return self.three(self.two(self.act(self.one(x))))
 
 
+class Bare(Written):
+    """The same, but nothing is changed in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = nn.Tanh()
+
+
 def kinds(network):
     return [[name for name, _ in layer.modules] for layer in network.layers]
 
@@ -79,6 +87,7 @@ def test_the_same_names_as_all_are_the_same_layers():
          r"The nearest that can: 'three'"),
         (SharedCounter, ["one", "two", "three"], r"'count' would be in two layers"),
         (Written, ["one", "act"], r"'act': what .* from 'one', is changed in place later\. .* that can: 'two'"),
+        (Bare, ["one", "act", "two"], r"layer 2 would have no parameters; begin a layer at a module that has some"),
         (Wide, ["one", "tow"], r"layers has 'tow', which is not one of one, two, three; did you mean 'two'"),
         (Wide, ["one", "three", "two"], r"named in the order of the forward, each once, .* one, three, two"),
         (Wide, ["one", "one"], r"each once"),
@@ -90,6 +99,25 @@ def test_the_same_names_as_all_are_the_same_layers():
 def test_layers_that_cannot_be_are_refused_with_the_nearest_that_can(model, layers, message):
     with pytest.raises(ModelError, match=message):
         split(model(), (6,), layers=layers)
+
+
+class Wrapped(nn.Module):
+    """The only module that a cut could pass through branches on data."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Branches()
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_what_keeps_a_model_in_one_layer_is_said():
+    said = r"the Branches cannot be cut into layers: .*forwards\.py:\d+ .*branches on data"
+    for layers in ("all", 2):
+        with pytest.raises(ModelError, match=said):
+            split(Wrapped(), (6,), layers=layers)
+    assert len(split(Wrapped(), (6,), layers=1)) == 1
 
 
 def test_all_leaves_out_the_cuts_that_cannot_be():

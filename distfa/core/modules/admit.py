@@ -186,7 +186,7 @@ def _require_one_owner(first: _Held, second: _Held) -> None:
                 "the start; put both into one module, which makes one layer"
             )
         return
-    if first.name == second.name:
+    if first.name == second.name and not first.tensor.requires_grad:
         return
     if first.layer != second.layer:
         raise ModelError(
