@@ -133,7 +133,7 @@ def test_a_seed_makes_a_serial_run_repeatable(train):
 def test_a_killed_worker_takes_its_layers_down_and_all_of_them_come_back(train):
     observer = killing(signal.SIGKILL)
     spec = {"threads": 2, "sizes": (12, 17, 9, 14, 6, 5), "checkpoint": {"every": 5, "seconds": 0}, "schedule": "async"}
-    spec |= {"micro_batches": 4, "probe": {"every": 4}, "epochs": 12}
+    spec |= {"micro_batches": 4, "probe": {"every": 4}, "epochs": 6}
     result, weights = train("ray", observer=observer, ray={"workers": 2}, wire={"security": "tls"}, **spec)
     oracle, expected = train("serial", **spec)
     assert_same_bits(weights, expected)
