@@ -7,6 +7,7 @@ import pytest
 import torch
 from alive import HiddenAverage, NumpyNoise, OwnGenerator, Remembering, Skipping
 from forwards import Images
+from ray import cloudpickle
 from runs import assert_same_bits
 from torch import nn
 from zoo import NETWORKS
@@ -101,12 +102,26 @@ def test_a_users_own_module_comes_back_trained(tmp_path):
     assert torch.equal(model[0][1].mean, twin[0][1].mean)
 
 
+def assert_same_bits_on_ray(first, shape, folder, **how):
+    """Train two copies of a model, by actors and in this process."""
+    models = {engine: copy.deepcopy(first) for engine in ("ray", "serial")}
+    x, y = np.random.default_rng(0).standard_normal((40, *shape)).astype(np.float32), np.arange(40) % 5
+    for engine, model in models.items():
+        trainer = Trainer(model, engine=engine, epochs=2, batch_size=8, run_dir=str(folder / engine), **how)
+        trainer.fit((x[:30], y[:30]), (x[30:], y[30:]), normalised=True)
+    assert_same_bits(models["ray"].state_dict(), models["serial"].state_dict())
+    assert any(not torch.equal(value, models["ray"].state_dict()[key]) for key, value in first.state_dict().items())
+
+
 def test_a_model_that_is_no_sequential_has_the_same_bits_on_ray(tmp_path):
     torch.manual_seed(0)
-    models = {engine: copy.deepcopy(first) for first in [Images()] for engine in ("ray", "serial")}
-    x, y = np.random.default_rng(0).standard_normal((40, 1, 8, 8)).astype(np.float32), np.arange(40) % 10
-    for engine, model in models.items():
-        how = {"engine": engine, "epochs": 2, "batch_size": 8, "schedule": "async", "micro_batches": 2}
-        Trainer(model, rule="dfa", run_dir=str(tmp_path / engine), **how).fit((x[:30], y[:30]), (x[30:], y[30:]))
-    assert_same_bits(models["ray"].state_dict(), models["serial"].state_dict())
-    assert models["ray"].shift.abs().sum() > 0
+    assert_same_bits_on_ray(Images(), (1, 8, 8), tmp_path, rule="dfa", schedule="async", micro_batches=2)
+
+
+@pytest.mark.slow
+def test_a_network_of_torchvision_has_the_same_bits_on_ray(tmp_path):
+    from vision import NARROW, resnet
+
+    cloudpickle.register_pickle_by_value(resnet)  # actors cannot import torchvision where its build is another one
+    torch.manual_seed(0)
+    assert_same_bits_on_ray(NARROW["resnet18"][0](), (3, 32, 32), tmp_path, rule="bp", layers=4)
