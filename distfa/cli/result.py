@@ -76,7 +76,7 @@ def _alignment_line(alignment: dict[str, Any]) -> str:
 def _bytes_table(result: Result) -> Table:
     title = "training bytes between layers: activations up, errors down"
     compared = result.rule != BASELINE  # bp would be compared with itself
-    inside = ["inside"] if result.bytes["total"]["inside"] else []
+    inside = ["inside"] if result.bytes["total"].get("inside") else []
     headings = ("layers", *inside, "up", "down", "total", "framing", *(["bp would send"] if compared else []))
     made = table(title, headings, words=("layers",))
     rows = [(name_boundary(row), row) for row in result.bytes["boundaries"]]

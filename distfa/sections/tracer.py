@@ -107,6 +107,10 @@ class _Tracer(fx.Tracer):
         self.changed: set[str] = set()
         self.refused: dict[str, Exception] = {}
 
+    @property
+    def _last_node(self) -> fx.Node:
+        return next(iter(reversed(self.graph.nodes)))  # torch 2.9's list of nodes is no iterator
+
     # -- what torch.fx asks -------------------------------------------------------------------------
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
@@ -131,14 +135,14 @@ class _Tracer(fx.Tracer):
             return self.create_proxy("call_module", path, args, kwargs)
         if self._must:
             return self._go_into(m, path, forward, args, kwargs)
-        last, depth, seen = next(reversed(self.graph.nodes)), len(self._calls), Counter(self._calls[-1].seen)
+        last, depth, seen = self._last_node, len(self._calls), Counter(self._calls[-1].seen)
         try:
             return self._go_into(m, path, forward, args, kwargs)
         except Exception as exc:
             self.refused.setdefault(path, exc)
         del self._calls[depth:]
         self._calls[-1].seen = seen
-        while (node := next(reversed(self.graph.nodes))) is not last:
+        while (node := self._last_node) is not last:
             self.graph.erase_node(node)
         return self.create_proxy("call_module", path, args, kwargs)
 

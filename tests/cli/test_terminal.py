@@ -107,6 +107,7 @@ def test_answers_are_awaited_until_the_limit_and_those_that_are_late_are_named()
 @pytest.mark.parametrize(("rule", "compared"), [("bp", False), ("dfa", True)])
 def test_bp_is_not_compared_with_itself(rule, compared):
     row = {"boundary": 1, "up_payload": 10, "down_payload": 10, "up_message": 11, "down_message": 11, "bp_payload": 20}
+    row["inside"] = 0
     result = Result(
         **{"run_dir": "", "engine": "ray", "rule": rule, "init": "aligned", "layer_sizes": (1, 1), "model": "1-1"},
         **{"epochs": 1, "steps": 1, "train_loss": 0.0, "train_accuracy": None, "test_loss": None},
