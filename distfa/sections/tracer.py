@@ -109,7 +109,8 @@ class _Tracer(fx.Tracer):
 
     @property
     def _last_node(self) -> fx.Node:
-        return next(iter(reversed(self.graph.nodes)))  # torch 2.9's list of nodes is no iterator
+        last: fx.Node = next(iter(reversed(self.graph.nodes)))  # torch 2.9's list of nodes is no iterator
+        return last
 
     # -- what torch.fx asks -------------------------------------------------------------------------
 
