@@ -28,7 +28,9 @@ def balance(costs: Sequence[int], parts: int) -> tuple[int, ...]:
 
 def balance_layers(recipe: Recipe, modules: Mapping[int, nn.Module], workers: int) -> tuple[tuple[int, ...], ...]:
     """The layers of every worker, balanced by their counted products, from the lowest up."""
-    found, first = [], 1
+    layers, found, first = len(recipe.network), [], 1
+    if workers in (1, layers):  # there is one way, and counting takes a second
+        return (tuple(range(1, layers + 1)),) if workers == 1 else tuple((layer,) for layer in range(1, layers + 1))
     for size in balance([_flops(work, recipe) for work in works(recipe, modules)], workers):
         found.append(tuple(range(first, first + size)))
         first += size

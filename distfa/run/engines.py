@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -169,6 +169,7 @@ class RayEngine:
         self._cluster, self._inputs, self._targets, self._modules = spec.ray, inputs, targets, modules
         self._run: RayRun | None = None
         self._coordinator: Coordinator | None = None
+        self._sharing: Mapping[int, Sequence[int]] = {}  # the layers that get the same errors
 
     @property
     def coordinator(self) -> Coordinator:
@@ -186,7 +187,7 @@ class RayEngine:
             job, self._cluster, inputs=self._inputs, targets=self._targets, modules=self._modules, begin=begin
         )
         self._coordinator = found.__enter__()
-        self._run = found
+        self._run, self._sharing = found, sharing(found.job)
 
     @property
     def job(self) -> Job:
@@ -236,7 +237,7 @@ class RayEngine:
 
     def boundary_bytes(self, *, rows: int, renewals: int) -> list[dict[str, Any]]:
         """The bytes that the layers have sent so far."""
-        return boundary_bytes(self.coordinator.traffic(), self.job.recipe.network.boundaries, sharing(self.job))
+        return boundary_bytes(self.coordinator.traffic(), self.job.recipe.network.boundaries, self._sharing)
 
     def facts(self) -> dict[str, Any]:
         """How the wire was secured, where each layer and worker was, and how long it waited."""

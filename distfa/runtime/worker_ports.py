@@ -84,11 +84,12 @@ class WorkerPorts:
         self._out: dict[Link, OutPort] = {}
         # Signals on their way inside the worker, and those of shared streams that have been handed out to every layer.
         # The latter need no bound: no layer is further ahead of another than the schedule lets it be.
-        self._inside: dict[Link, deque[Tensor]] = {
-            link: deque()
-            for link in mine
-            if link not in self._streams or self._streams[link].direction is Direction.SHARED
-        }
+        self._inside: dict[Link, deque[Tensor]] = {link: deque() for link in mine if link not in self._streams}
+        self._sharing: dict[Link, list[deque[Tensor]]] = defaultdict(list)  # by stream
+        for link in between:
+            if link.receiver in own and (stream := self._streams[link]).direction is Direction.SHARED:
+                self._inside[link] = deque()
+                self._sharing[stream].append(self._inside[link])
         self._handed_over: dict[tuple[Link, Kind], Traffic] = {}
 
     def listen(self, transport: Transport) -> str:
@@ -135,31 +136,31 @@ class WorkerPorts:
                 return self._inside[request.link].__len__
             port = self._in[stream]
             return (lambda: port.ready) if inside is None else (lambda: inside or port.ready)
-        if inside is not None and stream is None:
-            window = self._job.wire.window
-            return lambda: len(inside) < window
-        if stream is None or self._goes_along(request.link, stream):
+        if stream is None:
+            waiting, window = self._inside[request.link], self._job.wire.window
+            return lambda: len(waiting) < window
+        if self._goes_along(request.link, stream):
             return lambda: True
         out = self._out[stream]
         return lambda: out.has_room
 
     def take(self, request: Take, waited_seconds: float = 0.0) -> Tensor:
         """The signal that is asked for; raises as ``InPort.receive``."""
-        inside, stream = self._inside.get(request.link), self._streams.get(request.link)
-        if inside:
+        if inside := self._inside.get(request.link):
             return inside.popleft()
-        signal = self._in[stream or request.link].receive(
+        stream = self._streams[request.link]
+        signal = self._in[stream].receive(
             kind=request.kind,
             step=request.step,
             micro_batch=request.micro_batch,
             rows=request.rows,
             waited_seconds=waited_seconds,
         )
-        if inside is not None:  # a shared stream: all others find it when they come to it
-            for link, waiting in self._inside.items():
-                if link != request.link and self._streams.get(link) == stream:
-                    waiting.append(signal)
-        return signal
+        if inside is None:
+            return signal
+        for waiting in self._sharing[stream]:  # all layers that share it find it when they come to it
+            waiting.append(signal)
+        return inside.popleft()
 
     def give(self, request: Give, waited_seconds: float = 0.0) -> None:
         """Send the signal; raises as ``OutPort.send``."""

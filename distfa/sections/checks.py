@@ -31,7 +31,8 @@ def require_equal(model: nn.Module, division: Division, batch: Tensor) -> None:
     for training in (True, False):
         whole, cut = (copy_module(model, "the model") for _ in range(2))
         for copied in (whole, cut):
-            copied.train(training) if not training else None
+            if not training:
+                copied.eval()
         theirs, ours = _compute(whole, [whole], batch), _compute(cut, division.parts(cut), batch)
         for name, value in theirs.items():
             if not _agree(value, ours[name]):
