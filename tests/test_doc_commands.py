@@ -104,7 +104,7 @@ FILLED = (  # what stands for something of the reader's, and what is typed here 
     (r"RUN_DIR|RUN_A|RUN_B|runs/\.\.\.", "run"),
     (r"\bhttp://HOST|\b(HOST|FIRST(_NODE)?)(?=:\d)", "10.0.0.1"),
     (r"\bDIR\b", "."),
-    (r"\bSPEC\b|~/spec.yaml|\"\$spec\"", "spec.yaml"),
+    (r"\bSPEC\b|~/spec.yaml|deep.yaml|\"\$spec\"", "spec.yaml"),
     (r"--on TARGET", "--on slurm"),
     (r"\bFILE\b", "bench.json"),
     (r"CLUSTER.yaml|here.yaml", "cluster.yaml"),
