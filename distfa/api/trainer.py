@@ -55,13 +55,13 @@ class Trainer:
 
     Args:
         model: An ``nn.Sequential`` of any modules: a layer is a module with parameters and the modules without
-            parameters that follow it. Or any module whose forward torch.fx can trace: layers lie between the places
-            where one tensor alone goes on. ``distfa.split(model, sample_shape)`` shows the layers. Training starts from
-            the model's weights; but the weights of a Sequential of only Linears and activations are drawn from the
-            spec's seed, unless ``init`` is ``given``.
+            parameters that follow it. Or any module whose forward torch.fx can trace: layers end where a single tensor
+            is passed on. ``distfa.split(model, sample_shape)`` shows the layers. Training starts from the model's
+            weights; but the weights of a Sequential of only Linears and activations are drawn from the spec's seed,
+            unless ``init`` is ``given``.
         spec: A ``RunSpec``, the path of a YAML spec, or None for the defaults.
-        layers: How many layers (adjacent ones are put together at nearly equal cost), the names of the modules that
-            begin a layer, or ``all`` that there can be; None: as the spec has it. It sets ``model.layers``.
+        layers: The number of layers (adjacent ones are merged at nearly equal cost), the names of the modules that begin
+            a layer, or ``all`` for as many as possible; None: as in the spec. It sets ``model.layers``.
         callbacks: One or several ``distfa.Callback`` objects: ``EarlyStopping()``, ``BestWeights()``, or your own.
         scheduler: Scheduler of the learning rate: one of ``torch.optim.lr_scheduler``, or a function that makes one for
             an optimizer. distfa also has schedules: ``optimizer={"lr": 0.1, "schedule": "cosine", "warmup_steps":

@@ -1,1 +1,1 @@
-"""Any module as layers: torch.fx traces its forward, and cuts lie where one tensor alone goes on."""
+"""Any module as layers: torch.fx traces its forward, and a cut lies where a single tensor is passed on."""

@@ -1,4 +1,4 @@
-"""Where a traced forward can be cut: one tensor alone goes on, and nothing that is trained is on both sides.
+"""Where a traced forward can be cut: a single tensor is passed on, and nothing that is trained is on both sides.
 
 Position p lies before operation p. What is made of constants only does not count: each section makes it again.
 """
