@@ -60,8 +60,8 @@ class Trainer:
             weights; but the weights of a Sequential of only Linears and activations are drawn from the spec's seed,
             unless ``init`` is ``given``.
         spec: A ``RunSpec``, the path of a YAML spec, or None for the defaults.
-        layers: The number of layers (adjacent ones are merged at nearly equal cost), the names of the modules that begin
-            a layer, or ``all`` for as many as possible; None: as in the spec. It sets ``model.layers``.
+        layers: The number of layers (adjacent ones are merged at nearly equal cost), the names of the modules that
+            begin a layer, or ``all`` for as many as possible; None: as in the spec. It sets ``model.layers``.
         callbacks: One or several ``distfa.Callback`` objects: ``EarlyStopping()``, ``BestWeights()``, or your own.
         scheduler: Scheduler of the learning rate: one of ``torch.optim.lr_scheduler``, or a function that makes one for
             an optimizer. distfa also has schedules: ``optimizer={"lr": 0.1, "schedule": "cosine", "warmup_steps":
