@@ -47,8 +47,8 @@ def optimizer_of(given: Any, model: nn.Module) -> torch.optim.Optimizer | None:
 def optimizer_settings(given: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
     """The settings of a torch optimizer as it is now, by the keys of a spec's ``optimizer``.
 
-    Several groups, or one that has only some of the parameters to train, become ``groups``; what stands beside them is
-    that of the first group with a rate above 0, which feedback that learns follows.
+    Several groups, or one that has only some of the parameters to train, become ``groups``; the settings outside
+    ``groups`` are those of the first group with a rate above 0, which feedback that learns follows.
 
     Raises:
         SpecError: It is another kind of optimizer, has made steps, or has hooks or a setting that distfa lacks.
@@ -112,7 +112,7 @@ _FLAGS = ("amsgrad", "maximize")
 
 
 def _require_fresh(given: torch.optim.Optimizer) -> None:
-    """Refuse what a run would not go on with: earlier steps, and functions that are called around steps.
+    """Refuse what a run would not continue: earlier steps, and functions that are called around steps.
 
     Raises:
         SpecError: Names it.

@@ -209,7 +209,7 @@ def _limit(batches: Any, wish: Wish) -> Any:
     """Batches of a loader or an iterator, up to the rows that a run can use; anything else as it is.
 
     Raises:
-        DataError: They go on and on.
+        DataError: They never end.
     """
     if not isinstance(batches, Iterable) or hasattr(batches, "__array__") or read_table(batches) is not None:
         return batches

@@ -90,7 +90,7 @@ def read_bounded(batches: Iterator[Sequence[Any]], most: int | None, what: str) 
     """The batches of an epoch, at most ``most``.
 
     Raises:
-        DataError: There is no limit, and they go on and on.
+        DataError: There is no limit, and they never end.
     """
     found, rows = [], 0
     for batch in islice(batches, most):

@@ -47,14 +47,12 @@ class Positions:
         live = self._live(position)
         if len(live) != 1:
             names = ", ".join(_call_it(self.nodes[place]) for place in live)
-            return f"{len(live)} values go on there, from {names}, but only one tensor can go to the next layer"
-        one = traits(self.nodes[live[0]])
+            return f"{len(live)} values would cross it, from {names}, but only one tensor can go to the next layer"
+        one, source = traits(self.nodes[live[0]]), _call_it(self.nodes[live[0]])
         if one.shape is None:
-            return (
-                f"what goes on there, from {_call_it(self.nodes[live[0]])}, is no tensor of numbers with a row a sample"
-            )
+            return f"the value that would cross it, from {source}, is not a tensor of numbers with one row per sample"
         if any(one.memory in traits(node).changes for node in self.nodes[position:]):
-            return f"what goes on there, from {_call_it(self.nodes[live[0]])}, is changed in place later"
+            return f"the tensor that would cross it, from {source}, is changed in place later"
         for name, (first, last) in self._spans.items():
             if first < position <= last:
                 return (
@@ -82,7 +80,7 @@ class Positions:
         return not self.why_not(position)
 
     def input_of(self, position: int) -> int:
-        """The place of the one value that goes on there."""
+        """The place of the one value that is passed on there."""
         return self._live(position)[0]
 
     def key(self, position: int) -> Key:

@@ -81,12 +81,12 @@ def test_the_same_names_as_all_are_the_same_layers():
 @pytest.mark.parametrize(
     ("model", "layers", "message"),
     [
-        (Deep, ["first", "blocks.1", "last"], r"'blocks\.1': 2 values go on there, from 'first', 'blocks\.0', but only "
-         r"one tensor .* The nearest that can: 'blocks\.0' and 'blocks\.2'"),
+        (Deep, ["first", "blocks.1", "last"], r"'blocks\.1': 2 values would cross it, from 'first', 'blocks\.0', "
+         r"but only one tensor .* The nearest that can: 'blocks\.0' and 'blocks\.2'"),
         (Twice, ["one", "two", "three"], r"'one\.bias' would be in two layers, since 'one' and 'one' both use it\. "
          r"The nearest that can: 'three'"),
         (SharedCounter, ["one", "two", "three"], r"'count' would be in two layers"),
-        (Written, ["one", "act"], r"'act': what .* from 'one', is changed in place later\. .* that can: 'two'"),
+        (Written, ["one", "act"], r"'act': the tensor .* from 'one', is changed in place later\. .* that can: 'two'"),
         (Bare, ["one", "act", "two"], r"layer 2 would have no parameters; begin a layer at a module that has some"),
         (Wide, ["one", "tow"], r"layers has 'tow', which is not one of one, two, three; did you mean 'two'"),
         (Wide, ["one", "three", "two"], r"named in the order of the forward, each once, .* one, three, two"),
