@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from distfa.api.metrics import Scores
     from distfa.api.predict import predict_run as predict
     from distfa.api.trainer import Trainer
+    from distfa.core.rules import DirectRule, HopRule, Rule
     from distfa.data.reading import Reading
     from distfa.run.result import Result
     from distfa.sections.split import split
@@ -24,10 +25,13 @@ _WHERE = {
     "At": ("distfa.api.callbacks", "At"),
     "BestWeights": ("distfa.api.callbacks", "BestWeights"),
     "Callback": ("distfa.api.callbacks", "Callback"),
+    "DirectRule": ("distfa.core.rules", "DirectRule"),
     "EarlyStopping": ("distfa.api.callbacks", "EarlyStopping"),
     "History": ("distfa.api.history", "History"),
+    "HopRule": ("distfa.core.rules", "HopRule"),
     "Reading": ("distfa.data.reading", "Reading"),
     "Result": ("distfa.run.result", "Result"),
+    "Rule": ("distfa.core.rules", "Rule"),
     "RunSpec": ("distfa.settings", "RunSpec"),
     "Scores": ("distfa.api.metrics", "Scores"),
     "Trainer": ("distfa.api.trainer", "Trainer"),
@@ -43,10 +47,13 @@ __all__ = [
     "At",
     "BestWeights",
     "Callback",
+    "DirectRule",
     "EarlyStopping",
     "History",
+    "HopRule",
     "Reading",
     "Result",
+    "Rule",
     "RunSpec",
     "Scores",
     "Trainer",

@@ -17,6 +17,7 @@ PICTURE = ROOT / "docs" / "rooms.svg"
 ROOMS = [  # lowest first; a room imports from its own line and the lines above it; rooms inside a room have their own
     {"text"},
     {"errors", "files", "version", "v1"},
+    {"own"},
     {"models"},
     {"core.base"},
     {"core.modules"},
@@ -30,6 +31,7 @@ ROOMS = [  # lowest first; a room imports from its own line and the lines above 
     {"transport"},
     {"runtime"},
     {"runtime.ray"},
+    {"testing"},
     {"settings"},
     {"intake"},
     {"run.disk"},

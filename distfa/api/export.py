@@ -17,7 +17,7 @@ from distfa.data.reading import Reading
 from distfa.errors import ModelError, RunDirError, SpecError, UsageError
 from distfa.files import save_whole
 from distfa.intake.subject import in_dtype
-from distfa.models import user
+from distfa.own import finding
 from distfa.run.disk import run_dir as run_dirs
 from distfa.run.disk.weights import read_weights, require_reading
 from distfa.settings import GIVEN, load_spec
@@ -114,7 +114,7 @@ def _from_raw(path: Path, model: nn.Module | None) -> tuple[FromRaw, Tensor, str
     """The model of a run for raw samples, two such samples, and what they mean, as JSON."""
     about, weights = run_dirs.read_about(path), read_weights(path)
     network = run_dirs.read_network(about)
-    user.also_look_in(about.get("folder") or "")
+    finding.also_look_in(about.get("folder") or "")
     reading = require_reading(path, about)
     dtype = load_spec(path / run_dirs.SPEC).recipe(network).dtype
     made = _model(path, network, reading) if model is None else copy_module(model, "the model")

@@ -41,7 +41,8 @@ class TrainOptions:
         "mlp only: widths of the hidden layers, also as NxN; '' for none.", "model.hidden", metavar="N,N,..."
     )
     rule: str | None = _how(
-        "Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them.", "rule"
+        "Feedback rule: dfa (default), fa, bp (the baseline), ...; 'distfa rules' lists them; your own: module:name.",
+        "rule",
     )
     init: str | None = _how(
         "aligned (default): feedback starts from the weights; random: the classical setting.", "init"
@@ -122,7 +123,7 @@ def train_spec(
 
 def _began_with(resume: Path, spec_path: Path | None, run_dir: str | None) -> tuple[Path, list[tuple[str, Any]]]:
     """The spec of the run being resumed, and what its relative paths mean now."""
-    from distfa.models import user
+    from distfa.own import finding
     from distfa.run.disk import run_dir as run_dirs
 
     if spec_path is not None or run_dir is not None:
@@ -132,7 +133,7 @@ def _began_with(resume: Path, spec_path: Path | None, run_dir: str | None) -> tu
         )
     where = run_dirs.expand_path(resume)
     about = run_dirs.read_about(where)
-    user.also_look_in(about.get("folder") or "")
+    finding.also_look_in(about.get("folder") or "")
     directory = run_dirs.read_spec(where, about).data.dir
     return where / run_dirs.SPEC, [] if directory is None else [("data.dir", directory)]
 

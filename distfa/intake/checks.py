@@ -8,6 +8,7 @@ from distfa.core import rules, schedule
 from distfa.core.base.model import Network
 from distfa.data import Dataset
 from distfa.errors import DataError, SpecError
+from distfa.intake.own_parts import check_own_parts
 from distfa.intake.start import MOST_RENEWED, check_start
 from distfa.intake.subject import Subject
 from distfa.settings import RunSpec
@@ -22,8 +23,9 @@ def check_run(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
         SpecError: A setting does not fit the others.
     """
     network = subject.network
+    check_own_parts(spec, network)
     check_data(spec, network, dataset)
-    check_rule(spec, network)
+    check_rule_fits(spec, network)
     check_start(spec, network)
     if not schedule.flows(spec.recipe(network)):
         raise SpecError(
@@ -102,7 +104,7 @@ def _guess_cause(dataset: Dataset, outputs: int) -> str:
     return "they start at 1: subtract 1 from them, or " if counts_from_one else ""
 
 
-def check_rule(spec: RunSpec, network: Network) -> None:
+def check_rule_fits(spec: RunSpec, network: Network) -> None:
     """Refuse a rule that cannot teach the network.
 
     Raises:

@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from distfa.core.rules import RULES
+from distfa.own.finding import is_path
 from distfa.pages.plots import RED, Figure, colour, thin
 from distfa.report.columns import Columns
 from distfa.report.records import Run
@@ -35,10 +36,13 @@ def law_figures(run: Run) -> list[Figure]:
 
 
 def _no_entries(run: Run) -> str:
-    if run.rule in RULES and not RULES[run.rule].potential:
+    rule = RULES.known(run.rule)
+    if rule is not None and not rule.potential:
         return f"Rule {run.rule} has no potential, so it has no conservation law and no ledger."
     if not (run.spec.get("ledger") or {}).get("every", 1):
         return "The ledger was off (ledger.every: 0), so there are no entries."
+    if is_path(str(run.rule)):
+        return f"Rule {run.rule} is one of your own without a potential, so it has no conservation law and no ledger."
     return "The run has no ledger entries: it kept no ledger, or ended before the first entry."
 
 

@@ -66,9 +66,7 @@ class Loop:
         )
         self._injector, self._observer = Injector(faults, self._engine), observer
         self.books = Bookkeeper(spec, job, dataset, run_dir, self._engine)
-        self.checkpoints = RunCheckpoints(
-            spec, run_dir, notes.identify_run(spec, job.recipe.network, dataset), observer, self.books
-        )
+        self.checkpoints = RunCheckpoints(spec, run_dir, notes.identify_run(spec, job, dataset), observer, self.books)
         self._recovery = Recovery(spec, job, run_dir, self._engine, self.books, self.checkpoints, self._injector)
         self._at = AT_THE_START
         if resumed and (found := self.checkpoints.resume(subject.start_digest(spec))) is not None:

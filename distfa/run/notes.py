@@ -12,9 +12,11 @@ from pydantic import TypeAdapter
 from distfa.core.base.model import Network
 from distfa.data import Dataset
 from distfa.errors import CheckpointError
+from distfa.own.parts import digests
 from distfa.run.collapse import WatcherState
 from distfa.run.disk.run_dir import RunDir, read_network
 from distfa.run.result import Tally
+from distfa.runtime.job import Job
 from distfa.sections.traced import ALL
 from distfa.settings import RunSpec, flat
 from distfa.version import __version__
@@ -24,9 +26,15 @@ _NEWER = {"model.layers": ALL, "threads": 1}
 _WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
 
 
-def identify_run(spec: RunSpec, network: Network, dataset: Dataset) -> dict[str, Any]:
+def identify_run(spec: RunSpec, job: Job, dataset: Dataset) -> dict[str, Any]:
     """Everything that decides the trained weights, by value or by digest."""
-    return {"distfa": __version__, "spec": spec.deciding(), "network": _digest(network), "data": dataset.digest}
+    return {
+        "distfa": __version__,
+        "spec": spec.deciding(),
+        "network": _digest(job.recipe.network),
+        "data": dataset.digest,
+        "own": digests(job.own_parts()),
+    }
 
 
 def began_with(run_dir: RunDir) -> dict[str, Any]:
@@ -36,6 +44,7 @@ def began_with(run_dir: RunDir) -> dict[str, Any]:
         "spec": run_dir.read_spec().deciding(),
         "network": _digest(read_network(about)),
         "data": about.get("data_digest"),
+        "own": about.get("own", {}),
     }
 
 
@@ -92,6 +101,13 @@ def require_same_run(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: 
         raise CheckpointError(
             f"{key} is {now.get(key)!r} now but was {then.get(key)!r} when {where} was trained; it affects the "
             "weights, so the run cannot be resumed with it: leave it as it was, or start a new run"
+        )
+    own, was = mine.get("own", {}), theirs.get("own", {})
+    if changed := sorted(key for key in own if own[key] != was.get(key)):
+        raise CheckpointError(
+            f"the code or the settings of {changed[0]} have changed since {where} was trained (digest "
+            f"{own[changed[0]]} now, {was.get(changed[0])} then), so the run cannot be resumed with it: restore it, or "
+            "start a new run"
         )
     if theirs["network"] != mine["network"]:
         raise CheckpointError(f"the model is not the one that {where} trained; use the same one, or start a new run")

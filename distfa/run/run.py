@@ -21,6 +21,7 @@ from distfa.intake.checks import check_run
 from distfa.intake.from_python import how_to_go_on
 from distfa.intake.rehearsal import rehearse
 from distfa.intake.subject import Subject
+from distfa.own.parts import digests, short
 from distfa.run.collapse import lower_rate
 from distfa.run.disk import run_dir as run_dirs
 from distfa.run.disk import run_log
@@ -76,7 +77,7 @@ def run(
         batches=None if dataset.order is None else dataset.order.batches,
     )
     rehearse(job.recipe, subject, train_rows=job.train_rows, test_rows=job.test_rows)
-    said = {**about, "run_id": job.run_id, "start": subject.start_digest(spec)}
+    said = {**about, "run_id": job.run_id, "start": subject.start_digest(spec), "own": digests(job.own_parts())}
     run_dir = _created(spec, network, dataset, said) if resume is None else run_dirs.RunDir.reopen(resume)
     job = dataclasses.replace(job, run_id=run_dir.about["run_id"])
     with run_log.write_run_log(run_dir.path.absolute() / run_dirs.LOG, job.run_id):
@@ -145,7 +146,7 @@ def _created(spec: RunSpec, network: Network, dataset: Dataset, about: dict[str,
     }
     return run_dirs.RunDir.create(
         spec.run_dir,
-        name=f"{spec.rule}-{spec.data.name}",
+        name=f"{short(spec.rule)}-{spec.data.name}",
         spec_text=dump_spec(spec, kept=True),
         network=network,
         about=about,

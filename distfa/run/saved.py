@@ -17,7 +17,7 @@ from distfa.errors import DataError, RunDirError, SpecError
 from distfa.intake.given import Wish, dataset_of
 from distfa.intake.layout import layout_of
 from distfa.intake.subject import Subject, subject_for, subject_of
-from distfa.models import user
+from distfa.own import finding
 from distfa.run.disk import run_dir as run_dirs
 from distfa.run.disk.weights import read_weights, reading_of
 from distfa.settings import ARRAYS, GIVEN, RunSpec
@@ -123,6 +123,6 @@ def load_saved(run_dir: str | Path) -> Saved:
     path = run_dirs.expand_path(run_dir)
     about = run_dirs.read_about(path)
     spec = run_dirs.read_spec(path, about)
-    user.also_look_in(about.get("folder") or "")
+    finding.also_look_in(about.get("folder") or "")
     network = replace(run_dirs.read_network(about), continued=False)
     return Saved(path=path, spec=spec, network=network, reading=reading_of(about))

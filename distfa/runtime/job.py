@@ -16,6 +16,8 @@ from distfa.core.base import order
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Inputs, Targets
 from distfa.core.routes import Direction, Kind, Link
+from distfa.core.rules import RULES
+from distfa.own.parts import Part
 from distfa.transport.base import WireConfig
 from distfa.transport.port import Traffic
 
@@ -73,6 +75,15 @@ class Job:
         """How many updates it makes."""
         last = order.count_steps(self.recipe, self.train_rows)
         return (last if self.stop is None else min(self.stop, last)) - self.first
+
+    def own_parts(self) -> list[Part]:
+        """The parts of the run that are not distfa's, which every worker must get.
+
+        Raises:
+            SpecError: One cannot be found.
+        """
+        named = ((RULES, self.recipe.rule),)
+        return [part for parts, name in named if (part := parts.part(name)) is not None]
 
     def codec(self, direction: Direction) -> Codec:
         """The codec of training signals in this direction."""

@@ -29,6 +29,7 @@ from distfa.core.base.recipe import (
     Recipe,
     Seed,
 )
+from distfa.own.parts import Parts
 from distfa.runtime.job import Job
 from distfa.runtime.placement import ClusterConfig
 from distfa.sections.traced import ALL
@@ -52,6 +53,11 @@ def _one_of(names: Collection[str]) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def _part_of(parts: Parts[Any], *also: str) -> BeforeValidator:
+    """A validator that accepts the name of a part, also of one that is yet to be imported, or the part itself."""
+    return BeforeValidator(lambda value: parts.require_name(parts.adopt(value), also))
 
 
 def as_named(value: object) -> object:
@@ -189,7 +195,7 @@ class RunSpec(_Part):
 
     data: Annotated[DataSpec, BeforeValidator(as_named)] = DataSpec()
     model: Annotated[ModelSpec, BeforeValidator(as_named)] = ModelSpec()
-    rule: Annotated[str, _one_of(rules.RULES)] = _as_in_recipe("rule")
+    rule: Annotated[str, _part_of(rules.RULES)] = _as_in_recipe("rule")
     init: Annotated[str, _one_of(INITS)] = _as_in_recipe("init")
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = _as_in_recipe("distribution")
     feedback: FeedbackConfig = FeedbackConfig()
@@ -228,9 +234,9 @@ class RunSpec(_Part):
 
     @model_validator(mode="after")
     def _feedback_needs_a_rule_that_takes_it(self) -> RunSpec:
-        asked = {**vars(self.feedback), "renew": self.feedback.renew.on or None}
+        asked, rule = {**vars(self.feedback), "renew": self.feedback.renew.on or None}, rules.RULES.known(self.rule)
         for key, (trait, why) in _GOES_WITH.items():
-            if asked[key] is not None and not getattr(rules.RULES[self.rule], trait):
+            if asked[key] is not None and rule is not None and not getattr(rule, trait):
                 raise ValueError(
                     f"feedback.{key} works only with rule {rules.able(trait)}{why}, not with rule {self.rule!r}; "
                     "leave it out"
@@ -249,7 +255,8 @@ class RunSpec(_Part):
 
     @model_validator(mode="after")
     def _clipping_must_be_the_same_at_both_ends(self) -> RunSpec:
-        if self.optimizer.clip_norm is not None and not rules.RULES[self.rule].takes_clip_norm:
+        rule = rules.RULES.known(self.rule)
+        if self.optimizer.clip_norm is not None and rule is not None and not rule.takes_clip_norm:
             raise ValueError(
                 f"optimizer.clip_norm scales by the norm of a whole layer, but under rule {self.rule!r} another "
                 "layer makes the same update without knowing that norm; use optimizer.clip_value, which both "

@@ -135,7 +135,7 @@ class Recipe:
 
     Attributes:
         network: The layers.
-        rule: Feedback rule.
+        rule: Feedback rule; ``distfa rules`` lists them; your own is package.module:name.
         init: aligned: feedback starts from the weights; random: the classical setting; given: like random, except that
             a network of plain layers also starts from the model's own weights (not with model: mlp).
         distribution: Distribution of the initial weights and of feedback matrices.

@@ -1,6 +1,12 @@
-"""The table of feedback rules. A new rule is one file beside these, one row here, one oracle test."""
+"""The table of feedback rules. A new rule is one file beside these, one row here, one oracle test.
+
+A rule of one's own is found by its name, ``package.module:name``, and needs no row.
+"""
 
 from __future__ import annotations
+
+import inspect
+from typing import Any
 
 from distfa.core.base.recipe import Recipe
 from distfa.core.rules.base import DirectRule, HopRule, Rule
@@ -11,6 +17,7 @@ from distfa.core.rules.drtp import DirectRandomTargetProjection
 from distfa.core.rules.fa import FeedbackAlignment
 from distfa.core.rules.kp import KolenPollack
 from distfa.core.rules.signs import FixedMagnitudeSignFeedback, FreshMagnitudeSignFeedback, UniformSignFeedback
+from distfa.own.parts import Parts
 
 __all__ = ["BASELINE", "RULES", "DirectRule", "HopRule", "Rule", "able", "build_rule"]
 
@@ -26,7 +33,21 @@ _ALL: tuple[type[Rule], ...] = (
     DirectRandomTargetProjection,
 )
 
-RULES: dict[str, type[Rule]] = {rule.name: rule for rule in _ALL}
+
+def _accept(value: Any) -> type[Rule]:
+    if not (isinstance(value, type) and issubclass(value, Rule)):
+        raise ValueError(
+            f"is {value!r:.80}; a rule is a class that derives from distfa.DirectRule, distfa.HopRule or distfa.Rule"
+        )
+    if inspect.isabstract(value):
+        missing = ", ".join(f"{name}()" for name in sorted(value.__abstractmethods__))
+        raise ValueError(
+            f"is a class without {missing}; define that, or derive from distfa.DirectRule or distfa.HopRule"
+        )
+    return value
+
+
+RULES: Parts[type[Rule]] = Parts("rule", {rule.name: rule for rule in _ALL}, _accept)
 
 BASELINE = Backpropagation.name
 """The rule that others are compared with."""

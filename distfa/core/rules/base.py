@@ -33,7 +33,7 @@ class Rule(ABC):
     """One feedback rule for one run.
 
     Attributes:
-        name: What the spec calls it.
+        name: What the spec calls it; a rule of one's own needs none, and its potential must be given only for the law.
         equation: The teaching signal s_l, in theory.md's symbols.
         sends: Numbers on the wire per sample and boundary, on the way down.
         potential: The feedback potential Phi_{l+1}[i], in symbols; empty for a rule without one, for
@@ -53,11 +53,11 @@ class Rule(ABC):
         redraws: Whether feedback is drawn anew in each step.
     """
 
-    name: ClassVar[str]
-    equation: ClassVar[str]
-    sends: ClassVar[str]
-    potential: ClassVar[str]
-    source: ClassVar[str]
+    name: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
+    sends: ClassVar[str] = ""
+    potential: ClassVar[str] = ""
+    source: ClassVar[str] = ""
     caution: ClassVar[str] = ""
     takes_rank: ClassVar[bool] = False
     takes_decay: ClassVar[bool] = False
@@ -277,6 +277,22 @@ class DirectRule(Rule):
     """A rule whose feedback leads straight from the output to every layer: B_l, (C, numbers of h_l)."""
 
     is_direct = True
+
+    def origin(self, boundary: int) -> int | None:
+        """The output layer L."""
+        return len(self.network)
+
+    def shape(self, boundary: int) -> Shape:
+        """The output's."""
+        return self.network.shapes[-1]
+
+    def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
+        """e."""
+        return delta
+
+    def teacher(self, boundary: int) -> Tensor | None:
+        """B_l, shape (C, d_l)."""
+        return self.direct_feedback(boundary)
 
     def renews(self, step: int) -> bool:
         """At the first step, if feedback is aligned with weights that no seed can draw; then at fixed intervals."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
-from distfa.core.base.model import Shape
-from distfa.core.rules.base import Back, DirectRule
+from distfa.core.rules.base import DirectRule
 
 _SATURATING = ("tanh",)
 
@@ -55,10 +52,6 @@ class DirectRandomTargetProjection(DirectRule):
         """None: no message."""
         return None
 
-    def shape(self, boundary: int) -> Shape:
-        """That of the targets, which the layer reads for itself."""
-        return self.network.shapes[-1]
-
     def delay(self, layer: int) -> int:
         """None: labels are there at once."""
         return 0
@@ -67,10 +60,6 @@ class DirectRandomTargetProjection(DirectRule):
     def is_straight(self) -> bool:
         """No error travels."""
         return True
-
-    def emit(self, delta: Tensor, state: Mapping[str, Tensor], weights: Mapping[str, Tensor], back: Back) -> Tensor:
-        """Not called: nobody sends."""
-        return delta
 
     def teacher(self, boundary: int) -> Tensor | None:
         """B_l, shape (C, d_l)."""

@@ -134,7 +134,7 @@ def layer_graph(rule: Rule) -> Any:
         sends = l > 1 and rule.origin(l - 1) == l and not rule.is_direct
         sent = (-1, *rule.shape(l - 1)) if sends else None
         inputs, about = [_teacher(rule, l), f"layer_{l}/forward"], f"trained: {network[l].trainable:,}"
-        nodes.append(node_proto(f"layer_{l}/update", rule.name, inputs, outputsize=sent, attributes=about))
+        nodes.append(node_proto(f"layer_{l}/update", rule.recipe.rule, inputs, outputsize=sent, attributes=about))
     return GraphDef(node=nodes)
 
 

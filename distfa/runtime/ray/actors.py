@@ -226,11 +226,14 @@ class RayRun:
     def _build(self, job: Job, limit_seconds: float) -> None:
         """Give every worker its part of the run."""
         inputs, targets = self._data
-        with send_code(self._modules.values()):
+        own = job.own_parts()
+        values = [part.value for part in own]
+        with send_code(self._modules.values(), others=values, classes=values):
             asked = {
                 str(handle): handle.call(
                     "build",
                     job,
+                    own,
                     inputs if 1 in handle.layers else None,
                     targets if any(reads_labels(job.recipe, layer) for layer in handle.layers) else None,
                     {layer: own_memory(self._modules[layer]) for layer in handle.layers if layer in self._modules},

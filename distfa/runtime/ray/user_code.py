@@ -7,27 +7,30 @@ file beside the user's script, or a notebook, cloudpickle sends the class itself
 from __future__ import annotations
 
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 
 from ray import cloudpickle
 from torch import nn
 
+from distfa.own.digests import in_packages
+
 _OURS = "distfa"  # nodes must have the same code of distfa, and ``survey`` checks that
 
 
 @contextmanager
-def send_code(modules: Iterable[nn.Module] = (), *, others: Iterable[object] = ()) -> Iterator[None]:
+def send_code(
+    modules: Iterable[nn.Module] = (), *, others: Iterable[object] = (), classes: Iterable[object] = ()
+) -> Iterator[None]:
     """To be open while modules are sent: modules from files that are not installed take their code with them.
 
     Args:
         modules: The modules of a model.
         others: Data sets that make samples when they are read, with the transforms in them.
+        classes: Classes.
     """
-    parts = [*(part for module in modules for part in module.modules()), *_walk(others, depth=4)]
+    parts = [*(part for module in modules for part in module.modules()), *_walk(others, depth=4), *classes]
     names = {
         (part.__module__ if callable(part) and hasattr(part, "__qualname__") else type(part).__module__)
         for part in parts
@@ -55,10 +58,5 @@ def _walk(values: Iterable[object], *, depth: int) -> Iterator[object]:
 
 
 def _is_local(module: ModuleType) -> bool:
-    """Whether it is in no folder where packages are installed; ``__main__`` travels with its code anyway."""
-    file = getattr(module, "__file__", None)
-    if file is None or module.__name__ in ("__main__", _OURS):
-        return False
-    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    named = {"site-packages", "dist-packages"} & set(Path(file).parts)  # of another environment that this one sees
-    return not named and not any(Path(file).is_relative_to(folder) for folder in installed)
+    """Whether it is a user's file; ``__main__`` travels with its code anyway."""
+    return module.__name__ not in ("__main__", _OURS) and not in_packages(getattr(module, "__file__", None))

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from distfa.codecs.choice import time_candidates
 from distfa.codecs.timing import Timing
 from distfa.errors import ClusterError, LayerError, LayerLost
+from distfa.own.parts import Part, take_parts
 from distfa.runtime.faults import Fault
 from distfa.runtime.hosted_layer import Snapshot
 from distfa.runtime.job import Job, RawInputs, RawTargets
@@ -50,12 +51,14 @@ class WorkerActor:
     def build(
         self,
         job: Job,
+        own: Sequence[Part],
         inputs: RawInputs | None,
         targets: RawTargets | None,
         modules: dict[int, nn.Module],
         resume: dict[int, dict[str, Tensor]],
     ) -> None:
         """Make the layers; not in the constructor, so that errors reach the caller as they are."""
+        take_parts(own)
         self._job = job
         self._gauges = {layer: LayerGauges(job.run_id, layer, self._number) for layer in job.hosted[self._number - 1]}
         self._worker = Worker(job, self._number, inputs=inputs, targets=targets, modules=modules, resume=resume)

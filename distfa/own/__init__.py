@@ -1,0 +1,1 @@
+"""What a user brings from outside the package, found by name."""
