@@ -29,7 +29,7 @@ from distfa.data.reading import Reading
 from distfa.errors import DataError, Interrupted, RunDirError
 from distfa.intake.from_scheduler import has_optimizer, with_scheduler
 from distfa.intake.from_torch import is_optimizer_of, optimizer_of, optimizer_settings
-from distfa.intake.given import Wish, dataset_of
+from distfa.intake.given import Wish, dataset_of, floats_of
 from distfa.intake.layout import layout_of
 from distfa.intake.loaders import batch_size_of
 from distfa.intake.subject import Subject, subject_of
@@ -343,7 +343,7 @@ class Trainer:
             "batch_size": self.spec.batch_size,
             "seed": self.spec.seed,
             "target": target,
-            "floats": self.spec.loss in ("mse", "bce"),
+            "floats": floats_of(self.spec.loss),
             "layout": layout_of(self.model),
             "reading": self.reading,
             **wish,

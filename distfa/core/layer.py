@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distfa.core import rules
 from distfa.core.base import losses, optim
 from distfa.core.base.draw import evaluation_seed, micro_batch_seed
-from distfa.core.base.losses import Scored
 from distfa.core.base.recipe import Recipe
+from distfa.core.base.samples import Targets
+from distfa.core.base.scored import Scored
 from distfa.core.books.layer_ledger import LayerLedger
 from distfa.core.books.ledger import Half
 from distfa.core.books.probe import LayerProbe
@@ -160,10 +163,14 @@ class Layer:
         """
         return self.block.forward(self._signal(h_in), seed=self._seed(part), aside=True, since=since)
 
-    def score(self, output: Tensor, target: Tensor, rows: int) -> Scored:
-        """The loss of one micro-batch of a batch of ``rows`` rows; output layer only."""
+    def score(self, output: Tensor, target: Tensor, rows: float) -> Scored:
+        """The loss of one micro-batch of a batch of ``rows`` rows (``divisor``); output layer only."""
         scored = self._loss(output.to(self._dtype), target, rows)
         return replace(scored, gradient=self._signal(scored.gradient))
+
+    def divisor(self, targets: Targets, rows: NDArray[np.int64]) -> float:
+        """What the loss of all these rows together is divided by."""
+        return losses.divisor(self._loss, targets.read, rows)
 
     def output_delta(self, scored: Scored, part: Part) -> Tensor:
         """delta_L, from dLoss/dh_L: the output layer always uses the exact error."""

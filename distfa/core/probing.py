@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distfa.core.base.losses import Scored
 from distfa.core.base.recipe import Recipe
+from distfa.core.base.scored import Scored
 from distfa.core.books.probe import LayerProbe, carried, measure_alignment, row_cosines, sound
 from distfa.core.books.rounding import Rounding
 from distfa.core.layer import Layer

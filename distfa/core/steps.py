@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distfa.core.base.finite import require_finite, require_finite_loss
-from distfa.core.base.losses import Scored
 from distfa.core.base.order import Batch
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Inputs, Targets
+from distfa.core.base.scored import Scored
 from distfa.core.blame import blame_own_layer
 from distfa.core.books.digest import Digest, digest
 from distfa.core.books.joining import Entry
@@ -174,7 +174,7 @@ class LayerSteps:
         """Take one part of the test set up through the layer."""
         h = yield from self._infer(self._test, batch.step, number, rows)
         if h is not None:
-            score.add(self.layer.score(h, _require_given(self._test.targets).read(rows), score.rows))
+            score.add(self.layer, h, _require_given(self._test.targets), rows)
 
     @blame_own_layer
     def finish_evaluation(self, batch: Batch, score: Score) -> None:
@@ -291,8 +291,9 @@ class LayerSteps:
         return self.layer.label_message(target, batch.rows)
 
     def _score(self, output: Tensor, batch: Batch, micro_batch: int) -> Scored:
-        target = _require_given(self._train.targets).read(batch.parts[micro_batch])
-        scored = self.layer.score(output, target, batch.rows)
+        targets = _require_given(self._train.targets)
+        whole = self.layer.divisor(targets, np.concatenate(batch.parts))
+        scored = self.layer.score(output, targets.read(batch.parts[micro_batch]), whole)
         if self._recipe.check_finite:
             require_finite_loss(scored.loss, layer=self.layer.index, step=batch.step)
         return scored
@@ -339,9 +340,13 @@ class Score:
 
     def __init__(self, rows: int) -> None:
         self.rows, self.loss, self.correct = rows, 0.0, 0
+        self._divisor: float | None = None
 
-    def add(self, scored: Scored) -> None:
-        """One part's share."""
+    def add(self, layer: Layer, output: Tensor, targets: Targets, rows: NDArray[np.int64]) -> None:
+        """Add the output layer's answers for one part of the rows."""
+        if self._divisor is None:
+            self._divisor = layer.divisor(targets, np.arange(self.rows))
+        scored = layer.score(output, targets.read(rows), self._divisor)
         self.loss, self.correct = self.loss + scored.loss, self.correct + scored.correct
 
 

@@ -23,8 +23,8 @@ def check_run(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
         SpecError: A setting does not fit the others.
     """
     network = subject.network
-    check_own_parts(spec, network)
     check_data(spec, network, dataset)
+    check_own_parts(spec, network, dataset)
     check_rule_fits(spec, network)
     check_start(spec, network)
     if not schedule.flows(spec.recipe(network)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch.utils import data as torch_data
@@ -28,6 +28,11 @@ from distfa.intake.table import Given, categories, read_table, split_table, stac
 log = logging.getLogger(__name__)
 
 
+def floats_of(loss: str) -> bool | Literal["given"]:
+    """Whether a loss takes quantities (``Wish.floats``); one of the user's own gets targets as they are given."""
+    return {"cross_entropy": False, "mse": True, "bce": True}.get(loss, "given")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wish:
     """How to read the data.
@@ -37,7 +42,8 @@ class Wish:
         seed: Seed of the run.
         tokens: Size of the vocabulary, if an Embedding reads the samples (``experiment.tokens``).
         target: The column of a table that is learned.
-        floats: Whether targets may be quantities or shares: floats, and whole numbers in several columns.
+        floats: Whether targets may be quantities or shares: floats, and whole numbers in several columns; ``given``:
+            only floats.
         targets: Whether there must be targets.
         layout: The layout of a model that begins with a convolution.
         reading: What an earlier fit fixed.
@@ -51,7 +57,7 @@ class Wish:
     seed: int
     tokens: int | None = None
     target: str | None = None
-    floats: bool = False
+    floats: bool | Literal["given"] = False
     targets: bool = True
     layout: Layout | None = None
     reading: Reading | None = None
@@ -115,7 +121,7 @@ def _read(train: Any, test: Any, wish: Wish) -> data.Dataset:
             tests,
             source.order,
             seed=wish.seed,
-            floats=wish.floats,
+            floats=bool(wish.floats),
             tokens=wish.tokens,
         )
     else:
@@ -287,7 +293,7 @@ def _targets(part: Given, wish: Wish) -> Array:
     if y is None:
         return np.zeros(len(part.x), np.int64)
     if wish.reading is None:  # a first fit tells quantities from labels by their columns, or because they are floats
-        quantities = wish.floats and (y.ndim > 1 or y.dtype.kind == "f")
+        quantities = wish.floats and (y.dtype.kind == "f" or (y.ndim > 1 and wish.floats != "given"))
     else:
         quantities = not wish.reading.labels
     if quantities and not is_text(y):

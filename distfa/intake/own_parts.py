@@ -3,27 +3,70 @@
 from __future__ import annotations
 
 import math
+import warnings
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from distfa.core import rules
+from distfa.core.base.losses import LOSSES
 from distfa.core.base.model import Network
+from distfa.core.base.own_loss import OwnLoss
+from distfa.core.base.samples import Targets
+from distfa.data import Dataset
 from distfa.errors import SpecError
 from distfa.settings import RunSpec, parse_spec
 
+_LOSS_ROWS, _LOSS_PARTS = 24, 5
 
-def check_own_parts(spec: RunSpec, network: Network) -> None:
+
+def check_own_parts(spec: RunSpec, network: Network, dataset: Dataset) -> None:
     """Refuse parts of a user's own that cannot be found, or do not fit the other settings or the network.
 
     Raises:
         SpecError: Says what it must be.
         ModelError: To import one raised an error.
     """
-    if spec.rule in rules.RULES:
-        return
-    rule = rules.RULES[spec.rule]
-    parse_spec(spec.model_dump())  # now that the rule is there, which keys it takes is known
-    _try_rule(f"rule {spec.rule!r}", rule(spec.recipe(network)), network)
+    rule, loss = rules.RULES[spec.rule], LOSSES[spec.loss]
+    parse_spec(spec.model_dump())  # now that they are there, which keys go with them is known
+    if spec.rule not in rules.RULES:
+        _try_rule(f"rule {spec.rule!r}", rule(spec.recipe(network)), network)
+    if isinstance(loss, OwnLoss):
+        dtype = torch.float64 if spec.dtype == "float64" else torch.float32
+        _try_loss(f"loss {spec.loss!r}", loss, network, Targets(dataset.train_y, dtype=dtype))
+
+
+def _try_loss(what: str, loss: OwnLoss, network: Network, targets: Targets) -> None:
+    """Compare its value and its gradient on a few samples with those of its parts."""
+    rows = np.arange(min(_LOSS_ROWS, len(targets)))
+    target = targets.read(rows)
+    drawn = torch.randn(
+        (len(rows), *network.shapes[-1]), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    output = drawn.to(target.dtype) if target.is_floating_point() else drawn
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # torch's, where it would broadcast
+            whole = loss.weight(target)
+            once, again = loss(output, target, whole), loss(output, target, whole)
+            parts = [loss(output[at], target[at], whole) for at in np.array_split(rows, _LOSS_PARTS) if len(at)]
+    except Exception as exc:
+        said = " ".join(str(exc).split())
+        raise SpecError(
+            f"{what} fails on outputs of shape {tuple(output.shape)} and targets of shape {tuple(target.shape)}, "
+            f"{str(target.dtype).removeprefix('torch.')}: {type(exc).__name__}: {said}"
+        ) from exc
+    if not torch.equal(once.gradient, again.gradient):
+        raise SpecError(f"{what} gives another gradient when it is called again; it must not draw or count")
+    added, gradient = sum(part.loss for part in parts), torch.cat([part.gradient for part in parts])
+    if not (
+        math.isclose(added, once.loss, rel_tol=1e-4, abs_tol=1e-6) and torch.allclose(gradient, once.gradient, 1e-4)
+    ):
+        raise SpecError(
+            f"{what} is neither the mean nor the sum over the samples: on {len(rows)} samples it is {once.loss:.6g}, "
+            f"but its parts on {_LOSS_PARTS} micro-batches add up to {added:.6g}; write it as a mean over samples"
+        )
 
 
 def _try_rule(what: str, rule: rules.Rule, network: Network) -> None:

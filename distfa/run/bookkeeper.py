@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from distfa.core import rules
+from distfa.core.base.losses import LOSSES
 from distfa.core.base.order import count_steps, epoch_ends
 from distfa.core.books.records import Record
 from distfa.data import Dataset
@@ -59,7 +60,7 @@ class Bookkeeper:
         )
         self.clock = Clock()
         self.steps, self.epoch_ends = count_steps(job.recipe, job.train_rows), epoch_ends(job.recipe, job.train_rows)
-        plain = not spec.label_smoothing and spec.class_weights is None
+        plain = spec.loss in LOSSES and not spec.label_smoothing and spec.class_weights is None
         loss = spec.loss if plain else "another"  # for which the loss of a constant answer is not known
         self._watcher = collapse.build_watcher(loss, dataset, steps=self.steps, lr=spec.optimizer.lr, rule=self._rule)
         self._recorder = Recorder(run_dir, spec, steps=self.steps, boundaries=self.boundaries, layers=self.layers)

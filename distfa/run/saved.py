@@ -14,7 +14,7 @@ from distfa.core.layer import Layer
 from distfa.data import Dataset
 from distfa.data.reading import Reading
 from distfa.errors import DataError, RunDirError, SpecError
-from distfa.intake.given import Wish, dataset_of
+from distfa.intake.given import Wish, dataset_of, floats_of
 from distfa.intake.layout import layout_of
 from distfa.intake.subject import Subject, subject_for, subject_of
 from distfa.own import finding
@@ -72,7 +72,7 @@ class Saved:
             epochs=0,
             seed=self.spec.seed,
             tokens=None if self.reading is None else self.reading.tokens,
-            floats=self.spec.loss in ("mse", "bce"),
+            floats=floats_of(self.spec.loss),
             layout=None if model is None else layout_of(model),
             reading=self.reading,
             **wish,

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from distfa.codecs import LOSSLESS, Codec, resolve
 from distfa.core.base import order
+from distfa.core.base.losses import LOSSES
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Inputs, Targets
 from distfa.core.routes import Direction, Kind, Link
 from distfa.core.rules import RULES
-from distfa.own.parts import Part
+from distfa.own.parts import Part, Parts
 from distfa.transport.base import WireConfig
 from distfa.transport.port import Traffic
 
@@ -82,7 +83,7 @@ class Job:
         Raises:
             SpecError: One cannot be found.
         """
-        named = ((RULES, self.recipe.rule),)
+        named: tuple[tuple[Parts[Any], str], ...] = ((RULES, self.recipe.rule), (LOSSES, self.recipe.loss))
         return [part for parts, name in named if (part := parts.part(name)) is not None]
 
     def codec(self, direction: Direction) -> Codec:

@@ -199,7 +199,7 @@ class RunSpec(_Part):
     init: Annotated[str, _one_of(INITS)] = _as_in_recipe("init")
     distribution: Annotated[str, _one_of(draw.DISTRIBUTIONS)] = _as_in_recipe("distribution")
     feedback: FeedbackConfig = FeedbackConfig()
-    loss: Annotated[str, _one_of(tuple(losses.LOSSES))] = _as_in_recipe("loss")
+    loss: Annotated[str, _part_of(losses.LOSSES)] = _as_in_recipe("loss")
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = _as_in_recipe("label_smoothing")
     class_weights: Annotated[tuple[Annotated[float, Ge(0)], ...], BeforeValidator(as_list)] | None = _as_in_recipe(
         "class_weights"
@@ -250,7 +250,8 @@ class RunSpec(_Part):
 
     @model_validator(mode="after")
     def _what_only_one_loss_has(self) -> RunSpec:
-        losses.find_loss(self.loss, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
+        if losses.LOSSES.known(self.loss) is not None or self.label_smoothing or self.class_weights is not None:
+            losses.find_loss(self.loss, label_smoothing=self.label_smoothing, class_weights=self.class_weights)
         return self
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ from distfa.core.books.records import RenewalRecord
 from distfa.core.layer import Layer
 from distfa.core.rules import RULES
 from distfa.errors import SpecError
-from distfa.intake.checks import check_rule
+from distfa.intake.checks import check_rule_fits
 from distfa.runtime.coordinator import boundary_bytes
 from distfa.settings import parse_spec
 from distfa.transport.base import WireConfig
@@ -238,5 +238,5 @@ def test_a_wide_output_is_refused_with_its_size():
     with pytest.raises(
         SpecError, match=r"each of the 5,000 outputs down the layers, up to 41.0 MB .* at most 4,096 outp"
     ):
-        check_rule(spec, r.network)
-    check_rule(parse_spec({}), r.network)
+        check_rule_fits(spec, r.network)
+    check_rule_fits(parse_spec({}), r.network)

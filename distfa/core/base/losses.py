@@ -8,42 +8,28 @@ counts the rows of the whole batch, so that micro-batches add up to the batch me
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from distfa.core.base.own_loss import OwnLoss
+from distfa.core.base.scored import Scored, count_correct
 from distfa.errors import DataError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """The output layer's result for one micro-batch.
-
-    Attributes:
-        loss: This micro-batch's share of the batch mean; shares add up.
-        correct: Positions (or rows, if each row has one label) whose largest output is that of the label; under ``bce``
-            outputs on the right side of 0; 0 for other float targets.
-        gradient: dLoss/d output, of its shape.
-        scale: The size of the numbers whose differences the gradient is made of, and so of its rounding.
-    """
-
-    loss: float
-    correct: int
-    gradient: Tensor
-    scale: float = 0.0
+from distfa.own.parts import Parts
 
 
 class Loss(Protocol):
     """A loss over (output, target)."""
 
-    def __call__(self, output: Tensor, target: Tensor, rows: int) -> Scored: ...
+    def __call__(self, output: Tensor, target: Tensor, rows: float, /) -> Scored: ...
 
 
-def cross_entropy(output: Tensor, target: Tensor, rows: int) -> Scored:
+def cross_entropy(output: Tensor, target: Tensor, rows: float) -> Scored:
     """Softmax cross-entropy over rows and positions: mean of -log softmax(output)[label].
 
     Its gradient is (softmax - onehot) / (rows * positions).
@@ -59,11 +45,11 @@ def cross_entropy(output: Tensor, target: Tensor, rows: int) -> Scored:
     gradient = log_p.exp()
     gradient.scatter_add_(-1, labels, torch.full_like(labels, -1, dtype=output.dtype))
     gradient /= count
-    return Scored(loss=loss.item(), correct=_correct(output, target), gradient=gradient, scale=1 / count)
+    return Scored(loss=loss.item(), correct=count_correct(output, target), gradient=gradient, scale=1 / count)
 
 
 def weighted_cross_entropy(
-    output: Tensor, target: Tensor, rows: int, *, label_smoothing: float, class_weights: Sequence[float] | None
+    output: Tensor, target: Tensor, rows: float, *, label_smoothing: float, class_weights: Sequence[float] | None
 ) -> Scored:
     """Cross-entropy with smoothed labels and weighted classes.
 
@@ -93,10 +79,10 @@ def weighted_cross_entropy(
     loss = -(wanted * log_p).sum() / count
     gradient = log_p.exp().mul_(wanted.sum(-1, keepdim=True)).sub_(wanted).div_(count)
     scale = wanted.max().item() / count
-    return Scored(loss=loss.item(), correct=_correct(output, target), gradient=gradient, scale=scale)
+    return Scored(loss=loss.item(), correct=count_correct(output, target), gradient=gradient, scale=scale)
 
 
-def bce(output: Tensor, target: Tensor, rows: int) -> Scored:
+def bce(output: Tensor, target: Tensor, rows: float) -> Scored:
     """Binary cross-entropy of every output on its own, as ``torch.nn.BCEWithLogitsLoss``: several labels at once.
 
     Its gradient is (sigmoid(output) - target) / (rows * outputs). Class labels become one-hot rows.
@@ -108,13 +94,15 @@ def bce(output: Tensor, target: Tensor, rows: int) -> Scored:
     elements = rows * math.prod(output.shape[1:])
     loss = torch.nn.functional.binary_cross_entropy_with_logits(output, wanted, reduction="sum") / elements
     right = (
-        int(((output > 0) == (wanted > 0.5)).sum().item()) if target.is_floating_point() else _correct(output, target)
+        int(((output > 0) == (wanted > 0.5)).sum().item())
+        if target.is_floating_point()
+        else count_correct(output, target)
     )
     gradient = torch.sigmoid(output).sub_(wanted).div_(elements)
     return Scored(loss=loss.item(), correct=right, gradient=gradient, scale=1 / elements)
 
 
-def mse(output: Tensor, target: Tensor, rows: int) -> Scored:
+def mse(output: Tensor, target: Tensor, rows: float) -> Scored:
     """Mean squared error over all numbers of the output, as ``torch.nn.MSELoss``; labels become one-hot rows.
 
     Raises:
@@ -125,7 +113,7 @@ def mse(output: Tensor, target: Tensor, rows: int) -> Scored:
     elements = rows * math.prod(output.shape[1:])
     return Scored(
         loss=(difference.square().sum() / elements).item(),
-        correct=0 if target.is_floating_point() else _correct(output, target),
+        correct=0 if target.is_floating_point() else count_correct(output, target),
         gradient=difference.mul_(2.0 / elements),
         scale=wanted.abs().max().item() * 2 / elements,
     )
@@ -138,10 +126,6 @@ def _as_floats(target: Tensor, output: Tensor) -> Tensor:
         return target
     _check_shape(output, target, output.shape[:-1])
     return torch.zeros_like(output).scatter_(-1, target.unsqueeze(-1), 1.0)
-
-
-def _correct(output: Tensor, target: Tensor) -> int:
-    return int((output.argmax(dim=-1) == target).sum().item())
 
 
 def _check_shape(output: Tensor, target: Tensor, wanted: torch.Size) -> None:
@@ -168,4 +152,27 @@ def find_loss(name: str, *, label_smoothing: float = 0.0, class_weights: Sequenc
     return partial(weighted_cross_entropy, label_smoothing=label_smoothing, class_weights=class_weights)
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "bce": bce}
+def divisor(loss: Loss, read: Callable[[NDArray[np.int64]], Tensor], rows: NDArray[np.int64]) -> float:
+    """What the value of a whole batch, or of a whole split, is divided by: a loss's third argument.
+
+    Args:
+        loss: Which loss.
+        read: Reads the targets of rows.
+        rows: All of them.
+    """
+    return loss.weight(read(rows)) if isinstance(loss, OwnLoss) and loss.weighs else len(rows)
+
+
+def _accept(given: Any) -> Loss:
+    if isinstance(given, type):
+        try:
+            given = given()
+        except TypeError as exc:
+            raise ValueError(
+                f"is a class that cannot be called without arguments ({exc}); put an object of it into your module, as "
+                "my_loss = MyLoss(...), and give that one's name"
+            ) from exc
+    return OwnLoss(given)
+
+
+LOSSES: Parts[Loss] = Parts("loss", {"cross_entropy": cross_entropy, "mse": mse, "bce": bce}, _accept)

@@ -140,7 +140,8 @@ class Recipe:
             a network of plain layers also starts from the model's own weights (not with model: mlp).
         distribution: Distribution of the initial weights and of feedback matrices.
         feedback: The feedback matrices.
-        loss: cross_entropy; mse for regression; bce for several labels per sample.
+        loss: cross_entropy; mse for regression; bce for several labels per sample; yours: package.module:name, or
+            torch.nn:HuberLoss.
         label_smoothing: cross_entropy only: the share of a label spread evenly over all classes.
         class_weights: cross_entropy only: one number per class, by which its samples' loss is multiplied.
         optimizer: The local optimizer of every layer.
