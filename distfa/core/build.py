@@ -21,12 +21,12 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
     Raises:
         ModelError: There is no module, and the layer cannot be drawn from the seed.
     """
-    spec = recipe.network[index]
+    spec, fold = recipe.network[index], recipe.optimizer.fold
     drawn = recipe.network.seeded and recipe.init != "given"
     if drawn:
         weight = initial_weight(recipe, index).to(device, recipe.dtype)
         bias = torch.zeros(spec.outputs, dtype=recipe.dtype, device=device) if spec.bias else None
-        return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype)
+        return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype, fold=fold)
     if module is None:
         raise ModelError(f"layer {index} starts from the model's own modules, but they were not given")
     if not spec.plain:
@@ -46,4 +46,4 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
     given = module.state_dict()
     weight = given[f"{spec.key}.weight"].detach().to(device, recipe.dtype, copy=True)
     bias = given[f"{spec.key}.bias"].detach().to(device, recipe.dtype, copy=True) if spec.bias else None
-    return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype)
+    return LinearBlock(spec.key, weight, bias, spec.activation, recipe.signal_dtype, fold=fold)

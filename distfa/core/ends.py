@@ -79,9 +79,9 @@ class Ends:
                     continue
                 self.learned[name] = Operand(feedback.to(device, recipe.dtype, copy=True), recipe.signal_dtype)
                 self.origin[boundary][name] = self.learned[name].value
-        self.optimizer = optim.Optimizer(
-            rule.feedback_optimizer(), {name: operand.master for name, operand in self.learned.items()}
-        )
+        how, masters = rule.feedback_optimizer(), {name: operand.master for name, operand in self.learned.items()}
+        self._folds, self._factors = how.fold, optim.Factors()
+        self.optimizer = optim.Optimizer(how, masters, self._factors)
         self._digests = {key: of_matrix(value) for key, value in self._fixed().items()} if recipe.probe.every else {}
 
     def altered(self) -> tuple[str, ...]:
@@ -123,13 +123,19 @@ class Ends:
         """Add one micro-batch's message^T h_l to the gradient of a learned teacher; the first one of a step sets it."""
         if _TEACHER in self.learned:
             rows, columns = self.learned[_TEACHER].master.shape
-            add_product(self.learned[_TEACHER].master, message.reshape(-1, rows), h.reshape(-1, columns), first=first)
+            left, right = message.reshape(-1, rows), h.reshape(-1, columns)
+            factors = self._factors if self._folds else None
+            add_product(self.learned[_TEACHER].master, left, right, first=first, factors=factors)
 
     def share_gradients(self) -> None:
         """Give each feedback tensor that is kept beside a weight the gradient of that weight."""
         for name, operand in self.learned.items():
-            if name != _TEACHER:
-                operand.master.grad = self._block.trained[name].grad
+            if name == _TEACHER:
+                continue
+            weight = self._block.trained[name]
+            operand.master.grad = weight.grad
+            if products := (self._block.factors or {}).get(weight):
+                self._factors[operand.master] = products
 
     def descend(self, step: int, lr: float) -> None:
         """Make the optimizer's step of all learned feedback."""

@@ -91,7 +91,7 @@ class Layer:
             if recipe.feedback.active_only
             else set()
         )
-        self.optimizer = optim.Optimizer(recipe.optimizer, self.block.trained)
+        self.optimizer = optim.Optimizer(recipe.optimizer, self.block.trained, self.block.factors)
         self._ledger = (
             LayerLedger(recipe, index, self.rule, self.ends.matrix_of_the_law(), self.device)
             if recipe.ledger.every and self.rule.potential
@@ -106,12 +106,13 @@ class Layer:
     @property
     def parameters(self) -> list[Tensor]:
         """Its trained parameters, with the rule's G as their ``grad``."""
+        self.optimizer.multiply_out()
         return list(self.block.trained.values())
 
     @property
     def weight(self) -> Tensor:
         """W_l, of a layer of one Linear."""
-        return self.parameters[0]
+        return next(iter(self.block.trained.values()))
 
     @property
     def bias(self) -> Tensor | None:
@@ -230,7 +231,7 @@ class Layer:
             self.ends.learn(kept.message, kept.tape.h, first=first)
         self._has_gradient = True
         if self._ledger is not None and kept.updates < self._updates:
-            self._ledger.note_drift(part[0], self.parameters)
+            self._ledger.note_drift(part[0], self.optimizer)
 
     def update(self, step: int, lr: float) -> list[Half]:
         """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""

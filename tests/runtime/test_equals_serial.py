@@ -47,6 +47,23 @@ def test_forty_steps_over_grpc(rule, how):
     assert sum(isinstance(record, StepRecord) for record in records) == 40
 
 
+FOLDED = OptimizerConfig(name="sgd", lr=0.05, fold=True)
+
+
+@in_turn(rule=RULES, how=product(SCHEDULES, DTYPES))
+def test_folded_updates_are_the_same_whatever_the_engine_and_the_books(rule, how):
+    (schedule, micro_batches), dtype = how
+    settings = {"rule": rule, "schedule": schedule, "micro_batches": micro_batches, "dtype": dtype}
+    folded = recipe(**settings, optimizer=FOLDED)
+    weights, _, _ = run_serial(folded)
+    assert_same_bits(weights, run_serial(recipe(**settings, optimizer=FOLDED, ledger_every=2, probe_every=3))[0])
+    assert_same_bits(weights, run_threads(folded, workers=((1, 2), (3, 4)))[0])
+    plain, _, _ = run_serial(recipe(**settings, optimizer=replace(FOLDED, fold=False)))
+    assert any(not torch.equal(weight, plain[key]) for key, weight in weights.items())
+    for key, weight in weights.items():
+        torch.testing.assert_close(weight, plain[key], rtol=0, atol=100 * torch.finfo(dtype).eps)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "how", "dtype"),

@@ -19,11 +19,14 @@ from distfa.core.base.memory import lay_out_like
 Name = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "linear", "cosine"]
 NAMES: tuple[str, ...] = get_args(Name)
+_CLIPS = ("clip_norm", "clip_value")
 _Beta = Annotated[float, Ge(0), Lt(1)]
 Rates = tuple[tuple[Annotated[int, Ge(0)], Annotated[float, Ge(0)]], ...]
 """(step, value) pairs in order: each value holds from its step on."""
 Movable = Literal["momentum", "dampening", "beta1", "beta2", "eps", "weight_decay"]
 MOVABLE: tuple[str, ...] = get_args(Movable)
+Factors = dict[Tensor, list[tuple[Tensor, Tensor]]]
+"""Gradients as sums of products: by parameter the factors (left, right) of left^T right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +80,12 @@ class OptimizerConfig:
         clip_norm: Scale a layer's gradient down to this norm if its norm is larger; each layer does this on its own,
             since it does not know the other layers' gradients; None: never.
         clip_value: Clamp every number of a gradient to -clip_value .. clip_value; None: never.
+        fold: SGD only, without momentum, decay, clipping and groups: the product that is the gradient of a layer's
+            single Linear is added straight to the weight, unless signals are bfloat16; faster, and rounded differently.
 
     Raises:
-        ValueError: ``nesterov`` without ``momentum``, both ways to clip, rates that do not begin at step 0, or a
-            parameter in two groups.
+        ValueError: ``nesterov`` without ``momentum``, both ways to clip, rates that do not begin at step 0, a parameter
+            in two groups, or ``fold`` with anything but plain SGD.
     """
 
     name: Name = "adam"
@@ -101,6 +106,7 @@ class OptimizerConfig:
     groups: tuple[Group, ...] | None = None
     clip_norm: Annotated[float, Gt(0)] | None = None
     clip_value: Annotated[float, Gt(0)] | None = None
+    fold: bool = False
 
     def __post_init__(self) -> None:
         if self.nesterov and self.momentum == 0:
@@ -113,6 +119,11 @@ class OptimizerConfig:
                 raise ValueError("rates are (step, rate) pairs whose steps start at 0 and increase")
             if self.schedule != "constant" or self.warmup_steps:
                 raise ValueError("rates replace schedule and warmup_steps; leave those out")
+        more = [key for key in ("momentum", "weight_decay", "moves", "groups", *_CLIPS) if getattr(self, key)]
+        if self.fold and (self.name != "sgd" or more):
+            raise ValueError(
+                f"fold works only with plain sgd, not with {', '.join(more) or self.name}; leave out one or the other"
+            )
         keys = [key for group in self.groups or () for key in group.parameters]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise ValueError(f"parameter {twice!r} is in two groups; leave it in one")
@@ -214,6 +225,7 @@ class Optimizer:
     Args:
         config: Which optimizer; its ``lr`` is not used, since schedules change it.
         parameters: By their keys in the model; updated in place, with their ``grad``.
+        factors: Instead of the ``grad`` of some, what it is the sum of: the products left^T right. A step empties it.
 
     Attributes:
         parameters: As given.
@@ -221,8 +233,10 @@ class Optimizer:
         scale: What clip_norm multiplied the last gradient by.
     """
 
-    def __init__(self, config: OptimizerConfig, parameters: Mapping[str, Tensor]) -> None:
-        self._config, self.parameters = config, parameters
+    def __init__(
+        self, config: OptimizerConfig, parameters: Mapping[str, Tensor], factors: Factors | None = None
+    ) -> None:
+        self._config, self.parameters, self._factors = config, parameters, {} if factors is None else factors
         fused = all(parameter.device.type == "cpu" for parameter in parameters.values())
         self._kernels: dict[str, Any] = {"fused": fused, "foreach": not fused}
         self.state: dict[Tensor, dict[str, Tensor]] = {parameter: {} for parameter in parameters.values()}
@@ -243,13 +257,22 @@ class Optimizer:
             lr: The rate of this step; that of a group without ``rates`` changes by the same share.
             step: Counted from 0.
         """
-        moved = [parameter for parameter in self._own if parameter.grad is not None]
+        for parameter, products in self._factors.items():
+            for left, right in products:
+                parameter.addmm_(left.t(), right, alpha=lr if self._config.maximize else -lr)
+        moved = [p for p in self._own if p.grad is not None and p not in self._factors]
+        self._factors.clear()
         clipped = zip(moved, self._clip([p.grad for p in moved if p.grad is not None]), strict=True)
         gradients = {parameter: lay_out_like(gradient, parameter) for parameter, gradient in clipped}
         update = self._sgd if self._config.name == "sgd" else self._adam
         for own, members in self._groups:
             if here := [parameter for parameter in members if parameter in gradients]:
                 update(here, [gradients[parameter] for parameter in here], self._now(own, lr, step))
+
+    def multiply_out(self) -> None:
+        """Give what is kept in factors its ``grad``, too, for the books."""
+        for parameter, products in self._factors.items():
+            parameter.grad = sum((left.t() @ right for left, right in products), torch.zeros_like(parameter))
 
     def config_at(self, parameter: Tensor, lr: float, step: int) -> OptimizerConfig:
         """The settings of one of its parameters at a step, where ``lr`` is the rate of the whole."""

@@ -156,17 +156,16 @@ class LayerLedger:
         elif self._shadow is not None:
             page.renewal = ((new - old) * self._shadow).sum(0)
 
-    def note_drift(self, step: int, parameters: list[Tensor]) -> None:
+    def note_drift(self, step: int, optimizer: Optimizer) -> None:
         """Note that the gradient so far comes from micro-batches whose forward saw the weights before the last update.
 
         They come first in a step, so the last call covers all of them: it measures <W - W(at forward), G>.
         """
         page = self._page(step)
         if page.due and self._lower:
-            page.drift = sum(
-                (self._rows(drift_of_rows(now, old)) for now, old in zip(parameters, self._before, strict=True)),
-                self._nothing(),
-            )
+            optimizer.multiply_out()
+            moved = zip(optimizer.parameters.values(), self._before, strict=True)
+            page.drift = sum((self._rows(drift_of_rows(now, old)) for now, old in moved), self._nothing())
 
     def enter(
         self, step: int, lr: float, update: Callable[[], None], optimizer: Optimizer, feedback_optimizer: Optimizer
@@ -182,8 +181,11 @@ class LayerLedger:
         """
         trained = optimizer.parameters
         page = self._page(step)
+        if page.due:
+            for made_by in (optimizer, feedback_optimizer):
+                made_by.multiply_out()
         del self._pages[step]
-        self._move_shadow(page.read, trained, lr)
+        self._move_shadow(page.read, optimizer, lr)
         next_due = self._delayed and self._lower and self._recipe.ledger.due(step + 1)
         self._before = [p.clone() for p in trained.values()] if next_due else []
         if not page.due or not (self._lower or self._upper is not None):
@@ -368,12 +370,14 @@ class LayerLedger:
         """One number for every row of a parameter, in the form that ``_by_neuron`` gives."""
         return per_row if len(per_row) == len(self._nothing()) else per_row.sum().reshape(1)
 
-    def _move_shadow(self, read: Tensor | None, trained: Mapping[str, Tensor], lr: float) -> None:
+    def _move_shadow(self, read: Tensor | None, optimizer: Optimizer, lr: float) -> None:
         """Move V by -lr e^T h, whatever the optimizer makes of the gradient; at the output layer e^T h is G."""
         if not self._rule.is_direct:
             return
         if self.matrix is not None:
-            self._feedback, read = self.matrix, gradient_of(trained[self._spec.weights[0].name]).double()
+            optimizer.multiply_out()
+            weight = optimizer.parameters[self._spec.weights[0].name]
+            self._feedback, read = self.matrix, gradient_of(weight).double()
         if read is not None:
             moved = read * -lr
             self._shadow = moved if self._shadow is None else self._shadow.add_(moved)

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from distfa.core.base.optim import Factors
+
 Stand = Mapping[str, Tensor]
 
 
@@ -26,9 +28,11 @@ class Block(Protocol):
 
     Attributes:
         trained: Its trained parameters, by their names in the model.
+        factors: Gradients of some of them that are kept in factors, until the update; None if none ever are.
     """
 
     trained: dict[str, Tensor]
+    factors: Factors | None
 
     def infer(self, h_in: Tensor, *, seed: int = 0) -> Tensor:
         """h in evaluation; nothing is kept for a backward pass, and nothing in the layer changes.
@@ -69,7 +73,9 @@ class Block(Protocol):
         """
 
     def accumulate(self, delta: Tensor, tape: Any, *, first: bool, stand_in: Stand | None = None) -> None:
-        """Add the micro-batch's gradient to the parameters' ``grad``; the first one of a step sets it.
+        """Add the micro-batch's gradient to the parameters' ``grad``, or its factors to ``factors``.
+
+        The first one of a step sets the ``grad``.
 
         A parameter that no forward of the step used has None there, as in torch.
         """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distfa.core.base.activations import Activation
+from distfa.core.base.optim import Factors
 from distfa.core.modules.block import Stand
 
 
@@ -31,15 +32,24 @@ class LinearBlock:
         bias: b (d_l,), or None.
         activation: phi.
         signals: Dtype of signals and products.
+        fold: Whether G is kept in factors, for an update that multiplies them (``OptimizerConfig.fold``).
     """
 
     def __init__(
-        self, key: str, weight: Tensor, bias: Tensor | None, activation: Activation, signals: torch.dtype
+        self,
+        key: str,
+        weight: Tensor,
+        bias: Tensor | None,
+        activation: Activation,
+        signals: torch.dtype,
+        *,
+        fold: bool = False,
     ) -> None:
         self._name, self._activation, self._signals = f"{key}.weight", activation, signals
         self.trained = {self._name: weight}
         if bias is not None:
             self.trained[f"{key}.bias"] = bias
+        self.factors: Factors | None = {} if fold else None
         self._w = weight.to(signals)
         self._b = None if bias is None else bias.to(signals)
 
@@ -64,7 +74,7 @@ class LinearBlock:
 
     def accumulate(self, delta: Tensor, tape: LinearTape, *, first: bool, stand_in: Stand | None = None) -> None:
         weight, *bias = self.trained.values()
-        add_product(weight, delta, tape.h_in, first=first)
+        add_product(weight, delta, tape.h_in, first=first, factors=self.factors)
         for b in bias:
             g = delta.sum(dim=0, dtype=b.dtype)
             b.grad = g if first or b.grad is None else b.grad.add_(g)
@@ -98,8 +108,20 @@ class LinearBlock:
         return nn.functional.linear(h_in, self._w, self._b)
 
 
-def add_product(parameter: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
-    """Add left^T right, both (n, width), to the parameter's ``grad``; the first one of a step sets it."""
+def add_product(parameter: Tensor, left: Tensor, right: Tensor, *, first: bool, factors: Factors | None = None) -> None:
+    """Add left^T right, both (n, width), to the parameter's ``grad``; the first one of a step sets it.
+
+    Args:
+        parameter: What the product is the gradient of.
+        left: Its left factor.
+        right: Its right factor.
+        first: Whether it is the first one of a step.
+        factors: Where both are kept instead, if they have the parameter's dtype; None: nowhere.
+    """
+    if factors is not None and left.dtype == parameter.dtype:
+        parameter.grad = None  # one that was made for the books
+        factors.setdefault(parameter, []).append((left, right))
+        return
     if parameter.grad is None:
         parameter.grad = torch.empty_like(parameter)
     if left.dtype != parameter.dtype:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distfa.core.base.dtypes import to_dtype
+from distfa.core.base.optim import Factors
 from distfa.core.base.seeding import Seeding
 from distfa.core.modules import rows
 from distfa.core.modules.attributes import (
@@ -102,6 +103,7 @@ class ModuleBlock:
             parameter.requires_grad_(name in trained)
         self._kept = {n: p.data if p.dtype == dtype else kept[n] for n, p in self._parameters.items()}
         self.trained = {name: self._kept[name] for name in trained}
+        self.factors: Factors | None = None
         frozen = {name: b for name, b in self._module.named_buffers() if name in weights}
         self._weights = {name: (self._parameters | frozen)[name].data for name in weights}
         self._swap = Swap(self._parameters | frozen, moving)

@@ -43,7 +43,7 @@ class DirectKolenPollack(DirectFeedbackAlignment):
         own = self.recipe.optimizer
         moves: dict[Movable, Rates] = {key: values for key, values in own.moves.items() if key != "weight_decay"}
         name = "adamw" if own.name == "adam" else own.name
-        return replace(own, name=name, weight_decay=decay(self.recipe), moves=moves)
+        return replace(own, name=name, weight_decay=decay(self.recipe), moves=moves, fold=False)
 
     def potential_layer(self, boundary: int) -> int:
         """Layer l, which keeps B_l."""

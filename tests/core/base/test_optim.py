@@ -79,6 +79,38 @@ def test_clipping_is_torchs_and_leaves_the_gradient_as_the_signals_made_it(setti
     assert all(torch.allclose(p, q, rtol=1e-6, atol=1e-8) for p, q in zip(mine, theirs, strict=True))
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_folded_step_is_the_step_with_the_products_sum_as_gradient(maximize):
+    generator = torch.Generator().manual_seed(2)
+    weight, bias = (torch.randn(shape, dtype=torch.float64, generator=generator) for shape in ((5, 7), (5,)))
+    bias.grad = torch.randn(5, dtype=torch.float64, generator=generator)
+    factors = {
+        weight: [tuple(torch.randn(3, n, dtype=torch.float64, generator=generator) for n in (5, 7)) for _ in "ab"]
+    }
+    plain = [weight.clone(), bias.clone()]
+    plain[0].grad, plain[1].grad = sum(left.t() @ right for left, right in factors[weight]), bias.grad.clone()
+    folding = Optimizer(OptimizerConfig(name="sgd", maximize=maximize, fold=True), by_name([weight, bias]), factors)
+    folding.multiply_out()  # for the books: no bit changes
+    Optimizer(OptimizerConfig(name="sgd", maximize=maximize), by_name(plain)).step(0.1)
+    folding.step(0.1)
+    torch.testing.assert_close([weight, bias], plain, rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(weight.grad, plain[0].grad, rtol=1e-14, atol=1e-15)
+    assert not factors
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"name": "adam"}, "adam"),
+        ({"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}, "momentum, weight_decay"),
+        ({"name": "sgd", "clip_value": 0.1}, "clip_value"),
+    ],
+)
+def test_only_plain_sgd_folds(settings, what):
+    with pytest.raises(ValueError, match=f"fold works only with plain sgd, not with {what}; leave out"):
+        OptimizerConfig(**settings, fold=True)
+
+
 def test_rates_hold_from_their_steps_on():
     config = OptimizerConfig(rates=((0, 0.1), (3, 0.01)))
     assert [rate(config, step, 5) for step in range(5)] == [0.1, 0.1, 0.1, 0.01, 0.01]

@@ -19,7 +19,8 @@ from distfa.core.rules import RULES
 
 LAWFUL = [name for name, rule in RULES.items() if rule.potential]
 OPTIMIZERS = [
-    OptimizerConfig(name="sgd", lr=0.05, schedule="cosine", warmup_steps=9),
+    OptimizerConfig(name="sgd", lr=0.05, schedule="cosine", warmup_steps=9, fold=True),
+    OptimizerConfig(name="sgd", lr=0.05),
     OptimizerConfig(name="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
     OptimizerConfig(name="adam", lr=1e-3, weight_decay=1e-3),
     OptimizerConfig(name="adamw", lr=1e-3, weight_decay=1e-2),
