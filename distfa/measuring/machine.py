@@ -20,7 +20,7 @@ from distfa.version import __version__
 _BARE_SECONDS = 120.0
 _BARE = "import torch, ray, distfa.runtime.ray.actors, psutil; print(psutil.Process().memory_info().rss)"
 _STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-_LAYER = "ray::WorkerActor"  # the title that Ray gives to the process of a layer actor
+_LAYER = "ray::WorkerHost"  # the title that Ray gives to the process of a layer actor
 
 
 def cores() -> int:

@@ -208,7 +208,7 @@ def test_an_ended_driver_leaves_no_process_behind_and_keeps_how_far_it_came(tmp_
     monkeypatch.setenv("DISTFA_TEST_SESSION", session)
     process = started(tmp_path)
     monkeypatch.delenv("DISTFA_TEST_SESSION")
-    assert sum("WorkerActor" in text for text in leftovers(session)) == 2  # so that it would see them
+    assert sum("WorkerHost" in text for text in leftovers(session)) == 2  # so that it would see them
     if how in (signal.SIGINT, signal.SIGHUP):
         os.killpg(process.pid, how)
     else:
@@ -224,7 +224,7 @@ def test_an_ended_driver_leaves_no_process_behind_and_keeps_how_far_it_came(tmp_
             r"its last checkpoint is from step \d+; to resume from there: distfa train --resume kept", stderr
         )
         assert list((tmp_path / "kept" / "checkpoints").glob("*/manifest.json"))
-    assert remaining(session, "WorkerActor", within_seconds=15) == []
+    assert remaining(session, "WorkerHost", within_seconds=15) == []
     # Ray's own agents look for themselves, every so often, whether their raylet still lives
     assert remaining(session, "", within_seconds=120) == []
 

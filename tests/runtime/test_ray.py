@@ -181,7 +181,7 @@ def actor_processes():
     mine = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if process.cmdline()[0].startswith("ray::WorkerActor"):
+            if process.cmdline()[0].startswith("ray::WorkerHost"):
                 mine.append((process.create_time(), process.pid))
     return [pid for _, pid in sorted(mine)]
 

@@ -42,7 +42,7 @@ def test_every_error_becomes_ours_with_cause_and_fix(name):
 
 def died(message):
     return exceptions.ActorDiedError(
-        ActorDiedErrorContext(class_name="WorkerActor", actor_id=b"0" * 16, pid=7, error_message=message)
+        ActorDiedErrorContext(class_name="WorkerHost", actor_id=b"0" * 16, pid=7, error_message=message)
     )
 
 

@@ -33,7 +33,7 @@ from distfa.runtime.ray import cluster, whereabouts
 from distfa.runtime.ray.errors import translate_errors
 from distfa.runtime.ray.reserve import reserve
 from distfa.runtime.ray.user_code import send_code
-from distfa.runtime.ray.worker_actor import ActorHandle, MeasuredActor, WorkerActor, all_of, answer_of
+from distfa.runtime.ray.worker_actor import ActorHandle, MeasuredActor, all_of, answer_of
 from distfa.runtime.survey import require_same_software, surveyor
 from distfa.runtime.wiring import Wiring, wire_up
 from distfa.runtime.worker import name_worker
@@ -80,6 +80,7 @@ class RayRun:
         self._group: PlacementGroup | None = None
         self._bundles: list[Bundle] = []
         self._data: tuple[Any, Any] = (None, None)  # inputs and targets in Ray's store
+        self._actors: dict[int, Any] = {}  # by worker
         self._handles: list[ActorHandle] = []
         self.security = "insecure"
         self.places: list[tuple[str, str]] = []
@@ -122,8 +123,6 @@ class RayRun:
                 for handle, done in zip(self._handles, closed, strict=True)
                 if not done.done() or done.exception() is not None
             ]
-            for worker in lost:
-                ray.kill(self._handles[worker - 1].actor, no_restart=True)
             self._place(lost)
             return self._connected()
 
@@ -148,8 +147,8 @@ class RayRun:
 
     def _free(self) -> None:
         with contextlib.suppress(ray.exceptions.RayError):  # if the cluster is gone, there is nothing to free
-            for handle in self._handles:
-                ray.kill(handle.actor, no_restart=True)
+            for actor in self._actors.values():
+                ray.kill(actor, no_restart=True)
             if self._group is not None:
                 remove_placement_group(self._group)
 
@@ -184,22 +183,23 @@ class RayRun:
     def _place(self, workers: Sequence[int]) -> None:
         """A process for each of these workers in its reservation; nodes must run the same code as this process."""
         say_phase("layer processes")
-        places, handles = dict(enumerate(self.places, start=1)), {handle.worker: handle for handle in self._handles}
-        names = {worker: name_worker(self._job, worker) for worker in workers}
+        limit, names = self._cluster.startup_seconds, {worker: name_worker(self._job, worker) for worker in workers}
         find_spots = partial(whereabouts.spots, self._group)
-        found = whereabouts.locate_workers(names, self._ask_where, find_spots, self._cluster.startup_seconds)
+        found = whereabouts.locate_workers(names, self._ask_where, find_spots, limit)
         require_same_software(surveyor()(), {names[w]: (address, facts) for w, (_, address, facts) in found.items()})
-        remote = ray.remote(WorkerActor)
-        for worker, (node, address, _) in found.items():
-            options = {"max_restarts": 0, "max_concurrency": _CALLS_AT_ONCE, **self._options(worker)}
-            actor = remote.options(**options).remote(worker)
-            places[worker], handles[worker] = (node, address), ActorHandle(self._job, worker, actor)
+        held = {name: answer_of(partial(self._actors[worker].hold.remote, worker)) for worker, name in names.items()}
+        all_of(held, "start", limit)
+        places = dict(enumerate(self.places, start=1)) | {w: (node, address) for w, (node, address, _) in found.items()}
         self.places = [places[worker] for worker in sorted(places)]
-        self._handles = [handles[worker] for worker in sorted(handles)]
+        self._handles = [ActorHandle(self._job, worker, actor) for worker, actor in sorted(self._actors.items())]
 
     def _ask_where(self, worker: int) -> Future[whereabouts.Found]:
-        """Ask in a worker's reservation, with a new function each time: Ray would send equal ones to the same place."""
-        return answer_of(ray.remote(whereabouts.question()).options(**self._options(worker)).remote)
+        """Ask a new actor in a worker's reservation, which has room for one."""
+        if worker in self._actors:
+            ray.kill(self._actors[worker], no_restart=True)
+        options = {"max_restarts": 0, "max_concurrency": _CALLS_AT_ONCE, **self._options(worker)}
+        self._actors[worker] = ray.remote(whereabouts.host()).options(**options).remote()
+        return answer_of(self._actors[worker].where.remote)
 
     def _connected(self) -> Coordinator:
         """The coordinator of the workers, built, listening and connected."""

@@ -29,6 +29,7 @@ LOCAL = "local"
 _VITAL = {"raylet": "agent (raylet)", "gcs_server": "control process (gcs_server)"}
 _STORE_FLOOR_BYTES = 128 * 2**20
 _CONFIG = {
+    "prestart_worker_first_driver": False,  # a process per core, none of which a run would use
     "worker_niceness": 0,  # with Ray's default of 15, layers starve beside other work
     "kill_worker_timeout_milliseconds": 500,  # 5 s by default: a layer that hangs would take that long to be replaced
 }

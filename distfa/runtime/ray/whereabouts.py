@@ -1,8 +1,7 @@
-"""Finds where each worker's process will run, and what is there, with a question in the worker's reservation.
+"""Finds where each worker's process is, and what is there, with a question to an actor in the worker's reservation.
 
 A question to a node that was unplugged from the network never gets an answer. After half a minute or more Ray gives up
-such a node and moves its reservations to other nodes, but not the questions: each is retried where its reservation
-is by then.
+such a node and moves its reservations to other nodes: each question is asked again where its reservation is by then.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group_table
@@ -26,16 +26,25 @@ Spot = tuple[str, str]  # node's id and address
 Found = tuple[str, str, Facts]  # the same, and what the node said about itself
 
 
-def question() -> Callable[[], Found]:
-    """A task that answers for the node it runs on; sent as code, see ``survey``."""
+def host() -> type:
+    """The class of the actors; sent as code, see ``survey``: it imports distfa once it is known that it may."""
     survey = surveyor()
 
-    def look() -> Found:
-        import ray
+    class WorkerHost:
+        def where(self) -> Found:
+            import ray
 
-        return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), survey()
+            return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), survey()
 
-    return look
+        def hold(self, worker: int) -> None:
+            from distfa.runtime.ray.worker_actor import WorkerActor
+
+            self.held = WorkerActor(worker)
+
+        def call(self, method: str, *args: Any) -> Any:
+            return getattr(self.held, method)(*args)
+
+    return WorkerHost
 
 
 def spots(group: PlacementGroup) -> dict[int, Spot]:

@@ -1,4 +1,4 @@
-"""One worker as a Ray actor, and how it is called.
+"""One worker in the process of a Ray actor, and how it is called.
 
 Signals never pass through Ray: actors send them to each other over the transport.
 """
@@ -148,7 +148,7 @@ class ActorHandle:
 
     def call(self, method: str, *args: object) -> Future[Any]:
         """Call a method of the actor; Ray's errors become distfa's."""
-        return answer_of(lambda: getattr(self.actor, method).remote(*args))
+        return answer_of(lambda: self.actor.call.remote(method, *args))
 
 
 class MeasuredActor:
@@ -162,7 +162,7 @@ class MeasuredActor:
         return found
 
     def seconds_from(self, other: MeasuredActor, size_bytes: int) -> float:
-        return float(self._ask("seconds_to_get", [other.actor.blob.remote(size_bytes)]))
+        return float(self._ask("seconds_to_get", [other.actor.call.remote("blob", size_bytes)]))
 
     def _ask(self, method: str, *args: object) -> Any:
         asked = {str(self._handle): self._handle.call(method, *args)}
