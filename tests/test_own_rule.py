@@ -55,7 +55,10 @@ def test_the_command_line_takes_it_by_its_name(folder):
     assert "rule: my_rules:Sparse" in (folder / "run/spec.yaml").read_text()
     here("report", "run", cwd=folder)
     assert "has no potential, so it has no conservation law" in (folder / "run/report.html").read_text()
-    assert "accuracy" in here("eval", "run", cwd=folder).stdout
+    (folder / "my_rules.py").unlink()
+    sys.modules.pop("my_rules")
+    RULES.forget()
+    assert "accuracy" in here("eval", "run", cwd=folder).stdout  # which needs no rule
 
 
 @pytest.mark.parametrize(

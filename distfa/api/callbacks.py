@@ -18,11 +18,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from distfa.api.history import COLUMNS, History
+from distfa.api.history import COLUMNS, METRICS_OF_ROW, History
 from distfa.errors import SpecError
 from distfa.run.observing import Choice
 from distfa.text.words import hint, pluralize
@@ -86,13 +86,17 @@ class BestWeights(Callback):
     """Keeps the weights of the best evaluation; the run ends with them, and ``fit`` puts them into the model.
 
     Attributes:
-        monitor: A column of the history: ``test_loss``, ``test_accuracy``, ``train_loss``, ...
+        monitor: A column of the history: ``test_loss``, ``test_accuracy``, ``train_loss``, ``test_top5`` of the metric
+            top5, ...
+        mode: Whether a smaller (``min``) or a greater figure (``max``) is better; auto: smaller for losses and errors
+            (``mae``, ``rmse``), greater for all else.
         best: The best figure so far; one that is not a number is never the best.
         step: The step after which it was reached.
         weights: The weights after that step.
     """
 
     monitor: str = "test_loss"
+    mode: Literal["auto", "min", "max"] = "auto"
     best: float | None = None
     step: int = 0
     weights: dict[str, Tensor] | None = field(default=None, repr=False)
@@ -103,6 +107,12 @@ class BestWeights(Callback):
     def __post_init__(self) -> None:
         self.monitor = column(self.monitor)
 
+    @property
+    def _greater(self) -> bool:
+        """Whether a greater figure is better."""
+        smaller = self.monitor.endswith(("loss", "mae", "rmse", "error"))
+        return self.mode == "max" or (self.mode == "auto" and not smaller)
+
     def on_start(self, at: At) -> None:
         """Forget an earlier fit."""
         self.best, self.step, self.weights, self._row, self._wanted = None, 0, None, {}, -1
@@ -110,8 +120,9 @@ class BestWeights(Callback):
     def on_epoch(self, at: At) -> None:
         """Note whether this epoch was the best, if it has the figure: not every epoch ends with an evaluation."""
         row = at.history.rows[-1]
-        if row[self.monitor] is not None and is_better(row[self.monitor], self.best, self.monitor):
-            self.best, self._row, self._wanted = row[self.monitor], dict(row), at.step
+        figure = row.get(self.monitor)
+        if figure is not None and is_better(figure, self.best, greater=self._greater):
+            self.best, self._row, self._wanted = figure, dict(row), at.step
 
     def on_checkpoint(self, at: At) -> None:
         """Take the weights."""
@@ -124,7 +135,8 @@ class BestWeights(Callback):
             self._take(at)
         if self.weights is None:
             return None
-        figures = {name: self._row[name] for name in COLUMNS[3:]}
+        figures = {name: self._row.get(name) for name in COLUMNS[3:]}
+        figures[METRICS_OF_ROW] = self._row.get(METRICS_OF_ROW, {})
         about = {"monitor": self.monitor, "figure": self.best, "step": self.step, "epoch": self._row["epoch"]}
         return Choice(weights=self.weights, figures=figures, about=about)
 
@@ -145,11 +157,12 @@ class BestWeights(Callback):
         """
         if self.monitor in columns:
             return
-        why = (
-            "it has no test data"
-            if self.monitor.startswith("test") and "test_loss" not in columns
-            else "it learns quantities, which have no accuracy"
-        )
+        if self.monitor.startswith("test") and "test_loss" not in columns:
+            why = "it has no test data"
+        elif self.monitor in COLUMNS:
+            why = "it learns quantities, which have no accuracy"
+        else:
+            why = f"its columns are {', '.join(columns)}{hint(self.monitor, columns)}"
         other = self.monitor.replace("test", "train") if "test_loss" not in columns else "test_loss"
         other = other if other in columns else "train_loss"
         raise SpecError(
@@ -191,10 +204,10 @@ class EarlyStopping(BestWeights):
     def on_epoch(self, at: At) -> None:
         """Count, and stop the run when patience is over."""
         super().on_epoch(at)
-        figure = at.history.rows[-1][self.monitor]
+        figure = at.history.rows[-1].get(self.monitor)
         if figure is None:
             return
-        if is_better(figure, self._mark, self.monitor, by=self.min_delta):
+        if is_better(figure, self._mark, greater=self._greater, by=self.min_delta):
             self._mark, self._since = figure, 0
             return
         self._since += 1
@@ -221,18 +234,18 @@ def column(monitor: str) -> str:
         monitor.replace("val_", "test_").replace("valid_", "test_").removesuffix("uracy").replace("_acc", "_accuracy")
     )
     name = {"loss": "test_loss", "acc": "test_accuracy"}.get(name, name)
-    if name not in COLUMNS[3:]:
+    if name not in COLUMNS[3:] and not name.startswith("test_"):  # whether there is such a metric is known in fit
         raise SpecError(f"monitor is {monitor!r}; it must be one of {', '.join(COLUMNS[3:])}{hint(name, COLUMNS[3:])}")
     return name
 
 
-def is_better(a: float, b: float | None, name: str, *, by: float = 0.0) -> bool:
-    """Whether a is better than b: greater for accuracies, smaller for losses; a number is better than none."""
+def is_better(a: float, b: float | None, *, greater: bool, by: float = 0.0) -> bool:
+    """Whether a is better than b: greater, or smaller; a number is better than none."""
     if math.isnan(a):
         return False
     if b is None or math.isnan(b):
         return True
-    return a > b + by if name.endswith("accuracy") else a < b - by
+    return a > b + by if greater else a < b - by
 
 
 def require_callbacks(callbacks: Any) -> list[Callback]:

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from distfa.api.callbacks import At, BestWeights, Callback
-from distfa.api.history import History
+from distfa.api.history import METRICS_OF_ROW, History
+from distfa.core.base.metrics import numbers_of
 from distfa.core.books.records import Cut, EvalRecord, StepRecord
 from distfa.errors import SpecError
 from distfa.run.disk import callback_state
@@ -69,6 +70,8 @@ class Caller:
                 "seconds": round(record.seconds, 3),
                 "test_loss": progress.tally.test_loss,
                 "test_accuracy": progress.tally.test_accuracy,
+                **_metrics(record),
+                METRICS_OF_ROW: record.metrics,
             }
             self._tell("on_evaluation", progress)
             self._tell("on_epoch", progress)
@@ -151,6 +154,7 @@ class Caller:
         figures = {
             name: getattr(tally, name) for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
         }
+        figures |= {} if tally.test is None else _metrics(tally.test)
         return At(
             step=tally.steps,
             steps=progress.steps,
@@ -160,6 +164,11 @@ class Caller:
             weights=weights,
             stop=progress.stop,
         )
+
+
+def _metrics(record: EvalRecord) -> dict[str, float]:
+    """The columns of the metrics that are one number."""
+    return {f"test_{name}": value for name, value in numbers_of(record.metrics).items()}
 
 
 def _require_keepable(known: Sequence[tuple[str, Any]]) -> None:

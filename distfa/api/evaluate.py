@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Evaluation:
         rows: Number of samples.
         loss: Mean loss.
         accuracy: Share of correct labels, under ``bce`` of correct decisions; None for quantities.
+        metrics: The figures of the run's metrics.
     """
 
     run_dir: str
@@ -34,6 +35,7 @@ class Evaluation:
     rows: int
     loss: float
     accuracy: float | None
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def evaluate_run(
@@ -80,10 +82,15 @@ def evaluate_run(
     if not len(samples.inputs):
         raise DataError(f"data set {dataset.name!r} has no {wanted} samples; evaluate the other split")
     of = len(samples.inputs)
-    loss, correct, rows = evaluate_layers(recipe, layers, samples, tick=lambda done: observer(done, of))
+    score = evaluate_layers(recipe, layers, samples, tick=lambda done: observer(done, of))
     several = run.spec.loss == "bce" and not dataset.classification  # several labels per sample, each right or wrong
-    answers = rows * (dataset.outputs if several else dataset.positions)
-    accuracy = correct / answers if dataset.classification or several else None
+    answers = score.rows * (dataset.outputs if several else dataset.positions)
+    accuracy = score.correct / answers if dataset.classification or several else None
     return Evaluation(
-        run_dir=str(run.path), split="given" if arrays is not None else split, rows=rows, loss=loss, accuracy=accuracy
+        run_dir=str(run.path),
+        split="given" if arrays is not None else split,
+        rows=score.rows,
+        loss=score.loss,
+        accuracy=accuracy,
+        metrics=score.metrics(),
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distfa.data import Dataset
+from distfa.own.parts import short
 from distfa.text.words import hint, pluralize
 
 COLUMNS = ("epoch", "step", "seconds", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 Row = dict[str, Any]
-_FORMATS = {name: "{}" if name in ("epoch", "step") else "{:.4f}" for name in COLUMNS}
+METRICS_OF_ROW = "metrics"  # the figures of all metrics, which are no column
 
 
 class History:
@@ -31,17 +32,21 @@ class History:
         return iter(self.rows)
 
     def __getitem__(self, column: str) -> list[Any]:
-        if column not in COLUMNS:
+        known = self._known()
+        if column not in known:
             raise KeyError(
-                f"{column!r} is not a column of the history; the columns are "
-                f"{', '.join(COLUMNS)}{hint(column, COLUMNS)}"
+                f"{column!r} is not a column of the history; the columns are {', '.join(known)}{hint(column, known)}"
             )
         return [row.get(column) for row in self.rows]
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that hold anything: a regression has no accuracy."""
-        return tuple(name for name in COLUMNS if any(row.get(name) is not None for row in self.rows))
+        return tuple(name for name in self._known() if any(row.get(name) is not None for row in self.rows))
+
+    def _known(self) -> tuple[str, ...]:
+        """The usual columns, then those of metrics that are one number."""
+        return tuple(dict.fromkeys([*COLUMNS, *(name for row in self.rows for name in row if name != METRICS_OF_ROW)]))
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame (pandas must be installed)."""
@@ -60,15 +65,24 @@ class History:
     def _repr_html_(self) -> str:
         from distfa.pages.page import Table  # with a browser only, as pandas
 
-        return Table(columns={name: name for name in self.columns}, rows=self.rows, formats=_FORMATS).html()
+        return Table(
+            columns={name: name for name in self.columns},
+            rows=self.rows,
+            formats={name: _format(name) for name in self.columns},
+        ).html()
 
 
-def columns_of(dataset: Dataset, loss: str) -> tuple[str, ...]:
+def columns_of(dataset: Dataset, loss: str, metrics: Sequence[str]) -> tuple[str, ...]:
     """The figures that a run on these data has."""
     kinds = ("loss", "accuracy") if dataset.classification or loss == "bce" else ("loss",)
     splits = ("train", "test") if len(dataset.test_x) else ("train",)
-    return tuple(f"{split}_{kind}" for split in splits for kind in kinds)
+    named = [f"test_{short(name)}" for name in metrics] if len(dataset.test_x) else []
+    return (*(f"{split}_{kind}" for split in splits for kind in kinds), *named)
+
+
+def _format(name: str) -> str:
+    return "{}" if name in ("epoch", "step") else "{:.4f}"
 
 
 def _cell(name: str, value: Any) -> str:
-    return "-" if value is None else _FORMATS[name].format(value)
+    return "-" if value is None else _format(name).format(value)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from distfa.core.base.losses import Loss
+from distfa.core.base.losses import Loss, divisor
+from distfa.core.base.metrics import Meters, mae, r2, rmse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,7 @@ class Scores:
         mae: Mean absolute error; this and the next two are None for labels.
         rmse: Root of the mean square error.
         r2: Coefficient of determination, as a mean over columns: 1 is perfect, 0 is as good as the mean of the targets.
+        metrics: The figures of the trainer's metrics.
     """
 
     rows: int
@@ -29,9 +33,10 @@ class Scores:
     mae: float | None = None
     rmse: float | None = None
     r2: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def scores(output: Tensor, target: Tensor, loss: Loss, name: str) -> Scores:
+def scores(output: Tensor, target: Tensor, loss: Loss, name: str, metrics: Sequence[str] = ()) -> Scores:
     """The scores of outputs (n, ..., C) against labels (n, ...) or floats (n, C).
 
     Raises:
@@ -39,16 +44,16 @@ def scores(output: Tensor, target: Tensor, loss: Loss, name: str) -> Scores:
     """
     rows, output = len(output), output.double()
     target = target.double() if target.is_floating_point() else target
-    found = loss(output, target, rows)
+    found, meters = loss(output, target, divisor(loss, lambda rows: target, np.arange(rows))), Meters(metrics)
+    meters.update(output, target)
+    figures = meters.compute()
     if name == "bce" or not target.is_floating_point():
-        return Scores(rows=rows, loss=found.loss, accuracy=found.correct / target.numel())
-    error = output - target
-    spread = (target - target.mean(0)).square().sum(0)
-    explained = torch.where(spread > 0, 1 - error.square().sum(0) / spread, torch.nan)
+        return Scores(rows=rows, loss=found.loss, accuracy=found.correct / target.numel(), metrics=figures)
     return Scores(
         rows=rows,
         loss=found.loss,
-        mae=error.abs().mean().item(),
-        rmse=error.square().mean().sqrt().item(),
-        r2=explained.nanmean().item(),
+        mae=mae(output, target).item(),
+        rmse=rmse(output, target).item(),
+        r2=r2(output, target).item(),
+        metrics=figures,
     )

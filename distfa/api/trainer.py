@@ -179,7 +179,7 @@ class Trainer:
             caller = Caller(
                 self._callbacks,
                 self.history,
-                columns=columns_of(dataset, spec.loss),
+                columns=columns_of(dataset, spec.loss, spec.metrics),
                 evaluates_every=spec.eval_every if len(dataset.test_x) else None,
                 observer=told,
             )
@@ -245,7 +245,7 @@ class Trainer:
         loss = losses.find_loss(
             self.spec.loss, label_smoothing=self.spec.label_smoothing, class_weights=self.spec.class_weights
         )
-        return scores(self._outputs(dataset, x).cpu(), torch.tensor(y), loss, self.spec.loss)
+        return scores(self._outputs(dataset, x).cpu(), torch.tensor(y), loss, self.spec.loss, self.spec.metrics)
 
     def save(self, path: str | Path) -> Path:
         """Save the model's weights and ``reading`` in a safetensors file, written whole or not at all.

@@ -21,6 +21,7 @@ def evaluate(
     """Print the loss and accuracy of a finished run's weights on the data set it was trained on."""
     from distfa.api.evaluate import evaluate_run
     from distfa.bench.options import among
+    from distfa.core.base.metrics import in_words
     from distfa.run.progress import counting
     from distfa.text import strict_json
 
@@ -32,3 +33,5 @@ def evaluate(
         return
     accuracy = "" if found.accuracy is None else f", accuracy {found.accuracy:.2%}"
     typer.echo(f"{found.split}: {found.rows:,} samples, loss {found.loss:.4f}{accuracy}")
+    for name, figure in found.metrics.items():
+        typer.echo(in_words(name, figure))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distfa.cli.output import table
+from distfa.core.base.metrics import in_words
 from distfa.core.rules import BASELINE
 from distfa.run.collapse import Finding
 from distfa.run.result import Result, name_boundary, start_line
@@ -29,6 +30,8 @@ def result_table(result: Result, *, stderr: bool) -> None:
         mark=result.rule,
         mark_style="bold",
     )
+    for name, figure in result.metrics.items():
+        told(in_words(f"test {name}", figure))
     told(
         f"{result.steps:,} steps, {pluralize(result.epochs, 'epoch')}, {result.samples_per_second:,.0f} samples/s, "
         f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start"

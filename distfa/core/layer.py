@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from distfa.core import rules
 from distfa.core.base import losses, optim
 from distfa.core.base.draw import evaluation_seed, micro_batch_seed
+from distfa.core.base.metrics import Meters
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Targets
 from distfa.core.base.scored import Scored
@@ -79,9 +81,6 @@ class Layer:
         self.device = torch.device(device)
         self._recipe, self._dtype, self._signal_dtype = recipe, recipe.dtype, recipe.signal_dtype
         self.is_output = index == len(recipe.network)
-        self._loss = losses.find_loss(
-            recipe.loss, label_smoothing=recipe.label_smoothing, class_weights=recipe.class_weights
-        )
         self.rule = rules.build_rule(recipe) if rule is None else rule
         self.block: Block = build_block(recipe, index, self.device, module)
         self.ends = Ends(recipe, index, self.rule, self.block, self.device)
@@ -102,6 +101,11 @@ class Layer:
         self._has_gradient = False
         self.undecided: dict[int, LayerProbe] = {}
         self._held: dict[int, Any] = {}  # by step: what the block held before its first forward
+
+    @cached_property
+    def _loss(self) -> losses.Loss:
+        recipe = self._recipe
+        return losses.find_loss(recipe.loss, label_smoothing=recipe.label_smoothing, class_weights=recipe.class_weights)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -172,6 +176,10 @@ class Layer:
     def divisor(self, targets: Targets, rows: NDArray[np.int64]) -> float:
         """What the loss of all these rows together is divided by."""
         return losses.divisor(self._loss, targets.read, rows)
+
+    def meters(self) -> Meters:
+        """New ones, for one evaluation."""
+        return Meters(self._recipe.metrics)
 
     def output_delta(self, scored: Scored, part: Part) -> Tensor:
         """delta_L, from dLoss/dh_L: the output layer always uses the exact error."""

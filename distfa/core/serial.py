@@ -245,8 +245,8 @@ class SerialTrainer:
 
 def evaluate_layers(
     recipe: Recipe, layers: list[Layer], test: Split, *, tick: Callable[[int], None] = lambda rows: None
-) -> tuple[float, int, int]:
-    """(mean loss, rows classified correctly, rows) over a whole split; signals between layers are exact.
+) -> Score:
+    """Loss, answers that are right, and metrics over a whole split; signals between layers are exact.
 
     Args:
         recipe: The run's.
@@ -261,4 +261,4 @@ def evaluate_layers(
             h = layer.infer(h, part)
         score.add(layers[-1], h, test.targets, rows)
         tick(int(rows[-1]) + 1)
-    return score.loss, score.correct, score.rows
+    return score

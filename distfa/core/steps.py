@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distfa.core.base.finite import require_finite, require_finite_loss
+from distfa.core.base.metrics import Figure, Meters
 from distfa.core.base.order import Batch
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Inputs, Targets
@@ -191,6 +192,7 @@ class LayerSteps:
                 correct=score.correct,
                 rows=score.rows,
                 seconds=time.monotonic() - self._started,
+                metrics=score.metrics(),
             )
         )
 
@@ -336,18 +338,25 @@ class LayerSteps:
 
 
 class Score:
-    """Adds up the loss over the parts of a test set of ``rows`` samples."""
+    """Adds up loss and metrics over the parts of a test set of ``rows`` samples."""
 
     def __init__(self, rows: int) -> None:
         self.rows, self.loss, self.correct = rows, 0.0, 0
         self._divisor: float | None = None
+        self._meters: Meters | None = None
 
     def add(self, layer: Layer, output: Tensor, targets: Targets, rows: NDArray[np.int64]) -> None:
         """Add the output layer's answers for one part of the rows."""
-        if self._divisor is None:
-            self._divisor = layer.divisor(targets, np.arange(self.rows))
-        scored = layer.score(output, targets.read(rows), self._divisor)
+        if self._divisor is None or self._meters is None:
+            self._divisor, self._meters = layer.divisor(targets, np.arange(self.rows)), layer.meters()
+        target = targets.read(rows)
+        scored = layer.score(output, target, self._divisor)
         self.loss, self.correct = self.loss + scored.loss, self.correct + scored.correct
+        self._meters.update(output, target)
+
+    def metrics(self) -> dict[str, Figure]:
+        """The figures of the metrics."""
+        return {} if self._meters is None else self._meters.compute()
 
 
 def _require_given(value: T | None) -> T:

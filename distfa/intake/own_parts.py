@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from distfa.core import rules
 from distfa.core.base.losses import LOSSES
+from distfa.core.base.metrics import FOR_LABELS, FOR_QUANTITIES, Meters
 from distfa.core.base.model import Network
 from distfa.core.base.own_loss import OwnLoss
 from distfa.core.base.samples import Targets
@@ -32,6 +34,8 @@ def check_own_parts(spec: RunSpec, network: Network, dataset: Dataset) -> None:
     parse_spec(spec.model_dump())  # now that they are there, which keys go with them is known
     if spec.rule not in rules.RULES:
         _try_rule(f"rule {spec.rule!r}", rule(spec.recipe(network)), network)
+    if spec.metrics:
+        _try_metrics(spec.metrics, network, dataset)
     if isinstance(loss, OwnLoss):
         dtype = torch.float64 if spec.dtype == "float64" else torch.float32
         _try_loss(f"loss {spec.loss!r}", loss, network, Targets(dataset.train_y, dtype=dtype))
@@ -67,6 +71,29 @@ def _try_loss(what: str, loss: OwnLoss, network: Network, targets: Targets) -> N
             f"{what} is neither the mean nor the sum over the samples: on {len(rows)} samples it is {once.loss:.6g}, "
             f"but its parts on {_LOSS_PARTS} micro-batches add up to {added:.6g}; write it as a mean over samples"
         )
+
+
+def _try_metrics(names: Sequence[str], network: Network, dataset: Dataset) -> None:
+    """Let each see a few samples."""
+    wrong, fit = (FOR_QUANTITIES, FOR_LABELS) if dataset.classification else (FOR_LABELS, FOR_QUANTITIES)
+    y = dataset.test_y if len(dataset.test_y) else dataset.train_y
+    target = Targets(y, dtype=torch.float32).read(np.arange(min(_LOSS_ROWS, len(y))))
+    drawn = torch.randn((len(target), *network.shapes[-1]), generator=torch.Generator().manual_seed(0))
+    for name in names:
+        if name in wrong:
+            kind = "labels" if dataset.classification else "quantities"
+            raise SpecError(f"metric {name!r} is not for {kind}, which the targets are; for those are {', '.join(fit)}")
+        try:
+            meters = Meters([name])
+            meters.update(drawn, target)
+            meters.compute()
+        except SpecError:
+            raise
+        except Exception as exc:
+            raise SpecError(
+                f"metric {name!r} fails on outputs of shape {tuple(drawn.shape)} and targets of shape "
+                f"{tuple(target.shape)}: {type(exc).__name__}: {' '.join(str(exc).split())}"
+            ) from exc
 
 
 def _try_rule(what: str, rule: rules.Rule, network: Network) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distfa.core.base.metrics import in_words
 from distfa.core.rules import BASELINE
 from distfa.report.records import Run
 from distfa.text.words import human_bytes
@@ -24,10 +25,16 @@ def _good(run: Run) -> str:
         after = f"after step {best['step']:,} (the best of {result['steps']:,} by {best['monitor']})"
     if result.get("test_accuracy") is not None:
         loss = f"with a loss of {result['test_loss']:.4f}"
-        return f"It gets {result['test_accuracy']:.2%} of the test set right {after}, {loss}."
+        return f"It gets {result['test_accuracy']:.2%} of the test set right {after}, {loss}.{_metrics(run)}"
     if result.get("test_loss") is not None:
-        return f"Its test loss is {result['test_loss']:.4f} {after}."
+        return f"Its test loss is {result['test_loss']:.4f} {after}.{_metrics(run)}"
     return f"Its training loss is {result['train_loss']:.4f} {after}; there was no test set."
+
+
+def _metrics(run: Run) -> str:
+    names = (run.about.get("inputs") or {}).get("class_names") or ()
+    said = [in_words(name, figure, names) for name, figure in (run.result.get("metrics") or {}).items()]
+    return f" Metrics of the test set: {'; '.join(said)}." if said else ""
 
 
 def _aligned(run: Run) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distfa.core.base.model import NO_RULE
-from distfa.pages.page import Box, Facts, Page
+from distfa.pages.page import Box, Facts, Page, Table
 from distfa.pages.plots import MAX_POINTS, Figure
 from distfa.report import findings, law, training
 from distfa.report.columns import Row
@@ -54,6 +54,7 @@ def page(run: Run) -> Page:
         parts=[
             Box("In short", findings.sentences(run), "says"),
             *_boxes(run),
+            *_per_class(run),
             Facts([result_facts(run), _host_facts(run), _layer_facts(run)]),
             *report_figures(run),
             *_footer(run),
@@ -96,6 +97,21 @@ def _sentence(row: Row) -> str:
     when = "" if row.get("finding") in BEFOREHAND else f"Step {row['step']}: "
     said, advice = f"{when}{row.get('text')}. ", str(row.get("advice"))
     return f"{said[0].upper()}{said[1:]}{advice[0].upper()}{advice[1:]}."
+
+
+def _per_class(run: Run) -> list[Table]:
+    """The metrics that have a figure for each class."""
+    found = {name: figure for name, figure in (run.result.get("metrics") or {}).items() if isinstance(figure, list)}
+    most = max(map(len, found.values()), default=0)
+    if not most:
+        return []
+    names = (run.about.get("inputs") or {}).get("class_names") or list(map(str, range(most)))
+    rows = [
+        {"class": names[at] if at < len(names) else str(at), **{k: v[at] for k, v in found.items() if at < len(v)}}
+        for at in range(most)
+    ]
+    columns = {"class": "class", **{name: f"test {name}" for name in found}}
+    return [Table(columns=columns, rows=rows, formats=dict.fromkeys(found, "{:.4f}"))]
 
 
 def _footer(run: Run) -> list[str]:

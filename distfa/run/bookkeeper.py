@@ -174,6 +174,7 @@ class Bookkeeper:
             train_accuracy=tally.train_accuracy,
             test_loss=tally.test_loss,
             test_accuracy=tally.test_accuracy,
+            metrics={} if tally.test is None else tally.test.metrics,
             samples_per_second=tally.samples_per_second,
             wall_seconds=self.clock.wall_seconds,
             startup_seconds=self.clock.startup_seconds,

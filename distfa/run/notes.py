@@ -22,7 +22,7 @@ from distfa.settings import RunSpec, flat
 from distfa.version import __version__
 
 _TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(WatcherState)
-_NEWER = {"model.layers": ALL, "threads": 1, "optimizer.fold": False}
+_NEWER = {"model.layers": ALL, "threads": 1, "optimizer.fold": False, "metrics": []}
 _WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
 
 

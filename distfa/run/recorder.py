@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from distfa.core.base.metrics import numbers_of
 from distfa.core.books.digest import DigestRecord
 from distfa.core.books.ledger import LedgerRecord
 from distfa.core.books.probe import ProbeRecord
@@ -111,11 +112,16 @@ class Recorder:
             values["accuracy"] = record.correct / (record.rows * tally.positions)
         if kind == "step":
             values["samples_per_second"] = tally.samples_per_second
-        about = {"kind": kind, "step": record.step, "epoch": record.epoch}
+        about: dict[str, Any] = {"kind": kind, "step": record.step, "epoch": record.epoch}
+        if isinstance(record, EvalRecord) and record.metrics:
+            about["metrics"] = record.metrics
+        named = numbers_of(about.get("metrics", {}))
         self._run_dir.log({**about, **values, "rows": record.rows, "seconds": record.seconds})
         if kind == "step":
             self._traffic(record.step, record.seconds)
-        self._run_dir.events.add(record.step, {f"{prefix}/{name}": value for name, value in values.items()})
+        self._run_dir.events.add(
+            record.step, {f"{prefix}/{name}": value for name, value in {**named, **values}.items()}
+        )
 
     def _traffic(self, step: int, seconds: float, *, every: float = _TRAFFIC_SECONDS) -> None:
         """Write bytes and waiting so far, from time to time: a watcher computes rates from them."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from distfa.codecs import Codec
 from distfa.codecs.compressed import Compressed
+from distfa.core.base.metrics import in_words
 from distfa.core.base.model import NO_RULE
 from distfa.core.base.recipe import Recipe
 from distfa.core.books import digest, ledger
@@ -47,6 +48,8 @@ class Result:
         schedule: ``sync`` or ``async``.
         ledger: How many entries the conservation ledger has, how many signals were compared by digest, how many of
             these broke the law, and the first that did.
+        metrics: The figures of the spec's metrics on the test set: one number, a list with one for each class, or named
+            ones.
         alignment: The last probe; None without one.
         renewals: How often feedback was renewed, under ``feedback.renew``.
         stopped: Why a callback ended it early; None if none did.
@@ -78,6 +81,7 @@ class Result:
     schedule: str = "sync"
     start: str = ""
     ledger: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     alignment: dict[str, Any] | None = None
     renewals: int = 0
     stopped: str | None = None
@@ -106,6 +110,7 @@ def summary(result: Result) -> str:
     ):
         if loss is not None:
             lines.append(f"{name} loss {loss:.4f}" + ("" if accuracy is None else f", accuracy {accuracy:.2%}"))
+    lines += [in_words(f"test {name}", figure) for name, figure in result.metrics.items()]
     epochs = pluralize(result.epochs, "epoch")
     lines.append(
         f"{result.steps:,} steps, {epochs}, {result.samples_per_second:,.0f} samples/s, "

@@ -16,7 +16,7 @@ from distfa.core.base.model import Network
 from distfa.core.blame import explain_memory_error
 from distfa.data import Dataset
 from distfa.data.stream import KEPT
-from distfa.errors import DistfaError, Interrupted, NonFiniteError
+from distfa.errors import DistfaError, Interrupted, NonFiniteError, SpecError
 from distfa.intake.checks import check_run
 from distfa.intake.from_python import how_to_go_on
 from distfa.intake.rehearsal import rehearse
@@ -68,6 +68,8 @@ def run(
     """
     subject = Subject(network=network, model=model, division=division)
     check_run(spec, subject, dataset)
+    if spec.metrics and not len(dataset.test_x):
+        raise SpecError(f"metrics are figures of a test set, but data set {dataset.name!r} has none; leave metrics out")
     job = spec.job(
         network,
         run_id=uuid.uuid4().hex,

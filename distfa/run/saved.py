@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from distfa.core.base.model import Network
-from distfa.core.base.recipe import Recipe
+from distfa.core.base.recipe import FeedbackConfig, Recipe
 from distfa.core.layer import Layer
+from distfa.core.rules import BASELINE
 from distfa.data import Dataset
 from distfa.data.reading import Reading
 from distfa.errors import DataError, RunDirError, SpecError
@@ -29,7 +30,7 @@ class Saved:
 
     Attributes:
         path: The run directory.
-        spec: Its spec.
+        spec: Its spec, with rule bp: one of the user's own need not be there.
         network: Its layers, as descriptions.
         reading: How it read its data; None if it does not say it.
     """
@@ -123,6 +124,9 @@ def load_saved(run_dir: str | Path) -> Saved:
     path = run_dirs.expand_path(run_dir)
     about = run_dirs.read_about(path)
     spec = run_dirs.read_spec(path, about)
+    spec = spec.model_copy(
+        update={"rule": BASELINE, "feedback": FeedbackConfig()}
+    )  # forwards are alike under all rules
     finding.also_look_in(about.get("folder") or "")
     network = replace(run_dirs.read_network(about), continued=False)
     return Saved(path=path, spec=spec, network=network, reading=reading_of(about))

@@ -14,6 +14,7 @@ from torch import Tensor
 from distfa.codecs import LOSSLESS, Codec, resolve
 from distfa.core.base import order
 from distfa.core.base.losses import LOSSES
+from distfa.core.base.metrics import METRICS
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Inputs, Targets
 from distfa.core.routes import Direction, Kind, Link
@@ -83,7 +84,8 @@ class Job:
         Raises:
             SpecError: One cannot be found.
         """
-        named: tuple[tuple[Parts[Any], str], ...] = ((RULES, self.recipe.rule), (LOSSES, self.recipe.loss))
+        named: list[tuple[Parts[Any], str]] = [(RULES, self.recipe.rule), (LOSSES, self.recipe.loss)]
+        named += [(METRICS, name) for name in self.recipe.metrics]
         return [part for parts, name in named if (part := parts.part(name)) is not None]
 
     def codec(self, direction: Direction) -> Codec:

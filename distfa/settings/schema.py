@@ -16,6 +16,7 @@ from distfa import codecs, data, models
 from distfa.codecs.choice import AUTO
 from distfa.core import rules
 from distfa.core.base import activations, draw, losses
+from distfa.core.base.metrics import METRICS
 from distfa.core.base.model import Network
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import (
@@ -77,6 +78,13 @@ def as_list(value: object) -> object:
         parts = re.split(r"\s*[,x]\s*|\s+", inside) if inside else []
         return parts if all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", part) for part in parts) else value
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def as_names(value: object) -> object:
+    """``top5, recall``, a list, or one of them."""
+    if isinstance(value, str):
+        return tuple(name for name in re.split(r"[,\s]+", value.strip("[]() ")) if name)
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def layers_of(value: object) -> object:
@@ -203,6 +211,9 @@ class RunSpec(_Part):
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = _as_in_recipe("label_smoothing")
     class_weights: Annotated[tuple[Annotated[float, Ge(0)], ...], BeforeValidator(as_list)] | None = _as_in_recipe(
         "class_weights"
+    )
+    metrics: Annotated[tuple[Annotated[str, _part_of(METRICS)], ...], BeforeValidator(as_names)] = _as_in_recipe(
+        "metrics"
     )
     optimizer: Annotated[OptimizerConfig, BeforeValidator(as_named)] = OptimizerConfig()
     epochs: Count = _as_in_recipe("epochs")

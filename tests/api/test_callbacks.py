@@ -199,11 +199,11 @@ def test_the_best_training_loss_has_its_weights_in_whatever_epoch_it_comes(tests
 
 def test_what_is_no_number_is_never_the_best_and_always_beaten():
     """A first NaN was once never beaten."""
-    assert is_better(1.0, math.nan, "test_loss")
-    assert is_better(1.0, None, "test_loss")
-    assert not is_better(math.nan, None, "test_loss")
-    assert not is_better(math.nan, 1.0, "test_accuracy")
-    assert not is_better(math.nan, math.nan, "test_loss")
+    assert is_better(1.0, math.nan, greater=False)
+    assert is_better(1.0, None, greater=False)
+    assert not is_better(math.nan, None, greater=False)
+    assert not is_better(math.nan, 1.0, greater=True)
+    assert not is_better(math.nan, math.nan, greater=False)
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,8 @@ class Recipe:
             torch.nn:HuberLoss.
         label_smoothing: cross_entropy only: the share of a label spread evenly over all classes.
         class_weights: cross_entropy only: one number per class, by which its samples' loss is multiplied.
+        metrics: Figures of the test set beside loss and accuracy: top5; recall, precision, f1 per class; mae, rmse, r2;
+            yours: package.module:name. They decide no weight.
         optimizer: The local optimizer of every layer.
         epochs: Passes over the training set.
         max_steps: Stop after this many steps.
@@ -178,6 +180,7 @@ class Recipe:
     loss: str = "cross_entropy"
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     class_weights: tuple[Annotated[float, Ge(0)], ...] | None = None
+    metrics: tuple[str, ...] = ()
     optimizer: OptimizerConfig = OptimizerConfig()
     epochs: Count = 20
     max_steps: Count | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from distfa.core.books.digest import DigestRecord
 from distfa.core.books.ledger import LedgerRecord
@@ -37,7 +38,13 @@ class StepRecord(_Scored):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRecord(_Scored):
-    """One pass over the whole test set, after step ``step``."""
+    """One pass over the whole test set, after step ``step``.
+
+    Attributes:
+        metrics: The figures of the recipe's metrics.
+    """
+
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,10 +76,10 @@ def train_to(spec: RunSpec, *, every: int, target: float) -> Curve:
     for record in trainer.run():
         # a step's record comes when all layers have made its update, and none has begun the next step
         if isinstance(record, StepRecord) and (record.step + 1) % every == 0:
-            _, correct, rows = evaluate_layers(task.recipe, trainer.layers, test)
+            score = evaluate_layers(task.recipe, trainer.layers, test)
             curve.steps.append(record.step + 1)
             curve.payload_bytes.append(sum(sent))
-            curve.accuracy.append(correct / (rows * task.answers_per_sample))
+            curve.accuracy.append(score.correct / (score.rows * task.answers_per_sample))
             if curve.accuracy[-1] >= target:
                 return replace(curve, reached=True)
     return curve

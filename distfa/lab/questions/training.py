@@ -112,5 +112,5 @@ def _train(task: Task) -> Trained:
         found.diverged = True
         return found
     shares = [evaluate_layers(task.recipe, trainer.layers, half) for half in task.splits()]
-    found.train, found.test = (correct / (rows * task.answers_per_sample) for _, correct, rows in shares)
+    found.train, found.test = (half.correct / (half.rows * task.answers_per_sample) for half in shares)
     return found
