@@ -14,7 +14,7 @@ from distfa.core import rules
 from distfa.core.base.order import batches
 from distfa.core.books.ledger import LedgerRecord
 from distfa.data import Dataset
-from distfa.errors import BenchError
+from distfa.errors import BenchError, SpecError
 from distfa.intake.subject import network_for
 from distfa.measuring.scratch_run import run_in_scratch
 from distfa.run.observing import Progress
@@ -61,6 +61,8 @@ def measure(options: RulesOptions, say: Say) -> Outcome:
     rows, raw = [], []
     names = dict.fromkeys(options.rules or rules.RULES)
     specs = [amend(base, variants.parse_variant(name)) for name in names]
+    left_out = [] if options.rules else [spec.rule for spec in specs if not _has_a_path(spec, dataset)]
+    specs = [spec for spec in specs if spec.rule not in left_out]
     rows_to_come = sum(len(inits) if rules.RULES[spec.rule].takes_init else 1 for spec in specs) + beside_torch
     say = paced(say, seeds * rows_to_come)
     used = dict.fromkeys(rules.RULES[spec.rule] for spec in specs)
@@ -78,9 +80,21 @@ def measure(options: RulesOptions, say: Say) -> Outcome:
         raw += runs
         rows.insert(0, {"rule": _TORCH, "init": "any", **over_seeds.means(runs)})
     notes = [_READ, *(rule.caution for rule in used if rule.caution), *_beside(raw)]
+    notes += [f"left out, since this network has no free shortcuts: {', '.join(left_out)}"] if left_out else []
     of = "accuracy between rules"
     shown = {key: heading for key, heading in COLUMNS.items() if key != "bits" or dataset.tokens is not None}
     return over_seeds.outcome("rules", base, seeds, columns=shown, notes=notes, of=of, rows=rows, raw=raw)
+
+
+def _has_a_path(spec: RunSpec, dataset: Dataset) -> bool:
+    """Whether errors come down to every layer by the spec's rule."""
+    if not rules.RULES[spec.rule].follows_shortcuts:
+        return True
+    try:
+        network_for(spec, dataset)
+    except SpecError:
+        return False
+    return True
 
 
 def _one(spec: RunSpec, *, dataset: Dataset) -> dict[str, Any]:

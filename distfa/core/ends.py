@@ -170,8 +170,9 @@ class Ends:
             operand.master.copy_(state[f"learned.{name}"])
             operand.follow()
             self.optimizer.take(operand.master, under(f"learned_optimizer.{name}.", state, self._device))
-        if self.teacher is not None and _TEACHER not in self.learned:
-            self.teacher.copy_(state["teacher"])
+        for name, kept in self._kept().items():
+            if name == "teacher":
+                kept.copy_(state[name])
         for boundary, held in self.origin.items():
             held |= under(f"origin.{boundary}.", state, self._device)
         if not self._recipe.network.seeded or self._rule.ever_renews:  # else this process has drawn them from the seed
@@ -186,8 +187,9 @@ class Ends:
         return {name: self.signal(value) for name, value in state.items()}
 
     def _kept(self) -> dict[str, Tensor]:
-        """The matrices that do not learn, by their keys in ``state_dict``."""
-        found = {} if self.teacher is None or _TEACHER in self.learned else {"teacher": self.teacher}
+        """The matrices that do not learn, by their keys in ``state_dict``; shortcuts follow from the modules."""
+        teacher = self.teacher
+        found = {} if teacher is None or _TEACHER in self.learned or teacher.is_sparse else {"teacher": teacher}
         for boundary, state in self.origin.items():
             found |= {f"origin.{boundary}.{name}": v for name, v in state.items() if name not in self.learned}
         return found
@@ -200,7 +202,7 @@ class Ends:
         """Every matrix held, as products take it."""
         yield from (value for state in self.origin.values() for value in state.values())
         if self.teacher is not None:
-            yield self.teacher
+            yield self.teacher.values() if self.teacher.is_sparse else self.teacher
 
 
 def under(prefix: str, state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

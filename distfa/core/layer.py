@@ -196,7 +196,9 @@ class Layer:
         delta = self.block.start(s, kept.tape)
         if self._ledger is not None:
             self._ledger.observe(part[0], s, delta, kept.tape)
-            if self.rule.is_direct and self.ends.teacher is not None and not self.ends.learned:
+            if self.rule.follows_shortcuts:
+                self._ledger.add_pairing(part[0], s, kept.tape.h)
+            elif self.rule.is_direct and self.ends.teacher is not None and not self.ends.learned:
                 self._ledger.add_readout(part[0], message, kept.tape.h, self.ends.teacher)
         return delta
 
@@ -322,9 +324,10 @@ class Layer:
         self._has_gradient = False
 
     def _error(self, delta: Tensor, kept: _Kept) -> Tensor:
-        """e, from the output layer's delta; it is the same for all boundaries."""
+        """What a direct rule sends, from the output layer's delta: the same for all boundaries."""
         if kept.error is None:
-            kept.error = self.block.error(delta, kept.tape)
+            tape, whole = kept.tape, self.rule.follows_shortcuts
+            kept.error = self.block.back(delta, tape, {}) if whole else self.block.error(delta, tape)
         return kept.error
 
     def _seed(self, part: Part) -> int:

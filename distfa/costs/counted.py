@@ -258,13 +258,16 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         self.calls += 1
         read, written = (
-            [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)] for tree in ((args, kwargs), out)
+            [_in_memory(leaf) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+            for tree in ((args, kwargs), out)
         )
         places = {tensor.untyped_storage().data_ptr() for tensor in read}
         made = [tensor for tensor in written if tensor.untyped_storage().data_ptr() not in places]
         self.made_bytes += sum(tensor.nbytes for tensor in made)
         if func._overloadpacket in flop_registry:
-            if (place := _PRODUCTS.get(func._overloadpacket)) is None:
+            if sparse := [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.is_sparse]:
+                self.flops += 2 * sparse[0]._nnz() * out.shape[1]
+            elif (place := _PRODUCTS.get(func._overloadpacket)) is None:
                 self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
             else:
                 left, right = args[place : place + 2]
@@ -282,6 +285,11 @@ def count_work(work: Callable[[], T], kind: str = "") -> tuple[T, Effort, int]:
     products = tuple(Product(*shape, kind) for shape in meter.products)
     effort = Effort(products=products, counted_flops=meter.flops, passed_bytes=meter.passed_bytes, calls=meter.calls)
     return result, effort, meter.made_bytes
+
+
+def _in_memory(tensor: Tensor) -> Tensor:
+    """The tensor; of a sparse one its values."""
+    return tensor._values() if tensor.is_sparse else tensor
 
 
 def _numbers(tensors: Iterable[Tensor]) -> int:

@@ -133,6 +133,8 @@ def check_rule_fits(spec: RunSpec, network: Network) -> None:
             "outputs. Leave it out; a rule whose direct feedback learns (see distfa rules) sends nothing extra "
             "for that"
         )
+    if rule.follows_shortcuts:
+        return
     if rule.is_direct:
         places = network.positions
         for boundary in network.boundaries:

@@ -34,7 +34,7 @@ def check_start(spec: RunSpec, network: Network) -> None:
             it do not fit into memory. Names the figure and the way out.
     """
     recipe = spec.recipe(network)
-    if not rules.RULES[spec.rule].is_direct:
+    if not rules.RULES[spec.rule].is_direct or rules.RULES[spec.rule].follows_shortcuts:
         return
     if _sends_rows_back(recipe):
         _check_rows(network)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distfa import models
+from distfa.core import rules
 from distfa.core.base import order
 from distfa.core.base.activations import Activation
 from distfa.core.base.draw import evaluation_seed
@@ -29,6 +30,7 @@ from distfa.data.given_order import Ordered
 from distfa.data.stream import Rows
 from distfa.errors import LayerError, SpecError
 from distfa.intake.from_python import require_from_spec
+from distfa.intake.stream import with_shortcuts
 from distfa.runtime.job import RawInputs, RawTargets
 from distfa.sections.checks import require_equal
 from distfa.sections.division import Division
@@ -150,7 +152,8 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
         slope = {"slope": spec.model.slope} if spec.model.activation == "leaky_relu" else {}
         activation = Activation(name=spec.model.activation, **slope)
         sizes = (dataset.features, *spec.model.hidden, dataset.outputs)
-        return Subject(network=plain_network(sizes, activation=activation, bias=spec.model.bias))
+        network = plain_network(sizes, activation=activation, bias=spec.model.bias)
+        return Subject(network=with_shortcuts(network, [None] * len(network), spec))
     require_from_spec(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
@@ -165,7 +168,14 @@ def subject_of(model: nn.Module, spec: RunSpec, dataset: Dataset) -> Subject:
         ModelError: It cannot be split into layers, or its numbers are not of the run's type.
     """
     with _only_the_optimizers(model, spec):
-        network, division = divide(model, dataset.shape, layers=spec.model.layers, tokens=dataset.tokens is not None)
+        network, division = divide(
+            model,
+            dataset.shape,
+            layers=spec.model.layers,
+            tokens=dataset.tokens is not None,
+            head=rules.RULES[spec.rule].follows_shortcuts,
+        )
+        network = with_shortcuts(network, division.parts(model), spec)
     require_dtype(model, _dtype(spec))
     return Subject(network=network, model=model, division=division)
 

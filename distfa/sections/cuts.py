@@ -66,14 +66,17 @@ class Positions:
         spans = {name: last - first for name, (first, last) in self._spans.items() if last > first}
         return max(spans, key=spans.__getitem__, default="")
 
-    def openings(self) -> list[int]:
-        """The finest cuts: between two operations with weights, the last position that is possible."""
+    def openings(self, *, head: bool = False) -> list[int]:
+        """The finest cuts: between two operations with weights, the last position that is possible.
+
+        Args:
+            head: Whether the highest cut is at the first one instead, as for ``group``.
+        """
         opening = [place for place, node in enumerate(self.nodes) if traits(node).opens]
-        found = (
-            next((place for place in range(last, first, -1) if self.possible(place)), None)
-            for first, last in pairwise(opening)
-        )
-        return [position for position in found if position is not None]
+        between = [range(last, first, -1) for first, last in pairwise(opening)]
+        found = [[place for place in places if self.possible(place)] for places in between]
+        cuts = [places for places in found if places]
+        return [places[-1 if head and places is cuts[-1] else 0] for places in cuts]
 
     def possible(self, position: int) -> bool:
         """Whether nothing speaks against it."""

@@ -24,9 +24,9 @@ class Division:
     plans: tuple[Plan, ...] = ()
 
     @classmethod
-    def usual(cls, model: nn.Module) -> Division:
-        """Of an ``nn.Sequential``: a layer for each module with parameters."""
-        return cls(modules=tuple(map(len, group(model))))
+    def usual(cls, model: nn.Module, *, head: bool = False) -> Division:
+        """Of an ``nn.Sequential``: a layer for each module with parameters; ``head`` as for ``group``."""
+        return cls(modules=tuple(map(len, group(model, head=head))))
 
     def parts(self, model: nn.Module) -> list[nn.Module]:
         """Every layer as a module that holds the model's own modules; its state_dict has the model's keys."""

@@ -42,19 +42,19 @@ def split(
 
 
 def divide(
-    model: nn.Module, sample: Sequence[int] | None, *, layers: Layers = ALL, tokens: bool = False
+    model: nn.Module, sample: Sequence[int] | None, *, layers: Layers = ALL, tokens: bool = False, head: bool = False
 ) -> tuple[Network, Division]:
-    """The layers of a model, and how they are laid over it; as ``split``."""
+    """The layers of a model, and how they are laid over it; as ``split``, and ``head`` as for ``group``."""
     require_module(model)
     if is_sequential(model) and _by_modules(model, layers):
-        return _divide_sequential(model, sample, layers, tokens=tokens)
+        return _divide_sequential(model, sample, layers, tokens=tokens, head=head)
     if sample is None:
         raise ModelError(
             f"a {type(model).__name__} does not say which shape a sample has; pass it: distfa.split(model, (3, 32, 32))"
         )
     admit(model)
     batches = batches_of(model, tuple(sample), tokens=tokens)
-    division = divide_traced(model, batches, layers)
+    division = divide_traced(model, batches, layers, head=head)
     parts = division.parts(model)
     _require_parameters(parts)
     admit(model, parts)
@@ -71,10 +71,10 @@ def _by_modules(model: nn.Module, layers: Layers) -> bool:
 
 
 def _divide_sequential(
-    model: nn.Module, sample: Sequence[int] | None, layers: Layers, *, tokens: bool
+    model: nn.Module, sample: Sequence[int] | None, layers: Layers, *, tokens: bool, head: bool
 ) -> tuple[Network, Division]:
     """By its modules: those with parameters begin layers."""
-    usual = Division.usual(model)
+    usual = Division.usual(model, head=head)
     finest = usual.parts(model)
     admit(model, finest)
     shape = sample_shape(finest[0], sample)

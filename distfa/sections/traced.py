@@ -32,19 +32,20 @@ _BY_HAND = "write the network as an nn.Sequential of its blocks, as docs/how-to/
 _ENTERED_OF_TORCH = (nn.Sequential, nn.TransformerEncoder)
 
 
-def divide_traced(model: nn.Module, batches: Sequence[Tensor], layers: Layers) -> Division:
+def divide_traced(model: nn.Module, batches: Sequence[Tensor], layers: Layers, *, head: bool = False) -> Division:
     """The sections of a model.
 
     Args:
         model: The model.
         batches: Two small batches, of 2 and 3 samples.
         layers: Which sections there are.
+        head: As for ``group``; where layers are named, the names decide.
 
     Raises:
         ModelError: The model cannot be traced, or not be cut there.
     """
     if isinstance(layers, int | str):
-        keys, enter = _choose(model, batches, layers)
+        keys, enter = _choose(model, batches, layers, head=head)
     else:
         enter = _entering({name[:at] for name in layers for at, sign in enumerate(name) if sign == "."})
         keys = _named(_trace(model, batches, enter), model, layers)
@@ -77,12 +78,12 @@ def require_count(asked: int, most: int, why: str = "") -> None:
         raise ModelError(f"{pluralize(asked, 'layer')} were asked for, but the model has from 1 to {most}{why}")
 
 
-def _choose(model: nn.Module, batches: Sequence[Tensor], layers: int | str) -> tuple[list[Key], Enter]:
+def _choose(model: nn.Module, batches: Sequence[Tensor], layers: int | str, *, head: bool) -> tuple[list[Key], Enter]:
     """All cuts that there are, or those that make some layers of nearly equal cost; and what they pass through."""
     if isinstance(layers, str) and layers != ALL:
         raise ModelError(f"layers {layers!r} is neither a number, nor {ALL!r}, nor a list of names of modules")
     finest = _trace(model, batches, _worth_entering, must=False)
-    cuts = finest.openings()
+    cuts = finest.openings(head=head)
     tied = finest.tied()
     if not cuts and tied and layers != 1:
         raise ModelError(

@@ -104,7 +104,7 @@ def test_what_is_kept_drawn_and_learned_is_what_the_rules_matrices_hold(case):
         assert work.update().drawn == drawn[layer - 1]
         learns = teacher is not None and rule.learns_at_learner(layer)
         assert work.learned == (numbers(teacher) if learns else 0)
-        assert bool(work.teach(N).products) == (teacher is not None)
+        assert bool(work.teach(N).products) == bool(numbers(teacher))
 
 
 def test_of_layers_that_are_alike_one_is_counted():
@@ -114,7 +114,9 @@ def test_of_layers_that_are_alike_one_is_counted():
 
 
 def numbers(matrix):
-    return 0 if matrix is None else matrix.numel()
+    if matrix is None:
+        return 0
+    return matrix.values().numel() if matrix.is_sparse else matrix.numel()
 
 
 @pytest.mark.parametrize(
@@ -139,3 +141,9 @@ def test_a_step_of_any_model_has_the_flops_that_torch_counts(model, data, rule):
         total += sum(work.emit(boundary, 8).flops for boundary in rule.sent_by.get(layer, ()))
         assert work.kept(8) > 0
     assert made.flops == total
+
+
+def test_a_sparse_matrix_counts_by_the_numbers_that_it_has():
+    matrix = torch.eye(50).to_sparse()
+    _, effort, _ = counted.count_work(lambda: torch.sparse.mm(matrix, torch.ones(50, 3)))
+    assert effort.flops == 2 * 50 * 3

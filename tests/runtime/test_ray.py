@@ -95,7 +95,9 @@ def test_actors_renew_feedback_in_the_steps_in_which_serial_does(train):
 
 def test_every_rule_had_its_turn():
     (cases,) = (mark.args[1] for mark in test_actors_equal_serial_by_every_rule.pytestmark)
-    assert [getattr(case, "values", case)[0] for case in cases] == list(RULES)
+    assert [getattr(case, "values", case)[0] for case in cases] == [
+        name for name, rule in RULES.items() if not rule.follows_shortcuts
+    ]
 
 
 @pytest.mark.slow

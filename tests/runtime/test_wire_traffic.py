@@ -22,7 +22,15 @@ def columns(rule, boundary):
     """theory.md's table: columns per row on the hop down to layer ``boundary``."""
     below, above, outputs = SIZES[boundary], SIZES[boundary + 1], SIZES[-1]
     signs = dict.fromkeys(("bp", "usf", "frsf", "brsf"), below)
-    return {**signs, "fa": min(below, above), "dfa": outputs, "dkp": outputs, "kp": above, "drtp": 0}[rule]
+    return {
+        **signs,
+        "fa": min(below, above),
+        "dfa": outputs,
+        "dkp": outputs,
+        "kp": above,
+        "drtp": 0,
+        "skip": SIZES[-2],
+    }[rule]
 
 
 @in_turn(rule=RULES, codecs=product(["fp32", "bf16", "int8"], ["fp32", "int8"]))

@@ -7,9 +7,10 @@ travels to every layer of a run, while each module travels only to its own layer
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from torch import nn
 
@@ -127,11 +128,14 @@ class Network:
         layers: Layer 1 first.
         tokens: Whether the first layer takes integer tokens.
         continued: Whether training continues from weights that were trained before, which cannot be drawn from a seed.
+        paths: By layer, the path from the top of the stream down to it, for a rule that follows shortcuts
+            (``distfa.core.base.shortcuts``).
     """
 
     layers: tuple[LayerSpec, ...]
     tokens: bool = False
     continued: bool = False
+    paths: Mapping[int, Any] = field(default_factory=dict, repr=False, compare=False)  # follow from the modules
 
     def __len__(self) -> int:
         return len(self.layers)

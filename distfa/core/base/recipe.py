@@ -62,8 +62,8 @@ class FeedbackConfig:
         renew: dfa and dkp: recompute B_l from the current weights from time to time; strictly speaking this is weight
             transport, and it is off by default.
         decay: dkp only: weight decay of B, decoupled as in AdamW, even under ``adam``; None: 0.1.
-        fanout: dfa at full rank, and dkp: a layer sends the error to this many others, which pass it on (1: a relay);
-            None: the output layer sends to all; pays off from about 64 layers.
+        fanout: dfa at full rank, dkp and skip: a layer sends the error to this many others, which pass it on
+            (1: a relay); None: the output layer sends to all; pays off from about 64 layers.
     """
 
     rank: Annotated[int, Ge(1)] | None = None

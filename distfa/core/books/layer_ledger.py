@@ -40,7 +40,7 @@ class _Page:
         due: Whether the step is entered in the books.
         drift: <W - W(at forward), G>, per row.
         sums: What a hidden layer adds up.
-        read: e^T h_l.
+        read: e^T h_l; under a rule that follows shortcuts sum s h, per neuron.
         sent: <message, h_in>, and the sum of magnitudes.
         renewal: What its renewal of feedback did to the potential, per neuron.
         lr: Learning rate of its update.
@@ -137,6 +137,12 @@ class LayerLedger:
         columns, numbers = feedback.shape
         product = torch.mm(message.reshape(-1, columns).t(), h.reshape(-1, numbers)).double()
         page.read = product if page.read is None else page.read.add_(product)
+
+    def add_pairing(self, step: int, s: Tensor, h: Tensor) -> None:
+        """Add one micro-batch of s and h, whose product moves the potential of fixed feedback without a matrix."""
+        if self._local:
+            page, product = self._page(step), self._by_neuron(s.double() * h.double())
+            page.read = product if page.read is None else page.read.add_(product)
 
     def note_renewal(self, step: int, before: Tensor, after: Tensor, *, learned: bool) -> None:
         """Note that feedback was renewed at the start of a step: this moves the potential that this layer keeps.
@@ -383,7 +389,9 @@ class LayerLedger:
             self._shadow = moved if self._shadow is None else self._shadow.add_(moved)
 
     def _potential(self) -> Tensor:
-        """<B_l[:,i], V_l[:,i]> of every neuron, shape (d_l,)."""
+        """<B_l[:,i], V_l[:,i]> of every neuron, shape (d_l,); of shortcuts it is summed up without their matrix."""
+        if self._shadow is not None and self._rule.follows_shortcuts:
+            return self._shadow
         if self._feedback is None or self._shadow is None:
             raise ValueError("the shadow readout was requested before its first step")
         return (self._feedback.double() * self._shadow).sum(0)

@@ -24,21 +24,18 @@ from distfa.core.modules.section import Section
 from distfa.core.modules.trial import try_module
 from distfa.errors import ModelError
 
-_RESHAPING = (
+_FIXED = (
     nn.Identity,
     nn.Flatten,
     nn.Unflatten,
     nn.AvgPool1d,
     nn.AvgPool2d,
-    nn.MaxPool1d,
-    nn.MaxPool2d,
     nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool1d,
-    nn.AdaptiveMaxPool2d,
     nn.ZeroPad1d,
     nn.ZeroPad2d,
-)
+)  # the same linear map for every input
+_RESHAPING = (*_FIXED, nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
 _HOMOGENEOUS = (*_RESHAPING, nn.ReLU, nn.LeakyReLU, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 _KEEPING_ZEROS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.MaxPool1d, nn.MaxPool2d, nn.Dropout)
 _PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # bilinear in weight and input, outputs first
@@ -110,8 +107,13 @@ def sample_shape(first: nn.Module, sample: Sequence[int] | None) -> Shape:
     )
 
 
-def group(model: nn.Module) -> list[Group]:
+def group(model: nn.Module, *, head: bool = False) -> list[Group]:
     """The modules of every layer of a Sequential, with their names in it.
+
+    Args:
+        model: The Sequential.
+        head: Whether a norm, an activation and the like before the last layer belong to it, so that the stream of a
+            residual network ends with its last block; else they belong to the layer before.
 
     Raises:
         ModelError: No module has parameters.
@@ -126,7 +128,19 @@ def group(model: nn.Module) -> list[Group]:
         opened = opened or opens
     if not any(True for _ in model.parameters()):
         raise ModelError("the model has no module with parameters, so there is nothing to train; add at least one")
+    if head and len(groups) > 1:
+        groups[-2:] = _with_head(*groups[-2:])
     return groups
+
+
+def _with_head(below: Group, last: Group) -> tuple[Group, Group]:
+    """The last two groups, with what comes after the stream in the last one."""
+    opening = next(
+        i for i, (_, m) in enumerate(below) if any(True for _ in m.parameters()) and not isinstance(m, JOINING)
+    )
+    after = itertools.dropwhile(lambda pair: type(pair[1]) in _FIXED, below[opening + 1 :])
+    head = [*after]
+    return below[: len(below) - len(head)], head + last
 
 
 def children(model: nn.Module) -> Group:

@@ -17,6 +17,7 @@ from distfa.core.rules.drtp import DirectRandomTargetProjection
 from distfa.core.rules.fa import FeedbackAlignment
 from distfa.core.rules.kp import KolenPollack
 from distfa.core.rules.signs import FixedMagnitudeSignFeedback, FreshMagnitudeSignFeedback, UniformSignFeedback
+from distfa.core.rules.skip import SkipFeedback
 from distfa.own.parts import Parts
 
 __all__ = ["BASELINE", "RULES", "DirectRule", "HopRule", "Rule", "able", "build_rule"]
@@ -31,6 +32,7 @@ _ALL: tuple[type[Rule], ...] = (
     KolenPollack,
     DirectKolenPollack,
     DirectRandomTargetProjection,
+    SkipFeedback,
 )
 
 

@@ -51,6 +51,7 @@ class Rule(ABC):
         is_direct: Whether B_l leads straight from the output to layer l.
         stands_in: Whether feedback stands in place of the weights in the backward pass through a layer.
         redraws: Whether feedback is drawn anew in each step.
+        follows_shortcuts: Whether errors go down the shortcuts of a residual network, and begin as dLoss/dh_{L-1}.
     """
 
     name: ClassVar[str] = ""
@@ -69,6 +70,7 @@ class Rule(ABC):
     is_direct: ClassVar[bool] = False
     stands_in: ClassVar[bool] = False
     redraws: ClassVar[bool] = False
+    follows_shortcuts: ClassVar[bool] = False
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

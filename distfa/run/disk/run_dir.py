@@ -26,7 +26,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -104,7 +104,7 @@ class RunDir:
                     "checkpoint": None,
                     "folder": os.getcwd(),
                     "place": str(run_dir._place),
-                    "network": asdict(network),
+                    "network": asdict(replace(network, paths={})),
                     **about,
                     **driver(),
                     "host": describe_host(),

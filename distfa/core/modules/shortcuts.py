@@ -1,0 +1,90 @@
+"""Finds the shortcut of a layer from its modules alone: its way back with zeros in place of all that is trained.
+
+What is left leads through no trained weight. It is a shortcut if it is the same matrix for every input.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from distfa.core.base.model import LayerSpec
+from distfa.core.base.seeding import Seeding
+from distfa.core.base.shortcuts import take_down
+from distfa.core.modules.attributes import copy_module, tensors_beside_parameters
+from distfa.core.modules.parameters import weights_of
+from distfa.core.modules.swap import Swap
+
+_ROWS = 128  # numbers of h_l that are taken back at once
+_LOOKED_AT = 4  # samples
+_ROUND_OFF = 1e-4  # of the largest number
+
+
+class Blocked(Exception):
+    """A layer has no shortcut; the message goes on after its name."""
+
+
+def find_shortcut(part: nn.Module | None, spec: LayerSpec, where: str) -> Tensor | None:
+    """The shortcut of a layer, sparse, (numbers of h_l, numbers of h_{l-1}); None for the identity.
+
+    Args:
+        part: Its modules, left unchanged; None for a plain layer.
+        spec: Its description.
+        where: What to call it in messages.
+
+    Raises:
+        Blocked: It has none.
+    """
+    if part is None or spec.plain:
+        raise Blocked("has no path without weights")
+    one, other = (_WayBack(copy_module(part, where), spec, seed) for seed in (0, 1))
+    random = torch.Generator().manual_seed(2)
+    signal = torch.randn(_LOOKED_AT, spec.outputs, generator=random).to(one.dtype)
+    down = one.take(signal)
+    if not bool(down.any()):
+        raise Blocked("has no path without weights")
+    if torch.equal(down, signal) and torch.equal(other.take(signal), signal):
+        return None
+    if not _agree(down, other.take(signal)):
+        raise Blocked("changes with the data what comes along its shortcut")
+    matrix = torch.cat(
+        [one.take(rows).to_sparse() for rows in torch.split(torch.eye(spec.outputs, dtype=one.dtype), _ROWS)]
+    )
+    if not _agree(down, take_down(signal, matrix.t())):
+        raise Blocked("mixes samples along its shortcut")
+    return matrix.coalesce()
+
+
+class _WayBack:
+    """The way back through a copy of a layer, with zeros in place of trained parameters.
+
+    Two of these differ in their inputs, in their trained parameters and in what they draw: what a module derives from a
+    parameter first, no zero can replace, and shows itself as a difference.
+    """
+
+    def __init__(self, module: nn.Module, spec: LayerSpec, seed: int) -> None:
+        self._module, self._spec, self._random = module, spec, torch.Generator().manual_seed(seed)
+        self._seed, self._seeding = seed, Seeding(module)
+        parameters = dict(module.named_parameters())
+        self.dtype = next(iter(parameters.values())).dtype
+        changing = {name: p for name, p in parameters.items() if p.requires_grad or name in spec.moving}
+        for parameter in changing.values():
+            parameter.data.add_(0.1 * self._draw(parameter.shape))
+        self._zeros = {name: torch.zeros_like(p) for name, p in changing.items()}
+        self._swap = Swap(parameters | dict(weights_of(module)))
+
+    def take(self, signals: Tensor) -> Tensor:
+        """Signals (n, numbers of h_l), taken back through as many samples: (n, numbers of h_{l-1})."""
+        x = self._draw((len(signals), *self._spec.input_shape)).requires_grad_()
+        with self._swap.recording(tensors_beside_parameters(self._module)), self._seeding.drawing_from(self._seed):
+            out = self._module(x)
+        with self._swap.standing_in(self._zeros), self._seeding.drawing_from(self._seed):
+            (down,) = torch.autograd.grad(out, [x], signals.view(out.shape), allow_unused=True)
+        return torch.zeros_like(x).flatten(1) if down is None else down.flatten(1)
+
+    def _draw(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=self._random).to(self.dtype)
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=0.0, atol=_ROUND_OFF * a.abs().max().item())
