@@ -264,10 +264,10 @@ class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         places = {tensor.untyped_storage().data_ptr() for tensor in read}
         made = [tensor for tensor in written if tensor.untyped_storage().data_ptr() not in places]
         self.made_bytes += sum(tensor.nbytes for tensor in made)
-        if func._overloadpacket in flop_registry:
-            if sparse := [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.is_sparse]:
-                self.flops += 2 * sparse[0]._nnz() * out.shape[1]
-            elif (place := _PRODUCTS.get(func._overloadpacket)) is None:
+        if func._overloadpacket is torch.ops.aten._sparse_addmm:
+            self.flops += 2 * args[1]._nnz() * out.shape[1]
+        elif func._overloadpacket in flop_registry:
+            if (place := _PRODUCTS.get(func._overloadpacket)) is None:
                 self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
             else:
                 left, right = args[place : place + 2]
