@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from commands import here
+from runs import blobs
 from torch import nn
 from torch.nn import functional as F
 
 import distfa
 from distfa.core.base.losses import LOSSES
 from distfa.errors import SpecError
-from runs import blobs
 
 ROWS, BATCH = 40, 16
 X, LABELS = blobs(6, 4, ROWS)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from runs import ThreadRun, blobs, raw, recipe, run_serial
 from sklearn.metrics import precision_recall_fscore_support, r2_score, top_k_accuracy_score
 from torch import nn
 
@@ -14,7 +15,6 @@ from distfa.core.base.metrics import METRICS, in_words
 from distfa.core.books.records import EvalRecord
 from distfa.errors import SpecError
 from distfa.report import write_report
-from runs import ThreadRun, blobs, raw, recipe, run_serial
 
 X, LABELS = blobs(6, 7, 80)
 QUANTITIES = np.stack([X[:, 0], X[:, 1] * X[:, 2]], axis=1)

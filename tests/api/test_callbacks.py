@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from losses_of_layers import lose_a_layer_once
+from runs import blobs
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -21,7 +22,6 @@ from distfa.report.page import result_facts
 from distfa.report.records import read_run
 from distfa.run import engines
 from distfa.run.disk.run_dir import read_about
-from runs import blobs
 
 
 def model():

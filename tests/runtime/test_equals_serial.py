@@ -8,6 +8,7 @@ import torch
 from cases import in_turn, label
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial, run_threads
 
 from distfa.core.base.activations import NAMES
 from distfa.core.base.optim import OptimizerConfig
@@ -17,7 +18,6 @@ from distfa.core.routes import links
 from distfa.core.rules import RULES
 from distfa.transport.base import WireConfig
 from distfa.transport.message import Direction, Kind
-from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial, run_threads
 
 MANY = (12, 5, 17, 9, 3, 14, 6, 8, 10, 11, 12, 13, 4, 15, 7, 3, 5)
 DTYPES = [torch.float32, torch.float64]

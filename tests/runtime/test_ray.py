@@ -14,6 +14,7 @@ import ray
 import torch
 from cases import label
 from ray.util.placement_group import placement_group, remove_placement_group
+from runs import assert_same_bits, blobs, recipe
 
 from distfa.core.rules import RULES
 from distfa.data import from_arrays
@@ -21,7 +22,6 @@ from distfa.errors import ClusterError, LayerLost, SpecError, TransportError
 from distfa.run.run import run
 from distfa.runtime.ray import reserve
 from distfa.settings import parse_spec
-from runs import assert_same_bits, blobs, recipe
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 ROWS = 75

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cases import in_turn, label, pairs
+from runs import raw, recipe, run_serial
 
 from distfa.core.base import order
 from distfa.core.base.activations import NAMES
@@ -15,7 +16,6 @@ from distfa.core.base.optim import OptimizerConfig
 from distfa.core.books.ledger import LedgerRecord, describe_violation
 from distfa.core.layer import Layer
 from distfa.core.rules import RULES
-from runs import raw, recipe, run_serial
 
 LAWFUL = [name for name, rule in RULES.items() if rule.potential]
 OPTIMIZERS = [
