@@ -10,7 +10,8 @@ from typing import Any
 from distfa.bench.outcome import Outcome
 from distfa.errors import BenchError
 from distfa.pages.page import Box, Facts, Page, Table
-from distfa.pages.plots import BLUE, MUTED, ORANGE, Figure, colour
+from distfa.pages.plots import BLUE, MUTED, ORANGE, PERCENT, Figure, category
+from distfa.settings import flat
 from distfa.text.words import MB
 
 _BAR_PIXELS = 28
@@ -58,10 +59,10 @@ def bench_page(outcome: Outcome, path: Path) -> Page:
 
 
 def _words(values: Mapping[str, Any]) -> dict[str, str]:
-    """A mapping as texts for a person; nested values stay JSON."""
+    """A mapping as texts for a person: nested keys dotted, lists as JSON."""
     return {
         key.replace("_", " "): value if isinstance(value, str) else json.dumps(value)
-        for key, value in values.items()
+        for key, value in flat(values).items()
         if value is not None
     }
 
@@ -103,20 +104,22 @@ def _bytes(outcome: Outcome) -> Figure:
         if "curves" in row and row["curve"]["steps"]:
             rules.setdefault(row["name"], []).append(row)
     figure = Figure("bytes", "Accuracy against bytes")
+    if not rules:
+        return figure.without("The file has no curves of accuracy.")
     see = (
         "One line per rule, with the codecs that need the fewest bytes; it ends where it first reaches the "
         "target (dotted). Further left means fewer bytes, on a log scale."
     )
     figure.panels(["test accuracy"], see, x_title="payload sent, MB")
-    figure.x()["type"] = "log"
-    figure.y()["tickformat"] = ".0%"
+    figure.y()["tickformat"] = PERCENT
     figure.level(outcome.settings["target"])
     for index, rows in enumerate(rules.values(), start=1):
         best = min(rows, key=_bytes_to_target)
         sent = [count / MB for count in best["curve"]["payload_bytes"]]
         name = f"{best['name'].removeprefix('distfa ')}, {best['codec']}"
         points = list(zip(sent, best["curve"]["accuracy"], strict=True))
-        figure.line(points, name, colour(index, len(rules)), mode="lines")
+        figure.line(points, name, mode="lines", **category(index))
+    figure.log("x")
     return figure
 
 
@@ -154,13 +157,13 @@ def _codecs(outcome: Outcome) -> Figure:
     figure = Figure("codecs", "Accuracy against bytes per sample")
     see = "Each marker is a pair of codecs (hover for its name); further left means fewer bytes, on a log scale."
     figure.panels(["test accuracy, %"], see, x_title="payload bytes per sample")
-    figure.x()["type"] = "log"
     rows = sorted(_with(outcome.rows, "test_accuracy"), key=lambda row: row["bytes_per_sample"])
     names = list(dict.fromkeys(row["rule"] for row in outcome.rows))
     _draw_lines(figure, rows, "rule", "bytes_per_sample", "test_accuracy", order=names)
     for trace in figure.traces:
         trace["text"] = [row["codecs"] for row in rows if row["rule"] == trace["name"]]
         trace["hovertemplate"] = "%{text}: %{y:.2f} %, %{x:,.0f} bytes"
+    figure.log("x")
     return figure
 
 
@@ -171,8 +174,10 @@ def _drift(outcome: Outcome) -> Figure:
         "means that drift is proportional to the learning rate, and so vanishes in the limit of gradient flow."
     )
     figure.panels(["sum over boundaries of |Q(T) - Q(0)|"], see, x_title="learning rate")
-    figure.x()["type"] = figure.y()["type"] = "log"
-    return _draw_lines(figure, outcome.rows, "rule", "lr", "drift")
+    _draw_lines(figure, outcome.rows, "rule", "lr", "drift")
+    figure.log("x")
+    figure.log("y")
+    return figure
 
 
 def _with(rows: list[Row], key: str) -> list[Row]:
@@ -187,7 +192,7 @@ def _draw_lines(
     values = [value for value in order or present if value in present]
     for index, value in enumerate(values, start=1):
         points = [(row[x], row[y]) for row in rows if row[by] == value]
-        figure.line(points, label.format(value), colour(index, len(values)), mode="lines+markers")
+        figure.line(points, label.format(value), mode="lines+markers", **category(index))
     return figure
 
 

@@ -12,14 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from distfa.cli import options
-from distfa.errors import CheckpointError
 from distfa.text.lines import say
 
 _STILL_SECONDS = 4.0
 
 if TYPE_CHECKING:
     from distfa.report.latest import Latest
-    from distfa.report.records import Described
 
 
 def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None:
@@ -54,6 +52,8 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
 
 
 def _facts(latest: Latest) -> dict[str, Any]:
+    from distfa.report.resuming import last_checkpoint, resume_command
+
     run, about = latest.run, latest.run.about
     last = latest.last("step") or latest.last("traffic")
     return {
@@ -63,8 +63,8 @@ def _facts(latest: Latest) -> dict[str, Any]:
         "attempt": about.get("attempt", 1),
         "step": last["step"] if last else None,
         "sign_of_life_seconds": round(max(0.0, time.time() - _last_written(run.path)), 1),
-        "checkpoint": _checkpoint(run),
-        "go_on": _how_to_go_on(run),
+        "checkpoint": last_checkpoint(run),
+        "go_on": resume_command(run),
         "recoveries": about.get("recoveries", []),
         "error": about.get("error"),
         "layers": latest.layers(),
@@ -75,24 +75,6 @@ def _last_written(path: Path) -> float:
     from distfa.run.disk.run_dir import METRICS, RUN
 
     return max((path / name).stat().st_mtime for name in (METRICS, RUN) if (path / name).exists())
-
-
-def _checkpoint(run: Described) -> int | None:
-    """The step of the last complete checkpoint."""
-    from distfa.run.disk.shelf import shelf_of
-
-    asked = (run.spec.get("checkpoint") or {}).get("dir")
-    try:
-        return next(iter(shelf_of(run.path, run.about, asked=asked, began_with=asked).steps()), None)
-    except CheckpointError:  # a location that this machine cannot open
-        return None
-
-
-def _how_to_go_on(run: Described) -> str:
-    from distfa.intake.from_python import how_to_go_on
-
-    model, data = ((run.spec.get(part) or {}).get("name", "") for part in ("model", "data"))
-    return how_to_go_on(run.path, model, data)
 
 
 def _headline(found: dict[str, Any]) -> str:
@@ -138,8 +120,10 @@ def _table(layers: list[dict[str, Any]]) -> Table:
 
 
 def _advice(found: dict[str, Any]) -> str:
+    from distfa.report.resuming import ENDED_EARLY
+
     none = "no checkpoint yet" if found["status"] == "running" else "no checkpoint"
     kept = none if found["checkpoint"] is None else f"last checkpoint: step {found['checkpoint']:,}"
-    if found["status"] in ("lost", "failed", "interrupted"):
+    if found["status"] in ENDED_EARLY:
         return f"{kept}; to resume: {found['go_on']}"
     return kept

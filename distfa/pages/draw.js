@@ -24,7 +24,7 @@ function draw() {
     legend: {orientation: "h", traceorder: "normal", x: 0, xanchor: "left", y: 1, yref: "container", yanchor: "top"}};
   const axis = {gridcolor: line, zerolinecolor: css("--dim"), linecolor: css("--dim"), automargin: true};
   for (const [name, plain] of Object.entries(FIGURES)) {
-    const figure = JSON.parse(JSON.stringify(plain).replaceAll(INK, ink));
+    const figure = JSON.parse(JSON.stringify(plain).replaceAll(INK, ink).replaceAll(BLUE, css("--blue")));
     const place = document.getElementById("plot-" + name), layout = {...style, ...figure.layout};
     if (narrow) stacked(layout);
     for (const key of Object.keys(layout)) if (/^[xy]axis/.test(key)) {

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs, get_plotlyjs_version  # type: ignore[im
 
 from distfa.errors import RunDirError
 from distfa.files import write_whole
-from distfa.pages.plots import INK, Figure
+from distfa.pages.plots import BLUE, INK, Figure
 from distfa.text.strict_json import is_finite, replace_each
 from distfa.text.words import cell
 
@@ -37,9 +37,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Facts:
-    """Lists of names with their values; an empty one is left out."""
+    """Lists of names with their values, below a heading if there is one; an empty list is left out."""
 
     lists: Sequence[Mapping[str, str]]
+    head: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +50,14 @@ class Table:
     Attributes:
         columns: Keys of the rows, with their headings.
         rows: One mapping per row; None is a figure that there is not.
+        head: Its heading, if it has one.
         formats: How ``str.format`` shows the figures of a column; those without are shown by ``words.cell``.
     """
 
     columns: Mapping[str, str]
     rows: Sequence[Mapping[str, Any]]
     formats: Mapping[str, str] = field(default_factory=dict)
+    head: str = ""
 
     @property
     def words(self) -> set[str]:
@@ -64,7 +67,8 @@ class Table:
     def cell(self, row: Mapping[str, Any], key: str) -> str:
         """One cell, as text."""
         value = row.get(key)
-        return cell(value) if value is None or key not in self.formats else self.formats[key].format(value)
+        plain = value is None or key not in self.formats or not is_finite(value)
+        return cell(value) if plain else self.formats[key].format(value)
 
     def html(self) -> str:
         """The table alone, without a page and its style."""
@@ -102,6 +106,7 @@ class Page:
                 lambda value: value if is_finite(value) else None,  # a gap: sums of large terms can be infinite
             ),
             ink=INK,
+            blue=BLUE,
             beside=plotly,
             plotly="" if plotly else get_plotlyjs(),
         )

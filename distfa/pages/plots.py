@@ -6,9 +6,10 @@ tests put every figure through those classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 Trace = dict[str, Any]
@@ -16,9 +17,12 @@ Trace = dict[str, Any]
 INK, MUTED, RED, BLUE, ORANGE = "#1f2933", "#7b8794", "#d1001f", "#0072B2", "#E69F00"
 # Okabe and Ito's palette for every kind of colour vision, without yellow and its reds (red means a broken law here).
 _PALETTE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#8C6D31", "#6A51A3")
+_DASHES = ("", "dash", "dot", "dashdot")  # categories beyond the palette
 _CIVIDIS = ((0, 34, 78), (53, 69, 108), (102, 105, 112), (148, 142, 119), (200, 184, 102), (254, 232, 56))
+PERCENT = ".4~p"  # 96.5%, where .0% would write the same at two ticks
 MAX_POINTS = 1500  # per line; more cannot be distinguished on a screen
 _FEW_POINTS = 25  # up to this many points each gets a mark: a line of one point is invisible
+_FEW_DECADES = 0.9  # below one, plotly's ticks are those of a linear axis, and more of them have room
 _PANEL_PIXELS, _ROW_GAP_PIXELS, _COLUMN_GAP = 220, 78, 0.085
 
 
@@ -82,6 +86,23 @@ class Figure:
         """The vertical axis of a panel, counted from 0."""
         return self.layout[f"yaxis{panel + 1 if panel else ''}"]  # type: ignore[no-any-return]
 
+    def log(self, axis: Literal["x", "y"], panel: int = 0) -> bool:
+        """Make an axis of a panel that is drawn logarithmic, with the whole number at few ticks.
+
+        By itself plotly writes only the leading digit between powers of ten: 4, 5, 6, ..., 2, 3.
+
+        Returns:
+            Whether it is: a figure of 0 or below has no logarithm.
+        """
+        numbers = [value for trace in self.of_panel(panel) for value in trace[axis] if value is not None]
+        numbers = [value for value in numbers if math.isfinite(value)]
+        if not numbers or min(numbers) <= 0:
+            return False
+        few = math.log10(max(numbers) / min(numbers)) < _FEW_DECADES
+        found = self.x(panel) if axis == "x" else self.y(panel)
+        found.update(type="log", tickformat=".6~g", nticks=6 if few else 3)
+        return True
+
     def of_panel(self, panel: int) -> list[Trace]:
         """The traces of a panel, counted from 0."""
         return [trace for trace in self.traces if trace["yaxis"] == _axes(panel)["yaxis"]]
@@ -95,6 +116,14 @@ class Figure:
         mode = "lines" if len(x) > _FEW_POINTS else "lines+markers"
         found = {"type": "scatter", "mode": mode, "name": name, "x": x, "y": y, "line": style}
         self.traces.append(found | _axes(panel) | more)
+
+    def band(
+        self, low: Sequence[tuple[Any, Any]], high: Sequence[tuple[Any, Any]], hue: str, *, panel: int = 0, **more: Any
+    ) -> None:
+        """Fill what is between two lines of points (x, y); ``more`` goes to plotly."""
+        filled: Trace = {"mode": "lines", "width": 0, "fill": "toself", "fillcolor": hue, "opacity": 0.2}
+        aside: Trace = {"hoverinfo": "skip", "showlegend": False}
+        self.line([*low, *reversed(high)], "", hue, panel=panel, **filled, **aside, **more)
 
     def bars(self, x: Sequence[Any], y: Sequence[Any], name: str, hue: str, *, panel: int = 0, **more: Any) -> None:
         """Add bars; ``more`` goes to plotly."""
@@ -121,6 +150,12 @@ def colour(index: int, count: int) -> str:
     share = position - low
     mixed = (round(a + share * (b - a)) for a, b in zip(_CIVIDIS[low], _CIVIDIS[low + 1], strict=True))
     return "rgb({}, {}, {})".format(*mixed)
+
+
+def category(index: int) -> Trace:
+    """Colour and dash of category ``index``, counted from 1: categories have no order, so their colours have none."""
+    turn, place = divmod(index - 1, len(_PALETTE))
+    return {"hue": _PALETTE[place], "dash": _DASHES[turn % len(_DASHES)]}
 
 
 def thin(rows: Sequence[T], keep: Callable[[Sequence[T]], T] = lambda window: window[-1]) -> list[T]:

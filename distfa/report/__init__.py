@@ -4,9 +4,12 @@ records.py   what the run directory holds, checked line by line
 plots.py     the parts of figures: colours, panels, thinning
 training.py  figures of the training itself: curves, alignment, bytes, time, what each layer did when
 law.py       figures of the conservation law
-findings.py  a sentence per question: how good, aligned, lawful, how many bytes, where the time went
+findings.py  a sentence per question: how good, how long, how many bytes, how to go on, how aligned and lawful
+facts.py     outcome, settings, layers and machine as names and values
+resuming.py  where a run that ended early can go on, and how
+groups.py    several runs in groups of seeds
 compare.py   several runs on one page
-page.py      the page around them, with its title, the result and the host in words
+page.py      the page of a run
 """
 
 from distfa.report.compare import write_comparison

@@ -1,25 +1,25 @@
-"""Several runs on one page: a table of their results, and their curves in one set of axes."""
+"""Several runs on one page: what they differ in, a table of their results, and their curves in one set of axes."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from distfa.errors import RunDirError
 from distfa.pages.page import Box, Page, Table
-from distfa.pages.plots import Figure, colour, thin
+from distfa.pages.plots import Figure, category
+from distfa.report.groups import Seeds, differences, group_seeds, setting_of
 from distfa.report.records import Run, read_run
-from distfa.report.training import draw_curves
-from distfa.settings import flat
-from distfa.text.words import MB
+from distfa.report.training import draw_curves, draw_mean
+from distfa.text.words import MB, figure
 
-_BESIDE = ("run_dir", "log_every")
 _FORMATS = {
-    **{"test accuracy": "{:.2%}", "test loss": "{:.4f}", "train loss": "{:.4f}", "cosine": "{:.3f}"},
-    **{"MB sent": "{:,.1f}", "samples/s": "{:,.0f}", "seconds": "{:.1f}"},
+    **{"test accuracy": "{:.2%}", "least": "{:.2%}", "most": "{:.2%}", "test loss": "{:.4f}", "train loss": "{:.4f}"},
+    **{"cosine": "{:.3f}", "steps": "{:,.0f}", "MB sent": "{:,.1f}", "samples/s": "{:,.0f}", "seconds": "{:.1f}"},
 }
+_OVERLAP = "The seeds of {} and {} overlap: the difference between them may be chance."
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, shared: bool = False) -> Path:
@@ -36,44 +36,39 @@ def write_comparison(run_dirs: Sequence[Path], out: Path | None = None, *, share
     if len(run_dirs) < 2:
         raise RunDirError("a comparison needs at least two runs")
     runs = [read_run(path) for path in run_dirs]
-    names, out = _names(runs), Path("comparison.html") if out is None else out
-    page = Page(
-        title=f"{len(runs)} runs compared",
-        subtitle=", ".join(str(run.path) for run in runs),
-        parts=[
-            Box("In short", _sentences(runs, names), "says"),
-            *(part(runs, names) for part in (_table, _curves, _alignment)),
-        ],
-    )
-    page.write(out, shared=shared)
+    out = Path("comparison.html") if out is None else out
+    _page(runs).write(out, shared=shared)
     return out
 
 
-def differences(runs: Sequence[Run]) -> list[str]:
-    """The keys of the spec in which the runs differ."""
-    specs = [flat(run.spec) for run in runs]
-    keys = dict.fromkeys(key for spec in specs for key in spec if key not in _BESIDE)
-    return [key for key in keys if len({repr(spec.get(key)) for spec in specs}) > 1]
+def _page(runs: Sequence[Run]) -> Page:
+    """The page; if settings have several seeds, a table of their means comes first and one of all runs last."""
+    groups = group_seeds(runs)
+    seeds = len(groups) < len(runs)
+    return Page(
+        title=f"{len(runs)} runs compared",
+        subtitle=", ".join(str(run.path) for run in runs),
+        parts=[
+            Box("In short", _sentences(groups), "says"),
+            _means(groups) if seeds else _table(runs),
+            _curves(groups),
+            _alignment(groups),
+            *([_table(runs)] if seeds else []),
+        ],
+    )
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    """The names of runs: the settings in which they differ, if that tells them apart; else their directories."""
+def _sentences(groups: Sequence[Seeds]) -> list[str]:
+    """What the runs differ in, which is best and by how much, which sent the fewest bytes."""
+    runs = [run for group in groups for run in group.runs]
     keys = differences(runs)
-    names = [", ".join(f"{key} {flat(run.spec).get(key)}" for key in keys) for run in runs]
-    told = len(set(names)) == len(names) and keys and max(map(len, names)) < 60
-    return names if told else [run.path.name for run in runs]
-
-
-def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    keys = differences(runs)
-    found = [f"They differ in {', '.join(keys)}." if keys else "They have the same settings."]
-    done = [(run, name) for run, name in zip(runs, names, strict=True) if run.result.get("test_loss") is not None]
+    found = [f"They differ in {' and '.join(keys)}." if keys else "They have the same settings."]
+    done = [group for group in groups if group.results("test_loss")]
     if len({run.about.get("data_digest") for run in runs}) > 1:
         found.append("They were not trained on the same data, so their figures cannot be compared with each other.")
-    elif len(done) > 1:
-        found.append(_best(done))
-        found += _note_single_seeds(runs, keys)
-    sent = [(_bytes_sent(run), name) for run, name in zip(runs, names, strict=True) if _bytes_sent(run)]
+    elif done:
+        found += _best(done)
+    sent = [(fmean(map(_bytes_sent, group.runs)), group.name) for group in groups if all(map(_bytes_sent, group.runs))]
     if len(sent) > 1:
         least, most = min(sent), max(sent)
         found.append(
@@ -82,26 +77,35 @@ def _sentences(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     return found
 
 
-def _best(done: Sequence[tuple[Run, str]]) -> str:
-    """Which run is, or which runs are, the best on the test set."""
-    by_accuracy = all(run.result.get("test_accuracy") is not None for run, _ in done)
-    key, pick = ("test_accuracy", max) if by_accuracy else ("test_loss", min)
-    figure = pick(float(run.result[key]) for run, _ in done)
-    names = [name for run, name in done if run.result[key] == figure]
-    said = f"{figure:.2%}" if by_accuracy else f"a loss of {figure:.4f}"
-    if len(names) > 1:
-        return f"Best on the test set, and equal: {'; '.join(names)}: {said}."
-    return f"{names[0]} is best on its test set: {said}."
+def _best(done: Sequence[Seeds]) -> list[str]:
+    """Which group is, or which groups are, the best on the test set, and whether that may be chance."""
+    by_accuracy = all(group.results("test_accuracy") for group in done)
+    key, form = ("test_accuracy", ".2%") if by_accuracy else ("test_loss", ".4f")
+    ranked = sorted(done, key=lambda group: group.mean(key), reverse=by_accuracy)
+    best, said = ranked[0], _say(ranked[0], key, form)
+    equal = [group.name for group in ranked if group.mean(key) == best.mean(key)]
+    if len(done) == 1:
+        return [f"{best.name} on the test set: {said}. There is nothing to compare it with."]
+    if len(equal) > 1:
+        return [f"Best on the test set, and equal: {'; '.join(equal)}: {said}."]
+    found = [f"{best.name} is best on its test set: {said}; {ranked[1].name} follows: {_say(ranked[1], key, form)}."]
+    if min(len(group.runs) for group in done) == 1:
+        note = (
+            "Some setting has only one seed: small differences mean nothing, since another seed alone would cause some."
+        )
+        return [*found, note]
+    ours, theirs = (group.results(key) for group in ranked[:2])
+    overlap = min(ours) <= max(theirs) and min(theirs) <= max(ours)
+    return [*found, _OVERLAP.format(best.name, ranked[1].name)] if overlap else found
 
 
-def _note_single_seeds(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
-    """A note where a setting has one seed: what another seed would change is not known."""
-    settings = Counter(tuple(repr(flat(run.spec).get(key)) for key in keys if key != "seed") for run in runs)
-    if min(settings.values()) > 1:
-        return []
-    return [
-        "Some setting has only one seed: small differences mean nothing, since another seed alone would cause some."
-    ]
+def _say(group: Seeds, key: str, form: str) -> str:
+    """A figure; of several seeds their mean and range."""
+    found = group.results(key)
+    said = figure(fmean(found), form)
+    if len(found) == 1:
+        return said
+    return f"{said} in the mean of {len(found)} seeds, {figure(min(found), form)} to {figure(max(found), form)}"
 
 
 def _bytes_sent(run: Run) -> int:
@@ -109,45 +113,81 @@ def _bytes_sent(run: Run) -> int:
     return (total.get("up_payload") or 0) + (total.get("down_payload") or 0) if total.get("up_message") else 0
 
 
-def _table(runs: Sequence[Run], names: Sequence[str]) -> Table:
-    rows = [_row(run, name) for run, name in zip(runs, names, strict=True)]
-    heads = [head for head in rows[0] if any(row[head] is not None for row in rows)]
+def _table(runs: Sequence[Run]) -> Table:
+    """A row per run, with the settings in which it differs first."""
+    keys = differences(runs)
+    beside = {run.path: {"run": run.path.name, "status": str(run.about.get("status", "?"))} for run in runs}
+    return _shown([_settings(run, keys) | _figures(run) | beside[run.path] for run in runs])
+
+
+def _means(groups: Sequence[Seeds]) -> Table:
+    """A row per group: the means over its seeds, and the range of its accuracy."""
+    keys = [key for key in differences([run for group in groups for run in group.runs]) if key != "seed"]
+    rows = []
+    for group in groups:
+        found = [_figures(run) for run in group.runs]
+        means: dict[str, Any] = {}
+        for head in found[0]:
+            values = [figures[head] for figures in found]
+            means[head] = None if None in values else fmean(values)
+            if head == "test accuracy" and means[head] is not None:
+                means |= {"least": min(values), "most": max(values)}
+        rows.append(_settings(group.runs[0], keys) | {"seeds": len(group.runs)} | means)
+    return _shown(rows)
+
+
+def _shown(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The columns that have something to show."""
+    heads = [
+        head
+        for head in dict.fromkeys(head for row in rows for head in row)
+        if any(row.get(head) is not None for row in rows)
+    ]
     return Table(columns={head: head for head in heads}, rows=rows, formats=_FORMATS)
 
 
-def _row(run: Run, name: str) -> dict[str, Any]:
+def _settings(run: Run, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: setting_of(run, key) for key in keys}
+
+
+def _figures(run: Run) -> dict[str, Any]:
     return {
-        "run": name,
-        "rule": run.rule,
-        "status": str(run.about.get("status", "?")),
-        "steps": run.result.get("steps"),
         "test accuracy": run.result.get("test_accuracy"),
         "test loss": run.result.get("test_loss"),
         "train loss": run.result.get("train_loss"),
         "cosine": run.probes[-1]["cosine"] if run.probes else None,
         "MB sent": _bytes_sent(run) / MB or None,
+        "steps": run.result.get("steps"),
         "samples/s": run.result.get("samples_per_second"),
         "seconds": run.result.get("wall_seconds"),
     }
 
 
-def _curves(runs: Sequence[Run], names: Sequence[str]) -> Figure:
+def _curves(groups: Sequence[Seeds]) -> Figure:
     """Test figures over steps; training figures for a run without a test set."""
-    figure = Figure("curves", "Test loss and accuracy")
-    if not any(run.evals or run.steps for run in runs):
-        return figure.without("No run has a logged step.")
-    hues = [colour(number + 1, len(runs)) for number in range(len(runs))]
-    see = "After each evaluation; for a run without a test set the figures of its training batches."
-    draw_curves(figure, see, list(zip(names, [run.evals or run.steps for run in runs], hues, strict=True)))
-    return figure
+    drawn = Figure("curves", "Test loss and accuracy")
+    if not any(run.evals or run.steps for group in groups for run in group.runs):
+        return drawn.without("No run has a logged step.")
+    see = "After each evaluation; for a run without a test set the figures of its training batches." + _note_band(
+        groups
+    )
+    named = [(group.name, [run.evals or run.steps for run in group.runs]) for group in groups]
+    draw_curves(drawn, see, [(name, rows, category(number)) for number, (name, rows) in enumerate(named, start=1)])
+    return drawn
 
 
-def _alignment(runs: Sequence[Run], names: Sequence[str]) -> Figure:
-    figure = Figure("alignment", "Alignment with the true gradient")
-    if not any(run.probes for run in runs):
-        return figure.without("No run has probes (probe.every).")
-    figure.panels(["cosine"], "1 is the direction of backpropagation itself, 0 is unrelated to it.")
-    for number, (run, name) in enumerate(zip(runs, names, strict=True), start=1):
-        if points := [(row["step"], row["cosine"]) for row in thin(run.probes)]:
-            figure.line(points, name, colour(number, len(runs)))
-    return figure
+def _alignment(groups: Sequence[Seeds]) -> Figure:
+    drawn = Figure("alignment", "Alignment with the true gradient")
+    if not any(run.probes for group in groups for run in group.runs):
+        return drawn.without("No run has probes (probe.every).")
+    see = "1 is the direction of backpropagation itself, 0 is unrelated to it." + _note_band(groups)
+    drawn.panels(["cosine"], see)
+    for number, group in enumerate(groups, start=1):
+        lines = [[(row["step"], row["cosine"]) for row in run.probes] for run in group.runs]
+        draw_mean(drawn, lines, group.name, category(number))
+    return drawn
+
+
+def _note_band(groups: Sequence[Seeds]) -> str:
+    several = any(len(group.runs) > 1 for group in groups)
+    return " A line is the mean of its seeds; the band around it reaches from the least to the most." if several else ""

@@ -1,16 +1,17 @@
-"""The result of a run, one sentence per question: how good, aligned, lawful, how many bytes, where time went."""
+"""The result of a run, one sentence per question: how good, how long, how many bytes; then how aligned and lawful."""
 
 from __future__ import annotations
 
 from distfa.core.base.metrics import in_words
 from distfa.core.rules import BASELINE
 from distfa.report.records import Run
-from distfa.text.words import human_bytes
+from distfa.report.resuming import ENDED_EARLY, last_checkpoint, resume_command
+from distfa.text.words import figure, human_bytes, pluralize
 
 
 def sentences(run: Run) -> list[str]:
     """One for each question that the run can answer."""
-    asked = (_good(run), _aligned(run), _lawful(run), _bytes(run), _time(run))
+    asked = (_good(run), _time(run), _bytes(run), _resume(run), _recovered(run), _aligned(run), _lawful(run))
     return [answer for answer in asked if answer]
 
 
@@ -24,16 +25,32 @@ def _good(run: Run) -> str:
     if best:
         after = f"after step {best['step']:,} (the best of {result['steps']:,} by {best['monitor']})"
     if result.get("test_accuracy") is not None:
-        loss = f"with a loss of {result['test_loss']:.4f}"
+        loss = f"with a loss of {figure(result['test_loss'], '.4f')}"
         return f"It gets {result['test_accuracy']:.2%} of the test set right {after}, {loss}.{_metrics(run)}"
     if result.get("test_loss") is not None:
-        return f"Its test loss is {result['test_loss']:.4f} {after}.{_metrics(run)}"
-    return f"Its training loss is {result['train_loss']:.4f} {after}; there was no test set."
+        return f"Its test loss is {figure(result['test_loss'], '.4f')} {after}.{_metrics(run)}"
+    return f"Its training loss is {figure(result['train_loss'], '.4f')} {after}; there was no test set."
+
+
+def _resume(run: Run) -> str:
+    if run.about.get("status") not in ENDED_EARLY:
+        return ""
+    step = last_checkpoint(run)
+    where = "It has no checkpoint, so it begins anew" if step is None else f"It can go on from step {step:,}"
+    return f"{where}: {resume_command(run)}"
+
+
+def _recovered(run: Run) -> str:
+    gone = run.about.get("recoveries") or []
+    if not gone:
+        return ""
+    again = sum(entry["failed_at"] - entry["step"] for entry in gone)
+    return f"It went back to a checkpoint {pluralize(len(gone), 'time')} and computed {pluralize(again, 'step')} again."
 
 
 def _metrics(run: Run) -> str:
     names = (run.about.get("inputs") or {}).get("class_names") or ()
-    said = [in_words(name, figure, names) for name, figure in (run.result.get("metrics") or {}).items()]
+    said = [in_words(name, value, names) for name, value in (run.result.get("metrics") or {}).items()]
     return f" Metrics of the test set: {'; '.join(said)}." if said else ""
 
 

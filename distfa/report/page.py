@@ -7,11 +7,10 @@ from pathlib import Path
 from distfa.core.base.model import NO_RULE
 from distfa.pages.page import Box, Facts, Page, Table
 from distfa.pages.plots import MAX_POINTS, Figure
-from distfa.report import findings, law, training
+from distfa.report import facts, findings, law, training
 from distfa.report.columns import Row
-from distfa.report.records import Run, have_shared_workers, read_run
+from distfa.report.records import Run, read_run
 from distfa.run.collapse import BEFOREHAND
-from distfa.run.result import best_in_words
 
 
 def write_report(run_dir: Path, out: Path | None = None, *, shared: bool = False) -> Path:
@@ -36,14 +35,12 @@ def write_report(run_dir: Path, out: Path | None = None, *, shared: bool = False
 
 def report_figures(run: Run) -> list[Figure]:
     """Every figure of the report; those that are missing say why."""
-    return [
-        training.curves(run),
-        *law.law_figures(run),
-        training.alignment(run),
-        training.traffic(run),
-        training.time(run),
-        training.timeline(run),
-    ]
+    return [*_training(run), *law.law_figures(run)]
+
+
+def _training(run: Run) -> list[Figure]:
+    draw = (training.curves, training.alignment, training.traffic, training.time, training.timeline)
+    return [figure(run) for figure in draw]
 
 
 def page(run: Run) -> Page:
@@ -54,9 +51,13 @@ def page(run: Run) -> Page:
         parts=[
             Box("In short", findings.sentences(run), "says"),
             *_boxes(run),
+            Facts([facts.result_facts(run)], "Outcome"),
+            Facts([facts.setting_facts(run)], "Settings"),
             *_per_class(run),
-            Facts([result_facts(run), _host_facts(run), _layer_facts(run)]),
-            *report_figures(run),
+            *_recoveries(run),
+            *_training(run),
+            Facts([facts.host_facts(run), facts.layer_facts(run)], "Where it ran"),
+            *law.law_figures(run),
             *_footer(run),
         ],
     )
@@ -71,6 +72,14 @@ def _boxes(run: Run) -> list[Box]:
         found.append(Box("The conservation law was broken", str(broken), "box error"))
     found += [Box(_heading(row), _sentence(row)) for row in run.findings]
     return [*found, Box("Omitted or unfinished", "\n".join(run.notes))] if run.notes else found
+
+
+def _recoveries(run: Run) -> list[Table]:
+    """How often, from where and why the run went back to a checkpoint."""
+    columns = {"failed_at": "failed at step", "step": "went on from step", "attempt": "attempt"}
+    columns |= {"seconds": "seconds", "cause": "cause"}
+    rows = run.about.get("recoveries") or []
+    return [Table(head="Recoveries", columns=columns, rows=rows, formats={"seconds": "{:.1f}"})] if rows else []
 
 
 _HEADINGS = {
@@ -133,50 +142,3 @@ def _subtitle(run: Run) -> str:
     """Engine, data, date, place."""
     started = str(run.about.get("host", {}).get("started", "unknown time")).replace("T", " ").replace("+00:00", " UTC")
     return f"engine {run.engine} · data {run.about.get('data', 'unknown')} · started {started} · {run.path}"
-
-
-def result_facts(run: Run) -> dict[str, str]:
-    """The result of the run."""
-    result = run.result
-    facts = {"status": str(run.about.get("status", "unknown")), "seed": str(run.about.get("seed", "unknown"))}
-    if not result:
-        return facts | {"last logged step": str(run.steps[-1]["step"]) if run.steps else "none"}
-    for name in ("train", "test"):
-        loss, accuracy = result.get(f"{name}_loss"), result.get(f"{name}_accuracy")
-        if loss is not None:
-            facts[name] = f"loss {loss:.4f}" + (f", accuracy {accuracy:.2%}" if accuracy is not None else "")
-    if best := result.get("best"):
-        facts["weights"] = best_in_words(best)
-    facts["steps"] = f"{result['steps']:,} in {result['epochs']:,} epochs"
-    facts["speed"] = f"{result['samples_per_second']:,.0f} samples/s"
-    facts["time"] = f"{result['wall_seconds']:.1f} s, of which {result['startup_seconds']:.1f} s to start"
-    if (ledger := result.get("ledger")) and ledger["entries"]:
-        facts["ledger"] = f"{ledger['entries']:,} entries, {ledger['violations']:,} broke the law"
-    return facts
-
-
-def _layer_facts(run: Run) -> dict[str, str]:
-    """Where each layer was, how far it came, and its last error."""
-    facts, shared = {}, have_shared_workers(run.layers)
-    for row in run.layers:
-        said = f"worker {row['worker']}, " if shared else ""
-        said += f"node {row.get('node', '?')}, pid {row.get('pid', '?')}, step {row.get('step', '?')}"
-        if queue := row.get("queue"):
-            said += f", {queue} signal{'s wait' if queue > 1 else ' waits'}"
-        if last := row["last_error"]:
-            said += f"; last error, in attempt {last['attempt']}: {last['error']}"
-        facts[f"layer {row['layer']}"] = said
-    return facts
-
-
-def _host_facts(run: Run) -> dict[str, str]:
-    """The machine and software it ran on."""
-    host = run.about.get("host", {})
-    load = ", ".join(f"{value:.1f}" for value in host.get("load_average", []))
-    return {
-        "processor": f"{host.get('processor', 'unknown')}, {host.get('cpus', '?')} cores, load {load} at the start",
-        "accelerator": str(host.get("cuda") or "none"),
-        "system": str(host.get("platform", "unknown")),
-        "versions": ", ".join(f"{name} {host.get(name, '?')}" for name in ("distfa", "torch", "python")),
-        "command": " ".join(map(str, host.get("command", []))),
-    }

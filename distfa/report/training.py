@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from distfa.core.rules import BASELINE
-from distfa.pages.plots import BLUE, INK, MUTED, ORANGE, Figure, colour, thin
+from distfa.pages.plots import BLUE, INK, MUTED, ORANGE, PERCENT, Figure, colour, thin
 from distfa.report.columns import Columns, Row
 from distfa.report.records import Run, have_shared_workers
 from distfa.run.result import name_boundary
 
-_PALE, _GREY, _WAITING = "#D5DBE1", "#B8C1CC", "#E4E8EC"
+_WAITING, _PALE, _GREY = (f"rgba(123,135,148,{share})" for share in (0.2, 0.35, 0.6))  # on light and on dark
 _OPERATIONS = {
     "forward": ("forward", BLUE),
     "backward": ("backward", ORANGE),
@@ -27,29 +28,46 @@ def curves(run: Run) -> Figure:
     if not run.steps and not run.evals:
         return figure.without("The run ended before its first logged step.")
     see = "Train is a single batch, before its update, so it varies; test is the whole test set after an epoch."
-    draw_curves(figure, see, [("train", run.steps, BLUE), ("test", run.evals, ORANGE)])
+    draw_curves(figure, see, [("train", [run.steps], {"hue": BLUE}), ("test", [run.evals], {"hue": ORANGE})])
     return figure
 
 
-def draw_curves(figure: Figure, see: str, named: Sequence[tuple[str, Columns, str]]) -> None:
+def draw_curves(figure: Figure, see: str, named: Sequence[tuple[str, Sequence[Columns], Mapping[str, Any]]]) -> None:
     """A panel of losses, and one of accuracies if there are any.
 
     Args:
         figure: Where to draw.
         see: What to look at.
-        named: Name, records and colour of each line.
+        named: Name, records of one run or of several seeds, and style of each line.
     """
-    keys = [
-        key for key in ("loss", "accuracy") if any(value is not None for _, rows, _ in named for value in rows.of(key))
-    ]
+    every = [rows for _, seeds, _ in named for rows in seeds]
+    keys = [key for key in ("loss", "accuracy") if any(value is not None for rows in every for value in rows.of(key))]
     figure.panels(keys, see, columns=2)
     for panel, key in enumerate(keys):
-        for name, rows, hue in named:
-            if points := thin(list(rows.points(key))):
-                figure.line(points, name, hue, panel=panel, legendgroup=name, showlegend=panel == 0)
-    figure.y()["rangemode"] = "tozero"
+        for name, seeds, style in named:
+            lines = [list(rows.points(key)) for rows in seeds]
+            draw_mean(figure, lines, name, style, panel=panel, legendgroup=name, showlegend=panel == 0)
+    if figure.log("y"):
+        figure.see += " The loss is on a log scale."
+    else:
+        figure.y()["rangemode"] = "tozero"
     if "accuracy" in keys:
-        figure.y(1)["tickformat"] = ".0%"
+        figure.y(1)["tickformat"] = PERCENT
+
+
+def draw_mean(
+    figure: Figure, lines: Sequence[Sequence[tuple[Any, Any]]], name: str, style: Mapping[str, Any], **more: Any
+) -> None:
+    """Add a line; of several seeds their mean and the band from the least to the most, at the steps that all have."""
+    known = [dict(points) for points in lines]
+    steps = thin(sorted(set.intersection(*map(set, known))))
+    found = [(step, [values[step] for values in known]) for step in steps]
+    if not found:
+        return
+    if len(known) > 1:
+        low, high = ([(step, pick(values)) for step, values in found] for pick in (min, max))
+        figure.band(low, high, style["hue"], panel=more.get("panel", 0), legendgroup=name)
+    figure.line([(step, fmean(values)) for step, values in found], name, **style, **more)
 
 
 def alignment(run: Run) -> Figure:

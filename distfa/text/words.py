@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Iterable
 
 KB, MB = 1e3, 1e6
 """Bytes in the columns of a table that has one unit: kB and MB, as in ``human_bytes``."""
+
+NOT_FINITE = "not finite"
+"""NaN or an infinity, in words."""
 
 _UNITS = ("B", "kB", "MB", "GB")
 
@@ -24,8 +28,15 @@ def cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
+        if not math.isfinite(value):
+            return NOT_FINITE
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def figure(value: float, form: str) -> str:
+    """A figure in a format; one that is NaN or infinite in words."""
+    return format(value, form) if math.isfinite(value) else NOT_FINITE
 
 
 def pluralize(count: int, one: str, many: str = "") -> str:

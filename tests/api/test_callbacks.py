@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import distfa
 from distfa.api.callbacks import is_better
 from distfa.errors import CheckpointError, DataError, SpecError
+from distfa.report.facts import result_facts
 from distfa.report.findings import sentences
-from distfa.report.page import result_facts
 from distfa.report.records import read_run
 from distfa.run import engines
 from distfa.run.disk.run_dir import read_about

@@ -8,8 +8,9 @@ from commands import here
 
 from distfa.errors import RunDirError
 from distfa.report import write_comparison, write_report
-from distfa.report.compare import _best, _note_single_seeds, _sentences, differences
+from distfa.report.compare import _sentences
 from distfa.report.findings import sentences
+from distfa.report.groups import Seeds, differences, group_seeds
 from distfa.report.records import read_run
 
 
@@ -26,9 +27,9 @@ def test_a_page_opens_with_the_result_and_a_sentence_per_finding(runs):
     run = read_run(runs[0])
     said = sentences(run)
     assert said[0].startswith(f"It gets {run.result['test_accuracy']:.2%} of the test set right after 30 steps")
-    assert re.match(r"At step 25 its updates have a cosine of 0\.\d\d with the true gradient \(layer \d is", said[1])
-    assert said[2] == f"The conservation law held in all {run.entries} ledger entries."
-    assert said[-1].startswith("It took")
+    assert said[1].startswith("It took")
+    assert re.match(r"At step 25 its updates have a cosine of 0\.\d\d with the true gradient \(layer \d is", said[2])
+    assert said[-1] == f"The conservation law held in all {run.entries} ledger entries."
     page = write_report(runs[0]).read_text("utf-8")
     assert page.index("In short") < page.index('id="curves"')
     assert "prefers-color-scheme: dark" in page
@@ -42,7 +43,7 @@ def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
     page = (tmp_path / "both.html").read_text("utf-8")
     assert "They differ in rule." in page
     best = max(found, key=lambda run: run.result["test_accuracy"])
-    assert f"rule {best.rule} is best on its test set: {best.result['test_accuracy']:.2%}." in page
+    assert f"rule {best.rule} is best on its test set: {best.result['test_accuracy']:.2%}; rule" in page
     assert "Some setting has only one seed: small differences mean nothing" in page
     for run in found:
         assert f"<td>{run.result['test_loss']:.4f}</td>" in page
@@ -55,20 +56,26 @@ def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
 
 def test_runs_that_are_equally_good_are_both_named(runs):
     run = read_run(runs[0])
-    assert "Best on the test set, and equal: one; two: " in _best([(run, "one"), (run, "two")])
+    said = _sentences([Seeds(name=name, runs=[run]) for name in ("one", "two")])
+    assert said[1].startswith("Best on the test set, and equal: one; two: ")
 
 
 def test_runs_on_other_data_have_no_best(runs, tmp_path):
     """Their figures cannot be compared, and were."""
     found = [read_run(path) for path in runs]
     found[1].about["data_digest"] = "another"
-    said = " ".join(_sentences(found, ["dfa", "bp"]))
+    said = " ".join(_sentences(group_seeds(found)))
     assert "not trained on the same data" in said
     assert "Best" not in said
 
 
 def test_a_setting_with_several_seeds_needs_no_note(runs):
     run = read_run(runs[0])
-    other = replace(run, spec={**run.spec, "seed": 1})
-    assert _note_single_seeds([run, other], ["seed"]) == []
-    assert _note_single_seeds([run, other, replace(run, spec={**run.spec, "rule": "fa"})], ["rule", "seed"])
+    worse = {**run.about, "result": {**run.result, "test_accuracy": 0.1}}
+    others = [
+        replace(run, spec={**run.spec, "seed": seed, "rule": rule}, about=about)
+        for rule, about in (("dfa", run.about), ("fa", worse))
+        for seed in (1, 2)
+    ]
+    assert not any("only one seed" in said for said in _sentences(group_seeds([run, *others])))
+    assert any("only one seed" in said for said in _sentences(group_seeds([run, *others[1:3]])))

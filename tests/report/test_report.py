@@ -16,7 +16,7 @@ from distfa.report import write_report
 from distfa.report.page import report_figures
 from distfa.report.records import read_run
 
-FIGURES = ("curves", "law", "drift", "checks", "angle", "alignment", "traffic", "time", "timeline")
+FIGURES = ("curves", "alignment", "traffic", "time", "timeline", "law", "drift", "checks", "angle")
 STEPS, BOUNDARIES = 30, (1, 2)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
@@ -33,7 +33,15 @@ def about(**changes):
     }
     network = {"layers": [{"input_shape": [i], "output_shape": [o]} for i, o in ((64, 32), (32, 16), (16, 10))]}
     host = {"processor": "<b>Some & Sons</b>", "cpus": 2, "load_average": [1, 2, 3], "command": ["distfa", "train"]}
-    return {"status": "finished", "network": network, "data": "digits", "host": host, "result": result, **changes}
+    return {
+        "status": "finished",
+        "run_id": "0123abc",
+        "network": network,
+        "data": "digits",
+        "host": host,
+        "result": result,
+        **changes,
+    }
 
 
 def entry(step, boundary, **changes):
@@ -232,6 +240,34 @@ def test_a_failed_run_shows_its_error_and_what_it_had_written(tmp_path):
     assert found["curves"].traces[0]["mode"] == "lines+markers"  # a run that failed early left a point or two
     kept(path, [], status="failed", result=None, error="lost")
     assert "before its first logged step" in report(path)[0]
+
+
+def test_a_page_opens_with_the_outcome_and_ends_with_the_law(tmp_path):
+    gone = [{"attempt": 2, "failed_at": 12, "step": 10, "seconds": 1.25, "cause": "layer 2 was <killed>"}]
+    page, _ = report(kept(tmp_path / "run", recoveries=gone))
+    assert "It went back to a checkpoint 1 time and computed 2 steps again." in page
+    heads = re.findall(r"<h2>(.*?)</h2>", page)
+    assert heads[:4] == ["In short", "Outcome", "Settings", "Recoveries"]
+    assert heads[-5:] == ["Where it ran", *(figure.title for figure in report_figures(read_run(tmp_path / "run"))[-4:])]
+    assert '<td>1.2</td><td class="text">layer 2 was &lt;killed&gt;</td>' in page
+
+
+@pytest.mark.parametrize("status", ["lost", "failed", "interrupted"])
+def test_a_run_that_ended_early_says_how_to_go_on_with_it(tmp_path, status):
+    page, _ = report(kept(tmp_path / "run", status=status, result=None))
+    assert f"It has no checkpoint, so it begins anew: distfa train --resume {tmp_path / 'run'}" in page
+
+
+def test_a_loss_has_a_log_axis_unless_a_figure_has_no_logarithm(tmp_path):
+    """Plotly's own ticks on one were ``4 5 6 7 8 9 1 2 3``: a tick format makes it write whole numbers."""
+    _, found = report(kept(tmp_path / "run"))
+    axis = found["curves"].layout["yaxis"]
+    assert (axis["type"], axis["tickformat"], axis["nticks"]) == ("log", ".6~g", 3)  # from 2 to 2/30: over a decade
+    assert "log scale" in found["curves"].see
+    rows = [{"kind": "step", "step": s, "epoch": 0, "loss": loss} for s, loss in enumerate((0.5, 0.4))]
+    assert report(kept(tmp_path / "run", rows))[1]["curves"].layout["yaxis"]["nticks"] == 6
+    rows[1]["loss"] = 0.0
+    assert report(kept(tmp_path / "run", rows))[1]["curves"].layout["yaxis"]["rangemode"] == "tozero"
 
 
 def test_regression_has_no_accuracy_panel(tmp_path):
