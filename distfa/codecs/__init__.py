@@ -8,8 +8,10 @@ from torch import Tensor
 from distfa.codecs.base import Codec, Payload
 from distfa.codecs.compressed import Compressed
 from distfa.codecs.floats import BF16, FP32, FP64
+from distfa.codecs.own_codec import accept
 from distfa.codecs.packed import Packed
 from distfa.codecs.scaled import DitheredInt4, Fp8, Int4, Int8, Unsigned
+from distfa.own.parts import Parts
 
 __all__ = ["CODECS", "FP32", "LOSSLESS", "Codec", "Payload", "carry", "resolve"]
 
@@ -27,7 +29,7 @@ _ALL: tuple[Codec, ...] = (
     Packed(),
 )
 
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (*_ALL, *map(Compressed, _ALL))}
+CODECS: Parts[Codec] = Parts("codec", {codec.name: codec for codec in (*_ALL, *map(Compressed, _ALL))}, accept)
 
 LOSSLESS = "lossless"
 """In a spec: the codec that keeps every bit of the signals' dtype."""

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distfa.codecs import CODECS, LOSSLESS
+from distfa.codecs.choice import AUTO
+from distfa.codecs.own_codec import OwnCodec
 from distfa.core import rules
 from distfa.core.base.losses import LOSSES
 from distfa.core.base.metrics import FOR_LABELS, FOR_QUANTITIES, Meters
 from distfa.core.base.model import Network
+from distfa.core.base.optim import SCHEDULE_SHAPES, Shape
 from distfa.core.base.own_loss import OwnLoss
 from distfa.core.base.samples import Targets
 from distfa.data import Dataset
@@ -34,6 +38,11 @@ def check_own_parts(spec: RunSpec, network: Network, dataset: Dataset) -> None:
     parse_spec(spec.model_dump())  # now that they are there, which keys go with them is known
     if spec.rule not in rules.RULES:
         _try_rule(f"rule {spec.rule!r}", rule(spec.recipe(network)), network)
+    for name in dict.fromkeys((spec.codec.activations, spec.codec.errors)):
+        if name not in (LOSSLESS, AUTO) and isinstance(codec := CODECS[name], OwnCodec):
+            _try_codec(f"codec {name!r}", codec, spec.recipe(network).signal_dtype)
+    if (schedule := spec.optimizer.schedule) not in SCHEDULE_SHAPES:
+        _try_schedule(f"lr schedule {schedule!r}", SCHEDULE_SHAPES[schedule])
     if spec.metrics:
         _try_metrics(spec.metrics, network, dataset)
     if isinstance(loss, OwnLoss):
@@ -71,6 +80,36 @@ def _try_loss(what: str, loss: OwnLoss, network: Network, targets: Targets) -> N
             f"{what} is neither the mean nor the sum over the samples: on {len(rows)} samples it is {once.loss:.6g}, "
             f"but its parts on {_LOSS_PARTS} micro-batches add up to {added:.6g}; write it as a mean over samples"
         )
+
+
+def _try_codec(what: str, codec: OwnCodec, dtype: torch.dtype) -> None:
+    """Encode and decode a few signals twice."""
+    for rows, columns in ((8, 13), (1, 1)):
+        signal = torch.randn((rows, columns), generator=torch.Generator().manual_seed(0)).to(dtype)
+        try:
+            payload, again = codec.encode(signal), codec.encode(signal)
+            decoded = codec.decode(payload, rows, columns, dtype)
+        except Exception as exc:
+            raise SpecError(
+                f"{what} fails on a signal of shape ({rows}, {columns}): {type(exc).__name__}: {exc}"
+            ) from exc
+        if not np.array_equal(payload, again):
+            raise SpecError(
+                f"{what} makes other bytes of the same signal a second time; it must not draw, count or keep"
+            )
+        if codec.lossless(dtype) and not torch.equal(decoded, signal):
+            raise SpecError(f"{what} says that it is lossless for {dtype}, but it gives back other numbers")
+
+
+def _try_schedule(what: str, shape: Shape) -> None:
+    """Ask it for a few steps."""
+    for step in (0, 1, 50, 99):
+        try:
+            share = float(shape(step, 100))
+        except Exception as exc:
+            raise SpecError(f"{what} fails for step {step} of 100: {type(exc).__name__}: {exc}") from exc
+        if not 0 <= share < math.inf:
+            raise SpecError(f"{what} gives {share} for step {step} of 100; it must give a share of lr, 0 or more")
 
 
 def _try_metrics(names: Sequence[str], network: Network, dataset: Dataset) -> None:

@@ -11,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distfa.codecs import LOSSLESS, Codec, resolve
+from distfa.codecs import CODECS, LOSSLESS, Codec, resolve
 from distfa.core.base import order
 from distfa.core.base.losses import LOSSES
 from distfa.core.base.metrics import METRICS
+from distfa.core.base.optim import SCHEDULE_SHAPES
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Inputs, Targets
 from distfa.core.routes import Direction, Kind, Link
 from distfa.core.rules import RULES
+from distfa.own.finding import is_path
 from distfa.own.parts import Part, Parts
 from distfa.transport.base import WireConfig
 from distfa.transport.port import Traffic
@@ -86,6 +88,9 @@ class Job:
         """
         named: list[tuple[Parts[Any], str]] = [(RULES, self.recipe.rule), (LOSSES, self.recipe.loss)]
         named += [(METRICS, name) for name in self.recipe.metrics]
+        named += [(SCHEDULE_SHAPES, self.recipe.optimizer.schedule)]
+        codecs = dict.fromkeys((self.activation_codec, self.error_codec))
+        named += [(CODECS, name) for name in codecs if is_path(name) or name in CODECS.installed()]
         return [part for parts, name in named if (part := parts.part(name)) is not None]
 
     def codec(self, direction: Direction) -> Codec:

@@ -18,7 +18,7 @@ from distfa.core import rules
 from distfa.core.base import activations, draw, losses
 from distfa.core.base.metrics import METRICS
 from distfa.core.base.model import Network
-from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.optim import SCHEDULE_SHAPES, OptimizerConfig
 from distfa.core.base.recipe import (
     INITS,
     SCHEDULES,
@@ -40,7 +40,6 @@ from distfa.text.words import not_among
 from distfa.transport.base import WireConfig
 
 _BESIDE_CUTS = {"seconds", "keep", "dir", "at_evaluation"}
-_CODECS = (codecs.LOSSLESS, AUTO, *codecs.CODECS)
 Batches = tuple[tuple[int, ...], ...]
 MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two are for runs from Python
 
@@ -66,9 +65,17 @@ def as_named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+def as_optimizer(value: object) -> object:
+    """``as_named``; a schedule of one's own, given as a function, is named."""
+    named = as_named(value)
+    if isinstance(named, dict) and callable(named.get("schedule")):
+        return named | {"schedule": SCHEDULE_SHAPES.adopt(named["schedule"])}
+    return named
+
+
 def both_ways(value: object) -> object:
-    """``int8`` is short for both ways of a codec."""
-    return {"activations": value, "errors": value} if isinstance(value, str) else value
+    """``int8``, or a codec of one's own, is short for both ways of it."""
+    return value if isinstance(value, dict | CodecSpec) else {"activations": value, "errors": value}
 
 
 def as_list(value: object) -> object:
@@ -158,12 +165,12 @@ class ModelSpec(_Part):
 class CodecSpec(_Part):
     """How signals are encoded on the wire."""
 
-    activations: Annotated[str, _one_of(_CODECS)] = Field(
+    activations: Annotated[str, _part_of(codecs.CODECS, codecs.LOSSLESS, AUTO)] = Field(
         codecs.LOSSLESS,
         description="auto: when a run starts on Ray, pick the fastest codec for its links whose error is at most "
-        "that of int8",
+        "that of int8; your own is package.module:name",
     )
-    errors: Annotated[str, _one_of(_CODECS)] = codecs.LOSSLESS
+    errors: Annotated[str, _part_of(codecs.CODECS, codecs.LOSSLESS, AUTO)] = codecs.LOSSLESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +222,7 @@ class RunSpec(_Part):
     metrics: Annotated[tuple[Annotated[str, _part_of(METRICS)], ...], BeforeValidator(as_names)] = _as_in_recipe(
         "metrics"
     )
-    optimizer: Annotated[OptimizerConfig, BeforeValidator(as_named)] = OptimizerConfig()
+    optimizer: Annotated[OptimizerConfig, BeforeValidator(as_optimizer)] = OptimizerConfig()
     epochs: Count = _as_in_recipe("epochs")
     max_steps: Count | None = _as_in_recipe("max_steps")
     batch_size: Count = _as_in_recipe("batch_size")
@@ -295,7 +302,9 @@ class RunSpec(_Part):
 
     @model_validator(mode="after")
     def _what_is_left_out_needs_a_codec_that_leaves_it_out(self) -> RunSpec:
-        if self.feedback.active_only and codecs.CODECS.get(self.codec.errors, codecs.FP32).fixed_length:
+        errors = self.codec.errors
+        codec = codecs.FP32 if errors in (codecs.LOSSLESS, AUTO) else codecs.CODECS.known(errors)
+        if self.feedback.active_only and codec is not None and codec.fixed_length:
             raise ValueError(
                 f"feedback.active_only replaces errors with zeros, but codec.errors is {self.codec.errors!r}, "
                 "which sends zeros in full; set codec.errors to packed, or to a name with +zstd"

@@ -62,7 +62,8 @@ def message_to_bytes(message: Message) -> bytes:
     small = tensor_pb2.Tensor(
         dtype=_DTYPES[message.dtype],
         shape=message.shape,
-        codec=_CODECS[codec],
+        codec=_CODECS.get(codec, tensor_pb2.CODEC_OWN),
+        own_codec="" if codec in _CODECS else message.codec,
         compression=_COMPRESSIONS[compression] if compression else None,
         crc32c=message.checksum,
     ).SerializeToString()
@@ -92,7 +93,8 @@ def message_from_bytes(data: bytes) -> Message:
             micro_batch=identity.micro_batch,
         )
         dtype = _DTYPE_OF[tensor.dtype]
-        codec = _CODEC_OF[tensor.codec]
+        own = tensor.codec == tensor_pb2.CODEC_OWN and tensor.own_codec
+        codec = tensor.own_codec if own else _CODEC_OF[tensor.codec]
         if tensor.HasField("compression"):
             codec += "+" + _COMPRESSION_OF[tensor.compression]
     except KeyError as exc:

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64istfa/v1/tensor.proto\x12\tdistfa.v1\"\xcc\x01\n\x06Tensor\x12\x1f\n\x05\x64type\x18\x01 \x01(\x0e\x32\x10.distfa.v1.Dtype\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x1f\n\x05\x63odec\x18\x03 \x01(\x0e\x32\x10.distfa.v1.Codec\x12\x13\n\x06\x63rc32c\x18\x04 \x01(\x07H\x00\x88\x01\x01\x12\x30\n\x0b\x63ompression\x18\x05 \x01(\x0e\x32\x16.distfa.v1.CompressionH\x01\x88\x01\x01\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\x42\t\n\x07_crc32cB\x0e\n\x0c_compression*X\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x11\n\rDTYPE_FLOAT64\x10\x02\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x03*\xd4\x01\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_FP32\x10\x01\x12\x0e\n\nCODEC_FP64\x10\x02\x12\x0e\n\nCODEC_BF16\x10\x03\x12\x0e\n\nCODEC_INT8\x10\x04\x12\x0e\n\nCODEC_INT4\x10\x05\x12\x10\n\x0c\x43ODEC_INT4SR\x10\x06\x12\r\n\tCODEC_FP8\x10\x07\x12\x10\n\x0c\x43ODEC_PACKED\x10\x08\x12\x0f\n\x0b\x43ODEC_UINT8\x10\t\x12\x0f\n\x0b\x43ODEC_UINT4\x10\n\x12\x0f\n\x0b\x43ODEC_UINT2\x10\x0b*@\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x64istfa/v1/tensor.proto\x12\tdistfa.v1\"\xdf\x01\n\x06Tensor\x12\x1f\n\x05\x64type\x18\x01 \x01(\x0e\x32\x10.distfa.v1.Dtype\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x1f\n\x05\x63odec\x18\x03 \x01(\x0e\x32\x10.distfa.v1.Codec\x12\x13\n\x06\x63rc32c\x18\x04 \x01(\x07H\x00\x88\x01\x01\x12\x30\n\x0b\x63ompression\x18\x05 \x01(\x0e\x32\x16.distfa.v1.CompressionH\x01\x88\x01\x01\x12\x11\n\town_codec\x18\x06 \x01(\t\x12\x0f\n\x07payload\x18\x0f \x01(\x0c\x42\t\n\x07_crc32cB\x0e\n\x0c_compression*X\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x11\n\rDTYPE_FLOAT64\x10\x02\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x03*\xe3\x01\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_FP32\x10\x01\x12\x0e\n\nCODEC_FP64\x10\x02\x12\x0e\n\nCODEC_BF16\x10\x03\x12\x0e\n\nCODEC_INT8\x10\x04\x12\x0e\n\nCODEC_INT4\x10\x05\x12\x10\n\x0c\x43ODEC_INT4SR\x10\x06\x12\r\n\tCODEC_FP8\x10\x07\x12\x10\n\x0c\x43ODEC_PACKED\x10\x08\x12\x0f\n\x0b\x43ODEC_UINT8\x10\t\x12\x0f\n\x0b\x43ODEC_UINT4\x10\n\x12\x0f\n\x0b\x43ODEC_UINT2\x10\x0b\x12\r\n\tCODEC_OWN\x10\x0c*@\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'distfa.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=244
-  _globals['_DTYPE']._serialized_end=332
-  _globals['_CODEC']._serialized_start=335
-  _globals['_CODEC']._serialized_end=547
-  _globals['_COMPRESSION']._serialized_start=549
-  _globals['_COMPRESSION']._serialized_end=613
+  _globals['_DTYPE']._serialized_start=263
+  _globals['_DTYPE']._serialized_end=351
+  _globals['_CODEC']._serialized_start=354
+  _globals['_CODEC']._serialized_end=581
+  _globals['_COMPRESSION']._serialized_start=583
+  _globals['_COMPRESSION']._serialized_end=647
   _globals['_TENSOR']._serialized_start=38
-  _globals['_TENSOR']._serialized_end=242
+  _globals['_TENSOR']._serialized_end=261
 # @@protoc_insertion_point(module_scope)

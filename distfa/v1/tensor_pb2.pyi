@@ -28,6 +28,7 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODEC_UINT8: _ClassVar[Codec]
     CODEC_UINT4: _ClassVar[Codec]
     CODEC_UINT2: _ClassVar[Codec]
+    CODEC_OWN: _ClassVar[Codec]
 
 class Compression(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -49,21 +50,24 @@ CODEC_PACKED: Codec
 CODEC_UINT8: Codec
 CODEC_UINT4: Codec
 CODEC_UINT2: Codec
+CODEC_OWN: Codec
 COMPRESSION_UNSPECIFIED: Compression
 COMPRESSION_ZSTD: Compression
 
 class Tensor(_message.Message):
-    __slots__ = ("dtype", "shape", "codec", "crc32c", "compression", "payload")
+    __slots__ = ("dtype", "shape", "codec", "crc32c", "compression", "own_codec", "payload")
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     CRC32C_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    OWN_CODEC_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     dtype: Dtype
     shape: _containers.RepeatedScalarFieldContainer[int]
     codec: Codec
     crc32c: int
     compression: Compression
+    own_codec: str
     payload: bytes
-    def __init__(self, dtype: _Optional[_Union[Dtype, str]] = ..., shape: _Optional[_Iterable[int]] = ..., codec: _Optional[_Union[Codec, str]] = ..., crc32c: _Optional[int] = ..., compression: _Optional[_Union[Compression, str]] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, dtype: _Optional[_Union[Dtype, str]] = ..., shape: _Optional[_Iterable[int]] = ..., codec: _Optional[_Union[Codec, str]] = ..., crc32c: _Optional[int] = ..., compression: _Optional[_Union[Compression, str]] = ..., own_codec: _Optional[str] = ..., payload: _Optional[bytes] = ...) -> None: ...

@@ -143,6 +143,7 @@ WIRE_NUMBERS = [
 def test_every_wire_number_of_the_protos_is_known_but_unspecified(part, name, value, number):
     request = generated(wires.message(checksum=False))
     setattr(getattr(request, part), name, number)
+    request.tensor.own_codec = "own" if value == "CODEC_OWN" else ""
     if value.endswith("_UNSPECIFIED"):
         with pytest.raises(MessageRefused, match=f"layer 2 across boundary 2, step 0, has .*{name} 0"):
             serde.message_from_bytes(request.SerializeToString())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,9 +15,11 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from distfa.core.base.memory import lay_out_like
+from distfa.own.parts import Parts
 
 Name = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["constant", "linear", "cosine"]
+Shape = Callable[[int, int], float]
+"""A schedule of learning rates: the rate of a step, counted from 0, of so many, as a share of ``lr``."""
 NAMES: tuple[str, ...] = get_args(Name)
 _CLIPS = ("clip_norm", "clip_value")
 _Beta = Annotated[float, Ge(0), Lt(1)]
@@ -68,7 +70,7 @@ class OptimizerConfig:
         amsgrad: Adam and AdamW only.
         maximize: Go up the gradient instead of down.
         schedule: How the rate goes from ``lr`` to ``final_lr`` over the run: ``constant`` (no change), ``linear`` or
-            ``cosine`` (Loshchilov & Hutter, ICLR 2017).
+            ``cosine`` (Loshchilov & Hutter, ICLR 2017); yours, package.module:name, is a function of (step, steps).
         final_lr: The last rate as a share of ``lr``; ``linear`` and ``cosine`` only.
         warmup_steps: Steps over which the rate grows linearly to ``lr``.
         rates: (step, rate) pairs in order, instead of a schedule: each rate applies from its step on; torch's
@@ -98,7 +100,7 @@ class OptimizerConfig:
     weight_decay: Annotated[float, Ge(0)] = 0.0
     amsgrad: bool = False
     maximize: bool = False
-    schedule: Schedule = "constant"
+    schedule: str = "constant"
     final_lr: Annotated[float, Ge(0), Le(1)] = 0.0
     warmup_steps: Annotated[int, Ge(0)] = 0
     rates: Rates | None = None
@@ -109,6 +111,10 @@ class OptimizerConfig:
     fold: bool = False
 
     def __post_init__(self) -> None:
+        try:
+            SCHEDULE_SHAPES.require_name(self.schedule)
+        except ValueError as exc:
+            raise ValueError(f"schedule {self.schedule!r} {exc}") from exc
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum above 0")
         if self.clip_norm is not None and self.clip_value is not None:
@@ -129,6 +135,26 @@ class OptimizerConfig:
             raise ValueError(f"parameter {twice!r} is in two groups; leave it in one")
 
 
+def _accept(given: Any) -> Shape:
+    if isinstance(given, type) or not callable(given):
+        raise ValueError(
+            f"is {given!r:.80}; a schedule is a function of (step, steps) that returns the rate as a share of lr; for "
+            "one of torch.optim.lr_scheduler use Trainer(scheduler=...)"
+        )
+    return given  # type: ignore[no-any-return]
+
+
+SCHEDULE_SHAPES: Parts[Shape] = Parts(
+    "lr schedule",
+    {
+        "constant": lambda step, steps: 1.0,
+        "linear": lambda step, steps: 1 - step / max(1, steps),
+        "cosine": lambda step, steps: (1 + math.cos(math.pi * (step / max(1, steps)))) / 2,
+    },
+    _accept,
+)
+
+
 def rate(config: OptimizerConfig, step: int, steps: int) -> float:
     """The learning rate of ``step`` of a run of ``steps``, counted from 0."""
     if config.rates is not None:
@@ -137,8 +163,7 @@ def rate(config: OptimizerConfig, step: int, steps: int) -> float:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.lr
-    gone = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
-    left = 1 - gone if config.schedule == "linear" else (1 + math.cos(math.pi * gone)) / 2
+    left = float(SCHEDULE_SHAPES[config.schedule](step - config.warmup_steps, steps - config.warmup_steps))
     return config.lr * (config.final_lr + (1 - config.final_lr) * left)
 
 

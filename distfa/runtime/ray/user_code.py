@@ -35,8 +35,7 @@ def send_code(
         (part.__module__ if callable(part) and hasattr(part, "__qualname__") else type(part).__module__)
         for part in parts
     }
-    names = {str(name).partition(".")[0] for name in names}
-    local = [sys.modules[name] for name in sorted(names) if name in sys.modules and _is_local(sys.modules[name])]
+    local = _with_what_they_import(names)
     for module in local:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -44,6 +43,21 @@ def send_code(
     finally:
         for module in local:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _with_what_they_import(names: Iterable[object]) -> list[ModuleType]:
+    """The user's modules among these, and those of the functions and classes that they import."""
+    found, waiting = dict[str, ModuleType](), {str(name).partition(".")[0] for name in names}
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        if module is None or name in found or not _is_local(module):
+            continue
+        found[name] = module
+        for value in vars(module).values():
+            home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            waiting.add(str(home).partition(".")[0])
+    return [found[name] for name in sorted(found)]
 
 
 def _walk(values: Iterable[object], *, depth: int) -> Iterator[object]:
