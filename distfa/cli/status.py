@@ -14,8 +14,6 @@ from rich.text import Text
 from distfa.cli import options
 from distfa.text.lines import say
 
-_STILL_SECONDS = 4.0
-
 if TYPE_CHECKING:
     from distfa.report.latest import Latest
 
@@ -28,6 +26,8 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
     recording it has the status 'lost'; the last line says how to resume it.
     """
     from distfa.report.latest import Latest
+    from distfa.report.resuming import recovery
+    from distfa.report.waiting import stall
     from distfa.text import strict_json
 
     found = _facts(Latest(run_dir))
@@ -36,13 +36,12 @@ def status(run_dir: options.RunDir, as_json: options.JsonObject = False) -> None
         return
     say(_headline(found), style="bold")
     for entry in found["recoveries"][-3:]:
-        said = f"attempt {entry['attempt']}: from step {entry['failed_at']} back to {entry['step']}: {entry['cause']}"
-        say(said, style="yellow")
+        say(recovery(entry), style="yellow")
     if found["error"]:
         say(f"error: {found['error']}", style="red")
     if found["layers"]:
         Console().print(_table(found["layers"]))
-    if found["status"] == "running" and (said := _stall(found["layers"])):
+    if found["status"] == "running" and (said := stall(found["layers"])):
         say(said, style="yellow")
     for row in found["layers"]:
         if last := row["last_error"]:
@@ -84,22 +83,6 @@ def _headline(found: dict[str, Any]) -> str:
     said.append(f"driven by pid {found['pid']} on {found['node']}")
     said.append(f"last sign of life {found['sign_of_life_seconds']:,.0f} s ago")
     return ", ".join(said)
-
-
-def _stall(layers: list[dict[str, Any]]) -> str:
-    """Who is waiting for whom, once every layer has been stuck for a while; empty while layers make progress."""
-    if any(row.get("since_seconds", 0.0) < _STILL_SECONDS for row in layers):
-        return ""
-    parts = [
-        f"layer {row['layer']} "
-        + (
-            f"has waited {row['since_seconds']:.0f} s for {row['waiting_for']}"
-            if row["waiting_for"]
-            else f"has been computing for {row['since_seconds']:.0f} s"
-        )
-        for row in layers
-    ]
-    return f"no step finishes: {', '.join(parts)}" if parts else ""
 
 
 def _table(layers: list[dict[str, Any]]) -> Table:

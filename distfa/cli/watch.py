@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from distfa.errors import RunDirError
 from distfa.text.lines import fold
 from distfa.text.words import human_bytes
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 _REFRESH_SECONDS = 1.0
 _COLUMNS = ("layer", "worker", "width", "idle", "cos", "angle", "law", "up", "down")
 _OVER = ("finished", "failed", "interrupted", "lost")
+_SILENT_SECONDS = 60.0  # a run elsewhere that has written nothing for so long, and whose lock is not seen, is lost
+_UNREADABLE_SECONDS = 30.0  # as long may a shared folder refuse to be read
 
 
 def watch(
@@ -35,24 +39,56 @@ def watch(
     ] = 60.0,
 ) -> None:
     """Show a run's layers as it trains. Per layer: idle time and alignment with the true gradient. Per boundary: the
-    angle between weights and feedback, whether the conservation law holds, and bytes per second.
+    angle between weights and feedback, whether the conservation law holds, and bytes per second. Below: who waits
+    for whom.
 
-    It only reads the run directory, so it works from any machine that can see it. It ends with the run, or with Ctrl-C.
+    It only reads the run directory, so it works from any machine that can see it, and goes on through recoveries. It
+    ends with the run, or with Ctrl-C.
     """
     from distfa.report.latest import Latest
 
     if not once:
         _await(run_dir, patience)
     latest = Latest(run_dir)
-    if once or latest.run.about.get("status") in _OVER:
+    over = _is_over(latest.run, silent_seconds=0.0)
+    if once or over:
         console = Console()
         console.print(_picture(latest), soft_wrap=not console.is_terminal)
         return
     with Live(_picture(latest), refresh_per_second=4) as live:
-        while latest.run.about.get("status") not in _OVER:
-            time.sleep(_REFRESH_SECONDS)
+        for picture in _pictures(latest):
+            live.update(picture)
+
+
+def _pictures(latest: Latest) -> Iterator[Group]:
+    """A picture each second until the run is over; a folder on another machine may be unreadable for a while."""
+    changed = read = time.monotonic()
+    size, over = -1, False
+    while not over:
+        time.sleep(_REFRESH_SECONDS)
+        try:
             latest.look()
-            live.update(_picture(latest))
+            picture = _picture(latest)
+        except RunDirError:
+            if time.monotonic() - read > _UNREADABLE_SECONDS:
+                raise
+            continue
+        read = time.monotonic()
+        if latest.bytes_read != size:
+            size, changed = latest.bytes_read, read
+        over = _is_over(latest.run, silent_seconds=read - changed)
+        yield picture
+
+
+def _is_over(run: Described, *, silent_seconds: float) -> bool:
+    """Whether nothing more can come. A folder need not show the lock that a process on another machine holds on it."""
+    if _may_be_driven_elsewhere(run):
+        return silent_seconds > _SILENT_SECONDS
+    return run.about.get("status") in _OVER
+
+
+def _may_be_driven_elsewhere(run: Described) -> bool:
+    return run.about.get("status") == "lost" and run.about.get("node") != platform.node()
 
 
 def _await(run_dir: Path, patience_seconds: float) -> None:
@@ -76,6 +112,8 @@ def _age(run: Described) -> str:
 def _picture(latest: Latest) -> Group:
     """The headline, and the layers with the output on top, in the order in which signals pass them."""
     from distfa.report.records import have_shared_workers
+    from distfa.report.resuming import recovery
+    from distfa.report.waiting import stall, waits
 
     sizes = latest.run.sizes
     rows: list[tuple[str | Text, ...]] = []
@@ -103,7 +141,10 @@ def _picture(latest: Latest) -> Group:
     found = [
         _line(f"{row.get('finding')}: step {row['step']}, {row.get('text')}", "yellow") for row in latest.findings()
     ]
-    return Group(_line(_headline(latest), "bold"), *found, _stack(rows))
+    back = [_line(recovery(entry), "yellow") for entry in latest.run.about.get("recoveries", [])[-3:]]
+    going = latest.run.about.get("status") in ("running", "lost")
+    now = [_line(said, "yellow" if stall(layers) else "")] if going and (said := waits(layers)) else []
+    return Group(_line(_headline(latest), "bold"), *back, *found, _stack(rows), *now)
 
 
 def _line(text: str, style: str) -> Text:
@@ -123,6 +164,10 @@ def _stack(rows: Sequence[Sequence[str | Text]]) -> Table:
 def _headline(latest: Latest) -> str:
     run = latest.run
     said = [f"{run.rule} ({run.init})", str(run.about.get("status"))]
+    if _may_be_driven_elsewhere(run):
+        said[-1] += f", or driven on {run.about.get('node')}, whose lock is not seen here"
+    if (attempt := run.about.get("attempt", 1)) > 1:
+        said.append(f"attempt {attempt}")
     if last := latest.last("step"):
         said.append(f"step {last['step']}, epoch {last['epoch'] + 1}, loss {last['loss']:.4f}")
         said.append(f"{last['samples_per_second']:,.0f} samples/s")
@@ -151,10 +196,11 @@ def _rates(traffic: Sequence[Mapping[str, Any]]) -> tuple[dict[int, float], dict
         return {}, {}
     before, now = traffic
     seconds = now["seconds"] - before["seconds"]
-    if seconds <= 0:  # an attempt has just started
+    waited = [[row["wait_seconds"] for row in then["layers"]] for then in traffic]
+    if seconds <= 0 or any(b < a for a, b in zip(*waited, strict=True)):  # an attempt has just started
         return {}, {}
     idle = {
-        b["layer"]: min(1.0, max(0.0, b["wait_seconds"] - a["wait_seconds"]) / seconds)
+        b["layer"]: min(1.0, (b["wait_seconds"] - a["wait_seconds"]) / seconds)
         for a, b in zip(before["layers"], now["layers"], strict=True)
     }
     rates = {

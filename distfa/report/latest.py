@@ -45,6 +45,11 @@ class Latest:
         self._begin(0)
         self.look()
 
+    @property
+    def bytes_read(self) -> int:
+        """How much has been read of the run's records; it changes while the run writes."""
+        return self._read
+
     def look(self) -> None:
         """Read what is new.
 
