@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from commands import here
+from runs import ThreadRun, assert_same_bits, blobs, raw, recipe, run_serial
 from torch import nn
 
 import distfa
@@ -15,7 +16,6 @@ from distfa.core.base.metrics import METRICS
 from distfa.core.base.optim import SCHEDULE_SHAPES, OptimizerConfig, rate
 from distfa.errors import SpecError
 from distfa.runtime.coordinator import boundary_bytes
-from runs import ThreadRun, assert_same_bits, blobs, raw, recipe, run_serial
 
 X, LABELS = blobs(6, 4, 80)
 
