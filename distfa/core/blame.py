@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar, cast
 
 from distfa.core.base.order import Batch
 from distfa.errors import DistfaError, LayerError, ModelError
@@ -31,35 +30,29 @@ def explain_memory_error(error: BaseException) -> str | None:
     )
 
 
-def blame_layer(layer: int, step: int, error: Exception) -> LayerError:
-    """The error of a layer that another error is turned into."""
-    return LayerError(
-        f"layer {layer}, step {step}: {explain_memory_error(error) or f'{type(error).__name__}: {error}'}"
-    )
+def blame_layer(layer: int, step: int, error: Exception) -> NoReturn:
+    """Raise an error as one of a layer, or as it is if it says of itself where it comes from."""
+    if isinstance(error, DistfaError) and not isinstance(error, ModelError):
+        raise error
+    what = explain_memory_error(error) or f"{type(error).__name__}: {error}"
+    raise LayerError(f"layer {layer}, step {step}: {error if isinstance(error, ModelError) else what}") from error
 
 
 def blame_own_layer(method: M) -> M:
     """Decorates methods on a batch, of objects with a ``layer``: errors in them become errors of that layer."""
 
-    @contextlib.contextmanager
-    def blaming(layer: int, step: int) -> Iterator[None]:
-        try:
-            yield
-        except ModelError as exc:
-            raise LayerError(f"layer {layer}, step {step}: {exc}") from exc
-        except DistfaError:
-            raise
-        except Exception as exc:
-            raise blame_layer(layer, step, exc) from exc
-
     @functools.wraps(method)
     def call(self: Any, batch: Batch, *rest: Any) -> Any:
-        with blaming(self.layer.index, batch.step):
+        try:
             return method(self, batch, *rest)
+        except Exception as exc:
+            blame_layer(self.layer.index, batch.step, exc)
 
     @functools.wraps(method)
     def work(self: Any, batch: Batch, *rest: Any) -> Any:
-        with blaming(self.layer.index, batch.step):
+        try:
             return (yield from method(self, batch, *rest))
+        except Exception as exc:
+            blame_layer(self.layer.index, batch.step, exc)
 
     return cast(M, work if inspect.isgeneratorfunction(method) else call)

@@ -76,6 +76,9 @@ class Link:
         """Numbers in one sample."""
         return math.prod(self.shape)
 
+    def __hash__(self) -> int:  # that of all fields takes longer, and every signal looks its link up
+        return hash((self.boundary, self.sender, self.receiver))
+
     def __str__(self) -> str:
         return f"{self.direction.value} across boundary {self.boundary}, layer {self.sender} to {self.receiver}"
 

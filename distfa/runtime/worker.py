@@ -25,7 +25,7 @@ from distfa.core.base.kernels import deterministic_kernels
 from distfa.core.blame import blame_layer, explain_memory_error
 from distfa.core.books.joining import Entry
 from distfa.core.routes import Kind, Link, reads_labels
-from distfa.errors import DeadlineExceeded, DistfaError, LayerError
+from distfa.errors import DeadlineExceeded, LayerError
 from distfa.runtime.barrier import CutReached
 from distfa.runtime.hosted_layer import HostedLayer, Snapshot
 from distfa.runtime.job import Job, RawInputs, RawTargets
@@ -208,8 +208,10 @@ class Worker:
         """Go on with one ready layer after the other, until all are at their end."""
         changed = self._ports.changed
         while True:
-            changed.clear()  # before looking: what changes after it ends the wait
-            if (hosted := self._find_ready()) is not None:
+            if (hosted := self._find_ready()) is None:
+                changed.clear()  # before looking once more: what changes after it ends the wait
+                hosted = self._find_ready()
+            if hosted is not None:
                 self._guard(hosted, hosted.go_on)
                 continue
             if not (going := [hosted for hosted in self.layers if not hosted.finished]):
@@ -245,10 +247,8 @@ class Worker:
         """Let errors name the layer and the step."""
         try:
             act()
-        except DistfaError:
-            raise
         except Exception as exc:
-            raise blame_layer(hosted.layer.index, hosted.step, exc) from exc
+            blame_layer(hosted.layer.index, hosted.step, exc)
 
     def _status_of(self, hosted: HostedLayer, traffic: dict[tuple[Link, Kind], Traffic], queue: int) -> LayerStatus:
         entries, now = hosted.reports(), time.monotonic()

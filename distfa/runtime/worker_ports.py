@@ -90,7 +90,8 @@ class WorkerPorts:
             if link.receiver in own and (stream := self._streams[link]).direction is Direction.SHARED:
                 self._inside[link] = deque()
                 self._sharing[stream].append(self._inside[link])
-        self._handed_over: dict[tuple[Link, Kind], Traffic] = {}
+        self._handed_over = defaultdict[tuple[Link, Kind], Traffic](Traffic)
+        self._codecs = {direction: job.codec(direction) for direction in Direction}
 
     def listen(self, transport: Transport) -> str:
         """Accept signals from ``transport``; returns this worker's address."""
@@ -175,7 +176,7 @@ class WorkerPorts:
         """A training signal as the receiver should see it."""
         if link.direction is Direction.RENEWAL:
             return signal
-        return carry(self._job.codec(link.direction), signal.flatten(1))
+        return carry(self._codecs[link.direction], signal.flatten(1))
 
     def is_inside(self, request: Request) -> bool:
         """Whether it is for a signal between two layers of this worker."""
@@ -218,7 +219,6 @@ class WorkerPorts:
         """Give a signal to another layer of this worker, with the numbers and the strides that the wire would give."""
         flat = signal.detach().contiguous().flatten(1)
         if not kind.is_exact:
-            flat = carry(self._job.codec(link.direction), flat)
+            flat = carry(self._codecs[link.direction], flat)
         self._inside[link].append(flat.view(signal.shape))
-        counted = self._handed_over.setdefault((link, kind), Traffic())
-        counted.inside_bytes += flat.nbytes
+        self._handed_over[link, kind].inside_bytes += flat.nbytes

@@ -83,7 +83,7 @@ class Inbox:
         """Whether ``deliver`` would."""
         return bool(len(self._waiting) < self._window or self._failure or self._closed)
 
-    def take(self, deadline_seconds: float, what: str, *, waited_seconds: float = 0.0) -> Message:
+    def take(self, deadline_seconds: float, what: object, *, waited_seconds: float = 0.0) -> Message:
         """The next signal; those that came before a failure are handed out first.
 
         Args:

@@ -125,7 +125,7 @@ class InPort(_Port):
         """
         expected = identify_message(self.link, self.run_id, kind, step, micro_batch)
         try:
-            message = self.inbox.take(self.wire.deadline_seconds, str(expected), waited_seconds=waited_seconds)
+            message = self.inbox.take(self.wire.deadline_seconds, expected, waited_seconds=waited_seconds)
         except DeadlineExceeded as exc:
             exc.order = self._order(step)
             raise
