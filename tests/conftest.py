@@ -15,6 +15,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # other, which doubles the time of small networks. Runs compute with one thread anyway.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What tests write need not outlive a power cut, and a disk takes milliseconds to make sure of each file.
+os.fsync = lambda file: None
+
+# Clusters of the tests' own begin without idle processes, as those of distfa do.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+
 _MOST_WORKERS = 4
 
 

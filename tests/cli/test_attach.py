@@ -62,7 +62,7 @@ def cluster():
 
 
 def test_a_run_attaches_gives_the_same_weights_and_leaves_the_cluster_as_it_was(cluster, tmp_path):
-    small = (*TINY, "--hidden", 16)
+    small = (*TINY, "--hidden", 16, "--set", "ray.workers=1")
     attached = here("train", *small, "--address", cluster, "--json", cwd=tmp_path)
     serial = here("train", *small, "--engine", "serial", "--json", cwd=tmp_path)
     a, b = (json.loads(done.stdout.splitlines()[-1]) for done in (attached, serial))

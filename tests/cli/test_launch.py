@@ -86,7 +86,7 @@ def test_what_was_started_is_stopped_when_the_run_fails(folder, monkeypatch):
 
 
 def test_a_local_launch_trains_and_a_second_one_finds_it_finished(folder):
-    here("launch", "spec.yaml", "--on", "local", cwd=folder)
+    here("launch", "spec.yaml", "--on", "local", "--set", "model.hidden=[]", cwd=folder)
     assert json.loads((folder / "runs/one/run.json").read_text())["status"] == "finished"
     again = here("launch", "spec.yaml", "--on", "local", cwd=folder, check=False)
     assert again.returncode == 2

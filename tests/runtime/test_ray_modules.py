@@ -21,6 +21,7 @@ from distfa.settings import parse_spec
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 ROWS, TEST = 22, 6
+ENGINES = {"ray": {"engine": "ray", "ray__workers": 2}, "serial": {"engine": "serial"}}
 HOW = {"sync": ("sync", 1), "parts": ("sync", 4), "async": ("async", 8)}
 
 
@@ -94,7 +95,7 @@ def test_a_users_own_module_comes_back_trained(tmp_path):
         each(torch.zeros(2, 6))  # one of its modules keeps this output, with its graph
     y = np.arange(40) % 6
     for each, engine in ((model, "ray"), (twin, "serial")):
-        trainer = Trainer(each, rule="dfa", engine=engine, epochs=3, run_dir=str(tmp_path / engine))
+        trainer = Trainer(each, rule="dfa", epochs=3, run_dir=str(tmp_path / engine), **ENGINES[engine])
         trainer.fit((x[:30], y[:30]), (x[30:], y[30:]))
     assert isinstance(model[2], Doubled)
     assert_same_bits(model.state_dict(), twin.state_dict())
@@ -107,7 +108,7 @@ def assert_same_bits_on_ray(first, shape, folder, **how):
     models = {engine: copy.deepcopy(first) for engine in ("ray", "serial")}
     x, y = np.random.default_rng(0).standard_normal((40, *shape)).astype(np.float32), np.arange(40) % 5
     for engine, model in models.items():
-        trainer = Trainer(model, engine=engine, epochs=2, batch_size=8, run_dir=str(folder / engine), **how)
+        trainer = Trainer(model, epochs=2, batch_size=8, run_dir=str(folder / engine), **how, **ENGINES[engine])
         trainer.fit((x[:30], y[:30]), (x[30:], y[30:]), normalised=True)
     assert_same_bits(models["ray"].state_dict(), models["serial"].state_dict())
     assert any(not torch.equal(value, models["ray"].state_dict()[key]) for key, value in first.state_dict().items())

@@ -21,6 +21,7 @@ from distfa.runtime.ray.actors import RayRun
 from distfa.settings import parse_spec
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
+EPOCHS = 10
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def spec(where, **changes):
     return parse_spec(
         {
             "model": {"hidden": [512, 384]},
-            "epochs": 20,
+            "epochs": EPOCHS,
             "batch_size": 32,
             "ledger": {"every": 5},
             "probe": {"every": 10},
@@ -116,7 +117,7 @@ def test_after_faults_a_run_goes_on_and_nothing_is_lost(changes, faults, digits,
     assert {layer["queue"] for layer in result.facts["layers"]} == {0}
     rows = [json.loads(line) for line in (tmp_path / "ray" / "metrics.jsonl").read_text().splitlines()]
     assert {len(row["layers"]) for row in rows if row["kind"] == "traffic"} == {3}
-    rows = len(digits.train_x) * 20
+    rows = len(digits.train_x) * EPOCHS
     sent = [row["up_payload"] for row in result.bytes["boundaries"]]
     assert sent == [rows * width * 4 for width in (512, 384)]  # as if nothing had been sent twice
 

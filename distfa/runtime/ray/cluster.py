@@ -256,7 +256,7 @@ def _start_here(store_bytes: int) -> None:
     store = store_directory(require_place())
     token = PrivateToken()
     try:
-        with _listen_on_loopback(), _ignore_hangups():
+        with _listen_on_loopback(), private.lean_node(), _ignore_hangups():
             for left in reversed(range(_STARTS)):
                 if _try_to_start(store_bytes, store, last=not left):
                     break

@@ -6,11 +6,13 @@ The range of Ray in pyproject.toml ends at the newest release that the tests hav
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private.parameter import RayParams
 
 ADDRESS_VARIABLE: str = ray_constants.RAY_ADDRESS_ENVIRONMENT_VARIABLE
 
@@ -45,6 +47,17 @@ def read_token_again() -> None:
     """Let Ray forget the token that it read from the environment, and read it anew."""
     ray._raylet.Config.initialize("")
     ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def lean_node() -> Iterator[None]:
+    """Let Ray start without the process that reads all logs for a driver that wants them, and without autoscaling."""
+    plain = RayParams.__init__
+    RayParams.__init__ = functools.partialmethod(plain, include_log_monitor=False, no_monitor=True)
+    try:
+        yield
+    finally:
+        RayParams.__init__ = plain
 
 
 @contextlib.contextmanager
