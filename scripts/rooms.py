@@ -18,7 +18,7 @@ ROOMS = [  # lowest first; a room imports from its own line and the lines above 
     {"text"},
     {"errors", "files", "version", "v1"},
     {"own"},
-    {"models"},
+    {"models", "privacy"},
     {"core.base"},
     {"core.modules"},
     {"core.rules"},

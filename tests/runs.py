@@ -72,7 +72,7 @@ def raw(recipe: Recipe, rows: int = 75, test_rows: int = 20) -> tuple[RawInputs,
 
 
 def run_serial(
-    recipe: Recipe, data=None, *, activations="lossless", errors="lossless", modules=None, device="cpu"
+    recipe: Recipe, data=None, *, activations="lossless", errors="lossless", modules=None, device="cpu", noise=None
 ) -> tuple[dict[str, Tensor], list[Record], SerialTrainer]:
     """(weights, records, trainer) of the oracle."""
     torch.set_num_threads(1)
@@ -90,6 +90,7 @@ def run_serial(
         carry_error=lambda signal: codecs.carry(down, signal),
         modules=modules,
         device=device,
+        noise=noise,
         lossy=not (up.lossless(recipe.signal_dtype) and down.lossless(recipe.signal_dtype)),
     )
     records = list(trainer.run())
@@ -114,6 +115,7 @@ class ThreadRun:
         span: tuple[int, int | None] = (0, None),
         resume=None,
         workers=(),
+        subkeys=None,
         wrap_transport=lambda layer, transport: transport,
     ) -> None:
         torch.set_num_threads(1)
@@ -134,7 +136,8 @@ class ThreadRun:
         switchboard = Switchboard()
         self.handles = []
         for number in range(1, len(self.job.hosted) + 1):
-            worker = Worker(self.job, number, inputs=inputs, targets=targets, modules=modules, resume=resume, tap=tap)
+            given = {"modules": modules, "resume": resume, "tap": tap, "subkeys": subkeys}
+            worker = Worker(self.job, number, inputs=inputs, targets=targets, **given)
             self.handles.append(ThreadHandle(self.job, number, worker))
         self.coordinator = Coordinator(
             self.handles,

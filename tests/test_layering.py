@@ -15,7 +15,8 @@ HOMES = {
     "grpc": {"transport/grpc_transport.py"},
     "grpc_health": {"transport/grpc_transport.py"},
     "google": {"transport/serde.py"},
-    "cryptography": {"transport/tls.py"},
+    "cryptography": {"transport/tls.py", "privacy/stream.py"},
+    "dp_accounting": {"privacy/accountant.py"},
     "typer": {path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "cli").glob("*.py")},
     "rich": {
         *(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "cli").glob("*.py")),

@@ -42,6 +42,8 @@ def result_table(result: Result, *, stderr: bool) -> None:
         told(_ledger_line(result), style="yellow" if result.ledger["violations"] else "")
     if result.alignment is not None:
         told(_alignment_line(result.alignment))
+    if result.privacy:
+        told(result.privacy["claim"], style="" if result.privacy["private"] else "yellow")
     if result.stopped:
         told(f"stopped early: {result.stopped}")
     if result.renewals:

@@ -21,7 +21,8 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
     Raises:
         ModelError: There is no module, and the layer cannot be drawn from the seed.
     """
-    spec, fold = recipe.network[index], recipe.optimizer.fold
+    spec, private = recipe.network[index], recipe.private is not None
+    fold = recipe.optimizer.fold and not private  # noise is added to a gradient that is whole
     drawn = recipe.network.seeded and recipe.init != "given"
     if drawn:
         weight = initial_weight(recipe, index).to(device, recipe.dtype)
@@ -41,6 +42,7 @@ def build_block(recipe: Recipe, index: int, device: torch.device, module: nn.Mod
             mixing=frozenset(dict(module.named_parameters()).keys() - weights - scaling_parameters(module)),
             positions=len(recipe.network.positions),
             z_of=spec.z_of if rules.RULES[recipe.rule].is_direct else "",
+            own_apart=private,
             device=device,
         )
     given = module.state_dict()

@@ -21,6 +21,7 @@ from distfa.core import rules
 from distfa.core.base import losses, optim
 from distfa.core.base.draw import evaluation_seed, micro_batch_seed
 from distfa.core.base.metrics import Meters
+from distfa.core.base.private import Noise
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Targets
 from distfa.core.base.scored import Scored
@@ -31,6 +32,7 @@ from distfa.core.build import build_block
 from distfa.core.ends import Ends, under
 from distfa.core.modules.block import Block
 from distfa.core.modules.rows import directions
+from distfa.core.noising import Noising
 
 Part = tuple[int, int]
 """A micro-batch: (step, its number within the step)."""
@@ -59,12 +61,14 @@ class Layer:
         module: The layer as the user gave it, which is copied; a layer of a seeded network needs none, unless
             ``init`` is ``given``.
         rule: The recipe's rule, where several layers share it; None: one of its own.
+        noise: What a layer of a private run draws its noise from.
 
     Attributes:
         undecided: By step, what its probes saw, as long as it has not been decided whether this calls for a renewal.
 
     Raises:
         ModelError: There is no module, and the layer cannot be drawn from the seed.
+        ValueError: The run is private, and there is no noise.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Layer:
         device: torch.device | str = "cpu",
         module: nn.Module | None = None,
         rule: rules.Rule | None = None,
+        noise: Noise | None = None,
     ) -> None:
         self.index = index
         self.spec = recipe.network[index]
@@ -96,6 +101,7 @@ class Layer:
             if recipe.ledger.every and self.rule.potential
             else None
         )
+        self._noising = None if recipe.private is None else Noising(recipe.private, index, noise)
         self._kept: dict[Part, _Kept] = {}
         self._updates = 0
         self._has_gradient = False
@@ -236,6 +242,8 @@ class Layer:
         """Add this micro-batch's gradient; forget its forward."""
         kept = self._kept.pop(part)
         first = not self._has_gradient
+        if self._noising is not None:
+            delta = self._noising.clip(delta, self.block.sample_norms(delta, kept.tape), step=part[0])
         self.block.accumulate(delta, kept.tape, first=first, stand_in=self.ends.standing_in())
         if kept.message is not None:
             self.ends.learn(kept.message, kept.tape.h, first=first)
@@ -247,6 +255,8 @@ class Layer:
         """One optimizer step with the gradient of all micro-batches so far; returns its entries in the books."""
         self._updates += 1
         self._held.pop(step, None)
+        if self._noising is not None:
+            self._noising.add_noise(self.parameters, step=step, empty=not self._has_gradient)
         self.ends.share_gradients()
         if self._ledger is None:
             self._descend(step, lr)

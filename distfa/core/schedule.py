@@ -142,6 +142,9 @@ def operations(batches: Iterable[Batch], ahead: int) -> Iterator[Operation]:
                 yield from _backward(*waiting.popleft())
         while batch.drains and waiting:
             yield from _backward(*waiting.popleft())
+        if not batch.parts:  # no sample was drawn, and yet the step makes its update
+            yield Begin(batch)
+            yield Update(batch)
         if batch.evaluate:
             yield Evaluate(batch)
         if batch.cut:

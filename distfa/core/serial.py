@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from distfa.core import schedule
 from distfa.core.base import order
+from distfa.core.base.private import Noise
 from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Split
 from distfa.core.books.joining import Books, Entry
@@ -80,6 +81,7 @@ class SerialTrainer:
         modules: The user's modules, for the layers that start from them.
         device: Where to compute.
         lossy: Whether what is carried may be rounded on the way.
+        noise: What each layer of a private run draws its noise from.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class SerialTrainer:
         modules: Mapping[int, nn.Module] | None = None,
         device: torch.device | str = "cpu",
         lossy: bool = False,
+        noise: Mapping[int, Noise] | None = None,
     ) -> None:
         self.recipe = recipe
         self._train, self._test = train, test
@@ -101,7 +104,9 @@ class SerialTrainer:
         self._books = Books(len(recipe.network), lossy=lossy)
         self._entries: list[Entry] = []
         numbers = range(1, len(recipe.network) + 1)
-        self.layers = [Layer(recipe, l, device=device, module=(modules or {}).get(l)) for l in numbers]
+        self.layers = [
+            Layer(recipe, l, device=device, module=(modules or {}).get(l), noise=(noise or {}).get(l)) for l in numbers
+        ]
         self._delay = {l: schedule.delay(recipe, l) for l in numbers}
         self._waiting: dict[int, deque[tuple[order.Batch, int]]] = {l: deque() for l in numbers}
         self._steps: list[LayerSteps] = []
@@ -138,6 +143,11 @@ class SerialTrainer:
             while batch.drains and any(self._waiting.values()):
                 if self._make_backwards(drain=True):
                     yield from self._join_reports()
+            if not batch.parts:
+                for steps in reversed(self._steps):
+                    self._do(steps.begin(batch))
+                    self._do(steps.update(batch))
+                yield from self._join_reports()
             if batch.evaluate and len(self._test.inputs):
                 self._evaluate(batch)
             if batch.last and len(rows := order.audit(self.recipe, samples)):

@@ -8,7 +8,7 @@ only. Whatever takes or gives a signal is ``Work``: it stops there until its eng
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -140,7 +140,7 @@ class LayerSteps:
                 StepRecord(
                     step=batch.step,
                     epoch=batch.epoch,
-                    loss=sum(s.loss for s in scored),
+                    loss=_mean_loss(scored, batch),
                     correct=sum(s.correct for s in scored),
                     rows=batch.rows,
                     seconds=time.monotonic() - self._started,
@@ -290,11 +290,12 @@ class LayerSteps:
         if Direction.DOWN in self._in:
             return (yield from self._take(Direction.DOWN, Kind.ERROR, batch, micro_batch))
         target = _require_given(self._train.targets).read(batch.parts[micro_batch])
-        return self.layer.label_message(target, batch.rows)
+        return self.layer.label_message(target, batch.divisor)
 
     def _score(self, output: Tensor, batch: Batch, micro_batch: int) -> Scored:
         targets = _require_given(self._train.targets)
-        whole = self.layer.divisor(targets, np.concatenate(batch.parts))
+        private = self._recipe.private is not None  # then the divisor tells nothing about the batch
+        whole = batch.divisor if private else self.layer.divisor(targets, np.concatenate(batch.parts))
         scored = self.layer.score(output, targets.read(batch.parts[micro_batch]), whole)
         if self._recipe.check_finite:
             require_finite_loss(scored.loss, layer=self.layer.index, step=batch.step)
@@ -335,6 +336,12 @@ class LayerSteps:
                 value=digest(seen),
             )
         )
+
+
+def _mean_loss(scored: Sequence[Scored], batch: Batch) -> float:
+    """The mean over the rows of a batch, from its parts' shares; 0 where it has none."""
+    loss = sum(s.loss for s in scored)
+    return loss if batch.divisor == batch.rows else loss * batch.divisor / max(1, batch.rows)
 
 
 class Score:

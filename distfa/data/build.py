@@ -81,6 +81,7 @@ def build_dataset(
             test_x=test_x,
             test_y=test_y,
             outputs=_count_outputs(name, train_y, test_y) if outputs is None else outputs,
+            measured=scale is None,
             mean=np.atleast_1d(np.asarray(mean, np.float64)),
             std=np.atleast_1d(np.asarray(std, np.float64)),
             shape=shape,

@@ -49,6 +49,7 @@ class Dataset:
         target: The column of the table that is learned.
         order: Which training sample is in every row of every batch, if a loader says it; None: drawn from the seed.
         sampled: What the loader's own sampler gave, where it cannot be had again.
+        measured: Whether ``mean`` and ``std`` were measured on the training samples.
         fixed: The reading that an earlier fit fixed; None if nothing was trained before.
         loaded: What ``load`` was asked for, by the keys of a spec's ``data``; empty for samples that have no name.
     """
@@ -71,6 +72,7 @@ class Dataset:
     target: str | None = None
     order: GivenOrder | None = None
     sampled: GivenOrder | None = None
+    measured: bool = False
     fixed: Reading | None = None
 
     @cached_property
@@ -94,6 +96,14 @@ class Dataset:
             test_x=self.test_x[test],
             test_y=self.test_y[test],
         )
+
+    def scaled(self, mean: float, std: float) -> Dataset:
+        """The same samples, which become inputs by these figures.
+
+        Raises:
+            DataError: They are tokens, which are used as they are.
+        """
+        return validate(replace(self, mean=np.array([mean]), std=np.array([std]), measured=False))
 
     @property
     def epoch_rows(self) -> int:

@@ -78,7 +78,11 @@ class Subject:
 
     def start_digest(self, spec: RunSpec) -> str | None:
         """The digest of the weights that a module from Python starts from; None if the spec alone decides them."""
-        if self.model is None or spec.model.name != GIVEN or not self.initial_modules(spec.init):
+        return self.weights_digest() if spec.model.name == GIVEN and self.initial_modules(spec.init) else None
+
+    def weights_digest(self) -> str | None:
+        """The digest of the model's weights; None without a model."""
+        if self.model is None:
             return None
         found = hashlib.blake2b(digest_size=16)
         for name, value in self.model.state_dict().items():

@@ -130,6 +130,7 @@ def _batches(recipe: Recipe) -> Iterator[Batch]:
     parts, drains = _parts(recipe), recipe.schedule == "sync"
     for step in count():
         yield Batch(
+            divisor=recipe.batch_size,
             step=step,
             epoch=0,
             parts=parts,

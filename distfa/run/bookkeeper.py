@@ -15,6 +15,7 @@ from distfa.core.base.losses import LOSSES
 from distfa.core.base.order import count_steps, epoch_ends
 from distfa.core.books.records import Record
 from distfa.data import Dataset
+from distfa.intake.private import Private
 from distfa.intake.start import start_in_words
 from distfa.intake.subject import model_in_words
 from distfa.run import collapse, notes
@@ -41,6 +42,7 @@ class Bookkeeper:
         dataset: What it trains on.
         run_dir: Where to write.
         engine: What carries it out; asked for bytes and for the state of its books once it has started.
+        private: What a private run reveals; None for any other.
 
     Attributes:
         tally: The figures so far.
@@ -49,7 +51,16 @@ class Bookkeeper:
         epoch_ends: The number of steps after each epoch.
     """
 
-    def __init__(self, spec: RunSpec, job: Job, dataset: Dataset, run_dir: RunDir, engine: Engine) -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        job: Job,
+        dataset: Dataset,
+        run_dir: RunDir,
+        engine: Engine,
+        private: Private | None = None,
+    ) -> None:
+        self._private = private
         self._spec, self._run_id, self._dataset = spec, job.run_id, dataset
         self._run_dir, self._engine = run_dir, engine
         self._rule = rules.build_rule(job.recipe)
@@ -63,7 +74,14 @@ class Bookkeeper:
         plain = spec.loss in LOSSES and not spec.label_smoothing and spec.class_weights is None
         loss = spec.loss if plain else "another"  # for which the loss of a constant answer is not known
         self._watcher = collapse.build_watcher(loss, dataset, steps=self.steps, lr=spec.optimizer.lr, rule=self._rule)
-        self._recorder = Recorder(run_dir, spec, steps=self.steps, boundaries=self.boundaries, layers=self.layers)
+        self._recorder = Recorder(
+            run_dir,
+            spec,
+            steps=self.steps,
+            boundaries=self.boundaries,
+            layers=self.layers,
+            epsilon=private.epsilon if private else lambda steps: None,
+        )
         self._recoveries: list[dict[str, Any]] = run_dir.about.setdefault("recoveries", [])
         run_dir.events.describe(self._rule, spec)
 
@@ -192,6 +210,7 @@ class Bookkeeper:
             recoveries=self._recoveries,
             exploded=self._watcher.exploded or (tally.epoch_rows > 0 and not math.isfinite(tally.train_loss)),
             facts=self._engine.facts(),
+            privacy=None if self._private is None else self._private.claim(tally.steps),
         )
 
     def _note(self, findings: Sequence[collapse.Finding]) -> None:

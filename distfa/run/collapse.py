@@ -176,7 +176,7 @@ class Watcher:
     def add(self, record: Record) -> list[Finding]:
         """The new findings with this record; every finding is reported once."""
         found: Iterator[Finding] = iter(())
-        if isinstance(record, StepRecord):
+        if isinstance(record, StepRecord) and record.rows:
             found = self._step(record)
         elif isinstance(record, EvalRecord):
             found = self._accuracy("test", record.step, record.correct, record.rows)

@@ -21,6 +21,7 @@ from distfa.core.books.records import Record
 from distfa.core.serial import SerialTrainer
 from distfa.costs.computed_bytes import computed_bytes
 from distfa.errors import LayerError, SpecError
+from distfa.privacy.stream import Stream
 from distfa.runtime.coordinator import Coordinator, boundary_bytes, bytes_apart
 from distfa.runtime.faults import Fault
 from distfa.runtime.hosted_layer import Snapshot
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Modules = Mapping[int, nn.Module]
+Subkeys = Mapping[int, bytes]
+_NO_KEYS: Subkeys = {}
 
 _LOOK_SECONDS = 0.5  # seconds between checks that Ray itself is alive
 
@@ -85,8 +88,9 @@ class SerialEngine:
 
     job: Job
 
-    def __init__(self, inputs: RawInputs, targets: RawTargets, modules: Modules) -> None:
+    def __init__(self, inputs: RawInputs, targets: RawTargets, modules: Modules, subkeys: Subkeys = _NO_KEYS) -> None:
         self._inputs, self._targets, self._modules = inputs, targets, modules
+        self._noise = {layer: Stream(key) for layer, key in subkeys.items()}
         self._computing = ExitStack()
         self._traffic: Mapping[tuple[Link, Kind], Traffic] = {}
         self._trainer: SerialTrainer | None = None
@@ -116,6 +120,7 @@ class SerialEngine:
             modules=self._modules,
             device=device,
             lossy=is_lossy(job),
+            noise=self._noise,
         )
         if job.first:
             self._trainer.load_state_dict({"step": job.first, "layers": begin.layers, "books": begin.books})
@@ -165,8 +170,11 @@ class SerialEngine:
 class RayEngine:
     """Layer actors on a Ray cluster."""
 
-    def __init__(self, spec: RunSpec, inputs: RawInputs, targets: RawTargets, modules: Modules) -> None:
+    def __init__(
+        self, spec: RunSpec, inputs: RawInputs, targets: RawTargets, modules: Modules, subkeys: Subkeys = _NO_KEYS
+    ) -> None:
         self._cluster, self._inputs, self._targets, self._modules = spec.ray, inputs, targets, modules
+        self._subkeys = subkeys
         self._run: RayRun | None = None
         self._coordinator: Coordinator | None = None
         self._sharing: Mapping[int, Sequence[int]] = {}  # the layers that get the same errors
@@ -184,7 +192,13 @@ class RayEngine:
             self._coordinator = self._run.restart(job, begin)
             return
         found = RayRun(
-            job, self._cluster, inputs=self._inputs, targets=self._targets, modules=self._modules, begin=begin
+            job,
+            self._cluster,
+            inputs=self._inputs,
+            targets=self._targets,
+            modules=self._modules,
+            begin=begin,
+            subkeys=self._subkeys,
         )
         self._coordinator = found.__enter__()
         self._run, self._sharing = found, sharing(found.job)
@@ -284,11 +298,13 @@ def started(value: T | None) -> T:
     return value
 
 
-def build_engine(spec: RunSpec, *, inputs: RawInputs, targets: RawTargets, modules: Modules) -> Engine:
-    """The engine the spec names."""
+def build_engine(
+    spec: RunSpec, *, inputs: RawInputs, targets: RawTargets, modules: Modules, subkeys: Subkeys = _NO_KEYS
+) -> Engine:
+    """The engine the spec names; a private run has a key for the noise of every layer."""
     if spec.engine == "serial":
-        return SerialEngine(inputs, targets, modules)
-    return RayEngine(spec, inputs, targets, modules)
+        return SerialEngine(inputs, targets, modules, subkeys)
+    return RayEngine(spec, inputs, targets, modules, subkeys)
 
 
 class Clock:

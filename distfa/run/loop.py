@@ -10,6 +10,7 @@ from torch import Tensor
 from distfa.core.books.records import Cut, Record
 from distfa.data import Dataset
 from distfa.errors import CheckpointError, DistfaError, Interrupted, LayerError, LayerLost, TransportError
+from distfa.intake.private import Private
 from distfa.intake.subject import Subject, raw_samples
 from distfa.run import engines, notes
 from distfa.run.bookkeeper import Bookkeeper
@@ -36,6 +37,7 @@ class Loop:
         run_dir: Where it is kept.
         observer: Shown every record.
         faults: Faults that are caused on purpose.
+        private: Of a private run, what it needs beyond the rest.
         resumed: Whether to begin at the last checkpoint in the run directory; at the start if there is none.
 
     Attributes:
@@ -59,13 +61,18 @@ class Loop:
         faults: Sequence[PlannedFault],
         *,
         resumed: bool,
+        private: Private | None = None,
     ) -> None:
         inputs, targets = raw_samples(job.recipe.network, dataset)
         self._engine = engines.build_engine(
-            spec, inputs=inputs, targets=targets, modules=subject.initial_modules(spec.init)
+            spec,
+            inputs=inputs,
+            targets=targets,
+            modules=subject.initial_modules(spec.init),
+            subkeys=private.subkeys() if private else {},
         )
         self._injector, self._observer = Injector(faults, self._engine), observer
-        self.books = Bookkeeper(spec, job, dataset, run_dir, self._engine)
+        self.books = Bookkeeper(spec, job, dataset, run_dir, self._engine, private)
         self.checkpoints = RunCheckpoints(spec, run_dir, notes.identify_run(spec, job, dataset), observer, self.books)
         self._recovery = Recovery(spec, job, run_dir, self._engine, self.books, self.checkpoints, self._injector)
         self._at = AT_THE_START

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,19 @@ from distfa.run.result import Tally
 from distfa.runtime.job import Job
 from distfa.sections.traced import ALL
 from distfa.settings import RunSpec, flat
+from distfa.settings.private import PrivacyConfig
 from distfa.version import __version__
 
 _TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(WatcherState)
-_NEWER = {"model.layers": ALL, "threads": 1, "optimizer.fold": False, "metrics": []}
+_NEWER: dict[str, Any] = {
+    "model.layers": ALL,
+    "threads": 1,
+    "optimizer.fold": False,
+    "metrics": [],
+    "data.mean": None,
+    "data.std": None,
+    **{f"privacy.{field.name}": field.default for field in fields(PrivacyConfig) if field.name != "key"},
+}
 _WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
 
 
@@ -95,7 +105,7 @@ def require_same_run(mine: Mapping[str, Any], theirs: Mapping[str, Any], where: 
     Raises:
         CheckpointError: They differ; the message says in what.
     """
-    now, then = _deciding(mine), _deciding(theirs)
+    now, then = deciding(mine), deciding(theirs)
     if other := sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key)):
         key = other[0]
         raise CheckpointError(
@@ -131,8 +141,10 @@ def _digest(network: Network) -> str:
     return hashlib.sha256(repr(network).encode()).hexdigest()
 
 
-def _deciding(noted: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of the spec that decide; not where the data are, which their digest says better.
+def deciding(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the spec that decide, as ``identify_run`` found them.
+
+    Not where the data are, which their digest says better.
 
     Runs of earlier versions lack keys that are newer, whose value was always the same.
     """

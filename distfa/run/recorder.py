@@ -33,6 +33,7 @@ class Recorder:
         steps: Steps of the whole run.
         boundaries: Gives the bytes so far, per boundary.
         layers: Gives how each layer is doing; empty if nothing is distributed.
+        epsilon: Gives what so many steps of a private run reveal; None of any other.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Recorder:
         steps: int,
         boundaries: Callable[[], list[dict[str, Any]]],
         layers: Callable[[], list[dict[str, Any]]],
+        epsilon: Callable[[int], float | None] = lambda steps: None,
     ) -> None:
         self._run_dir, self._spec, self._steps = run_dir, spec, steps
-        self._boundaries, self._layers = boundaries, layers
+        self._boundaries, self._layers, self._epsilon = boundaries, layers, epsilon
         self._traffic_logged, self._told = 0.0, False
         self._last = 0, 0.0, time.monotonic()  # step, its seconds, when it was reported
 
@@ -109,7 +111,9 @@ class Recorder:
         kind, prefix = ("eval", "test") if isinstance(record, EvalRecord) else ("step", "train")
         values: dict[str, Any] = {"loss": record.loss}
         if tally.classification:
-            values["accuracy"] = record.correct / (record.rows * tally.positions)
+            values["accuracy"] = record.correct / (max(1, record.rows) * tally.positions)
+        if (epsilon := self._epsilon(record.step + 1)) is not None:
+            values["epsilon"] = epsilon
         if kind == "step":
             values["samples_per_second"] = tally.samples_per_second
         about: dict[str, Any] = {"kind": kind, "step": record.step, "epoch": record.epoch}

@@ -60,6 +60,8 @@ class Result:
         exploded: Whether the loss was that of an exploded run at the end, or no number.
         recoveries: How often, where and why the run went back to a checkpoint.
         facts: What else the engine has to say.
+        privacy: Of a run with ``privacy``: whether it is ``private``, its ``epsilon`` and ``delta``, and the ``claim``
+            in words. None for any other.
     """
 
     run_dir: str
@@ -90,6 +92,7 @@ class Result:
     exploded: bool = False
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    privacy: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         """A few lines for a person, also in a notebook; ``as_dict`` has everything."""
@@ -116,6 +119,8 @@ def summary(result: Result) -> str:
         f"{result.steps:,} steps, {epochs}, {result.samples_per_second:,.0f} samples/s, "
         f"{result.wall_seconds:.1f} s of which {result.startup_seconds:.1f} s to start"
     )
+    if result.privacy:
+        lines.append(result.privacy["claim"])
     if result.stopped:
         lines.append(f"stopped early: {result.stopped}")
     if result.best:

@@ -19,9 +19,11 @@ from distfa.data.stream import KEPT
 from distfa.errors import DistfaError, Interrupted, NonFiniteError, SpecError
 from distfa.intake.checks import check_run
 from distfa.intake.from_python import how_to_go_on
+from distfa.intake.private import make_private
 from distfa.intake.rehearsal import rehearse
 from distfa.intake.subject import Subject
 from distfa.own.parts import digests, short
+from distfa.run import notes, secrecy
 from distfa.run.collapse import lower_rate
 from distfa.run.disk import run_dir as run_dirs
 from distfa.run.disk import run_log
@@ -70,6 +72,8 @@ def run(
     check_run(spec, subject, dataset)
     if spec.metrics and not len(dataset.test_x):
         raise SpecError(f"metrics are figures of a test set, but data set {dataset.name!r} has none; leave metrics out")
+    private = make_private(spec, subject, dataset, secrecy.find_key(spec, resume)) if spec.privacy.on else None
+    dataset = dataset if private is None else private.dataset
     job = spec.job(
         network,
         run_id=uuid.uuid4().hex,
@@ -78,6 +82,12 @@ def run(
         audit_rows=0 if model is None else KEPT,
         batches=None if dataset.order is None else dataset.order.batches,
     )
+    if private is not None:
+        job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, private=private.mechanism))
+        identity = {**notes.identify_run(spec, job, dataset), "start": subject.weights_digest()}
+        about = {**about, **secrecy.about_key(private.key, spec, identity, job.run_id)}
+        if resume is not None:
+            secrecy.require_same(private.key, spec, identity, resume)
     rehearse(job.recipe, subject, train_rows=job.train_rows, test_rows=job.test_rows)
     said = {**about, "run_id": job.run_id, "start": subject.start_digest(spec), "own": digests(job.own_parts())}
     run_dir = _created(spec, network, dataset, said) if resume is None else run_dirs.RunDir.reopen(resume)
@@ -86,7 +96,10 @@ def run(
         try:
             if resume is None and dataset.sampled is not None:
                 save_order(run_dir.path, dataset.sampled)
-            loop = Loop(spec, job, subject, dataset, run_dir, observer, faults, resumed=resume is not None)
+            if resume is None and private is not None:
+                secrecy.keep_key(private.key, run_dir)
+            resumed = resume is not None
+            loop = Loop(spec, job, subject, dataset, run_dir, observer, faults, resumed=resumed, private=private)
         except BaseException:
             run_dir.give_back()
             raise

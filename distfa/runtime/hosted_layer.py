@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distfa.core import schedule
 from distfa.core.base import order
+from distfa.core.base.private import Noise
 from distfa.core.books.joining import Entry
 from distfa.core.layer import Layer
 from distfa.core.requests import Request, Take, Work
@@ -65,6 +66,7 @@ class HostedLayer:
         targets: The targets, for the layers that read labels (``routes.reads_labels``).
         module: The user's module, if the layer starts from that.
         resume: Its ``state_dict`` before step ``job.first``.
+        noise: What it draws its noise from, if the run is private.
 
     Attributes:
         layer: What computes.
@@ -85,10 +87,11 @@ class HostedLayer:
         targets: RawTargets | None = None,
         module: nn.Module | None = None,
         resume: Mapping[str, Tensor] | None = None,
+        noise: Noise | None = None,
     ) -> None:
         recipe, device = job.recipe, torch.device(job.device)
         self._job, self._ports = job, ports
-        self.layer = Layer(recipe, layer, device=device, module=module)
+        self.layer = Layer(recipe, layer, device=device, module=module, noise=noise)
         if resume is not None:
             self.layer.load_state_dict(resume)
         x = inputs.readers(recipe.dtype, device) if inputs else (None, None)

@@ -26,6 +26,7 @@ from distfa.core.blame import blame_layer, explain_memory_error
 from distfa.core.books.joining import Entry
 from distfa.core.routes import Kind, Link, reads_labels
 from distfa.errors import DeadlineExceeded, LayerError
+from distfa.privacy.stream import Stream
 from distfa.runtime.barrier import CutReached
 from distfa.runtime.hosted_layer import HostedLayer, Snapshot
 from distfa.runtime.job import Job, RawInputs, RawTargets
@@ -95,6 +96,7 @@ class Worker:
         modules: The user's modules, for the layers that start from them, by layer.
         resume: The ``state_dict`` of each layer before step ``job.first``, by layer.
         tap: Sees every message the worker sends.
+        subkeys: The keys of its layers' noise, by layer, if the run is private.
 
     Attributes:
         layers: Its layers, from the lowest up.
@@ -113,6 +115,7 @@ class Worker:
         modules: Mapping[int, nn.Module] | None = None,
         resume: Mapping[int, Mapping[str, Tensor]] | None = None,
         tap: Tap | None = None,
+        subkeys: Mapping[int, bytes] | None = None,
     ) -> None:
         self._job, self._worker = job, worker
         self._ports = WorkerPorts(job, worker, torch.device(job.device), tap)
@@ -130,6 +133,7 @@ class Worker:
                     targets=targets if reads_labels(job.recipe, layer) else None,
                     module=(modules or {}).get(layer),
                     resume=(resume or {}).get(layer),
+                    noise=Stream(subkeys[layer]) if subkeys else None,
                 )
             except Exception as exc:
                 if (said := explain_memory_error(exc)) is not None:

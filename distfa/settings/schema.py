@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -36,6 +36,7 @@ from distfa.runtime.placement import ClusterConfig
 from distfa.sections.traced import ALL
 from distfa.settings.launch import LaunchConfig
 from distfa.settings.meanings import meanings
+from distfa.settings.private import PrivacyConfig, refuse_what_is_not_private, with_private_defaults
 from distfa.text.words import not_among
 from distfa.transport.base import WireConfig
 
@@ -124,9 +125,15 @@ class DataSpec(_Part):
     )
     dir: str | None = Field(None, description="directory with the data set's official files, or an .npz file")
     limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
-    order: Literal["drawn", "given"] = Field(
-        "drawn", description="order of samples; drawn: from the seed; given: as in a DataLoader, in runs from Python"
+    order: Literal["drawn", "given", "poisson"] = Field(
+        "drawn",
+        description="order of samples; drawn: from the seed; given: as in a DataLoader, in runs from Python; poisson: "
+        "every sample is in a batch by chance, in private training",
     )
+    mean: float | None = Field(
+        None, description="inputs become (x - mean) / std; null: the data set's own, or measured on the training set"
+    )
+    std: float | None = Field(None, gt=0, description="goes with mean")
     hub: str | None = Field(None, description="only for name: hub, the data set's name on the hub")
 
     def load(self, directory: str | None = None) -> data.Dataset:
@@ -135,7 +142,14 @@ class DataSpec(_Part):
         Raises:
             DataError: They cannot be read.
         """
-        return data.load(self.name, directory=directory or self.dir, limit=self.limit, hub=self.hub)
+        found = data.load(self.name, directory=directory or self.dir, limit=self.limit, hub=self.hub)
+        return found if self.mean is None or self.std is None else found.scaled(self.mean, self.std)
+
+    @model_validator(mode="after")
+    def _mean_and_std_go_together(self) -> DataSpec:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("data.mean and data.std go together; give both, or neither")
+        return self
 
 
 class ModelSpec(_Part):
@@ -244,11 +258,22 @@ class RunSpec(_Part):
     engine: Literal["ray", "serial"] = Field("ray", description="serial: one process, the oracle")
     ledger: LedgerConfig = LedgerConfig()
     probe: ProbeConfig = ProbeConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     wire: WireConfig = WireConfig()
     ray: ClusterConfig = ClusterConfig()
     launch: LaunchConfig = LaunchConfig()
     run_dir: str | None = Field(None, description="directory of the run; null: a new one under runs/")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_for_privacy(cls, raw: Any) -> Any:
+        return with_private_defaults(raw) if isinstance(raw, Mapping) else raw
+
+    @model_validator(mode="after")
+    def _what_is_not_private(self) -> RunSpec:
+        refuse_what_is_not_private(self)
+        return self
 
     @model_validator(mode="after")
     def _feedback_needs_a_rule_that_takes_it(self) -> RunSpec:
@@ -323,7 +348,8 @@ class RunSpec(_Part):
     def deciding(self) -> dict[str, Any]:
         """The keys that decide the trained weights and what is reported of them, with their values."""
         plain = {"run_dir", "ray", "launch", "wire", "engine", "device", "log_every"}
-        return self.model_dump(mode="json", exclude={**dict.fromkeys(plain, True), "checkpoint": _BESIDE_CUTS})
+        left_out: dict[str, Any] = {**dict.fromkeys(plain, True), "checkpoint": _BESIDE_CUTS, "privacy": {"key"}}
+        return self.model_dump(mode="json", exclude=left_out)
 
     def recipe(self, network: Network, *, audit_rows: int = 0, batches: Batches | None = None) -> Recipe:
         """Everything that determines the weights, for a network; ``batches`` are those of a loader."""

@@ -29,7 +29,9 @@ class Batch:
     Attributes:
         step: Counted from 0 over the whole run.
         epoch: Counted from 0.
-        parts: Row numbers of each micro-batch, in order; no part is empty.
+        parts: Row numbers of each micro-batch, in order; no part is empty, but a batch may have none.
+        divisor: By how many rows the loss is divided: those of the batch; in a private run always the same number,
+            which tells nothing about the batch.
         evaluate: Whether the test set is evaluated after this step.
         probe: Whether gradient alignment is probed in this step.
         cut: Whether the state of all layers can be kept after this step.
@@ -42,6 +44,7 @@ class Batch:
     step: int
     epoch: int
     parts: tuple[NDArray[np.int64], ...]
+    divisor: int
     evaluate: bool
     probe: bool
     cut: bool
@@ -114,7 +117,8 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
         yield Batch(
             step=step,
             epoch=epoch,
-            parts=tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))),
+            parts=_split(recipe, rows),
+            divisor=len(rows) if recipe.private is None else recipe.private.rows,
             evaluate=evaluate,
             probe=bool(recipe.probe.every) and step % recipe.probe.every == 0,
             cut=cut,
@@ -130,7 +134,12 @@ def part_rows(recipe: Recipe, samples: int) -> set[int]:
         epoch = batches(recipe, samples, stop=min(steps_per_epoch(recipe, samples), count_steps(recipe, samples)))
         return {len(part) for batch in epoch for part in batch.parts}
     sizes = {rows for epoch in set(recipe.batches) for rows in epoch}
-    return {len(part) for rows in sizes for part in np.array_split(np.empty(rows), min(recipe.micro_batches, rows))}
+    return {len(part) for rows in sizes for part in _split(recipe, np.arange(rows))}
+
+
+def _split(recipe: Recipe, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """The micro-batches of a batch."""
+    return tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))) if len(rows) else ()
 
 
 def _epoch_batches(recipe: Recipe, samples: int, epoch: int) -> list[NDArray[np.int64]]:

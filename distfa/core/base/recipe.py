@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from distfa.core.base.model import Network
 from distfa.core.base.optim import OptimizerConfig
+from distfa.core.base.private import Mechanism
 
 INITS: tuple[str, ...] = ("aligned", "random", "given")
 SCHEDULES: tuple[str, ...] = ("sync", "async")
@@ -170,6 +171,7 @@ class Recipe:
             then the largest.
         audit_rows: This many training samples go up the trained layers at the end, and the outputs are compared with
             those of the user's model; 0 for none.
+        private: How private training clips and adds noise; None: no training of that kind.
     """
 
     network: Network
@@ -200,6 +202,7 @@ class Recipe:
     order: str = "drawn"
     batches: tuple[tuple[int, ...], ...] | None = None
     audit_rows: int = 0
+    private: Mechanism | None = None
 
     @property
     def signal_dtype(self) -> torch.dtype:

@@ -83,6 +83,12 @@ class Block(Protocol):
     def gradients(self, delta: Tensor, tape: Any) -> list[Tensor]:
         """The micro-batch's gradient of every trained parameter, exact, in the run's dtype."""
 
+    def sample_norms(self, delta: Tensor, tape: Any) -> Tensor:
+        """The norm of each sample's own gradient of all trained parameters together, exact: (n,), float64.
+
+        Only of a block whose gradient goes back through its own weights, and whose samples do not mix.
+        """
+
     def pass_on(self, feedback: Tensor | None, tape: Any, rank: int | None = None) -> Tensor:
         """Rows of direct feedback for the layer below: these rows taken back through the layer, as a mean over samples.
 

@@ -83,6 +83,11 @@ class LinearBlock:
         weight, *bias = self.trained.values()
         return [(delta.t() @ tape.h_in).to(weight.dtype), *(delta.sum(0, dtype=b.dtype) for b in bias)]
 
+    def sample_norms(self, delta: Tensor, tape: LinearTape) -> Tensor:
+        """||delta|| sqrt(||h_in||^2 + 1): a sample's gradient of W is the product of two vectors."""
+        inputs = _norms(tape.h_in).square() + (1 if len(self.trained) > 1 else 0)
+        return _norms(delta) * inputs.sqrt()
+
     def pass_on(self, feedback: Tensor | None, tape: LinearTape, rank: int | None = None) -> Tensor:
         if feedback is None:  # e is dLoss/dz
             return self._w.clone()
@@ -106,6 +111,12 @@ class LinearBlock:
 
     def _affine(self, h_in: Tensor) -> Tensor:
         return nn.functional.linear(h_in, self._w, self._b)
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """Of every row, in float64."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return norms
 
 
 def add_product(parameter: Tensor, left: Tensor, right: Tensor, *, first: bool, factors: Factors | None = None) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
 
 from distfa.core.base.dtypes import to_dtype
 from distfa.core.base.optim import Factors
@@ -29,6 +30,7 @@ from distfa.core.modules.section import Section
 from distfa.core.modules.swap import Swap
 from distfa.errors import ModelError
 
+_NUMBERS_AT_ONCE = 2**24  # of the gradients of single samples
 _KEEPS_ITS_NUMBERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -65,6 +67,7 @@ class ModuleBlock:
         moving: Names of the frozen parameters that the forward itself changes.
         positions: How many axes of the output, after the axis of samples, are positions of a sequence.
         z_of: Name of the module whose output is z_L; empty where the error begins at the output.
+        own_apart: Whether the layer's own gradient always has a backward pass to itself, with another delta.
         device: Where to compute.
     """
 
@@ -80,11 +83,12 @@ class ModuleBlock:
         moving: tuple[str, ...] = (),
         positions: int = 0,
         z_of: str = "",
+        own_apart: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self._key = module.plan.key if isinstance(module, Section) else next(iter(module._modules))
         self._module = to_dtype(copy_module(module, f"module {self._key!r}"), dtype, device)
-        self._signals, self._positions, self._mixing = signals, positions, mixing
+        self._signals, self._positions, self._mixing, self._own_apart = signals, positions, mixing, own_apart
         kept = {name: p.detach().clone() for name, p in self._module.named_parameters()}
         self._given = {name: b.clone() for name, b in self._module.named_buffers()} if signals != dtype else {}
         if signals != dtype:
@@ -148,7 +152,7 @@ class ModuleBlock:
 
     def back(self, delta: Tensor, tape: ModuleTape, stand_in: Stand, *, inside: bool = False) -> Tensor:
         with self._swap.standing_in(stand_in):
-            if tape.own or (stand_in and not inside):
+            if tape.own or self._own_apart or (stand_in and not inside):
                 (down,) = self._differentiate(delta, tape, [tape.x])
             else:
                 down, *tape.own = self._differentiate(delta, tape, [tape.x, *self._trained_parameters()])
@@ -173,6 +177,19 @@ class ModuleBlock:
         found = self._differentiate(delta, tape, self._trained_parameters())
         pairs = zip(found, self.trained.values(), strict=True)
         return [torch.zeros_like(master) if g is None else g.to(master.dtype) for g, master in pairs]
+
+    def sample_norms(self, delta: Tensor, tape: ModuleTape) -> Tensor:
+        trained = {name: self._parameters[name].detach() for name in self.trained}
+
+        def square(x: Tensor, sample_delta: Tensor) -> Tensor:
+            _, back, *_ = vjp(lambda own: functional_call(self._module, own, (x.unsqueeze(0),)), trained)
+            (found,) = back(sample_delta.unsqueeze(0))
+            return torch.stack([g.double().square().sum() for g in found.values()]).sum()
+
+        at_once = max(1, _NUMBERS_AT_ONCE // max(1, sum(p.numel() for p in trained.values())))
+        squares = vmap(square, chunk_size=at_once)(tape.h_in, delta) if trained else delta.new_zeros(len(delta))
+        self._z = None  # the hook's, of these forwards
+        return squares.double().sqrt()
 
     def pass_on(self, feedback: Tensor | None, tape: ModuleTape, rank: int | None = None) -> Tensor:
         end = tape.z if feedback is None else tape.out

@@ -52,6 +52,8 @@ class Rule(ABC):
         stands_in: Whether feedback stands in place of the weights in the backward pass through a layer.
         redraws: Whether feedback is drawn anew in each step.
         follows_shortcuts: Whether errors go down the shortcuts of a residual network, and begin as dLoss/dh_{L-1}.
+        takes_privacy: Whether it can train privately: a sample's error depends on that sample and the weights only, and
+            nothing but the layers' own parameters learns from samples. A rule says so itself: it is not inherited.
     """
 
     name: ClassVar[str] = ""
@@ -71,6 +73,10 @@ class Rule(ABC):
     stands_in: ClassVar[bool] = False
     redraws: ClassVar[bool] = False
     follows_shortcuts: ClassVar[bool] = False
+    takes_privacy: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        cls.takes_privacy = vars(cls).get("takes_privacy", False)
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

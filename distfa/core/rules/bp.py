@@ -20,6 +20,7 @@ class Backpropagation(HopRule):
     source = "Rumelhart et al. 1986"
     stands_in = False
     takes_init = False
+    takes_privacy = True
 
     def phi(self, weight: Tensor, fixed_feedback: Tensor | None) -> Tensor:
         """1/2 ||W[:,i]||^2."""

@@ -31,6 +31,7 @@ class DirectFeedbackAlignment(DirectRule):
     takes_rank = True
     takes_fanout = True
     takes_renewal = True
+    takes_privacy = True
 
     def origin(self, boundary: int) -> int | None:
         """The output layer L, or the layer that passes its error on to layer ``boundary``."""

@@ -29,6 +29,7 @@ class DirectRandomTargetProjection(DirectRule):
     potential = ""
     source = "Frenkel et al. 2021"
     reads_labels = True
+    takes_privacy = True
     caution = (
         "drtp: where its hidden layers saturate, their gradients vanish, and the remaining alignment is the "
         "output layer's"

@@ -26,6 +26,7 @@ class FeedbackAlignment(HopRule):
     potential = "<B[:,i], W[:,i]>"
     source = "Lillicrap et al. 2016"
     takes_rank = True
+    takes_privacy = True
 
     def shape(self, boundary: int) -> Shape:
         """min(d_l, d_{l+1}), or the rank if that is less; the shape of h_l where layers are not single Linears."""

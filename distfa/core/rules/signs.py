@@ -25,6 +25,7 @@ class FixedMagnitudeSignFeedback(HopRule):
     sends = "d_l"
     potential = "<|B[:,i]|, |W[:,i]|>"
     source = _SOURCE
+    takes_privacy = True
 
     def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """|B|, in the shape of each weight, at the layer that has W."""
@@ -45,6 +46,7 @@ class UniformSignFeedback(FixedMagnitudeSignFeedback):
     name = "usf"
     equation = "delta_{l+1} (s sign W_{l+1})"
     potential = "s ||W[:,i]||_1"
+    takes_privacy = True
     takes_init = False
 
     def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,6 +66,7 @@ class FreshMagnitudeSignFeedback(FixedMagnitudeSignFeedback):
     potential = ""
     takes_init = False
     redraws = True
+    takes_privacy = True
 
     def origin_state(self, boundary: int, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Nothing until a step begins."""

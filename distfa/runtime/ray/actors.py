@@ -54,6 +54,7 @@ class RayRun:
         targets: The targets, for the layers that read labels.
         modules: The user's modules, for the layers that start from them.
         begin: Where the run goes on; left out, it starts from the beginning.
+        subkeys: The keys of the layers' noise, by layer, if the run is private; each worker gets its own layers'.
 
     Attributes:
         security: How the wire is secured: ``tls`` or ``insecure``.
@@ -70,9 +71,10 @@ class RayRun:
         targets: RawTargets,
         modules: Mapping[int, nn.Module] | None = None,
         begin: ResumeState | None = None,
+        subkeys: Mapping[int, bytes] | None = None,
     ) -> None:
         self._job, self._cluster = job, cluster
-        self._begin = begin or ResumeState()
+        self._begin, self._subkeys = begin or ResumeState(), subkeys or {}
         self._inputs, self._targets, self._modules = inputs, targets, modules or {}
         if cluster.workers != "auto":
             self._assign(())
@@ -238,6 +240,7 @@ class RayRun:
                     targets if any(reads_labels(job.recipe, layer) for layer in handle.layers) else None,
                     {layer: own_memory(self._modules[layer]) for layer in handle.layers if layer in self._modules},
                     {layer: self._begin.layers[layer] for layer in handle.layers if layer in self._begin.layers},
+                    {layer: self._subkeys[layer] for layer in handle.layers if self._subkeys},
                 )
                 for handle in self._handles
             }

@@ -56,12 +56,15 @@ class WorkerActor:
         targets: RawTargets | None,
         modules: dict[int, nn.Module],
         resume: dict[int, dict[str, Tensor]],
+        subkeys: dict[int, bytes],
     ) -> None:
         """Make the layers; not in the constructor, so that errors reach the caller as they are."""
         take_parts(own)
         self._job = job
         self._gauges = {layer: LayerGauges(job.run_id, layer, self._number) for layer in job.hosted[self._number - 1]}
-        self._worker = Worker(job, self._number, inputs=inputs, targets=targets, modules=modules, resume=resume)
+        self._worker = Worker(
+            job, self._number, inputs=inputs, targets=targets, modules=modules, resume=resume, subkeys=subkeys
+        )
 
     def request(self) -> bytes:
         """A signing request for the key that this process made and keeps."""
