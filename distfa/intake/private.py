@@ -203,9 +203,7 @@ def _check_modules(spec: RunSpec, subject: Subject) -> None:
         return
     for name, module in subject.model.named_modules():
         if (why := next(_may_mix(module), None)) is not None:
-            raise ModelError(
-                f"module {name or type(module).__name__!r} ({type(module).__name__}) cannot be private: {why}"
-            )
+            raise ModelError(f"module {name!r} ({type(module).__name__}) cannot be private: {why}")
 
 
 def _may_mix(module: nn.Module) -> Iterator[str]:

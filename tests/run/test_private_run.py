@@ -178,11 +178,12 @@ class Centred(nn.Module):
 @pytest.mark.parametrize(
     ("module", "match"),
     [
-        (nn.BatchNorm1d(5), r"module 1 \(BatchNorm1d\) cannot be private: .*use nn.GroupNorm"),
-        (nn.Dropout(0.1), r"module 1 \(Dropout\) cannot be private: it drops numbers by a sample's place"),
-        (Centred(), r"module 1 \(Centred\) cannot be private: distfa does not know that it keeps samples apart"),
-        (nn.Softmax(dim=0), r"module 1 \(Softmax\) cannot be private"),
+        (nn.BatchNorm1d(5), r"module '1' \(BatchNorm1d\) cannot be private: .*use nn.GroupNorm"),
+        (nn.Dropout(0.1), r"module '1' \(Dropout\) cannot be private: it drops numbers by a sample's place"),
+        (Centred(), r"module '1' \(Centred\) cannot be private: distfa does not know that it keeps samples apart"),
+        (nn.Softmax(dim=0), r"module '1' \(Softmax\) cannot be private"),
     ],
+    ids=["BatchNorm", "Dropout", "own", "Softmax"],
 )
 def test_modules_that_may_mix_samples_are_refused(module, match):
     model = nn.Sequential(nn.Linear(6, 5), module, nn.Linear(5, 3))
