@@ -91,7 +91,7 @@ def _not_private(spec: RunSpec) -> Iterator[str]:
         yield f"rule {spec.rule!r} is a user's own, and distfa does not know what it takes from samples; use dfa or fa"
     if rule is not None and not rule.takes_privacy:
         able = rules.able("takes_privacy")
-        yield f"rule {spec.rule!r} has no proof of privacy, as its feedback learns from samples too; use one of {able}"
+        yield f"rule {spec.rule!r} has no proof of privacy; use one of {able}"
     if spec.loss not in list(losses.LOSSES):
         yield f"loss {spec.loss!r} is a user's own, and may mix samples; use one of {', '.join(losses.LOSSES)}"
     if spec.optimizer.fold:
