@@ -131,6 +131,7 @@ class SpeedOptions(Options):
 
     rules: Words = _who(("bp", "fa", "dfa"), "distfa's rules to compare; 'distfa rules' lists them.", metavar="R,R,...")
     schedules: Words = _who(("sync", "async"), "distfa's schedules to compare: sync, async.", metavar="S,S,...")
+    workers: Numbers = _who((), "Numbers of distfa's workers, each with a share of the cores; none: a layer each.")
     processes: Numbers = _who((2, 4), "Numbers of processes for torch's pipelines; '' for none.")
     micro_batches: Numbers = _who(
         (1, 2, 4, 8), "Micro-batch counts to try; each contender is measured with its best.", needed=True
@@ -139,6 +140,7 @@ class SpeedOptions(Options):
     hidden: Numbers = _task((1024, 1024, 1024), WIDTHS, "model.hidden")
     batch_size: int = _task(256, "Samples per step.", "batch_size", min=1)
     lr: float = _task(0.01, "Learning rate of SGD.", "optimizer.lr")
+    fold: bool = _task(False, "Use distfa's optimizer.fold.", "optimizer.fold")
     dtype: str = _task(
         "float32", "float32, float64, or bfloat16 (mixed precision; in torch's engines, autocast).", "dtype"
     )

@@ -137,8 +137,9 @@ def _notes(options: SpeedOptions, seconds: dict[Product, float], bounds: dict[st
     return [
         f"medians of {options.rounds} rounds of {options.steps} steps after {options.warmup} of warm-up, in "
         "shuffled order; ratios are of medians; M is the best of a search round beforehand, which does not count",
-        f"{options.dtype}, SGD; distfa's ledger and probes {books}; a layer has one thread, a stage of a pipeline an "
-        f"even share of the {cores()} cores and at least one; processes on one machine, over loopback",
+        f"{options.dtype}, SGD; distfa's ledger and probes {books}; a layer with a worker to itself has one thread, "
+        f"one of --workers and a stage of a pipeline an even share of the {cores()} cores and at least one; processes "
+        "on one machine, over loopback",
         *(_bound_in_words(seconds, bounds) if bounds else ()),
         "CPU seconds are those of a configuration's own processes, for distfa with Ray's and the coordinator's; 'by "
         "others' is the share of the time of all cores that other programs took",
@@ -161,17 +162,20 @@ def _contenders(spec: RunSpec, task: Task, options: SpeedOptions) -> list[Config
 
 
 def _distfa(spec: RunSpec, task: Task, options: SpeedOptions) -> Iterator[Configuration]:
-    """distfa on Ray, with every rule, schedule and number of micro-batches."""
+    """distfa on Ray, with every rule, schedule, number of workers and of micro-batches."""
     steps = spec.epochs + options.warmup  # ray_run leaves as many out at the end
-    for rule, schedule, count in product(options.rules, options.schedules, options.micro_batches):
+    tried = product(options.rules, options.schedules, options.workers or (None,), options.micro_batches)
+    for rule, schedule, workers, count in tried:
         if schedule == "async" and count < 2:
             continue  # with one micro-batch a layer has nothing to continue with while that is in transit
-        length = {"epochs": steps, "max_steps": steps}
-        mine = amend(spec, {"rule": rule, "schedule": schedule, "micro_batches": count, **length})
+        keys = {"rule": rule, "schedule": schedule, "micro_batches": count, "epochs": steps, "max_steps": steps}
+        if workers is not None:
+            keys |= {"ray.workers": workers, "threads": max(1, cores() // workers)}
+        mine = amend(spec, keys)
         own = replace(task, recipe=mine.recipe(task.recipe.network))
         if flows(own.recipe):  # with fewer micro-batches than layers the pipe would not be full
             yield Configuration(
-                family=f"distfa {rule} {schedule}",
+                family=f"distfa {rule} {schedule}" + (f", {pluralize(workers, 'worker')}" if workers else ""),
                 micro_batches=count,
                 measure=partial(ray_run.run_on_ray, mine, own, warmup=options.warmup),
                 about={"kind": "distfa", "rule": rule},

@@ -25,13 +25,15 @@ TINY = ("--batch-size", 8, "--steps", 6, "--warmup", 2, "--rounds", 1)
 def test_speed_races_distfa_against_torch(tmp_path):
     done = distfa(
         *("bench", "speed", "--rules", "dfa", "--schedules", "sync,async", "--processes", 2, "--micro-batches", 2),
-        *("--hidden", 16, *TINY),
+        *("--workers", "2,1", "--fold", "--hidden", 16, *TINY),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     outcome = Outcome.load(tmp_path / "bench-speed.json")
     names = [row["configuration"] for row in outcome.rows]
-    assert names[:2] == ["distfa dfa sync", "distfa dfa async"]
+    assert names[:4] == [
+        f"distfa dfa {how}, {workers}" for how in ("sync", "async") for workers in ("2 workers", "1 worker")
+    ]
     assert {"torch one process, 1 thread", "torch gpipe, 2 processes", "torch 1f1b, 2 processes"} <= set(names)
     assert all(row["samples_per_second"] > 0 for row in outcome.rows)
     assert all(0 <= row["others"] <= row["busy"] <= 1 for row in outcome.rows)
