@@ -48,7 +48,7 @@ TESTED = [  # how a command begins, and the test or the script that types it, in
     (r"distfa train( |$)", "cli/test_train.py::test_"),
     (r"distfa (eval|export)", "api/test_export.py::test_"),
     (r"distfa predict", "cli/test_predict_command.py::test_"),
-    (r"distfa (watch|report|rules|spec)", "cli/test_looking.py::test_"),
+    (r"distfa (watch|report|metrics|rules|spec)", "cli/test_looking.py::test_"),
     (r"distfa status", "cli/test_status.py::test_"),
     (r"distfa doctor", "cli/test_attach.py::test_doctor_looks_at_a_cluster_and_lets_two_layers_talk"),
     (r"distfa --version", "test_packaging.py::test_the_wheel_installs_and_trains_in_a_fresh_environment"),

@@ -21,6 +21,7 @@ from distfa.cli import (
     experiment,
     export,
     launch,
+    metrics,
     plan,
     predict,
     report,
@@ -56,6 +57,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "watch": watch.watch,
     "status": status.status,
     "report": report.report,
+    "metrics": metrics.metrics,
     "plan": plan.plan,
     "experiment": experiment.experiment,
 }

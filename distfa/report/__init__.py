@@ -7,6 +7,7 @@ law.py       figures of the conservation law
 findings.py  a sentence per question: how good, how long, how many bytes, how to go on, how aligned and lawful
 facts.py     outcome, settings, layers and machine as names and values
 resuming.py  where a run went back to, and where one that ended early can go on, and how
+prometheus.py  a run's figures in Prometheus' text format
 waiting.py   which layers wait for whom
 latest.py    the last records of a run that is watched
 groups.py    several runs in groups of seeds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -103,7 +104,7 @@ class RunCheckpoints:
         """Say in run.json up to where checkpoints have been written, if that is news."""
         step = self._writer.last_step
         if step is not None and step != self._run_dir.about.get("checkpoint"):
-            self._run_dir.about["checkpoint"] = step
+            self._run_dir.about |= {"checkpoint": step, "checkpoint_time": round(time.time(), 3)}
             self._run_dir.note()
 
     @property

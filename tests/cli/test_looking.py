@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pytest
 import yaml
 from commands import here
+from queries import queried
 
 from distfa.core.base.recipe import FeedbackConfig
 from distfa.core.rules import RULES
@@ -41,6 +42,11 @@ def test_watch_shows_the_stack_with_the_law_alignment_and_rates(run):
     assert re.search(r"2 +16 to 10 +\d+% +\+1\.00", out)
     assert len(re.findall(r"\d+\.\d° +holds \(-?\de-\d\d\)", out)) == 1
     assert "B/s" in out
+
+
+def test_a_run_exports_every_metric_that_the_example_dashboard_and_alerts_ask_for(run):
+    text = here("metrics", run, cwd=run).stdout
+    assert queried("distfa_") <= set(re.findall(r"^(distfa_\w+)\{", text, flags=re.M))
 
 
 def test_report_writes_one_page_and_says_where(run):

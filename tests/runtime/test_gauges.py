@@ -1,5 +1,6 @@
 """What Prometheus sees of a layer; Ray exports it where its own packages for that are installed."""
 
+from queries import queried
 from ray.util.metrics import Gauge
 from runs import ThreadRun, recipe
 
@@ -23,6 +24,7 @@ def test_every_gauge_takes_what_the_layer_says_of_itself(monkeypatch):
         "distfa_queue": 0,
         "distfa_sent_bytes": sent,
     }
+    assert queried("ray_distfa_") <= {f"ray_{name}" for name in seen}
     for _, gauge in seen.values():
         assert gauge.info["default_tags"] == {"run": "0123abc", "attempt": "2", "layer": "1", "worker": "3"}
         assert gauge.info["description"]
