@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from distfa.api.evaluate import evaluate_run as evaluate
     from distfa.api.export import export_run as export
     from distfa.api.history import History
+    from distfa.api.loggers import MLFlowLogger, WandbLogger
     from distfa.api.metrics import Scores
     from distfa.api.predict import predict_run as predict
     from distfa.api.trainer import Trainer
@@ -29,12 +30,14 @@ _WHERE = {
     "EarlyStopping": ("distfa.api.callbacks", "EarlyStopping"),
     "History": ("distfa.api.history", "History"),
     "HopRule": ("distfa.core.rules", "HopRule"),
+    "MLFlowLogger": ("distfa.api.loggers", "MLFlowLogger"),
     "Reading": ("distfa.data.reading", "Reading"),
     "Result": ("distfa.run.result", "Result"),
     "Rule": ("distfa.core.rules", "Rule"),
     "RunSpec": ("distfa.settings", "RunSpec"),
     "Scores": ("distfa.api.metrics", "Scores"),
     "Trainer": ("distfa.api.trainer", "Trainer"),
+    "WandbLogger": ("distfa.api.loggers", "WandbLogger"),
     "data": ("distfa.data", None),
     "errors": ("distfa.errors", None),
     "export": ("distfa.api.export", "export_run"),
@@ -51,12 +54,14 @@ __all__ = [
     "EarlyStopping",
     "History",
     "HopRule",
+    "MLFlowLogger",
     "Reading",
     "Result",
     "Rule",
     "RunSpec",
     "Scores",
     "Trainer",
+    "WandbLogger",
     "__version__",
     "data",
     "errors",

@@ -38,6 +38,7 @@ class At:
         epoch: Counted from 1.
         figures: ``train_loss``, ``train_accuracy``, ``test_loss``, ``test_accuracy``, those that are known; for the
             training set over the epoch so far.
+        settings: The keys of the spec, dotted, with their values.
         history: The epochs so far.
         weights: Gives all parameters and buffers under the model's keys; only in ``on_checkpoint`` and ``on_end``.
         stop: Ends the run at its next checkpoint; call it with the reason, in words.
@@ -47,6 +48,7 @@ class At:
     steps: int
     epoch: int
     figures: Mapping[str, float | None]
+    settings: Mapping[str, Any]
     history: History
     weights: Callable[[], dict[str, Tensor]]
     stop: Callable[[str], None]

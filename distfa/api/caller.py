@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +29,7 @@ class Caller:
         history: Rows are added to it.
         columns: The columns of the history that this run will fill.
         evaluates_every: Epochs between evaluations; None without a test set.
+        settings: The keys of the spec, which callbacks may read.
         observer: Is told of everything, too.
 
     Raises:
@@ -41,13 +43,14 @@ class Caller:
         *,
         columns: Collection[str],
         evaluates_every: int | None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
         observer: Observer | None = None,
     ) -> None:
         for callback in callbacks:
             if isinstance(callback, BestWeights):
                 callback.require(columns)
         self._callbacks, self._history, self._every = callbacks, history, evaluates_every
-        self._observer = observer
+        self._observer, self._settings = observer, settings
         self._first_epoch = history.rows[-1]["epoch"] if history.rows else 0
         self._last: Progress | None = None
         self._weights: dict[str, Tensor] = {}
@@ -160,6 +163,7 @@ class Caller:
             steps=progress.steps,
             epoch=max(tally.epoch, 0) + 1,
             figures=figures,
+            settings=self._settings,
             history=self._history,
             weights=weights,
             stop=progress.stop,

@@ -43,8 +43,9 @@ from distfa.run.run import run
 from distfa.sections.division import Division
 from distfa.sections.split import split
 from distfa.sections.traced import Layers
-from distfa.settings import ARRAYS, GIVEN, RunSpec, load_spec, parse_spec
+from distfa.settings import ARRAYS, GIVEN, RunSpec, flat, load_spec, parse_spec
 from distfa.text.lines import stderr
+from distfa.text.redact import redact_all
 
 log = logging.getLogger(__name__)
 _ROWS = 1000  # samples of a prediction at once
@@ -181,6 +182,7 @@ class Trainer:
                 self.history,
                 columns=columns_of(dataset, spec.loss, spec.metrics),
                 evaluates_every=spec.eval_every if len(dataset.test_x) else None,
+                settings=flat(redact_all(spec.model_dump(mode="json"))),
                 observer=told,
             )
             network, model, about = subject.network, subject.model, this.about()
