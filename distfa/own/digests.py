@@ -56,6 +56,8 @@ def _of_object(value: Any, seen: set[int]) -> Iterable[str | bytes]:
     if code is not value:
         yield from _described(getattr(value, "__dict__", {}), seen)
     elif not isinstance(value, type):
+        if "<lambda>" in code.__qualname__:  # others in the file have the same name
+            yield _bytecode(getattr(code, "__code__", None))
         cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
         yield from _described([cells, getattr(value, "__defaults__", None)], seen)
 
