@@ -28,10 +28,12 @@ class TrainOptions:
 
     data: str | None = _model(
         "digits (default), stdlib (characters of Python's own library; neither needs a file), mnist, "
-        "fashion_mnist, cifar10, cifar100, npz or hub.",
+        "fashion_mnist, cifar10, cifar100, npz, hub or shards.",
         "data.name",
     )
-    data_dir: str | None = _model("Directory with the official files, or an .npz file.", "data.dir")
+    data_dir: str | None = _model(
+        "Directory with the official files, an .npz file, or a folder or URL with shards.", "data.dir"
+    )
     model: str | None = _model(
         "mlp (default), residual_mlp, lenet, convnet, resnet20, transformer, or package.module:function for a "
         "function that returns your own nn.Module.",

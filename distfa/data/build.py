@@ -59,11 +59,11 @@ def build_dataset(
     """
     sample = train[0].shape[1:] or (1,)
     shape = tuple(int(size) for size in (sample if shape is None else shape))
-    train_x = _inputs(train[0], tokens, f"{name} train_x")
+    train_x = to_inputs(train[0], tokens, f"{name} train_x")
     train_y = _targets(train[1], shape, tokens, outputs, f"{name} train_y")
     if test is None:
         test = np.empty((0, *sample), train_x.dtype), np.empty((0, *train_y.shape[1:]), train_y.dtype)
-    test_x = _inputs(test[0], tokens, f"{name} test_x")
+    test_x = to_inputs(test[0], tokens, f"{name} test_x")
     test_y = _targets(test[1], shape, tokens, outputs, f"{name} test_y")
     if (test[0].shape[1:] or (1,)) != sample:
         raise DataError(
@@ -122,7 +122,12 @@ def to_array(value: Any, where: str) -> Array:
     return array
 
 
-def _inputs(value: Array, tokens: int | None, where: str) -> Array:
+def to_inputs(value: Array, tokens: int | None, where: str) -> Array:
+    """Samples (n, ...) as a Dataset has them: (n, d), in one of its dtypes.
+
+    Raises:
+        DataError: They hold no numbers, or tokens outside the vocabulary.
+    """
     x = _samples(value, where)
     if tokens is not None:
         dtype = _token_dtype(x, tokens, where)
@@ -145,7 +150,7 @@ def _token_dtype(x: Array, tokens: int, where: str) -> np.dtype[Any]:
 def _targets(value: Array, shape: tuple[int, ...], tokens: int | None, outputs: int | None, where: str) -> Array:
     y = _samples(value, where)
     if y.ndim == 1:
-        return _labels(y, where)
+        return to_labels(y, where)
     if y.dtype.kind == "f":
         return np.ascontiguousarray(y, dtype=np.result_type(y.dtype, np.float32))
     check_positions(y, shape, tokens, where)
@@ -154,7 +159,7 @@ def _targets(value: Array, shape: tuple[int, ...], tokens: int | None, outputs: 
             f"{where} is {y.dtype} of shape {y.shape} with a single 1 in every row: for one-hot rows use argmax(1); "
             "for a label 0 or 1 at every position give the number of classes (outputs=2)"
         )
-    return _labels(y, where)
+    return to_labels(y, where)
 
 
 def _is_one_hot(y: Array) -> bool:
@@ -169,7 +174,12 @@ def _samples(value: Array, where: str) -> Array:
     return array
 
 
-def _labels(y: Array, where: str) -> Array:
+def to_labels(y: Array, where: str) -> Array:
+    """Labels as a Dataset has them: int64.
+
+    Raises:
+        DataError: They are floats, or too large.
+    """
     if y.dtype.kind == "f":
         wrong = np.flatnonzero(y != np.floor(y))
         value = f"label {y[wrong[0]]} at row {wrong[0]} is not an integer" if len(wrong) else f"labels are {y.dtype}"

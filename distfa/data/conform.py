@@ -188,10 +188,23 @@ def _without_ones(shape: Shape) -> Shape:
 
 def _replace_targets(dataset: Dataset, reading: Reading, *, known: bool) -> Dataset:
     def read(where: str, y: Array) -> Array:
+        if known and not isinstance(y, np.ndarray):
+            return _labels_of_shards(y, dataset, reading)
         return _targets(y, dataset.class_names, reading, f"{where}y") if known else _blank(len(y), reading)
 
     first, second = (read(where, y) for where, _, y in _splits(dataset))
     return dataclasses.replace(dataset, train_y=first, test_y=second)
+
+
+def _labels_of_shards(y: Array, dataset: Dataset, reading: Reading) -> Array:
+    """Labels that are read later, as they are; their largest is known."""
+    if not reading.labels or reading.positions > 1 or dataset.outputs > reading.outputs:
+        raise DataError(
+            f"{dataset.name}: labels are 0 to {dataset.outputs - 1}, one for each sample, but the model was trained on "
+            f"{reading.outputs} {'classes' if reading.labels else 'float targets'}"
+            f"{' at each position' if reading.positions > 1 else ''}; use shards like those"
+        )
+    return y
 
 
 def _blank(rows: int, reading: Reading) -> Array:

@@ -51,6 +51,8 @@ class Dataset:
         sampled: What the loader's own sampler gave, where it cannot be had again.
         measured: Whether ``mean`` and ``std`` were measured on the training samples.
         fixed: The reading that an earlier fit fixed; None if nothing was trained before.
+        shards: Samples in every shard of the training data, whose order is then drawn shard by shard
+            (``core.base.windows``); empty: drawn over all samples.
         loaded: What ``load`` was asked for, by the keys of a spec's ``data``; empty for samples that have no name.
     """
 
@@ -74,6 +76,7 @@ class Dataset:
     sampled: GivenOrder | None = None
     measured: bool = False
     fixed: Reading | None = None
+    shards: tuple[int, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -95,6 +98,7 @@ class Dataset:
             train_y=self.train_y[train],
             test_x=self.test_x[test],
             test_y=self.test_y[test],
+            shards=(),
         )
 
     def scaled(self, mean: float, std: float) -> Dataset:
@@ -154,7 +158,7 @@ def validate(dataset: Dataset) -> Dataset:
         if dataset.tokens is not None:
             check_tokens(x, dataset.tokens, f"{name} {split}_x")
         _check_targets(y, dataset, f"{name} {split}_y")
-    _check_scale(dataset)
+    check_scale(dataset)
     return dataset
 
 
@@ -212,7 +216,12 @@ def _check_targets(y: Array, dataset: Dataset, where: str) -> None:
     check_finite(y, where)
 
 
-def _check_scale(dataset: Dataset) -> None:
+def check_scale(dataset: Dataset) -> None:
+    """Refuse a mean and std by which no inputs can be scaled.
+
+    Raises:
+        DataError: They are of another form than a data set has, or std is 0.
+    """
     if dataset.tokens is not None and ((dataset.mean != 0).any() or (dataset.std != 1).any()):
         raise DataError(
             f"{dataset.name}: tokens are used as they are, so mean must be 0 and std 1, "

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from distfa.errors import DataError
 
+WINDOW = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -17,12 +19,18 @@ class Request:
         directory: Where the files are; may be the path of one .npz file if the loader reads that form.
         classes: Number of classes; None for what the data set itself says.
         hub: Path of a Hugging Face data set.
+        place: The directory as it was given, which may be a URL.
+        label: What labels are called in shards.
+        window: How many shards are shuffled together.
     """
 
     name: str
     directory: Path | None = None
     classes: int | None = None
     hub: str | None = None
+    place: str | None = None
+    label: str | None = None
+    window: int = WINDOW
 
     def require_directory(self, expected: str) -> Path:
         """The directory (or file), after checking that it exists.

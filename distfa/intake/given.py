@@ -183,7 +183,8 @@ def _read_pair(x: Any, y: Any, *, tokens: bool) -> Given:
 
 def _read_split(dataset: data.Dataset, wish: Wish) -> Given:
     """The test split of a data set, or the only one that it has."""
-    x, y = (dataset.test_x, dataset.test_y) if len(dataset.test_x) else (dataset.train_x, dataset.train_y)
+    splits = (dataset.test_x, dataset.test_y), (dataset.train_x, dataset.train_y)
+    x, y = map(np.asarray, splits[0] if len(dataset.test_x) else splits[1])
     if wish.reading is None and ((dataset.mean != 0).any() or (dataset.std != 1).any()):
         x = ((x - dataset.mean) / dataset.std).astype(np.float32)  # arrays that are trained on are used as they are
     text = np.asarray(dataset.class_names)[y] if dataset.class_names and dataset.classification else y

@@ -42,5 +42,6 @@ def _entropies(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def label_shares(labels: NDArray[Any]) -> NDArray[np.float64]:
     """How often each label occurs, as shares of 1; only labels that occur."""
-    counts = np.unique(labels, return_counts=True)[1]
+    known: NDArray[np.int64] | None = getattr(labels, "counts", None)  # of labels in shards
+    counts = np.unique(labels, return_counts=True)[1] if known is None else known[known > 0]
     return np.asarray(counts / counts.sum(), dtype=np.float64)

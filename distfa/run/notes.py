@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from distfa.core.base.model import Network
-from distfa.data import Dataset
+from distfa.data import WINDOW, Dataset
 from distfa.errors import CheckpointError
 from distfa.own.parts import digests
 from distfa.run.collapse import WatcherState
@@ -31,9 +31,10 @@ _NEWER: dict[str, Any] = {
     "metrics": [],
     "data.mean": None,
     "data.std": None,
+    "data.window": WINDOW,
     **{f"privacy.{field.name}": field.default for field in fields(PrivacyConfig) if field.name != "key"},
 }
-_WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub")
+_WHERE_DATA_ARE = ("data.name", "data.dir", "data.limit", "data.hub", "data.label")
 
 
 def identify_run(spec: RunSpec, job: Job, dataset: Dataset) -> dict[str, Any]:

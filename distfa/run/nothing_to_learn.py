@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from distfa.data import Dataset
 from distfa.run.collapse import NOTHING, Finding
+from distfa.run.constant_answer import label_shares
 
 
 def nothing_to_learn(dataset: Dataset) -> list[Finding]:
     """A finding where all training labels, or all training targets, are the same."""
     targets = dataset.train_y
-    if not targets.size or (targets != (targets.flat[0] if dataset.classification else targets[0])).any():
+    if not targets.size or _differ(dataset):
         return []
     if dataset.classification:
-        label = int(targets.flat[0])
+        label = int(targets[np.arange(1)].flat[0])
         same = (
             f"all {targets.size:,} training labels are {dataset.class_names[label] if dataset.class_names else label}"
         )
@@ -21,3 +24,8 @@ def nothing_to_learn(dataset: Dataset) -> list[Finding]:
     text = f"{same}, so a constant answer is always right, and the figures mean nothing"
     advice = "check how they are made, or use data with at least two different answers"
     return [Finding(finding=NOTHING, step=0, text=text, advice=advice)]
+
+
+def _differ(dataset: Dataset) -> bool:
+    targets = dataset.train_y
+    return len(label_shares(targets)) > 1 if dataset.classification else bool((targets != targets[0]).any())

@@ -81,6 +81,7 @@ def run(
         test_rows=len(dataset.test_x),
         audit_rows=0 if model is None else KEPT,
         batches=None if dataset.order is None else dataset.order.batches,
+        shards=dataset.shards,
     )
     if private is not None:
         job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, private=private.mechanism))

@@ -121,9 +121,11 @@ class DataSpec(_Part):
     name: Annotated[str, _one_of((*data.NAMES, ARRAYS))] = Field(
         "digits",
         description="digits and stdlib (characters of Python's own library) need no file; mnist, fashion_mnist, "
-        "cifar10, cifar100 and npz need dir; hub downloads with Hugging Face datasets",
+        "cifar10, cifar100, npz and shards need dir; hub downloads with Hugging Face datasets",
     )
-    dir: str | None = Field(None, description="directory with the data set's official files, or an .npz file")
+    dir: str | None = Field(
+        None, description="directory with the data set's official files, an .npz file, or a folder or URL with shards"
+    )
     limit: int | None = Field(None, ge=1, description="use only the first samples of each split")
     order: Literal["drawn", "given", "poisson"] = Field(
         "drawn",
@@ -135,6 +137,14 @@ class DataSpec(_Part):
     )
     std: float | None = Field(None, gt=0, description="goes with mean")
     hub: str | None = Field(None, description="only for name: hub, the data set's name on the hub")
+    label: str | None = Field(
+        None,
+        description="only for name: shards, what the labels are called there; null: y in .npz, label in Parquet, cls "
+        "in tar files",
+    )
+    window: int = Field(
+        data.WINDOW, ge=1, description="only for name: shards, how many are held in memory and shuffled together"
+    )
 
     def load(self, directory: str | None = None) -> data.Dataset:
         """The samples, read from ``directory`` instead of ``dir`` if they have moved.
@@ -142,7 +152,10 @@ class DataSpec(_Part):
         Raises:
             DataError: They cannot be read.
         """
-        found = data.load(self.name, directory=directory or self.dir, limit=self.limit, hub=self.hub)
+        place = directory or self.dir
+        found = data.load(
+            self.name, directory=place, limit=self.limit, hub=self.hub, label=self.label, window=self.window
+        )
         return found if self.mean is None or self.std is None else found.scaled(self.mean, self.std)
 
     @model_validator(mode="after")
@@ -351,7 +364,9 @@ class RunSpec(_Part):
         left_out: dict[str, Any] = {**dict.fromkeys(plain, True), "checkpoint": _BESIDE_CUTS, "privacy": {"key"}}
         return self.model_dump(mode="json", exclude=left_out)
 
-    def recipe(self, network: Network, *, audit_rows: int = 0, batches: Batches | None = None) -> Recipe:
+    def recipe(
+        self, network: Network, *, audit_rows: int = 0, batches: Batches | None = None, shards: tuple[int, ...] = ()
+    ) -> Recipe:
         """Everything that determines the weights, for a network; ``batches`` are those of a loader."""
         shared = {name: getattr(self, name) for name in _OF_RECIPE}
         cuts = CutConfig(every=self.checkpoint.every, at_evaluation=self.checkpoint.at_evaluation)
@@ -363,6 +378,8 @@ class RunSpec(_Part):
             mixed=self.dtype == "bfloat16",
             order=self.data.order,
             batches=batches,
+            shards=shards,
+            window=self.data.window,
             audit_rows=audit_rows,
         )
 
@@ -375,11 +392,12 @@ class RunSpec(_Part):
         test_rows: int,
         audit_rows: int = 0,
         batches: Batches | None = None,
+        shards: tuple[int, ...] = (),
     ) -> Job:
         """The settings that every layer gets."""
         return Job(
             run_id=run_id,
-            recipe=self.recipe(network, audit_rows=audit_rows, batches=batches),
+            recipe=self.recipe(network, audit_rows=audit_rows, batches=batches, shards=shards),
             wire=self.wire,
             activation_codec=self.codec.activations,
             error_codec=self.codec.errors,

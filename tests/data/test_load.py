@@ -12,7 +12,7 @@ from distfa.errors import DataError
 
 
 def test_the_names_are_those_documented():
-    assert NAMES == ("digits", "stdlib", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz", "hub")
+    assert NAMES == ("digits", "stdlib", "mnist", "fashion_mnist", "cifar10", "cifar100", "npz", "hub", "shards")
 
 
 @pytest.mark.parametrize(

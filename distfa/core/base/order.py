@@ -7,7 +7,7 @@ travel with activations.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from distfa.core.base import optim
 from distfa.core.base.draw import Purpose, generator
 from distfa.core.base.recipe import Recipe
+from distfa.core.base.windows import WindowedRows
 
 _EVAL_ROWS = 1000  # rows of one evaluation message; fixed, so that every engine rounds in the same way
 _EVAL_NUMBERS = 8 * 2**20  # numbers in one evaluation message, where samples are large: 32 MiB
@@ -96,12 +97,12 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
         ValueError: Under ``async`` the pipe is not empty before ``stop``, so that the rest could not be the same.
     """
     ends, total = _ends(recipe, samples), count_steps(recipe, samples)
-    epoch, parts = -1, list[NDArray[np.int64]]()
+    epoch = -1
     for step in range(first, total if stop is None else min(stop, total)):
         if step == first or step == ends[epoch]:
             epoch = bisect_right(ends, step)
-            parts = _epoch_batches(recipe, samples, epoch)
-        rows = parts[step - (ends[epoch - 1] if epoch else 0)]
+            rows_of = _rows_of_batches(recipe, samples, epoch)
+        rows = rows_of(step - (ends[epoch - 1] if epoch else 0))
         ends_epoch, last = step == ends[epoch] - 1, step == total - 1
         evaluate = last or (ends_epoch and (epoch + 1) % recipe.eval_every == 0)
         cut = bool(recipe.cuts.every) and (step + 1) % recipe.cuts.every == 0
@@ -131,9 +132,10 @@ def batches(recipe: Recipe, samples: int, *, first: int = 0, stop: int | None = 
 def part_rows(recipe: Recipe, samples: int) -> set[int]:
     """How many rows the micro-batches of the run have."""
     if recipe.batches is None:
-        epoch = batches(recipe, samples, stop=min(steps_per_epoch(recipe, samples), count_steps(recipe, samples)))
-        return {len(part) for batch in epoch for part in batch.parts}
-    sizes = {rows for epoch in set(recipe.batches) for rows in epoch}
+        steps = min(steps_per_epoch(recipe, samples), count_steps(recipe, samples))
+        sizes = {min(recipe.batch_size, samples - step * recipe.batch_size) for step in {0, steps - 1}}
+    else:
+        sizes = {rows for epoch in set(recipe.batches) for rows in epoch}
     return {len(part) for rows in sizes for part in _split(recipe, np.arange(rows))}
 
 
@@ -142,16 +144,21 @@ def _split(recipe: Recipe, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], 
     return tuple(np.array_split(rows, min(recipe.micro_batches, len(rows)))) if len(rows) else ()
 
 
-def _epoch_batches(recipe: Recipe, samples: int, epoch: int) -> list[NDArray[np.int64]]:
-    """The rows of every batch of an epoch; those of a loader are numbered through all epochs."""
+def _rows_of_batches(recipe: Recipe, samples: int, epoch: int) -> Callable[[int], NDArray[np.int64]]:
+    """The rows of a batch of an epoch, by its number there; those of a loader are numbered through all epochs."""
     if recipe.batches is not None:
         begin = sum(sum(sizes) for sizes in recipe.batches[:epoch])
-        rows, sizes = np.arange(begin, begin + sum(recipe.batches[epoch])), recipe.batches[epoch]
-        return np.split(rows, np.cumsum(sizes)[:-1])
-    rows = np.arange(epoch * samples, (epoch + 1) * samples)
-    if recipe.order == "drawn":
+        given, sizes = np.arange(begin, begin + sum(recipe.batches[epoch])), recipe.batches[epoch]
+        return np.split(given, np.cumsum(sizes)[:-1]).__getitem__
+    rows: WindowedRows | NDArray[np.int64]
+    if recipe.order != "drawn":
+        rows = np.arange(epoch * samples, (epoch + 1) * samples)
+    elif recipe.shards:
+        rows = WindowedRows(recipe.shards, recipe.window, seed=recipe.seed, epoch=epoch)
+    else:
         rows = draw_order(recipe.seed, samples, epoch)
-    return [rows[at : at + recipe.batch_size] for at in range(0, samples, recipe.batch_size)]
+    size = recipe.batch_size
+    return lambda number: rows[number * size : (number + 1) * size]
 
 
 def draw_order(seed: int, samples: int, epoch: int) -> NDArray[np.int64]:

@@ -169,6 +169,9 @@ class Recipe:
             through all epochs, and the data set knows which sample each is (``distfa.data.given_order``).
         batches: The rows of every batch of every epoch, where a loader makes them; None: by ``batch_size``, which is
             then the largest.
+        shards: Rows of every shard, where a data set has those; an epoch's order is then drawn shard by shard
+            (``windows``). Empty: over all rows.
+        window: How many shards are shuffled together.
         audit_rows: This many training samples go up the trained layers at the end, and the outputs are compared with
             those of the user's model; 0 for none.
         private: How private training clips and adds noise; None: no training of that kind.
@@ -201,6 +204,8 @@ class Recipe:
     mixed: bool = False
     order: str = "drawn"
     batches: tuple[tuple[int, ...], ...] | None = None
+    shards: tuple[int, ...] = ()
+    window: int = 1
     audit_rows: int = 0
     private: Mechanism | None = None
 

@@ -32,6 +32,48 @@ def test_every_epoch_reads_every_row_once_and_no_part_is_empty(samples, batch_si
     assert [batch.step for batch in batches] == list(range(len(batches)))
 
 
+SHARDS = st.lists(st.integers(1, 9), min_size=1, max_size=12)
+
+
+@given(shards=SHARDS, window=st.integers(1, 5), batch_size=st.integers(1, 20), first=st.integers(0, 60))
+def test_rows_of_shards_come_window_by_window_and_from_any_step_on_in_the_same_order(shards, window, batch_size, first):
+    rows = sum(shards)
+    r = recipe(batch_size=batch_size, epochs=2, shards=tuple(shards), window=window)
+    batches = list(order.batches(r, rows))
+    shard_of = np.repeat(np.arange(len(shards)), shards)
+    for epoch in range(2):
+        read = np.concatenate([part for batch in batches if batch.epoch == epoch for part in batch.parts])
+        assert sorted(read) == list(range(rows))
+        opened = list(dict.fromkeys(shard_of[read].tolist()))
+        windows = [set(opened[at : at + window]) for at in range(0, len(opened), window)]
+        turns = [next(n for n, each in enumerate(windows) if shard in each) for shard in shard_of[read]]
+        assert turns == sorted(turns)  # no row of a window comes after one of the next
+    for expected, found in zip(batches[first:], order.batches(r, rows, first=first), strict=True):
+        assert expected.step == found.step
+        for one, other in zip(expected.parts, found.parts, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_epochs_and_seeds_shuffle_shards_and_their_rows_anew():
+    r = recipe(batch_size=60, epochs=2, shards=(10,) * 6, window=2)
+    epochs = [batch.parts[0] for changed in (r, replace(r, seed=8)) for batch in order.batches(changed, 60)]
+    for part in (slice(None), slice(0, 20)):
+        drawn = {tuple(rows[part].tolist()) for rows in epochs}
+        assert len(drawn) == 4
+    assert len({frozenset((rows[:20] // 10).tolist()) for rows in epochs}) > 1
+
+
+@given(
+    samples=st.integers(1, 60),
+    batch_size=st.integers(1, 20),
+    micro_batches=st.integers(1, 25),
+    max_steps=st.none() | st.integers(1, 9),
+)
+def test_the_rows_of_micro_batches_are_known_without_drawing_them(samples, batch_size, micro_batches, max_steps):
+    r = recipe(batch_size=batch_size, micro_batches=micro_batches, max_steps=max_steps, epochs=1)
+    assert order.part_rows(r, samples) == {len(part) for batch in order.batches(r, samples) for part in batch.parts}
+
+
 def test_the_last_step_always_evaluates_and_max_steps_cuts():
     r = recipe(epochs=5, eval_every=2, max_steps=13)
     batches = list(order.batches(r, 75))  # 5 steps an epoch
