@@ -43,6 +43,11 @@ TESTED = [  # how a command begins, and the test or the script that types it, in
         r"distfa train .*--address",
         "cli/test_attach.py::test_a_run_attaches_gives_the_same_weights",
     ),
+    (r"distfa train .*--data shards", "cli/test_shards_command.py::test_a_run_on_shards_from_the_command_line"),
+    (
+        r"python scripts/shards.py",
+        "runtime/test_ray_shards.py::test_the_script_that_measures_memory_finds_equal_weights",
+    ),
     (r"distfa train .*--model", "test_models.py::test_resnet20_has_the_published_size"),
     (r"distfa train .*device=cuda", "runtime/test_cuda.py::"),
     (r"distfa train( |$)", "cli/test_train.py::test_"),

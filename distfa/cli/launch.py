@@ -107,7 +107,8 @@ def _launch_by_tools(spec: RunSpec, target: str, *, dry_run: bool) -> None:
         targets.require_machines(spec.launch)
     render.write_files(files, folder)
     if target == "slurm":
-        slurm.submit_and_follow(folder, wait_seconds=spec.launch.wait_seconds, say=_say, show=_show)
+        shared = spec.launch.slurm.shared
+        slurm.submit_and_follow(folder, shared=shared, wait_seconds=spec.launch.wait_seconds, say=_say, show=_show)
     else:
         targets.carry_out(targets.list_commands(target, folder, spec.launch), _say)
 
@@ -116,7 +117,7 @@ def _commands(target: str, folder: Path, spec: RunSpec) -> list[str]:
     from distfa.launch import slurm, targets
 
     if target == "slurm":
-        return [shlex.join(slurm.submit_command(folder))]
+        return [shlex.join(slurm.submit_command(folder, shared=spec.launch.slurm.shared))]
     found = targets.list_commands(target, folder, spec.launch)
     return [shlex.join(command) for command in (*found.start, found.follow, *found.stop)]
 

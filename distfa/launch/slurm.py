@@ -17,18 +17,20 @@ _NEVER = ("PartitionNodeLimit", "PartitionTimeLimit", "PartitionConfig", "BadCon
 _SLURM = "run this on a machine from which jobs can be submitted (sbatch, squeue and scancel are part of SLURM)"
 
 
-def submit_command(folder: Path) -> list[str]:
-    """The command that submits the job."""
-    return ["sbatch", "--parsable", str(folder / "slurm/distfa.sbatch"), str(folder / "spec.yaml")]
+def submit_command(folder: Path, *, shared: bool) -> list[str]:
+    """The command that submits the job, to whole nodes or to nodes that are shared with others."""
+    file = "distfa-shared.sbatch" if shared else "distfa.sbatch"
+    return ["sbatch", "--parsable", str(folder / "slurm" / file), str(folder / "spec.yaml")]
 
 
 def submit_and_follow(
-    folder: Path, *, wait_seconds: float, say: Callable[[str], None], show: Callable[[str], None]
+    folder: Path, *, shared: bool, wait_seconds: float, say: Callable[[str], None], show: Callable[[str], None]
 ) -> None:
     """Submit the job and follow it to its end.
 
     Args:
         folder: The folder of the rendered files; every node sees it.
+        shared: Whether its nodes are shared with other jobs.
         wait_seconds: Longest wait for SLURM to start it.
         say: Called with the state of the job, in words.
         show: Called with what the job prints.
@@ -37,7 +39,7 @@ def submit_and_follow(
         ClusterError: SLURM cannot start the job, or does not start it in time, or the job fails.
     """
     tools.require_tool("sbatch", _SLURM)
-    job = tools.ask(submit_command(folder)).strip().partition(";")[0]
+    job = tools.ask(submit_command(folder, shared=shared)).strip().partition(";")[0]
     say(f"submitted job {job}")
     ended = False
     try:

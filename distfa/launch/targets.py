@@ -124,20 +124,22 @@ def _kuberay(folder: Path, launch: LaunchConfig) -> Commands:
     job = f"rayjob{'-gpu' if launch.gpus else ''}"
     name = f"distfa{'-gpu' if launch.gpus else ''}"
     deadline = f"--timeout={launch.wait_seconds:.0f}s"
+    within = (f"--namespace={launch.kubernetes.namespace}",) if launch.kubernetes.namespace else ()
+    kubectl = " ".join(("kubectl", *within))
     return Commands(
         tool="kubectl",
         source="install it, and point it at a cluster with the KubeRay operator",
         start=(
-            ("kubectl", "apply", "--filename", str(folder / f"kuberay/{job}.yaml")),
-            ("kubectl", "wait", f"rayjob/{name}", "--for=jsonpath={.status.jobStatus}=RUNNING", deadline),
+            ("kubectl", *within, "apply", "--filename", str(folder / f"kuberay/{job}.yaml")),
+            ("kubectl", *within, "wait", f"rayjob/{name}", "--for=jsonpath={.status.jobStatus}=RUNNING", deadline),
         ),
         follow=(
             "sh",
             "-c",
-            f"kubectl logs --follow job/{name} && kubectl wait rayjob/{name} "
+            f"{kubectl} logs --follow job/{name} && {kubectl} wait rayjob/{name} "
             "--for=jsonpath='{.status.jobStatus}'=SUCCEEDED --timeout=60s",
         ),
-        stop=(("kubectl", "delete", f"rayjob/{name}", f"configmap/{name}-spec", "--ignore-not-found"),),
+        stop=(("kubectl", *within, "delete", f"rayjob/{name}", f"configmap/{name}-spec", "--ignore-not-found"),),
     )
 
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import warnings
@@ -16,7 +17,7 @@ import yaml
 
 from distfa import settings as specs
 from distfa.errors import UsageError
-from distfa.launch import render
+from distfa.launch import ports, render
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -30,6 +31,21 @@ SHAPES = {
     "committed": [],
     "other": OTHER,
     "one node": ["launch.nodes=1"],
+    "all": [
+        "launch.minutes=90",
+        "launch.image=registry.example/distfa:1",
+        "launch.kubernetes.namespace=research",
+        "launch.kubernetes.storage_class=nfs",
+        "launch.kubernetes.claims={/data: cats, /more data: dogs}",
+        "launch.kubernetes.working_dir=https://example.com/mine.zip",
+        "launch.kubernetes.pull_secrets=[one, two]",
+        "launch.kubernetes.node_selector={disk: ssd}",
+        "launch.kubernetes.tolerations=[{key: gpu, operator: Exists, effect: NoSchedule, tolerationSeconds: 60}]",
+        "launch.slurm.partition=long",
+        "launch.slurm.account=physics",
+        "launch.slurm.constraint=haswell|broadwell",
+        "launch.slurm.modules=[python/3.11, cuda/12]",
+    ],
 }
 
 
@@ -105,6 +121,62 @@ def test_workers_come_all_or_none_and_a_retry_finds_the_run(shape):
         for group in groups:
             assert group["replicas"] == group["minReplicas"] == group["maxReplicas"] == cluster.nodes - 1
         assert len(groups) == (cluster.nodes > 1)
+
+
+def pods(document):
+    """The pods of a job's head, workers and submitter."""
+    cluster = document["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups], document["spec"].get("submitterPodTemplate", {}).get("spec")
+
+
+def test_pods_reach_the_data_the_code_and_the_image_and_are_placed_as_asked():
+    job = next(document for _, document in manifests("all") if document["kind"] == "RayJob")
+    own, submitter = pods(job)
+    for pod in [*own, submitter]:
+        assert pod["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
+        assert pod["nodeSelector"] == {"disk": "ssd"}
+        assert pod["tolerations"] == [
+            {"key": "gpu", "operator": "Exists", "effect": "NoSchedule", "tolerationSeconds": 60}
+        ]
+        assert pod["containers"][0]["image"] == "registry.example/distfa:1"
+    for pod in own:
+        mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        claims = {volume["name"]: volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["volumes"]}
+        assert (claims[mounts["/data"]], claims[mounts["/more data"]]) == ("cats", "dogs")
+    assert yaml.safe_load(job["spec"]["runtimeEnvYAML"]) == {"working_dir": "https://example.com/mine.zip"}
+    assert job["spec"]["activeDeadlineSeconds"] == 90 * 60
+    assert all(document["metadata"]["namespace"] == "research" for _, document in manifests("all"))
+
+
+def test_without_a_limit_no_job_ends_early_and_kuberay_makes_its_own_submitter():
+    job = next(document for _, document in manifests("committed") if document["kind"] == "RayJob")
+    assert "activeDeadlineSeconds" not in job["spec"]
+    assert pods(job)[1] is None
+    assert not any("--time" in text for text in render.render_target(spec(), "slurm").values())
+
+
+@pytest.mark.parametrize("name", render.FILES["slurm"])
+def test_a_slurm_job_asks_for_what_the_spec_says(name):
+    lines = render.render_target(spec("all"), "slurm")[name].splitlines()
+    first = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    for asked in ("--partition=long", "--account=physics", "--constraint=haswell|broadwell", "--time=90"):
+        assert f"#SBATCH {asked}" in lines[:first]
+    assert lines[first] == "module load python/3.11 cuda/12"
+
+
+def test_a_block_of_ports_is_free_only_if_all_of_it_is_and_the_system_does_not_give_it_away(monkeypatch, tmp_path):
+    given_away = tmp_path / "range"
+    given_away.write_text("32768\t60999\n")
+    monkeypatch.setattr(ports, "_GIVEN_AWAY", given_away)
+    assert "the system gives ports 32768-60999 to connections" in ports.why_not(32700, 32799)
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        given_away.write_text("1024\t1025\n")
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port {port} is taken (Address already in use)" in ports.why_not(port - 1, port)
+    assert ports.why_not(port, port) is None
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,6 +1,9 @@
 """Shards on Ray: the worker of the first layer reads inputs, that of the last one labels, and no bit is another."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,3 +40,12 @@ def test_workers_that_read_shards_train_what_one_process_trains_on_the_data_in_m
         found[engine] = run(spec, subject_for(spec, data).network, data)
     assert_same_bits(found["ray"][1], found["serial"][1])
     assert found["ray"][0].test_loss == found["serial"][0].test_loss
+
+
+@pytest.mark.slow
+def test_the_script_that_measures_memory_finds_equal_weights(tmp_path):
+    script = Path(__file__).parents[2] / "scripts" / "shards.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "--gib", "0.125"], capture_output=True, text=True, check=False
+    )
+    assert "the weights are equal" in done.stdout, done.stderr
