@@ -247,8 +247,8 @@ class Trainer:
         loss = losses.find_loss(
             self.spec.loss, label_smoothing=self.spec.label_smoothing, class_weights=self.spec.class_weights
         )
-        y = torch.tensor(np.asarray(y))
-        return scores(self._outputs(dataset, x).cpu(), y, loss, self.spec.loss, self.spec.metrics)
+        targets = torch.tensor(np.asarray(y))
+        return scores(self._outputs(dataset, x).cpu(), targets, loss, self.spec.loss, self.spec.metrics)
 
     def save(self, path: str | Path) -> Path:
         """Save the model's weights and ``reading`` in a safetensors file, written whole or not at all.

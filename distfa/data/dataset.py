@@ -107,7 +107,11 @@ class Dataset:
         Raises:
             DataError: They are tokens, which are used as they are.
         """
-        return validate(replace(self, mean=np.array([mean]), std=np.array([std]), measured=False))
+        scaled = replace(self, mean=np.array([mean]), std=np.array([std]), measured=False)
+        if not isinstance(self.train_x, np.ndarray):  # the samples were checked when they were indexed
+            check_scale(scaled)
+            return scaled
+        return validate(scaled)
 
     @property
     def epoch_rows(self) -> int:

@@ -144,6 +144,10 @@ def some_rows(x: Array) -> Array:
 
 
 def _summarize_inputs(dataset: Dataset) -> InputSummary | None:
+    raw: InputSummary | None = getattr(dataset.train_x, "raw", None)  # of samples in shards
+    if raw is not None:
+        mean, std = float(dataset.mean[0]), float(dataset.std[0])
+        return InputSummary((raw.mean - mean) / std, raw.std / std, raw.largest)
     kept: InputSummary | None = getattr(dataset.train_x, "seen", None)  # of samples that are made when they are read
     if kept is not None or not isinstance(dataset.train_x, np.ndarray):
         return kept

@@ -200,6 +200,14 @@ def test_images_have_their_channels_first(tmp_path, form):
     np.testing.assert_array_equal(np.asarray(dataset.train_x).reshape(4, 3, 5, 6), pixels.transpose(0, 3, 1, 2))
 
 
+def test_given_figures_scale_shards_as_they_scale_arrays(tmp_path):
+    dataset = load("shards", directory=write(tmp_path)).scaled(100.0, 50.0)
+    x = (joined("train", 0) - 100.0) / 50.0
+    assert dataset.reading.seen == pytest.approx((x.mean(), x.std(), 255), rel=1e-6)
+    with pytest.raises(DataError, match="std"):
+        dataset.scaled(0.0, 0.0)
+
+
 def test_a_fit_evaluates_and_predicts_on_its_shards_and_the_run_knows_them(tmp_path):
     folder = write(tmp_path / "data")
     net = torch.nn.Sequential(torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))

@@ -37,11 +37,11 @@ def load_shards(request: Request) -> Dataset:
     classes = max(len(index.train.counts), len(index.test.counts))
     if request.classes is not None and request.classes < classes:
         raise DataError(f"{request.name}: the largest label is {classes - 1}, but there are {request.classes} classes")
-    seen = InputSummary(0.0, 1.0, index.largest)
+    raw = InputSummary(index.mean, index.std, index.largest)
     form = {"shape": (math.prod(index.shape),), "dtype": index.dtype}
-    train: Any = ShardInputs(files, index.train, seen=seen, window=request.window, **form)
+    train: Any = ShardInputs(files, index.train, raw=raw, window=request.window, **form)
     train_y: Any = ShardLabels(files, index.train, window=request.window)
-    test: Any = ShardInputs(files, index.test, seen=seen, window=1, **form)  # they are read in order
+    test: Any = ShardInputs(files, index.test, raw=raw, window=1, **form)  # they are read in order
     test_y: Any = ShardLabels(files, index.test, window=1)
     dataset = Dataset(
         name=request.name,
@@ -52,6 +52,7 @@ def load_shards(request: Request) -> Dataset:
         outputs=classes if request.classes is None else request.classes,
         mean=np.array([index.mean]),
         std=np.array([index.std]),
+        measured=True,
         shape=tuple(index.shape),
         shards=tuple(index.train.rows),
     )

@@ -86,12 +86,12 @@ class ShardInputs(ShardRows):
     """Inputs (n, d), with what is known of them.
 
     Attributes:
-        seen: What they look like, once normalised.
+        raw: What they look like before they are normalised.
     """
 
-    def __init__(self, files: ShardFiles, index: SplitIndex, *, seen: InputSummary, **form: Any) -> None:
+    def __init__(self, files: ShardFiles, index: SplitIndex, *, raw: InputSummary, **form: Any) -> None:
         super().__init__(files, index, INPUTS, **form)
-        self.seen = seen
+        self.raw = raw
 
     @property
     def few(self) -> Array:
