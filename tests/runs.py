@@ -176,6 +176,12 @@ def run_threads(recipe: Recipe, data=None, **options) -> tuple[dict[str, Tensor]
         return run.train()
 
 
+def by_kind(records):
+    """Records in an order that does not depend on which layer was heard first."""
+    keys = ("step", "boundary", "direction", "micro_batch")
+    return sorted(records, key=lambda r: (type(r).__name__, *(getattr(r, key, 0) for key in keys)))
+
+
 def assert_same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     """Every weight equal, bit for bit."""
     assert a.keys() == b.keys()
@@ -188,6 +194,7 @@ __all__ = [
     "ThreadRun",
     "assert_same_bits",
     "blobs",
+    "by_kind",
     "raw",
     "recipe",
     "run_serial",

@@ -20,7 +20,7 @@ from distfa.errors import ModelError
 from distfa.sections.checks import require_equal
 from distfa.sections.division import Division
 from distfa.sections.operations import count_operations
-from distfa.sections.traced import ALL, Layers, batches_of, divide_traced
+from distfa.sections.traced import ALL, Layers, batches_of, divide_traced, require_order
 
 
 def split(
@@ -87,11 +87,9 @@ def _divide_sequential(
     else:
         named = [*layers]
     names = [name for name, _ in children(model)]
-    starts = [0, *(names.index(name) for name in named[1:]), len(names)]
-    if starts != sorted(set(starts)) or names.index(named[0]) >= starts[1]:
-        raise ModelError(
-            f"layers must be named in the order of the forward, each once, but they are {', '.join(named)}"
-        )
+    places = [names.index(name) for name in named]
+    require_order(places, named)
+    starts = [0, *places[1:], len(names)]
     division = Division(modules=tuple(last - first for first, last in itertools.pairwise(starts)))
     parts = division.parts(model)
     _require_parameters(parts)

@@ -117,10 +117,7 @@ def _named(forward: Positions, model: nn.Module, names: Sequence[str]) -> list[K
         if (place := forward.find_module(name)) is None:
             raise ModelError(f"layers has {name!r}, but the model's forward does not call it on a signal")
         places.append(place)
-    if places != sorted(set(places)):
-        raise ModelError(
-            f"layers must be named in the order of the forward, each once, but they are {', '.join(names)}"
-        )
+    require_order(places, names)
     for name, place in zip(names[1:], places[1:], strict=True):
         if why := forward.why_not(place):
             near = _nearest(forward, place)
@@ -129,6 +126,14 @@ def _named(forward: Positions, model: nn.Module, names: Sequence[str]) -> list[K
                 + (f"The nearest that can: {near}" if near else f"{_BY_HAND}")
             )
     return [forward.key(place) for place in places[1:]]
+
+
+def require_order(places: Sequence[int], names: Sequence[str]) -> None:
+    """Refuse names of layers whose places in the model do not follow one another."""
+    if [*places] != sorted(set(places)):
+        raise ModelError(
+            f"layers must be named in the order of the forward, each once, but they are {', '.join(names)}"
+        )
 
 
 def _found(forward: Positions, keys: Sequence[Key], mode: str) -> tuple[Positions, list[int]]:

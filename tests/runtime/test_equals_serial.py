@@ -8,7 +8,7 @@ import torch
 from cases import in_turn, label
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial, run_threads
+from runs import ThreadRun, assert_same_bits, by_kind, raw, recipe, run_serial, run_threads
 
 from distfa.core.base.activations import NAMES
 from distfa.core.base.optim import OptimizerConfig
@@ -22,11 +22,6 @@ from distfa.transport.message import Direction, Kind
 MANY = (12, 5, 17, 9, 3, 14, 6, 8, 10, 11, 12, 13, 4, 15, 7, 3, 5)
 DTYPES = [torch.float32, torch.float64]
 SCHEDULES = [("sync", 1), ("sync", 4), ("async", 4)]
-
-
-def by_kind(records):
-    """Records in an order that does not depend on which layer was heard first."""
-    return sorted(records, key=lambda r: (type(r).__name__, r.step, getattr(r, "boundary", 0)))
 
 
 def assert_wired_equals_serial(r, **options):

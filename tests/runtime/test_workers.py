@@ -6,7 +6,7 @@ import pytest
 from cases import in_turn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import ThreadRun, assert_same_bits, raw, recipe, run_serial
+from runs import ThreadRun, assert_same_bits, by_kind, raw, recipe, run_serial
 from test_equals_serial import MANY
 
 from distfa.core.base.recipe import FeedbackConfig, RenewConfig
@@ -26,15 +26,9 @@ def cut(*ends, layers=LAYERS):
 ONE, TWO, UNEVEN, ONE_EACH = cut(), cut(8), cut(1, 3, 12), cut(*range(1, LAYERS))
 
 
-def by_kind(records):
-    """Records in an order that does not depend on which layer was heard first."""
-    keys = ("step", "boundary", "direction", "micro_batch")
-    return sorted(records, key=lambda r: (type(r).__name__, *(getattr(r, key, 0) for key in keys)))
-
-
 def assert_workers_change_no_bit(r, workers, *, window=8, data=None, modules=None, **codecs):
     serial, serial_records, _ = run_serial(r, data, modules=modules, **codecs)
-    wire = WireConfig(window=window, deadline_seconds=10)
+    wire = WireConfig(window=window, deadline_seconds=30)
     with ThreadRun(r, data, workers=workers, wire=wire, modules=modules, **codecs) as run:
         weights, records = run.train()
         traffic = run.coordinator.traffic()
@@ -77,19 +71,22 @@ def test_renewals_that_probes_call_for(schedule, workers):
 
 
 @pytest.mark.parametrize(
-    ("rule", "schedule", "micro_batches", "steps"),
+    ("rule", "schedule", "micro_batches", "steps", "width"),
     [
-        ("dfa", "sync", 64, 1),
-        pytest.param("dfa", "sync", 64, 3, marks=pytest.mark.slow),  # with a renewal
-        pytest.param("fa", "sync", 64, 3, marks=pytest.mark.slow),
-        pytest.param("dfa", "async", 128, 3, marks=pytest.mark.slow),
-        pytest.param("fa", "async", 128, 3, marks=pytest.mark.slow),
+        ("dfa", "sync", 64, 1, 4),
+        pytest.param("dfa", "sync", 64, 3, 17_000, marks=pytest.mark.slow),  # with a renewal
+        pytest.param("fa", "sync", 64, 3, 17_000, marks=pytest.mark.slow),
+        pytest.param("dfa", "async", 128, 3, 17_000, marks=pytest.mark.slow),
+        pytest.param("fa", "async", 128, 3, 17_000, marks=pytest.mark.slow),
     ],
 )
-def test_a_hundred_layers_on_two_workers_with_a_window_of_one(rule, schedule, micro_batches, steps):
-    """Each layer makes its own operations in its own order, as in a worker of its own, so nothing new can deadlock."""
+def test_a_hundred_layers_on_two_workers_with_a_window_of_one(rule, schedule, micro_batches, steps, width):
+    """Each layer makes its own operations in its own order, as in a worker of its own, so nothing new can deadlock.
+
+    Messages of 17,000 numbers are longer than the 64 KiB that gRPC takes before it waits for the receiver.
+    """
     r = recipe(
-        (5, *[4] * 99, 3),
+        (5, *[4] * 49, width, *[4] * 49, 3),
         rule=rule,
         schedule=schedule,
         micro_batches=micro_batches,
