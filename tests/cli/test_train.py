@@ -212,7 +212,7 @@ def test_an_ended_driver_leaves_no_process_behind_and_keeps_how_far_it_came(tmp_
     monkeypatch.delenv("DISTFA_TEST_SESSION")
     running = "\n".join(leftovers(session))
     assert running.count("ray::WorkerHost") == 1  # so that it would see them
-    assert not re.search(r"ray::IDLE|monitor\.py", running)  # processes that do nothing for a run
+    assert not re.search(r"ray::IDLE|(monitor|dashboard)\.py", running)  # processes that do nothing for a run
     if how in (signal.SIGINT, signal.SIGHUP):
         os.killpg(process.pid, how)
     else:

@@ -51,13 +51,18 @@ def read_token_again() -> None:
 
 @contextlib.contextmanager
 def lean_node() -> Iterator[None]:
-    """Let Ray start without the process that reads all logs for a driver that wants them, and without autoscaling."""
-    plain = RayParams.__init__
-    RayParams.__init__ = functools.partialmethod(plain, include_log_monitor=False, no_monitor=True)
+    """Let Ray start without processes that do nothing for a run: for logs, for autoscaling, and for usage statistics.
+
+    Ray starts the one of its dashboard even without a dashboard, and waits for it.
+    """
+    services = ray._private.services
+    plain = RayParams.__init__, services.start_api_server
+    RayParams.__init__ = functools.partialmethod(RayParams.__init__, include_log_monitor=False, no_monitor=True)
+    services.start_api_server = lambda *_, **__: (None, None)  # Ray's own answer where it could not start one
     try:
         yield
     finally:
-        RayParams.__init__ = plain
+        RayParams.__init__, services.start_api_server = plain
 
 
 @contextlib.contextmanager
