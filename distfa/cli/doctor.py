@@ -10,20 +10,24 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distfa.text.lines import say
 from distfa.text.words import human_bytes, pluralize
 
+if TYPE_CHECKING:
+    from distfa.runtime.ray.inspection import LinkReport, NodeReport
+
 _PACKAGES = ("torch", "ray", "grpcio", "protobuf", "numpy", "pydantic", "safetensors", "tensorboard")
 _INDENT = " " * 6
 _STORE_BYTES = 128 * 2**20
 _BYTES_PER_LAYER = 400e6
+_CLOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,8 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of lines.")] = False,
 ) -> None:
-    """Check this machine and a Ray cluster: versions, resources, and a real two-layer run over gRPC.
+    """Check this machine and a Ray cluster: resources, versions, GPUs and clock of every node, ports and bandwidth
+    between nodes, and a real two-layer run over gRPC.
 
     Exit code 0 if training will work, 1 if something must be fixed; every problem comes with its fix.
     """
@@ -63,6 +68,7 @@ def doctor(
         _software,
         _machine,
         lambda: _cluster(address),
+        _nodes,
         lambda: _two_layers(address, insecure),
     ]
     good, found = True, list[_Finding]()
@@ -173,6 +179,75 @@ def _doors(addresses: list[str]) -> list[_Finding]:
             "token ('umask 077 && ray get-auth-token --generate'); see docs/clusters.md",
         )
     ]
+
+
+def _nodes() -> list[_Finding]:
+    """What is on every node, and how they reach each other."""
+    from distfa.runtime.ray.inspection import inspect_cluster
+
+    nodes, links = inspect_cluster()
+    return [*_each(nodes), *_compare(nodes), *_links(links)]
+
+
+def _each(nodes: Sequence[NodeReport]) -> list[_Finding]:
+    found = []
+    for node in nodes:
+        versions = ", ".join(f"{key} {value}" for key, value in node.facts.items())
+        text = f"node {node.address}: {versions}, GPUs: {', '.join(node.gpus) or 'none'}"
+        if node.silent:
+            text = f"node {node.address}: {node.silent}"
+        fix = "see whether it can start Ray workers ('ray status', its /tmp/ray/session_latest/logs)"
+        found.append(_Finding(good=not node.silent, text=text, fix=fix if node.silent else ""))
+    return found
+
+
+def _compare(nodes: Sequence[NodeReport]) -> list[_Finding]:
+    """In what the nodes differ: versions stop a run, GPUs and clocks do not."""
+    heard = [node for node in nodes if not node.silent]
+    found = []
+    for key in dict.fromkeys(key for node in heard for key in node.facts):
+        if text := _differ(key, {node.address: node.facts.get(key, "none") for node in heard}):
+            found.append(_Finding(good=False, text=text, fix="install the same on every node"))
+    if text := _differ("GPUs", {node.address: ", ".join(node.gpus) or "none" for node in heard}):
+        found.append(_Finding(text=text, fix="choose nodes by ray.resources or ray.layers if layers need GPUs"))
+    for node in heard:
+        if abs(node.clock_seconds) - node.clock_error_seconds > _CLOCK_SECONDS:
+            ahead = "ahead of" if node.clock_seconds > 0 else "behind"
+            text = f"the clock of node {node.address} is {abs(node.clock_seconds):.1f} s {ahead} this machine's"
+            fix = "set the clocks (chrony, ntp): certificates, timelines and ages depend on them"
+            found.append(_Finding(text=text, fix=fix))
+    return found or ([_Finding(text="all nodes have the same versions and time")] if len(heard) > 1 else [])
+
+
+def _differ(what: str, of: Mapping[str, str]) -> str:
+    """In words, who has which; empty if all have the same."""
+    who: dict[str, list[str]] = {}
+    for address, value in of.items():
+        who.setdefault(value, []).append(address)
+    if len(who) < 2:
+        return ""
+    return f"nodes differ in {what}: " + "; ".join(f"{value} on {', '.join(them)}" for value, them in who.items())
+
+
+def _links(links: Sequence[LinkReport]) -> list[_Finding]:
+    """Which nodes cannot reach each other, and the slowest link of those that can."""
+    found = [
+        _Finding(
+            good=False,
+            text=f"node {link.source} cannot reach a port of node {link.target}: {link.refused}",
+            fix="open TCP between the nodes; wire.ports limits layers to a range of ports, for a firewall",
+        )
+        for link in links
+        if link.refused
+    ]
+    if open_ones := [link for link in links if not link.refused]:
+        slow = min(open_ones, key=lambda link: link.bytes_per_second)
+        text = (
+            f"{pluralize(len(open_ones), 'link')} between nodes: the slowest, {slow.source} to {slow.target}, carries "
+            f"{human_bytes(slow.bytes_per_second)}/s and connects in {1e3 * slow.seconds:.1f} ms"
+        )
+        found.append(_Finding(text=text))
+    return found
 
 
 def _two_layers(address: str | None, insecure: bool) -> list[_Finding]:

@@ -74,6 +74,7 @@ def test_doctor_looks_at_a_cluster_and_lets_two_layers_talk(cluster, tmp_path):
     """The second run on this cluster: the first has left it as it was."""
     out = here("doctor", "--address", cluster, cwd=tmp_path).stdout
     assert f"attached to Ray at {cluster}" in out
+    assert re.search(r"node [\d.]+: python 3\.\d+\.\d+, torch \S+, numpy \S+, distfa code \w+, ray \S+, GPUs: ", out)
     assert re.search(r"two layers communicated over gRPC \(insecure\): [\d,]+ bytes", out)
     assert "bit for bit" in out
     assert re.search(
