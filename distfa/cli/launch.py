@@ -105,6 +105,7 @@ def _launch_by_tools(spec: RunSpec, target: str, *, dry_run: bool) -> None:
         return
     if target == "ray-up":
         targets.require_machines(spec.launch)
+        _say(f"machines: {targets.name_machines(spec.launch)}")
     render.write_files(files, folder)
     if target == "slurm":
         shared = spec.launch.slurm.shared

@@ -14,6 +14,7 @@ from distfa.launch import tools
 from distfa.launch.tools import Command
 from distfa.measuring.subprocesses import delay_interrupts
 from distfa.settings.launch import LaunchConfig
+from distfa.text.words import pluralize
 
 NAMES = ("local", "docker", "kuberay", "slurm", "ray-up")
 """Beside them: a Ray cluster's address, and its dashboard's."""
@@ -144,7 +145,7 @@ def _kuberay(folder: Path, launch: LaunchConfig) -> Commands:
 
 
 def _ray_up(folder: Path, launch: LaunchConfig) -> Commands:
-    cluster = str(folder / "ray-up/local.yaml")
+    cluster = str(folder / f"ray-up/{launch.cloud.provider or 'local'}.yaml")
     return Commands(
         tool="ray",
         source="pip install 'ray[default]'",
@@ -155,12 +156,36 @@ def _ray_up(folder: Path, launch: LaunchConfig) -> Commands:
     )
 
 
+def name_machines(launch: LaunchConfig) -> str:
+    """For ``ray-up``: the machines that would be used or started, in words."""
+    cloud, nodes = launch.cloud, launch.nodes
+    if cloud.provider is None:
+        return f"{', '.join(launch.hosts)}, by ssh as {launch.ssh_user}"
+    where = " ".join(each for each in (cloud.project, cloud.zone or cloud.region) if each)
+    return (
+        f"{nodes} x {cloud.machine} on {cloud.provider} in {where}: the head and {pluralize(nodes - 1, 'worker')}; the "
+        "cloud charges for them until 'ray down' has ended"
+    )
+
+
+_NEEDED = {"aws": ("machine", "region"), "gcp": ("machine", "region", "zone", "project")}
+
+
 def require_machines(launch: LaunchConfig) -> None:
     """For ``ray-up``: start nothing on the names that stand in the file until it is filled in.
 
     Raises:
         UsageError: A machine or the user of ssh is not named, or distfa's source is not here.
     """
+    if (provider := launch.cloud.provider) is not None:
+        missing = [f"launch.cloud.{key}" for key in _NEEDED[provider] if not getattr(launch.cloud, key)]
+        missing += [] if launch.image else ["launch.image"]
+        if missing:
+            raise UsageError(
+                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, so 'ray up' would get "
+                f"placeholders from ray-up/{provider}.yaml; nothing was started: set them in the spec or with --set"
+            )
+        return
     missing = [f"launch.{key}" for key in ("hosts", "ssh_user") if not getattr(launch, key)]
     if missing:
         raise UsageError(

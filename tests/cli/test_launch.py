@@ -162,6 +162,10 @@ NAMED = ("--set", "launch.hosts=[10.0.0.1,10.0.0.2]", "--set", "launch.ssh_user=
             (*NAMED, "--set", "launch.nodes=3"),
             "launch.hosts names 2 machines (10.0.0.1, 10.0.0.2), but launch.nodes is 3",
         ),
+        (
+            ("--set", "launch.cloud={provider: gcp, machine: e2-standard-2, region: us-west1}"),
+            "launch.cloud.zone and launch.cloud.project and launch.image are not set, so 'ray up' would get",
+        ),
     ],
 )
 def test_ray_up_starts_nothing_on_names_that_are_still_to_be_filled_in(ray_up, given, says):
@@ -192,6 +196,20 @@ def test_ray_up_keeps_its_token_in_a_file_of_its_owner_and_prints_it_nowhere(ray
     assert require_token(said.append).read_text() == token
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert said == [f"{file} could be read by others; now only its owner can read it"]
+
+
+AWS = "launch.cloud={provider: aws, machine: m5.large, region: us-west-2}"
+
+
+def test_ray_up_says_which_machines_a_cloud_would_start_before_it_starts_them(ray_up):
+    given = ("--set", AWS, "--set", "launch.image=r/distfa")
+    said = distfa("launch", "spec.yaml", "--on", "ray-up", *given, cwd=ray_up).stderr
+    assert "machines: 2 x m5.large on aws in us-west-2: the head and 1 worker; the cloud charges" in said
+    assert said.index("machines:") < said.index("ray up")
+    cluster = yaml.safe_load((ray_up / "runs/launch/ray-up/aws.yaml").read_text())
+    kinds = cluster["available_node_types"].values()
+    assert [kind["node_config"] for kind in kinds] == [{"InstanceType": "m5.large"}] * 2
+    assert "up --yes runs/launch/ray-up/aws.yaml" in (ray_up / "calls").read_text()
 
 
 def test_render_writes_the_files_and_names_them(folder):

@@ -4,7 +4,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from distfa.errors import LayerLost
+from distfa.errors import ClusterError, LayerLost
 from distfa.runtime.ray import whereabouts
 
 ONE, TWO, THREE = ("a1", "10.0.0.1"), ("b2", "10.0.0.2"), ("c3", "10.0.0.3")
@@ -65,11 +65,18 @@ def test_a_node_that_never_answers_is_named_at_the_deadline():
         found(Places({1: ONE, 2: TWO}), 0.05)
 
 
-def test_a_place_that_ray_finds_no_node_for_is_told_at_the_deadline():
-    with pytest.raises(
-        LayerLost, match=r"layer 2 did not .*: Ray has given up on its node and finds no other with room"
-    ):
-        found(Places({1: ONE, 2: TWO}, {1: ONE}), 0.05)
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [
+        ({1: ONE}, r"; resume with --set ray\.workers=1, which changes no result, or bring a node back and resume"),
+        ({}, r" for it; bring a node back and resume"),
+    ],
+)
+def test_a_node_lost_for_good_ends_the_run_at_the_deadline_and_says_how_few_workers_are_left(left, says):
+    """It was tried anew as often as ray.max_recoveries says, with the whole wait each time."""
+    why = r"layer [12] did not .*: Ray has given up on its node and finds no other with room"
+    with pytest.raises(ClusterError, match=why + ".*" + says):
+        found(Places({1: ONE, 2: TWO}, left), 0.05)
 
 
 def test_what_goes_wrong_at_a_layer_is_told_at_once_though_another_is_silent():

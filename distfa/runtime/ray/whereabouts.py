@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group_table
 
-from distfa.errors import LayerLost
+from distfa.errors import ClusterError, LayerLost
 from distfa.runtime.phases import say_progress
 from distfa.runtime.ray.worker_actor import all_of
 from distfa.runtime.survey import Facts, surveyor
@@ -71,6 +71,7 @@ def locate_workers(
     Raises:
         DistfaError: Something went wrong at a worker.
         LayerLost: A worker did not answer in time; the message names its node.
+        ClusterError: Ray has given up the node of a worker, and no other has taken its place in time.
     """
     began = time.monotonic()
     where: dict[int, Spot | None] = {}
@@ -90,18 +91,23 @@ def locate_workers(
             return dict(zip(there, answers, strict=True))
         if left <= 0:
             worker = next(worker for worker, answer in asked.items() if answer in late)
+            why = f"{workers[worker]} did not start a process within {limit_seconds:.0f} s"
+            if (spot := now.get(worker)) is None:
+                raise ClusterError(f"{why}: {_no_node(len(now))}")  # to ask again would only take as long again
             raise LayerLost(
-                f"{workers[worker]} did not start a process within {limit_seconds:.0f} s: {_why(now.get(worker))}"
+                f"{why}: node {spot[1]} does not answer, but Ray has not given up on it; check that node and Ray's "
+                "logs there, or raise ray.startup_seconds"
             )
 
 
-def _why(spot: Spot | None) -> str:
-    if spot is not None:
-        return (
-            f"node {spot[1]} does not answer, but Ray has not given up on it; check that node and Ray's logs "
-            "there, or raise ray.startup_seconds"
-        )
+def _no_node(left: int) -> str:
+    """What to do where workers have lost their node for good.
+
+    Args:
+        left: How many workers have a node.
+    """
+    fewer = f"resume with --set ray.workers={left}, which changes no result, or " if left else ""
     return (
-        "Ray has given up on its node and finds no other with room for it; see 'ray status', bring a node back, "
-        "or raise ray.startup_seconds"
+        f"Ray has given up on its node and finds no other with room for it; {fewer}bring a node back and resume "
+        "(ray.startup_seconds says how long a run waits for one)"
     )
