@@ -107,7 +107,12 @@ def lower_rate(lr: float, optimizer: str) -> float:
 
 def _renewal(rule: Rule) -> str:
     """The advice if feedback has aged; empty for a run whose feedback cannot be renewed."""
-    if not rule.takes_renewal or rule.recipe.feedback.rank is not None or rule.network.outputs > MOST_RENEWED:
+    if (
+        rule.recipe.private is not None
+        or not rule.takes_renewal
+        or rule.recipe.feedback.rank is not None
+        or rule.network.outputs > MOST_RENEWED
+    ):
         return ""
     every, more = rule.recipe.feedback.renew.every or 100, " more often" if rule.recipe.feedback.renew.on else ""
     return f"feedback has aged: renew it{more} (feedback.renew.every {max(1, every // 2)})"
