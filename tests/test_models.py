@@ -14,6 +14,7 @@ from torch import nn
 from distfa import data, models
 from distfa.core.base.losses import LOSSES
 from distfa.errors import ModelError, SpecError
+from distfa.settings import parse_spec
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,7 @@ CASES = {
         9 * (3 * 32 + 32 * 64 + 64 * 128) + 2 * 224 + (2048 * 256 + 256) + 2570,
     ),
     "resnet20": (lambda: models.resnet20(CIFAR, 10), CIFAR, RESNET20),
+    "preact_resnet": (lambda: models.preact_resnet(CIFAR, 10), CIFAR, 269_722),  # that of the paper, option A
     "transformer": (lambda: models.transformer(97, 64), (64,), 97 * 64 + 64 * 64 + 2 * BLOCK + 128 + 64 * 97 + 97),
     "dropout": (
         lambda: models.transformer(97, 64, depth=1, dropout=0.1),
@@ -148,6 +150,53 @@ def test_a_residual_block_is_its_formula(before, after, stride):
     same = (before, stride) == (after, 1)
     shortcut = x if same else norm(F.conv2d(x, block.shortcut[0].weight, stride=stride))
     torch.testing.assert_close(block(x), (branch + shortcut).relu(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("before", "after", "shortcut"), [(4, 4, "pad"), (4, 8, "pad"), (4, 8, "orthogonal")])
+def test_a_pre_activation_block_is_its_formula(before, after, shortcut):
+    block = models.PreActivationBlock(before, after, shortcut).double()
+    x = torch.randn(3, before, 6, 6, dtype=torch.float64)
+    first, second = block.branch[2].weight, block.branch[5].weight
+    branch = F.conv2d(
+        norm(F.conv2d(norm(x).relu(), first, stride=after // before, padding=1)).relu(), second, padding=1
+    )
+    expected = x
+    if shortcut == "orthogonal":
+        projection = block.shortcut.projection[:, :, 0, 0]
+        torch.testing.assert_close(
+            projection @ projection.t(), torch.eye(after, dtype=torch.float64), atol=1e-6, rtol=0
+        )
+        expected = torch.einsum("oc,nchw->nohw", projection, F.pixel_unshuffle(x, 2))
+    elif before != after:
+        means = x.unflatten(3, (3, 2)).unflatten(2, (3, 2)).mean((3, 5))
+        expected = torch.cat([means, torch.zeros_like(means)], 1)
+    torch.testing.assert_close(block(x), expected + branch, rtol=1e-12, atol=1e-12)
+
+
+def test_branches_start_as_they_are_told():
+    def outputs(start):
+        torch.manual_seed(0)
+        return [block.branch[3].weight for block in models.residual_mlp(5, 3, 8, depth=4, start=start)[1:5]]
+
+    drawn, scaled, zero = map(outputs, ("torch", "scaled", "zero"))
+    assert all(torch.equal(a / 2, b) for a, b in zip(drawn, scaled, strict=True))
+    assert not any(weight.any() for weight in zero)
+
+
+def test_orthogonal_shortcuts_take_sizes_that_halve_twice():
+    with pytest.raises(ModelError, match="halves height and width twice, but images are 10x10; set model.shortcut=pad"):
+        models.preact_resnet((1, 10, 10), 3)
+    assert models.preact_resnet((1, 10, 10), 3, shortcut="pad")(torch.randn(2, 1, 10, 10)).shape == (2, 3)
+
+
+def test_options_of_the_spec_reach_the_model_and_others_are_refused():
+    digits = data.load("digits")
+    spec = parse_spec({"model": {"name": "preact_resnet", "depth": 2, "width": 8, "head": "norm"}}).model
+    model = models.build_model(spec.name, digits, **spec.options)
+    assert sum(isinstance(part, models.PreActivationBlock) for part in model) == 6
+    assert (model[0].out_channels, type(model[7])) == (8, nn.BatchNorm2d)
+    with pytest.raises(SpecError, match=r"model.shortcut works only with model preact_resnet, not with 'transformer'"):
+        parse_spec({"model": {"name": "transformer", "shortcut": "pad"}})
 
 
 @pytest.mark.parametrize("heads", [1, 4])

@@ -176,7 +176,7 @@ def _model(path: Path, network: Network, reading: Reading) -> nn.Module:
     positions = network.positions[0] if network.positions else 1
     shape, outputs, tokens = reading.shape, reading.outputs, reading.tokens
     samples: Any = SimpleNamespace(name=path.name, shape=shape, outputs=outputs, tokens=tokens, positions=positions)
-    return models.build_model(spec.model.name, samples)
+    return models.build_model(spec.model.name, samples, **spec.model.options)
 
 
 def _plain(network: Network) -> nn.Module:

@@ -14,6 +14,8 @@ from distfa.core.modules.shortcuts import Blocked, find_shortcut
 from distfa.errors import SpecError
 from distfa.settings import RunSpec
 
+_FREE = {"mlp": "residual_mlp", **dict.fromkeys(("lenet", "convnet", "resnet20"), "preact_resnet")}
+
 
 def with_shortcuts(network: Network, parts: Sequence[nn.Module | None], spec: RunSpec) -> Network:
     """The network with the paths of shortcuts to its layers, if the rule of the spec follows them.
@@ -29,17 +31,19 @@ def with_shortcuts(network: Network, parts: Sequence[nn.Module | None], spec: Ru
     if not rules.RULES[spec.rule].follows_shortcuts:
         return network
     paths: dict[int, Tensor | None] = {}
-    blocking: list[str] = []
+    blocking: dict[str, list[str]] = {}
     for layer in range(len(network) - 1, 1, -1):
         where = f"layer {layer} ({', '.join(f'{name} {kind}' for name, kind in network[layer].modules)})"
         try:
             paths[layer - 1] = extend(paths.get(layer), find_shortcut(parts[layer - 1], network[layer], where))
         except Blocked as exc:
-            blocking.insert(0, f"{where} {exc}")
+            blocking.setdefault(str(exc), []).insert(0, where)
     if blocking:
+        layers = "; ".join(f"{', '.join(places)}: {reason}" for reason, places in blocking.items())
         raise SpecError(
-            f"rule {spec.rule!r} sends the error down the shortcuts of a residual network, but {'; '.join(blocking)}. "
-            "Use blocks x + f(x) with nothing after the sum (pre-activation blocks), or put such layers together with "
-            "the first or the last one (model.layers), or use another rule"
+            f"rule {spec.rule!r} sends the error down the shortcuts of a residual network, but not past {layers}. Use "
+            "blocks x + f(x) with nothing after the sum (pre-activation blocks), or put such layers together with the "
+            "first or the last one (model.layers), or use another rule"
+            + (f"; model {_FREE[name]} has such blocks" if (name := spec.model.name) in _FREE else "")
         )
     return replace(network, paths=paths)

@@ -161,7 +161,7 @@ def subject_for(spec: RunSpec, dataset: Dataset) -> Subject:
     require_from_spec(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        model = models.build_model(spec.model.name, dataset)
+        model = models.build_model(spec.model.name, dataset, **spec.model.options)
     return subject_of(to_dtype(model, _dtype(spec)), spec, dataset)
 
 

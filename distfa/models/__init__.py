@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
 from distfa.errors import SpecError
 from distfa.models.dense import ResidualMLPBlock, mlp, residual_mlp
 from distfa.models.images import ResidualBlock, convnet, lenet, resnet20
+from distfa.models.residual import Head, PreActivationBlock, Shortcut, Start, preact_resnet
 from distfa.models.sequences import CausalAttention, TokenEmbedding, TransformerBlock, transformer
 from distfa.models.user import load_model
 from distfa.text.words import hint
 
 __all__ = [
     "MODELS",
+    "OPTIONS",
     "CausalAttention",
+    "Head",
+    "PreActivationBlock",
     "ResidualBlock",
     "ResidualMLPBlock",
     "Samples",
+    "Shortcut",
+    "Start",
     "TokenEmbedding",
     "TransformerBlock",
     "build_model",
@@ -28,6 +34,7 @@ __all__ = [
     "lenet",
     "load_model",
     "mlp",
+    "preact_resnet",
     "residual_mlp",
     "resnet20",
     "transformer",
@@ -58,12 +65,13 @@ class Samples(Protocol):
         """Labels per sample."""
 
 
-def build_model(name: str, samples: Samples) -> nn.Module:
+def build_model(name: str, samples: Samples, **options: Any) -> nn.Module:
     """The model of that name for a data set, with torch's own initial weights.
 
     Args:
         name: A key of ``MODELS``, or ``package.module:function`` for a user's own (see ``load_model``).
         samples: What it will be trained on.
+        options: Those of ``OPTIONS`` that differ from the model's own.
 
     Raises:
         SpecError: An unknown name, or a model that does not read such samples.
@@ -76,7 +84,7 @@ def build_model(name: str, samples: Samples) -> nn.Module:
             f"model {name!r} is not one of {', '.join(MODELS)}, nor of the form package.module:function"
             f"{hint(name, MODELS)}"
         )
-    return MODELS[name](samples)
+    return MODELS[name](samples, **options)
 
 
 def _of_quantities(name: str, samples: Samples) -> tuple[tuple[int, ...], int]:
@@ -94,14 +102,14 @@ def _of_quantities(name: str, samples: Samples) -> tuple[tuple[int, ...], int]:
     return samples.shape, samples.outputs
 
 
-def _dense(name: str, make: Callable[[int, int], nn.Sequential], samples: Samples) -> nn.Sequential:
+def _dense(name: str, make: Callable[..., nn.Sequential], samples: Samples, **options: Any) -> nn.Sequential:
     """A network for flat samples, with a Flatten before it if samples are not flat."""
     shape, outputs = _of_quantities(name, samples)
-    network = make(math.prod(shape), outputs)
+    network = make(math.prod(shape), outputs, **options)
     return network if len(shape) == 1 else nn.Sequential(nn.Flatten(), *network)
 
 
-def _transformer(samples: Samples) -> nn.Sequential:
+def _transformer(samples: Samples, **options: Any) -> nn.Sequential:
     length = samples.shape[0]
     if samples.tokens is None or len(samples.shape) != 1 or samples.positions != length:
         kind = "quantities" if samples.tokens is None else "tokens"
@@ -110,14 +118,24 @@ def _transformer(samples: Samples) -> nn.Sequential:
             f"but {samples.name} has {kind} of shape {samples.shape} with {samples.positions} labels each; choose "
             "another model or data set"
         )
-    return transformer(samples.tokens, length, outputs=samples.outputs)
+    return transformer(samples.tokens, length, outputs=samples.outputs, **options)
 
 
-MODELS: Mapping[str, Callable[[Samples], nn.Sequential]] = {
+MODELS: Mapping[str, Callable[..., nn.Sequential]] = {
     "mlp": lambda samples: _dense("mlp", mlp, samples),
-    "residual_mlp": lambda samples: _dense("residual_mlp", residual_mlp, samples),
+    "residual_mlp": lambda samples, **options: _dense("residual_mlp", residual_mlp, samples, **options),
     "lenet": lambda samples: lenet(*_of_quantities("lenet", samples)),
     "convnet": lambda samples: convnet(*_of_quantities("convnet", samples)),
     "resnet20": lambda samples: resnet20(*_of_quantities("resnet20", samples)),
+    "preact_resnet": lambda samples, **options: preact_resnet(*_of_quantities("preact_resnet", samples), **options),
     "transformer": _transformer,
 }
+
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "depth": ("residual_mlp", "preact_resnet", "transformer"),
+    "width": ("residual_mlp", "preact_resnet", "transformer"),
+    "start": ("residual_mlp", "preact_resnet", "transformer"),
+    "shortcut": ("preact_resnet",),
+    "head": ("preact_resnet",),
+}
+"""Keys of the spec that change a ready network, and the networks that take them."""

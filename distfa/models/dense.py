@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from distfa.models.residual import Start, start_branches
+
 
 def mlp(
     features: int, outputs: int, hidden: Sequence[int] = (128, 128), activation: Callable[[], nn.Module] = nn.ReLU
@@ -42,7 +44,9 @@ class ResidualMLPBlock(nn.Module):
         return out
 
 
-def residual_mlp(features: int, outputs: int, width: int = 128, depth: int = 4) -> nn.Sequential:
+def residual_mlp(
+    features: int, outputs: int, width: int = 128, depth: int = 4, *, start: Start = "torch"
+) -> nn.Sequential:
     """A residual perceptron: Linear, ``depth`` blocks, LayerNorm, Linear.
 
     Args:
@@ -50,9 +54,11 @@ def residual_mlp(features: int, outputs: int, width: int = 128, depth: int = 4) 
         outputs: Numbers per output.
         width: Width of the residual stream.
         depth: Number of blocks.
+        start: As for ``start_branches``.
 
     Returns:
         (n, features) -> (n, outputs).
     """
     blocks = [ResidualMLPBlock(width) for _ in range(depth)]
+    start_branches([block.branch for block in blocks], start)
     return nn.Sequential(nn.Linear(features, width), *blocks, nn.LayerNorm(width), nn.Linear(width, outputs))

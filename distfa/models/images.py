@@ -26,7 +26,7 @@ def lenet(shape: Shape, outputs: int) -> nn.Sequential:
 
     Source: Y. LeCun et al., Gradient-based learning applied to document recognition, 1998.
     """
-    channels, height, width = _image("lenet", shape, least=4)
+    channels, height, width = image("lenet", shape, least=4)
     padding = 0 if min(height, width) >= 12 else 2
     left = [(size // 2 + 2 * padding - 4) // 2 for size in (height, width)]
     return nn.Sequential(
@@ -57,7 +57,7 @@ def convnet(shape: Shape, outputs: int) -> nn.Sequential:
     Raises:
         ModelError: Not an image, or too small a one.
     """
-    channels, height, width = _image("convnet", shape, least=8)
+    channels, height, width = image("convnet", shape, least=8)
     modules: list[nn.Module] = []
     for before, after in ((channels, 32), (32, 64), (64, 128)):
         modules += [*_conv_norm(before, after), nn.ReLU(), nn.MaxPool2d(2)]
@@ -108,7 +108,7 @@ def resnet20(shape: Shape, outputs: int) -> nn.Sequential:
 
     Source: K. He et al., Deep residual learning for image recognition, 2016, section 4.2.
     """
-    channels, _, _ = _image("resnet20", shape, least=4)
+    channels, _, _ = image("resnet20", shape, least=4)
     blocks = [
         ResidualBlock(before, after, stride=1 if before == after else 2)
         for before, after in ((16, 16), (16, 16), (16, 16), (16, 32), (32, 32), (32, 32), (32, 64), (64, 64), (64, 64))
@@ -128,7 +128,12 @@ def _conv_norm(before: int, after: int, *, kernel: int = 3, stride: int = 1) -> 
     return conv, nn.BatchNorm2d(after)
 
 
-def _image(model: str, shape: Shape, *, least: int) -> tuple[int, int, int]:
+def image(model: str, shape: Shape, *, least: int) -> tuple[int, int, int]:
+    """(channels, height, width) of samples.
+
+    Raises:
+        ModelError: They are no images of at least this height and width.
+    """
     last = len(shape) == 3 and shape[-1] in _CHANNELS and shape[0] > max(_CHANNELS)
     if len(shape) != 3 or min(shape[1:]) < least or last:
         way = "save them as x.transpose(0, 3, 1, 2)" if last else "reshape them"

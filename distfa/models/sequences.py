@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distfa.errors import ModelError
+from distfa.models.residual import Start, start_branches
 
 
 class TokenEmbedding(nn.Module):
@@ -83,6 +84,7 @@ def transformer(
     dropout: float = 0.0,
     *,
     outputs: int | None = None,
+    start: Start = "torch",
 ) -> nn.Sequential:
     """A causal transformer with pre-norm blocks: TokenEmbedding, blocks, LayerNorm, Linear.
 
@@ -94,6 +96,7 @@ def transformer(
         depth: Number of blocks.
         dropout: Share of the numbers that each branch drops in training.
         outputs: Classes per position; None is ``tokens``.
+        start: As for ``start_branches``.
 
     Returns:
         (n, T) int64 -> (n, T, outputs).
@@ -106,6 +109,7 @@ def transformer(
     if heads < 1 or width % heads:
         raise ModelError(f"transformer of width {width} with {heads} heads; width must be a multiple of heads")
     blocks = [TransformerBlock(width, heads, dropout) for _ in range(depth)]
+    start_branches([branch for block in blocks for branch in (block.attention, block.mlp)], start)
     return nn.Sequential(
         TokenEmbedding(tokens, length, width),
         *blocks,

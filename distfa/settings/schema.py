@@ -171,7 +171,7 @@ class ModelSpec(_Part):
     name: str = Field(
         MLP,
         description=f"{', '.join(models.MODELS)}, or package.module:function for a function that returns your own "
-        f"nn.Module; the keys after layers are {MLP}'s",
+        f"nn.Module; hidden to bias are {MLP}'s, depth to head those of residual networks",
     )
     layers: Annotated[
         Annotated[int, Field(ge=1)] | Literal["all"] | tuple[Annotated[str, Field(min_length=1)], ...],
@@ -187,6 +187,32 @@ class ModelSpec(_Part):
     activation: Annotated[str, _one_of(activations.NAMES)] = "relu"
     slope: float = Field(0.01, description="leaky_relu only: slope below zero")
     bias: bool = True
+    depth: int | None = Field(None, ge=1, description="blocks (preact_resnet: of each stage); null: the model's own")
+    width: int | None = Field(None, ge=1, description="width of the stream (preact_resnet: of its first stage)")
+    start: models.Start | None = Field(
+        None, description="last layer of every branch: as torch draws it, divided by the root of their number, or zero"
+    )
+    shortcut: models.Shortcut | None = Field(
+        None, description="preact_resnet: where a stage begins, zeros for new channels, or a fixed projection to all"
+    )
+    head: models.Head | None = Field(
+        None, description="preact_resnet: what comes first after the last block, normalisation or the mean"
+    )
+
+    @model_validator(mode="after")
+    def _options_need_a_model_that_takes_them(self) -> ModelSpec:
+        for key in self.options:
+            if self.name not in models.OPTIONS[key]:
+                raise ValueError(
+                    f"model.{key} works only with model {', '.join(models.OPTIONS[key])}, not with {self.name!r}; "
+                    "leave it out"
+                )
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the spec changes in a ready network."""
+        return {key: value for key in models.OPTIONS if (value := getattr(self, key)) is not None}
 
 
 class CodecSpec(_Part):

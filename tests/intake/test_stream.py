@@ -8,6 +8,7 @@ from distfa import models
 from distfa.core.modules.split import group, layer_module
 from distfa.errors import SpecError
 from distfa.intake.stream import with_shortcuts
+from distfa.intake.subject import subject_for
 from distfa.sections.split import divide
 from distfa.settings import RunSpec
 
@@ -31,8 +32,10 @@ def test_every_layer_that_blocks_is_named_with_its_reason_and_the_ways_out():
     block = models.ResidualBlock
     blocks = [block(4, 4), block(4, 6, stride=2), block(6, 6)]
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), *blocks, nn.Flatten(), nn.Linear(384, 3))
-    first, second = r"layer 2 \(1 ResidualBlock\) changes with the data", r"layer 3 \(2 ResidualBlock\) has no path"
-    with pytest.raises(SpecError, match=rf"{first} .*; {second} .*; layer 4 .*\(model.layers\)"):
+    changing = r"layer 2 \(1 ResidualBlock\), layer 4 .*: its shortcut changes with the data"
+    with pytest.raises(
+        SpecError, match=rf"not past {changing} .*; layer 3 \(2 ResidualBlock\): no path .*\(model.layers\)"
+    ):
         paths_of(model, SHAPE)
 
 
@@ -47,7 +50,7 @@ def test_what_the_head_has_is_not_on_the_stream():
     model = models.residual_mlp(12, 5, width=9, depth=2)
     assert paths_of(model, (12,)) == {2: None, 1: None}
     network, _ = divide(model, (12,))
-    with pytest.raises(SpecError, match=r"layer 3 \(2 ResidualMLPBlock, 3 LayerNorm\) has no path without weights"):
+    with pytest.raises(SpecError, match=r"layer 3 \(2 ResidualMLPBlock, 3 LayerNorm\): no path"):
         with_shortcuts(network, [layer_module(part) for part in group(model)], SKIP)
 
 
@@ -68,5 +71,23 @@ def test_a_traced_model_ends_its_stream_in_the_same_way():
 
 
 def test_perceptrons_are_refused():
-    with pytest.raises(SpecError, match="layer 2 .* has no path without weights"):
+    with pytest.raises(SpecError, match="layer 2 .*: no path .*"):
         paths_of(models.mlp(12, 5, hidden=(9, 9)), (12,))
+
+
+def test_where_a_ready_network_has_no_free_path_the_one_that_has_is_named():
+    for name, other in (("mlp", "residual_mlp"), ("lenet", "preact_resnet")):
+        spec = RunSpec(rule="skip", model=name)
+        with pytest.raises(SpecError, match=f"model {other} has such blocks"):
+            subject_for(spec, spec.data.load())
+
+
+@pytest.mark.parametrize("options", [{}, {"shortcut": "pad", "head": "norm", "start": "scaled"}], ids=["own", "other"])
+def test_the_ready_residual_networks_have_free_paths_as_they_are(options):
+    model = models.preact_resnet((3, 16, 16), 5, width=4, depth=2, **options)
+    paths = paths_of(model, (3, 16, 16))
+    top = 4 * 4 * (1 if not options else 16)
+    assert [*paths] == [6, 5, 4, 3, 2, 1]
+    assert tuple(paths[1].shape) == (4 * 256, top)
+    reached = paths[1].to_dense().abs().sum(1) > 0
+    assert reached.double().mean() == 1

@@ -9,6 +9,7 @@ from alive import HiddenAverage, NumpyNoise, OwnGenerator, Remembering, Skipping
 from forwards import Images
 from ray import cloudpickle
 from runs import assert_same_bits
+from streams import CLASSES, SHAPE, stack
 from torch import nn
 from zoo import NETWORKS
 
@@ -51,6 +52,31 @@ def trained(name, engine, rule, how, folder):
         }
     )
     return run(spec, network, dataset, model=model)
+
+
+def test_errors_go_down_shortcuts_of_every_kind(tmp_path):
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((ROWS + TEST, *SHAPE)), rng.integers(0, CLASSES, ROWS + TEST)
+    weights, losses = {}, {}
+    for engine in ("ray", "serial"):
+        torch.manual_seed(3)
+        trainer = Trainer(
+            stack(),
+            engine=engine,
+            rule="skip",
+            schedule="async",
+            micro_batches=4,
+            batch_size=8,
+            epochs=2,
+            codec="int8",
+            optimizer="adam",
+            ledger={"every": 1, "exact": True},
+            run_dir=str(tmp_path / engine),
+        )
+        losses[engine] = trainer.fit((x[:ROWS], y[:ROWS]), (x[ROWS:], y[ROWS:])).test_loss
+        weights[engine] = trainer.model.state_dict()
+    assert_same_bits(weights["ray"], weights["serial"])
+    assert losses["ray"] == losses["serial"]
 
 
 CASES = [

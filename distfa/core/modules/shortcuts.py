@@ -21,7 +21,7 @@ _ROUND_OFF = 1e-4  # of the largest number
 
 
 class Blocked(Exception):
-    """A layer has no shortcut; the message goes on after its name."""
+    """A layer has no shortcut; the message is the reason."""
 
 
 def find_shortcut(part: nn.Module | None, spec: LayerSpec, where: str) -> Tensor | None:
@@ -36,23 +36,43 @@ def find_shortcut(part: nn.Module | None, spec: LayerSpec, where: str) -> Tensor
         Blocked: It has none.
     """
     if part is None or spec.plain:
-        raise Blocked("has no path without weights")
+        raise Blocked("no path leads through it without trained weights")
     one, other = (_WayBack(copy_module(part, where), spec, seed) for seed in (0, 1))
     random = torch.Generator().manual_seed(2)
     signal = torch.randn(_LOOKED_AT, spec.outputs, generator=random).to(one.dtype)
     down = one.take(signal)
     if not bool(down.any()):
-        raise Blocked("has no path without weights")
+        raise Blocked("no path leads through it without trained weights")
     if torch.equal(down, signal) and torch.equal(other.take(signal), signal):
         return None
     if not _agree(down, other.take(signal)):
-        raise Blocked("changes with the data what comes along its shortcut")
-    matrix = torch.cat(
-        [one.take(rows).to_sparse() for rows in torch.split(torch.eye(spec.outputs, dtype=one.dtype), _ROWS)]
-    )
-    if not _agree(down, take_down(signal, matrix.t())):
-        raise Blocked("mixes samples along its shortcut")
-    return matrix.coalesce()
+        raise Blocked("its shortcut changes with the data (a ReLU, a norm, a gate or dropout on it)")
+    for read in (_read_by_channels, _read_row_by_row):
+        matrix = read(one, spec).coalesce()
+        if _agree(down, take_down(signal, matrix.t())):
+            return matrix
+    raise Blocked("its shortcut mixes samples")
+
+
+def _read_by_channels(way: _WayBack, spec: LayerSpec) -> Tensor:
+    """The matrix, if each number of h_{l-1} goes into one number of a channel of h_l: all of a channel at once.
+
+    Every channel is taken back twice: as ones, and as the places of its numbers, which tells where each went.
+    """
+    channels, numbers = spec.output_shape[0], spec.outputs // spec.output_shape[0]
+    masks = torch.eye(channels, dtype=way.dtype).repeat_interleave(numbers, 1)
+    entries, marked = (way.take(signals) for signals in (masks, masks * torch.arange(1, spec.outputs + 1)))
+    channel, column = entries.nonzero(as_tuple=True)
+    values = entries[channel, column]
+    row = (marked[channel, column] / values).round().long().clamp(1, spec.outputs) - 1
+    places, size = torch.stack([row, column]), (spec.outputs, entries.shape[1])
+    return torch.sparse_coo_tensor(places, values, size, check_invariants=True)
+
+
+def _read_row_by_row(way: _WayBack, spec: LayerSpec) -> Tensor:
+    """The matrix, whatever it is: every number of h_l apart."""
+    every = torch.eye(spec.outputs, dtype=way.dtype)
+    return torch.cat([way.take(rows).to_sparse() for rows in torch.split(every, _ROWS)])
 
 
 class _WayBack:
@@ -75,6 +95,8 @@ class _WayBack:
 
     def take(self, signals: Tensor) -> Tensor:
         """Signals (n, numbers of h_l), taken back through as many samples: (n, numbers of h_{l-1})."""
+        if len(signals) > _ROWS:
+            return torch.cat([self.take(some) for some in torch.split(signals, _ROWS)])
         x = self._draw((len(signals), *self._spec.input_shape)).requires_grad_()
         with self._swap.recording(tensors_beside_parameters(self._module)), self._seeding.drawing_from(self._seed):
             out = self._module(x)
