@@ -94,7 +94,7 @@ def test_the_example_is_printed_as_yaml(tmp_path):
         (("--cluster", "cluster.yaml", "--layers", "0"), "--layers is '0'; it takes whole numbers above 0"),
         (
             ("--cluster", "cluster.yaml", "--set", "rule=fa", "--set", "feedback.fanout=1"),
-            "feedback.fanout works only with rule dfa, dkp, which sends every layer the same error",
+            "feedback.fanout works only with rule dfa, dkp, skip, which sends every layer the same error",
         ),
         (("--cluster", "cluster.yaml", "--set", "rule=ba"), "is not one of"),
         (
