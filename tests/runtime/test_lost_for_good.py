@@ -12,9 +12,9 @@ from distfa.intake.subject import subject_for
 from distfa.run.run import run
 from distfa.settings import amend, parse_spec
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_run_whose_node_is_gone_goes_on_with_fewer_workers_as_if_nothing_had_been(tmp_path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
