@@ -11,7 +11,7 @@ from torch import nn
 from distfa.core.base.model import Network
 from distfa.core.base.recipe import FeedbackConfig, Recipe
 from distfa.core.layer import Layer
-from distfa.core.rules import BASELINE
+from distfa.core.rules import BASELINE, RULES
 from distfa.data import Dataset
 from distfa.data.reading import Reading
 from distfa.errors import DataError, RunDirError, SpecError
@@ -30,7 +30,7 @@ class Saved:
 
     Attributes:
         path: The run directory.
-        spec: Its spec, with rule bp: one of the user's own need not be there.
+        spec: Its spec, with rule bp unless its own divides the model: one of the user's need not be there.
         network: Its layers, as descriptions.
         reading: How it read its data; None if it does not say it.
     """
@@ -124,9 +124,9 @@ def load_saved(run_dir: str | Path) -> Saved:
     path = run_dirs.expand_path(run_dir)
     about = run_dirs.read_about(path)
     spec = run_dirs.read_spec(path, about)
-    spec = spec.model_copy(
-        update={"rule": BASELINE, "feedback": FeedbackConfig()}
-    )  # forwards are alike under all rules
+    divides = spec.rule in RULES and RULES[spec.rule].follows_shortcuts  # its layers end where the stream does
+    rule = spec.rule if divides else BASELINE  # forwards are alike under all rules
+    spec = spec.model_copy(update={"rule": rule, "feedback": FeedbackConfig()})
     finding.also_look_in(about.get("folder") or "")
     network = replace(run_dirs.read_network(about), continued=False)
     return Saved(path=path, spec=spec, network=network, reading=reading_of(about))
