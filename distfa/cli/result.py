@@ -80,6 +80,8 @@ def _alignment_line(alignment: dict[str, Any]) -> str:
 
 def _bytes_table(result: Result) -> Table:
     title = "training bytes between layers: activations up, errors down"
+    if any("beside" in row for row in result.bytes["boundaries"]):
+        title += "; between replicas, gradients"
     compared = result.rule != BASELINE  # bp would be compared with itself
     inside = ["inside"] if result.bytes["total"].get("inside") else []
     headings = ("layers", *inside, "up", "down", "total", "framing", *(["bp would send"] if compared else []))

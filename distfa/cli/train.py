@@ -171,6 +171,9 @@ def _describe_start(spec: RunSpec, layers: int) -> str:
     what, workers = pluralize(layers, "layer"), spec.ray.workers
     if spec.engine == "serial":
         return f"training {what} in this process"
+    if spec.ray.replicas > 1:
+        what = f"{spec.ray.replicas} replicas of {what}"
     if workers is None or workers == "auto":
         return f"starting {what} on Ray" + (", a worker for each processor or GPU" if workers else "")
-    return f"starting {what} in {pluralize(workers if isinstance(workers, int) else len(workers), 'worker')} on Ray"
+    count = (workers if isinstance(workers, int) else len(workers)) * spec.ray.replicas
+    return f"starting {what} in {pluralize(count, 'worker')} on Ray"

@@ -208,6 +208,9 @@ def _rates(traffic: Sequence[Mapping[str, Any]]) -> tuple[dict[int, float], dict
             f"{arrow} {human_bytes((b[way] - a[way]) / seconds)}/s"
             for arrow, way in (("^", "up_message"), ("v", "down_message"))
         )
-        for a, b in zip(*([row for row in then["boundaries"] if "shared" not in row] for then in traffic), strict=True)
+        for a, b in zip(
+            *([row for row in then["boundaries"] if not {"shared", "beside"} & row.keys()] for then in traffic),
+            strict=True,
+        )
     }
     return idle, {boundary: (up, down) for boundary, (up, down) in rates.items()}

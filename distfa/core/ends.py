@@ -127,6 +127,10 @@ class Ends:
             factors = self._factors if self._folds else None
             add_product(self.learned[_TEACHER].master, left, right, first=first, factors=factors)
 
+    def taught(self) -> list[Tensor]:
+        """The learned teacher, if there is one: it accumulates a gradient of its own."""
+        return [operand.master for name, operand in self.learned.items() if name == _TEACHER]
+
     def share_gradients(self) -> None:
         """Give each feedback tensor that is kept beside a weight the gradient of that weight."""
         for name, operand in self.learned.items():

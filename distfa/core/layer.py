@@ -33,6 +33,7 @@ from distfa.core.ends import Ends, under
 from distfa.core.modules.block import Block
 from distfa.core.modules.rows import directions
 from distfa.core.noising import Noising
+from distfa.core.replicas import Accumulators
 
 Part = tuple[int, int]
 """A micro-batch: (step, its number within the step)."""
@@ -51,8 +52,8 @@ class _Kept:
 class Layer:
     """Layer ``index`` of the recipe's network.
 
-    Updates are local: G is the block's own gradient, summed over the micro-batches of a step in order, then one
-    optimizer step.
+    Updates are local: G is the block's own gradient, summed over the micro-batches of a step in order (with replicas in
+    the order that ``core.replicas`` says), then one optimizer step.
 
     Args:
         recipe: What every layer of the run agrees on.
@@ -64,6 +65,7 @@ class Layer:
         noise: What a layer of a private run draws its noise from.
 
     Attributes:
+        accumulators: The gradients that its replicas accumulate.
         undecided: By step, what its probes saw, as long as it has not been decided whether this calls for a renewal.
 
     Raises:
@@ -104,7 +106,7 @@ class Layer:
         self._noising = None if recipe.private is None else Noising(recipe.private, index, noise)
         self._kept: dict[Part, _Kept] = {}
         self._updates = 0
-        self._has_gradient = False
+        self.accumulators = Accumulators([*self.block.trained.values(), *self.ends.taught()])
         self.undecided: dict[int, LayerProbe] = {}
         self._held: dict[int, Any] = {}  # by step: what the block held before its first forward
 
@@ -241,13 +243,12 @@ class Layer:
     def accumulate(self, delta: Tensor, part: Part) -> None:
         """Add this micro-batch's gradient; forget its forward."""
         kept = self._kept.pop(part)
-        first = not self._has_gradient
+        first = self.accumulators.begins(part[1] % self._recipe.replicas)
         if self._noising is not None:
             delta = self._noising.clip(delta, self.block.sample_norms(delta, kept.tape), step=part[0])
         self.block.accumulate(delta, kept.tape, first=first, stand_in=self.ends.standing_in())
         if kept.message is not None:
             self.ends.learn(kept.message, kept.tape.h, first=first)
-        self._has_gradient = True
         if self._ledger is not None and kept.updates < self._updates:
             self._ledger.note_drift(part[0], self.optimizer)
 
@@ -256,7 +257,7 @@ class Layer:
         self._updates += 1
         self._held.pop(step, None)
         if self._noising is not None:
-            self._noising.add_noise(self.parameters, step=step, empty=not self._has_gradient)
+            self._noising.add_noise(self.parameters, step=step, empty=self.accumulators.empty)
         self.ends.share_gradients()
         if self._ledger is None:
             self._descend(step, lr)
@@ -331,7 +332,7 @@ class Layer:
         self.optimizer.step(lr, step)
         self.block.follow()
         self.ends.descend(step, lr)
-        self._has_gradient = False
+        self.accumulators.clear()
 
     def _error(self, delta: Tensor, kept: _Kept) -> Tensor:
         """What a direct rule sends, from the output layer's delta: the same for all boundaries."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import permutations
 
 from distfa.core import rules
 from distfa.core.base.model import Shape
@@ -23,11 +24,21 @@ class Kind(Enum):
     RENEWAL = "renewal"  # rows of feedback
     TALLY = "tally"  # what a layer saw in a probe, sent to the output layer, which decides
     VERDICT = "verdict"  # whether feedback is to be renewed, on its way down
+    GRADIENT = "gradient"  # a piece of a layer's gradient, between its replicas
+    FIGURES = "figures"  # a replica's share of a step's figures, or the digest of its state
 
     @property
     def is_training(self) -> bool:
         """Whether it is training traffic; evaluation and probes are counted separately."""
-        return self in (Kind.ACTIVATION, Kind.ERROR, Kind.RENEWAL, Kind.TALLY, Kind.VERDICT)
+        return self in (
+            Kind.ACTIVATION,
+            Kind.ERROR,
+            Kind.RENEWAL,
+            Kind.TALLY,
+            Kind.VERDICT,
+            Kind.GRADIENT,
+            Kind.FIGURES,
+        )
 
     @property
     def is_exact(self) -> bool:
@@ -46,6 +57,7 @@ class Direction(Enum):
     RENEWAL = "renewal"
     TALLY = "tally"
     VERDICT = "verdict"
+    BESIDE = "beside"  # from one replica of a layer to another
 
     @property
     def is_up(self) -> bool:
@@ -58,11 +70,13 @@ class Link:
     """One direction of one boundary: a sender, a receiver, and one stream between them.
 
     Attributes:
-        boundary: l, between layers l and l+1.
+        boundary: l, between layers l and l+1; between replicas of a layer the layer.
         direction: Which way.
         sender: Layer that sends; for a direct rule this need not be a neighbour.
         receiver: Layer that receives.
         shape: Of one sample of every signal on this link.
+        replica: Which replica sends, counted from 0.
+        to_replica: Which one receives; None: the same.
     """
 
     boundary: int
@@ -70,6 +84,13 @@ class Link:
     sender: int
     receiver: int
     shape: Shape
+    replica: int = 0
+    to_replica: int | None = None
+
+    @property
+    def receiving_replica(self) -> int:
+        """Which replica of the receiver takes its signals."""
+        return self.replica if self.to_replica is None else self.to_replica
 
     @property
     def columns(self) -> int:
@@ -80,7 +101,10 @@ class Link:
         return hash((self.boundary, self.sender, self.receiver))
 
     def __str__(self) -> str:
-        return f"{self.direction.value} across boundary {self.boundary}, layer {self.sender} to {self.receiver}"
+        if self.to_replica is not None:
+            return f"beside layer {self.sender}, replica {self.replica} to {self.to_replica}"
+        which = f", replica {self.replica}" if self.replica else ""
+        return f"{self.direction.value} across boundary {self.boundary}, layer {self.sender} to {self.receiver}{which}"
 
 
 def links(recipe: Recipe) -> tuple[Link, ...]:
@@ -102,6 +126,21 @@ def links(recipe: Recipe) -> tuple[Link, ...]:
         told = Link(boundary=b, direction=Direction.TALLY, sender=b, receiver=len(network), shape=(TALLY_NUMBERS,))
         found += [told, _link(b, Direction.VERDICT, b + 1, (1,))]
     return tuple(found)
+
+
+def replica_links(recipe: Recipe) -> tuple[Link, ...]:
+    """Every link of a run with replicas: ``links`` for each of them, and those between the replicas of a layer."""
+    found = [replace(link, replica=replica) for replica in range(recipe.replicas) for link in links(recipe)]
+    for layer in range(1, len(recipe.network) + 1):
+        found += beside(recipe, layer)
+    return tuple(found)
+
+
+def beside(recipe: Recipe, layer: int) -> list[Link]:
+    """The links from every replica of a layer to every other."""
+    one = Link(boundary=layer, direction=Direction.BESIDE, sender=layer, receiver=layer, shape=(1,))
+    pairs = permutations(range(recipe.replicas), 2)
+    return [replace(one, replica=sender, to_replica=receiver) for sender, receiver in pairs]
 
 
 def _link(boundary: int, direction: Direction, sender: int, shape: Shape) -> Link:

@@ -124,7 +124,7 @@ def forwards_ahead(recipe: Recipe, layer: int, workers: Sequence[Sequence[int]] 
     return len(recipe.network) - layer if workers is None else sum(layers[0] > layer for layers in workers)
 
 
-def operations(batches: Iterable[Batch], ahead: int) -> Iterator[Operation]:
+def operations(batches: Iterable[Batch], ahead: int, *, replica: int = 0, replicas: int = 1) -> Iterator[Operation]:
     """All that a layer does in a run, in order.
 
     Backwards come in micro-batch order, so gradients add up in the same order everywhere.
@@ -132,28 +132,33 @@ def operations(batches: Iterable[Batch], ahead: int) -> Iterator[Operation]:
     Args:
         batches: The steps of the run.
         ahead: How many forwards the layer goes ahead.
+        replica: Which replica of the layer, counted from 0: it takes every ``replicas``-th micro-batch, makes every
+            update, and the first one evaluates for all.
+        replicas: How many there are.
     """
     waiting: deque[tuple[Batch, int]] = deque()
     for batch in batches:
         for m in range(len(batch.parts)):
-            yield Forward(batch, m)
+            if m % replicas == replica:
+                yield Forward(batch, m)
             waiting.append((batch, m))
             if len(waiting) > ahead:
-                yield from _backward(*waiting.popleft())
+                yield from _backward(*waiting.popleft(), replica, replicas)
         while batch.drains and waiting:
-            yield from _backward(*waiting.popleft())
+            yield from _backward(*waiting.popleft(), replica, replicas)
         if not batch.parts:  # no sample was drawn, and yet the step makes its update
             yield Begin(batch)
             yield Update(batch)
-        if batch.evaluate:
+        if batch.evaluate and replica == 0:
             yield Evaluate(batch)
         if batch.cut:
             yield Keep(batch)
 
 
-def _backward(batch: Batch, micro_batch: int) -> Iterator[Operation]:
+def _backward(batch: Batch, micro_batch: int, replica: int, replicas: int) -> Iterator[Operation]:
     if micro_batch == 0:
         yield Begin(batch)
-    yield Backward(batch, micro_batch)
+    if micro_batch % replicas == replica:
+        yield Backward(batch, micro_batch)
     if micro_batch == len(batch.parts) - 1:
         yield Update(batch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -24,14 +24,15 @@ from distfa.core.base.recipe import Recipe
 from distfa.core.base.samples import Inputs, Targets
 from distfa.core.base.scored import Scored
 from distfa.core.blame import blame_own_layer
-from distfa.core.books.digest import Digest, digest
+from distfa.core.books.digest import Digest, digest, of_matrix
 from distfa.core.books.joining import Entry
 from distfa.core.books.probe import AlignmentSums, LayerProbe
 from distfa.core.books.records import AuditRecord, EvalRecord, RenewalRecord, StepRecord
 from distfa.core.layer import Layer, Part
 from distfa.core.probing import Probing
+from distfa.core.replicas import Beside, add_in_order
 from distfa.core.requests import Give, Ports, Take, Work
-from distfa.core.routes import Direction, Kind, Link, links
+from distfa.core.routes import Direction, Kind, Link, beside, links
 from distfa.core.schedule import renewal_lag
 from distfa.errors import LayerError
 
@@ -59,6 +60,7 @@ class LayerSteps:
         test: Test samples, in the same form.
         enter: Called with everything that the layer reports.
         started: ``time.monotonic`` when training began.
+        replica: Which replica of the layer this is, counted from 0; None: all of them, one after the other.
     """
 
     def __init__(
@@ -71,10 +73,14 @@ class LayerSteps:
         test: Share,
         enter: Callable[[Entry], None],
         started: float,
+        replica: int | None = None,
     ) -> None:
         self._recipe, self.layer, self._ports, self._enter = recipe, layer, ports, enter
         self._train, self._test, self._started = train, test, started
-        own = [link for link in links(recipe) if layer.index in (link.sender, link.receiver)]
+        self._replica = replica
+        every = (replace(link, replica=replica or 0) for link in links(recipe))
+        own = [link for link in every if layer.index in (link.sender, link.receiver)]
+        self._beside = Beside(beside(recipe, layer.index), replica or 0, recipe.replicas, recipe.dtype)
         self._in = {link.direction: link for link in own if link.receiver == layer.index}
         self._out: Mapping[tuple[Direction, int], Link] = {
             (link.direction, link.boundary): link for link in own if link.sender == layer.index
@@ -132,20 +138,23 @@ class LayerSteps:
             if self.layer.rule.heeds_probes:
                 self.layer.undecided[batch.step] = seen
                 yield from self._tell(seen)
+        yield from self._add_up(batch)
         for half in self.layer.update(batch.step, batch.lr):
             self._enter(half)
-        if self.layer.is_output:
-            scored = [self._scored.pop((batch.step, m)) for m in range(len(batch.parts))]
+        scored = (yield from self._collect_scores(batch)) if self.layer.is_output else None
+        if scored is not None:
             self._enter(
                 StepRecord(
                     step=batch.step,
                     epoch=batch.epoch,
-                    loss=_mean_loss(scored, batch),
-                    correct=sum(s.correct for s in scored),
+                    loss=_mean_loss([loss for loss, _ in scored], batch),
+                    correct=sum(correct for _, correct in scored),
                     rows=batch.rows,
                     seconds=time.monotonic() - self._started,
                 )
             )
+        if batch.cut or batch.last:
+            yield from self._compare_states(batch.step)
 
     # -- outside training ------------------------------------------------------------------------
 
@@ -202,6 +211,51 @@ class LayerSteps:
         h = yield from self._infer(self._train, batch.step, AUDIT, rows)
         if h is not None:
             self._enter(AuditRecord(rows=len(rows), outputs=tuple(h.double().flatten().tolist())))
+
+    # -- replicas --------------------------------------------------------------------------------
+
+    def _add_up(self, batch: Batch) -> Work[None]:
+        """Add up what the layer's replicas have accumulated."""
+        replicas, gradients = self._recipe.replicas, self.layer.accumulators
+        if replicas == 1:
+            return
+        if self._replica is None:
+            total = add_in_order([gradients.part(replica) for replica in range(replicas)])
+        else:
+            total = yield from self._beside.add_up(gradients.part(self._replica), batch.step)
+        gradients.take(total)
+
+    def _collect_scores(self, batch: Batch) -> Work[list[tuple[float, int]] | None]:
+        """(loss, correct) of every micro-batch, in order; None where another replica reports them."""
+        parts = range(len(batch.parts))
+        scored = {m: self._scored.pop((batch.step, m)) for m in parts if (batch.step, m) in self._scored}
+        if self._replica is None or self._recipe.replicas == 1:
+            return [(scored[m].loss, scored[m].correct) for m in parts]
+        own = [[scored[m].loss, scored[m].correct] if m in scored else [0.0, 0.0] for m in parts]
+        figures = torch.tensor(own, dtype=torch.float64).flatten()
+        found = [f.view(-1, 2).tolist() for f in (yield from self._beside.collect(figures, batch.step, 0))]
+        if not found:
+            return None
+        return [(loss, int(correct)) for m in parts for loss, correct in [found[m % len(found)][m]]]
+
+    def _compare_states(self, step: int) -> Work[None]:
+        """All replicas of a layer must hold the same state.
+
+        Raises:
+            LayerError: One does not.
+        """
+        if self._replica is None or self._recipe.replicas == 1:
+            return
+        state = [of_matrix(value) for _, value in sorted(self.layer.state_dict().items())]
+        own = torch.tensor([digest(torch.tensor(state))])
+        found = yield from self._beside.collect(own, step, 1)
+        for replica, other in enumerate(found):
+            if other.item() != own.item():
+                raise LayerError(
+                    f"layer {self.layer.index}, step {step}: the state of replica {replica} is not that of replica 0; "
+                    "their processors round in different ways, or a replica's memory was altered: run replicas on "
+                    "equal machines"
+                )
 
     # -- parts ----------------------------------------------------------------------------------
 
@@ -338,9 +392,9 @@ class LayerSteps:
         )
 
 
-def _mean_loss(scored: Sequence[Scored], batch: Batch) -> float:
+def _mean_loss(shares: Sequence[float], batch: Batch) -> float:
     """The mean over the rows of a batch, from its parts' shares; 0 where it has none."""
-    loss = sum(s.loss for s in scored)
+    loss = sum(shares)
     return loss if batch.divisor == batch.rows else loss * batch.divisor / max(1, batch.rows)
 
 

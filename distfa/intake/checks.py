@@ -34,10 +34,42 @@ def check_run(spec: RunSpec, subject: Subject, dataset: Dataset) -> None:
             f"micro_batches to {len(network)} or more (and batch_size no less), or use schedule: sync, or rule: dfa "
             "without feedback.fanout"
         )
+    if spec.ray.replicas > 1:
+        check_replicas(spec, network)
     if spec.init == "given" and subject.model is None:
         raise SpecError(
             "init is 'given' but there is no model to take weights from; it is for distfa.Trainer(model, ...); "
             "the command line takes 'aligned' and 'random'"
+        )
+
+
+def check_replicas(spec: RunSpec, network: Network) -> None:
+    """Refuse what replicas of a layer cannot do, or not yet.
+
+    Raises:
+        SpecError: The message says what to set.
+    """
+    replicas, parts = spec.ray.replicas, min(spec.micro_batches, spec.batch_size)
+    if parts < replicas:
+        raise SpecError(
+            f"ray.replicas is {replicas}, but a batch has a micro-batch for only {parts} of them; set micro_batches to "
+            f"{replicas} or more (and batch_size no less)"
+        )
+    renews, own = rules.build_rule(spec.recipe(network)).ever_renews, "set init to random for a model of your own"
+    found = {
+        what: fix
+        for what, fix, meant in (
+            ("the ledger", "set ledger.every to 0", spec.ledger.every),
+            ("probes", "set probe.every to 0", spec.probe.every),
+            ("feedback that is renewed", f"leave feedback.renew out, and {own}", renews),
+            ("optimizer.fold", "leave optimizer.fold out", spec.optimizer.fold),
+        )
+        if meant
+    }
+    if found:
+        raise SpecError(
+            f"ray.replicas is {replicas}, which does not work with {' and '.join(found)} yet; "
+            f"{', and '.join(found.values())}"
         )
 
 

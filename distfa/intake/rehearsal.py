@@ -33,6 +33,8 @@ def rehearse(recipe: Recipe, subject: Subject, *, train_rows: int, test_rows: in
         if spec.plain:
             continue
         layer = _Rehearsed(recipe, number, module)
+        if recipe.replicas > 1:
+            layer.require_constant()
         if any(p.dtype != recipe.signal_dtype for p in module.parameters()):
             layer.require_dtype()
         if (why := layer.failure(1, training=True)) and (where := _find_one_row_part(recipe, train_rows)):
@@ -95,11 +97,30 @@ class _Rehearsed:
                 "float32"
             )
 
-    def failure(self, rows: int, *, training: bool) -> str | None:
-        """The error that it raises for some rows, in words; None if it takes them."""
+    def require_constant(self) -> None:
+        """Refuse a layer whose forward changes its state, since replicas of it would no longer be alike.
+
+        Raises:
+            ModelError: Says what changes, and what to do.
+        """
+        before = {name: value.clone() for name, value in self._block.state().items()}
+        self._block.forward(self._draw(2))
+        after = self._block.state()
+        if changed := [name for name in after if name not in before or not torch.equal(after[name], before[name])]:
+            raise ModelError(
+                f"{self.name} changes its state in its forward ({changed[0]}), which replicas of a layer do not share "
+                "yet: each sees only its own micro-batches; set ray.replicas to 1, or use a normalisation without "
+                "running statistics (GroupNorm, LayerNorm)"
+            )
+
+    def _draw(self, rows: int) -> torch.Tensor:
         shape = (rows, *self._spec.input_shape)
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._recipe.signal_dtype)
-        x = torch.zeros(shape, dtype=torch.int64) if self._tokens else drawn
+        return torch.zeros(shape, dtype=torch.int64) if self._tokens else drawn
+
+    def failure(self, rows: int, *, training: bool) -> str | None:
+        """The error that it raises for some rows, in words; None if it takes them."""
+        x = self._draw(rows)
         try:
             if not training:
                 self._block.infer(x)

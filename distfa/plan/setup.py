@@ -37,13 +37,15 @@ class Planned:
         modules: The modules of every layer, for a model that is not a multi-layer perceptron.
 
     Raises:
-        PlanError: The codec is ``auto``, or sizes are given for another model.
+        PlanError: The codec is ``auto``, there are replicas, or sizes are given for another model.
         DataError: The data set cannot be read.
     """
 
     def __init__(self, spec: RunSpec, sizes: Sequence[int] | None = None) -> None:
         if AUTO in (spec.codec.activations, spec.codec.errors):
             raise PlanError("codec is 'auto', which is chosen when a run starts; name the codec to plan for")
+        if spec.ray.replicas > 1:
+            raise PlanError("plan does not predict replicas yet; leave out ray.replicas to plan for one of each layer")
         plain = spec.model.name == MLP
         if sizes is not None and not plain:
             raise PlanError(

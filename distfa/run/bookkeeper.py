@@ -122,7 +122,7 @@ class Bookkeeper:
 
         def crosses(row: dict[str, Any]) -> bool:
             below = row["boundary"]
-            return "shared" not in row and job.worker_of(below) != job.worker_of(below + 1)
+            return "shared" not in row and "beside" not in row and job.worker_of(below) != job.worker_of(below + 1)
 
         return [
             row | {"bp_payload": by_bp(row["boundary"], sent_up=row["up_payload"] or 0) if crosses(row) else 0}

@@ -274,11 +274,13 @@ class RayEngine:
                 }
                 for number, worker in sorted(workers.items())
                 for status in worker.layers
+                if not status.replica
             ],
             "workers": [
                 {
                     "worker": number,
                     "layers": [status.layer for status in worker.layers],
+                    **({"replica": self.job.replica_of(number)} if self.job.recipe.replicas > 1 else {}),
                     **_whereabouts(worker, run.places[number - 1]),
                     "cpu_seconds": round(worker.cpu_seconds, 3),
                 }

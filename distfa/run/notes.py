@@ -27,6 +27,7 @@ _TALLY, _SEEN = TypeAdapter(Tally), TypeAdapter(WatcherState)
 _NEWER: dict[str, Any] = {
     "model.layers": ALL,
     "threads": 1,
+    "ray.replicas": 1,
     "optimizer.fold": False,
     "metrics": [],
     "data.mean": None,

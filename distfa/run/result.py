@@ -259,9 +259,14 @@ def with_total(boundaries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def name_boundary(row: Mapping[str, Any]) -> str:
-    """The layers of a row of ``boundaries``: ``1-2``, or ``to 1-3`` for errors that cross once for these."""
+    """The layers of a row of ``boundaries``: ``1-2``, or ``to 1-3`` for errors that cross once for these.
+
+    What the replicas of a layer send each other has a row of its own: ``replicas of 2``.
+    """
     if shared := row.get("shared"):
         return f"to {shared[0]}-{shared[-1]}"
+    if row.get("beside"):
+        return f"replicas of {row['boundary']}"
     return f"{row['boundary']}-{row['boundary'] + 1}"
 
 

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from distfa.core.books.joining import Entry
 from distfa.core.books.records import Cut
 
+Place = tuple[int, int]
+"""(layer, replica)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CutReached:
@@ -30,15 +33,15 @@ class Barrier:
     """Lines up the marks of all layers.
 
     Args:
-        layers: How many there are.
+        layers: How many there are, with all their replicas.
     """
 
     def __init__(self, layers: int) -> None:
         self._layers = layers
         # reports after the mark, by layer, of those that have reached it
-        self._held: dict[int, list[Entry | CutReached]] = {}
+        self._held: dict[Place, list[Entry | CutReached]] = {}
 
-    def add(self, layer: int, reported: Iterable[Entry | CutReached]) -> Iterator[Entry]:
+    def add(self, layer: Place, reported: Iterable[Entry | CutReached]) -> Iterator[Entry]:
         """The reports that may pass; once the last layer has reached its mark, also a cut and what was held back."""
         for entry in reported:
             if layer in self._held:

@@ -28,6 +28,7 @@ _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 1.5  # seconds after a failure for the other layers to say what they saw
 _KNOWN_SECONDS = 0.3  # the same if a process is known to be dead: then nothing they saw can be the cause
 _STATE_SECONDS = 120.0
+_APART = (Direction.SHARED, Direction.BESIDE)  # traffic with rows of its own
 _NOBODY: Mapping[int, Sequence[int]] = MappingProxyType({})
 
 
@@ -73,22 +74,21 @@ class Coordinator:
         before: Mapping[tuple[Link, Kind], Traffic] | None = None,
     ) -> None:
         self._before = dict(before or {})
-        layers = sum(len(handle.layers) for handle in handles)
-        self._barrier = Barrier(layers)
-        self._books = Books(layers, lossy=lossy)
+        self._barrier = Barrier(sum(len(handle.layers) for handle in handles))
+        self._books = Books(len({layer for handle in handles for layer in handle.layers}), lossy=lossy)
         self._steps, self._steps_seen = steps, 0
         self._handles = handles
         self._deadline_seconds = deadline_seconds
         self._polls: dict[int, Future[WorkerStatus]] = {}  # by worker, as the next two
         self._heard: dict[int, float] = {}
         self._workers: dict[int, WorkerStatus] = {}
-        self._status: dict[int, LayerStatus] = {}
+        self._status: dict[tuple[int, int], LayerStatus] = {}  # by layer and replica
         self.errors: dict[int, str] = {}
 
     @property
     def status(self) -> dict[int, LayerStatus]:
-        """The last status of each layer."""
-        return self._status
+        """The last status of each layer; of its first replica, where there are several."""
+        return {layer: status for (layer, replica), status in self._status.items() if not replica}
 
     @property
     def workers(self) -> dict[int, WorkerStatus]:
@@ -208,8 +208,8 @@ class Coordinator:
         self._heard[status.worker] = time.monotonic()
         self._workers[status.worker] = status
         for layer in status.layers:
-            self._status[layer.layer] = layer
-            for entry in self._barrier.add(layer.layer, layer.entries):
+            self._status[layer.layer, layer.replica] = layer
+            for entry in self._barrier.add((layer.layer, layer.replica), layer.entries):
                 self._steps_seen += isinstance(entry, StepRecord)
                 yield from self._books.add(entry)
 
@@ -258,7 +258,7 @@ class Coordinator:
 
     def _waits(self) -> str:
         """Who waits for whom, beginning with the layer that nobody waits for."""
-        waits = {layer: status.waiting_for_layer for layer, status in self._status.items() if status.waiting_for}
+        waits = {layer: status.waiting_for_layer for (layer, _), status in self._status.items() if status.waiting_for}
         chain = [f"layer {layer} waits for layer {other}" for layer, other in sorted(waits.items()) if other]
         return f" ({', '.join(chain)})" if chain else ""
 
@@ -308,7 +308,7 @@ class Coordinator:
 
     def _find_hung_layer(self, limit_seconds: float) -> DistfaError | None:
         """A layer that waits for nobody and still makes no progress."""
-        for layer, status in self._status.items():
+        for (layer, _), status in self._status.items():
             if not status.finished and not status.waiting_for and status.since_seconds > limit_seconds:
                 self.errors[layer] = (
                     f"layer {layer}, step {status.step}: it has been computing for {status.since_seconds:.0f} s; "
@@ -339,29 +339,29 @@ def boundary_bytes(
 ) -> list[dict[str, Any]]:
     """Training bytes per boundary: payload and whole messages, up and down, and those inside a worker.
 
-    Errors that cross once for several layers of a worker have rows of their own after those of the boundaries: there
-    ``boundary`` is the lowest of these layers, and ``shared`` has all.
+    After those of the boundaries come rows for errors that cross once for several layers of a worker, where
+    ``boundary`` is the lowest of these layers, and ``shared`` has all; then rows for what the replicas of a layer send
+    each other, counted as down, where ``boundary`` is the layer, and ``beside`` is True.
 
     Args:
         traffic: What every link has carried.
         boundaries: All of the network.
         sharing: The layers that get the same errors, by the lowest of them.
     """
-    shared = sorted({link.boundary for link, _ in traffic if link.direction is Direction.SHARED})
-    table: dict[tuple[int, bool], dict[str, Any]] = {}
-    for boundary, alike in [
-        *((boundary, False) for boundary in boundaries),
-        *((boundary, True) for boundary in shared),
-    ]:
+    apart = sorted({(_APART.index(l.direction), l.boundary) for l, _ in traffic if l.direction in _APART})
+    table: dict[tuple[int, Direction | None], dict[str, Any]] = {}
+    for boundary, way in [*((b, None) for b in boundaries), *((b, _APART[index]) for index, b in apart)]:
         row = {"boundary": boundary, "up_payload": 0, "down_payload": 0, "up_message": 0, "down_message": 0}
-        table[boundary, alike] = row | {"inside": 0}
-        if alike:
-            table[boundary, alike]["shared"] = list(sharing.get(boundary, [boundary]))
+        table[boundary, way] = row | {"inside": 0}
+        if way is Direction.SHARED:
+            table[boundary, way]["shared"] = list(sharing.get(boundary, [boundary]))
+        elif way is Direction.BESIDE:
+            table[boundary, way]["beside"] = True
     for (link, kind), counted in traffic.items():
-        row = table.get((link.boundary, link.direction is Direction.SHARED), {})
+        row = table.get((link.boundary, link.direction if link.direction in _APART else None), {})
         if row and kind.is_training:
-            way = "up" if link.direction.is_up else "down"
-            row[f"{way}_payload"] += counted.payload_bytes
-            row[f"{way}_message"] += counted.message_bytes
+            arrow = "up" if link.direction.is_up else "down"
+            row[f"{arrow}_payload"] += counted.payload_bytes
+            row[f"{arrow}_message"] += counted.message_bytes
             row["inside"] += counted.inside_bytes
     return list(table.values())

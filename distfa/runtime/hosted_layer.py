@@ -61,6 +61,7 @@ class HostedLayer:
     Args:
         job: The run.
         layer: Which layer, counted from 1.
+        replica: Which of its replicas, counted from 0.
         ports: The ends of its worker's links.
         inputs: The inputs, for the first layer.
         targets: The targets, for the layers that read labels (``routes.reads_labels``).
@@ -81,6 +82,7 @@ class HostedLayer:
         self,
         job: Job,
         layer: int,
+        replica: int,
         ports: WorkerPorts,
         *,
         inputs: RawInputs | None = None,
@@ -90,7 +92,7 @@ class HostedLayer:
         noise: Noise | None = None,
     ) -> None:
         recipe, device = job.recipe, torch.device(job.device)
-        self._job, self._ports = job, ports
+        self._job, self._ports, self.replica = job, ports, replica
         self.layer = Layer(recipe, layer, device=device, module=module, noise=noise)
         if resume is not None:
             self.layer.load_state_dict(resume)
@@ -162,17 +164,20 @@ class HostedLayer:
             test=self._test,
             enter=self._enter,
             started=started - job.elapsed_seconds,
+            replica=self.replica,
         )
         yield from steps.resume()
         timeline = Timeline(layer.index, job.steps, lambda: self.busy_seconds)
         batches = order.batches(job.recipe, job.train_rows, first=job.first, stop=job.stop)
         ahead = schedule.forwards_ahead(job.recipe, layer.index, job.hosted)
-        for operation in schedule.operations(batches, ahead):
+        own = {"replica": self.replica, "replicas": job.recipe.replicas}
+        for operation in schedule.operations(batches, ahead, **own):
             self.step, self.backwards = operation.batch.step, not isinstance(operation, _FORWARDS)
             with timeline.span(operation):
                 yield from self._carry_out(steps, operation)
             self.since = time.monotonic()
-        self._enter(timeline.record())
+        if self.replica == 0:
+            self._enter(timeline.record())
 
     def reports(self) -> tuple[Entry | CutReached, ...]:
         """The layer's reports since it was last asked: records, its ends of the books, and marks."""
@@ -225,7 +230,13 @@ class HostedLayer:
             yield from steps.audit(batch, rows)
 
     def _take_snapshot(self, step: int) -> None:
-        """Copy the state, for the coordinator to fetch, and mark the place in the reports."""
+        """Copy the state, for the coordinator to fetch, and mark the place in the reports.
+
+        The state of all replicas is the same, so only the first one's is kept.
+        """
+        if self.replica:
+            self._enter(CutReached(step=step))
+            return
         kept = Snapshot(
             step=step, state=self.state_dict(), traffic=copy.deepcopy(self._ports.traffic()[self.layer.index])
         )
@@ -238,6 +249,6 @@ class HostedLayer:
             self._snapshots = {**{at: self._snapshots[at] for at in stay}, step: (kept, now)}
             self._entries.append(CutReached(step=step))
 
-    def _enter(self, entry: Entry) -> None:
+    def _enter(self, entry: Entry | CutReached) -> None:
         with self._lock:
             self._entries.append(entry)

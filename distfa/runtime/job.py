@@ -45,7 +45,8 @@ class Job:
         first: The step to begin with.
         stop: The step to end before; None for the end of the run.
         elapsed_seconds: How long training took before ``first``.
-        workers: The layers of every worker, from the lowest up; empty: one layer each. It decides no bit.
+        workers: The layers of every worker, from the lowest up; empty: one layer each. It decides no bit. With replicas
+            there are as many such workers for each.
     """
 
     run_id: str
@@ -63,16 +64,24 @@ class Job:
 
     @cached_property
     def hosted(self) -> Workers:
-        """The layers of every worker."""
-        return self.workers or tuple((layer,) for layer in range(1, len(self.recipe.network) + 1))
+        """The layers of every worker, those of the first replicas before those of the second."""
+        return self._per_replica * self.recipe.replicas
 
-    def worker_of(self, layer: int) -> int:
-        """The worker that hosts a layer, counted from 1."""
-        return self._worker_of[layer]
+    def worker_of(self, layer: int, replica: int = 0) -> int:
+        """The worker that hosts a replica of a layer, counted from 1."""
+        return self._worker_of[layer] + replica * len(self._per_replica)
+
+    def replica_of(self, worker: int) -> int:
+        """Which replica of its layers a worker hosts, counted from 0."""
+        return (worker - 1) // len(self._per_replica)
+
+    @cached_property
+    def _per_replica(self) -> Workers:
+        return self.workers or tuple((layer,) for layer in range(1, len(self.recipe.network) + 1))
 
     @cached_property
     def _worker_of(self) -> dict[int, int]:
-        return {layer: worker for worker, layers in enumerate(self.hosted, start=1) for layer in layers}
+        return {layer: worker for worker, layers in enumerate(self._per_replica, start=1) for layer in layers}
 
     @property
     def steps(self) -> int:
@@ -92,6 +101,10 @@ class Job:
         codecs = dict.fromkeys((self.activation_codec, self.error_codec))
         named += [(CODECS, name) for name in codecs if is_path(name) or name in CODECS.installed()]
         return [part for parts, name in named if (part := parts.part(name)) is not None]
+
+    def dtype_of(self, link: Link) -> torch.dtype:
+        """The dtype of what a link carries: gradients have that of the weights."""
+        return self.recipe.dtype if link.direction is Direction.BESIDE else self.recipe.signal_dtype
 
     def codec(self, direction: Direction) -> Codec:
         """The codec of training signals in this direction."""

@@ -48,6 +48,8 @@ class ClusterConfig:
         workers: How many processes host the layers, adjacent ones together, balanced by their counted work; ``auto``:
             as many as the cluster has GPUs or processors; or the layers of each, as in ``[[1, 2], [3]]``; None: one
             layer each. No result depends on it.
+        replicas: How many workers share the micro-batches of the same layers (micro-batch m goes to replica m mod
+            ``replicas``) and add up their gradients before each update; part of what decides the weights.
         resources: Resources of every worker, but for those of layers that ``layers`` names.
         layers: Resources of individual layers, of workers that host one; the first layer is 1.
         startup_seconds: Longest wait for the layers to start.
@@ -58,6 +60,7 @@ class ClusterConfig:
     address: str | None = None
     placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
     workers: Annotated[int, Ge(1)] | Literal["auto"] | tuple[tuple[int, ...], ...] | None = None
+    replicas: Annotated[int, Ge(1)] = 1
     resources: Resources = field(default_factory=Resources)
     layers: dict[int, Resources] = field(default_factory=dict)
     startup_seconds: Annotated[float, Gt(0)] = 120.0

@@ -41,6 +41,7 @@ class LayerStatus:
 
     Attributes:
         layer: Which layer.
+        replica: Which of its replicas, counted from 0.
         step: The step it is working on.
         waiting_for: What it is waiting for, in words; empty while its worker computes for it.
         waiting_for_layer: The layer it waits for; 0 while its worker computes for it.
@@ -54,6 +55,7 @@ class LayerStatus:
     """
 
     layer: int
+    replica: int
     step: int
     waiting_for: str
     waiting_for_layer: int
@@ -128,6 +130,7 @@ class Worker:
                 hosted = HostedLayer(
                     job,
                     layer,
+                    job.replica_of(worker),
                     self._ports,
                     inputs=inputs if layer == 1 else None,
                     targets=targets if reads_labels(job.recipe, layer) else None,
@@ -260,6 +263,7 @@ class Worker:
         what, layer = self._find_wait(hosted)
         return LayerStatus(
             layer=hosted.layer.index,
+            replica=hosted.replica,
             step=hosted.step,
             waiting_for=what,
             waiting_for_layer=layer,
@@ -285,4 +289,7 @@ class Worker:
 def name_worker(job: Job, worker: int) -> str:
     """A worker in words: its layer, or its number and its layers."""
     layers = job.hosted[worker - 1]
-    return f"layer {layers[0]}" if len(layers) == 1 else f"worker {worker} (layers {layers[0]}-{layers[-1]})"
+    which = f", replica {job.replica_of(worker)}" if job.recipe.replicas > 1 else ""
+    if len(layers) == 1:
+        return f"layer {layers[0]}{which}"
+    return f"worker {worker} (layers {layers[0]}-{layers[-1]}{which})"

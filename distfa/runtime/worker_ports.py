@@ -20,7 +20,7 @@ from torch import Tensor
 from distfa.codecs import LOSSLESS, carry, resolve
 from distfa.core import rules
 from distfa.core.requests import Give, Request, Take
-from distfa.core.routes import Direction, Kind, Link, links
+from distfa.core.routes import Direction, Kind, Link, replica_links
 from distfa.runtime.job import Job
 from distfa.transport.base import Tap, Transport
 from distfa.transport.inbox import Inbox
@@ -33,9 +33,9 @@ def streams(job: Job) -> dict[Link, Link]:
     found: dict[Link, Link] = {}
     alike: dict[tuple[int, int], list[Link]] = {}
     same = rules.build_rule(job.recipe).sends_the_same
-    for link in links(job.recipe):
-        there = job.worker_of(link.receiver)
-        if there == job.worker_of(link.sender):
+    for link in replica_links(job.recipe):
+        there = job.worker_of(link.receiver, link.receiving_replica)
+        if there == job.worker_of(link.sender, link.replica):
             continue
         found[link] = link
         if same and link.direction is Direction.DOWN:
@@ -51,7 +51,7 @@ def sharing(job: Job) -> dict[int, list[int]]:
     """The layers that share a stream of errors, by the lowest of them."""
     found: dict[int, list[int]] = {}
     for link, stream in streams(job).items():
-        if stream.direction is Direction.SHARED:
+        if stream.direction is Direction.SHARED and not link.replica:
             found.setdefault(stream.boundary, []).append(link.boundary)
     return found
 
@@ -74,12 +74,13 @@ class WorkerPorts:
     def __init__(self, job: Job, worker: int, device: torch.device, tap: Tap | None) -> None:
         self._job, self._device, self._tap = job, device, tap
         self.changed = Event()
-        own = set(job.hosted[worker - 1])
-        mine = [link for link in links(job.recipe) if own & {link.sender, link.receiver}]
+        replica = job.replica_of(worker)
+        own = {(layer, replica) for layer in job.hosted[worker - 1]}
+        mine = [link for link in replica_links(job.recipe) if own & {_sender(link), _receiver(link)}]
         self._streams = streams(job)
         between = [link for link in mine if link in self._streams]
-        self._incoming = list(dict.fromkeys(self._streams[link] for link in between if link.receiver in own))
-        self._outgoing = list(dict.fromkeys(self._streams[link] for link in between if link.sender in own))
+        self._incoming = list(dict.fromkeys(self._streams[link] for link in between if _receiver(link) in own))
+        self._outgoing = list(dict.fromkeys(self._streams[link] for link in between if _sender(link) in own))
         self._in: dict[Link, InPort] = {}
         self._out: dict[Link, OutPort] = {}
         # Signals on their way inside the worker, and those of shared streams that have been handed out to every layer.
@@ -87,7 +88,7 @@ class WorkerPorts:
         self._inside: dict[Link, deque[Tensor]] = {link: deque() for link in mine if link not in self._streams}
         self._sharing: dict[Link, list[deque[Tensor]]] = defaultdict(list)  # by stream
         for link in between:
-            if link.receiver in own and (stream := self._streams[link]).direction is Direction.SHARED:
+            if _receiver(link) in own and (stream := self._streams[link]).direction is Direction.SHARED:
                 self._inside[link] = deque()
                 self._sharing[stream].append(self._inside[link])
         self._handed_over = defaultdict[tuple[Link, Kind], Traffic](Traffic)
@@ -103,9 +104,9 @@ class WorkerPorts:
                 link=link,
                 run_id=job.run_id,
                 codec=job.codec(link.direction),
-                exact_codec=resolve(LOSSLESS, job.recipe.signal_dtype),
+                exact_codec=resolve(LOSSLESS, job.dtype_of(link)),
                 inbox=inbox,
-                dtype=job.recipe.signal_dtype,
+                dtype=job.dtype_of(link),
                 device=self._device,
                 wire=wire,
             )
@@ -115,12 +116,12 @@ class WorkerPorts:
         """Open a stream by ``transport`` to every worker that this one sends to; ``addresses`` are by worker."""
         job = self._job
         for link in self._outgoing:
-            address = addresses[job.worker_of(link.receiver)]
+            address = addresses[job.worker_of(link.receiver, link.receiving_replica)]
             self._out[link] = OutPort(
                 link=link,
                 run_id=job.run_id,
                 codec=job.codec(link.direction),
-                exact_codec=resolve(LOSSLESS, job.recipe.signal_dtype),
+                exact_codec=resolve(LOSSLESS, job.dtype_of(link)),
                 sender=transport.connect(link, address, deadline_seconds, self.changed.set),
                 wire=job.wire,
                 tap=self._tap,
@@ -222,3 +223,12 @@ class WorkerPorts:
             flat = carry(self._codecs[link.direction], flat)
         self._inside[link].append(flat.view(signal.shape))
         self._handed_over[link, kind].inside_bytes += flat.nbytes
+
+
+def _sender(link: Link) -> tuple[int, int]:
+    """(layer, replica) that sends."""
+    return link.sender, link.replica
+
+
+def _receiver(link: Link) -> tuple[int, int]:
+    return link.receiver, link.receiving_replica

@@ -41,6 +41,7 @@ from distfa.text.words import not_among
 from distfa.transport.base import WireConfig
 
 _BESIDE_CUTS = {"seconds", "keep", "dir", "at_evaluation"}
+_BESIDE_REPLICAS = {field.name for field in fields(ClusterConfig)} - {"replicas"}
 Batches = tuple[tuple[int, ...], ...]
 MLP, GIVEN, ARRAYS = "mlp", "given", "arrays"  # the last two are for runs from Python
 
@@ -386,9 +387,9 @@ class RunSpec(_Part):
 
     def deciding(self) -> dict[str, Any]:
         """The keys that decide the trained weights and what is reported of them, with their values."""
-        plain = {"run_dir", "ray", "launch", "wire", "engine", "device", "log_every"}
-        left_out: dict[str, Any] = {**dict.fromkeys(plain, True), "checkpoint": _BESIDE_CUTS, "privacy": {"key"}}
-        return self.model_dump(mode="json", exclude=left_out)
+        plain = {"run_dir", "launch", "wire", "engine", "device", "log_every"}
+        partly: dict[str, Any] = {"checkpoint": _BESIDE_CUTS, "ray": _BESIDE_REPLICAS, "privacy": {"key"}}
+        return self.model_dump(mode="json", exclude={**dict.fromkeys(plain, True), **partly})
 
     def recipe(
         self, network: Network, *, audit_rows: int = 0, batches: Batches | None = None, shards: tuple[int, ...] = ()
@@ -400,6 +401,7 @@ class RunSpec(_Part):
             **shared,
             network=network,
             cuts=cuts,
+            replicas=self.ray.replicas,
             dtype=torch.float64 if self.dtype == "float64" else torch.float32,
             mixed=self.dtype == "bfloat16",
             order=self.data.order,

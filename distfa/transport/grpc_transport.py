@@ -57,7 +57,7 @@ class GrpcTransport:
         wire: Host, ports, limits and deadlines.
         run_id: The run; streams of other runs are refused.
         worker: The worker whose end this is.
-        worker_of: The worker of every layer; by default each has one of its own.
+        worker_of: The worker of every layer and replica; by default each has one of its own.
         title: The worker in words; empty: its layer.
         credentials: For mutual TLS; None for plain text.
         advertised: The host that other workers connect to; empty: the one listened on, or loopback if that means all.
@@ -69,7 +69,7 @@ class GrpcTransport:
         *,
         run_id: str,
         worker: int,
-        worker_of: Callable[[int], int] = lambda layer: layer,
+        worker_of: Callable[[int, int], int] = lambda layer, replica: layer,
         title: str = "",
         credentials: Credentials | None = None,
         advertised: str = "",
@@ -117,7 +117,7 @@ class GrpcTransport:
         Raises:
             DeadlineExceeded: Nobody answered there in time.
         """
-        channel = self._open(address, self._worker_of(link.receiver))
+        channel = self._open(address, self._worker_of(link.receiver, link.receiving_replica))
         self._channels.append(channel)
         ready = grpc.channel_ready_future(channel)
         try:
@@ -208,7 +208,7 @@ class GrpcTransport:
         if self._credentials is None:
             return True
         names = context.auth_context().get("x509_common_name", [])
-        return [name.decode() for name in names] == [peer_name(self._worker_of(inbox.link.sender))]
+        return [name.decode() for name in names] == [peer_name(self._worker_of(inbox.link.sender, inbox.link.replica))]
 
     def _claim(self, inbox: Inbox) -> bool:
         """Whether this is the first stream of its link; no second one is accepted."""
@@ -360,8 +360,9 @@ def _seconds_left(give_up: float) -> float:
 
 
 def _key(link: Link) -> str:
-    """A link as text in a stream's metadata; a sender has one stream per boundary and direction."""
-    return f"{link.direction.value}-{link.boundary}"
+    """A link as text in a stream's metadata; a replica has one stream per boundary, direction and receiver."""
+    which = f"-{link.replica}-{link.receiving_replica}" if link.replica or link.receiving_replica else ""
+    return f"{link.direction.value}-{link.boundary}{which}"
 
 
 def _peer_lost(link: Link, messages: int) -> PeerLost:

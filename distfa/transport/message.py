@@ -15,7 +15,13 @@ __all__ = ["Direction", "Identity", "Kind", "Link", "Message", "identify_message
 def identify_message(link: Link, run_id: str, kind: Kind, step: int, micro_batch: int) -> Identity:
     """The identity of one signal on a link."""
     return Identity(
-        run_id=run_id, boundary=link.boundary, kind=kind, sender=link.sender, step=step, micro_batch=micro_batch
+        run_id=run_id,
+        boundary=link.boundary,
+        kind=kind,
+        sender=link.sender,
+        replica=link.replica,
+        step=step,
+        micro_batch=micro_batch,
     )
 
 
@@ -27,12 +33,19 @@ class Identity:
     boundary: int
     kind: Kind
     sender: int
+    replica: int = 0
     step: int
     micro_batch: int
 
     def __str__(self) -> str:
+        if self.kind in (Kind.GRADIENT, Kind.FIGURES):
+            return (
+                f"{self.kind.value} of layer {self.sender} from replica {self.replica}, step {self.step}, piece "
+                f"{self.micro_batch}"
+            )
+        which = f", replica {self.replica}," if self.replica else ""
         return (
-            f"{self.kind.value} from layer {self.sender} across boundary {self.boundary}, "
+            f"{self.kind.value} from layer {self.sender}{which} across boundary {self.boundary}, "
             f"step {self.step}, micro-batch {self.micro_batch}"
         )
 

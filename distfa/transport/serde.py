@@ -54,6 +54,7 @@ def message_to_bytes(message: Message) -> bytes:
             boundary=identity.boundary,
             kind=_KINDS[identity.kind],
             sender=identity.sender,
+            replica=identity.replica,
             step=identity.step,
             micro_batch=identity.micro_batch,
         )
@@ -89,6 +90,7 @@ def message_from_bytes(data: bytes) -> Message:
             boundary=identity.boundary,
             kind=_KIND_OF[identity.kind],
             sender=identity.sender,
+            replica=identity.replica,
             step=identity.step,
             micro_batch=identity.micro_batch,
         )

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from distfa.v1 import tensor_pb2 as distfa_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64istfa/v1/layer.proto\x12\tdistfa.v1\x1a\x16\x64istfa/v1/tensor.proto\"~\n\x08Identity\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x62oundary\x18\x02 \x01(\r\x12\x1d\n\x04kind\x18\x03 \x01(\x0e\x32\x0f.distfa.v1.Kind\x12\x0e\n\x06sender\x18\x04 \x01(\r\x12\x0c\n\x04step\x18\x05 \x01(\x04\x12\x13\n\x0bmicro_batch\x18\x06 \x01(\r\"W\n\x0bPushRequest\x12%\n\x08identity\x18\x01 \x01(\x0b\x32\x13.distfa.v1.Identity\x12!\n\x06tensor\x18\x02 \x01(\x0b\x32\x11.distfa.v1.Tensor\" \n\x0cPushResponse\x12\x10\n\x08messages\x18\x01 \x01(\x04*\xad\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_ACTIVATION\x10\x01\x12\x0e\n\nKIND_ERROR\x10\x02\x12\x13\n\x0fKIND_EVALUATION\x10\x03\x12\x0e\n\nKIND_PROBE\x10\x04\x12\x11\n\rKIND_STRAIGHT\x10\x05\x12\x10\n\x0cKIND_RENEWAL\x10\x06\x12\x0e\n\nKIND_TALLY\x10\x07\x12\x10\n\x0cKIND_VERDICT\x10\x08\x32I\n\x0cLayerService\x12\x39\n\x04Push\x12\x16.distfa.v1.PushRequest\x1a\x17.distfa.v1.PushResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64istfa/v1/layer.proto\x12\tdistfa.v1\x1a\x16\x64istfa/v1/tensor.proto\"\x8f\x01\n\x08Identity\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x62oundary\x18\x02 \x01(\r\x12\x1d\n\x04kind\x18\x03 \x01(\x0e\x32\x0f.distfa.v1.Kind\x12\x0e\n\x06sender\x18\x04 \x01(\r\x12\x0c\n\x04step\x18\x05 \x01(\x04\x12\x13\n\x0bmicro_batch\x18\x06 \x01(\r\x12\x0f\n\x07replica\x18\x07 \x01(\r\"W\n\x0bPushRequest\x12%\n\x08identity\x18\x01 \x01(\x0b\x32\x13.distfa.v1.Identity\x12!\n\x06tensor\x18\x02 \x01(\x0b\x32\x11.distfa.v1.Tensor\" \n\x0cPushResponse\x12\x10\n\x08messages\x18\x01 \x01(\x04*\xd2\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_ACTIVATION\x10\x01\x12\x0e\n\nKIND_ERROR\x10\x02\x12\x13\n\x0fKIND_EVALUATION\x10\x03\x12\x0e\n\nKIND_PROBE\x10\x04\x12\x11\n\rKIND_STRAIGHT\x10\x05\x12\x10\n\x0cKIND_RENEWAL\x10\x06\x12\x0e\n\nKIND_TALLY\x10\x07\x12\x10\n\x0cKIND_VERDICT\x10\x08\x12\x11\n\rKIND_GRADIENT\x10\t\x12\x10\n\x0cKIND_FIGURES\x10\n2I\n\x0cLayerService\x12\x39\n\x04Push\x12\x16.distfa.v1.PushRequest\x1a\x17.distfa.v1.PushResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'distfa.v1.layer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KIND']._serialized_start=312
-  _globals['_KIND']._serialized_end=485
-  _globals['_IDENTITY']._serialized_start=60
-  _globals['_IDENTITY']._serialized_end=186
-  _globals['_PUSHREQUEST']._serialized_start=188
-  _globals['_PUSHREQUEST']._serialized_end=275
-  _globals['_PUSHRESPONSE']._serialized_start=277
-  _globals['_PUSHRESPONSE']._serialized_end=309
-  _globals['_LAYERSERVICE']._serialized_start=487
-  _globals['_LAYERSERVICE']._serialized_end=560
+  _globals['_KIND']._serialized_start=330
+  _globals['_KIND']._serialized_end=540
+  _globals['_IDENTITY']._serialized_start=61
+  _globals['_IDENTITY']._serialized_end=204
+  _globals['_PUSHREQUEST']._serialized_start=206
+  _globals['_PUSHREQUEST']._serialized_end=293
+  _globals['_PUSHRESPONSE']._serialized_start=295
+  _globals['_PUSHRESPONSE']._serialized_end=327
+  _globals['_LAYERSERVICE']._serialized_start=542
+  _globals['_LAYERSERVICE']._serialized_end=615
 # @@protoc_insertion_point(module_scope)

@@ -18,6 +18,8 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KIND_RENEWAL: _ClassVar[Kind]
     KIND_TALLY: _ClassVar[Kind]
     KIND_VERDICT: _ClassVar[Kind]
+    KIND_GRADIENT: _ClassVar[Kind]
+    KIND_FIGURES: _ClassVar[Kind]
 KIND_UNSPECIFIED: Kind
 KIND_ACTIVATION: Kind
 KIND_ERROR: Kind
@@ -27,22 +29,26 @@ KIND_STRAIGHT: Kind
 KIND_RENEWAL: Kind
 KIND_TALLY: Kind
 KIND_VERDICT: Kind
+KIND_GRADIENT: Kind
+KIND_FIGURES: Kind
 
 class Identity(_message.Message):
-    __slots__ = ("run_id", "boundary", "kind", "sender", "step", "micro_batch")
+    __slots__ = ("run_id", "boundary", "kind", "sender", "step", "micro_batch", "replica")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     BOUNDARY_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     boundary: int
     kind: Kind
     sender: int
     step: int
     micro_batch: int
-    def __init__(self, run_id: _Optional[str] = ..., boundary: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., sender: _Optional[int] = ..., step: _Optional[int] = ..., micro_batch: _Optional[int] = ...) -> None: ...
+    replica: int
+    def __init__(self, run_id: _Optional[str] = ..., boundary: _Optional[int] = ..., kind: _Optional[_Union[Kind, str]] = ..., sender: _Optional[int] = ..., step: _Optional[int] = ..., micro_batch: _Optional[int] = ..., replica: _Optional[int] = ...) -> None: ...
 
 class PushRequest(_message.Message):
     __slots__ = ("identity", "tensor")

@@ -158,6 +158,8 @@ class Recipe:
         sync_epochs: async only: the first epochs, this many, run as sync, since delays cost accuracy early on.
         eval_every: Epochs between evaluations.
         threads: Of torch, in every worker; how BLAS adds up depends on it.
+        replicas: Of every layer: micro-batch m belongs to replica m mod ``replicas``, and their gradients are added
+            before the update. The order of addition depends on it.
         seed: Of weights, feedback and the order of samples.
         check_finite: Stop at NaN or infinity in a signal or the loss.
         ledger: The conservation ledger.
@@ -195,6 +197,7 @@ class Recipe:
     sync_epochs: Annotated[int, Ge(0)] = 1
     eval_every: Count = 1
     threads: Count = 1
+    replicas: Count = 1
     seed: Seed = 0
     check_finite: bool = True
     ledger: LedgerConfig = LedgerConfig()

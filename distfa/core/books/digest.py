@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _MULTIPLIER = -7046029254386353131  # 2^64 / golden ratio, odd, as a signed number: Knuth's multiplicative hashing
 
 

@@ -116,7 +116,7 @@ class RayRun:
             DistfaError: A layer could not start or connect.
         """
         cluster.require_alive()
-        self._job, self._begin = dataclasses.replace(job, device=self._job.device, workers=self._job.hosted), begin
+        self._job, self._begin = dataclasses.replace(job, device=self._job.device, workers=self._job.workers), begin
         with translate_errors():
             closed = [handle.call("close") for handle in self._handles]
             wait(closed, timeout=_ANSWER_SECONDS)
@@ -159,8 +159,8 @@ class RayRun:
         job = self._job
         workers = assign_layers(self._cluster, job.recipe, self._modules, nodes, job.device)
         self._job = dataclasses.replace(job, workers=workers)
-        self._resources = self._cluster.per_worker(workers)
-        self._noun = "layer" if len(workers) == len(job.recipe.network) else "worker"
+        self._resources = self._cluster.per_worker(self._job.hosted)
+        self._noun = "layer" if len(self._job.hosted) == len(job.recipe.network) else "worker"
 
     def _reserve(self) -> None:
         """Reserve what the workers need, and start a process for each."""

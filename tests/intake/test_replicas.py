@@ -1,0 +1,56 @@
+"""What replicas of a layer cannot do is refused before the start, with what to set."""
+
+import numpy as np
+import pytest
+from torch import nn
+
+import distfa
+from distfa.errors import ModelError, SpecError
+from distfa.intake.checks import check_replicas
+from distfa.run import notes
+from distfa.settings import parse_spec
+
+MLP = distfa.split(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,))
+OFF = {"ledger": {"every": 0}, "probe": {"every": 0}}
+
+
+def spec(**changes):
+    return parse_spec({"ray": {"replicas": 3}, "micro_batches": 3, "rule": "bp", **OFF, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"micro_batches": 2},
+            r"ray.replicas is 3, but a batch has a micro-batch for only 2 of them; set micro_batches to 3",
+        ),
+        ({"micro_batches": 4, "batch_size": 2}, r"for only 2 of them.*batch_size"),
+        ({"ledger": {"every": 5}, "probe": {"every": 5}}, r"the ledger and probes yet; set ledger.every to 0, and"),
+        ({"rule": "dfa", "feedback": {"renew": {"every": 4}}}, r"feedback that is renewed yet; leave feedback.renew"),
+        ({"optimizer": {"name": "sgd", "fold": True}}, r"optimizer.fold"),
+    ],
+)
+def test_what_replicas_cannot_do_is_refused(changes, said):
+    with pytest.raises(SpecError, match=said):
+        check_replicas(spec(**changes), MLP)
+
+
+def test_what_they_can_do_is_not():
+    check_replicas(spec(), MLP)
+
+
+def test_running_statistics_are_refused_by_the_layers_name(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
+    given = {**OFF, "ray": {"replicas": 2}, "micro_batches": 2, "engine": "serial", "rule": "bp"}
+    trainer = distfa.Trainer(model, run_dir=tmp_path / "run", **given)
+    samples = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32), np.arange(16) % 2
+    with pytest.raises(ModelError, match=r"layer 1 .*BatchNorm1d.* changes its state in its forward .*running_mean"):
+        trainer.fit(samples)
+
+
+def test_another_number_of_replicas_is_another_run_and_earlier_runs_had_one():
+    mine, theirs = ({"spec": parse_spec({"ray": {"replicas": n}}).deciding()} for n in (1, 2))
+    assert mine["spec"]["ray"] == {"replicas": 1}
+    assert notes._deciding({"spec": {}})["ray.replicas"] == 1
+    assert notes._deciding(mine) != notes._deciding(theirs)
