@@ -67,7 +67,7 @@ class Accumulators:
     def take(self, total: Tensor) -> None:
         """Set the gradients to those of all replicas, which are the sum of their parts."""
         sizes = [tensor.numel() for tensor in self._tensors]
-        *sums, there = total.split([*sizes, len(sizes)])
+        *sums, there = torch.split(total, [*sizes, len(sizes)])
         for tensor, numbers, used in zip(self._tensors, sums, there.tolist(), strict=True):
             if not used:
                 tensor.grad = None

@@ -62,6 +62,7 @@ def check_replicas(spec: RunSpec, network: Network) -> None:
             ("the ledger", "set ledger.every to 0", spec.ledger.every),
             ("probes", "set probe.every to 0", spec.probe.every),
             ("feedback that is renewed", f"leave feedback.renew out, and {own}", renews),
+            ("private training", "leave privacy out", spec.privacy.on),
             ("optimizer.fold", "leave optimizer.fold out", spec.optimizer.fold),
         )
         if meant

@@ -28,6 +28,7 @@ def spec(**changes):
         ({"micro_batches": 4, "batch_size": 2}, r"for only 2 of them.*batch_size"),
         ({"ledger": {"every": 5}, "probe": {"every": 5}}, r"the ledger and probes yet; set ledger.every to 0, and"),
         ({"rule": "dfa", "feedback": {"renew": {"every": 4}}}, r"feedback that is renewed yet; leave feedback.renew"),
+        ({"privacy": {"noise": 1.0, "clip": 1.0, "seeded": True}}, r"private training yet; leave privacy out"),
         ({"optimizer": {"name": "sgd", "fold": True}}, r"optimizer.fold"),
     ],
 )
@@ -52,5 +53,5 @@ def test_running_statistics_are_refused_by_the_layers_name(tmp_path):
 def test_another_number_of_replicas_is_another_run_and_earlier_runs_had_one():
     mine, theirs = ({"spec": parse_spec({"ray": {"replicas": n}}).deciding()} for n in (1, 2))
     assert mine["spec"]["ray"] == {"replicas": 1}
-    assert notes._deciding({"spec": {}})["ray.replicas"] == 1
-    assert notes._deciding(mine) != notes._deciding(theirs)
+    assert notes.deciding({"spec": {}})["ray.replicas"] == 1
+    assert notes.deciding(mine) != notes.deciding(theirs)

@@ -192,6 +192,8 @@ def test_a_flipped_bit_in_the_payload_is_refused_by_sender_boundary_and_step(mes
     altered[-data.draw(st.integers(1, message.payload.nbytes))] ^= 1 << data.draw(st.integers(0, 7))
     who = message.identity
     named = f"from layer {who.sender} across boundary {who.boundary}, step {who.step}, micro-batch {who.micro_batch}"
+    if who.kind in (Kind.GRADIENT, Kind.FIGURES):
+        named = f"of layer {who.sender} from replica {who.replica}, step {who.step}, piece {who.micro_batch}"
     with pytest.raises(MessageRefused, match=re.escape(named) + ".*CRC-32C"):
         serde.message_from_bytes(bytes(altered))
 
