@@ -120,6 +120,7 @@ FILLED = (  # what stands for something of the reader's, and what is typed here 
     (r"schedule=S", "schedule=sync"),
     (r"seed S", "seed 1"),
     (r"micro_batches=M", "micro_batches=2"),
+    (r"workers=N", "workers=2"),
     (r"every=K", "every=50"),
     (r"epochs=E", "epochs=1"),
 )

@@ -303,3 +303,22 @@ def test_a_run_that_ends_exploded_shows_its_figures_and_exits_1(tmp_path):
     assert json.loads(done.stdout)["exploded"]
     assert "try a lower rate (optimizer.lr 0.001 or less)" in done.stderr
     assert done.stderr.rstrip().splitlines()[-1].startswith("error: the run ended with an exploded loss, ")
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_with_fewer_workers_and_ends_as_the_whole(tmp_path):
+    options = [*("--hidden", "16,12,8", "--epochs", 150, "--set", "checkpoint.every=5"), *("--set", "data.limit=200")]
+    here("train", *options, "--engine", "serial", "--run-dir", "whole", cwd=tmp_path)
+    begin = ["train", *options, "--workers", 4, "--run-dir", "kept"]
+    for words in (begin, ["train", "--resume", "kept", "--set", "ray.workers=2"]):
+        before, give_up = _steps(tmp_path), time.monotonic() + 120
+        driver = subprocess.Popen(command(*words), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        while _steps(tmp_path) < before + 20:
+            assert driver.poll() is None, driver.stderr.read()
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        driver.send_signal(signal.SIGINT)
+        assert "interrupted" in driver.communicate(timeout=60)[1]
+    here("train", "--resume", "kept", "--set", "ray.workers=1", cwd=tmp_path)
+    whole, kept = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "kept"))
+    assert all(torch.equal(whole[key], kept[key]) for key in whole.keys() | kept.keys())

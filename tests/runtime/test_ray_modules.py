@@ -146,9 +146,13 @@ def test_a_model_that_is_no_sequential_has_the_same_bits_on_ray(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_of_torchvision_has_the_same_bits_on_ray(tmp_path):
-    from vision import NARROW, resnet
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50", "vgg11_bn", "mobilenet_v3_small", "convnext_tiny", "vit_b_16"]
+)
+def test_networks_of_torchvision_have_the_same_bits_on_ray(tmp_path, name):
+    from vision import NARROW, convnext, mobilenetv3, resnet, vgg, vision_transformer
 
-    cloudpickle.register_pickle_by_value(resnet)  # actors cannot import torchvision where its build is another one
+    for module in (convnext, mobilenetv3, resnet, vgg, vision_transformer):
+        cloudpickle.register_pickle_by_value(module)  # actors cannot import torchvision where its build is another one
     torch.manual_seed(0)
-    assert_same_bits_on_ray(NARROW["resnet18"][0](), (3, 32, 32), tmp_path, rule="bp", layers=4)
+    assert_same_bits_on_ray(NARROW[name][0](), (3, 32, 32), tmp_path, rule="bp", layers=4)
