@@ -36,7 +36,9 @@ class Scaled(nn.Module):
         return self.made(self.scale) * x + self.linear(x)
 
 
-@pytest.mark.parametrize(("shortcut", "after"), [(pooled, 4), (subsampled, 8), (turned, 8)], ids=lambda s: str(s))
+@pytest.mark.parametrize(
+    ("shortcut", "after"), [(pooled, 4), (subsampled, 8), (turned, 8)], ids=["pooled", "subsampled", "turned"]
+)
 def test_it_is_the_matrix_of_the_function_on_it(shortcut, after):
     matrix = found(Block(4, after, shortcut, stride=2)).to_dense()
     expected = torch.autograd.functional.jacobian(lambda x: shortcut(x).flatten(), torch.zeros(1, 4, 6, 6))
