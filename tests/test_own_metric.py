@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from runs import ThreadRun, blobs, raw, recipe, run_serial
-from sklearn.metrics import precision_recall_fscore_support, r2_score, top_k_accuracy_score
 from torch import nn
 
 import distfa
@@ -58,6 +57,8 @@ def fitted(y, outputs, metrics, **settings):
 
 
 def test_distfas_own_are_those_of_scikit_learn():
+    from sklearn.metrics import precision_recall_fscore_support, r2_score, top_k_accuracy_score
+
     outputs, labels = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 7
 
     def of(name, output, target):

@@ -50,11 +50,11 @@ def vit_b_16():
     return vision_transformer.VisionTransformer(32, 16, 12, 2, 16, 32, num_classes=5)
 
 
-NARROW = {  # how many layers there are at least, by the issue that asked for them, and how many there are
-    "resnet18": (lambda: NarrowResNet(resnet.BasicBlock, [2, 2, 2, 2]), 10),
-    "resnet50": (lambda: NarrowResNet(resnet.Bottleneck, [3, 4, 6, 3]), 18),
-    "vgg11_bn": (vgg11_bn, 11),
-    "mobilenet_v3_small": (mobilenet_v3_small, 25),
-    "convnext_tiny": (convnext_tiny, 23),
-    "vit_b_16": (vit_b_16, 26),
+NARROW = {
+    "resnet18": lambda: NarrowResNet(resnet.BasicBlock, [2, 2, 2, 2]),
+    "resnet50": lambda: NarrowResNet(resnet.Bottleneck, [3, 4, 6, 3]),
+    "vgg11_bn": vgg11_bn,
+    "mobilenet_v3_small": mobilenet_v3_small,
+    "convnext_tiny": convnext_tiny,
+    "vit_b_16": vit_b_16,
 }

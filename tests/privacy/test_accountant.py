@@ -8,8 +8,6 @@ from distfa.errors import SpecError
 from distfa.privacy import accountant
 from distfa.privacy.accountant import Accountant, solve_noise
 
-pytest.importorskip("dp_accounting")
-
 
 def normal_cdf(x):
     return 0.5 * math.erfc(-x / math.sqrt(2))

@@ -1,13 +1,19 @@
 """Models of Hugging Face's transformers, with random weights: cut as they are."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
-import vision  # noqa: F401  transformers imports torchvision
 from torch import nn
 
 from distfa.sections.split import split
 
-transformers = pytest.importorskip("transformers")
+if find_spec("transformers") is None:
+    pytest.skip("could not import 'transformers'", allow_module_level=True)
+import vision  # noqa: F401  transformers imports torchvision
+
+# isort: split
+import transformers
 
 
 class Outputs(nn.Module):
