@@ -88,7 +88,7 @@ def _best(done: Sequence[Seeds]) -> list[str]:
         return [f"{best.name} on the test set: {said}. There is nothing to compare it with."]
     if len(equal) > 1:
         return [f"Best on the test set, and equal: {'; '.join(equal)}: {said}."]
-    found = [f"{best.name} is best on its test set: {said}; {ranked[1].name} follows: {_say(ranked[1], key, form)}."]
+    found = [f"Best on the test set: {best.name}, {said}; next: {ranked[1].name}, {_say(ranked[1], key, form)}."]
     if min(len(group.runs) for group in done) == 1:
         note = (
             "Some setting has only one seed: small differences mean nothing, since another seed alone would cause some."
@@ -105,7 +105,7 @@ def _say(group: Seeds, key: str, form: str) -> str:
     said = figure(fmean(found), form)
     if len(found) == 1:
         return said
-    return f"{said} in the mean of {len(found)} seeds, {figure(min(found), form)} to {figure(max(found), form)}"
+    return f"{said} on average over {len(found)} seeds ({figure(min(found), form)} to {figure(max(found), form)})"
 
 
 def _bytes_sent(run: Run) -> int:

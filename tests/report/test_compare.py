@@ -43,7 +43,7 @@ def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):
     page = (tmp_path / "both.html").read_text("utf-8")
     assert "They differ in rule." in page
     best = max(found, key=lambda run: run.result["test_accuracy"])
-    assert f"rule {best.rule} is best on its test set: {best.result['test_accuracy']:.2%}; rule" in page
+    assert f"Best on the test set: rule {best.rule}, {best.result['test_accuracy']:.2%}; next: rule" in page
     assert "Some setting has only one seed: small differences mean nothing" in page
     for run in found:
         assert f"<td>{run.result['test_loss']:.4f}</td>" in page

@@ -42,8 +42,8 @@ def test_two_runs_of_one_seed_are_no_sample_and_stay_apart():
 def test_the_means_of_seeds_are_compared_and_an_overlap_of_their_ranges_is_said():
     _, best, overlap = conclusions(*of_seeds("fa", 0.90, 0.94), *of_seeds("dfa", 0.89, 0.93))
     assert best == (
-        "rule fa is best on its test set: 92.00% in the mean of 2 seeds, 90.00% to 94.00%; "
-        "rule dfa follows: 91.00% in the mean of 2 seeds, 89.00% to 93.00%."
+        "Best on the test set: rule fa, 92.00% on average over 2 seeds (90.00% to 94.00%); "
+        "next: rule dfa, 91.00% on average over 2 seeds (89.00% to 93.00%)."
     )
     assert overlap == "The seeds of rule fa and rule dfa overlap: the difference between them may be chance."
     assert len(conclusions(*of_seeds("fa", 0.90, 0.94), *of_seeds("dfa", 0.7, 0.8))) == 2  # ranges apart
