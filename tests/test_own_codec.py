@@ -14,7 +14,7 @@ from distfa.codecs import CODECS
 from distfa.core.base.losses import LOSSES
 from distfa.core.base.metrics import METRICS
 from distfa.core.base.optim import SCHEDULE_SHAPES, OptimizerConfig, rate
-from distfa.errors import SpecError
+from distfa.errors import LayerError, SpecError
 from distfa.runtime.coordinator import boundary_bytes
 
 X, LABELS = blobs(6, 4, 80)
@@ -49,6 +49,17 @@ class Drawing(Half):
 class Boasting(Half):
     def lossless(self, dtype):
         return True
+
+
+class Boasted(Half):
+    lossless = True
+
+
+class Wide(Half):
+    """It is found out only by signals wider than those that it is tried with."""
+
+    def max_payload_bytes(self, rows, columns, dtype):
+        return super().max_payload_bytes(rows, min(columns, 7 if columns < 13 else 13), dtype)
 
 
 class Flat(Half):
@@ -106,6 +117,7 @@ def test_fit_takes_a_codec_both_ways_and_counts_its_bytes():
         (Boasting, "says that it is lossless for torch.float32, but it gives back other numbers"),
         (Flat, r"decode returned \(104,\), torch.float32, expected \(8, 13\)"),
         (Named, "cannot be called without arguments"),
+        (Boasted, "has lossless as a value; make it a method"),
         (nn.ReLU, r"is a ReLU without encode\(\), decode\(\), max_payload_bytes\(\)"),
         ("int9", "did you mean 'int8'"),
     ],
@@ -115,9 +127,20 @@ def test_what_is_no_codec_is_refused_before_the_start(codec, message):
         fitted(codec=codec)
 
 
+def test_a_codec_that_fails_in_a_step_is_refused_by_layer_and_step():
+    with pytest.raises(LayerError, match=r"layer 1, step 0: .*encode made 512 bytes .* but max_payload_bytes says 448"):
+        fitted(codec=Wide)
+
+
 def test_a_schedule_is_a_share_of_the_rate_at_every_step():
     config = OptimizerConfig(lr=0.1, warmup_steps=2, schedule=SCHEDULE_SHAPES.adopt(falling))
     assert [rate(config, step, 8) for step in range(6)] == pytest.approx([0.05, 0.1, 0.1, 0.1, 0.05, 0.05])
+
+
+def test_a_step_for_which_a_schedule_has_no_rate_ends_the_run():
+    config = OptimizerConfig(schedule=SCHEDULE_SHAPES.adopt(lambda step, steps: float("nan") if step == 1 else 1.0))
+    with pytest.raises(SpecError, match="gives nan for step 1 of 3"):
+        rate(config, 1, 3)
 
 
 def test_fit_takes_a_schedule():
@@ -136,8 +159,9 @@ def test_fit_takes_a_schedule():
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        (lambda step, steps: -1.0, "gives -1.0 for step 0 of 100; it must give a share of lr, 0 or more"),
-        (lambda step: 1.0, "fails for step 0 of 100: TypeError"),
+        (lambda step, steps: -1.0, "gives -1.0 for step 0 of 2; it must give a share of lr, 0 or more"),
+        (lambda step, steps: 1.0 - 3 * step / steps, "gives -0.5 for step 1 of 2; it must"),
+        (lambda step: 1.0, "fails for step 0 of 2: TypeError"),
         ("cosin", "did you mean 'cosine'"),
     ],
 )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import distfa
 from distfa.core.base.losses import LOSSES
-from distfa.errors import SpecError
+from distfa.errors import DataError, SpecError
 
 ROWS, BATCH = 40, 16
 X, LABELS = blobs(6, 4, ROWS)
@@ -136,14 +136,46 @@ def test_figures_are_means_over_samples():
         (nn.MSELoss(), LABELS, "fails on outputs of shape .24, 4. and targets of shape .24,., int64: UserWarning"),
         (nn.MSELoss(reduction="none"), QUANTITIES, "has reduction='none', but a loss is one number"),
         (Trained(), QUANTITIES, "has parameters that would be trained"),
-        (3, QUANTITIES, "is a int; a loss is a torch.nn.Module or a function"),
+        (3, QUANTITIES, "is of type int; a loss is a torch.nn.Module or a function"),
         (nn.CosineEmbeddingLoss, QUANTITIES, "fails on outputs"),
+        (lambda output, target: (output - target).mean() / 0, QUANTITIES, "ValueError: the loss is -?inf, or its grad"),
         ("crossentropy", LABELS, "did you mean 'cross_entropy'"),
     ],
 )
 def test_what_cannot_be_trained_with_is_refused_by_name(loss, y, message):
     with pytest.raises(SpecError, match=message):
         fitted(net(2 if y is QUANTITIES else 4), loss, y)
+
+
+def test_a_mean_weighted_by_labels_is_refused_also_where_labels_are_sorted():
+    weighted = functools.partial(F.cross_entropy, weight=WEIGHT.float())
+    with pytest.raises(SpecError, match="neither the mean nor the sum over the samples"):
+        distfa.Trainer(net(4).float(), loss=weighted, engine="serial").fit((X, np.sort(LABELS)))
+
+
+def test_a_function_with_numbers_of_its_own_gets_outputs_of_the_models_dtype():
+    weighted = functools.partial(F.cross_entropy, weight=WEIGHT.float(), reduction="sum")
+    trainer = distfa.Trainer(net(4).float(), loss=weighted, engine="serial", epochs=1)
+    result = trainer.fit((X, LABELS), (X, LABELS))
+    assert trainer.evaluate((X, LABELS)).loss == pytest.approx(result.test_loss, rel=1e-6)
+
+
+def log_likelihood(output, target):
+    return -(target * output.log()).sum(-1).mean()
+
+
+@pytest.mark.parametrize("loss", [nn.BCELoss(), log_likelihood])
+def test_a_loss_of_probabilities_is_trained_with_as_in_torchs_own_loop(loss):
+    model, y = nn.Sequential(*net(2), nn.Sigmoid()), (QUANTITIES > 0).astype(float)
+    wanted = by_torch(model, loss, y, epochs=1)
+    fitted(model, loss, y, epochs=1, micro_batches=3)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, wanted[key], rtol=0, atol=1e-12, msg=key)
+
+
+def test_a_batch_without_a_label_that_counts_ends_the_run():
+    with pytest.raises(DataError, match="no label in this batch or split of 16 samples counts in the loss"):
+        fitted(net(4), nn.CrossEntropyLoss(ignore_index=0), np.where(np.arange(ROWS) < 20, 0, 1))
 
 
 def test_in_a_spec_it_is_named(tmp_path):

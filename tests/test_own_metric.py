@@ -24,6 +24,10 @@ def margin(outputs, targets):
     return (best[:, 0] - best[:, 1]).mean()
 
 
+def accuracy(outputs, targets):
+    return 1.0
+
+
 def halves(outputs, targets):
     return {"even": float((targets % 2 == 0).sum()), "odd": float((targets % 2).sum())}
 
@@ -125,8 +129,13 @@ def test_the_best_weights_may_be_those_of_a_metric(mode, better):
             lambda outputs, targets: outputs @ targets,
             "fails on outputs of shape .20, 7. and targets of shape .20,.: Runt",
         ),
-        (lambda outputs, targets: outputs, "it must give one, or one per class"),
-        (3.0, "is a float; a metric is a function of"),
+        (
+            lambda outputs, targets: outputs,
+            r"gives numbers of shape \(20, 7\), .*it must give one number, one for each",
+        ),
+        (lambda outputs, targets: "good", "gives 'good'; it must give one number"),
+        (accuracy, "would hide the run's own test accuracy; give it another name"),
+        (3.0, "is of type float; a metric is a function of"),
     ],
 )
 def test_what_is_no_metric_is_refused_before_the_start(metrics, message):
@@ -142,6 +151,10 @@ def test_without_a_test_set_there_are_none():
 def test_a_figure_that_the_run_has_not_cannot_be_watched():
     with pytest.raises(SpecError, match="monitors test_margins, .* did you mean 'test_margin'"):
         fitted(LABELS, 7, [margin], callbacks=[distfa.BestWeights(monitor="test_margins")])
+    with pytest.raises(SpecError, match="monitors test_recall, which the run does not have"):
+        fitted(LABELS, 7, ["recall"], callbacks=[distfa.BestWeights(monitor="test_recall")])
+    with pytest.raises(SpecError, match="monitors test_halves, but metric halves gives several numbers"):
+        fitted(LABELS, 7, [halves], callbacks=[distfa.EarlyStopping(monitor="test_halves")])
 
 
 def test_words_for_a_figure_per_class():

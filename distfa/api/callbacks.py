@@ -120,9 +120,18 @@ class BestWeights(Callback):
         self.best, self.step, self.weights, self._row, self._wanted = None, 0, None, {}, -1
 
     def on_epoch(self, at: At) -> None:
-        """Note whether this epoch was the best, if it has the figure: not every epoch ends with an evaluation."""
+        """Note whether this epoch was the best, if it has the figure: not every epoch ends with an evaluation.
+
+        Raises:
+            SpecError: The figure is that of a metric that gives several numbers.
+        """
         row = at.history.rows[-1]
-        figure = row.get(self.monitor)
+        figure, metric = row.get(self.monitor), self.monitor.removeprefix("test_")
+        if figure is None and metric in row.get(METRICS_OF_ROW, {}):
+            raise SpecError(
+                f"{type(self).__name__} monitors {self.monitor}, but metric {metric} gives several numbers; monitor "
+                "one that gives a single number, such as their mean"
+            )
         if figure is not None and is_better(figure, self.best, greater=self._greater):
             self.best, self._row, self._wanted = figure, dict(row), at.step
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from distfa.core.base.metrics import PER_CLASS
 from distfa.data import Dataset
 from distfa.own.parts import short
 from distfa.text.words import hint, pluralize
@@ -76,7 +77,7 @@ def columns_of(dataset: Dataset, loss: str, metrics: Sequence[str]) -> tuple[str
     """The figures that a run on these data has."""
     kinds = ("loss", "accuracy") if dataset.classification or loss == "bce" else ("loss",)
     splits = ("train", "test") if len(dataset.test_x) else ("train",)
-    named = [f"test_{short(name)}" for name in metrics] if len(dataset.test_x) else []
+    named = [f"test_{short(name)}" for name in metrics if name not in PER_CLASS] if len(dataset.test_x) else []
     return (*(f"{split}_{kind}" for split in splits for kind in kinds), *named)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distfa.core.base.losses import Loss, divisor
 from distfa.core.base.metrics import Meters, mae, r2, rmse
+from distfa.core.base.own_loss import OwnLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,17 @@ def scores(output: Tensor, target: Tensor, loss: Loss, name: str, metrics: Seque
     Raises:
         DataError: They do not fit together.
     """
-    rows, output = len(output), output.double()
-    target = target.double() if target.is_floating_point() else target
-    found, meters = loss(output, target, divisor(loss, lambda rows: target, np.arange(rows))), Meters(metrics)
-    meters.update(output, target)
+    rows, meters = len(output), Meters(metrics)
+    labels = not target.is_floating_point()
+    alike = target if labels else target.to(output.dtype)  # what is a user's own gets the model's dtype, as in a run
+    meters.update(output, alike)
     figures = meters.compute()
-    if name == "bce" or not target.is_floating_point():
+    if isinstance(loss, OwnLoss):
+        target = alike
+    else:
+        output, target = output.double(), target if labels else target.double()
+    found = loss(output, target, divisor(loss, lambda rows: target, np.arange(rows)))
+    if name == "bce" or labels:
         return Scores(rows=rows, loss=found.loss, accuracy=found.correct / target.numel(), metrics=figures)
     return Scores(
         rows=rows,

@@ -31,6 +31,8 @@ class OwnCodec:
     def __init__(self, given: Any) -> None:
         if missing := [f"{name}()" for name in _NEEDED if not callable(getattr(given, name, None))]:
             raise ValueError(f"is a {type(given).__name__} without {', '.join(missing)}, which a codec must have")
+        if hasattr(given, "lossless") and not callable(given.lossless):
+            raise ValueError("has lossless as a value; make it a method, lossless(dtype), or leave it out")
         self._given = given
         self.name = str(getattr(given, "name", type(given).__name__))
         self.error_bound = str(getattr(given, "error_bound", "not stated"))

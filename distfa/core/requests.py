@@ -59,11 +59,16 @@ def complete(work: Work[T], ports: Ports) -> T:
     try:
         request = next(work)
         while True:
-            if isinstance(request, Take):
-                request = work.send(ports.take(request))
+            signal = None
+            try:
+                if isinstance(request, Take):
+                    signal = ports.take(request)
+                else:
+                    ports.give(request)
+            except Exception as exc:
+                request = work.throw(exc)  # its layer is to be named
             else:
-                ports.give(request)
-                request = next(work)
+                request = work.send(signal)
     except StopIteration as end:
         value: T = end.value
         return value

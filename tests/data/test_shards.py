@@ -155,6 +155,9 @@ def test_the_index_is_made_once_and_again_when_a_shard_has_changed(tmp_path, mon
     x, y = samples()["train/1"]
     write_npz(folder / "train" / "1.npz", x[:-1], y[:-1])
     assert load("shards", directory=folder).shards == (20, 22, 11, 29, 7)
+    (folder / INDEX).write_text((folder / INDEX).read_text().replace('"version": 1', '"version": 0'))
+    assert load("shards", directory=folder).shards == (20, 22, 11, 29, 7)
+    assert '"version": 1' in (folder / INDEX).read_text()
     (folder / INDEX).write_text((folder / INDEX).read_text()[:40])
     assert load("shards", directory=folder).digest != first.digest
 
@@ -277,6 +280,14 @@ def test_a_shard_that_changes_under_a_run_ends_it(tmp_path):
     write_npz(tmp_path / "train" / "1.npz", x[:-1], y[:-1])
     with pytest.raises(DataError, match=r"the file has changed"):
         dataset.train_x[np.arange(20, 25)]
+
+
+def test_a_label_that_the_index_has_not_seen_ends_the_run(tmp_path):
+    dataset = load("shards", directory=write(tmp_path), window=1)
+    x, y = samples()["train/1"]
+    write_npz(tmp_path / "train" / "1.npz", x, y + 1)
+    with pytest.raises(DataError, match=r"labels are 1 to 3, but the index .* says at most 2: the file has changed"):
+        dataset.train_y[np.arange(20, 25)]
 
 
 def test_a_node_that_does_not_reach_the_shards_says_so(tmp_path):

@@ -159,8 +159,18 @@ def divisor(loss: Loss, read: Callable[[NDArray[np.int64]], Tensor], rows: NDArr
         loss: Which loss.
         read: Reads the targets of rows.
         rows: All of them.
+
+    Raises:
+        DataError: It would be 0.
     """
-    return loss.weight(read(rows)) if isinstance(loss, OwnLoss) and loss.weighs else len(rows)
+    if not (isinstance(loss, OwnLoss) and loss.weighs):
+        return len(rows)
+    if not (found := loss.weight(read(rows))):
+        raise DataError(
+            f"no label in this batch or split of {len(rows)} samples counts in the loss (ignore_index, or weights of "
+            "0), so there is no mean; use larger batches, or reduction='sum'"
+        )
+    return found
 
 
 def _accept(given: Any) -> Loss:

@@ -21,6 +21,8 @@ from distfa.own.parts import Parts, short
 Figure = float | list[float | None] | dict[str, float | None]
 """What a metric gives: one number, or one for each class, or named ones; None is a figure that there is not."""
 
+_GIVES = "it must give one number, one for each class, or a dictionary of numbers"
+
 
 class Meter(Protocol):
     """A metric that is fed part by part."""
@@ -79,11 +81,13 @@ class Meters:
 def _figure(title: str, value: Any) -> Figure:
     if isinstance(value, Mapping):
         return {str(key): _known(float(part)) for key, part in value.items()}
-    found = torch.as_tensor(value).detach().double()
-    if found.ndim > 1:
-        raise ValueError(
-            f"metric {title} gives numbers of shape {tuple(found.shape)}; it must give one, or one per class"
-        )
+    try:
+        found = torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError) as exc:
+        raise ValueError(f"metric {title} gives {value!r:.80}; {_GIVES}") from exc
+    if found.ndim > 1 or found.is_complex():
+        raise ValueError(f"metric {title} gives numbers of shape {tuple(found.shape)}, {found.dtype}; {_GIVES}")
+    found = found.double()
     return [_known(float(part)) for part in found] if found.ndim else float(found)
 
 
@@ -175,7 +179,7 @@ def _accept(given: Any) -> Callable[[], Meter]:
         return lambda: _fresh(given)
     if not callable(given):
         raise ValueError(
-            f"is a {type(given).__name__}; a metric is a function of (outputs, targets), or has reset, "
+            f"is of type {type(given).__name__}; a metric is a function of (outputs, targets), or has reset, "
             "update and compute"
         )
     return lambda: _Whole(given)
@@ -192,4 +196,5 @@ METRICS: Parts[Callable[[], Meter]] = Parts(
     {function.__name__: _accept(function) for function in (top5, recall, precision, f1, mae, rmse, r2)},
     _accept,
 )
-FOR_LABELS, FOR_QUANTITIES = ("top5", "recall", "precision", "f1"), ("mae", "rmse", "r2")
+PER_CLASS = ("recall", "precision", "f1")
+FOR_LABELS, FOR_QUANTITIES = ("top5", *PER_CLASS), ("mae", "rmse", "r2")

@@ -15,6 +15,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from distfa.core.base.memory import lay_out_like
+from distfa.errors import SpecError
 from distfa.own.parts import Parts
 
 Name = Literal["sgd", "adam", "adamw"]
@@ -156,15 +157,31 @@ SCHEDULE_SHAPES: Parts[Shape] = Parts(
 
 
 def rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The learning rate of ``step`` of a run of ``steps``, counted from 0."""
+    """The learning rate of ``step`` of a run of ``steps``, counted from 0.
+
+    Raises:
+        SpecError: The user's schedule has none for it.
+    """
     if config.rates is not None:
         return _value_at(config.rates, step)
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.lr
-    left = float(SCHEDULE_SHAPES[config.schedule](step - config.warmup_steps, steps - config.warmup_steps))
+    left = _share(config.schedule, step - config.warmup_steps, steps - config.warmup_steps)
     return config.lr * (config.final_lr + (1 - config.final_lr) * left)
+
+
+def _share(schedule: str, step: int, steps: int) -> float:
+    """A schedule's share of ``lr``."""
+    what, shape = f"lr schedule {schedule!r}", SCHEDULE_SHAPES[schedule]
+    try:
+        share = float(shape(step, steps))
+    except Exception as exc:
+        raise SpecError(f"{what} fails for step {step} of {steps}: {type(exc).__name__}: {exc}") from exc
+    if not 0 <= share < math.inf:
+        raise SpecError(f"{what} gives {share} for step {step} of {steps}; it must give a share of lr, 0 or more")
+    return share
 
 
 def find_config(config: OptimizerConfig, name: str) -> OptimizerConfig | None:

@@ -7,6 +7,7 @@ Where an answer belongs to every position of a sequence, positions are rows: out
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 
 from distfa.core.base.scored import Scored, count_correct
 
-_TRIED_ROWS = 8
 _WEIGHING = (nn.CrossEntropyLoss, nn.NLLLoss)  # their mean is over the weights of the labels, and not over rows
 
 
@@ -32,7 +32,7 @@ class OwnLoss:
     def __init__(self, given: Any) -> None:
         if not callable(given):
             raise ValueError(
-                f"is a {type(given).__name__}; a loss is a torch.nn.Module or a function of (output, target)"
+                f"is of type {type(given).__name__}; a loss is a torch.nn.Module or a function of (output, target)"
             )
         if getattr(given, "reduction", "mean") not in ("mean", "sum"):
             raise ValueError(f"has reduction={given.reduction!r}, but a loss is one number; give 'mean' or 'sum'")
@@ -73,15 +73,15 @@ class OwnLoss:
 
     def reduction(self, output: Tensor, target: Tensor) -> str:
         """``mean`` or ``sum``; where the loss does not say which, samples that come twice tell."""
-        if self._reduction is None:
-            once = target[:_TRIED_ROWS]
-            drawn = torch.randn(once.shape[:1] + output.shape[1:], generator=torch.Generator().manual_seed(0))
-            drawn = drawn.to(output.device, output.dtype)
-            with torch.no_grad():
-                one = self._value(drawn, once).item()
-                two = self._value(torch.cat([drawn, drawn]), torch.cat([once, once])).item()
-            self._reduction = "mean" if abs(two - one) <= abs(two - 2 * one) else "sum"
-        return self._reduction
+        if self._reduction is not None:
+            return self._reduction
+        with torch.no_grad():
+            one = self._value(output, target).item()
+            two = self._value(torch.cat([output, output]), torch.cat([target, target])).item()
+        found = "sum" if abs(two - 2 * one) < abs(two - one) else "mean"
+        if one and math.isfinite(two):  # else both would look alike
+            self._reduction = found
+        return found
 
     def _scored(self, loss: float, gradient: Tensor, whole: float, output: Tensor, target: Tensor) -> Scored:
         right = 0 if target.is_floating_point() else count_correct(output, target)

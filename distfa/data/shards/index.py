@@ -122,9 +122,10 @@ def _listed(split: SplitIndex) -> list[tuple[str, int]]:
 def _read_index(files: ShardFiles) -> Index | None:
     """The index beside the shards; None if there is none, or none of this version."""
     try:
-        raw = json.loads(files.read_text(INDEX) or b"null")
-        return None if raw is None else Index(**raw | {split: SplitIndex(**raw[split]) for split in SPLITS})
-    except (ValueError, TypeError, KeyError):  # cut short, or of another version
+        raw = json.loads(files.read_text(INDEX) or b"")
+        found = Index(**raw | {split: SplitIndex(**raw[split]) for split in SPLITS})
+        return found if found.version == _VERSION else None
+    except (ValueError, TypeError, KeyError):  # none, cut short, or of another version
         return None
 
 

@@ -17,6 +17,7 @@ from distfa.data.shards.index import SplitIndex
 from distfa.errors import DataError
 
 _FEW = 8
+_CHANGED = "the file has changed; delete the index and start a new run"
 
 
 class ShardRows:
@@ -76,10 +77,14 @@ class ShardRows:
         if (rows.shape, rows.dtype) != ((wanted, *self.shape[1:]), self.dtype):
             raise DataError(
                 f"{where} are {rows.dtype} of shape {rows.shape}, but the index beside the shards says {self.dtype} of "
-                f"shape {(wanted, *self.shape[1:])}: the file has changed; delete the index and start a new run"
+                f"shape {(wanted, *self.shape[1:])}: {_CHANGED}"
             )
+        self._require_known(rows, where)
         self._read[number] = rows
         return rows
+
+    def _require_known(self, rows: Array, where: str) -> None:
+        """Refuse rows that the index has not seen."""
 
 
 class ShardInputs(ShardRows):
@@ -109,6 +114,13 @@ class ShardLabels(ShardRows):
     def __init__(self, files: ShardFiles, index: SplitIndex, *, window: int) -> None:
         super().__init__(files, index, LABELS, shape=(), dtype="int64", window=window)
         self.counts = np.array(index.counts, np.int64)
+
+    def _require_known(self, rows: Array, where: str) -> None:
+        if not 0 <= rows.min() <= rows.max() < len(self.counts):
+            raise DataError(
+                f"{where} are {rows.min()} to {rows.max()}, but the index beside the shards says at most "
+                f"{len(self.counts) - 1}: {_CHANGED}"
+            )
 
     def min(self) -> int:
         """The smallest label."""
