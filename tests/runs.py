@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distfa import codecs
 from distfa.core.base.activations import Activation
-from distfa.core.base.model import plain_network
+from distfa.core.base.model import Network, plain_network
 from distfa.core.base.optim import OptimizerConfig
 from distfa.core.base.recipe import CutConfig, FeedbackConfig, LedgerConfig, ProbeConfig, Recipe
 from distfa.core.base.samples import Split
@@ -41,6 +41,14 @@ def grouped(changes: dict) -> dict:
     return rest | ({"feedback": FeedbackConfig(**inside)} if inside else {})
 
 
+def with_no_paths(network: Network) -> Network:
+    """The network, along whose shortcuts nothing comes, so that rule skip can be tried in it as it is."""
+    top = network.sizes[-2]
+    return dataclasses.replace(
+        network, paths={l: torch.zeros(network.sizes[l], top).to_sparse() for l in range(1, len(network) - 1)}
+    )
+
+
 def recipe(sizes=SIZES, *, activation="relu", **changes) -> Recipe:
     """A small recipe; any field may be given."""
     settings = {
@@ -50,7 +58,8 @@ def recipe(sizes=SIZES, *, activation="relu", **changes) -> Recipe:
         **grouped({"epochs": 2, **changes}),
     }
     slope = 0.1 if activation == "leaky_relu" else 0.0
-    return Recipe(network=plain_network(sizes, activation=Activation(name=activation, slope=slope)), **settings)
+    network = plain_network(sizes, activation=Activation(name=activation, slope=slope))
+    return Recipe(network=with_no_paths(network), **settings)
 
 
 def blobs(features: int, classes: int, rows: int = 75, seed: int = 0):

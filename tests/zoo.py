@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from runs import grouped
+from runs import grouped, with_no_paths
 from torch import nn
 
 from distfa import models
@@ -60,7 +60,7 @@ def prepared(model, shape, outputs, *, tokens=None, rows=22, test_rows=6, dtype=
         x = rng.integers(0, tokens, (rows + test_rows, *shape)).reshape(rows + test_rows, -1)
     else:
         x = rng.standard_normal((rows + test_rows, int(np.prod(shape))))
-    network = split(model, shape, tokens=embeds)
+    network = with_no_paths(split(model, shape, tokens=embeds))
     y = rng.integers(0, outputs, (rows + test_rows, *network.positions))
     one = np.ones(1)
     inputs = RawInputs(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from distfa.cli.output import table
 from distfa.core.base.metrics import in_words
-from distfa.core.rules import BASELINE
+from distfa.core.rules import BASELINE, RULES
 from distfa.run.collapse import Finding
 from distfa.run.result import Result, name_boundary, start_line
 from distfa.text.lines import say
@@ -64,10 +64,14 @@ def _ledger_line(result: Result) -> str:
     entries, broken = result.ledger["entries"], result.ledger["violations"]
     signals = result.ledger["signals_compared"]
     compared = f", {signals:,} signals compared at both ends" if signals else ""
+    rule = RULES.known(result.rule)
+    held, broke = "the law held", "the law broke"
+    if rule is not None and not rule.has_law:
+        held, broke = "the books balance", "the books do not balance"
     if not broken:
-        return f"conservation ledger: {entries:,} entries{compared}, the law held in all"
+        return f"conservation ledger: {entries:,} entries{compared}, {held} in all"
     first = result.ledger["first_violation"]
-    return f"conservation ledger: the law broke in {broken:,} of {entries + signals:,} entries, first at {first}"
+    return f"conservation ledger: {broke} in {broken:,} of {entries + signals:,} entries, first at {first}"
 
 
 def _alignment_line(alignment: dict[str, Any]) -> str:

@@ -35,8 +35,8 @@ class TrainOptions:
         "Directory with the official files, an .npz file, or a folder or URL with shards.", "data.dir"
     )
     model: str | None = _model(
-        "mlp (default), residual_mlp, lenet, convnet, resnet20, transformer, or package.module:function for a "
-        "function that returns your own nn.Module.",
+        "mlp (default), residual_mlp, lenet, convnet, resnet20, preact_resnet, transformer, or "
+        "package.module:function for a function that returns your own nn.Module.",
         "model.name",
     )
     hidden: str | None = _model(

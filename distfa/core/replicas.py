@@ -59,6 +59,8 @@ class Accumulators:
         if replica in self._begun:
             here = replica == self._in_place
             own = [tensor.grad for tensor in self._tensors] if here else self._others[replica]
+        if not own:
+            return torch.empty(0)
         pairs = list(zip(own, self._tensors, strict=True))
         flat = [torch.zeros_like(tensor).flatten() if grad is None else grad.flatten() for grad, tensor in pairs]
         there = [tensor.new_full((1,), float(grad is not None)) for grad, tensor in pairs]

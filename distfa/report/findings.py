@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distfa.core.base.metrics import in_words
-from distfa.core.rules import BASELINE
+from distfa.core.rules import BASELINE, RULES
 from distfa.report.records import Run
 from distfa.report.resuming import ENDED_EARLY, last_checkpoint, resume_command
 from distfa.text.words import figure, human_bytes, pluralize
@@ -71,9 +71,13 @@ def _lawful(run: Run) -> str:
         return ""
     broken = sum(not holds for holds in run.of_entries("holds"))
     entries = f"{run.entries:,} ledger entr{'y' if run.entries == 1 else 'ies'}"
+    rule = RULES.known(run.rule)
+    held, broke = "The conservation law held", "The conservation law broke"
+    if rule is not None and not rule.has_law:
+        held, broke = "The books balance", "The books do not balance"
     if broken:
-        return f"The conservation law broke in {broken:,} of {entries}: what was sent and what was used differ."
-    return f"The conservation law held in all {entries}."
+        return f"{broke} in {broken:,} of {entries}: what was sent and what was used differ."
+    return f"{held} in all {entries}."
 
 
 def _bytes(run: Run) -> str:

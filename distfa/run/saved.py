@@ -42,8 +42,8 @@ class Saved:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of its layers."""
-        return self.spec.recipe(self.network)
+        """The recipe of its layers, with rule bp: forwards are alike under all rules."""
+        return self.spec.model_copy(update={"rule": BASELINE}).recipe(self.network)
 
     def own_data(self, data_dir: str | None) -> Dataset:
         """The data set that it was trained on.
@@ -125,7 +125,7 @@ def load_saved(run_dir: str | Path) -> Saved:
     about = run_dirs.read_about(path)
     spec = run_dirs.read_spec(path, about)
     divides = spec.rule in RULES and RULES[spec.rule].follows_shortcuts  # its layers end where the stream does
-    rule = spec.rule if divides else BASELINE  # forwards are alike under all rules
+    rule = spec.rule if divides else BASELINE
     spec = spec.model_copy(update={"rule": rule, "feedback": FeedbackConfig()})
     finding.also_look_in(about.get("folder") or "")
     network = replace(run_dirs.read_network(about), continued=False)

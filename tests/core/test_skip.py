@@ -1,5 +1,7 @@
 """Rule skip against its definition: g = dLoss/dh_{L-1} down the shortcuts, and every layer's own exact gradient."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -136,6 +138,12 @@ def test_the_book_moves_in_every_step_also_in_those_that_are_not_entered():
 def test_a_network_of_one_hidden_layer_learns_as_by_bp():
     by_bp, by_skip = (run_serial(recipe((12, 9, 5), rule=rule))[0] for rule in ("bp", "skip"))
     assert_same_bits(by_bp, by_skip)
+
+
+def test_a_network_whose_paths_are_not_known_is_an_error_and_no_silence():
+    known = recipe((12, 9, 9, 5), rule="skip")
+    with pytest.raises(ValueError, match="'skip' needs the path of shortcuts to layer 1: Network.paths"):
+        run_serial(replace(known, network=replace(known.network, paths={})))
 
 
 def test_a_run_that_is_saved_goes_on_as_the_whole():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import distfa
@@ -11,6 +12,7 @@ from distfa.run import notes
 from distfa.settings import parse_spec
 
 MLP = distfa.split(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,))
+SAMPLES = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32), np.arange(16) % 2
 OFF = {"ledger": {"every": 0}, "probe": {"every": 0}}
 
 
@@ -45,9 +47,19 @@ def test_running_statistics_are_refused_by_the_layers_name(tmp_path):
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
     given = {**OFF, "ray": {"replicas": 2}, "micro_batches": 2, "engine": "serial", "rule": "bp"}
     trainer = distfa.Trainer(model, run_dir=tmp_path / "run", **given)
-    samples = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32), np.arange(16) % 2
     with pytest.raises(ModelError, match=r"layer 1 .*BatchNorm1d.* changes its state in its forward .*running_mean"):
-        trainer.fit(samples)
+        trainer.fit(SAMPLES)
+
+
+def test_a_frozen_layer_has_nothing_to_add_up(tmp_path):
+    def weights(replicas):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 2))
+        given = {"ray": {"replicas": replicas}, "micro_batches": 2, "engine": "serial", "rule": "dfa", "init": "given"}
+        distfa.Trainer(model, run_dir=tmp_path / str(replicas), **OFF, **given, dtype="float64").fit(SAMPLES)
+        return model.state_dict()
+
+    torch.testing.assert_close(weights(2), weights(1))
 
 
 def test_another_number_of_replicas_is_another_run_and_earlier_runs_had_one():

@@ -1,5 +1,6 @@
 """Pages open with the result in words, and several runs stand on one page."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -33,6 +34,19 @@ def test_a_page_opens_with_the_result_and_a_sentence_per_finding(runs):
     page = write_report(runs[0]).read_text("utf-8")
     assert page.index("In short") < page.index('id="curves"')
     assert "prefers-color-scheme: dark" in page
+
+
+def test_a_run_by_skip_claims_no_law_and_is_evaluated_in_its_own_layers(tmp_path):
+    small = ("--model", "preact_resnet", "--set", "model.depth=1", "--set", "model.width=2", "--set", "max_steps=2")
+    shown = here("train", "--engine", "serial", "--rule", "skip", *small, "--run-dir", "run", cwd=tmp_path)
+    assert re.search(r"(\d+) entries, the books balance in all", shown.stdout)
+    told = json.loads((tmp_path / "run" / "run.json").read_text())["result"]
+    assert (
+        sentences(read_run(tmp_path / "run"))[-1]
+        == f"The books balance in all {told['ledger']['entries']} ledger entries."
+    )
+    found = json.loads(here("eval", "run", "--json", cwd=tmp_path).stdout)
+    assert (found["loss"], found["accuracy"]) == pytest.approx((told["test_loss"], told["test_accuracy"]))
 
 
 def test_several_runs_are_compared_by_what_they_differ_in(runs, tmp_path):

@@ -26,12 +26,6 @@ def extend(path: Tensor | None, shortcut: Tensor | None) -> Tensor | None:
     return longer.coalesce()
 
 
-def no_path(below: int, top: int) -> Tensor:
-    """The path along which nothing comes, from ``top`` numbers to ``below``."""
-    nowhere, nothing = torch.empty(2, 0, dtype=torch.int64), torch.empty(0)
-    return torch.sparse_coo_tensor(nowhere, nothing, (below, top), check_invariants=True).coalesce()
-
-
 def take_down(signal: Tensor, path: Tensor) -> Tensor:
     """A signal of the top layer, (n, ...), along a path: (n, numbers of h_l)."""
     if not path._nnz():

@@ -17,6 +17,7 @@ from distfa.core.modules.swap import Swap
 
 _ROWS = 128  # numbers of h_l that are taken back at once
 _LOOKED_AT = 4  # samples
+_SCALES = (1.0, -10.0)  # of their numbers: what depends on a sign or on a limit shows itself
 _ROUND_OFF = 1e-4  # of the largest number
 
 
@@ -37,16 +38,16 @@ def find_shortcut(part: nn.Module | None, spec: LayerSpec, where: str) -> Tensor
     """
     if part is None or spec.plain:
         raise Blocked("no path leads through it without trained weights")
-    one, other = (_WayBack(copy_module(part, where), spec, seed) for seed in (0, 1))
+    one, other = (_WayBack(copy_module(part, where), spec, seed, scale) for seed, scale in enumerate(_SCALES))
     random = torch.Generator().manual_seed(2)
     signal = torch.randn(_LOOKED_AT, spec.outputs, generator=random).to(one.dtype)
-    down = one.take(signal)
+    down, again = one.take(signal), other.take(signal)
     if not bool(down.any()):
         raise Blocked("no path leads through it without trained weights")
-    if torch.equal(down, signal) and torch.equal(other.take(signal), signal):
+    if torch.equal(down, signal) and torch.equal(again, signal):
         return None
-    if not _agree(down, other.take(signal)):
-        raise Blocked("its shortcut changes with the data (a ReLU, a norm, a gate or dropout on it)")
+    if not _agree(down, again):
+        raise Blocked("its shortcut changes with the data (a ReLU, a norm, a gate, dropout or a frozen branch on it)")
     for read in (_read_by_channels, _read_row_by_row):
         matrix = read(one, spec).coalesce()
         if _agree(down, take_down(signal, matrix.t())):
@@ -78,18 +79,19 @@ def _read_row_by_row(way: _WayBack, spec: LayerSpec) -> Tensor:
 class _WayBack:
     """The way back through a copy of a layer, with zeros in place of trained parameters.
 
-    Two of these differ in their inputs, in their trained parameters and in what they draw: what a module derives from a
-    parameter first, no zero can replace, and shows itself as a difference.
+    Two of these differ in the scale and sign of the same inputs, in their trained parameters and in what they draw:
+    what a module derives from a parameter first, no zero can replace, and shows itself as a difference.
     """
 
-    def __init__(self, module: nn.Module, spec: LayerSpec, seed: int) -> None:
-        self._module, self._spec, self._random = module, spec, torch.Generator().manual_seed(seed)
-        self._seed, self._seeding = seed, Seeding(module)
+    def __init__(self, module: nn.Module, spec: LayerSpec, seed: int, scale: float) -> None:
+        self._module, self._spec, self._seed, self._seeding, self._scale = module, spec, seed, Seeding(module), scale
         parameters = dict(module.named_parameters())
         self.dtype = next(iter(parameters.values())).dtype
         changing = {name: p for name, p in parameters.items() if p.requires_grad or name in spec.moving}
+        random = torch.Generator().manual_seed(seed)
         for parameter in changing.values():
-            parameter.data.add_(0.1 * self._draw(parameter.shape))
+            parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=random).to(self.dtype))
+        self._inputs = torch.Generator().manual_seed(3)
         self._zeros = {name: torch.zeros_like(p) for name, p in changing.items()}
         self._swap = Swap(parameters | dict(weights_of(module)))
 
@@ -97,15 +99,13 @@ class _WayBack:
         """Signals (n, numbers of h_l), taken back through as many samples: (n, numbers of h_{l-1})."""
         if len(signals) > _ROWS:
             return torch.cat([self.take(some) for some in torch.split(signals, _ROWS)])
-        x = self._draw((len(signals), *self._spec.input_shape)).requires_grad_()
+        drawn = torch.randn(len(signals), *self._spec.input_shape, generator=self._inputs)
+        x = (self._scale * drawn).to(self.dtype).requires_grad_()
         with self._swap.recording(tensors_beside_parameters(self._module)), self._seeding.drawing_from(self._seed):
             out = self._module(x)
         with self._swap.standing_in(self._zeros), self._seeding.drawing_from(self._seed):
             (down,) = torch.autograd.grad(out, [x], signals.view(out.shape), allow_unused=True)
         return torch.zeros_like(x).flatten(1) if down is None else down.flatten(1)
-
-    def _draw(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=self._random).to(self.dtype)
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:

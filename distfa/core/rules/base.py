@@ -38,6 +38,7 @@ class Rule(ABC):
         sends: Numbers on the wire per sample and boundary, on the way down.
         potential: The feedback potential Phi_{l+1}[i], in symbols; empty for a rule without one, for
             which there is no conservation law.
+        has_law: Whether the potential has a conservation law; if not, the ledger checks only that the books balance.
         source: Where the rule comes from.
         takes_rank: Whether B can be of low rank.
         reads_labels: Whether hidden layers read the labels themselves; then nothing travels down.
@@ -60,6 +61,7 @@ class Rule(ABC):
     equation: ClassVar[str] = ""
     sends: ClassVar[str] = ""
     potential: ClassVar[str] = ""
+    has_law: ClassVar[bool] = True
     source: ClassVar[str] = ""
     caution: ClassVar[str] = ""
     takes_rank: ClassVar[bool] = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distfa.core.base.model import Shape
-from distfa.core.base.shortcuts import no_path, take_down
+from distfa.core.base.shortcuts import take_down
 from distfa.core.rules.dfa import DirectFeedbackAlignment
 
 
@@ -23,6 +23,7 @@ class SkipFeedback(DirectFeedbackAlignment):
     equation = "g S_{L-1} ... S_{l+1}, g = dLoss/dh_{L-1}"
     sends = "d_{L-1}, straight from the output"
     potential = "sum of -lr s h (booked; no law)"
+    has_law = False
     source = "distfa"
     takes_rank = False
     takes_renewal = False
@@ -34,11 +35,17 @@ class SkipFeedback(DirectFeedbackAlignment):
         return self.network.shapes[-2]
 
     def teacher(self, boundary: int) -> Tensor | None:
-        """The path of shortcuts to layer l; None for the identity."""
+        """The path of shortcuts to layer l; None for the identity.
+
+        Raises:
+            ValueError: The network does not have it.
+        """
         network = self.network
         if boundary == len(network) - 1:
             return None
-        path: Tensor | None = network.paths.get(boundary, no_path(network.sizes[boundary], network.sizes[-2]))
+        if boundary not in network.paths:
+            raise ValueError(f"rule {self.name!r} needs the path of shortcuts to layer {boundary}: Network.paths")
+        path: Tensor | None = network.paths[boundary]
         return path
 
     def teach(self, message: Tensor, teacher: Tensor | None) -> Tensor:

@@ -72,6 +72,9 @@ def test_dropout_may_be_in_a_branch():
         ([Sum(unchanged, nn.Linear(6, 6)), nn.Dropout(0.5)], "changes with the data"),
         ([Sum(torch.square, nn.Linear(6, 6))], "changes with the data"),
         ([Scaled(torch.exp)], "changes with the data"),
+        ([Sum(lambda x: x.clamp(-10, 10), nn.Linear(6, 6))], "changes with the data"),
+        ([Sum(lambda x: x if x.sum() > 0 else 2 * x, nn.Linear(6, 6))], "changes with the data"),
+        ([Sum(nn.Sequential(nn.Linear(6, 6).requires_grad_(False), nn.ReLU()), nn.Linear(6, 6))], "frozen branch"),
         ([Sum(lambda x: x - x.mean(0), nn.Linear(6, 6))], "mixes samples"),
     ],
 )
