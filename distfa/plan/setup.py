@@ -13,6 +13,7 @@ from distfa.codecs.choice import AUTO
 from distfa.core.base.activations import Activation
 from distfa.core.base.model import Network, plain_network
 from distfa.errors import PlanError
+from distfa.intake.stream import with_shortcuts
 from distfa.intake.subject import subject_for
 from distfa.measuring import random_data
 from distfa.measuring.task import Task
@@ -67,6 +68,7 @@ class Planned:
 
         Raises:
             PlanError: There is no hidden width to repeat, or the number of layers follows from the model.
+            SpecError: The rule cannot teach these layers.
         """
         return self.spec.job(self._network(layers), run_id="plan", train_rows=self.spec.batch_size, test_rows=0)
 
@@ -109,7 +111,8 @@ class Planned:
             hidden = (*hidden, *[hidden[-1]] * layers)[: layers - 1]
         slope = {"slope": model.slope} if model.activation == "leaky_relu" else {}
         activation = Activation(name=model.activation, **slope)
-        return plain_network((self._ends[0], *hidden, self._ends[1]), activation=activation, bias=model.bias)
+        network = plain_network((self._ends[0], *hidden, self._ends[1]), activation=activation, bias=model.bias)
+        return with_shortcuts(network, [None] * len(network), self.spec)
 
 
 def setting(planned: Planned, cluster: Cluster, layers: int | None) -> Setting:

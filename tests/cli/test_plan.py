@@ -98,6 +98,10 @@ def test_the_example_is_printed_as_yaml(tmp_path):
         ),
         (("--cluster", "cluster.yaml", "--set", "rule=ba"), "is not one of"),
         (
+            ("--cluster", "cluster.yaml", "--sizes", "20,5", "--set", "rule=skip"),
+            "not past layer 2 (2 Linear, 3 ReLU): no path leads through it without trained weights",
+        ),
+        (
             ("--cluster", "measured.yaml", "--set", "dtype=bfloat16"),
             "is for float32 products, but the run's are bfloat16; calibrate with the run's own spec",
         ),
