@@ -82,6 +82,18 @@ def test_the_command_line_takes_it_by_its_name(folder):
             SpecError,
             r"origin\(1\) is 1; it must be a layer above, 2 to 3, or None",
         ),
+        (
+            "my_rules:Long",
+            "class Long(distfa.HopRule):\n  def shape(self, b): return 'x'",
+            SpecError,
+            r"shape\(1\) is 'x'; it must be a tuple of whole numbers above 0",
+        ),
+        (
+            "my_rules:Named",
+            "class Named(distfa.DirectRule):\n  def __init__(self, recipe, name): pass",
+            SpecError,
+            "fails as it is made, with the recipe as its only argument: TypeError",
+        ),
     ],
 )
 def test_what_is_wrong_with_it_is_said_before_the_start(folder, rule, text, error, message):

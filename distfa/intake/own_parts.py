@@ -41,10 +41,11 @@ def check_own_parts(spec: RunSpec, network: Network, dataset: Dataset) -> None:
         SpecError: Says what it must be.
         ModelError: To import one raised an error.
     """
-    rule, loss = rules.RULES[spec.rule], LOSSES[spec.loss]
+    loss = LOSSES[spec.loss]
+    rules.RULES[spec.rule]  # finds it
     parse_spec(spec.model_dump())  # now that they are there, which keys go with them is known
     if spec.rule not in rules.RULES:
-        _try_rule(f"rule {spec.rule!r}", rule(spec.recipe(network)), network)
+        _try_rule(f"rule {spec.rule!r}", rules.build_rule(spec.recipe(network)), network)
     for name in dict.fromkeys((spec.codec.activations, spec.codec.errors)):
         if name not in (LOSSLESS, AUTO) and isinstance(codec := CODECS[name], OwnCodec):
             _try_codec(f"codec {name!r}", codec, spec.recipe(network).signal_dtype)
@@ -168,20 +169,22 @@ def _try_rule(what: str, rule: rules.Rule, network: Network) -> None:
     last, places = len(network), len(network.positions)
     for boundary in network.boundaries:
         try:
-            origin, width, teacher = rule.origin(boundary), rule.width(boundary), rule.teacher(boundary)
+            origin, shape, teacher = rule.origin(boundary), rule.shape(boundary), rule.teacher(boundary)
         except Exception as exc:
             raise SpecError(f"{what} fails at boundary {boundary}: {type(exc).__name__}: {exc}") from exc
         if origin is not None and not boundary < origin <= last:
             raise SpecError(
                 f"{what}: origin({boundary}) is {origin!r}; it must be a layer above, {boundary + 1} to {last}, or None"
             )
+        if not (isinstance(shape, tuple) and all(isinstance(size, int) and size > 0 for size in shape)):
+            raise SpecError(f"{what}: shape({boundary}) is {shape!r}; it must be a tuple of whole numbers above 0")
         if teacher is None:
             continue
         if not isinstance(teacher, Tensor):
             raise SpecError(
                 f"{what}: teacher({boundary}) is a {type(teacher).__name__}; it must be a torch.Tensor or None"
             )
-        rows = rule.shape(boundary)[-1] if rule.is_direct else width
+        rows = shape[-1] if rule.is_direct else rule.width(boundary)
         wanted = (rows, math.prod(network.shapes[boundary][places:]))
         if tuple(teacher.shape) != wanted:
             raise SpecError(f"{what}: teacher({boundary}) has shape {tuple(teacher.shape)}; it must have {wanted}")

@@ -18,6 +18,7 @@ from distfa.core.rules.fa import FeedbackAlignment
 from distfa.core.rules.kp import KolenPollack
 from distfa.core.rules.signs import FixedMagnitudeSignFeedback, FreshMagnitudeSignFeedback, UniformSignFeedback
 from distfa.core.rules.skip import SkipFeedback
+from distfa.errors import DistfaError, SpecError
 from distfa.own.parts import Parts
 
 __all__ = ["BASELINE", "RULES", "DirectRule", "HopRule", "Rule", "able", "build_rule"]
@@ -56,8 +57,21 @@ BASELINE = Backpropagation.name
 
 
 def build_rule(recipe: Recipe) -> Rule:
-    """The rule the recipe names, for its network and seed."""
-    return RULES[recipe.rule](recipe)
+    """The rule the recipe names, for its network and seed.
+
+    Raises:
+        SpecError: It cannot be made from the recipe alone.
+    """
+    make = RULES[recipe.rule]
+    try:
+        return make(recipe)
+    except Exception as exc:
+        if isinstance(exc, DistfaError) or recipe.rule in RULES:
+            raise
+        said = f"{type(exc).__name__}: {exc}"
+        raise SpecError(
+            f"rule {recipe.rule!r} fails as it is made, with the recipe as its only argument: {said}"
+        ) from exc
 
 
 def able(trait: str) -> str:
