@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distfa.codecs.base import Payload
 from distfa.codecs.staging import to_host
+from distfa.own.parts import made
 
 _NEEDED = ("encode", "decode", "max_payload_bytes")
 
@@ -84,11 +85,4 @@ def accept(given: Any) -> OwnCodec:
     Raises:
         ValueError: It is no codec.
     """
-    if isinstance(given, type):
-        try:
-            given = given()
-        except TypeError as exc:
-            raise ValueError(
-                f"is a class that cannot be called without arguments ({exc}); give an object of it"
-            ) from exc
-    return OwnCodec(given)
+    return OwnCodec(made(given))

@@ -142,6 +142,21 @@ class Parts(dict[str, T]):
 _TABLES: dict[str, Parts[Any]] = {}
 
 
+def made(given: Any) -> Any:
+    """An object of what was given, if that is a class; else what was given.
+
+    Raises:
+        ValueError: The class cannot be called without arguments.
+    """
+    try:
+        return given() if isinstance(given, type) else given
+    except Exception as exc:
+        raise ValueError(
+            f"is a class that cannot be called without arguments ({type(exc).__name__}: {exc}); give an object of it, "
+            "or in a spec the name of one in your module"
+        ) from exc
+
+
 def take_parts(parts: Iterable[Part]) -> None:
     """Let this process know parts that came from another one.
 

@@ -99,6 +99,23 @@ def test_every_format_gives_the_same_samples_in_the_same_order(tmp_path, form):
     assert dataset.std == pytest.approx(joined("train", 0).std(), rel=1e-12)
 
 
+@pytest.mark.parametrize("rows", [slice(30, 3, -2), np.arange(90) % 4 == 1, [40, 3, 3], np.array([-1, -60])])
+def test_rows_are_taken_as_from_an_array(tmp_path, rows):
+    dataset = load("shards", directory=write(tmp_path), window=2)
+    part, expected = (each.take(rows, slice(2)) for each in (dataset, in_memory(dataset)))
+    for name in ("train_x", "train_y", "test_x", "test_y"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(expected, name))
+
+
+def test_private_training_draws_from_shards_what_it_draws_from_memory(tmp_path):
+    folder = write(tmp_path / "data")
+    private = {"privacy": {"epsilon": 8, "clip": 1.0, "seeded": True}, "epochs": 1}
+    dataset = load("shards", directory=folder, window=2).scaled(128.0, 64.0)
+    _, weights = trained(dataset, folder, tmp_path / "lazy", **private)
+    _, expected = trained(in_memory(dataset), folder, tmp_path / "whole", **private)
+    assert_same_bits(weights, expected)
+
+
 def test_a_run_on_shards_is_the_run_on_the_same_data_in_memory(tmp_path):
     folder = write(tmp_path / "data")
     dataset = load("shards", directory=folder, window=2)

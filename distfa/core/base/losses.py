@@ -20,7 +20,7 @@ from torch import Tensor
 from distfa.core.base.own_loss import OwnLoss
 from distfa.core.base.scored import Scored, count_correct
 from distfa.errors import DataError
-from distfa.own.parts import Parts
+from distfa.own.parts import Parts, made
 
 
 class Loss(Protocol):
@@ -174,15 +174,7 @@ def divisor(loss: Loss, read: Callable[[NDArray[np.int64]], Tensor], rows: NDArr
 
 
 def _accept(given: Any) -> Loss:
-    if isinstance(given, type):
-        try:
-            given = given()
-        except TypeError as exc:
-            raise ValueError(
-                f"is a class that cannot be called without arguments ({exc}); put an object of it into your module, as "
-                "my_loss = MyLoss(...), and give that one's name"
-            ) from exc
-    return OwnLoss(given)
+    return OwnLoss(made(given))
 
 
 LOSSES: Parts[Loss] = Parts("loss", {"cross_entropy": cross_entropy, "mse": mse, "bce": bce}, _accept)

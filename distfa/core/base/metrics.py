@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from distfa.own.parts import Parts, short
+from distfa.own.parts import Parts, made, short
 
 Figure = float | list[float | None] | dict[str, float | None]
 """What a metric gives: one number, or one for each class, or named ones; None is a figure that there is not."""
@@ -168,13 +168,7 @@ def _counts(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _accept(given: Any) -> Callable[[], Meter]:
-    if isinstance(given, type):
-        try:
-            given = given()
-        except TypeError as exc:
-            raise ValueError(
-                f"is a class that cannot be called without arguments ({exc}); give an object of it"
-            ) from exc
+    given = made(given)
     if all(callable(getattr(given, name, None)) for name in ("reset", "update", "compute")):
         return lambda: _fresh(given)
     if not callable(given):

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distfa.data.build import to_inputs, to_labels
 from distfa.data.dataset import Array
@@ -52,7 +51,9 @@ class ShardRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> Array:
+    def __getitem__(self, rows: Any) -> Array:
+        if not isinstance(rows, np.ndarray) or rows.dtype.kind != "i" or (rows < 0).any():
+            rows = np.arange(len(self))[rows]  # a slice, a mask, a list, numbers from the end
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         shards = np.searchsorted(self._starts, rows, side="right") - 1
         for shard in dict.fromkeys(shards.tolist()):
