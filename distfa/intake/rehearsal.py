@@ -11,6 +11,7 @@ from torch import nn
 from distfa.core import rules
 from distfa.core.base import order
 from distfa.core.base.recipe import Recipe
+from distfa.core.modules.attributes import KEY
 from distfa.core.modules.module_block import ModuleBlock
 from distfa.errors import ModelError
 from distfa.intake.subject import Subject
@@ -107,8 +108,9 @@ class _Rehearsed:
         self._block.forward(self._draw(2))
         after = self._block.state()
         if changed := [name for name in after if name not in before or not torch.equal(after[name], before[name])]:
+            what = f"attributes of {changed[0].removeprefix(KEY)}" if changed[0].startswith(KEY) else changed[0]
             raise ModelError(
-                f"{self.name} changes its state in its forward ({changed[0]}), which replicas of a layer do not share "
+                f"{self.name} changes its state in its forward ({what}), which replicas of a layer do not share "
                 "yet: each sees only its own micro-batches; set ray.replicas to 1, or use a normalisation without "
                 "running statistics (GroupNorm, LayerNorm)"
             )

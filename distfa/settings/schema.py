@@ -191,13 +191,17 @@ class ModelSpec(_Part):
     depth: int | None = Field(None, ge=1, description="blocks (preact_resnet: of each stage); null: the model's own")
     width: int | None = Field(None, ge=1, description="width of the stream (preact_resnet: of its first stage)")
     start: models.Start | None = Field(
-        None, description="last layer of every branch: as torch draws it, divided by the root of their number, or zero"
+        None,
+        description="last layer of every branch; torch: as torch draws it; scaled: divided by the root of their "
+        "number; zero: zeros",
     )
     shortcut: models.Shortcut | None = Field(
-        None, description="preact_resnet: where a stage begins, zeros for new channels, or a fixed projection to all"
+        None,
+        description="preact_resnet: where a stage begins; pad: zeros for new channels; orthogonal: a fixed projection "
+        "to all",
     )
     head: models.Head | None = Field(
-        None, description="preact_resnet: what comes first after the last block, normalisation or the mean"
+        None, description="preact_resnet: what comes first after the last block; norm: normalisation; pool: the mean"
     )
 
     @model_validator(mode="after")

@@ -51,6 +51,20 @@ def test_running_statistics_are_refused_by_the_layers_name(tmp_path):
         trainer.fit(SAMPLES)
 
 
+def test_attributes_that_a_forward_changes_are_refused_too(tmp_path):
+    class Counting(nn.Linear):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x)
+
+    given = {**OFF, "ray": {"replicas": 2}, "micro_batches": 2, "engine": "serial", "rule": "bp"}
+    trainer = distfa.Trainer(nn.Sequential(nn.Linear(4, 3), Counting(3, 2)), run_dir=tmp_path / "run", **given)
+    with pytest.raises(ModelError, match=r"layer 2 .* in its forward \(attributes of 1\)"):
+        trainer.fit(SAMPLES)
+
+
 def test_a_frozen_layer_has_nothing_to_add_up(tmp_path):
     def weights(replicas):
         torch.manual_seed(0)
