@@ -149,7 +149,7 @@ def colour(index: int, count: int) -> str:
     low = min(int(position), len(_CIVIDIS) - 2)
     share = position - low
     mixed = (round(a + share * (b - a)) for a, b in zip(_CIVIDIS[low], _CIVIDIS[low + 1], strict=True))
-    return "rgb({}, {}, {})".format(*mixed)
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
 
 
 def category(index: int) -> Trace:

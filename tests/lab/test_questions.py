@@ -85,7 +85,7 @@ def test_frozen_layers_stay_and_only_the_output_learns():
 def test_a_drawing_is_xml_with_every_point_and_name():
     figure = Figure("f", "T < U")
     figure.panels(["left <b>", "right"], "", columns=2)
-    figure.line([(1, 0.5), (2, None), (3, 2.0)], "a & b", colour(1, 2))
+    figure.line([(1, 0.5), (2, None), (3, 2.0)], "a & b", colour(1, 12))  # beyond the palette
     figure.line([(0, 1.0), (1, 2.0)], "c", "#000000", panel=1)
     root = ElementTree.fromstring(svg(figure))
     assert {"T < U", "left <b>", "a & b", "c"} <= {node.text for node in root.iter() if node.text}

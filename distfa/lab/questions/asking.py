@@ -54,16 +54,16 @@ def save(question: Question, answer: Answer, command: str, directory: Path) -> P
         BenchError: A file cannot be written.
     """
     stem = directory / question.name
-    drawings = {f"{question.name}-{figure.name}.svg": svg(figure) for figure in answer.figures}
+
+    def keep(name: str, text: str) -> None:
+        save_whole(directory / name, text, BenchError, "choose another location with --out")
+
     content: dict[str, Any] = {"question": question.name, "command": command, "machine": describe_machine()}
     content |= {key: value for key, value in asdict(answer).items() if key != "figures"}
-    texts = {
-        f"{question.name}.json": strict_json.dumps(content, indent=1) + "\n",
-        f"{question.name}.md": _markdown(question, answer, command, list(drawings)),
-        **drawings,
-    }
-    for name, text in texts.items():
-        save_whole(directory / name, text, BenchError, "choose another location with --out")
+    keep(f"{question.name}.json", strict_json.dumps(content, indent=1) + "\n")  # before a drawing could fail
+    drawings = {f"{question.name}-{figure.name}.svg": svg(figure) for figure in answer.figures}
+    for name, text in {f"{question.name}.md": _markdown(question, answer, command, list(drawings)), **drawings}.items():
+        keep(name, text)
     _page(question, answer, command).write(stem.with_suffix(".html"))
     return stem.with_suffix(".html")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from distfa.bench.options import AS_FOR_TRAIN, Words, option, option_class
 from distfa.bench.pace import Say
-from distfa.pages.plots import Figure, colour
+from distfa.pages.plots import Figure, category
 
 Row = dict[str, Any]
 
@@ -79,4 +79,4 @@ def draw_dots(figure: Figure, panel: int, groups: Mapping[Sequence[str], Sequenc
     for number, (names, rows) in enumerate(groups.items(), start=1):
         name, points = " ".join(names), [(row[x], row[y]) for row in rows]
         style: dict[str, Any] = {"mode": "markers", "marker": {"size": 8}, "showlegend": panel == 0}
-        figure.line(points, name, colour(number, len(groups)), panel=panel, legendgroup=name, **style)
+        figure.line(points, name, category(number)["hue"], panel=panel, legendgroup=name, **style)

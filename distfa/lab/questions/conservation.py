@@ -14,7 +14,7 @@ from distfa.core.books.ledger import LedgerRecord
 from distfa.data import Dataset
 from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row
 from distfa.lab.questions.training import dataset, record_training, rule_of
-from distfa.pages.plots import Figure, colour
+from distfa.pages.plots import Figure, category
 
 _STEPS, _QUICK_STEPS, _LR = 400, 40, 0.02
 _FIRST_ORDER = 0.7  # at half the rate at most this share of the drift may be left; in the limit it is one half
@@ -132,7 +132,7 @@ def _figure(raw: list[dict[str, Any]]) -> Figure:
         columns=2,
     )
     for run in raw:
-        hue, panel = colour(names.index(run["rule"]) + 1, len(names)), networks.index(run["network"])
+        hue, panel = category(names.index(run["rule"]) + 1)["hue"], networks.index(run["network"])
         for side, name, style in ((1, "weights", {"width": 4, "opacity": 0.5}), (2, "potential", {"dash": "8px,5px"})):
             points = [(entry[0], entry[side]) for entry in run["sides"]]
             figure.line(points, f"{run['rule']}: {name}", hue, panel=panel, showlegend=panel == 0, **style)

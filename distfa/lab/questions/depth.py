@@ -14,7 +14,7 @@ from distfa.data import Dataset
 from distfa.lab.questions.base import Answer, Question, QuestionOptions, Row, split_by
 from distfa.lab.questions.intervals import ahead, mean
 from distfa.lab.questions.training import dataset, record_training
-from distfa.pages.plots import Figure, colour
+from distfa.pages.plots import Figure, category
 
 _DEPTHS, _QUICK_DEPTHS = (2, 4, 8, 16), (2, 4)
 _STEPS, _QUICK_STEPS, _WIDTH, _CHANNELS = 300, 20, 64, 8
@@ -158,8 +158,7 @@ def _figure(rows: list[Row]) -> Figure:
         for index, rule in enumerate(names, start=1):
             mine = [row for row in rows if (row["network"], row["rule"]) == (network, rule)]
             if points := [(row["layers"], row[key]) for row in mine if row[key] is not None]:
-                hue = colour(index, len(names))
-                figure.line(points, rule, hue, panel=panel, showlegend=panel == 0, legendgroup=rule)
+                figure.line(points, rule, **category(index), panel=panel, showlegend=panel == 0, legendgroup=rule)
     return figure
 
 
