@@ -201,7 +201,7 @@ def seconds_on(wires, **kwargs):
     return Simulation(*build_stages(planned, queues), queues).run().step_seconds
 
 
-@hypothesis_settings(max_examples=15, deadline=None)
+@hypothesis_settings(max_examples=8, deadline=None)
 @given(runs, rates, st.floats(1, 100), st.floats(0, 0.1))
 def test_without_shared_lines_more_bandwidth_less_latency_and_faster_processors_never_slow_a_run_down(
     run, nic, factor, latency

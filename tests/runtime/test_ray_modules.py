@@ -67,9 +67,10 @@ def test_errors_go_down_shortcuts_of_every_kind(tmp_path):
             schedule="async",
             micro_batches=4,
             batch_size=8,
-            epochs=2,
+            epochs=1,
             codec="int8",
             optimizer="adam",
+            ray={"workers": 2},
             ledger={"every": 1, "exact": True},
             run_dir=str(tmp_path / engine),
         )

@@ -73,7 +73,8 @@ def test_renewals_that_probes_call_for(schedule, workers):
 @pytest.mark.parametrize(
     ("rule", "schedule", "micro_batches", "steps", "width"),
     [
-        ("dfa", "sync", 64, 1, 4),
+        ("dfa", "sync", 24, 1, 4),
+        pytest.param("dfa", "sync", 64, 1, 4, marks=pytest.mark.slow),
         pytest.param("dfa", "sync", 64, 3, 17_000, marks=pytest.mark.slow),  # with a renewal
         pytest.param("fa", "sync", 64, 3, 17_000, marks=pytest.mark.slow),
         pytest.param("dfa", "async", 128, 3, 17_000, marks=pytest.mark.slow),

@@ -41,7 +41,10 @@ def plain_torch(model, x, y):
         optimizer.step()
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("resnet50", "convnext_tiny") else ()) for name in LAYERS],
+)
 def test_bp_on_all_layers_is_plain_torch(name, tmp_path):
     from vision import NARROW  # takes seconds, which the processes of other tests save
 
