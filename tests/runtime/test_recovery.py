@@ -71,7 +71,7 @@ def planned(*faults):
 @pytest.mark.parametrize(
     ("changes", "faults"),
     [
-        ({"rule": "dfa"}, planned((Fault.KILL, 1, 30), (Fault.CUT, 3, 80))),
+        ({"rule": "dfa"}, planned((Fault.KILL, 1, 30), (Fault.CUT, 3, 50))),
         pytest.param(
             {"rule": "fa", "schedule": "async", "micro_batches": 4},
             planned((Fault.KILL, 2, 4), (Fault.HANG, 2, 60)),
