@@ -174,9 +174,8 @@ class Ends:
             operand.master.copy_(state[f"learned.{name}"])
             operand.follow()
             self.optimizer.take(operand.master, under(f"learned_optimizer.{name}.", state, self._device))
-        for name, kept in self._kept().items():
-            if name == "teacher":
-                kept.copy_(state[name])
+        if (teacher := self._kept().get("teacher")) is not None:
+            teacher.copy_(state["teacher"])
         for boundary, held in self.origin.items():
             held |= under(f"origin.{boundary}.", state, self._device)
         if not self._recipe.network.seeded or self._rule.ever_renews:  # else this process has drawn them from the seed
